@@ -1,0 +1,1 @@
+"""A run, put together: the only package that knows all the others."""

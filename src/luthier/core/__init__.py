@@ -1,0 +1,1 @@
+"""Types, settings, errors, seeds, files and progress: what every other layer stands on."""

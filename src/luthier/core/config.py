@@ -1,0 +1,201 @@
+"""Settings of a run: one tree of sections, from defaults, a YAML file and the command line, in that order.
+
+Every field here is read somewhere; its description is its `--help`. Unknown keys are errors that
+name the nearest known one. `version` rises when the meaning of a field changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from luthier.core.errors import InputError, nearest
+
+VERSION = 1
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataConfig(Section):
+    path: tuple[str, ...] = Field((), description="Files, folders or globs to train on; '-' is standard input.")
+    eval: tuple[str, ...] = Field((), description="Held-out files; without them, `holdout` of the data is kept aside.")
+    layout: str = Field("auto", description="Layout of the rows; 'auto' detects it.")
+    columns: dict[str, str] = Field(default_factory=dict, description="Column names: FIELD=COLUMN, such as output=answer.")
+    holdout: float = Field(0.05, ge=0, lt=1, description="Share of the rows kept for evaluation when no eval file is given.")
+    group: str | None = Field(None, description="Column whose equal values stay on one side of the split.")
+    limit: int | None = Field(None, ge=1, description="Use only the first N rows.")
+    skip_bad: bool = Field(False, description="Skip and count rows that cannot be read, instead of stopping.")
+    stream: bool = Field(False, description="Read rows as they are needed, for data larger than memory.")
+
+
+class TextConfig(Section):
+    template: str = Field("auto", description="'auto' (the model's own, or alpaca), 'alpaca', 'plain', or a Jinja file.")
+    system: str | None = Field(None, description="System prompt for conversations that have none.")
+    train_on: Literal["assistant", "last", "all"] = Field("assistant", description="Which turns are learned.")
+    max_length: int = Field(1024, ge=8, description="Longest example in tokens.")
+    too_long: Literal["cut", "drop"] = Field("cut", description="What happens to a longer example: cut its end, or drop it. Both are counted.")
+
+
+class LoraConfig(Section):
+    rank: int = Field(16, ge=1, description="Rank of the adapters.")
+    alpha: float = Field(32.0, gt=0, description="Scale: the adapter adds alpha/rank * B A x.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before A.")
+    targets: tuple[str, ...] = Field(("all-linear",), description="Module names or globs that get an adapter.")
+    rslora: bool = Field(False, description="Scale by alpha/sqrt(rank) (rsLoRA).")
+    dora: bool = Field(False, description="Learn each output's magnitude apart from its direction (DoRA).")
+    init: Literal["default", "pissa"] = Field("default", description="Start of A and B: random and zero, or the largest singular vectors (PiSSA).")
+    lr_ratio: float = Field(1.0, gt=0, description="Learning rate of B over that of A (LoRA+).")
+
+
+class QuantConfig(Section):
+    kind: Literal["nf4", "int8"] = Field("nf4", description="4-bit NormalFloat or 8-bit affine, for the frozen base of qlora.")
+    block: int = Field(64, ge=16, description="Weights that share one scale.")
+    double: bool = Field(True, description="Quantize the NF4 scales too (double quantization).")
+
+
+class TrainConfig(Section):
+    epochs: float = Field(1.0, gt=0, description="Passes over the data.")
+    steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides epochs.")
+    batch: int = Field(16, ge=1, description="Examples per optimizer step.")
+    tokens: int = Field(1024, ge=32, description="Tokens per forward pass: the memory knob. Changes no result but rounding.")
+    lr: float | None = Field(None, gt=0, description="Peak learning rate; by default chosen from the tune kind and model width.")
+    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="Learning rate after warm-up.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up.")
+    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="AdamW, or AdamW with 8-bit state.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: decay of the first moment.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW: decay of the second moment.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of matrices.")
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    weigh: Literal["token", "example"] = Field("token", description="Every trained token counts the same, or every example does.")
+    checkpoint: int = Field(50, ge=1, description="Steps between checkpoints.")
+    keep: int = Field(2, ge=1, description="Checkpoints kept.")
+
+
+class EvalConfig(Section):
+    every: int = Field(0, ge=0, description="Steps between evaluations; 0 means before and after only.")
+    rows: int = Field(200, ge=1, description="Held-out rows whose loss is measured.")
+    samples: int = Field(64, ge=0, description="Held-out rows that are generated and scored; 0 for none.")
+    metrics: tuple[str, ...] = Field(("auto",), description="Metrics of the generated answers; 'auto' chooses by the data.")
+    max_new_tokens: int = Field(128, ge=1, description="Longest generated answer in tokens.")
+    patience: int = Field(0, ge=0, description="Stop after so many evaluations without a better loss; 0 never stops early.")
+    forgetting: bool = Field(True, description="Measure what the model lost of its own answers.")
+
+
+class RunConfig(Section):
+    version: int = Field(VERSION, description="Version of these settings.")
+    method: str = Field("sft", description="How to learn: see `luthier train --help`.")
+    model: str = Field("smollm2-135m", description="Embedded name, folder, .gguf file or hub name.")
+    tune: str = Field("lora", description="What to learn: full, head, last:K, layers:GLOB, lora, qlora.")
+    out: str | None = Field(None, description="Run directory; by default runs/<method>-<data>-<hash of these settings>.")
+    seed: int = Field(0, ge=0, description="Fixes order, initial weights and sampling.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Compute type; auto takes bfloat16 where it is fast.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; by default all cores.")
+    force: bool = Field(False, description="Run although the memory estimate says it cannot fit.")
+    data: DataConfig = DataConfig()
+    text: TextConfig = TextConfig()
+    lora: LoraConfig = LoraConfig()
+    quant: QuantConfig = QuantConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+
+    def fingerprint(self) -> str:
+        """Eight hex digits of everything that changes the result; the run directory's default name ends in it."""
+        settings = self.model_dump(mode="json", exclude={"out", "force"})
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def fields(section: type[Section] = RunConfig, prefix: str = "") -> dict[str, Any]:
+    """Every setting by dotted name, in order: {'train.lr': FieldInfo, ...}."""
+    out: dict[str, Any] = {}
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            out |= fields(info.annotation, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = info
+    return out
+
+
+def resolve(*layers: Mapping[str, Any], where: object = None) -> RunConfig:
+    """One RunConfig from layers of settings, later ones winning; keys may be nested or dotted.
+
+    Raises InputError for an unknown key (with the nearest name), a value of the wrong type, or a
+    version newer than this program.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in _dotted(layer).items():
+            _check_key(key, where)
+            *path, last = key.split(".")
+            node = merged
+            for part in path:
+                node = node.setdefault(part, {})
+            node[last] = value
+    version = merged.get("version", VERSION)
+    if isinstance(version, int) and version > VERSION:
+        raise InputError(
+            f"settings of version {version}, but this Luthier knows version {VERSION}",
+            where=where, mend="install a newer Luthier",
+        )  # fmt: skip
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"--{name}: {first['msg']}, got {first['input']!r}", where=where) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file. Raises InputError with the line when it is not YAML or not a mapping."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the settings: {error}", where=path) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else path
+        raise InputError("not valid YAML", where=place, mend="check indentation and quotes") from None
+    if not isinstance(value, dict):
+        raise InputError("settings must be a mapping of names to values", where=path)
+    return value
+
+
+def write_yaml(config: RunConfig) -> str:
+    """The complete settings as YAML, which `resolve` reads back to an equal RunConfig."""
+    import yaml
+
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _dotted(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested sections; a mapping that is itself a setting (data.columns) stays whole."""
+    known = fields()
+    out: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping) and name not in known:
+            out |= _dotted(item, f"{name}.")
+        else:
+            out[name] = item
+    return out
+
+
+def _check_key(key: str, where: object) -> None:
+    known = fields()
+    if key in known:
+        return
+    tails = {name.rsplit(".", 1)[-1]: name for name in known}
+    guess = tails.get(key.rsplit(".", 1)[-1]) or nearest(key, known)
+    raise InputError(
+        f"unknown setting '{key}'", where=where,
+        mend=f"did you mean '{guess}'?" if guess else "see `luthier train --help`",
+    )  # fmt: skip

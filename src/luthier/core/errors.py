@@ -1,0 +1,46 @@
+"""Errors that a user can act on. Each is one line: what is wrong, where, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LuthierError(Exception):
+    """Base of every error Luthier raises on purpose.
+
+    `where` is a place such as `train.jsonl:12` or `--train.lr`; `mend` is what to do about it.
+    The command line prints `str(error)` and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: object = None, mend: str | None = None) -> None:
+        self.what, self.where, self.mend = what, where, mend
+        place = f"{where}: " if where is not None else ""
+        advice = f"; {mend}" if mend else ""
+        super().__init__(f"{place}{what}{advice}")
+
+
+class InputError(LuthierError):
+    """What the user gave is wrong: a file, a row, an option, a model. Exit status 2."""
+
+    exit_code = 2
+
+
+class RunError(LuthierError):
+    """The work itself failed: the loss is not finite, the disk is full. Exit status 1."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None when none is close enough to be a likely typo."""
+    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def unknown(kind: str, name: str, names: Iterable[str], *, where: object = None) -> InputError:
+    """The error for a name that is not in a closed set, with the nearest one as the mend."""
+    known = sorted(names)
+    guess = nearest(name, known)
+    mend = f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}"
+    return InputError(f"unknown {kind} '{name}'", where=where, mend=mend)

@@ -1,0 +1,101 @@
+"""Progress and notes on standard error; standard output belongs to results."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+QUIET = False
+
+
+def note(text: str) -> None:
+    """One line for the user, on standard error."""
+    if not QUIET:
+        print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """One line that the user should not miss, on standard error."""
+    note(f"warning: {text}")
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1.4 GB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def clock(seconds: float) -> str:
+    """Seconds for people: 3:07 or 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Bar:
+    """A progress line: done/total, time left, and named figures. Drawn in place on a terminal,
+    every ten seconds otherwise."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self.title, self.total = title, total
+        self.done = self.first = 0
+        self.began = time.monotonic()
+        self.drawn = 0.0
+        self.terminal = sys.stderr.isatty() and not QUIET
+        self.figures: dict[str, Any] = {}
+
+    def start_at(self, done: int) -> None:
+        """Begin at `done`, as a resumed run does; the rate counts from here."""
+        self.done = self.first = done
+
+    def advance(self, amount: int = 1, **figures: Any) -> None:
+        """Move on by `amount` and show `figures` (name -> text or number)."""
+        self.done += amount
+        self.figures.update(figures)
+        now = time.monotonic()
+        if now - self.drawn >= (0.2 if self.terminal else 10.0):
+            self.drawn = now
+            self._draw()
+
+    def _draw(self) -> None:
+        if QUIET:
+            return
+        spent = time.monotonic() - self.began
+        figures = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items())
+        if self.total:
+            fresh = self.done - self.first
+            left = clock(spent / fresh * (self.total - self.done)) if fresh else "-:--"
+            width = 24
+            filled = round(width * min(1.0, self.done / self.total))
+            line = f"{self.title} {'━' * filled}{'─' * (width - filled)} {self.done}/{self.total}  {figures}  left {left}"
+        else:
+            line = f"{self.title} {self.done}  {figures}  {clock(spent)}"
+        if self.terminal:
+            import shutil
+
+            columns = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[2K{line[:columns]}", end="", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        self._draw()
+        if self.terminal:
+            print(file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(title: str, total: int | None = None) -> Iterator[Bar]:
+    """A `Bar` for the block."""
+    bar = Bar(title, total)
+    try:
+        yield bar
+    finally:
+        bar.close()

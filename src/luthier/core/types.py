@@ -1,0 +1,222 @@
+"""What flows through Luthier: Example -> TokenTree -> Batch -> Output -> Loss.
+
+Lists of ints until packing, tensors only after it. Every class is frozen.
+
+Shape legend: T tokens of a packed row, N nodes, M targets (predicted tokens), S trees, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The place an example came from; printed as `file:line` in every message about it."""
+
+    file: str = "<memory>"
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    `train` is False for an assistant turn that must be read but not learned (OpenAI's `weight: 0`).
+    `tool_calls` holds plain JSON objects, as chat templates take them.
+    """
+
+    role: str
+    content: str
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    name: str | None = None
+    train: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message as chat templates read it; absent fields are left out."""
+        out: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            out["tool_calls"] = [dict(call) for call in self.tool_calls]
+        if self.name is not None:
+            out["name"] = self.name
+        return out
+
+
+Messages = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """What a person wrote. `group` keeps related rows on one side of a split; "" means none."""
+
+    origin: Origin = Origin()
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Example):
+    """A document, for self-supervised training."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chat(Example):
+    """A conversation. An instruction with its answer is a chat of two or three messages."""
+
+    messages: Messages
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preference(Example):
+    """Two answers to one prompt, the first preferred. The prompt is empty for bare accepted/rejected texts."""
+
+    prompt: Messages
+    chosen: Messages
+    rejected: Messages
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking(Example):
+    """K answers to one prompt. `ranks[i]` is the rank of answer i: 1 is best, equal ranks are ties."""
+
+    prompt: Messages
+    responses: tuple[Messages, ...]
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled(Example):
+    """One answer and whether it was wanted (KTO)."""
+
+    prompt: Messages
+    completion: Messages
+    label: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt(Example):
+    """A prompt without an answer, for online methods; `answer` is a reference a reward may use."""
+
+    messages: Messages
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Example):
+    """Texts that belong together: (anchor, positive) or (anchor, positive, negative), with a score or none."""
+
+    texts: tuple[str, ...]
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A segment of tokens that continues its parent. `parent` is the index of an earlier node, -1 for a root.
+
+    `trained[i]` says whether token i is learned, that is, predicted from what precedes it.
+    """
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+    parent: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTree:
+    """One example as tokens. Siblings never see each other; a child sees its ancestors whole.
+
+    `row` numbers the example in its data set (for losses per example); `columns` carries what a
+    method adds without gradient, such as reference log-probabilities. `cut` counts dropped tokens.
+    """
+
+    nodes: tuple[Node, ...]
+    row: int = 0
+    origin: Origin = Origin()
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    cut: int = 0
+
+    def __len__(self) -> int:
+        return sum(len(node.ids) for node in self.nodes)
+
+    @property
+    def trained(self) -> int:
+        """How many tokens of the tree are learned."""
+        return sum(sum(node.trained) for node in self.nodes)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Many trees packed end to end into one row of T tokens, nodes in depth-first order.
+
+    tokens     [T] int64    token ids; padding, if any, is at the tail
+    positions  [T] int64    depth in the tree: what rotary embeddings see
+    reach      [T] int64    one past the last token of the subtree of each token's node. Token i sees
+                            token j exactly when j <= i < reach[j]: the whole attention mask.
+    source     [M] int64    index of the token whose hidden state predicts
+    target     [M] int64    index of the token that is predicted
+    weight     [M] float32  normalised over the whole optimizer step, over all ranks
+    tree       [M] int64    which tree of this batch a target belongs to (0..S-1)
+    rows       length S     the data-set row of each tree
+    columns                 name -> values per target or per leaf
+    real                    tokens that are not padding, shared prefixes counted once
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    reach: torch.Tensor
+    source: torch.Tensor
+    target: torch.Tensor
+    weight: torch.Tensor
+    tree: torch.Tensor
+    rows: tuple[int, ...]
+    columns: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    real: int = 0
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on `device`."""
+        from dataclasses import replace
+
+        names = ("tokens", "positions", "reach", "source", "target", "weight", "tree")
+        moved = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **moved, columns={k: v.to(device) for k, v in self.columns.items()})
+
+
+@dataclass(frozen=True)
+class Step:
+    """The micro-batches of one optimizer step, and what they stand for.
+
+    `tokens` counts the tokens of the examples themselves (a shared prefix once per example).
+    """
+
+    micro: tuple[Batch, ...]
+    tokens: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the model says of a batch. `logp[m]` is log p(token target[m] | its ancestors), float32."""
+
+    logp: torch.Tensor
+    entropy: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total` is a weighted SUM, never a mean: weights were normalised before. `metrics`: name -> (sum, weight)."""
+
+    total: torch.Tensor
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Raw files -> Example: read, understand, clean, split, mix, describe."""

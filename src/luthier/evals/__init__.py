@@ -1,0 +1,1 @@
+"""A model and held-out rows -> numbers with intervals."""

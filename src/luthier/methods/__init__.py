@@ -1,0 +1,1 @@
+"""Batch, Output, settings -> Loss: pure functions that return weighted sums."""

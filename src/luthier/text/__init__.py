@@ -1,0 +1,1 @@
+"""Example -> TokenTree -> Batch: templates, tokens, what is trained, packing, weights."""

@@ -1,0 +1,1 @@
+"""Steps and a Method -> weights: one loop, exact checkpoints."""
