@@ -33,18 +33,21 @@ class Message:
     """One turn of a conversation.
 
     `train` is False for an assistant turn that must be read but not learned (OpenAI's `weight: 0`).
-    `tool_calls` holds plain JSON objects, as chat templates take them.
+    `tool_calls` holds plain JSON objects, as chat templates take them. `input` is the input field of
+    an Alpaca row: the alpaca template shows it apart, every other template after the content.
     """
 
     role: str
     content: str
+    input: str = ""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     name: str | None = None
     train: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """The message as chat templates read it; absent fields are left out."""
-        out: dict[str, Any] = {"role": self.role, "content": self.content}
+        content = f"{self.content}\n\n{self.input}" if self.input else self.content
+        out: dict[str, Any] = {"role": self.role, "content": content}
         if self.tool_calls:
             out["tool_calls"] = [dict(call) for call in self.tool_calls]
         if self.name is not None:
