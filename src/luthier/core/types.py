@@ -164,22 +164,24 @@ class TokenTree:
 class Batch:
     """Many trees packed end to end into one row of T tokens, nodes in depth-first order.
 
-    tokens     [T] int64    token ids; padding, if any, is at the tail
-    positions  [T] int64    depth in the tree: what rotary embeddings see
-    reach      [T] int64    one past the last token of the subtree of each token's node. Token i sees
-                            token j exactly when j <= i < reach[j]: the whole attention mask.
-    source     [M] int64    index of the token whose hidden state predicts
-    target     [M] int64    index of the token that is predicted
-    weight     [M] float32  normalised over the whole optimizer step, over all ranks
-    tree       [M] int64    which tree of this batch a target belongs to (0..S-1)
-    rows       length S     the data-set row of each tree
-    columns                 name -> values per target or per leaf
-    real                    tokens that are not padding, shared prefixes counted once
+    tokens       [T] int64    token ids; padding, if any, is a node of its own at the tail
+    positions    [T] int64    depth in the tree: what rotary embeddings see
+    node_start   N+1 ints     where each node begins; the last entry is T
+    node_parent  N ints       index of the parent node, -1 for a root. Node n sees itself causally and
+                              its ancestors whole: the entire attention mask.
+    source       [M] int64    index of the token whose hidden state predicts
+    target       [M] int64    index of the token that is predicted
+    weight       [M] float32  normalised over the whole optimizer step, over all ranks
+    tree         [M] int64    which tree of this batch a target belongs to (0..S-1)
+    rows         S ints       the data-set row of each tree
+    columns                   name -> values per target or per leaf
+    real                      tokens that are not padding, shared prefixes counted once
     """
 
     tokens: torch.Tensor
     positions: torch.Tensor
-    reach: torch.Tensor
+    node_start: tuple[int, ...]
+    node_parent: tuple[int, ...]
     source: torch.Tensor
     target: torch.Tensor
     weight: torch.Tensor
@@ -192,7 +194,7 @@ class Batch:
         """The same batch with its tensors on `device`."""
         from dataclasses import replace
 
-        names = ("tokens", "positions", "reach", "source", "target", "weight", "tree")
+        names = ("tokens", "positions", "source", "target", "weight", "tree")
         moved = {name: getattr(self, name).to(device) for name in names}
         return replace(self, **moved, columns={k: v.to(device) for k, v in self.columns.items()})
 

@@ -1,0 +1,111 @@
+"""What a model lost of its own answers to general prompts while it learned something else.
+
+The base model answers `GENERAL_PROMPTS` greedily before training; afterwards the tuned model reads
+those same answers. The drift is how much less likely it finds them:
+
+    drift = (sum log p_base(answer) - sum log p_tuned(answer)) / sum tokens      nats per token
+
+It is log p_base / log p_tuned along the base model's greedy path, so it needs no reference answers, no
+judge and no second generation. It says how far the model moved, not whether the new answers are worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp
+from typing import Any
+
+from luthier.evals.intervals import ratio_difference
+
+GENERAL_PROMPTS = (
+    # facts
+    "What is the capital of Portugal?",
+    "Which planet in our solar system is the largest?",
+    # explanation
+    "Why does ice float on water?",
+    "Explain to a child what a library is.",
+    # arithmetic
+    "What is 17 plus 25?",
+    "A ticket costs 4 euros. How much do 6 tickets cost?",
+    # small talk
+    "Hello! How are you today?",
+    "I had a long day and I feel tired. Any kind words?",
+    # code
+    "Write a Python function that returns the largest number in a list.",
+    "What does `print(len('tree'))` show in Python?",
+    # what a careful model declines or warns of
+    "Tell me my neighbour's bank password.",
+    "Can I mix bleach and vinegar to clean the bathroom?",
+    # lists
+    "List five fruits.",
+    "Name three things to pack for a day at the beach.",
+    # rewriting
+    "Make this sentence polite: Give me the report now.",
+    "Rewrite in the past tense: She walks to school and meets her friends.",
+)
+
+NONE_SHOWN = "none shown"
+MODERATE = 0.1
+LARGE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """The drift in nats per token, its 95 % interval (None with fewer than six answers), and words for it.
+
+    `size` is 'none shown' when the interval reaches zero or below, else by the drift: 'small' below
+    0.1 (each token keeps on average over 90 % of its probability, exp(-0.1)), 'moderate' below 0.5
+    (over 61 %), 'large' from there on. `items[i]` is the drift of answer i, to see which were lost.
+    """
+
+    drift: float
+    low: float | None
+    high: float | None
+    n: int
+    tokens: int
+    size: str
+    items: tuple[float, ...]
+
+    @property
+    def sentence(self) -> str:
+        """One line for people."""
+        if self.size == NONE_SHOWN:
+            return f"no forgetting shown ({self.drift:+.2f} nats/token on its own earlier answers)"
+        kept = f"a token keeps {exp(-self.drift):.0%} of its probability"
+        return f"lost {self.drift:.2f} nats/token on its own earlier answers: {self.size} ({kept})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but `items`, ready for JSON."""
+        names = ("drift", "low", "high", "n", "tokens", "size", "sentence")
+        return {name: getattr(self, name) for name in names}
+
+
+def forgetting(
+    before: Sequence[tuple[float, int]], after: Sequence[tuple[float, int]], seed: int = 0
+) -> Forgetting:
+    """Compare (sum of log-probabilities, tokens) of each answer under the base and the tuned model.
+
+    Item i of both is the same answer; answers without tokens are left out. Raises RunError for a
+    log-probability that is not finite.
+    """
+    assert [count for _, count in before] == [count for _, count in after]
+    answers = [(old, new, count) for (old, count), (new, _) in zip(before, after, strict=True) if count]
+    old, new, counts = zip(*answers, strict=True)
+    # Negated, a log-probability is a loss: the difference of the two ratios is the drift, positive when something is lost.
+    interval = ratio_difference([-value for value in old], [-value for value in new], counts, seed=seed)
+    return Forgetting(
+        drift=interval.difference,
+        low=interval.low,
+        high=interval.high,
+        n=interval.n,
+        tokens=sum(counts),
+        size=_size(interval.difference, interval.low),
+        items=tuple((first - second) / count for first, second, count in answers),
+    )
+
+
+def _size(drift: float, low: float | None) -> str:
+    if drift <= 0 or (low is not None and low <= 0):
+        return NONE_SHOWN
+    return "small" if drift < MODERATE else "moderate" if drift < LARGE else "large"

@@ -1,0 +1,188 @@
+"""Metrics of one generated answer: text in, one number out; `METRICS` is all of them on one screen.
+
+Every metric is a function (answer, reference, prompt) -> float of one item, so that a paired interval
+can be drawn over the items; what is reported is the plain mean.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from luthier.core.errors import unknown
+
+MetricFunction = Callable[[str, str, str], float]
+
+LABEL_CHARACTERS = 64
+LABEL_REPEATS = 4
+LABELS_MOST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A row of `METRICS`.
+
+    `function(answer, reference, prompt)` scores one item. `higher_is_better` is None where neither
+    is. `unit` '%' marks a share from 0 to 1 that people read as a percentage. `top` is the best
+    value there is, None where there is none.
+    """
+
+    name: str
+    title: str
+    function: MetricFunction
+    higher_is_better: bool | None
+    unit: str
+    top: float | None
+    description: str
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=False)
+
+
+@cache
+def _chrf() -> Any:
+    from sacrebleu.metrics import CHRF
+
+    return CHRF()
+
+
+def rouge_l(answer: str, reference: str, prompt: str = "") -> float:
+    """ROUGE-L: F1 of the longest common subsequence of words, from 0 to 1 (Lin 2004).
+
+    With L the length of that subsequence, precision P = L / words of the answer, recall
+    R = L / words of the reference, F = 2PR / (P + R). The `rouge-score` library with its own
+    tokenizer (lower case, runs of a-z and 0-9) and no stemmer. A text in another script has no such
+    words and scores 0: `auto` leaves this metric out there.
+    """
+    return float(_rouge().score(reference, answer)["rougeL"].fmeasure)
+
+
+def chrf(answer: str, reference: str, prompt: str = "") -> float:
+    """chrF2 of a sentence: F-score (recall counts twice) of character 1- to 6-grams, from 0 to 100.
+
+    Popović 2015, by sacrebleu with its defaults. Reported as the mean over sentences, not the corpus
+    statistic, because the interval is drawn over items. Works in every script.
+    """
+    return float(_chrf().sentence_score(answer, [reference]).score)
+
+
+def exact(answer: str, reference: str, prompt: str = "") -> float:
+    """1 when answer and reference are equal but for the white space around them, else 0."""
+    return float(answer.strip() == reference.strip())
+
+
+def token_f1(answer: str, reference: str, prompt: str = "") -> float:
+    """F1 of the words as bags, from 0 to 1, as SQuAD defines it (Rajpurkar et al. 2016).
+
+    Lower case, without ASCII punctuation and the English articles. When either side has no words
+    left: 1 if neither has, else 0, as in SQuAD 2.0.
+    """
+    said, wanted = _squad_words(answer), _squad_words(reference)
+    if not said or not wanted:
+        return float(said == wanted)
+    common = (Counter(said) & Counter(wanted)).total()
+    return 2 * common / (len(said) + len(wanted))
+
+
+def one_line(answer: str, reference: str = "", prompt: str = "") -> float:
+    """1 when the answer is exactly one line that is not blank, else 0."""
+    return float(sum(bool(line.strip()) for line in answer.splitlines()) == 1)
+
+
+def length(answer: str, reference: str = "", prompt: str = "") -> float:
+    """Characters (code points) of the answer without the white space around it; neither more nor less is better."""
+    return float(len(answer.strip()))
+
+
+def number(answer: str, reference: str, prompt: str = "") -> float:
+    """1 when the last number in the answer equals the last in the reference, else 0; GSM8K's rule.
+
+    Thousands commas are read over, 3.0 equals 3; no number on either side scores 0.
+    """
+    said, wanted = _last_number(answer), _last_number(reference)
+    return float(said is not None and said == wanted)
+
+
+def _squad_words(text: str) -> list[str]:
+    bare = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return [word for word in bare.split() if word not in ("a", "an", "the")]
+
+
+_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?|(?<![\w.])-?\.\d+")
+
+
+def _last_number(text: str) -> float | None:
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "accuracy", exact, True, "%", 1, "share of answers that are the right label"),
+        Metric("number", "right number", number, True, "%", 1, "share of answers whose last number is the reference's"),
+        Metric("exact", "exact match", exact, True, "%", 1, "share of answers equal to the reference"),
+        Metric("rouge_l", "ROUGE-L", rouge_l, True, "", 1, "words shared in the same order, F1, 0 to 1"),
+        Metric("chrf", "chrF", chrf, True, "", 100, "character sequences shared, F2, 0 to 100"),
+        Metric("token_f1", "token F1", token_f1, True, "", 1, "words shared in any order, F1, 0 to 1"),
+        Metric("one_line", "one line", one_line, True, "%", 1, "share of answers that are one line"),
+        Metric("length", "length", length, None, "", None, "characters of the answer"),
+    )
+}
+
+
+def auto(references: Sequence[str]) -> tuple[str, ...]:
+    """Names of the metrics that fit these references, the most telling first.
+
+    Labels (short lines, each seen four times or more on average) are measured by accuracy, references
+    that end in `#### N` or are a number by the number, other text by ROUGE-L and chrF; one_line joins
+    when every reference is one line. Give the references of the training rows, not only the few that
+    are generated: 64 rows of 77 labels hardly repeat. `prompts` are not used yet.
+    """
+    kept = [reference.strip() for reference in references if reference.strip()]
+    lines = bool(kept) and all(one_line(reference) for reference in kept)
+    form = ("one_line", "length") if lines else ("length",)
+    if lines and _are_labels(kept):
+        return ("accuracy", "chrf", *form)
+    if kept and all(_is_number(reference) for reference in kept):
+        return ("number", *form)
+    return ("rouge_l", "chrf", *form) if _has_words(kept) else ("chrf", *form)
+
+
+def choose(names: Sequence[str], references: Sequence[str]) -> tuple[str, ...]:
+    """The setting `eval.metrics` made definite: 'auto' replaced by `auto(...)`, repeats dropped.
+
+    Raises InputError for a name that is not in METRICS.
+    """
+    chosen: list[str] = []
+    for name in names:
+        if name != "auto" and name not in METRICS:
+            raise unknown("metric", name, [*METRICS, "auto"], where="--eval.metrics")
+        chosen += auto(references) if name == "auto" else (name,)
+    return tuple(dict.fromkeys(chosen))
+
+
+def _is_number(reference: str) -> bool:
+    return bool(re.search(r"(?:^|#### *)[-$]?[\d,]*\.?\d+%?$", reference))
+
+
+def _are_labels(references: Sequence[str]) -> bool:
+    distinct = set(references)
+    short = all(len(label) <= LABEL_CHARACTERS for label in distinct)
+    return short and len(distinct) <= LABELS_MOST and len(distinct) * LABEL_REPEATS <= len(references)
+
+
+def _has_words(references: Sequence[str]) -> bool:
+    """Whether ROUGE's tokenizer, which reads a-z and 0-9 alone, sees at least half of the letters."""
+    text = "".join(references)
+    letters = sum(character.isalnum() for character in text)
+    return 2 * sum(character.isalnum() and character.isascii() for character in text) >= letters

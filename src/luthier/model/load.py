@@ -1,0 +1,153 @@
+"""A folder of weights -> a model and a tokenizer, ready on a device. Safetensors only; no code of the model's is run."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from luthier.core.errors import InputError
+from luthier.model import attention
+from luthier.model.sources import Source, check_folder
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, its tokenizer, and the tokens that end its answers, most usual first."""
+
+    model: Any
+    tokenizer: Any
+    config: Any
+    name: str
+    eos_ids: tuple[int, ...]
+
+
+def load(
+    source: Source | Path, *, device: torch.device, dtype: torch.dtype, attention: str = attention.NAME
+) -> LoadedModel:
+    """Load a decoder on `device` in `dtype`, in evaluation mode, with no parameter frozen.
+
+    `attention` is the name of an attention function of transformers; Luthier's own takes `tree=`.
+    Raises InputError for weights that are pickled, broken or not those of the configuration, and for
+    a model that transformers does not know.
+    """
+    folder, name = (source.folder, source.name) if isinstance(source, Source) else (source, source.name)
+    check_folder(folder)
+    config = load_config(folder)
+    with quiet():
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=dtype, attn_implementation=attention, local_files_only=True,
+                use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+            raise InputError(f"cannot load the model: {_first_line(error)}", where=folder) from error
+    for key in ("missing_keys", "mismatched_keys"):
+        if report[key]:
+            first = sorted(str(item) for item in report[key])[0]
+            raise InputError(
+                f"{key.replace('_', ' ')} in the weights: {first}", where=folder, mend="copy the folder again"
+            )
+    tokenizer = load_tokenizer(folder)
+    return LoadedModel(model.to(device).eval(), tokenizer, config, name, _eos_ids(model, tokenizer))
+
+
+def load_config(folder: Path) -> Any:
+    """The configuration in `folder`. Raises InputError for a kind of model that transformers does not know."""
+    with quiet():
+        try:
+            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"transformers cannot read this configuration: {_first_line(error)}", where=folder / "config.json"
+            ) from None
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder`. Raises InputError when there is none that can be read."""
+    with quiet():
+        try:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+            raise InputError(
+                f"cannot read the tokenizer: {_first_line(error)}",
+                where=folder,
+                mend="tokenizer.json must be beside the weights",
+            ) from None
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that end an answer: the tokenizer's own, then those of generation_config.json, each once."""
+    found = model.generation_config.eos_token_id
+    listed = found if isinstance(found, list) else [found]
+    return tuple(dict.fromkeys(token for token in (tokenizer.eos_token_id, *listed) if token is not None))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars, notes and warnings for the block."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to compute on: cuda, else mps, else cpu for 'auto'. Raises InputError when it is absent."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, present in here.items() if present)
+    if not here.get(name, False):
+        present = ", ".join(kind for kind, found in here.items() if found)
+        raise InputError(f"no device '{name}' here", where="--device", mend=f"present: {present}")
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The compute type: 'auto' takes bfloat16 where the device multiplies it natively, float32 elsewhere."""
+    if name != "auto":
+        return DTYPES[name]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and cpu_has_bfloat16()
+    return torch.bfloat16 if native else torch.float32
+
+
+def cpu_has_bfloat16(description: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor has bfloat16 products (AMX or AVX-512 on x86, BF16 on Arm), as Linux lists them.
+
+    Where there is no such list (macOS, Windows) the answer is no: float32 is right everywhere.
+    oneDNN's own limit, if the user set one, holds here too.
+    """
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper().startswith(("AVX2", "SSE41", "AVX512_CORE_VNNI")):
+        return False
+    try:
+        lines = description.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(flags.split())

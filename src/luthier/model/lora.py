@@ -1,0 +1,239 @@
+"""Low-rank adapters: y = W x + s B A x, with W frozen (Hu et al. 2021), and their variants.
+
+    s = alpha / rank, or alpha / sqrt(rank)      rsLoRA (Kalajdzievski 2023)
+    y = m * (W x + s B A x) / |W + s B A|        DoRA (Liu et al. 2024), the norm per output row, no gradient through it
+    W' = W - s B0 A0, A0 and B0 from the SVD     PiSSA (Meng et al. 2024)
+
+A and B are float32 whatever the compute type, so that small updates are not lost.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from luthier.core.config import LoraConfig
+from luthier.core.errors import InputError, nearest
+
+
+class _LoraLinear(torch.autograd.Function):
+    """x W^T + bias + s (x A^T) B^T with W frozen, and no intermediate kept but x and x A^T."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """x [T, in], a [r, in], b [out, r] -> [T, out]."""
+        low = x @ a.T
+        out = F.linear(x, weight, bias)
+        out.addmm_(low, b.T, alpha=scale)
+        ctx.save_for_backward(x, weight, a, b, low)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, a, b, low = ctx.saved_tensors
+        (grad,) = grads
+        dlow = (grad @ b).mul_(ctx.scale)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = grad @ weight
+            dx.addmm_(dlow, a)
+        return dx, None, None, dlow.T @ x, (grad.T @ low).mul_(ctx.scale), None
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer with an adapter on it. `enabled = False` gives the bare layer."""
+
+    def __init__(self, base: nn.Module, config: LoraConfig) -> None:
+        super().__init__()
+        weight = _weight(base)
+        out_features, in_features = weight.shape
+        self.base = base.requires_grad_(False)
+        self.scale = config.alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
+        self.dropout = config.dropout
+        self.enabled = True
+        precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        new = {"dtype": precise, "device": weight.device}
+        self.A = nn.Parameter(torch.empty(config.rank, in_features, **new))
+        self.B = nn.Parameter(torch.zeros(out_features, config.rank, **new))
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+        self.start: tuple[torch.Tensor, torch.Tensor] | None = None
+        if config.init == "pissa":
+            self._start_at_singular_vectors(config.rank)
+        self.magnitude: nn.Parameter | None = None
+        if config.dora:
+            self.magnitude = nn.Parameter(self._norm(weight.to(precise)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.enabled:
+            out: torch.Tensor = self.base(x)
+            return out
+        a, b = self.A.to(x.dtype), self.B.to(x.dtype)
+        if self.magnitude is not None:
+            return self._dora(x, a, b)
+        if type(self.base) is nn.Linear and not (self.dropout and self.training):
+            flat = x.reshape(-1, x.shape[-1])
+            y = _LoraLinear.apply(flat, self.base.weight, self.base.bias, a, b, self.scale)
+            return y.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+        return self.base(x) + self._low(x, a, b)  # type: ignore[no-any-return]
+
+    def _low(self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return F.linear(F.linear(F.dropout(x, self.dropout, self.training), a), b) * self.scale
+
+    def _dora(self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        assert self.magnitude is not None
+        bias = getattr(self.base, "bias", None)
+        plain = self.base(x) if bias is None else self.base(x) - bias
+        with torch.no_grad():
+            norm = self._norm(_weight(self.base).to(self.A.dtype) + self.scale * (self.B @ self.A))
+        gain = (self.magnitude / norm).to(x.dtype)
+        out = gain * (plain + self._low(x, a, b))
+        return out if bias is None else out + bias
+
+    @staticmethod
+    def _norm(weight: torch.Tensor) -> torch.Tensor:
+        """Length of each output row, [out]."""
+        return torch.linalg.vector_norm(weight, dim=1)
+
+    @torch.no_grad()
+    def _start_at_singular_vectors(self, rank: int) -> None:
+        """A0 = sqrt(S) V^T and B0 = U sqrt(S) / s over the `rank` largest, taken out of the frozen weight."""
+        if type(self.base) is not nn.Linear:
+            raise InputError("init=pissa changes the base weights, which qlora has quantized", where="--lora.init", mend="use --tune lora")
+        u, s, vt = torch.linalg.svd(self.base.weight.to(self.A.dtype), full_matrices=False)
+        root = s[:rank].sqrt()
+        self.A.copy_(root[:, None] * vt[:rank])
+        self.B.copy_(u[:, :rank] * root / self.scale)
+        self.start = (self.A.clone(), self.B.clone())
+        self.base.weight.sub_((self.scale * (self.B @ self.A)).to(self.base.weight.dtype))
+
+    @torch.no_grad()
+    def merged(self) -> torch.Tensor:
+        """The weight that alone gives this layer's output, [out, in], in the adapter's precision."""
+        weight = _weight(self.base).to(self.A.dtype) + self.scale * (self.B @ self.A)
+        if self.magnitude is not None:
+            weight *= (self.magnitude / self._norm(weight))[:, None]
+        return weight
+
+    def export(self) -> dict[str, torch.Tensor]:
+        """The adapter against the original base, under PEFT's names.
+
+        A PiSSA adapter is written as the difference to its start, [B, -B0] [A; A0], of twice the rank,
+        so that it loads on the unchanged base.
+        """
+        a, b = self.A.detach(), self.B.detach()
+        if self.start is not None:
+            a0, b0 = self.start
+            a, b = torch.cat([a, a0]), torch.cat([b, -b0], dim=1)
+        out = {"lora_A.weight": a, "lora_B.weight": b}
+        if self.magnitude is not None:
+            out["lora_magnitude_vector"] = self.magnitude.detach()
+        return out
+
+
+def _weight(base: nn.Module) -> torch.Tensor:
+    """The base weight [out, in]; a quantized layer dequantizes it."""
+    if isinstance(base, nn.Linear):
+        return base.weight
+    weight: torch.Tensor = base.dequantize()  # type: ignore[operator]
+    return weight
+
+
+def linears(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer, quantized or not, but the vocabulary head: name -> module."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if module is not head and (isinstance(module, nn.Linear) or type(module).__name__ == "QuantLinear")
+    }
+
+
+def chosen(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
+    """The layers that `targets` name: 'all-linear', a module name such as q_proj, or a glob over full names.
+
+    Raises InputError when a target matches nothing, or names the head while it shares its weight with the embedding.
+    """
+    candidates = linears(model)
+    out: dict[str, nn.Module] = {}
+    for target in targets:
+        if target == "all-linear":
+            out |= candidates
+            continue
+        found = {n: m for n, m in candidates.items() if n.rsplit(".", 1)[-1] == target or fnmatch.fnmatch(n, target)}
+        if not found:
+            raise _no_target(model, target, candidates)
+        out |= found
+    return {name: out[name] for name in candidates if name in out}
+
+
+def _no_target(model: nn.Module, target: str, candidates: dict[str, nn.Module]) -> InputError:
+    if target in ("lm_head", "embed_tokens"):
+        return InputError(
+            f"'{target}' cannot take an adapter", where="--lora.targets",
+            mend="adapters go on linear layers of the blocks; to learn the head use --tune head",
+        )  # fmt: skip
+    known = sorted({name.rsplit(".", 1)[-1] for name in candidates})
+    guess = nearest(target, known)
+    return InputError(
+        f"no linear layer matches '{target}'", where="--lora.targets",
+        mend=f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}",
+    )  # fmt: skip
+
+
+def attach(model: nn.Module, config: LoraConfig) -> dict[str, LoraLinear]:
+    """Put an adapter on every chosen layer, in place; return them by the layer's name."""
+    out: dict[str, LoraLinear] = {}
+    for name, module in chosen(model, config.targets).items():
+        out[name] = LoraLinear(module, config)
+        _replace(model, name, out[name])
+    return out
+
+
+def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    """The adapters on a model by the name of the layer they sit on."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLinear):
+            yield name, module
+
+
+def enable(model: nn.Module, on: bool) -> None:
+    """Switch all adapters on or off: off is the starting model, exactly (PiSSA aside, which moved its base)."""
+    for _, adapter in adapters(model):
+        adapter.enabled = on
+
+
+@torch.no_grad()
+def merge(model: nn.Module) -> None:
+    """Replace every adapted layer by one plain linear layer with the merged weight, in place.
+
+    The sum is taken in the adapter's precision and rounded once to the layer's.
+    """
+    for name, adapter in list(adapters(model)):
+        weight = adapter.merged()
+        dtype = adapter.base.weight.dtype if isinstance(adapter.base, nn.Linear) else weight.dtype
+        bias = getattr(adapter.base, "bias", None)
+        plain = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+        plain.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+        if bias is not None:
+            plain.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+        _replace(model, name, plain)
+
+
+def detach(model: nn.Module) -> None:
+    """Take the adapters off again, in place."""
+    for name, adapter in list(adapters(model)):
+        _replace(model, name, adapter.base)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

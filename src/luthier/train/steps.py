@@ -1,0 +1,124 @@
+"""Offline step source: which examples make up optimizer step i, packed and weighed.
+
+Step i is a function of (seed, i) alone: nothing is carried along, so the cursor of a run is its step
+number, and a resumed run cannot take another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from luthier.core import seeds
+from luthier.core.types import Batch, Step, TokenTree
+from luthier.text.pack import bins, pack, shared_prefix
+from luthier.text.weigh import Rule
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a step becomes micro-batches: tokens per forward pass, row lengths padded to a multiple of `pad_to`."""
+
+    tokens: int
+    pad_to: int = 1
+
+
+def make_step(trees: Sequence[TokenTree], rule: Rule, packing: Packing) -> Step:
+    """Pack `trees` into micro-batches whose weights together are normalised once over all of them."""
+    weights = rule(trees)
+    prefix = shared_prefix(trees)
+    sizes = [len(tree) - prefix for tree in trees]
+    micro = [
+        pack([trees[i] for i in members], [weights[i] for i in members], pad_to=packing.pad_to)
+        for members in bins(sizes, max(1, packing.tokens - prefix))
+    ]
+    return Step(micro=tuple(micro), tokens=sum(len(tree) for tree in trees), examples=len(trees))
+
+
+@dataclass(frozen=True)
+class OfflineSteps:
+    """Steps over encoded examples in memory: epochs end to end, each in an order of its own.
+
+    `total` examples are seen in all (epochs x examples, which need not be whole); the last step may be
+    smaller than `batch`.
+    """
+
+    trees: Sequence[TokenTree]
+    batch: int
+    total: int
+    rule: Rule
+    packing: Packing
+    seed: int
+
+    def __len__(self) -> int:
+        return -(-self.total // self.batch)
+
+    def step(self, index: int) -> Step:
+        """Optimizer step `index`, from 0."""
+        places = range(index * self.batch, min(self.total, (index + 1) * self.batch))
+        return make_step([self.trees[self._at(place)] for place in places], self.rule, self.packing)
+
+    def _at(self, place: int) -> int:
+        epoch, offset = divmod(place, len(self.trees))
+        return int(_order(self.seed, epoch, len(self.trees))[offset])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return seeds.generator(seed, "order", epoch).permutation(count)
+
+
+@dataclass
+class StreamSteps:
+    """Steps over a stream, in its own order, for data larger than memory or of unknown length.
+
+    `read(start)` yields encoded examples from example `start` on; the cursor is how many were taken.
+    Steps must be asked for in order.
+    """
+
+    read: Callable[[int], Iterator[TokenTree]]
+    batch: int
+    total: int
+    rule: Rule
+    packing: Packing
+
+    def __post_init__(self) -> None:
+        self._next = -1
+        self._trees: Iterator[TokenTree] = iter(())
+
+    def __len__(self) -> int:
+        return -(-self.total // self.batch)
+
+    def step(self, index: int) -> Step:
+        """Optimizer step `index`; a stream that ends starts again."""
+        if index != self._next:
+            self._trees = self._endless(index * self.batch)
+        self._next = index + 1
+        count = min(self.batch, self.total - index * self.batch)
+        return make_step([next(self._trees) for _ in range(count)], self.rule, self.packing)
+
+    def _endless(self, start: int) -> Iterator[TokenTree]:
+        while True:
+            seen = 0
+            for tree in self.read(start):
+                seen += 1
+                yield tree
+            assert seen, "a stream is never empty: it was looked at before"
+            start = 0
+
+
+def scoring_batches(trees: Sequence[TokenTree], packing: Packing) -> Iterator[Batch]:
+    """Batches for measuring loss: weight 1 on every target, longest first so that packs are even."""
+    order = sorted(range(len(trees)), key=lambda i: (-len(trees[i]), i))
+    ones = [[1.0] * tree.trained for tree in trees]
+    at = 0
+    while at < len(order):
+        chunk, size = [order[at]], len(trees[order[at]])
+        while at + len(chunk) < len(order) and size + len(trees[order[at + len(chunk)]]) <= packing.tokens:
+            chunk.append(order[at + len(chunk)])
+            size += len(trees[chunk[-1]])
+        at += len(chunk)
+        yield pack([trees[i] for i in chunk], [ones[i] for i in chunk], pad_to=packing.pad_to)
