@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import sysconfig
 import textwrap
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,11 +81,12 @@ def _functions(root: Path) -> Iterator[Function]:
             continue
         try:
             source = path.read_text(encoding="utf-8")
-            tree = ast.parse(source)
+            with warnings.catch_warnings(action="ignore"):  # the library's own deprecated escapes
+                tree = ast.parse(source)
         except (SyntaxError, ValueError, OSError):
             continue  # a few library files are wrong on purpose; the rest is enough
         module = parts[0].removesuffix(".py")
-        lines = source.splitlines()
+        lines = source.split("\n")  # not splitlines: a form feed is no line end to the parser
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (line := _summary(node)):
                 code = _without_docstring(node, lines)

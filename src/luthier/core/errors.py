@@ -32,6 +32,12 @@ class RunError(LuthierError):
     """The work itself failed: the loss is not finite, the disk is full. Exit status 1."""
 
 
+class Stopped(LuthierError):
+    """Somebody asked to stop (Ctrl-C or SIGTERM), and everything is saved. Exit status 130."""
+
+    exit_code = 130
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The known name most like `name`, or None when none is close enough to be a likely typo."""
     found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from luthier.core.errors import InputError
 
@@ -27,7 +27,7 @@ def opened(file: str, wrapper: str = "") -> Iterator[IO[bytes]]:
     Raises InputError when the file cannot be opened, or ends or breaks in the middle of a compressed stream.
     """
     try:
-        with _plain(file) as raw:
+        with _bytes_of(file) as raw:
             if file == "-":
                 wrapper = next((end for magic, end in MAGIC.items() if raw.peek(4).startswith(magic)), "")
             yield _unwrapped(raw, wrapper)
@@ -37,18 +37,27 @@ def opened(file: str, wrapper: str = "") -> Iterator[IO[bytes]]:
         ) from None
     except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read it: {reason}", where=file, mend="check the path, its rights, its ending") from None
+        raise InputError(
+            f"cannot read it: {reason}", where=file, mend="check the path, its rights, its ending"
+        ) from None
 
 
-def _plain(file: str) -> io.BufferedReader:
+@contextmanager
+def _bytes_of(file: str) -> Iterator[Any]:
     if file != "-":
-        return open(file, "rb")
-    return open(sys.stdin.fileno(), "rb", closefd=False)
+        with open(file, "rb") as handle:
+            yield handle
+        return
+    stdin = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer))
+    try:
+        yield stdin
+    finally:
+        stdin.detach()  # standard input stays open for others
 
 
 def _unwrapped(raw: io.BufferedReader, wrapper: str) -> IO[bytes]:
     if wrapper == ".gz":
-        return gzip.GzipFile(fileobj=raw)
+        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
     if wrapper == ".bz2":
         return bz2.BZ2File(raw)
     return io.BufferedReader(_Zstandard(raw), CHUNK) if wrapper == ".zst" else raw
@@ -112,15 +121,21 @@ def decoded(line: bytes, file: str, number: int) -> str:
         ) from None
 
 
-def pieces(lines: Iterable[str], size: int) -> Iterator[str]:
-    """Runs of whole lines of at least `size` characters, the last one shorter."""
-    held: list[str] = []
-    length = 0
-    for line in lines:
-        held.append(line)
-        length += len(line)
-        if length >= size:
-            yield "".join(held)
-            held, length = [], 0
-    if held:
-        yield "".join(held)
+def text_pieces(handle: IO[bytes], file: str) -> Iterator[str]:
+    """The text of a UTF-8 file about a megabyte at a time, wherever its lines end. Raises InputError as above."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    line = 1
+    while True:
+        data = handle.read(CHUNK)
+        held = decoder.getstate()[0]  # the start of a character that the last piece cut
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError:
+            for number, part in enumerate((held + data).split(b"\n"), start=line):
+                decoded(part, file, number)
+            raise
+        if text:
+            yield text
+        if not data:
+            return
+        line += data.count(b"\n")

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from luthier.core.errors import InputError, nearest
 from luthier.core.types import Origin
-from luthier.data.decode import BOM, CHUNK, WRAPPERS, decoded, opened, pieces, raw_lines, text_lines
+from luthier.data.decode import BOM, WRAPPERS, decoded, opened, raw_lines, text_lines, text_pieces
 from luthier.data.json_rows import JsonReader, half_character
 
 # A document of more characters is cut at an empty line (else at a line's end), so that a file of any size can be
@@ -81,17 +81,17 @@ def files_of(paths: Sequence[str]) -> list[str]:
 
 
 def _in_folder(folder: Path) -> list[str]:
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.relative_to(folder).as_posix().startswith(".")]
-    known = [p for p in files if _endings(p.name)[0] in READERS]
-    data = [p for p in known if READERS[_endings(p.name)[0]] is not _text]
+    seen = [path for path in sorted(folder.rglob("*")) if _endings(path.name)[0] in READERS and path.is_file()]
+    known = [path for path in seen if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    data = [path for path in known if READERS[_endings(path.name)[0]] is not _text]
     if not known:
         raise InputError("the folder holds no file to read", where=folder, mend=f"known endings: {' '.join(READERS)}")
-    return [str(p) for p in data or known]
+    return [str(path) for path in data or known]
 
 
 def _missing(path: str) -> InputError:
     folder = Path(path).parent
-    guess = nearest(Path(path).name, [p.name for p in folder.iterdir()]) if folder.is_dir() else None
+    guess = nearest(Path(path).name, [entry.name for entry in folder.iterdir()]) if folder.is_dir() else None
     mend = f"did you mean '{folder / guess}'?" if guess else "check the path"
     return InputError("no such file or folder", where=path, mend=mend)
 
@@ -122,7 +122,7 @@ def _rows(file: str, skipped: Report | None) -> Iterator[Row]:
 def _recognised(handle: IO[bytes]) -> Reader:
     """The reader for standard input, by how it begins: what starts with a brace is taken for JSON Lines when its
     first line is a whole object; a line of two or more bare column names for CSV or TSV; the rest for text."""
-    start = handle.peek(CHUNK)[:CHUNK].removeprefix(BOM)  # type: ignore[attr-defined]
+    start = handle.peek(8192).removeprefix(BOM)  # type: ignore[attr-defined]
     if start.startswith(b"PAR1"):
         return _parquet
     first = start.lstrip().split(b"\n", 1)[0].strip()
@@ -178,7 +178,7 @@ def _one_value(line: str) -> Any:
 
 
 def _json(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]:
-    for line, value, text in JsonReader(pieces(text_lines(handle, file), CHUNK), file):
+    for line, value, text in JsonReader(text_pieces(handle, file), file):
         origin = Origin(file, line)
         try:
             fields = _object(value, text)
@@ -222,25 +222,28 @@ def _table(lines: Iterator[str], file: str, separator: str, skipped: Report | No
         if not any(cells):
             continue
         if not header:
-            header = _header(cells)
-            if header is cells:
+            names = _names(cells)
+            header = names or _made_up(cells)
+            if names:
                 continue
         if len(cells) != len(header):
             what = f"{len(cells)} cells, but the first row has {len(header)}"
-            mend = f"put cells that hold '{separator.strip() or 'a tab'}' in quotes, {SKIP}"
+            mend = f"put cells that hold a separator or a line end in quotes, {SKIP}"
             _fault(InputError(what, mend=mend), Origin(file, line), skipped)
             continue
         yield Row(dict(zip(header, cells, strict=True)), Origin(file, line))
 
 
-def _header(cells: list[str]) -> list[str]:
-    """`cells` itself when they are column names; otherwise names for a table that has none.
+def _names(cells: list[str]) -> list[str] | None:
+    """The column names, or None when the first row is a record: names are short, distinct, neither numbers nor
+    sentences. A first name may be empty, as that of a data frame's index is."""
+    names = [cells[0].strip() or "index", *(cell.strip() for cell in cells[1:])]
+    plain = all(name and len(name) <= 60 and name[-1] not in ".?!" and not _number(name) for name in names)
+    return names if plain and len(set(names)) == len(names) else None
 
-    Names are short, distinct, not numbers, and no sentences. Two texts and a number without names
-    are the sentence pairs of STS-B; other columns are called column1, column2, ...
-    """
-    if len(set(cells)) == len(cells) and not any(_number(c) or len(c) > 60 or not c or c[-1] in ".?!" for c in cells):
-        return cells
+
+def _made_up(cells: list[str]) -> list[str]:
+    """Names for a table without any. Two texts and a number are the sentence pairs of STS-B."""
     if len(cells) == 3 and _number(cells[2]):
         return ["sentence1", "sentence2", "score"]
     return [f"column{i + 1}" for i in range(len(cells))]

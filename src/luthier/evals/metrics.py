@@ -129,8 +129,8 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "accuracy", exact, True, "%", 1, "share of answers that are the right label"),
-        Metric("number", "right number", number, True, "%", 1, "share of answers whose last number is the reference's"),
-        Metric("exact", "exact match", exact, True, "%", 1, "share of answers equal to the reference"),
+        Metric("number", "number", number, True, "%", 1, "share of answers whose last number is the reference's"),
+        Metric("exact", "exact", exact, True, "%", 1, "share of answers equal to the reference"),
         Metric("rouge_l", "ROUGE-L", rouge_l, True, "", 1, "words shared in the same order, F1, 0 to 1"),
         Metric("chrf", "chrF", chrf, True, "", 100, "character sequences shared, F2, 0 to 100"),
         Metric("token_f1", "token F1", token_f1, True, "", 1, "words shared in any order, F1, 0 to 1"),

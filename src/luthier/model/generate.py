@@ -12,7 +12,7 @@ Shape legend: T tokens of a pass, B running sequences, P tokens of a prompt, L t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -77,7 +77,7 @@ def generate(
     return [done[place] for place in sorted(done)]
 
 
-def stream(model: Any, prompt: Sequence[int], sampling: Sampling, decode: Decode) -> Iterator[str]:
+def stream(model: Any, prompt: Sequence[int], sampling: Sampling, decode: Decode) -> Generator[str, None, None]:
     """The answer to one prompt in pieces, as soon as they are certain: joined, they are `Sample.text`.
 
     A piece never ends within a character, and no part of a stop string is ever given out.
@@ -238,8 +238,6 @@ class DecodeCache:
             hidden |= place <= last - window
         mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
         return mask[:, None, None]
-            :, None, None
-        ]
 
     def _buffers(self, layer: int, length: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The layer's buffers, made or doubled so that they hold `length` tokens like k and v [kv_heads, _, D]."""
@@ -326,7 +324,7 @@ class _Run:
     def step(self) -> list[_Sequence]:
         """One pass; returns the sequences that got a token."""
         pieces = self._choose()
-        logits = self._forward(pieces)
+        logits = [self._forward(pieces)[: len(self.running)]] if self.running or pieces else []
         for prompt, _ in pieces:
             if prompt.read == len(prompt.ids):
                 self.waiting.popleft()
@@ -334,9 +332,9 @@ class _Run:
         free = self.batch - len(self.running)
         entering = [self.ready.popleft() for _ in range(min(free, len(self.ready)))]
         active = self.running + entering
+        logits += [s.prompt.logits for s in entering if s.prompt.logits is not None]
         if active:
-            first = [s.prompt.logits for s in entering if s.prompt.logits is not None]
-            self._draw(active, torch.cat([logits[: len(self.running)], *first]))
+            self._draw(active, torch.cat(logits))
         self._settle(entering)
         return active
 

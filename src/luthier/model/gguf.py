@@ -7,6 +7,7 @@ are converted here, exactly and in seconds; others go through transformers' own 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import mmap
@@ -183,7 +184,7 @@ def _tensor_places(
             raise cursor.fail(f"tensor '{name}' does not fit the file (shape {shape}, offset {offset}, ends at {end})")
         places[name] = TensorPlace(name, shape, kind, start + offset, size)
     ordered = sorted(places.values(), key=lambda place: place.start)
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in itertools.pairwise(ordered):
         if before.start + before.size > after.start:
             raise cursor.fail(f"tensors '{before.name}' and '{after.name}' overlap")
     return places
@@ -287,7 +288,7 @@ def _llama3_rope(stored: torch.Tensor, base: float, head_dim: int, path: Path) -
              "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # fmt: skip
     wavelength = 2 * math.pi * base ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     smooth = ((8192 / wavelength - 1.0) / (4.0 - 1.0)).clamp(0, 1)
-    expected = 1 / ((1 - smooth) / found["factor"] + smooth)
+    expected = 1 / ((1 - smooth) / factor + smooth)
     if stored.shape != expected.shape or not torch.allclose(stored, expected, rtol=1e-3):
         raise InputError("the rotary frequencies are scaled in an unknown way", where=path, mend="take another model")
     return found
@@ -432,7 +433,8 @@ def _write_tokenizer(header: Header, out: Path, config: Any) -> None:
     values = header.values
     split = _SPLITS.get(str(values.get("tokenizer.ggml.pre")))
     if values.get("tokenizer.ggml.model") != "gpt2" or split is None:
-        return _write_transformers_tokenizer(header, out)
+        _write_transformers_tokenizer(header, out)
+        return
     tokens = values.get("tokenizer.ggml.tokens", [])
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):

@@ -1,4 +1,4 @@
-"""A folder of weights -> a model and a tokenizer, ready on a device. Safetensors only; no code of the model's is run."""
+"""A folder of weights -> a model and a tokenizer, ready on a device. No code of the model's own is run."""
 
 from __future__ import annotations
 

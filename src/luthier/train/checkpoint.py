@@ -24,6 +24,7 @@ from luthier.core import log
 from luthier.core.errors import RunError
 from luthier.core.files import fsync_folder, read_json, sha256, write_json
 
+Tensors = Mapping[str, torch.Tensor]
 FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
 
 
@@ -37,23 +38,30 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, step: int, weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: int
-) -> Path:
+    folder: Path, step: int, weights: Tensors, optimizer: Tensors, state: Mapping[str, Any], keep: int
+) -> Path:  # fmt: skip
     """Write the checkpoint of `step` and remove all but the newest `keep`. Raises RunError when the disk is full."""
-    folder.mkdir(parents=True, exist_ok=True)
-    final, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.tmp"
+    path = write(folder / f"step-{step:08d}", weights, optimizer, {"step": step, **state})
+    for old in _all(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def write(final: Path, weights: Tensors, optimizer: Tensors, state: Mapping[str, Any]) -> Path:
+    """Write one checkpoint, whole or not at all."""
+    temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
+        temporary.mkdir(parents=True)
         save_file(_plain(weights), temporary / "weights.safetensors")
         save_file(_plain(optimizer), temporary / "optimizer.safetensors")
-        write_json(temporary / "state.json", {"step": step, **state})
+        write_json(temporary / "state.json", state)
         for name in FILES:
             _flush(temporary / name)
         write_json(temporary / "manifest.json", {name: sha256(temporary / name) for name in FILES})
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
-        fsync_folder(folder)
+        fsync_folder(final.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
@@ -62,8 +70,6 @@ def save(
                 mend="free some space and run the same command again",
             ) from error  # fmt: skip
         raise
-    for old in _all(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
@@ -103,7 +109,7 @@ def _fault(path: Path) -> str | None:
     return None
 
 
-def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _plain(tensors: Tensors) -> dict[str, torch.Tensor]:
     """Detached, contiguous and on the CPU, as safetensors wants them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 

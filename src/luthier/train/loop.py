@@ -13,7 +13,7 @@ from torch import nn
 
 from luthier.core import seeds
 from luthier.core.config import TrainConfig
-from luthier.core.errors import RunError
+from luthier.core.errors import RunError, Stopped
 from luthier.core.types import Batch, Loss, Output, Step
 from luthier.train.optim import Optimizer, schedule
 
@@ -56,10 +56,6 @@ class Report:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-class Stopped(Exception):
-    """Somebody asked to stop. The weights are those of the last finished step."""
-
-
 def train(
     state: State, steps: Steps, loss: Callable[[Batch, Output], Loss], forward: Forward, config: TrainConfig, *,
     lr: float, seed: int, device: torch.device, cancelled: Callable[[], bool] = lambda: False,
@@ -86,7 +82,7 @@ def _train_step(
     for number, cpu_batch in enumerate(step.micro):
         if cancelled():
             _drop_gradients(state)
-            raise Stopped
+            raise Stopped(f"stopped after step {state.step}")
         seeds.seed_torch(seed, "dropout", state.step, number)
         batch = cpu_batch.to(device)
         output = forward(state.model, batch)

@@ -38,7 +38,7 @@ def schedule(step: int, steps: int, config: TrainConfig) -> float:
     return 1.0
 
 
-class State(Protocol):
+class Moments(Protocol):
     """Moments of one parameter."""
 
     def step(self, weight: torch.Tensor, grad: torch.Tensor, t: int, lr: float, decay: float) -> None: ...
@@ -112,7 +112,7 @@ class Optimizer:
         low = (torch.bfloat16, torch.float16)
         self.masters = {n: p.detach().float() for n, p in self.parameters.items() if p.dtype in low}
         kind = KINDS[config.optimizer]
-        self.state: dict[str, State] = {
+        self.state: dict[str, Moments] = {
             n: kind(self.masters.get(n, p.detach()), (config.beta1, config.beta2)) for n, p in self.parameters.items()
         }
 

@@ -1,0 +1,179 @@
+"""The run directory: one folder holds everything a person or a script wants of a run later.
+
+    run.yaml        every setting, resolved        metrics.jsonl   one line per step and evaluation
+    lineage.json    hashes of what went in         losses.jsonl    loss of every example, step by step
+    checkpoints/    to go on from                  samples.jsonl   answers generated during training
+    adapter/ or model/   the result                evals/          held-out rows before and after
+    result.json     the figures `--json` prints    loss.svg, table.svg   to look at
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256 as hasher
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from luthier import __version__
+from luthier.core.config import RunConfig, fields, read_yaml, resolve, write_yaml
+from luthier.core.errors import InputError
+from luthier.core.files import read_json, sha256, write_json, writing
+
+JOURNALS = ("metrics.jsonl", "losses.jsonl", "samples.jsonl")
+
+
+class RunFolder:
+    """One run's folder. Journals are appended to, and cut back to a checkpoint when the run goes on from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the finished run printed, or None while it is not finished."""
+        path = self.path / "result.json"
+        return read_json(path) if path.is_file() else None
+
+    def append(self, journal: str, record: Mapping[str, Any]) -> None:
+        """Add one line to a journal."""
+        with open(self.path / journal, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def marks(self) -> dict[str, int]:
+        """How long each journal is now, in bytes, flushed to disk: a checkpoint keeps this."""
+        out = {}
+        for name in JOURNALS:
+            path = self.path / name
+            if path.is_file():
+                with open(path, "rb+") as handle:
+                    os.fsync(handle.fileno())
+                out[name] = path.stat().st_size
+        return out
+
+    def cut(self, marks: Mapping[str, int]) -> None:
+        """Cut every journal back to its mark; those without one are emptied."""
+        for name in JOURNALS:
+            if (self.path / name).is_file():
+                os.truncate(self.path / name, marks.get(name, 0))
+
+    def write_records(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write a whole JSONL file at once: it is there complete, or not at all."""
+        with writing(self.path / name) as handle:
+            for record in records:
+                handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def records(self, name: str) -> list[dict[str, Any]] | None:
+        """The lines of a JSONL file, or None when it is not there."""
+        path = self.path / name
+        if not path.is_file():
+            return None
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> RunFolder:
+    """The folder of this run, made when it is not there yet.
+
+    Raises InputError when the folder holds another run (naming a setting that differs), when what went
+    into the run has changed since it began, or when it holds something that is no run.
+    """
+    path = Path(config.out or f"runs/{config.method}-{data_name}-{config.fingerprint()}")
+    if (path / "run.yaml").is_file():
+        _same_settings(path, config)
+        if (path / "lineage.json").is_file():
+            _same_inputs(path, lineage)
+    elif path.is_dir() and any(path.iterdir()):
+        raise InputError("the folder holds something that is not a run", where=path, mend="give another --out")
+    elif path.exists() and not path.is_dir():
+        raise InputError("this is a file, not a folder", where=path, mend="give another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the run directory: {error.strerror}", where=path, mend="give another --out") from None
+    (path / "evals").mkdir(exist_ok=True)
+    with writing(path / "run.yaml") as handle:
+        handle.write(write_yaml(config))
+    write_json(path / "lineage.json", lineage)
+    return RunFolder(path)
+
+
+def read_run(path: Path) -> tuple[RunFolder, RunConfig]:
+    """An existing run and its settings. Raises InputError when `path` is not a run directory."""
+    if not (path / "run.yaml").is_file():
+        raise InputError("not a run directory: no run.yaml in it", where=path, mend="give a folder under runs/")
+    return RunFolder(path), resolve(read_yaml(path / "run.yaml"), where=path / "run.yaml")
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the run for this process. Raises InputError when another process works on it."""
+    with open(folder.path / ".lock", "w", encoding="ascii") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError("another process works on this run", where=folder.path, mend="wait for it, or give another --out") from None
+        yield
+
+
+def lineage(config: RunConfig, **inputs: Any) -> dict[str, Any]:
+    """What this run is made of: `inputs` (hashes of data, weights, template), code, settings and environment."""
+    package = Path(__file__).parent.parent
+    code = hasher()
+    for file in sorted(package.rglob("*.py")):
+        code.update(file.read_bytes())
+    return {
+        "inputs": inputs,
+        "seed": config.seed,
+        "luthier": __version__,
+        "code": code.hexdigest()[:16],
+        "environment": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            **{name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
+        },
+    }
+
+
+def file_digests(paths: Sequence[str]) -> dict[str, str]:
+    """sha256 of each data file by name; standard input has none."""
+    return {path: sha256(Path(path)) for path in paths if path != "-"}
+
+
+def _same_settings(path: Path, config: RunConfig) -> None:
+    old = resolve(read_yaml(path / "run.yaml"), where=path / "run.yaml")
+    before, now = _flat(old), _flat(config)
+    for name in fields():
+        if name not in ("out", "force") and before[name] != now[name]:
+            raise InputError(
+                f"this folder holds another run: {name} was {before[name]!r} there and is {now[name]!r} here", where=path,
+                mend="give another --out, or the same settings to go on with it",
+            )  # fmt: skip
+
+
+def _same_inputs(path: Path, lineage: Mapping[str, Any]) -> None:
+    before, now = read_json(path / "lineage.json").get("inputs", {}), lineage["inputs"]
+    changed = [name for name in now if name in before and before[name] != json.loads(json.dumps(now[name]))]
+    if changed:
+        raise InputError(
+            f"the {changed[0]} changed since this run began, so it cannot go on exactly", where=path,
+            mend="give another --out to start anew",
+        )  # fmt: skip
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name in fields():
+        value: Any = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        out[name] = value
+    return out

@@ -1,0 +1,180 @@
+"""Measure a model on held-out rows: loss, generated answers and their scores, what it lost of itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from luthier.core import log
+from luthier.core.config import RunConfig
+from luthier.core.errors import RunError, Stopped
+from luthier.core.types import Chat, Example, Message, Node, TokenTree
+from luthier.evals import forgetting as forgot
+from luthier.evals import metrics, score
+from luthier.model.forward import forward
+from luthier.model.generate import Sample, generate
+from luthier.model.sample import Sampling
+from luthier.text.encode import encode_prompt_ids
+from luthier.train.loop import example_losses
+from luthier.train.steps import Packing, scoring_batches
+
+Cancelled = Callable[[], bool]
+General = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # (prompt ids, answer ids)
+GENERAL_TOKENS = 48  # of each of the model's own answers, whose loss of likelihood is measured
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is measured: trees for the loss; prompts, with ids and references, for generation."""
+
+    trees: Sequence[TokenTree]
+    prompts: Sequence[str] = ()
+    prompt_ids: Sequence[tuple[int, ...]] = ()
+    references: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement: (summed nats, tokens) per row, generated answers, and likelihood of earlier answers."""
+
+    losses: tuple[tuple[float, int], ...] = ()
+    answers: tuple[str, ...] = ()
+    general: tuple[tuple[float, int], ...] = ()
+    general_ids: General = ()
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss in nats per token over all held-out tokens, whatever the batches."""
+        tokens = sum(count for _, count in self.losses)
+        return sum(nats for nats, _ in self.losses) / tokens if tokens else None
+
+
+class Ruler:
+    """Measures one model again and again in the same way."""
+
+    def __init__(self, model: Any, tokenizer: Any, template: Any, config: RunConfig, packing: Packing, device: torch.device):
+        self.model, self.tokenizer, self.template = model, tokenizer, template
+        self.config, self.packing, self.device = config, packing, device
+
+    def held_out(self, examples: Sequence[Example], trees: Sequence[TokenTree]) -> HeldOut:
+        """Choose the rows: the first `eval.rows` for the loss, of these `eval.samples` that end in an answer to generate."""
+        rows = [tree for tree in trees if tree.row < self.config.eval.rows]
+        prompts, ids, references = [], [], []
+        for example in examples[: self.config.eval.rows]:
+            if len(prompts) == self.config.eval.samples or not isinstance(example, Chat):
+                break
+            *before, last = example.messages
+            if last.role != "assistant" or last.tool_calls or not before:
+                continue
+            prompts.append(before[-1].as_dict()["content"])
+            ids.append(tuple(encode_prompt_ids(before, example.tools, self.template, self.tokenizer)))
+            references.append(last.content)
+        return HeldOut(rows, prompts, ids, references)
+
+    def losses(self, trees: Sequence[TokenTree], stop: Cancelled, title: str = "held-out loss") -> list[tuple[float, int]]:
+        """(summed negative log-likelihood in nats, tokens) of each tree, in the order given."""
+        numbered = [replace(tree, row=i) for i, tree in enumerate(trees)]
+        out: list[tuple[float, int]] = [(0.0, 0)] * len(trees)
+        self.model.eval()
+        with log.progress(title, len(trees)) as bar, torch.no_grad():
+            for batch in scoring_batches(numbered, self.packing):
+                if stop():
+                    raise Stopped("stopped while measuring")
+                batch = batch.to(self.device)
+                for row, nats, count in example_losses(batch, forward(self.model, batch)):
+                    out[row] = (nats, count)
+                bar.advance(len(batch.rows))
+        if any(not math.isfinite(nats) for nats, _ in out):
+            raise RunError("the held-out loss is not finite", mend="try --dtype float32")
+        return out
+
+    def answers(self, prompt_ids: Sequence[Sequence[int]], longest: int, stop: Cancelled, title: str) -> list[Sample]:
+        """Greedy answers to prompts."""
+        if not prompt_ids:
+            return []
+        sampling = Sampling(max_new_tokens=longest, stop_ids=tuple(sorted(self.template.stop_ids)), stop=self.template.stops)
+        made = 0
+        with log.progress(title, None) as bar:
+
+            def moved(count: int) -> None:
+                nonlocal made
+                made += count
+                bar.advance(count)
+
+            out = generate(self.model, prompt_ids, sampling, self.tokenizer.decode, progress=moved, cancelled=stop)
+        if stop():
+            raise Stopped("stopped while generating")
+        return out
+
+    def measure(self, held_out: HeldOut, stop: Cancelled, general: General | None, *, title: str) -> Measured:
+        """Everything: loss, answers, and the likelihood of the `general` answers, which are made now when None."""
+        losses = self.losses(held_out.trees, stop, f"{title}: held-out loss")
+        answers = self.answers(held_out.prompt_ids, self.config.eval.max_new_tokens, stop, f"{title}: answers, tokens")
+        pairs = self._own_answers(stop, title) if general is None else general
+        trees = [
+            TokenTree((Node(prompt + answer, (False,) * len(prompt) + (True,) * len(answer)),)) for prompt, answer in pairs
+        ]
+        kept = self.losses(trees, stop, f"{title}: its own earlier answers") if trees else []
+        return Measured(
+            losses=tuple(losses),
+            answers=tuple(sample.text for sample in answers),
+            general=tuple((-nats, count) for nats, count in kept),
+            general_ids=pairs,
+        )
+
+    def _own_answers(self, stop: Cancelled, title: str) -> General:
+        prompts = [
+            tuple(encode_prompt_ids([Message("user", text)], (), self.template, self.tokenizer))
+            for text in forgot.GENERAL_PROMPTS
+        ]
+        samples = self.answers(prompts, GENERAL_TOKENS, stop, f"{title}: general answers, tokens")
+        return [(prompts[s.prompt], s.ids) for s in samples]
+
+
+def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
+    """A measurement as JSONL lines: rows first, then the general answers."""
+    records: list[dict[str, Any]] = []
+    for i in range(max(len(measured.losses), len(measured.answers))):
+        record: dict[str, Any] = {"row": i}
+        if i < len(measured.losses):
+            record |= {"nats": measured.losses[i][0], "tokens": measured.losses[i][1]}
+        if i < len(measured.answers):
+            record |= {"prompt": held_out.prompts[i], "reference": held_out.references[i], "answer": measured.answers[i]}
+        records.append(record)
+    for (logp, count), (prompt, answer) in zip(measured.general, measured.general_ids, strict=True):
+        records.append({"general": list(answer), "prompt_ids": list(prompt), "logp": logp, "tokens": count})
+    return records
+
+
+def from_records(records: Sequence[dict[str, Any]]) -> Measured:
+    """The reverse of `to_records`."""
+    rows = [record for record in records if "general" not in record]
+    general = [record for record in records if "general" in record]
+    return Measured(
+        losses=tuple((r["nats"], r["tokens"]) for r in rows if "nats" in r),
+        answers=tuple(r["answer"] for r in rows if "answer" in r),
+        general=tuple((r["logp"], r["tokens"]) for r in general),
+        general_ids=tuple((tuple(r["prompt_ids"]), tuple(r["general"])) for r in general),
+    )
+
+
+def compare(held_out: HeldOut, before: Measured, after: Measured, config: RunConfig) -> list[dict[str, Any]]:
+    """The table before | after: the held-out loss first, then the metrics of the answers, each with its interval."""
+    rows = []
+    if before.losses:
+        rows.append(
+            score.loss_row(
+                [nats for nats, _ in before.losses], [nats for nats, _ in after.losses],
+                [count for _, count in before.losses], seed=config.seed,
+            )  # fmt: skip
+        )
+    if before.answers:
+        names = metrics.choose(config.eval.metrics, held_out.references)
+        scores = [score.score(m.answers, held_out.references, held_out.prompts, names) for m in (before, after)]
+        rows += score.table(*scores, seed=config.seed)
+    return rows
+

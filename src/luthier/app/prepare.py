@@ -1,0 +1,188 @@
+"""Settings -> everything a run needs: examples, template, encoded trees, model, what learns."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luthier.core import log
+from luthier.core.config import DataConfig, RunConfig
+from luthier.core.errors import InputError
+from luthier.core.types import Chat, Example, Message, Text, TokenTree
+from luthier.data import load as data_load
+from luthier.data.split import split
+from luthier.model import load as model_load
+from luthier.model import memory, sources, tune
+from luthier.text.encode import Encoded, encode
+from luthier.text.template import Template, load_template
+from luthier.text.tokenizer import Tokenizer
+from luthier.train.table import Method, method
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The rows of a run: to learn from, and held out. `read` starts a stream again from its first row."""
+
+    layout: str
+    train: Sequence[Example]
+    test: Sequence[Example]
+    files: tuple[str, ...]
+    skipped: int = 0
+    stream: bool = False
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A model's tokenizer and template, without the model."""
+
+    source: sources.Source
+    tokenizer: Tokenizer
+    template: Template
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Encoded data. `counts` says what was dropped and cut."""
+
+    train: list[TokenTree]
+    test: list[TokenTree]
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def use_threads(config: RunConfig) -> None:
+    """Set torch's threads: results are bitwise equal only with the same number."""
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+
+
+def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
+    """Read, recognise and split the data. Raises InputError when it is not what the method learns from."""
+    data = config.data
+    if not data.path:
+        raise InputError("no data given", mend="luthier train DATA, such as luthier train rows.jsonl")
+    main = _load(data, data.path, data.limit)
+    _check_kind(main.examples, kinds, config.method, main.layout)
+    if data.eval:
+        held_out = _load(data, data.eval, None)
+        _check_kind(held_out.examples, kinds, config.method, held_out.layout)
+        train, test = main.examples, held_out.examples
+    elif data.holdout:
+        train, test = split(main.examples, data.holdout, config.seed)
+    else:
+        train, test = main.examples, []
+    if not train:
+        raise InputError("no row is left to train on", where=data.path[0], mend="lower --data.holdout, or give --data.eval")
+    return Examples(main.layout, train, test, (*data.path, *data.eval), main.skipped)
+
+
+def _load(data: DataConfig, paths: Sequence[str], limit: int | None) -> Any:
+    return data_load.load(
+        paths, layout=data.layout, columns=data.columns, group=data.group, limit=limit, skip_bad=data.skip_bad
+    )
+
+
+def _check_kind(examples: Sequence[Example], kinds: tuple[type[Example], ...], name: str, layout: str) -> None:
+    first = next(iter(examples), None)
+    if first is not None and not isinstance(first, kinds):
+        wanted = " or ".join(kind.__name__.lower() for kind in kinds)
+        mend = "use --method cpt" if isinstance(first, Text) else "use --method sft" if isinstance(first, Chat) else None
+        raise InputError(
+            f"method '{name}' learns from {wanted} rows, but these are {layout} rows", where=first.origin, mend=mend
+        )
+
+
+def open_texts(config: RunConfig) -> Texts:
+    """The tokenizer and template of the model, read without its weights."""
+    source = sources.resolve(config.model)
+    tokenizer = Tokenizer(model_load.load_tokenizer(source.folder))
+    return Texts(source, tokenizer, load_template(config.text.template, tokenizer))
+
+
+def with_system(examples: Sequence[Example], system: str | None) -> list[Example]:
+    """Put the system prompt before conversations that have none."""
+    if system is None:
+        return list(examples)
+    first = Message("system", system)
+    return [
+        replace(e, messages=(first, *e.messages)) if isinstance(e, Chat) and e.messages[0].role != "system" else e
+        for e in examples
+    ]
+
+
+def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: Any) -> Ready:
+    """Encode both parts, saying what was dropped or cut."""
+    encoded = []
+    for name, part in (("train", examples.train), ("held-out", examples.test)):
+        if not part:
+            encoded.append(Encoded())
+            continue
+        with log.progress(f"tokens of {name} rows", len(part)) as bar:
+
+            def moved(count: int, bar: log.Bar = bar) -> None:
+                cancelled.check()
+                bar.advance(count)
+
+            rows = with_system(part, config.text.system)
+            encoded.append(
+                encode(rows, texts.template, texts.tokenizer, config.text, skip_bad=config.data.skip_bad, progress=moved)
+            )
+    train, test = encoded
+    reasons = Counter(drop.reason for drop in train.dropped)
+    counts = {
+        "rows": len(examples.train), "held_out": len(examples.test), "skipped": examples.skipped,
+        "dropped": dict(reasons), "cut": train.cut, "cut_tokens": train.cut_tokens, "unended": train.unended,
+    }  # fmt: skip
+    for reason, number in reasons.items():
+        log.warn(f"{number} of {len(examples.train)} rows dropped: {reason}")
+    if train.cut:
+        log.warn(
+            f"{train.cut} of {len(examples.train)} rows were longer than --text.max_length {config.text.max_length} "
+            f"and lost {train.cut_tokens} tokens of their end"
+        )
+    return Ready(train.trees, test.trees, counts)
+
+
+def check_memory(texts: Texts, config: RunConfig, dtype: torch.dtype, device: torch.device) -> memory.Memory:
+    """Estimate the peak before loading, say it, and refuse what cannot fit unless forced."""
+    estimate = memory.estimate(
+        model_load.load_config(texts.source.folder), tune_kind=config.tune, lora=config.lora, quant=config.quant,
+        dtype=dtype, tokens=config.train.tokens, optimizer=config.train.optimizer, device=device,
+    )  # fmt: skip
+    log.note(memory.describe(estimate))
+    free = memory.available(device)
+    if estimate.needed > free and not config.force:
+        raise InputError(
+            f"this needs about {log.size(estimate.needed)} more and {log.size(free)} are free", where=f"--tune {config.tune}",
+            mend="lower --train.tokens, use --tune lora or qlora, or a smaller model; --force tries all the same",
+        )  # fmt: skip
+    return estimate
+
+
+def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
+    """The model on its device in its compute type."""
+    device = model_load.pick_device(config.device)
+    return model_load.load(texts.source, device=device, dtype=model_load.pick_dtype(config.dtype, device))
+
+
+def learning_rate(config: RunConfig, hidden: int) -> float:
+    """The peak rate: the user's, or the rule's."""
+    return config.train.lr or tune.peak_rate(config.tune, hidden)
+
+
+def data_name(paths: Sequence[str]) -> str:
+    """A short name for a data set, for the run directory."""
+    if not paths or paths[0] == "-":
+        return "stdin"
+    stem = Path(paths[0]).name.split(".")[0]
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in stem)[:40] or "data"
+
+
+def chosen_method(config: RunConfig) -> Method:
+    """The method's row, with the tune kind checked too: both are cheap to refuse early."""
+    tune.check_kind(config.tune)
+    return method(config.method)

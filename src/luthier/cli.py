@@ -1,0 +1,120 @@
+"""The command line: find the command, run it, turn errors into one line and an exit status.
+
+Exit 0 done, 2 the input is wrong, 130 stopped by the user, 1 anything else. Commands are imported when
+they are asked for, so that `luthier --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from luthier import __version__
+from luthier.core.errors import LuthierError, nearest
+
+COMMANDS = {
+    "quickstart": "The whole way in a few minutes: data, tuning, before and after.",
+    "data": "What is in this data: layout, lengths, duplicates, what to mend.",
+    "show": "Token by token: what a model would learn from this data.",
+    "train": "Tune a model on your data, and measure what changed.",
+    "chat": "Talk to a model or a run, beside its base if you like.",
+    "merge": "Merge a run's adapter into its model, and say how close it is.",
+    "verify": "Prove that a run resumes to the same bits.",
+    "models": "Models that are embedded or cached here.",
+}
+
+
+class Luthier(click.Group):
+    """Commands by name, imported on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"luthier.commands.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            guess = nearest(args[0], COMMANDS)
+            advice = f"did you mean '{guess}'?" if guess else "see `luthier --help`"
+            raise click.UsageError(f"unknown command '{args[0]}'; {advice}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Luthier, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="luthier", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show a traceback when something goes wrong.")
+def luthier(debug: bool) -> None:
+    """Tune language models on your own data, and measure what changed.
+
+    Start with `luthier quickstart`. For data of your own:
+
+    \b
+      luthier data rows.jsonl                      look at it
+      luthier show rows.jsonl                      see what would be learned
+      luthier train rows.jsonl                     tune, before and after
+      luthier chat runs/NAME --compare base        talk to the result
+    """
+
+
+def main() -> None:
+    """The `luthier` program."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    sys.exit(run(arguments, debug=debug))
+
+
+def run(arguments: list[str], *, debug: bool = False) -> int:
+    """Run one command line; return the exit status."""
+    try:
+        luthier.main(arguments, prog_name="luthier", standalone_mode=False)
+    except LuthierError as error:
+        if debug:
+            raise
+        return _say(str(error), error.exit_code)
+    except click.ClickException as error:
+        return _say(_usage(error), 2)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; nothing is left to say
+        return 141
+    except MemoryError:
+        return _say("out of memory; lower --train.tokens, or use --tune lora or qlora", 1)
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(str(error).split())
+        return _say(f"{type(error).__name__}: {text[:300]}; --debug shows where, please report it", 1)
+    return 0
+
+
+def _say(text: str, status: int) -> int:
+    colour = sys.stderr.isatty()
+    print(f"\x1b[31mluthier: {text}\x1b[0m" if colour else f"luthier: {text}", file=sys.stderr)
+    return status
+
+
+def _usage(error: click.ClickException) -> str:
+    """Click's message as one line, with the nearest option when one was mistyped."""
+    if isinstance(error, click.NoSuchOption):
+        guess = nearest(error.option_name, error.possibilities or _options(error))
+        advice = f"did you mean '{guess}'?" if guess else "see --help"
+        return f"unknown option '{error.option_name}'; {advice}"
+    return " ".join(error.format_message().split())
+
+
+def _options(error: click.NoSuchOption) -> list[str]:
+    parameters = error.ctx.command.params if error.ctx else []
+    return [option for parameter in parameters for option in parameter.opts]

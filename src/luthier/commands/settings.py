@@ -1,0 +1,132 @@
+"""Options made from the settings of a run: every field of RunConfig is `--its.dotted.name`."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+import click
+
+from luthier.core.config import RunConfig, fields, read_yaml, resolve
+from luthier.core.errors import InputError
+
+TITLES = {
+    "": "Run", "data": "Data", "text": "Text", "lora": "Adapters (lora, qlora)", "quant": "Quantized base (qlora)",
+    "train": "Training", "eval": "Evaluation",
+}  # fmt: skip
+
+
+class Setting(click.Option):
+    """One field of the settings; its value is None when it was not given."""
+
+    def __init__(self, name: str, info: Any) -> None:
+        self.setting = name
+        kind, multiple, flag = _kind(info.annotation)
+        declaration = f"--{name}/--no-{name}" if flag else f"--{name}"
+        extra: dict[str, Any] = {} if flag else {"type": kind, "multiple": multiple, "metavar": _metavar(info.annotation)}
+        super().__init__(
+            [declaration, name.replace(".", "__")], default=None, help=_help(info), **extra
+        )
+
+
+class SettingsCommand(click.Command):
+    """A command whose settings are listed by section in its help."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [p.get_help_record(ctx) for p in self.get_params(ctx) if not isinstance(p, Setting)]
+        if records := [record for record in own if record]:
+            with formatter.section("Options"):
+                formatter.write_dl(records)
+        for section, title in TITLES.items():
+            found = [p for p in self.params if isinstance(p, Setting) and p.setting.rpartition(".")[0] == section]
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl([record for p in found if (record := p.get_help_record(ctx))])
+
+
+def with_settings(*sections: str, without: Sequence[str] = ()) -> Callable[[Any], Any]:
+    """Add the options of these sections ('' for the top level); a name with a dot or no section adds one field."""
+
+    def add(command: Any) -> Any:
+        chosen = [
+            Setting(name, info)
+            for name, info in fields().items()
+            if name != "version" and name not in without and (name.rpartition(".")[0] in sections or name in sections)
+        ]
+        command.params.extend(chosen)
+        return command
+
+    return add
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings among a command's parameters that were given, by dotted name."""
+    known = fields()
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("__", ".")
+        if name not in known or value is None or value == ():
+            continue
+        out[name] = _mapping(name, value) if name == "data.columns" else value
+    return out
+
+
+def config_of(paths: Sequence[str], values: dict[str, Any], defaults: dict[str, Any] | None = None) -> RunConfig:
+    """Settings from defaults, a YAML file among `paths`, the other paths as data, and the options, in that order."""
+    layers: list[dict[str, Any]] = [defaults or {}]
+    data = []
+    for path in paths:
+        if path.endswith((".yaml", ".yml")):
+            from pathlib import Path
+
+            layers.append(read_yaml(Path(path)))
+            resolve(layers[-1], where=path)
+        else:
+            data.append(path)
+    if data:
+        layers.append({"data.path": data})
+    return resolve(*layers, given(values))
+
+
+def _mapping(name: str, pairs: Sequence[str]) -> dict[str, str]:
+    out = {}
+    for pair in pairs:
+        field, sign, column = pair.partition("=")
+        if not (sign and field and column):
+            raise InputError(f"'{pair}' is not FIELD=COLUMN", where=f"--{name}", mend="such as output=answer")
+        out[field] = column
+    return out
+
+
+def _kind(annotation: Any) -> tuple[Any, bool, bool]:
+    """(click type, may be given several times, is a flag) for a field's annotation."""
+    inner = [a for a in get_args(annotation) if a is not type(None)]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _kind(inner[0])
+    if get_origin(annotation) is Literal:
+        return click.Choice([str(a) for a in inner]), False, False
+    if get_origin(annotation) in (tuple, dict):
+        return str, True, False
+    return str, False, annotation is bool
+
+
+def _metavar(annotation: Any) -> str | None:
+    inner = [a for a in get_args(annotation) if a is not type(None)]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _metavar(inner[0])
+    if get_origin(annotation) is Literal:
+        return None
+    if get_origin(annotation) is dict:
+        return "FIELD=COLUMN"
+    return {int: "N", float: "X"}.get(annotation, "TEXT")
+
+
+def _help(info: Any) -> str:
+    default = info.get_default(call_default_factory=True)
+    text = str(info.description)
+    if isinstance(default, tuple):
+        default = " ".join(default)
+    if default in (None, "", {}) or isinstance(default, bool):
+        return text
+    return f"{text}  [{default:g}]" if isinstance(default, float) else f"{text}  [{default}]"

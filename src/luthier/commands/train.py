@@ -1,0 +1,40 @@
+"""luthier train"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from luthier.commands.output import as_json, console, print_json
+from luthier.commands.settings import SettingsCommand, config_of, with_settings
+
+
+@with_settings("", "data", "text", "lora", "quant", "train", "eval", without=("data.path",))
+@click.command("train", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.argument("data", nargs=-1)
+@as_json
+def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
+    """Tune a model on DATA (files, folders, globs, '-', or a YAML file of settings) and measure what changed.
+
+    \b
+    Methods:  sft  learn the answers of conversations     cpt  learn every token of raw text
+    Tuning:   full, head, last:K, layers:GLOB, lora, qlora
+
+    \b
+    Examples:
+      luthier train rows.jsonl
+      luthier train notes/*.txt --method cpt --tune full
+      luthier train rows.csv --data.columns prompt=question --data.columns completion=answer
+      luthier train run.yaml --train.lr 1e-4
+
+    The same command again goes on with an unfinished run.
+    """
+    from luthier.app.train import run
+    from luthier.report import screens
+
+    config = config_of(data, settings)
+    screen = console()
+    result = run(config, show=None if json_ else lambda name, value: screens.show(screen, name, value))
+    if json_:
+        print_json(result)

@@ -1,0 +1,129 @@
+"""Filters: what is kept, and every dropped example with its reason."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from luthier.core.types import Chat, Example, Preference
+from luthier.data.near import near_pairs, repetition
+from luthier.data.texts import answer_text, empty_fields, full_text, identity, prompt_key
+
+# Text files hold tabs, line ends and form feeds; nothing else below a blank belongs into text, nor do the C1 codes.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
+# UTF-8 that was read as Windows-1252: é became Ã©, ’ became â€™; and U+FFFD, what stands for bytes that were lost.
+GARBLED = re.compile(r"\ufffd|[ÃÂ][\u00a0-\u00bf]|â€[™œ\u009d˜¦“”¢\u0153\u017e]|ï»¿")
+
+
+@dataclass(frozen=True)
+class CleanSettings:
+    """Which filters run. Lengths are in characters of the whole example; `near` is the least similarity (see
+    `near.py`) of a near duplicate, 0 for no such filter; `repeated` the largest share of an answer that may repeat
+    what stood before in it (1 for no limit). Conflicting answers are dropped only on demand: two answers to
+    one prompt are often wanted."""
+
+    empty: bool = True
+    duplicates: bool = True
+    near: float = 0.8
+    conflicts: bool = False
+    shortest: int = 0
+    longest: int | None = None
+    repeated: float = 0.5
+    garbled: bool = True
+    control: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An example that was left out, by which filter, and why in words."""
+
+    example: Example
+    filter: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What is left, in the order given, and what was dropped."""
+
+    kept: list[Example]
+    dropped: list[Dropped]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many examples each filter dropped, the busiest first."""
+        return dict(Counter(item.filter for item in self.dropped).most_common())
+
+
+def clean(examples: Iterable[Example], settings: CleanSettings = CleanSettings()) -> Cleaned:  # noqa: B008
+    """Run the filters in the order of cost; the first that objects gives the reason.
+
+    Of duplicates, near duplicates and conflicting answers the earliest is kept.
+    """
+    kept: list[Example] = []
+    dropped: list[Dropped] = []
+    for example in examples:
+        fault = next(_faults(example, settings), None)
+        if fault is None:
+            kept.append(example)
+        else:
+            dropped.append(Dropped(example, *fault))
+    if settings.duplicates:
+        kept = _without(kept, "duplicate", {j: (i, "duplicate") for i, j in duplicates(kept)}, dropped)
+    if settings.near:
+        pairs = near_pairs([full_text(example) for example in kept], settings.near)
+        found = {pair.second: (pair.first, f"near duplicate ({pair.similarity:.2f})") for pair in reversed(pairs)}
+        kept = _without(kept, "near duplicate", found, dropped)
+    if settings.conflicts:
+        groups = conflicts(kept)
+        kept = _without(kept, "conflict", {j: (i, "other answer to the prompt") for i, *js in groups for j in js}, dropped)
+    return Cleaned(kept, dropped)
+
+
+def _without(
+    examples: list[Example], name: str, found: dict[int, tuple[int, str]], dropped: list[Dropped]
+) -> list[Example]:
+    """`examples` without those in `found`: index -> (index of the earlier one, what they are to each other)."""
+    for i, (earlier, relation) in sorted(found.items()):
+        dropped.append(Dropped(examples[i], name, f"{relation} of {examples[earlier].origin}"))
+    return [example for i, example in enumerate(examples) if i not in found]
+
+
+def _faults(example: Example, settings: CleanSettings) -> Iterator[tuple[str, str]]:
+    """(filter, reason) of each objection to one example by itself."""
+    if settings.empty and (fields := empty_fields(example)):
+        yield "empty", f"empty {' and '.join(fields)}"
+    if settings.empty and isinstance(example, Preference) and example.chosen == example.rejected:
+        yield "same answers", "chosen and rejected are equal"
+    text = full_text(example)
+    if len(text) < settings.shortest:
+        yield "too short", f"{len(text)} characters, fewer than {settings.shortest}"
+    if settings.longest is not None and len(text) > settings.longest:
+        yield "too long", f"{len(text)} characters, more than {settings.longest}"
+    if settings.control and (found := CONTROL.search(text)):
+        yield "control character", f"control character U+{ord(found.group()):04X}"
+    if settings.garbled and (found := GARBLED.search(text)):
+        yield "garbled", f"garbled characters {found.group()!r}, as of a wrong encoding"
+    if settings.repeated < 1 and (share := repetition(answer_text(example))) > settings.repeated:
+        yield "repeated", f"{share:.0%} of the answer repeats itself"
+
+
+def duplicates(examples: Sequence[Example]) -> list[tuple[int, int]]:
+    """(first, other) for every example whose content equals that of an earlier one."""
+    first: dict[bytes, int] = {}
+    pairs = ((first.setdefault(identity(example), i), i) for i, example in enumerate(examples))
+    return [(i, j) for i, j in pairs if i != j]
+
+
+def conflicts(examples: Sequence[Example]) -> list[list[int]]:
+    """Groups of chats with one prompt and different answers, one index an answer, in order.
+
+    Preferences, rankings and unpaired answers have several answers to a prompt by design and are not looked at.
+    """
+    answers: dict[str, dict[str, int]] = {}
+    for i, example in enumerate(examples):
+        if isinstance(example, Chat):
+            answers.setdefault(prompt_key(example), {}).setdefault(answer_text(example).strip(), i)
+    return [list(group.values()) for group in answers.values() if len(group) > 1]

@@ -1,0 +1,30 @@
+"""Rows and examples -> JSON Lines, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from luthier.core.files import writing
+from luthier.core.types import Example
+from luthier.data.read import Row
+from luthier.data.texts import as_row
+
+
+def write_jsonl(items: Iterable[Row | Example | Mapping[str, Any]], path: Path) -> int:
+    """Write one JSON object a line and return how many. A Row keeps its own fields, an Example is written in the
+    layout of its type (see `texts.as_row`). Raises RunError when the disk is full; nothing is left then."""
+    count = 0
+    with writing(path) as handle:
+        for item in items:
+            handle.write(json.dumps(_fields(item), ensure_ascii=False, default=str) + "\n")
+            count += 1
+    return count
+
+
+def _fields(item: Row | Example | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(item, Row):
+        return item.fields
+    return as_row(item) if isinstance(item, Example) else item

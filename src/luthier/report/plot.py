@@ -1,0 +1,207 @@
+"""Two pictures as SVG, written by hand: the loss over the steps, and every metric before and after.
+
+No plotting library, no script, no font of our own. The pictures follow the reader's light or dark
+setting, and shapes and words say all that colours say. Scores and names arrive as plain values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from luthier.core.files import writing
+from luthier.report.tables import Row, figures, title as row_title, verdict
+
+Point = tuple[float, float]
+
+WIDTH = 720
+SMOOTH_SHARE = 1 / 15
+
+STYLE = """
+text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #475569 }
+.title { font-size: 16px; font-weight: 600; fill: #0f172a } .strong { font-weight: 600; fill: #0f172a }
+.paper { fill: #ffffff } .grid { stroke: #e2e8f0 } .axis { stroke: #94a3b8 }
+.end { text-anchor: end } .middle { text-anchor: middle }
+.line { fill: none; stroke-width: 2.5; stroke-linecap: round; stroke-linejoin: round }
+.raw { fill: none; stroke: #93b4ef; stroke-opacity: .6; stroke-width: 3.2; stroke-linecap: round }
+.train { stroke: #2563eb } .held { stroke: #c2410c } .dot { fill: #c2410c; stroke: #ffffff; stroke-width: 1.5 }
+.train-name { fill: #2563eb; font-weight: 600 } .held-name { fill: #c2410c; font-weight: 600 }
+.before { fill: #cbd5e1 } .after { fill: #2563eb } .whisker { stroke: #0f172a; stroke-width: 1.5; fill: none }
+.better { fill: #15803d; font-weight: 600 } .worse { fill: #b91c1c; font-weight: 600 }
+@media (prefers-color-scheme: dark) {
+text { fill: #9aa7b8 } .title, .strong { fill: #f1f5f9 }
+.paper { fill: #0d1117 } .grid { stroke: #232b36 } .axis { stroke: #4b5768 }
+.raw { stroke: #3b6fd4 } .train { stroke: #60a5fa } .held { stroke: #fb923c } .dot { fill: #fb923c; stroke: #0d1117 }
+.train-name { fill: #60a5fa } .held-name { fill: #fb923c }
+.before { fill: #475569 } .after { fill: #3b82f6 } .whisker { stroke: #f1f5f9 }
+.better { fill: #4ade80 } .worse { fill: #f87171 }
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A straight map of values from `low`..`high` to pixels from `start`..`end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """The pixel of a value."""
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def loss_curve(points: Sequence[Point], evals: Sequence[Point], title: str, path: Path) -> None:
+    """Draw the loss: a smooth line over faint points of every step, and the held-out loss as a dotted line.
+
+    `points` and `evals` are (step, loss in nats per token), by rising step; either may be empty, not
+    both. The smooth line is the centred moving average over a fifteenth of the points.
+    """
+    everything = [*points, *evals]
+    assert everything
+    x_ticks = ticks(*_range(step for step, _ in everything), whole=True)
+    y_ticks = ticks(*_range(loss for _, loss in everything))
+    height, left, right, top, bottom = 380, 64, WIDTH - 128, 56, 326
+    x = Axis(min(x_ticks[0], everything[0][0]), max(step for step, _ in everything), left, right)
+    x = Axis(x.low, x.high if x.high > x.low else x.low + 1, left, right)
+    y = Axis(y_ticks[0], y_ticks[-1], bottom, top)
+    parts = [_text(left - 44, 28, title, "title"), _text(left - 44, top - 8, "nats per token")]
+    for value in y_ticks:
+        style = "axis" if value == y_ticks[0] else "grid"
+        parts.append(f'<path class="{style}" d="M{left} {_n(y.at(value))}H{right}"/>')
+        parts.append(_text(left - 10, y.at(value) + 4.5, _tick(value, y_ticks), "end"))
+    parts += [_text(x.at(v), bottom + 20, _tick(v, x_ticks), "middle") for v in x_ticks if x.low <= v <= x.high]
+    parts.append(_text((left + right) / 2, bottom + 42, "optimizer step", "middle"))
+    ends: list[tuple[float, str, str]] = []
+    if points:
+        smooth = moving_average(points)
+        dots = "".join(f"M{_n(x.at(step))} {_n(y.at(loss))}h0" for step, loss in points)
+        parts += [f'<path class="raw" d="{dots}"/>', f'<path class="line train" d="{_line(smooth, x, y)}"/>']
+        ends.append((y.at(smooth[-1][1]), f"training {smooth[-1][1]:.3g}", "train-name"))
+    if evals:
+        parts.append(f'<path class="line held" stroke-dasharray="1 6" d="{_line(evals, x, y)}"/>')
+        parts += [f'<circle class="dot" cx="{_n(x.at(s))}" cy="{_n(y.at(loss))}" r="5"/>' for s, loss in evals]
+        ends.append((y.at(evals[-1][1]), f"held-out {evals[-1][1]:.3g}", "held-name"))
+    parts += [_text(right + 12, at + 4.5, words, style) for at, words, style in _apart(ends)]
+    names = (("Training loss", points), ("Held-out loss", evals))
+    told = [
+        f"{name} from {line[0][1]:.3g} at step {line[0][0]:g} to {line[-1][1]:.3g} at step {line[-1][0]:g}."
+        for name, line in names
+        if line
+    ]
+    _write(path, height, title, " ".join(told), parts)
+
+
+def before_after_bars(rows: Sequence[Row], path: Path, title: str = "Before and after") -> None:
+    """Draw every metric row (`evals.score.table`) as two bars from zero, before over after, on a scale of its own.
+
+    The whisker on the lower bar is the 95 % interval of the difference, counted from the value before. The
+    change and its verdict stand beside the bars.
+    """
+    left, right, top, pitch = 150, 500, 60, 60
+    height = top + pitch * len(rows) + 22
+    parts = [_text(20, 30, title, "title")]
+    told = []
+    for index, row in enumerate(rows):
+        y = top + pitch * index
+        old, new, change = figures(row, ("before", "after", "difference"))
+        low, high, words = row["low"], row["high"], verdict(row)
+        whisker = [] if low is None or high is None else [row["before"] + low, row["before"] + high]
+        whole = row["top"] if row.get("unit") == "%" else 0
+        scale = Axis(0, max([row["before"], row["after"], whole, *whisker]) or 1, left, right - 50)
+        parts += [
+            _text(left - 14, y + 24, row_title(row), "strong end"),
+            _bar(scale, row["before"], y, "before"),
+            _bar(scale, row["after"], y + 19, "after"),
+            _text(max(scale.at(row["before"]), left) + 8, y + 13, old),
+        ]
+        tip = scale.at(max([row["after"], *whisker]))
+        parts.append(_text(max(tip, left) + 8, y + 32, new, "strong"))
+        if whisker:
+            start, end = (_n(scale.at(max(0.0, value))) for value in whisker)
+            parts.append(f'<path class="whisker" d="M{start} {y + 23}v10M{start} {y + 28}H{end}M{end} {y + 23}v10"/>')
+        parts.append(_text(right + 30, y + 13, change, "strong"))
+        parts.append(_text(right + 30, y + 32, words, words if words in ("better", "worse") else ""))
+        told.append(f"{row_title(row)}: {old} before, {new} after, {words}.")
+    note = f"above: before, below: after, with the 95 % interval of the change; {rows[0]['n']:,} items" if rows else ""
+    parts.append(_text(20, height - 14, note))
+    _write(path, height, title, " ".join(told), parts)
+
+
+def moving_average(points: Sequence[Point], share: float = SMOOTH_SHARE) -> list[Point]:
+    """The mean of the losses around each point: `share` of all points, the window shrinking evenly at both ends."""
+    reach = floor(len(points) * share / 2)
+    smooth = []
+    for index, (step, _) in enumerate(points):
+        side = min(reach, index, len(points) - 1 - index)
+        window = [loss for _, loss in points[index - side : index + side + 1]]
+        smooth.append((step, sum(window) / len(window)))
+    return smooth
+
+
+def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[float]:
+    """Round numbers that span low..high, steps of 1, 2 or 5 times a power of ten, `about` or fewer steps.
+
+    The first is at most `low`, the last at least `high`. `whole` keeps to whole numbers.
+    """
+    high = high if high > low else low + (abs(low) or 1) * 0.1
+    rough = (high - low) / about
+    power = 10.0 ** floor(log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    step = max(1.0, step) if whole else step
+    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
+    return [round(index * step, 10) for index in range(first, last + 1)]
+
+
+def _range(values: Iterable[float]) -> tuple[float, float]:
+    known = list(values)
+    return min(known), max(known)
+
+
+def _tick(value: float, all_ticks: Sequence[float]) -> str:
+    """A tick's number, with the decimals that the distance of the ticks needs."""
+    decimals = max(0, -floor(log10(all_ticks[1] - all_ticks[0]) + 1e-9))
+    return f"{value:,.{decimals}f}"
+
+
+def _apart(labels: Sequence[tuple[float, str, str]], least: float = 18) -> list[tuple[float, str, str]]:
+    """The labels from top to bottom, moved down where they would touch."""
+    placed: list[tuple[float, str, str]] = []
+    for at, words, style in sorted(labels):
+        placed.append((max(at, placed[-1][0] + least) if placed else at, words, style))
+    return placed
+
+
+def _line(points: Sequence[Point], x: Axis, y: Axis) -> str:
+    return "M" + "L".join(f"{_n(x.at(step))} {_n(y.at(loss))}" for step, loss in points)
+
+
+def _bar(scale: Axis, value: float, y: float, style: str) -> str:
+    width = max(1.0, scale.at(max(0.0, value)) - scale.start)
+    return f'<rect class="{style}" x="{_n(scale.start)}" y="{_n(y)}" width="{_n(width)}" height="17" rx="2"/>'
+
+
+def _text(x: float, y: float, words: str, style: str = "") -> str:
+    attribute = f' class="{style}"' if style else ""
+    return f'<text{attribute} x="{_n(x)}" y="{_n(y)}">{escape(words)}</text>'
+
+
+def _n(value: float) -> str:
+    """A coordinate to a hundredth of a pixel, without needless zeros."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _write(path: Path, height: int, title: str, told: str, parts: Sequence[str]) -> None:
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'role="img" aria-labelledby="title desc">\n<title id="title">{escape(title)}</title>\n'
+        f'<desc id="desc">{escape(told)}</desc>\n<style>{STYLE}</style>\n'
+        f'<rect class="paper" width="{WIDTH}" height="{height}" rx="8"/>'
+    )
+    with writing(path) as handle:
+        handle.write("\n".join([head, *parts, "</svg>\n"]))

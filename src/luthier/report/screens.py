@@ -1,0 +1,79 @@
+"""What a command shows while it works and when it is done, made of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from luthier.core.log import size
+from luthier.report.tables import before_after, plain, run_summary, samples_side_by_side
+
+SAMPLES = 5
+
+
+def show(screen: Console, name: str, values: Mapping[str, Any]) -> None:
+    """Print one stage of a training run: 'ready', 'before' or 'after'."""
+    for part in STAGES[name](values):
+        screen.print(part)
+
+
+def heading(text: str) -> RenderableType:
+    """A line that opens a part of the screen."""
+    return Rule(Text(text, style="bold"), style="dim", align="left")
+
+
+def _ready(values: Mapping[str, Any]) -> list[RenderableType]:
+    grid = Table.grid(padding=(0, 2), pad_edge=True)
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name in ("data", "model", "tune", "run"):
+        grid.add_row(name, plain(str(values[name])))
+    return [heading("this run"), grid]
+
+
+def _before(values: Mapping[str, Any]) -> list[RenderableType]:
+    if values["loss"] is None:
+        return []
+    return [Text(f"  before: held-out loss {values['loss']:.4f} nats per token")]
+
+
+def _after(values: Mapping[str, Any]) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if values["rows"]:
+        parts += [heading("before and after, on held-out rows"), before_after(values["rows"])]
+    if values["after"]:
+        count = slice(0, SAMPLES)
+        chosen = [list(values[key])[count] for key in ("prompts", "references", "before", "after")]
+        parts += [heading("the same questions, before and after"), samples_side_by_side(*chosen)]
+    if values["forgetting"]:
+        parts += [heading("what the model forgot"), Text(f"  {values['forgetting']}")]
+    return [*parts, heading("the run"), run_summary(values["result"])]
+
+
+STAGES = {"ready": _ready, "before": _before, "after": _after}
+
+
+def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
+    """Models at hand: name, kind, parameters, size on disk, licence, folder."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("name", "kind", "parameters", "on disk", "licence", "where"):
+        table.add_column(title, justify="right" if title in ("parameters", "on disk") else "left", overflow="fold")
+    for m in models:
+        where = str(m["folder"]) if m["folder"] else "fetched when first used"
+        disk = size(m["bytes"]) if m["bytes"] else ""
+        table.add_row(m["name"], m["kind"], f"{m['parameters']:,}", disk, m["licence"] or "", where)
+    return table
+
+
+def shown_examples(examples: Sequence[tuple[str, RenderableType]]) -> Group:
+    """Examples token by token, each under its place."""
+    parts: list[RenderableType] = []
+    for place, tokens in examples:
+        parts += [Text(place, style="dim"), tokens, Text()]
+    return Group(*parts)

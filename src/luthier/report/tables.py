@@ -1,0 +1,226 @@
+"""Results as rich renderables: 80 columns, and just as readable without colour in a pipe.
+
+Values come as plain mappings, the same that `--json` prints. Text of users and models is never read as
+markup, and its control characters are shown as �, so that no answer can move the cursor.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from luthier.core.log import clock, size
+
+Row = Mapping[str, Any]
+
+GOOD, BAD, CAREFUL, FAINT, STRONG = "green", "red", "yellow", "dim", "bold"
+STYLES = {"better": GOOD, "worse": BAD, "no difference shown": FAINT, "too few items": FAINT}
+SAMPLE_LINES = 6
+LABELS_SHOWN = 5
+
+
+def verdict(row: Row) -> str:
+    """The 95 % interval in words.
+
+    'better' or 'worse' when it leaves zero out ('higher' or 'lower' where neither is better), else
+    'no difference shown'; 'too few items' when there is no interval.
+    """
+    low, high = row["low"], row["high"]
+    if low is None or high is None:
+        return "too few items"
+    if low <= 0 <= high:
+        return "no difference shown"
+    better = row.get("higher_is_better")
+    if better is None:
+        return "higher" if low > 0 else "lower"
+    return "better" if (low > 0) == better else "worse"
+
+
+def figures(row: Row, names: Sequence[str]) -> list[str]:
+    """The named values of a metric row as text, all with the decimals that its largest value asks for.
+
+    Shares (unit '%') read as percentages, without the sign: the title carries it. None is '?'.
+    """
+    scale = 100.0 if row.get("unit") == "%" else 1.0
+    largest = scale * max(abs(row["before"]), abs(row["after"]))
+    decimals = 1 if scale > 1 else 3 if largest < 10 else 1 if largest < 1000 else 0
+    signed = {"difference", "low", "high"}
+    values = ((name, row[name]) for name in names)
+    return [
+        "?" if value is None else f"{scale * value:{'+' if name in signed else ''}.{decimals}f}".replace("-", "−")
+        for name, value in values
+    ]
+
+
+def title(row: Row) -> str:
+    """The metric's name for people, with its unit."""
+    name = str(row.get("title") or row["name"])
+    return f"{name}, %" if row.get("unit") == "%" else name
+
+
+def before_after(rows: Sequence[Row], before: str = "before", after: str = "after") -> Table:
+    """Metric rows (`evals.score.table`) as a table: both values, the difference with its interval, the verdict."""
+    items = sorted({row["n"] for row in rows})
+    counted = f"{items[0]:,}" if len(items) == 1 else " to ".join(f"{n:,}" for n in (items[0], items[-1])) if items else "0"
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        caption=Text(f"  {counted} items; paired bootstrap interval of the change", style=FAINT),
+        caption_justify="left",
+    )
+    table.add_column("")
+    table.add_column(plain(before), justify="right", style=FAINT)
+    table.add_column(plain(after), justify="right", style=STRONG)
+    table.add_column("change", justify="right")
+    table.add_column("95 % interval", justify="right", style=FAINT, no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
+        words = verdict(row)
+        style = STYLES.get(words, "")
+        span = f"{low} … {high}" if row["low"] is not None else ""
+        table.add_row(title(row), old, new, Text(change, style=style), span, Text(words, style=style))
+    return table
+
+
+def samples_side_by_side(
+    prompts: Sequence[str],
+    references: Sequence[str],
+    before: Sequence[str],
+    after: Sequence[str],
+    names: tuple[str, str] = ("before", "after"),
+) -> Group:
+    """Each prompt with its reference, and under them the two answers side by side; long text is cut and says so."""
+    blocks: list[RenderableType] = []
+    items = list(zip(prompts, references, before, after, strict=True))
+    for number, (prompt, reference, old, new) in enumerate(items, 1):
+        head = Table.grid(padding=(0, 2))
+        head.add_column(style=FAINT, justify="right")
+        head.add_column(overflow="fold")
+        head.add_row("prompt", _short(prompt))
+        head.add_row("reference", _short(reference))
+        answers = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False)
+        answers.add_column(names[0], ratio=1, overflow="fold", header_style=FAINT)
+        answers.add_column(names[1], ratio=1, overflow="fold", header_style=STRONG)
+        answers.add_row(_short(old), _short(new))
+        blocks += [Rule(Text(f"{number} of {len(items)}"), style=FAINT), head, Text(), answers, Text()]
+    return Group(*blocks)
+
+
+def card_table(card: Mapping[str, Any]) -> Group:
+    """The data card: what is in the data, one line each, then the warnings. Keys that are absent are left out."""
+    grid = _grid()
+    for name, value in _card_lines(card):
+        grid.add_row(name, value)
+    warnings = Table.grid(padding=(0, 0, 0, 2), pad_edge=True)
+    for warning in card.get("warnings") or ():
+        warnings.add_row(Text("!", style=CAREFUL), Text(plain(str(warning))))
+    return Group(grid, Text(), warnings) if warnings.rows else Group(grid)
+
+
+def run_summary(results: Mapping[str, Any]) -> Table:
+    """What a run took and reached, from the keys of `luthier train --json`; absent keys are left out."""
+    grid = _grid()
+    for name, value in _run_lines(results):
+        grid.add_row(name, value)
+    return grid
+
+
+def plain(text: str) -> str:
+    """Text safe to print: tabs as spaces, every other control character but the line end as �."""
+    text = text.replace("\r\n", "\n").expandtabs(4)
+    return "".join("�" if c != "\n" and unicodedata.category(c) == "Cc" else c for c in text)
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2), pad_edge=True)
+    grid.add_column(style=FAINT, no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def _short(text: str, lines: int = SAMPLE_LINES, width: int = 320) -> Text:
+    """The beginning of a text, with how much is left out; a text of nothing is named."""
+    clean = plain(text).strip()
+    if not clean:
+        return Text("(empty)", style=FAINT)
+    kept = "\n".join(clean.split("\n")[:lines])[:width].rstrip()
+    left = len(clean) - len(kept)
+    return Text.assemble(kept, (f" … {left:,} more characters", FAINT)) if left else Text(kept)
+
+
+def _card_lines(card: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
+    if "layout" in card:
+        yield "layout", Text(plain(str(card["layout"])), style=STRONG)
+    if "rows" in card:
+        yield "rows", _count(card["rows"])
+    if tokens := card.get("tokens"):
+        names = {"min": "min", "median": "median", "p95": "95 %", "max": "max"}
+        parts = [f"{label} {_count(tokens[key])}" for key, label in names.items() if tokens.get(key) is not None]
+        parts += [f"{_count(tokens['total'])} in all"] if "total" in tokens else []
+        yield str(tokens.get("unit") or "tokens"), " · ".join(parts)
+    if (over := card.get("over_limit")) is not None:
+        yield "too long", _problem(_percent(over) if isinstance(over, float) else _count(over), bool(over))
+    if turns := card.get("turns"):
+        yield "turns", " · ".join(f"{key} {_count(value)}" for key, value in turns.items())
+    for key, guess in (("scripts", ""), ("languages", " (a guess)")):
+        if shares := card.get(key):
+            ordered = sorted(shares.items(), key=lambda item: -item[1])[:LABELS_SHOWN]
+            yield key, ", ".join(f"{plain(str(name))} {_percent(share)}" for name, share in ordered) + guess
+    for key in ("duplicates", "leaks", "empty", "conflicts", "dropped"):
+        if (counts := card.get(key)) is not None:
+            yield key, _counts(counts)
+    if diversity := card.get("diversity"):
+        yield "diversity", " · ".join(f"{key.replace('_', '-')} {value:.2f}" for key, value in diversity.items())
+    if labels := card.get("labels"):
+        ordered = sorted(labels.items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{plain(str(label))} {_count(count)}" for label, count in ordered[:LABELS_SHOWN])
+        more = f", {len(ordered) - LABELS_SHOWN} more" if len(ordered) > LABELS_SHOWN else ""
+        yield "labels", f"{len(ordered)}: {shown}{more}"
+
+
+def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
+    if "run" in results:
+        yield "run", Text(plain(str(results["run"])), style=STRONG)
+    if "seconds" in results:
+        yield "time", clock(results["seconds"])
+    if "steps" in results:
+        yield "steps", _count(results["steps"])
+    if "tokens" in results:
+        speed = results.get("tokens_per_second")
+        yield "tokens", _count(results["tokens"]) + (f", {speed:,.0f} a second" if speed else "")
+    if "peak_memory_bytes" in results:
+        yield "peak memory", size(results["peak_memory_bytes"])
+    if "trainable" in results and results.get("parameters"):
+        trainable, parameters = results["trainable"], results["parameters"]
+        yield "trained", f"{_count(trainable)} of {_count(parameters)} parameters ({trainable / parameters:.2%})"
+    if loss := results.get("loss"):
+        parts = [f"{key} {value:.4f}" for key, value in loss.items() if isinstance(value, int | float)]
+        yield "loss", " · ".join(parts)
+
+
+def _counts(counts: Any) -> Text:
+    """One count, or several by name; yellow when there is any."""
+    if isinstance(counts, Mapping):
+        words = " · ".join(f"{_count(count)} {plain(str(name))}" for name, count in counts.items()) or "0"
+        return _problem(words, any(counts.values()))
+    return _problem(_count(counts), bool(counts))
+
+
+def _problem(words: str, there: bool) -> Text:
+    return Text(words, style=CAREFUL if there else FAINT)
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() or value >= 100 else f"{value:,.1f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

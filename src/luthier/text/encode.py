@@ -1,0 +1,462 @@
+"""Example -> TokenTree: which text, which tokens, which of them are learned.
+
+What is learned is found by rendering, so it holds for every template, with or without marks in it.
+P is the conversation up to an answer, rendered as a prompt; F is the conversation through the answer.
+F must start with P, and what it adds, up to and with the token that ends the turn, is the answer.
+Each segment is tokenized on its own, so that generation starts from exactly the ids of training.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from luthier.core.config import TextConfig
+from luthier.core.errors import InputError
+from luthier.core.types import (
+    Chat,
+    Example,
+    Labelled,
+    Message,
+    Messages,
+    Node,
+    Origin,
+    Preference,
+    Prompt,
+    Ranking,
+    Text,
+    TokenTree,
+)
+from luthier.text.template import Template, Tools
+from luthier.text.tokenizer import BORDER, Tokenizer
+
+CHUNK = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Text that is tokenized on its own. `answer` marks a whole assistant turn: it ends in a stop token."""
+
+    text: str
+    trained: bool
+    answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that gives no tree, and why."""
+
+    origin: Origin
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Trees in the order of their rows, and what was lost on the way.
+
+    cut         rows that lost tokens of their end to the length limit
+    cut_tokens  how many tokens they lost
+    unended     of the rows cut, those whose answer lost its stop token: they do not teach where to end
+    quoted      rows whose data spells out a control token; it was read as plain text
+    """
+
+    trees: list[TokenTree]
+    dropped: list[Dropped]
+    cut: int = 0
+    cut_tokens: int = 0
+    unended: int = 0
+    quoted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Where an assistant turn stands in the text, or why that cannot be told."""
+
+    index: int
+    start: int = 0
+    end: int = 0
+    fault: InputError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """A node before tokenization."""
+
+    segments: tuple[Segment, ...]
+    parent: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A tree before tokenization."""
+
+    example: Example
+    row: int
+    branches: tuple[_Branch, ...]
+    columns: Mapping[str, Any]
+
+
+def encode(
+    examples: Sequence[Example],
+    template: Template,
+    tokenizer: Tokenizer,
+    settings: TextConfig,
+    first_row: int = 0,
+    *,
+    skip_bad: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Encoded:
+    """The trees of `examples`, their rows numbered from `first_row`.
+
+    A document gives a tree for every `max_length` tokens, an example of another kind one tree or none. Rows
+    that teach nothing are dropped and counted. Raises InputError, with the row's place, when a row and the
+    template do not fit (see `spans`), when BOS stands twice, and when no row is left; with `skip_bad`, a row
+    that does not fit is dropped instead. `progress` gets the number of rows that were done.
+    """
+    parts = []
+    for start in range(0, len(examples), CHUNK):
+        chunk = examples[start : start + CHUNK]
+        parts.append(encode_chunk(chunk, template, tokenizer, settings, first_row + start, skip_bad=skip_bad))
+        if progress:
+            progress(len(chunk))
+    whole = Encoded(
+        [tree for part in parts for tree in part.trees],
+        [row for part in parts for row in part.dropped],
+        *(sum(getattr(part, name) for part in parts) for name in ("cut", "cut_tokens", "unended", "quoted")),
+    )
+    refuse_nothing_left(whole)
+    return whole
+
+
+def encode_chunk(
+    examples: Sequence[Example],
+    template: Template,
+    tokenizer: Tokenizer,
+    settings: TextConfig,
+    first_row: int = 0,
+    *,
+    skip_bad: bool = False,
+) -> Encoded:
+    """`encode` for one part of a stream: all its text is tokenized at once, and nothing may be left of it."""
+    drafts: list[_Draft] = []
+    dropped: list[Dropped] = []
+    trees: list[TokenTree] = []
+    for row, example in enumerate(examples, first_row):
+        with _blaming(example, row, dropped, skip_bad):
+            drafts.append(_draft(example, row, template, settings))
+    ids = iter(tokenizer.encode_pieces(list(_pieces(drafts))))
+    for draft in drafts:
+        found = [[next(ids) for _ in branch.segments] for branch in draft.branches]
+        with _blaming(draft.example, draft.row, dropped, skip_bad):
+            grown = _grow(draft, found, template, settings)
+            if isinstance(grown, str):
+                dropped.append(Dropped(draft.example.origin, draft.row, grown))
+            else:
+                trees += grown
+    return Encoded(
+        trees,
+        sorted(dropped, key=lambda row: row.row),
+        cut=sum(tree.cut > 0 for tree in trees),
+        cut_tokens=sum(tree.cut for tree in trees),
+        unended=sum(tree.cut > 0 and not _ends(tree, template) for tree in trees),
+        quoted=sum(any(BORDER in s.text for branch in d.branches for s in branch.segments) for d in drafts),
+    )
+
+
+def encode_prompt_ids(
+    messages: Sequence[Message], tools: Tools, template: Template, tokenizer: Tokenizer, *, system: str | None = None
+) -> list[int]:
+    """The ids from which the model answers `messages`: those that stood before the answer in training.
+
+    Raises InputError when the template refuses the messages or BOS stands twice.
+    """
+    segments = _prompt(with_system(tuple(messages), system), tools, template)
+    befores = ["", *(segment.text for segment in segments)]
+    pieces = list(zip(befores, (segment.text for segment in segments), strict=False))
+    ids = [index for piece in tokenizer.encode_pieces(pieces) for index in piece]
+    _refuse_two_starts(ids, tokenizer)
+    return ids
+
+
+def with_system(messages: Messages, system: str | None) -> Messages:
+    """`messages` with the system prompt `system` in front, unless they have one of their own."""
+    if not system or (messages and messages[0].role == "system"):
+        return messages
+    return (Message("system", system), *messages)
+
+
+def refuse_nothing_left(encoded: Encoded) -> None:
+    """Raises InputError when rows were read and every one was dropped."""
+    if encoded.trees or not encoded.dropped:
+        return
+    (reason, count), *_ = Counter(row.reason for row in encoded.dropped).most_common(1)
+    raise InputError(
+        f"none of {len(encoded.dropped)} rows is left to learn from; {count} of them: {reason}",
+        where=encoded.dropped[0].origin,
+        mend="look at a row with `luthier show`, or raise --text.max_length",
+    )
+
+
+def spans(
+    messages: Sequence[Message],
+    tools: Tools,
+    template: Template,
+    train_on: Literal["assistant", "last", "all"] = "assistant",
+    *,
+    first: int = 0,
+) -> list[Segment]:
+    """The conversation's text, cut where answers begin and end; joined, the segments are `render(messages)`.
+
+    train_on: 'assistant' learns every assistant turn from message `first` on, 'last' the last one, 'all' the
+    whole text. Turns with `train=False` are never learned. White space that a template puts after the
+    end-of-turn token belongs to no answer.
+
+    Raises InputError when a turn to be learned cannot be told from the text: its prompt is not a prefix of
+    prompt and answer, it has no stop token, or the template writes it otherwise once turns follow (as those
+    do that remove the thinking of earlier turns; 'last' works with them).
+    """
+    whole, answers = _answers(messages, tools, template, prompt=False)
+    wanted = answers[-1:] if train_on != "assistant" else [answer for answer in answers if answer.index >= first]
+    wanted = [answer for answer in wanted if messages[answer.index].train]
+    for answer in wanted:
+        if answer.fault:
+            raise answer.fault
+    every = train_on == "all"
+    learned = {i for i, message in enumerate(messages) if message.train} if every else {a.index for a in wanted}
+    return _segments(whole, answers, learned, every)
+
+
+def _prompt(messages: Sequence[Message], tools: Tools, template: Template) -> list[Segment]:
+    """What the model sees before it answers, cut as `spans` cuts it."""
+    whole, answers = _answers(messages, tools, template, prompt=True)
+    return _segments(whole, answers, set(), False)
+
+
+def _segments(whole: str, answers: Sequence[_Answer], learned: set[int], every: bool) -> list[Segment]:
+    out, done = [], 0
+    for answer in answers:
+        if answer.fault:
+            continue
+        out.append(Segment(whole[done : answer.start], every))
+        out.append(Segment(whole[answer.start : answer.end], answer.index in learned, answer=True))
+        done = answer.end
+    out.append(Segment(whole[done:], every))
+    return [segment for segment in out if segment.text]
+
+
+def _answers(
+    messages: Sequence[Message], tools: Tools, template: Template, *, prompt: bool
+) -> tuple[str, list[_Answer]]:
+    """The text of the conversation, and where each assistant turn stands in it."""
+    whole = template.render(messages, tools, prompt=prompt)
+    out = []
+    for index, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        final = index == len(messages) - 1 and not prompt
+        try:
+            before = template.render(messages[:index], tools, prompt=True)
+            through = whole if final else template.render(messages[: index + 1], tools, prompt=False)
+            out.append(_locate(index, before, through, whole, template))
+        except InputError as error:
+            out.append(_Answer(index, fault=error))
+    return whole, out
+
+
+def _locate(index: int, before: str, through: str, whole: str, template: Template) -> _Answer:
+    """Where the turn lies. Raises InputError when it cannot be told."""
+    turn = f"turn {index + 1}"
+    if not through.startswith(before):
+        same = next((i for i, (a, b) in enumerate(zip(before, through, strict=False)) if a != b), len(through))
+        raise InputError(
+            f"{turn}: the prompt is not a prefix of prompt and answer: after {before[max(0, same - 20) : same]!r} the"
+            f" prompt has {before[same : same + 20]!r} and the answer {through[same : same + 20]!r}",
+            mend="use another --text.template, or leave this turn unlearned",
+        )
+    ends = [through.rfind(stop, len(before)) + len(stop) for stop in template.stops if stop in through[len(before) :]]
+    if not ends:
+        raise InputError(
+            f"{turn}: the template {template.name} writes no stop token after the answer, so the model would never"
+            f" learn to stop; the turn ends in {through[-20:]!r}",
+            mend="write the EOS token after assistant turns in the template",
+        )
+    end = max(ends)
+    if not whole.startswith(through[:end]):
+        raise InputError(
+            f"{turn}: the template {template.name} writes this turn otherwise once others follow",
+            mend="give --text.train_on last",
+        )
+    return _Answer(index, len(before), end)
+
+
+def _draft(example: Example, row: int, template: Template, settings: TextConfig) -> _Draft:
+    """The nodes of an example as text. Raises InputError when the example does not fit the template."""
+
+    def draft(*branches: _Branch, **columns: Any) -> _Draft:
+        return _Draft(example, row, branches, columns)
+
+    match example:
+        case Text(text=text):
+            tokenizer = template.tokenizer
+            return draft(_Branch((Segment(tokenizer.opening + tokenizer.seal(text) + tokenizer.eos, bool(text)),)))
+        case Chat(messages=messages, tools=tools):
+            messages = with_system(messages, settings.system)
+            return draft(_Branch(tuple(spans(messages, tools, template, settings.train_on))))
+        case Prompt(messages=messages, answer=answer):
+            return draft(_Branch(tuple(_prompt(with_system(messages, settings.system), (), template))), answer=answer)
+        case Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin):
+            return draft(*_branches(prompt, (chosen, rejected), template, settings), margin=margin)
+        case Ranking(prompt=prompt, responses=responses, ranks=ranks):
+            return draft(*_branches(prompt, responses, template, settings), ranks=ranks)
+        case Labelled(prompt=prompt, completion=completion, label=label):
+            return draft(*_branches(prompt, (completion,), template, settings), label=label)
+        case _:
+            raise InputError(f"a row of kind {type(example).__name__} has no tokens to learn one after the other")
+
+
+def _branches(
+    prompt: Messages, completions: Sequence[Messages], template: Template, settings: TextConfig
+) -> list[_Branch]:
+    """The prompt as root, a child for each completion. Without a prompt: bare texts, with at most BOS as root."""
+    if not prompt:
+        return _bare(completions, template.tokenizer)
+    prompt = with_system(prompt, settings.system)
+    root = tuple(_prompt(prompt, (), template))
+    children = []
+    for completion in completions:
+        segments = spans((*prompt, *completion), (), template, first=len(prompt))
+        if tuple(segments[: len(root)]) != root:
+            raise InputError(
+                "the prompt is not a prefix of prompt and answer",
+                mend="an answer must begin with an assistant turn that is to be learned",
+            )
+        children.append(_Branch(tuple(segments[len(root) :]), parent=0))
+    return [_Branch(root), *children]
+
+
+def _bare(completions: Sequence[Messages], tokenizer: Tokenizer) -> list[_Branch]:
+    texts = [tokenizer.seal("".join(message.content for message in completion)) for completion in completions]
+    parent = 0 if tokenizer.opening else -1
+    root = [_Branch((Segment(tokenizer.opening, False),))] if tokenizer.opening else []
+    return root + [_Branch((Segment(text + tokenizer.eos, True, answer=True),), parent) for text in texts]
+
+
+def _pieces(drafts: Sequence[_Draft]) -> Iterator[tuple[str, str]]:
+    """Every segment of every draft, with the text before it."""
+    for draft in drafts:
+        last: list[str] = []
+        for branch in draft.branches:
+            before = last[branch.parent] if branch.parent >= 0 else ""
+            for segment in branch.segments:
+                yield before, segment.text
+                before = segment.text
+            last.append(before)
+
+
+def _grow(
+    draft: _Draft, ids: Sequence[Sequence[list[int]]], template: Template, settings: TextConfig
+) -> list[TokenTree] | str:
+    """The draft's tree or trees, or the reason why there are none.
+
+    Raises InputError for faults that no length limit excuses: BOS twice, an answer whose stop token is missing.
+    """
+    example, limit = draft.example, settings.max_length
+    nodes = [_node(branch, pieces, template) for branch, pieces in zip(draft.branches, ids, strict=True)]
+    _refuse_two_starts([index for node in nodes[:2] for index in node.ids[:2]], template.tokenizer)
+    if isinstance(example, Text):
+        return [TokenTree((node,), draft.row, example.origin) for node in _cut_document(nodes[0], limit)] or "no text"
+    leaves = _leaves(nodes)
+    if not isinstance(example, Prompt) and not all(any(nodes[leaf].trained) for leaf in leaves):
+        return "no token is trained: it has no turn to learn"
+    short, lost = _cut(nodes, limit)
+    if lost and (settings.too_long == "drop" or isinstance(example, Prompt)):
+        return f"longer than {limit} tokens"
+    if lost and not all(any(short[leaf].trained) for leaf in leaves):
+        return f"no token to be trained within {limit} tokens"
+    if isinstance(example, Preference) and short[-1].ids == short[-2].ids:
+        return "the two answers are equal" + (f" within {limit} tokens" if lost else "")
+    return [TokenTree(tuple(short), draft.row, example.origin, draft.columns, cut=lost)]
+
+
+def _node(branch: _Branch, pieces: Sequence[list[int]], template: Template) -> Node:
+    ids: list[int] = []
+    trained: list[bool] = []
+    for segment, piece in zip(branch.segments, pieces, strict=True):
+        if segment.answer and segment.trained and piece[-1:] and piece[-1] not in template.stop_ids:
+            raise InputError(
+                f"the stop token is not trained: the answer ends in {segment.text[-20:]!r}",
+                mend="write the EOS token after assistant turns in the template",
+            )
+        ids += piece
+        trained += [segment.trained] * len(piece)
+    if branch.parent < 0 and trained:
+        trained[0] = False  # nothing stands before it that could predict it
+    return Node(tuple(ids), tuple(trained), branch.parent)
+
+
+def _leaves(nodes: Sequence[Node]) -> list[int]:
+    parents = {node.parent for node in nodes}
+    return [index for index in range(len(nodes)) if index not in parents]
+
+
+def _cut(nodes: Sequence[Node], limit: int) -> tuple[list[Node], int]:
+    """The nodes without what lies deeper than `limit` tokens, and how many tokens are lost by it.
+
+    Untrained tokens after the last trained one of a leaf, such as a final newline, teach nothing: they are not
+    counted as lost.
+    """
+    leaves, ends, out, lost = _leaves(nodes), [0] * len(nodes), [], 0
+    for index, node in enumerate(nodes):
+        start = ends[node.parent] if node.parent >= 0 else 0
+        ends[index] = start + len(node.ids)
+        room = max(0, limit - start)
+        useful = len(node.ids)
+        if useful > room and index in leaves and any(node.trained):
+            useful -= node.trained[::-1].index(True)
+        lost += max(0, useful - room)
+        out.append(Node(node.ids[:room], node.trained[:room], node.parent) if len(node.ids) > room else node)
+    return out, lost
+
+
+def _cut_document(node: Node, limit: int) -> list[Node]:
+    """Pieces of at most `limit` tokens. Each but the first starts with the last token of the one before,
+    untrained, so that every token but the document's first is predicted exactly once."""
+    if not any(node.trained):
+        return []
+    starts = range(0, len(node.ids) - 1, limit - 1)
+    pieces = [node.ids[start : start + limit] for start in starts]
+    return [Node(ids, (False,) + (True,) * (len(ids) - 1)) for ids in pieces]
+
+
+def _ends(tree: TokenTree, template: Template) -> bool:
+    """Whether every answer kept its stop token."""
+    for leaf in _leaves(tree.nodes):
+        node = tree.nodes[leaf]
+        last = len(node.ids) - 1 - node.trained[::-1].index(True)
+        if node.ids[last] not in template.stop_ids:
+            return False
+    return True
+
+
+def _refuse_two_starts(ids: Sequence[int], tokenizer: Tokenizer) -> None:
+    if tokenizer.bos_id is not None and list(ids[:2]) == [tokenizer.bos_id] * 2:
+        raise InputError(
+            f"BOS stands twice: the text starts with {tokenizer.bos}{tokenizer.bos}",
+            where="--text.template",
+            mend="write bos_token once in the template",
+        )
+
+
+@contextmanager
+def _blaming(example: Example, row: int, dropped: list[Dropped], skip_bad: bool) -> Iterator[None]:
+    """Give a fault the place of its row, or count the row as dropped."""
+    try:
+        yield
+    except InputError as error:
+        if not skip_bad:
+            raise InputError(error.what, where=example.origin, mend=error.mend) from None
+        dropped.append(Dropped(example.origin, row, error.what))

@@ -1,0 +1,209 @@
+"""Text <-> token ids, quickly, and without letting data write control tokens.
+
+A control token (`<|im_start|>`, `</s>`, ...) steers the model. Templates write them; data must not:
+an answer that quotes "<|im_end|>" would end the turn in the middle. So data is *sealed* before it
+meets a template: a border character, a Unicode noncharacter that no text contains, is put inside every
+control token's text. No token spans a border, so the quoted text becomes ordinary tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from luthier.core.errors import InputError
+
+BORDER = "\ufdd0"
+
+END_OF_TURN = frozenset(
+    ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<end_of_turn>", "<|end_of_turn|>", "<|endofturn|>")
+    + ("<|END_OF_TURN_TOKEN|>", "<turn|>", "<|end|>", "<|return|>", "<|call|>", "<|eos|>", "</s>")
+)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A transformers fast tokenizer, as Luthier uses it: nothing is added, cut or padded behind one's back.
+
+    Raises InputError when `fast` is not backed by a `tokenizer.json`.
+    """
+
+    fast: Any
+
+    def __post_init__(self) -> None:
+        backend = getattr(self.fast, "backend_tokenizer", None)
+        if backend is None:
+            raise InputError(
+                "this model's tokenizer has no fast form", mend="use a model whose folder has a tokenizer.json"
+            )
+        # A tokenizer.json may carry the truncation and padding of the program that wrote it.
+        backend.no_truncation()
+        backend.no_padding()
+
+    @cached_property
+    def bos_id(self) -> int | None:
+        """The token that starts a sequence, or None."""
+        return _whole(self.fast.bos_token_id)
+
+    @cached_property
+    def eos_id(self) -> int | None:
+        """The token that ends a sequence, or None."""
+        return _whole(self.fast.eos_token_id)
+
+    @cached_property
+    def bos(self) -> str:
+        """The text of `bos_id`; "" when there is none."""
+        return str(self.fast.bos_token or "")
+
+    @cached_property
+    def eos(self) -> str:
+        """The text of `eos_id`; "" when there is none."""
+        return str(self.fast.eos_token or "")
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether the model was made for plain text that starts with BOS."""
+        ids = self.fast("a")["input_ids"]
+        return self.bos_id is not None and ids[:1] == [self.bos_id]
+
+    @cached_property
+    def opening(self) -> str:
+        """What plain text starts with: BOS where the model expects it, else nothing."""
+        return self.bos if self.adds_bos else ""
+
+    @cached_property
+    def control(self) -> Mapping[str, int]:
+        """The control tokens: text -> id. Those marked special, BOS, EOS and the known ends of a turn.
+
+        Added tokens that are not special, such as `<think>`, are ordinary vocabulary: data may use them.
+        A token of one character cannot be sealed and is left out.
+        """
+        added = self.fast.backend_tokenizer.get_added_tokens_decoder()
+        named = END_OF_TURN | {self.bos, self.eos}
+        return {
+            token.content: index
+            for index, token in sorted(added.items())
+            if len(token.content) > 1 and (token.special or token.content in named)
+        }
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """EOS, and the known end-of-turn tokens that the model's own chat template writes.
+
+        `Template.stop_ids` also knows those of other templates.
+        """
+        template = str(self.fast.chat_template or "")
+        found = {index for text, index in self.control.items() if text in END_OF_TURN and text in template}
+        return frozenset(found | ({self.eos_id} if self.eos_id is not None else set()))
+
+    @property
+    def size(self) -> int:
+        """How many ids there are; every id is below it."""
+        return len(self.fast)
+
+    def fingerprint(self) -> str:
+        """16 hex digits of everything that turns text into ids: a cache of tokens holds while it does."""
+        parts = (self.fast.backend_tokenizer.to_str(), self.bos, self.eos, str(self.adds_bos))
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    def seal(self, text: str) -> str:
+        """`text` with a border inside every control token's text."""
+        return self.guard(text.replace(BORDER, ""))
+
+    def guard(self, text: str) -> str:
+        """As `seal`, for text whose borders are to stay."""
+        return self.control_pattern.sub(lambda found: self._split(found[0]), text)
+
+    def seal_value(self, value: Any) -> Any:
+        """A JSON value, rebuilt from plain dicts and lists, with every string in it sealed."""
+        if isinstance(value, str):
+            return self.seal(value)
+        if isinstance(value, Mapping):
+            return {self.seal(str(key)): self.seal_value(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.seal_value(item) for item in value]
+        return value
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """The ids of `text`, nothing added. Control tokens in it are read as such only with `special`."""
+        return self.encode_batch([text], special=special)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """`encode` of many texts, on all the threads of the Rust tokenizer."""
+        return self.encode_pieces([("", text if special else self.seal(text)) for text in texts])
+
+    def encode_pieces(self, pieces: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """The ids of each (before, text): `text` as the continuation of `before`, without `before`'s ids.
+
+        Texts are sealed or trusted. What comes before matters to tokenizers that mark the start of a text
+        with a space (SentencePiece), or whose control tokens swallow the white space beside them.
+        """
+        parts: list[tuple[str, str]] = []
+        owners: list[int] = []
+        for owner, (before, text) in enumerate(pieces):
+            for part in text.split(BORDER) if BORDER in text else (text,):
+                if part:
+                    parts.append((self._anchor(before), part))
+                    owners.append(owner)
+                    before = part
+        out: list[list[int]] = [[] for _ in pieces]
+        for owner, ids in zip(owners, self._encode_parts(parts), strict=True):
+            out[owner] += ids
+        return out
+
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of `ids`; control tokens are left out unless `special`."""
+        return str(self.fast.backend_tokenizer.decode(list(ids), skip_special_tokens=not special))
+
+    def token(self, index: int) -> str:
+        """The vocabulary's own spelling of a token, such as `Ġthe`."""
+        return str(self.fast.backend_tokenizer.id_to_token(index))
+
+    @cached_property
+    def control_pattern(self) -> re.Pattern[str]:
+        """Finds control tokens in text, the longest first; never matches when there are none."""
+        longest = sorted(self.control, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest)) or "(?!)")
+
+    def _split(self, token: str) -> str:
+        """A control token's text with a border after its first character; the rest may hold another one."""
+        return token[0] + BORDER + self.guard(token[1:])
+
+    @cached_property
+    def _needs_anchor(self) -> bool:
+        """Whether a text's ids depend on what stands before it although no token spans the two."""
+        newline, letter, both = self._encode_raw(["\n", "a", "\na"])
+        added = self.fast.backend_tokenizer.get_added_tokens_decoder().values()
+        return both[len(newline) :] != letter or any(token.lstrip or token.rstrip for token in added)
+
+    def _anchor(self, before: str) -> str:
+        """The shortest text that stands for `before`: its last control token, or a newline."""
+        if not before or not self._needs_anchor:
+            return ""
+        found = re.search(rf"(?:{self.control_pattern.pattern})\Z", before[-256:])
+        return found[0] if found else "\n"
+
+    def _encode_parts(self, parts: Sequence[tuple[str, str]]) -> list[list[int]]:
+        unique = list(dict.fromkeys([anchor + text for anchor, text in parts] + [a for a, _ in parts if a]))
+        table = dict(zip(unique, self._encode_raw(unique), strict=True))
+        out = []
+        for anchor, text in parts:
+            ids, lead = table[anchor + text], table.get(anchor, [])
+            if anchor and ids[: len(lead)] == lead:
+                ids = ids[len(lead) :]
+            elif anchor:  # a token spans anchor and text: take the text alone
+                ids = self._encode_raw([text])[0]
+            out.append(ids)
+        return out
+
+    def _encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
+        found = self.fast.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
