@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,24 +22,10 @@ from luthier.model.load import DTYPES, load
 from luthier.model.sample import Sampling
 from luthier.model.sources import resolve
 
-TOPICS = [
-    "rivers",
-    "bread",
-    "violins",
-    "winter",
-    "maps",
-    "bees",
-    "glass",
-    "trains",
-    "salt",
-    "gardens",
-    "clouds",
-    "chess",
-    "bridges",
-    "tea",
-    "whales",
-    "ink",
-]
+TOPICS = (
+    *("rivers", "bread", "violins", "winter", "maps", "bees", "glass", "trains"),
+    *("salt", "gardens", "clouds", "chess", "bridges", "tea", "whales", "ink"),
+)
 ASK = "I am writing a short page for children. Please tell me, in plain words and a few sentences, about {}. {}"
 ENDS = ("Begin with a question.", "Say how they are made or found.", "Give one number.", "End with a joke.")
 
@@ -83,19 +70,19 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     args = parser.parse_args()
 
-    source, options = resolve(args.model), {"device": torch.device("cpu"), "dtype": DTYPES[args.dtype]}
-    own, other = load(source, **options), load(source, **options, attention="sdpa")
+    source, device, dtype = resolve(args.model), torch.device("cpu"), DTYPES[args.dtype]
+    own = load(source, device=device, dtype=dtype)
+    other = load(source, device=device, dtype=dtype, attention="sdpa")
     own.tokenizer.pad_token = own.tokenizer.pad_token or own.tokenizer.eos_token
     print(f"{source.name}, {args.dtype}, {torch.get_num_threads()} threads, {args.tokens} new tokens")
     print(f"{'batch':>5} {'luthier':>12} {'transformers':>12} {'ratio':>6} {'equal':>6}")
     for batch in args.batch:
         ids = prompts(own.tokenizer, batch)
-        fast, a = rate(lambda ids=ids: ours(own.model, own.tokenizer, ids, args.tokens), args.times)  # type: ignore[misc]
-        slow, b = rate(lambda ids=ids: theirs(other.model, own.tokenizer, ids, args.tokens), args.times)  # type: ignore[misc]
+        fast, a = rate(partial(ours, own.model, own.tokenizer, ids, args.tokens), args.times)
+        slow, b = rate(partial(theirs, other.model, own.tokenizer, ids, args.tokens), args.times)
         same = [x == y for row, twin in zip(a, b, strict=True) for x, y in zip(row, twin, strict=True)]
-        print(
-            f"{batch:>5} {fast:>8.1f}/s {slow:>10.1f}/s {fast / slow:>6.2f} {sum(same) / len(same):>6.1%}", flush=True
-        )
+        equal = sum(same) / len(same)
+        print(f"{batch:>5} {fast:>10.1f}/s {slow:>10.1f}/s {fast / slow:>6.2f} {equal:>6.1%}", flush=True)
 
 
 if __name__ == "__main__":

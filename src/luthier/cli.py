@@ -38,7 +38,9 @@ class Luthier(click.Group):
         command: click.Command = import_module(f"luthier.commands.{cmd_name}").command
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS:
             guess = nearest(args[0], COMMANDS)
             advice = f"did you mean '{guess}'?" if guess else "see `luthier --help`"

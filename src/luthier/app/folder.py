@@ -1,10 +1,10 @@
 """The run directory: one folder holds everything a person or a script wants of a run later.
 
-    run.yaml        every setting, resolved        metrics.jsonl   one line per step and evaluation
-    lineage.json    hashes of what went in         losses.jsonl    loss of every example, step by step
-    checkpoints/    to go on from                  samples.jsonl   answers generated during training
-    adapter/ or model/   the result                evals/          held-out rows before and after
-    result.json     the figures `--json` prints    loss.svg, table.svg   to look at
+run.yaml        every setting, resolved        metrics.jsonl   one line per step and evaluation
+lineage.json    hashes of what went in         losses.jsonl    loss of every example, step by step
+checkpoints/    to go on from                  samples.jsonl   answers generated during training
+adapter/ or model/   the result                evals/          held-out rows before and after
+result.json     the figures `--json` prints    loss.svg, table.svg   to look at
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from luthier import __version__
 from luthier.core.config import RunConfig, fields, read_yaml, resolve, write_yaml
 from luthier.core.errors import InputError
-from luthier.core.files import read_json, sha256, write_json, writing
+from luthier.core.files import read_json, write_json, writing
 
 JOURNALS = ("metrics.jsonl", "losses.jsonl", "samples.jsonl")
 
@@ -98,7 +98,9 @@ def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> R
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the run directory: {error.strerror}", where=path, mend="give another --out") from None
+        raise InputError(
+            f"cannot make the run directory: {error.strerror}", where=path, mend="give another --out"
+        ) from None
     (path / "evals").mkdir(exist_ok=True)
     with writing(path / "run.yaml") as handle:
         handle.write(write_yaml(config))
@@ -120,7 +122,9 @@ def locked(folder: RunFolder) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError("another process works on this run", where=folder.path, mend="wait for it, or give another --out") from None
+            raise InputError(
+                "another process works on this run", where=folder.path, mend="wait for it, or give another --out"
+            ) from None
         yield
 
 
@@ -141,11 +145,6 @@ def lineage(config: RunConfig, **inputs: Any) -> dict[str, Any]:
             **{name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
         },
     }
-
-
-def file_digests(paths: Sequence[str]) -> dict[str, str]:
-    """sha256 of each data file by name; standard input has none."""
-    return {path: sha256(Path(path)) for path in paths if path != "-"}
 
 
 def _same_settings(path: Path, config: RunConfig) -> None:

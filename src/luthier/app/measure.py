@@ -56,14 +56,18 @@ class Measured:
 class Ruler:
     """Measures one model again and again in the same way."""
 
-    def __init__(self, model: Any, tokenizer: Any, template: Any, config: RunConfig, packing: Packing, device: torch.device):
+    def __init__(
+        self, model: Any, tokenizer: Any, template: Any, config: RunConfig, packing: Packing, device: torch.device
+    ):
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.config, self.packing, self.device = config, packing, device
 
     def held_out(self, examples: Sequence[Example], trees: Sequence[TokenTree]) -> HeldOut:
         """Choose the rows: the first `eval.rows` for the loss, of these `eval.samples` that end in an answer to generate."""
         rows = [tree for tree in trees if tree.row < self.config.eval.rows]
-        prompts, ids, references = [], [], []
+        prompts: list[str] = []
+        ids: list[tuple[int, ...]] = []
+        references: list[str] = []
         for example in examples[: self.config.eval.rows]:
             if len(prompts) == self.config.eval.samples or not isinstance(example, Chat):
                 break
@@ -71,11 +75,13 @@ class Ruler:
             if last.role != "assistant" or last.tool_calls or not before:
                 continue
             prompts.append(before[-1].as_dict()["content"])
-            ids.append(tuple(encode_prompt_ids(before, example.tools, self.template, self.tokenizer)))
+            ids.append(tuple(self._prompt(before, example.tools)))
             references.append(last.content)
         return HeldOut(rows, prompts, ids, references)
 
-    def losses(self, trees: Sequence[TokenTree], stop: Cancelled, title: str = "held-out loss") -> list[tuple[float, int]]:
+    def losses(
+        self, trees: Sequence[TokenTree], stop: Cancelled, title: str = "held-out loss"
+    ) -> list[tuple[float, int]]:
         """(summed negative log-likelihood in nats, tokens) of each tree, in the order given."""
         numbered = [replace(tree, row=i) for i, tree in enumerate(trees)]
         out: list[tuple[float, int]] = [(0.0, 0)] * len(trees)
@@ -96,7 +102,9 @@ class Ruler:
         """Greedy answers to prompts."""
         if not prompt_ids:
             return []
-        sampling = Sampling(max_new_tokens=longest, stop_ids=tuple(sorted(self.template.stop_ids)), stop=self.template.stops)
+        sampling = Sampling(
+            max_new_tokens=longest, stop_ids=tuple(sorted(self.template.stop_ids)), stop=self.template.stops
+        )
         made = 0
         with log.progress(title, None) as bar:
 
@@ -116,7 +124,8 @@ class Ruler:
         answers = self.answers(held_out.prompt_ids, self.config.eval.max_new_tokens, stop, f"{title}: answers, tokens")
         pairs = self._own_answers(stop, title) if general is None else general
         trees = [
-            TokenTree((Node(prompt + answer, (False,) * len(prompt) + (True,) * len(answer)),)) for prompt, answer in pairs
+            TokenTree((Node(prompt + answer, (False,) * len(prompt) + (True,) * len(answer)),))
+            for prompt, answer in pairs
         ]
         kept = self.losses(trees, stop, f"{title}: its own earlier answers") if trees else []
         return Measured(
@@ -126,11 +135,11 @@ class Ruler:
             general_ids=pairs,
         )
 
+    def _prompt(self, messages: Sequence[Message], tools: Any) -> list[int]:
+        return encode_prompt_ids(messages, tools, self.template, self.tokenizer, system=self.config.text.system)
+
     def _own_answers(self, stop: Cancelled, title: str) -> General:
-        prompts = [
-            tuple(encode_prompt_ids([Message("user", text)], (), self.template, self.tokenizer))
-            for text in forgot.GENERAL_PROMPTS
-        ]
+        prompts = [tuple(self._prompt([Message("user", text)], ())) for text in forgot.GENERAL_PROMPTS]
         samples = self.answers(prompts, GENERAL_TOKENS, stop, f"{title}: general answers, tokens")
         return [(prompts[s.prompt], s.ids) for s in samples]
 
@@ -143,7 +152,11 @@ def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
         if i < len(measured.losses):
             record |= {"nats": measured.losses[i][0], "tokens": measured.losses[i][1]}
         if i < len(measured.answers):
-            record |= {"prompt": held_out.prompts[i], "reference": held_out.references[i], "answer": measured.answers[i]}
+            record |= {
+                "prompt": held_out.prompts[i],
+                "reference": held_out.references[i],
+                "answer": measured.answers[i],
+            }
         records.append(record)
     for (logp, count), (prompt, answer) in zip(measured.general, measured.general_ids, strict=True):
         records.append({"general": list(answer), "prompt_ids": list(prompt), "logp": logp, "tokens": count})
@@ -168,13 +181,14 @@ def compare(held_out: HeldOut, before: Measured, after: Measured, config: RunCon
     if before.losses:
         rows.append(
             score.loss_row(
-                [nats for nats, _ in before.losses], [nats for nats, _ in after.losses],
-                [count for _, count in before.losses], seed=config.seed,
+                [nats for nats, _ in before.losses],
+                [nats for nats, _ in after.losses],
+                [count for _, count in before.losses],
+                seed=config.seed,
             )  # fmt: skip
         )
     if before.answers:
         names = metrics.choose(config.eval.metrics, held_out.references)
-        scores = [score.score(m.answers, held_out.references, held_out.prompts, names) for m in (before, after)]
-        rows += score.table(*scores, seed=config.seed)
+        old, new = (score.score(m.answers, held_out.references, held_out.prompts, names) for m in (before, after))
+        rows += score.table(old, new, seed=config.seed)
     return rows
-

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from luthier.app import stdlib_pairs
 from luthier.core import log
-from luthier.core.config import DataConfig, RunConfig
+from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Example, Message, Text, TokenTree
+from luthier.core.files import sha256
+from luthier.core.types import Chat, Example, Text, TokenTree
 from luthier.data import load as data_load
+from luthier.data.read import files_of
 from luthier.data.split import split
+from luthier.data.texts import identity
 from luthier.model import load as model_load
 from luthier.model import memory, sources, tune
 from luthier.text.encode import Encoded, encode
@@ -24,17 +29,27 @@ from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
 from luthier.train.table import Method, method
 
+STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
+
 
 @dataclass(frozen=True)
 class Examples:
-    """The rows of a run: to learn from, and held out. `read` starts a stream again from its first row."""
+    """The rows of a run: to learn from, and held out; and the files they came from."""
 
     layout: str
     train: Sequence[Example]
     test: Sequence[Example]
     files: tuple[str, ...]
     skipped: int = 0
-    stream: bool = False
+
+    def digests(self) -> dict[str, str]:
+        """The sha256 of every file; of the examples themselves where there is none (standard input, stdlib)."""
+        if self.files and "-" not in self.files:
+            return {path: sha256(Path(path)) for path in self.files}
+        rows = hashlib.sha256()
+        for example in (*self.train, *self.test):
+            rows.update(identity(example))
+        return {"examples": rows.hexdigest()}
 
 
 @dataclass(frozen=True)
@@ -65,32 +80,33 @@ def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Exampl
     data = config.data
     if not data.path:
         raise InputError("no data given", mend="luthier train DATA, such as luthier train rows.jsonl")
-    main = _load(data, data.path, data.limit)
-    _check_kind(main.examples, kinds, config.method, main.layout)
+    if data.path == (STDLIB,) and not Path(STDLIB).exists():
+        learn, unseen = stdlib_pairs.pairs(limit=data.limit or 1000, test=config.eval.rows, seed=config.seed)
+        return Examples("function, then the first line of its docstring", learn, unseen, ())
+    main = data_load.load(data.path, data)
+    _check_kind(main.examples, kinds, config.method, main.layout.name)
+    train: Sequence[Example] = main.examples
+    test: Sequence[Example] = []
     if data.eval:
-        held_out = _load(data, data.eval, None)
-        _check_kind(held_out.examples, kinds, config.method, held_out.layout)
-        train, test = main.examples, held_out.examples
+        held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}))
+        _check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
+        test = held_out.examples
     elif data.holdout:
         train, test = split(main.examples, data.holdout, config.seed)
-    else:
-        train, test = main.examples, []
     if not train:
-        raise InputError("no row is left to train on", where=data.path[0], mend="lower --data.holdout, or give --data.eval")
-    return Examples(main.layout, train, test, (*data.path, *data.eval), main.skipped)
-
-
-def _load(data: DataConfig, paths: Sequence[str], limit: int | None) -> Any:
-    return data_load.load(
-        paths, layout=data.layout, columns=data.columns, group=data.group, limit=limit, skip_bad=data.skip_bad
-    )
+        raise InputError(
+            "no row is left to train on", where=data.path[0], mend="lower --data.holdout, or give --data.eval"
+        )
+    return Examples(main.layout.name, train, test, tuple(files_of([*data.path, *data.eval])), main.skipped.count)
 
 
 def _check_kind(examples: Sequence[Example], kinds: tuple[type[Example], ...], name: str, layout: str) -> None:
     first = next(iter(examples), None)
     if first is not None and not isinstance(first, kinds):
         wanted = " or ".join(kind.__name__.lower() for kind in kinds)
-        mend = "use --method cpt" if isinstance(first, Text) else "use --method sft" if isinstance(first, Chat) else None
+        mend = (
+            "use --method cpt" if isinstance(first, Text) else "use --method sft" if isinstance(first, Chat) else None
+        )
         raise InputError(
             f"method '{name}' learns from {wanted} rows, but these are {layout} rows", where=first.origin, mend=mend
         )
@@ -103,23 +119,12 @@ def open_texts(config: RunConfig) -> Texts:
     return Texts(source, tokenizer, load_template(config.text.template, tokenizer))
 
 
-def with_system(examples: Sequence[Example], system: str | None) -> list[Example]:
-    """Put the system prompt before conversations that have none."""
-    if system is None:
-        return list(examples)
-    first = Message("system", system)
-    return [
-        replace(e, messages=(first, *e.messages)) if isinstance(e, Chat) and e.messages[0].role != "system" else e
-        for e in examples
-    ]
-
-
 def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: Any) -> Ready:
     """Encode both parts, saying what was dropped or cut."""
     encoded = []
     for name, part in (("train", examples.train), ("held-out", examples.test)):
         if not part:
-            encoded.append(Encoded())
+            encoded.append(Encoded([], []))
             continue
         with log.progress(f"tokens of {name} rows", len(part)) as bar:
 
@@ -127,10 +132,8 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
                 cancelled.check()
                 bar.advance(count)
 
-            rows = with_system(part, config.text.system)
-            encoded.append(
-                encode(rows, texts.template, texts.tokenizer, config.text, skip_bad=config.data.skip_bad, progress=moved)
-            )
+            settings, bad = config.text, config.data.skip_bad
+            encoded.append(encode(part, texts.template, texts.tokenizer, settings, skip_bad=bad, progress=moved))
     train, test = encoded
     reasons = Counter(drop.reason for drop in train.dropped)
     counts = {

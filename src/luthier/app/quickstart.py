@@ -1,4 +1,4 @@
-"""The whole way on a model and data that every machine has: explain Python functions in one line."""
+"""The whole way on a model and data that every machine has: say in one line what a Python function does."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from typing import Any
 
 from luthier.app import train
 from luthier.app.card import card_of
-from luthier.app.prepare import Examples, open_texts, use_threads
-from luthier.app.show import pieces
-from luthier.app.stdlib_pairs import pairs
+from luthier.app.prepare import STDLIB, chosen_method, open_texts, read_examples, use_threads
+from luthier.app.show import coloured
 from luthier.core.config import RunConfig, resolve
 
-ROWS, TEST = 1000, 96
 DEFAULTS: dict[str, Any] = {
     "out": "runs/quickstart",
+    "data.path": [STDLIB],
+    "data.limit": 1000,
+    "text.max_length": 512,
     "train.lr": 1e-3,
     "train.checkpoint": 5,
-    "eval.samples": TEST,
+    "eval.rows": 96,
+    "eval.samples": 96,
     "eval.max_new_tokens": 48,
-    "text.max_length": 512,
 }
 
 
@@ -27,12 +28,12 @@ def settings(overrides: dict[str, Any]) -> RunConfig:
     return resolve(DEFAULTS, overrides)
 
 
-def quickstart(config: RunConfig, rows: int, show: Any) -> dict[str, Any]:
-    """Make the data, show it, and run it. `show` is told of 'card' and 'examples' too."""
+def quickstart(config: RunConfig, show: Any) -> dict[str, Any]:
+    """Show the data, then run. `show` is told of 'card' and 'examples' beside what a run tells."""
     use_threads(config)
-    learn, test = pairs(limit=rows, test=TEST, seed=config.seed)
-    examples = Examples("function -> first line of its docstring", learn, test, ())
+    examples = read_examples(config, chosen_method(config).example)
     texts = open_texts(config)
-    show("card", card_of(learn, texts.tokenizer, config.text.max_length, layout=examples.layout, test=test).as_dict())
-    show("examples", pieces(learn[:3], texts, config))
-    return train.run(config, examples, show)
+    card = card_of(examples.train, texts.tokenizer, config.text.max_length, layout=examples.layout, test=examples.test)
+    show("card", card.as_dict())
+    show("examples", coloured(examples.train[:3], texts, config))
+    return train.run(config, show)

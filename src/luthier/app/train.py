@@ -11,14 +11,14 @@ command goes on from there and ends with the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from luthier.app import export, measure
-from luthier.app.folder import RunFolder, file_digests, lineage, locked, open_run
+from luthier.app.folder import RunFolder, lineage, locked, open_run
 from luthier.app.prepare import (
     Examples,
     Ready,
@@ -46,7 +46,7 @@ from luthier.model.forward import forward
 from luthier.report import plot
 from luthier.text.weigh import RULES
 from luthier.train import checkpoint
-from luthier.train.loop import Report, State, train
+from luthier.train.loop import Report, State, Steps, train
 from luthier.train.optim import Optimizer
 from luthier.train.steps import OfflineSteps, Packing
 
@@ -64,6 +64,18 @@ class Run:
 
 
 @dataclass
+class Parts:
+    """What trains: the loaded model, what of it learns, the optimizer, the steps."""
+
+    loaded: model_load.LoadedModel
+    tuned: tune.Tuned
+    state: State
+    steps: Steps
+    rate: float
+    device: torch.device
+
+
+@dataclass
 class Progress:
     """What a run carries from step to step beside its weights; saved with every checkpoint."""
 
@@ -77,23 +89,22 @@ class Progress:
     worse: int = 0
 
 
-def run(config: RunConfig, examples: Examples | None = None, show: Any = None) -> dict[str, Any]:
+def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
     """Do the run, or the rest of it, and return its result (the keys of `--json`, documented in docs/run.md).
 
-    `examples` replaces reading `config.data.path` (the quickstart makes its own). `show(name, value)` is told
-    of results as they come: 'ready', 'before', 'after'.
+    `show(name, value)` is told of results as they come: 'ready', 'before', 'after'.
     """
     use_threads(config)
     method = chosen_method(config)
     with stopping() as stop:
-        examples = examples or read_examples(config, method.example)
+        examples = read_examples(config, method.example)
         texts = open_texts(config)
         ready = encode_all(examples, texts, config, stop)
         facts = lineage(
-            config, data=file_digests(examples.files), model=texts.source.digests(),
+            config, data=examples.digests(), model=texts.source.digests(),
             template=texts.template.fingerprint, tokenizer=texts.tokenizer.fingerprint(),
         )  # fmt: skip
-        folder = open_run(config, data_name(config.data.path) if config.data.path else "quickstart", facts)
+        folder = open_run(config, data_name(config.data.path), facts)
         job = Run(config, folder, examples, texts, ready, stop)
         with locked(folder):
             if (done := folder.result) is not None:
@@ -113,19 +124,18 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
     device = model_load.pick_device(config.device)
     check_memory(job.texts, config, model_load.pick_dtype(config.dtype, device), device)
     loaded = load_model(job.texts, config)
-    packing = Packing(config.train.tokens, _pad_to(loaded.model))
+    packing = packing_of(config, loaded.model)
     ruler = measure.Ruler(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
     held_out = ruler.held_out(job.examples.test, job.ready.test)
     show("ready", _opening(job))
 
     before = _measured(job, ruler, held_out, "before", None if config.eval.forgetting else ())
     show("before", {"loss": before.loss, "prompts": held_out.prompts, "answers": before.answers})
-    seeds.seed_torch(config.seed, "adapter")
-    tuned = tune.prepare(loaded.model, config.tune, config.lora, config.quant)
+    parts = assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
-    state, progress = _train(job, tuned, ruler, held_out, packing)
-    export.write(folder, tuned, loaded, job.texts.template, config)
-    if tune.is_adapter(config.tune) and next(loaded.model.parameters()).dtype == torch.float32 and config.tune == "lora":
+    progress = _train(job, parts, ruler, held_out)
+    export.write(folder, parts.tuned, loaded, job.texts.template, config)
+    if config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32:
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
     after = _measured(job, ruler, held_out, "after", before.general_ids)
 
@@ -134,17 +144,20 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
     result = {
         "run": str(folder.path),
         "seconds": round(time.monotonic() - began, 2),
-        "steps": state.step,
+        "steps": parts.state.step,
         "tokens": progress.passed,
         "tokens_per_second": round(progress.passed / progress.seconds, 1) if progress.seconds else None,
         "example_tokens": progress.tokens,
         "peak_memory_bytes": memory.peak(),
-        "trainable": tuned.trainable,
+        "trainable": parts.tuned.trainable,
         "parameters": total,
         "loss": {"first": progress.first, "last": progress.last, "eval": after.loss},
         "metrics": as_json(rows),
         "forgetting": lost.as_dict() if lost else None,
-        "kept": {"step": progress.best_step or state.step, "why": "best held-out loss" if progress.best_step else "last"},
+        "kept": {
+            "step": progress.best_step or parts.state.step,
+            "why": "best held-out loss" if progress.best_step else "last",
+        },
         "data": job.ready.counts,
     }
     _pictures(folder, rows)
@@ -182,42 +195,66 @@ def _measured(
     return measured
 
 
-def _train(
-    job: Run, tuned: tune.Tuned, ruler: measure.Ruler, held_out: measure.HeldOut, packing: Packing
-) -> tuple[State, Progress]:
-    """All remaining steps. Saves every `checkpoint` steps, at the end, and when asked to stop."""
-    config, folder = job.config, job.folder
-    trees = job.ready.train
-    total = config.train.steps * config.train.batch if config.train.steps else round(config.train.epochs * len(trees))
-    steps = OfflineSteps(trees, config.train.batch, max(1, total), RULES[config.train.weigh], packing, config.seed)
+def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Parts:
+    """Make a model ready to train as this run trains it, at step 0."""
+    config = job.config
+    loaded = loaded or load_model(job.texts, config)
+    device = next(loaded.model.parameters()).device
+    seeds.seed_torch(config.seed, "adapter")
+    tuned = tune.prepare(loaded.model, config.tune, config.lora, config.quant)
     rates = {name: config.lora.lr_ratio for name in tuned.parameters if name.endswith(".B")}
     state = State(tuned.model, Optimizer(tuned.parameters, config.train, rates))
-    progress = _go_on(folder, state, tuned)
-    rate = learning_rate(config, tuned.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+    rate = learning_rate(config, loaded.config.hidden_size)
+    return Parts(loaded, tuned, state, _steps(job, packing_of(config, loaded.model)), rate, device)
+
+
+def packing_of(config: RunConfig, model: Any) -> Packing:
+    """Tokens of a micro-batch; row lengths are padded where a new length costs a compilation: bfloat16 on a CPU."""
+    parameter = next(model.parameters())
+    slow = parameter.device.type == "cpu" and parameter.dtype == torch.bfloat16
+    return Packing(config.train.tokens, 128 if slow else 1)
+
+
+def _steps(job: Run, packing: Packing) -> Steps:
+    config, trees = job.config.train, job.ready.train
+    total = config.steps * config.batch if config.steps else max(1, round(config.epochs * len(trees)))
+    return OfflineSteps(trees, config.batch, total, RULES[config.weigh], packing, job.config.seed)
+
+
+def steps_of(job: Run, parts: Parts) -> Iterator[Report]:
+    """The remaining steps, taken as they are asked for."""
+    return train(
+        parts.state, parts.steps, chosen_method(job.config).loss, forward, job.config.train,
+        lr=parts.rate, seed=job.config.seed, device=parts.device, cancelled=job.stop,
+    )  # fmt: skip
+
+
+def _train(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldOut) -> Progress:
+    """All remaining steps. Saves every `checkpoint` steps, at the end, and when asked to stop."""
+    config, folder, state = job.config, job.folder, parts.state
+    progress = _go_on(folder, parts)
+    count = len(parts.steps)
     log.note(
-        f"training {tuned.trainable:,} weights in {len(steps)} steps of {config.train.batch} examples, "
-        f"learning rate {rate:g}" + (f", going on from step {state.step}" if state.step else "")
+        f"training {parts.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
+        f"learning rate {parts.rate:g}" + (f", going on from step {state.step}" if state.step else "")
     )
-    method = chosen_method(config)
-    with log.progress("training", len(steps)) as bar:
+    with log.progress("training", count) as bar:
         bar.start_at(state.step)
         try:
-            for report in train(
-                state, steps, method.loss, forward, config.train, lr=rate, seed=config.seed, device=ruler.device, cancelled=job.stop
-            ):
+            for report in steps_of(job, parts):
                 _note(folder, progress, report, bar)
-                last = report.step == len(steps)
+                last = report.step == count
                 if config.eval.every and (last or report.step % config.eval.every == 0):
-                    if _evaluate(job, tuned, ruler, held_out, progress, report.step):
+                    if _evaluate(job, parts, ruler, held_out, progress, report.step):
                         break
                 if last or report.step % config.train.checkpoint == 0:
-                    _save(job, state, tuned, progress)
+                    _save(job, parts, progress)
         except Stopped:
-            _save(job, state, tuned, progress)
+            _save(job, parts, progress)
             raise
     if (folder.checkpoints / "best" / "manifest.json").is_file():
-        _put(tuned, checkpoint.load(folder.checkpoints / "best").weights)
-    return state, progress
+        _put_weights(parts, checkpoint.load(folder.checkpoints / "best").weights)
+    return progress
 
 
 def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar) -> None:
@@ -235,13 +272,15 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar) -
             "memory_bytes": memory.peak(), **report.metrics,
         },
     )  # fmt: skip
-    folder.append("losses.jsonl", {"step": report.step, "rows": [[row, round(nats, 4), n] for row, nats, n in report.rows]})
+    folder.append(
+        "losses.jsonl", {"step": report.step, "rows": [[row, round(nats, 4), n] for row, nats, n in report.rows]}
+    )
     rate = f"{progress.passed / progress.seconds:.0f}"
     bar.advance(1, loss=f"{report.loss:.3f}", **{"tokens/s": rate}, memory=log.size(memory.peak()))
 
 
 def _evaluate(
-    job: Run, tuned: tune.Tuned, ruler: measure.Ruler, held_out: measure.HeldOut, progress: Progress, step: int
+    job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldOut, progress: Progress, step: int
 ) -> bool:
     """Measure in the middle of training, keep the best weights; True when it is time to stop early."""
     measured = ruler.measure(held_out, job.stop, (), title=f"step {step}")
@@ -258,48 +297,49 @@ def _evaluate(
         return False
     if progress.best is None or loss < progress.best:
         progress.best, progress.best_step, progress.worse = loss, step, 0
-        checkpoint.write(job.folder.checkpoints / "best", _weights(tuned), {}, {"step": step, "eval_loss": loss})
+        checkpoint.write(job.folder.checkpoints / "best", weights(parts), {}, {"step": step, "eval_loss": loss})
     else:
         progress.worse += 1
-    log.note(f"step {step}: held-out loss {loss:.4f}" + (f", best {progress.best:.4f} at step {progress.best_step}" if progress.worse else ""))
+    log.note(
+        f"step {step}: held-out loss {loss:.4f}"
+        + (f", best {progress.best:.4f} at step {progress.best_step}" if progress.worse else "")
+    )
     return bool(job.config.eval.patience) and progress.worse >= job.config.eval.patience
 
 
-def _weights(tuned: tune.Tuned) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach() for name, parameter in tuned.parameters.items()}
+def weights(parts: Parts) -> dict[str, torch.Tensor]:
+    """What learns, by name."""
+    return {name: parameter.detach() for name, parameter in parts.tuned.parameters.items()}
 
 
-def _save(job: Run, state: State, tuned: tune.Tuned, progress: Progress) -> None:
-    marks = job.folder.marks()
-    checkpoint.save(
-        job.folder.checkpoints, state.step, _weights(tuned), state.optimizer.tensors(),
-        {"t": state.optimizer.t, "progress": vars(progress), "journals": marks}, job.config.train.keep,
-    )  # fmt: skip
+def _save(job: Run, parts: Parts, progress: Progress) -> None:
+    state = {"t": parts.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
+    tensors = parts.state.optimizer.tensors()
+    checkpoint.save(job.folder.checkpoints, parts.state.step, weights(parts), tensors, state, job.config.train.keep)
 
 
-def _go_on(folder: RunFolder, state: State, tuned: tune.Tuned) -> Progress:
+def _go_on(folder: RunFolder, parts: Parts) -> Progress:
     """Take up the newest whole checkpoint, and cut the journals back to it."""
     saved = checkpoint.latest(folder.checkpoints)
     if saved is None:
         folder.cut({})
         return Progress()
-    _put(tuned, saved.weights)
-    state.optimizer.load(saved.optimizer, saved.state["t"])
-    state.step = saved.state["step"]
+    put(parts, saved)
     folder.cut(saved.state["journals"])
     return Progress(**saved.state["progress"])
 
 
+def put(parts: Parts, saved: checkpoint.Checkpoint) -> None:
+    """Set weights, optimizer and step to those of a checkpoint."""
+    _put_weights(parts, saved.weights)
+    parts.state.optimizer.load(saved.optimizer, saved.state["t"])
+    parts.state.step = saved.state["step"]
+
+
 @torch.no_grad()
-def _put(tuned: tune.Tuned, weights: dict[str, torch.Tensor]) -> None:
-    for name, parameter in tuned.parameters.items():
-        parameter.copy_(weights[name])
-
-
-def _pad_to(model: Any) -> int:
-    """Row lengths are padded where a new length costs a compilation: bfloat16 on a CPU."""
-    parameter = next(model.parameters())
-    return 128 if parameter.device.type == "cpu" and parameter.dtype == torch.bfloat16 else 1
+def _put_weights(parts: Parts, saved: dict[str, torch.Tensor]) -> None:
+    for name, parameter in parts.tuned.parameters.items():
+        parameter.copy_(saved[name])
 
 
 def _pictures(folder: RunFolder, rows: Sequence[dict[str, Any]]) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object on standard output, and nothing else there.")
+as_json = click.option(
+    "--json", "json_", is_flag=True, help="Print one JSON object on standard output, and nothing else there."
+)
 
 
 def console() -> Console:

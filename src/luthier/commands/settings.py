@@ -24,10 +24,10 @@ class Setting(click.Option):
         self.setting = name
         kind, multiple, flag = _kind(info.annotation)
         declaration = f"--{name}/--no-{name}" if flag else f"--{name}"
-        extra: dict[str, Any] = {} if flag else {"type": kind, "multiple": multiple, "metavar": _metavar(info.annotation)}
-        super().__init__(
-            [declaration, name.replace(".", "__")], default=None, help=_help(info), **extra
+        extra: dict[str, Any] = (
+            {} if flag else {"type": kind, "multiple": multiple, "metavar": _metavar(info.annotation)}
         )
+        super().__init__([declaration, name.replace(".", "__")], default=None, help=_help(info), **extra)
 
 
 class SettingsCommand(click.Command):

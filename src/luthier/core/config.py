@@ -27,8 +27,12 @@ class DataConfig(Section):
     path: tuple[str, ...] = Field((), description="Files, folders or globs to train on; '-' is standard input.")
     eval: tuple[str, ...] = Field((), description="Held-out files; without them, `holdout` of the data is kept aside.")
     layout: str = Field("auto", description="Layout of the rows; 'auto' detects it.")
-    columns: dict[str, str] = Field(default_factory=dict, description="Column names: FIELD=COLUMN, such as output=answer.")
-    holdout: float = Field(0.05, ge=0, lt=1, description="Share of the rows kept for evaluation when no eval file is given.")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Column names: FIELD=COLUMN, such as output=answer."
+    )
+    holdout: float = Field(
+        0.05, ge=0, lt=1, description="Share of the rows kept for evaluation when no eval file is given."
+    )
     group: str | None = Field(None, description="Column whose equal values stay on one side of the split.")
     limit: int | None = Field(None, ge=1, description="Use only the first N rows.")
     skip_bad: bool = Field(False, description="Skip and count rows that cannot be read, instead of stopping.")
@@ -36,11 +40,15 @@ class DataConfig(Section):
 
 
 class TextConfig(Section):
-    template: str = Field("auto", description="'auto' (the model's own, or alpaca), 'alpaca', 'plain', or a Jinja file.")
+    template: str = Field(
+        "auto", description="'auto' (the model's own, or alpaca), 'alpaca', 'plain', or a Jinja file."
+    )
     system: str | None = Field(None, description="System prompt for conversations that have none.")
     train_on: Literal["assistant", "last", "all"] = Field("assistant", description="Which turns are learned.")
     max_length: int = Field(1024, ge=8, description="Longest example in tokens.")
-    too_long: Literal["cut", "drop"] = Field("cut", description="What happens to a longer example: cut its end, or drop it. Both are counted.")
+    too_long: Literal["cut", "drop"] = Field(
+        "cut", description="What happens to a longer example: cut its end, or drop it. Both are counted."
+    )
 
 
 class LoraConfig(Section):
@@ -50,12 +58,16 @@ class LoraConfig(Section):
     targets: tuple[str, ...] = Field(("all-linear",), description="Module names or globs that get an adapter.")
     rslora: bool = Field(False, description="Scale by alpha/sqrt(rank) (rsLoRA).")
     dora: bool = Field(False, description="Learn each output's magnitude apart from its direction (DoRA).")
-    init: Literal["default", "pissa"] = Field("default", description="Start of A and B: random and zero, or the largest singular vectors (PiSSA).")
+    init: Literal["default", "pissa"] = Field(
+        "default", description="Start of A and B: random and zero, or the largest singular vectors (PiSSA)."
+    )
     lr_ratio: float = Field(1.0, gt=0, description="Learning rate of B over that of A (LoRA+).")
 
 
 class QuantConfig(Section):
-    kind: Literal["nf4", "int8"] = Field("nf4", description="4-bit NormalFloat or 8-bit affine, for the frozen base of qlora.")
+    kind: Literal["nf4", "int8"] = Field(
+        "nf4", description="4-bit NormalFloat or 8-bit affine, for the frozen base of qlora."
+    )
     block: int = Field(64, ge=16, description="Weights that share one scale.")
     double: bool = Field(True, description="Quantize the NF4 scales too (double quantization).")
 
@@ -64,8 +76,12 @@ class TrainConfig(Section):
     epochs: float = Field(1.0, gt=0, description="Passes over the data.")
     steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides epochs.")
     batch: int = Field(16, ge=1, description="Examples per optimizer step.")
-    tokens: int = Field(1024, ge=32, description="Tokens per forward pass: the memory knob. Changes no result but rounding.")
-    lr: float | None = Field(None, gt=0, description="Peak learning rate; by default chosen from the tune kind and model width.")
+    tokens: int = Field(
+        1024, ge=32, description="Tokens per forward pass: the memory knob. Changes no result but rounding."
+    )
+    lr: float | None = Field(
+        None, gt=0, description="Peak learning rate; by default chosen from the tune kind and model width."
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="Learning rate after warm-up.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up.")
     optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="AdamW, or AdamW with 8-bit state.")
@@ -73,7 +89,9 @@ class TrainConfig(Section):
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW: decay of the second moment.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of matrices.")
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
-    weigh: Literal["token", "example"] = Field("token", description="Every trained token counts the same, or every example does.")
+    weigh: Literal["token", "example"] = Field(
+        "token", description="Every trained token counts the same, or every example does."
+    )
     checkpoint: int = Field(50, ge=1, description="Steps between checkpoints.")
     keep: int = Field(2, ge=1, description="Checkpoints kept.")
 
@@ -82,9 +100,13 @@ class EvalConfig(Section):
     every: int = Field(0, ge=0, description="Steps between evaluations; 0 means before and after only.")
     rows: int = Field(200, ge=1, description="Held-out rows whose loss is measured.")
     samples: int = Field(64, ge=0, description="Held-out rows that are generated and scored; 0 for none.")
-    metrics: tuple[str, ...] = Field(("auto",), description="Metrics of the generated answers; 'auto' chooses by the data.")
+    metrics: tuple[str, ...] = Field(
+        ("auto",), description="Metrics of the generated answers; 'auto' chooses by the data."
+    )
     max_new_tokens: int = Field(128, ge=1, description="Longest generated answer in tokens.")
-    patience: int = Field(0, ge=0, description="Stop after so many evaluations without a better loss; 0 never stops early.")
+    patience: int = Field(
+        0, ge=0, description="Stop after so many evaluations without a better loss; 0 never stops early."
+    )
     forgetting: bool = Field(True, description="Measure what the model lost of its own answers.")
 
 
@@ -93,10 +115,14 @@ class RunConfig(Section):
     method: str = Field("sft", description="How to learn: see `luthier train --help`.")
     model: str = Field("smollm2-135m", description="Embedded name, folder, .gguf file or hub name.")
     tune: str = Field("lora", description="What to learn: full, head, last:K, layers:GLOB, lora, qlora.")
-    out: str | None = Field(None, description="Run directory; by default runs/<method>-<data>-<hash of these settings>.")
+    out: str | None = Field(
+        None, description="Run directory; by default runs/<method>-<data>-<hash of these settings>."
+    )
     seed: int = Field(0, ge=0, description="Fixes order, initial weights and sampling.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Compute type; auto takes bfloat16 where it is fast.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Compute type; auto takes bfloat16 where it is fast."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; by default all cores.")
     force: bool = Field(False, description="Run although the memory estimate says it cannot fit.")
     data: DataConfig = DataConfig()

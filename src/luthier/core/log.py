@@ -73,7 +73,9 @@ class Bar:
             left = clock(spent / fresh * (self.total - self.done)) if fresh else "-:--"
             width = 24
             filled = round(width * min(1.0, self.done / self.total))
-            line = f"{self.title} {'━' * filled}{'─' * (width - filled)} {self.done}/{self.total}  {figures}  left {left}"
+            line = (
+                f"{self.title} {'━' * filled}{'─' * (width - filled)} {self.done}/{self.total}  {figures}  left {left}"
+            )
         else:
             line = f"{self.title} {self.done}  {figures}  {clock(spent)}"
         if self.terminal:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from luthier.core.types import Chat, Example, Preference
-from luthier.data.near import near_pairs, repetition
+from luthier.core.types import Chat, Example, Labelled, Pair, Preference
+from luthier.data.near import Near, near_pairs, repetitions
 from luthier.data.texts import answer_text, empty_fields, full_text, identity, prompt_key
 
 # Text files hold tabs, line ends and form feeds; nothing else below a blank belongs into text, nor do the C1 codes.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 # UTF-8 that was read as Windows-1252: é became Ã©, ’ became â€™; and U+FFFD, what stands for bytes that were lost.
 GARBLED = re.compile(r"\ufffd|[ÃÂ][\u00a0-\u00bf]|â€[™œ\u009d˜¦“”¢\u0153\u017e]|ï»¿")
+
+# An answer of at most so many characters is a label or a number: one changed letter makes it another answer.
+SHORT = 100
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class CleanSettings:
     repeated: float = 0.5
     garbled: bool = True
     control: bool = True
+
+
+DEFAULT = CleanSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +63,23 @@ class Cleaned:
         return dict(Counter(item.filter for item in self.dropped).most_common())
 
 
-def clean(examples: Iterable[Example], settings: CleanSettings = CleanSettings()) -> Cleaned:  # noqa: B008
+def clean(examples: Sequence[Example], settings: CleanSettings = DEFAULT) -> Cleaned:
     """Run the filters in the order of cost; the first that objects gives the reason.
 
     Of duplicates, near duplicates and conflicting answers the earliest is kept.
     """
-    kept: list[Example] = []
-    dropped: list[Dropped] = []
-    for example in examples:
-        fault = next(_faults(example, settings), None)
-        if fault is None:
-            kept.append(example)
-        else:
-            dropped.append(Dropped(example, *fault))
+    bad = faults(examples, settings)
+    kept = [example for i, example in enumerate(examples) if i not in bad]
+    dropped = [Dropped(examples[i], *reasons[0]) for i, reasons in bad.items()]
     if settings.duplicates:
         kept = _without(kept, "duplicate", {j: (i, "duplicate") for i, j in duplicates(kept)}, dropped)
     if settings.near:
-        pairs = near_pairs([full_text(example) for example in kept], settings.near)
-        found = {pair.second: (pair.first, f"near duplicate ({pair.similarity:.2f})") for pair in reversed(pairs)}
+        similar = near_duplicates(kept, settings.near)
+        found = {j: (i, f"near duplicate ({similarity:.2f})") for i, j, similarity in similar}
         kept = _without(kept, "near duplicate", found, dropped)
     if settings.conflicts:
-        groups = conflicts(kept)
-        kept = _without(kept, "conflict", {j: (i, "other answer to the prompt") for i, *js in groups for j in js}, dropped)
+        found = {j: (i, "other answer to the prompt") for i, *others in conflicts(kept) for j in others}
+        kept = _without(kept, "conflict", found, dropped)
     return Cleaned(kept, dropped)
 
 
@@ -91,8 +92,19 @@ def _without(
     return [example for i, example in enumerate(examples) if i not in found]
 
 
-def _faults(example: Example, settings: CleanSettings) -> Iterator[tuple[str, str]]:
-    """(filter, reason) of each objection to one example by itself."""
+def faults(examples: Sequence[Example], settings: CleanSettings = DEFAULT) -> dict[int, list[tuple[str, str]]]:
+    """What is wrong with examples by themselves: index -> (filter, reason) of each objection."""
+    repeated = repetitions([answer_text(example) for example in examples]) if settings.repeated < 1 else []
+    found: dict[int, list[tuple[str, str]]] = {}
+    for i, example in enumerate(examples):
+        if objections := list(_objections(example, settings)):
+            found[i] = objections
+        if repeated and repeated[i] > settings.repeated:
+            found.setdefault(i, []).append(("repeated", f"{repeated[i]:.0%} of the answer repeats itself"))
+    return found
+
+
+def _objections(example: Example, settings: CleanSettings) -> Iterator[tuple[str, str]]:
     if settings.empty and (fields := empty_fields(example)):
         yield "empty", f"empty {' and '.join(fields)}"
     if settings.empty and isinstance(example, Preference) and example.chosen == example.rejected:
@@ -106,8 +118,6 @@ def _faults(example: Example, settings: CleanSettings) -> Iterator[tuple[str, st
         yield "control character", f"control character U+{ord(found.group()):04X}"
     if settings.garbled and (found := GARBLED.search(text)):
         yield "garbled", f"garbled characters {found.group()!r}, as of a wrong encoding"
-    if settings.repeated < 1 and (share := repetition(answer_text(example))) > settings.repeated:
-        yield "repeated", f"{share:.0%} of the answer repeats itself"
 
 
 def duplicates(examples: Sequence[Example]) -> list[tuple[int, int]]:
@@ -115,6 +125,25 @@ def duplicates(examples: Sequence[Example]) -> list[tuple[int, int]]:
     first: dict[bytes, int] = {}
     pairs = ((first.setdefault(identity(example), i), i) for i, example in enumerate(examples))
     return [(i, j) for i, j in pairs if i != j]
+
+
+def near_duplicates(examples: Sequence[Example], threshold: float = 0.8) -> list[Near]:
+    """For each example that has one, an earlier one whose words are nearly the same. Examples that say different things of nearly equal
+    texts are not duplicates: other label or score, other short answer, the preference turned round."""
+    texts = [full_text(example) for example in examples]
+    return near_pairs(texts, threshold, lambda i, j: _agree(examples[i], examples[j]))
+
+
+def _agree(first: Example, second: Example) -> bool:
+    match first, second:
+        case Labelled(), Labelled():
+            return first.label == second.label
+        case Pair(), Pair():
+            return first.score == second.score
+        case Preference(), Preference():
+            return first.chosen != second.rejected and first.rejected != second.chosen
+    one, other = answer_text(first), answer_text(second)
+    return min(len(one), len(other)) > SHORT or one.casefold() == other.casefold()
 
 
 def conflicts(examples: Sequence[Example]) -> list[list[int]]:

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from luthier.core.config import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Example, Origin
-from luthier.data.read import Report, Row, read_rows
+from luthier.data.read import Row, read_rows
 from luthier.data.schema import Layout, describe, detect, to_pairs
 
 LOOK = 200  # rows that the layout is detected on
 
-Skipped = list[tuple[Origin, str]]
+
+@dataclass
+class Left:
+    """Rows left out: how many, and the first thousand with place and reason. Counts while rows are read."""
+
+    count: int = 0
+    first: list[tuple[Origin, str]] = field(default_factory=list)
+
+    def __call__(self, origin: Origin, reason: str) -> None:
+        self.count += 1
+        if self.count <= 1000:
+            self.first.append((origin, reason))
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Examples that are read as they are asked for, once. `skipped` and `unused` grow meanwhile; only the first
-    thousand of each are kept, `counts` has them all."""
+    """Examples with their rows, read as they are asked for, once.
+
+    `about` says how the columns were read (see `schema.describe`). `skipped` are the bad rows (with skip_bad),
+    `unused` the sound rows without an example, such as ties.
+    """
 
     layout: Layout
-    about: dict[str, object]
+    about: Mapping[str, Any]
     pairs: Iterator[tuple[Row, Example]]
-    skipped: Skipped
-    unused: Skipped
-    counts: dict[str, int]
+    skipped: Left
+    unused: Left
 
     def __iter__(self) -> Iterator[Example]:
         return (example for _, example in self.pairs)
@@ -36,21 +50,17 @@ class Stream:
 
 @dataclass(frozen=True)
 class Loaded:
-    """All examples of some files, their rows beside them.
-
-    `about` says how the columns were read (see `schema.describe`). `skipped` are the bad rows (with skip_bad),
-    `unused` the sound rows without an example, such as ties; both with place and reason.
-    """
+    """All examples, their rows beside them; the rest as in `Stream`."""
 
     layout: Layout
-    about: dict[str, object]
+    about: Mapping[str, Any]
     examples: Sequence[Example]
     rows: Sequence[Row] = field(repr=False)
-    skipped: Skipped
-    unused: Skipped
+    skipped: Left
+    unused: Left
 
     def row_of(self, example: Example) -> Row:
-        """The row as it stood in its file, for one of `examples` (the object itself, not an equal one)."""
+        """The row of one of `examples` (the object itself, not an equal one) as it stood in its file."""
         return self.rows[self._index[id(example)]]
 
     @cached_property
@@ -63,45 +73,28 @@ def load(paths: Sequence[str], settings: DataConfig) -> Loaded:
     source = stream(paths, settings)
     pairs = list(source.pairs)
     if not pairs:
-        first = (source.skipped or source.unused)[0]
-        raise InputError(f"no usable row; the first: {first[1]}", where=first[0], mend="mend the rows or map the columns")
-    return Loaded(
-        source.layout,
-        source.about,
-        tuple(example for _, example in pairs),
-        tuple(row for row, _ in pairs),
-        source.skipped,
-        source.unused,
-    )
+        place, reason = (source.skipped.first + source.unused.first)[0]
+        raise InputError(f"no usable row; the first: {reason}", where=place, mend="mend the rows or map the columns")
+    examples, rows = tuple(example for _, example in pairs), tuple(row for row, _ in pairs)
+    return Loaded(source.layout, source.about, examples, rows, source.skipped, source.unused)
 
 
 def stream(paths: Sequence[str], settings: DataConfig) -> Stream:
-    """Find the layout on the first rows and read the rest on demand: nothing is held but the row at hand."""
-    counts = {"skipped": 0, "unused": 0}
-    skipped, unused = _noted(counts, "skipped"), _noted(counts, "unused")
-    on_bad = skipped.report if settings.skip_bad else None
-    rows = read_rows(paths, skipped=on_bad)
-    if settings.limit is not None:
-        rows = itertools.islice(rows, settings.limit)
+    """Find the layout on the first rows; the rest is read on demand, and nothing but the row at hand is held.
+
+    Raises InputError as `load` does, for rows after the first ones when they are reached.
+    """
+    skipped, unused = Left(), Left()
+    on_bad = skipped if settings.skip_bad else None
+    rows = itertools.islice(read_rows(paths, skipped=on_bad), settings.limit)
     first = list(itertools.islice(rows, LOOK))
-    if not first:
-        place, reason = skipped.kept[0]
-        raise InputError(f"no usable row; the first: {reason}", where=place, mend="mend the rows")
     layout = detect(first, settings.columns, declared=settings.layout)
-    everything: Iterable[Row] = itertools.chain(first, rows)
     pairs = to_pairs(
-        everything, layout, settings.columns, group=settings.group, skipped=on_bad, unused=unused.report
+        itertools.chain(first, rows),
+        layout,
+        settings.columns,
+        group=settings.group,
+        skipped=on_bad,
+        unused=unused,
     )
-    return Stream(layout, describe(layout, first, settings.columns), pairs, skipped.kept, unused.kept, counts)
-
-
-@dataclass(frozen=True)
-class _noted:
-    counts: dict[str, int]
-    name: str
-    kept: Skipped = field(default_factory=list)
-
-    def report(self, origin: Origin, reason: str) -> None:
-        self.counts[self.name] += 1
-        if self.counts[self.name] <= 1000:
-            self.kept.append((origin, reason))
+    return Stream(layout, describe(layout, first, settings.columns), pairs, skipped, unused)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luthier.core.seeds import derive, generator
+
+T = TypeVar("T")
 
 
 def turns(weights: Sequence[float], seed: int, start: int = 0) -> Iterator[tuple[int, int]]:
@@ -37,7 +40,7 @@ def turns(weights: Sequence[float], seed: int, start: int = 0) -> Iterator[tuple
         position += 1
 
 
-def mix[T](sources: Sequence[Sequence[T]], weights: Sequence[float], seed: int, start: int = 0) -> Iterator[T]:
+def mix(sources: Sequence[Sequence[T]], weights: Sequence[float], seed: int, start: int = 0) -> Iterator[T]:
     """Items of several sources in proportion to their weights, from position `start` on, without end.
 
     Each source is passed in a new order each time it is exhausted, every item once a pass.

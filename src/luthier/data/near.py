@@ -5,12 +5,13 @@ without spaces. Case, punctuation and spacing do not count. The similarity of tw
 similarity of their sets, |A & B| / |A | B|. MinHash only proposes pairs, by bands of equal minima; each
 proposed pair is then measured exactly, so nothing is called similar that is not. What can be missed: two
 texts of similarity s share no band with probability (1 - s^5)^14, 0.4 % at s = 0.8; in a bucket each text is
-compared with the first and the previous one only; and a text of words is never compared with one of characters.
+compared with the first and the 64 previous ones only, so that thousands of texts from one mould cost no
+square; and a text of words is never compared with one of characters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 BANDS, DEPTH, WIDTH = 14, 5, 5
 FEW_WORDS, LONG_WORD = 20, 15
+BACK, SLACK = 64, 0.1
 BLOCK = 1 << 20  # characters hashed at once
 
 Hashes = NDArray[np.uint64]
@@ -34,36 +36,50 @@ class Near(NamedTuple):
     similarity: float
 
 
-def near_pairs(texts: Sequence[str], threshold: float = 0.8) -> list[Near]:
-    """Pairs of texts at least `threshold` similar, in order of the second: for each text of a group of similar
-    ones some earlier one is named, not every pair. Deterministic."""
+def near_pairs(
+    texts: Sequence[str], threshold: float = 0.8, accept: Callable[[int, int], bool] = lambda first, second: True
+) -> list[Near]:
+    """For each text that has one, an earlier text at least `threshold` similar that `accept` takes, in order.
+
+    Deterministic; which of several similar texts is named is not specified.
+    """
     none = np.zeros((0, BANDS * DEPTH), np.uint32)
-    candidates = _candidates(np.concatenate([none, *map(_signatures, _blocks(texts))]))
-    wanted = np.unique(candidates)
+    signatures = np.concatenate([none, *map(_signatures, _blocks(texts))])
+    bands = [_buckets(signatures, band) for band in range(BANDS)]
+    found: dict[int, Near] = {}
+    tried: set[tuple[int, int]] = set()
     sets: dict[int, Hashes] = {}
-    for block in _blocks([texts[i] for i in wanted]):
+    alone = np.ones(len(texts), np.bool_)  # texts without a similar one so far
+    for back in range(BACK + 1):
+        for members, first in bands:
+            pairs = _proposed(members, first, back)
+            pairs = pairs[alone[pairs[:, 1]]]
+            pairs = pairs[_estimates(signatures, pairs) >= threshold - SLACK]
+            new = [(i, j) for i, j in pairs.tolist() if (i, j) not in tried and accept(i, j)]
+            tried.update(new)
+            _fill(sets, texts, (i for pair in new for i in pair))
+            for i, j in new:
+                if (similarity := _jaccard(sets[i], sets[j])) >= threshold:
+                    found[j] = Near(i, j, similarity)
+                    alone[j] = False
+    return [found[j] for j in sorted(found)]
+
+
+def repetitions(texts: Sequence[str]) -> list[float]:
+    """The share of each text's shingles that stood before in it; 0 for a text of fewer than 50."""
+    shares = []
+    for block in _blocks(texts):
         hashes, ends = shingles(block)
         for part in np.split(hashes, ends[:-1]):
-            sets[int(wanted[len(sets)])] = np.unique(part)
-    found = (Near(int(i), int(j), _jaccard(sets[int(i)], sets[int(j)])) for i, j in candidates)
-    return sorted(
-        (pair for pair in found if pair.similarity >= threshold), key=lambda pair: (pair[1], -pair[2], pair[0])
-    )
-
-
-def _by_second(near: Near) -> tuple[int, float, int]:
-    return near.second, -near.similarity, near.first
-
-
-def repetition(text: str) -> float:
-    """The share of a text's shingles that stood before in it; 0 for a text of fewer than 50."""
-    hashes, _ = shingles([text])
-    return 1 - len(np.unique(hashes)) / len(hashes) if len(hashes) >= 50 else 0.0
+            shares.append(1 - len(np.unique(part)) / len(part) if len(part) >= 50 else 0.0)
+    return shares
 
 
 def shingles(texts: Sequence[str]) -> tuple[Hashes, Counts]:
     """Hashes of all shingles of all texts, end to end, and where those of each text end."""
-    codes = np.frombuffer("".join(f"{text}\n" for text in texts).lower().encode("utf-32-le", "surrogatepass"), np.uint32)
+    codes = np.frombuffer(
+        "".join(f"{text}\n" for text in texts).lower().encode("utf-32-le", "surrogatepass"), np.uint32
+    )
     # Lower case may be longer than the text ('İ'), so the ends are those of the lower-case texts.
     owner = np.repeat(np.arange(len(texts)), [len(text.lower()) + 1 for text in texts])
     is_word = _is_word(codes)
@@ -123,7 +139,7 @@ def _mixed(values: Hashes) -> Hashes:
 
 def _signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
     """[texts, BANDS * DEPTH]: the smallest hash of each text's shingles under each of so many hash functions.
-    A text without shingles gets zeros, which `_candidates` leaves alone."""
+    A text without shingles gets zeros, which `_buckets` leaves out."""
     hashes, ends = shingles(texts)
     begins = np.concatenate([[0], ends[:-1]])
     full = np.flatnonzero(ends > begins)
@@ -136,22 +152,41 @@ def _signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
     return out
 
 
-def _candidates(signatures: NDArray[np.uint32]) -> Counts:
-    """[pairs, 2]: texts that share a band, each with the first and with the previous one of its bucket."""
+def _buckets(signatures: NDArray[np.uint32], band: int) -> tuple[Counts, Counts]:
+    """Texts ordered so that those with equal minima in one band stand together, in their order; and for each
+    place the place where its bucket begins. Texts without shingles are left out."""
     full = np.flatnonzero(signatures.any(axis=1))
-    found = [np.zeros((0, 2), np.int64)]
-    for band in range(BANDS):
-        key = np.zeros(len(full), np.uint64)
-        for column in range(band * DEPTH, (band + 1) * DEPTH):
-            key = _mixed(key * _GOLDEN + signatures[full, column])
-        order = np.argsort(key, kind="stable")
-        same = np.concatenate([[False], key[order][1:] == key[order][:-1]])
-        index = np.arange(len(order))
-        first = np.maximum.accumulate(np.where(same, 0, index)) if len(order) else index
-        second = index[same]
-        for earlier in (first[same], second - 1):
-            found.append(np.stack([full[order[earlier]], full[order[second]]], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+    key = np.zeros(len(full), np.uint64)
+    for column in range(band * DEPTH, (band + 1) * DEPTH):
+        key = _mixed(key * _GOLDEN + signatures[full, column])
+    order = np.argsort(key, kind="stable")
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = key[order][1:] != key[order][:-1]
+    return full[order], np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))
+
+
+def _proposed(members: Counts, first: Counts, back: int) -> Counts:
+    """[pairs, 2]: each text with the one so many places before it in its bucket; with the first one for 0."""
+    second = np.arange(len(members))
+    earlier = second - back if back else first
+    inside = (earlier >= first) & (earlier < second)
+    return np.stack([members[earlier[inside]], members[second[inside]]], axis=1)
+
+
+def _estimates(signatures: NDArray[np.uint32], pairs: Counts) -> NDArray[np.float64]:
+    """The share of equal minima, which is the similarity to within about 0.05."""
+    parts = np.array_split(pairs, len(pairs) // 50_000 + 1)
+    return np.concatenate([(signatures[part[:, 0]] == signatures[part[:, 1]]).mean(axis=1) for part in parts])
+
+
+def _fill(sets: dict[int, Hashes], texts: Sequence[str], wanted: Iterable[int]) -> None:
+    """Put the shingles of the wanted texts into `sets`."""
+    new = sorted(set(wanted) - sets.keys())
+    place = iter(new)
+    for block in _blocks([texts[i] for i in new]):
+        hashes, ends = shingles(block)
+        for part in np.split(hashes, ends[:-1]):
+            sets[next(place)] = np.unique(part)
 
 
 def _jaccard(first: Hashes, second: Hashes) -> float:

@@ -57,7 +57,7 @@ def read_rows(paths: Sequence[str], *, skipped: Report | None = None) -> Iterato
             empty = False
             yield row
     if empty:
-        raise InputError("no rows", where=", ".join(paths), mend="give a file with at least one row")
+        raise InputError("no rows", where=", ".join(paths), mend="give a file with at least one sound row")
 
 
 def files_of(paths: Sequence[str]) -> list[str]:

@@ -46,13 +46,12 @@ def split(examples: Sequence[Example], holdout: float, seed: int) -> tuple[list[
 
 def leaks(train: Sequence[Example], test: Sequence[Example], *, near: float = 0.8) -> list[Leak]:
     """For each held-out example, one training example with the same prompt (or text, without a prompt), or
-    else the most similar one found whose words (see `near`) are at least so similar. One leak a held-out row."""
+    else one whose words (see `near`) are at least so similar. One leak a held-out row."""
     seen: dict[str, Example] = {}
     for example in train:
         seen.setdefault(prompt_key(example), example)
     found = {i: Leak(seen[key], e, "exact") for i, e in enumerate(test) if (key := prompt_key(e)) in seen}
-    for pair in near_pairs([full_text(example) for example in (*train, *test)], near):
-        i = pair.second - len(train)
-        if pair.first < len(train) and i >= 0 and i not in found:
-            found[i] = Leak(train[pair.first], test[i], "near")
+    texts, border = [full_text(example) for example in (*train, *test)], len(train)
+    for pair in near_pairs(texts, near, lambda i, j: i < border <= j and j - border not in found):
+        found[pair.second - border] = Leak(train[pair.first], test[pair.second - border], "near")
     return [found[i] for i in sorted(found)]

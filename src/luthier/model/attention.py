@@ -26,7 +26,7 @@ class Attender(Protocol):
 
 
 def _attention(
-    module: torch.nn.Module,
+    module: Any,
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,

@@ -334,7 +334,7 @@ class _Run:
         active = self.running + entering
         logits += [s.prompt.logits for s in entering if s.prompt.logits is not None]
         if active:
-            self._draw(active, torch.cat(logits))
+            self._draw(active, torch.cat(logits) if len(logits) > 1 else logits[0])
         self._settle(entering)
         return active
 

@@ -284,7 +284,8 @@ def _rope(header: Header, head_dim: int) -> dict[str, Any]:
 
 def _llama3_rope(stored: torch.Tensor, base: float, head_dim: int, path: Path) -> dict[str, Any]:
     """Llama 3's rotary settings, whose divisors must come out as those `stored`."""
-    found = {"rope_type": "llama3", "factor": float(stored.max()), "low_freq_factor": 1.0,
+    factor = float(stored.max())
+    found = {"rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0,
              "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # fmt: skip
     wavelength = 2 * math.pi * base ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     smooth = ((8192 / wavelength - 1.0) / (4.0 - 1.0)).clamp(0, 1)

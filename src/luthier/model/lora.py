@@ -61,9 +61,8 @@ class LoraLinear(nn.Module):
         self.dropout = config.dropout
         self.enabled = True
         precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        new = {"dtype": precise, "device": weight.device}
-        self.A = nn.Parameter(torch.empty(config.rank, in_features, **new))
-        self.B = nn.Parameter(torch.zeros(out_features, config.rank, **new))
+        self.A = nn.Parameter(torch.empty(config.rank, in_features, dtype=precise, device=weight.device))
+        self.B = nn.Parameter(torch.zeros(out_features, config.rank, dtype=precise, device=weight.device))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
         self.start: tuple[torch.Tensor, torch.Tensor] | None = None
         if config.init == "pissa":
@@ -81,7 +80,7 @@ class LoraLinear(nn.Module):
             return self._dora(x, a, b)
         if type(self.base) is nn.Linear and not (self.dropout and self.training):
             flat = x.reshape(-1, x.shape[-1])
-            y = _LoraLinear.apply(flat, self.base.weight, self.base.bias, a, b, self.scale)
+            y = _LoraLinear.apply(flat, self.base.weight, self.base.bias, a, b, self.scale)  # type: ignore[no-untyped-call]
             return y.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
         return self.base(x) + self._low(x, a, b)  # type: ignore[no-any-return]
 
@@ -196,6 +195,19 @@ def attach(model: nn.Module, config: LoraConfig) -> dict[str, LoraLinear]:
         out[name] = LoraLinear(module, config)
         _replace(model, name, out[name])
     return out
+
+
+@torch.no_grad()
+def put(
+    model: nn.Module, name: str, base: nn.Module, config: LoraConfig, a: torch.Tensor, b: torch.Tensor, magnitude: torch.Tensor | None
+) -> None:
+    """Put an adapter with given weights on the layer called `name`, in place."""
+    adapter = LoraLinear(base, config)
+    adapter.A.copy_(a)
+    adapter.B.copy_(b)
+    if adapter.magnitude is not None and magnitude is not None:
+        adapter.magnitude.copy_(magnitude.flatten())
+    _replace(model, name, adapter.requires_grad_(False).train(model.training))
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:

@@ -155,7 +155,7 @@ def _activations(model: nn.Module, tokens: int) -> int:
     decoder = model.get_decoder()  # type: ignore[operator]
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            decoder(input_ids=row, position_ids=row, use_cache=False, tree=_Shapes())
+            decoder(input_ids=row, position_ids=row, attention_mask=row, use_cache=False, tree=_Shapes())
     except (RuntimeError, NotImplementedError):  # mixtures of experts route by value
         return tokens * _bytes_per_token(model)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

@@ -61,7 +61,7 @@ class TreePlan:
         if q.device.type == "cuda":
             return _flex()(q, k, v, block_mask=self.block_mask, scale=scaling, enable_gqa=True).transpose(1, 2)
         rows = [x[0].transpose(0, 1) for x in (q, k, v)]
-        out: torch.Tensor = _GroupAttention.apply(*rows, self.groups, self.order, scaling)
+        out: torch.Tensor = _GroupAttention.apply(*rows, self.groups, self.order, scaling)  # type: ignore[no-untyped-call]
         return out[None]
 
     @cached_property

@@ -18,6 +18,7 @@ from luthier.core import seeds
 from luthier.core.errors import InputError
 
 Decode = Callable[[Sequence[int]], str]
+ROWS = 16  # rows of logits worked on at once on a CPU: what they need stays in its cache
 TORN = "�"  # what decoders print for the bytes of an unfinished character
 
 
@@ -80,6 +81,18 @@ def draw(
     Returns token ids [B] and their log-probabilities [B] under the model itself, log_softmax(logits):
     before temperature, penalty and filters, as a scoring pass would give them.
     """
+    rows = ROWS if logits.device.type == "cpu" else len(logits)
+    marks = [None] * len(logits) if seen is None else seen.split(rows)
+    parts = [
+        _draw(x, sampling, u, mark) for x, u, mark in zip(logits.split(rows), share.split(rows), marks, strict=False)
+    ]
+    ids, logp = zip(*parts, strict=True)
+    return torch.cat(ids), torch.cat(logp)
+
+
+def _draw(
+    logits: torch.Tensor, sampling: Sampling, share: torch.Tensor, seen: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     norm = logits.logsumexp(-1, keepdim=True)
     scores = logits
     if seen is not None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from luthier.core.files import writing
-from luthier.report.tables import Row, figures, title as row_title, verdict
+from luthier.report.tables import Row, figures, verdict
+from luthier.report.tables import title as row_title
 
 Point = tuple[float, float]
 

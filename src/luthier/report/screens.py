@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.log import size
-from luthier.report.tables import before_after, plain, run_summary, samples_side_by_side
+from luthier.report.tables import before_after, card_table, plain, run_summary, samples_side_by_side
 
 SAMPLES = 5
 
 
-def show(screen: Console, name: str, values: Mapping[str, Any]) -> None:
-    """Print one stage of a training run: 'ready', 'before' or 'after'."""
+def show(screen: Console, name: str, values: Any) -> None:
+    """Print one stage of a run: a key of STAGES with the values it names."""
     for part in STAGES[name](values):
         screen.print(part)
 
@@ -48,15 +48,28 @@ def _after(values: Mapping[str, Any]) -> list[RenderableType]:
     if values["rows"]:
         parts += [heading("before and after, on held-out rows"), before_after(values["rows"])]
     if values["after"]:
-        count = slice(0, SAMPLES)
-        chosen = [list(values[key])[count] for key in ("prompts", "references", "before", "after")]
-        parts += [heading("the same questions, before and after"), samples_side_by_side(*chosen)]
+        some = {key: values[key][:SAMPLES] for key in ("prompts", "references", "before", "after")}
+        parts += [heading("the same questions, before and after"), samples_side_by_side(**some)]
     if values["forgetting"]:
         parts += [heading("what the model forgot"), Text(f"  {values['forgetting']}")]
     return [*parts, heading("the run"), run_summary(values["result"])]
 
 
-STAGES = {"ready": _ready, "before": _before, "after": _after}
+def _card(values: Mapping[str, Any]) -> list[RenderableType]:
+    return [heading("the data"), card_table(values)]
+
+
+def _examples(values: Sequence[RenderableType]) -> list[RenderableType]:
+    return [heading("what is learned, token by token"), shown_examples(values)]
+
+
+STAGES: dict[str, Callable[[Any], list[RenderableType]]] = {
+    "card": _card,
+    "examples": _examples,
+    "ready": _ready,
+    "before": _before,
+    "after": _after,
+}
 
 
 def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
@@ -71,9 +84,17 @@ def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def shown_examples(examples: Sequence[tuple[str, RenderableType]]) -> Group:
-    """Examples token by token, each under its place."""
-    parts: list[RenderableType] = []
-    for place, tokens in examples:
-        parts += [Text(place, style="dim"), tokens, Text()]
-    return Group(*parts)
+def shown_examples(examples: Sequence[RenderableType]) -> Group:
+    """Examples token by token, with air between them."""
+    return Group(*(part for tokens in examples for part in (tokens, Text())))
+
+
+def written(result: Mapping[str, Any]) -> list[Text]:
+    """One line for each file that `luthier data` wrote."""
+    lines = []
+    files = {"kept": result.get("kept"), "dropped": result.get("dropped"), **result.get("split", {})}
+    for name, file in files.items():
+        if isinstance(file, Mapping):
+            why = ", ".join(f"{count} {reason}" for reason, count in file.get("why", {}).items())
+            lines.append(Text(f"  {name}: {file['rows']:,} rows in {file['path']}" + (f" ({why})" if why else "")))
+    return lines

@@ -162,14 +162,14 @@ def _card_lines(card: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]
     if "rows" in card:
         yield "rows", _count(card["rows"])
     if tokens := card.get("tokens"):
-        names = {"min": "min", "median": "median", "p95": "95 %", "max": "max"}
-        parts = [f"{label} {_count(tokens[key])}" for key, label in names.items() if tokens.get(key) is not None]
-        parts += [f"{_count(tokens['total'])} in all"] if "total" in tokens else []
-        yield str(tokens.get("unit") or "tokens"), " · ".join(parts)
-    if (over := card.get("over_limit")) is not None:
-        yield "too long", _problem(_percent(over) if isinstance(over, float) else _count(over), bool(over))
+        yield str(tokens.get("unit") or "tokens"), _lengths(tokens)
+    if answers := card.get("answers"):
+        yield "of answers", _lengths(answers)
+    if over := card.get("over_limit"):
+        words = f"{_count(over['rows'])} rows over {_count(over['limit'])} tokens ({_percent(over['share'])})"
+        yield "too long", _problem(words, bool(over["rows"]))
     if turns := card.get("turns"):
-        yield "turns", " · ".join(f"{key} {_count(value)}" for key, value in turns.items())
+        yield "turns", _lengths(turns)
     for key, guess in (("scripts", ""), ("languages", " (a guess)")):
         if shares := card.get(key):
             ordered = sorted(shares.items(), key=lambda item: -item[1])[:LABELS_SHOWN]
@@ -180,10 +180,16 @@ def _card_lines(card: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]
     if diversity := card.get("diversity"):
         yield "diversity", " · ".join(f"{key.replace('_', '-')} {value:.2f}" for key, value in diversity.items())
     if labels := card.get("labels"):
-        ordered = sorted(labels.items(), key=lambda item: -item[1])
-        shown = ", ".join(f"{plain(str(label))} {_count(count)}" for label, count in ordered[:LABELS_SHOWN])
-        more = f", {len(ordered) - LABELS_SHOWN} more" if len(ordered) > LABELS_SHOWN else ""
-        yield "labels", f"{len(ordered)}: {shown}{more}"
+        top = list(labels["top"].items())[:LABELS_SHOWN]
+        shown = ", ".join(f"{plain(str(label))} {_count(count)}" for label, count in top)
+        more = f", {labels['distinct'] - len(top)} more" if labels["distinct"] > len(top) else ""
+        yield "labels", f"{_count(labels['distinct'])}: {shown}{more}; rarest {_count(labels['least'])} rows"
+
+
+def _lengths(values: Mapping[str, Any]) -> str:
+    names = {"min": "min", "median": "median", "p95": "95 %", "max": "max"}
+    parts = [f"{label} {_count(values[key])}" for key, label in names.items() if values.get(key) is not None]
+    return " · ".join(parts + ([f"{_count(values['total'])} in all"] if "total" in values else []))
 
 
 def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:

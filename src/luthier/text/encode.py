@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from luthier.core.config import TextConfig
 from luthier.core.errors import InputError
@@ -34,6 +35,8 @@ from luthier.text.template import Template, Tools
 from luthier.text.tokenizer import BORDER, Tokenizer
 
 CHUNK = 2048
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,15 @@ class _Draft:
     columns: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Drafts:
+    """A chunk of rows before tokenization. `pieces` are all their segments, each with the text before it."""
+
+    drafts: list[_Draft]
+    dropped: list[Dropped]
+    pieces: list[tuple[str, str]]
+
+
 def encode(
     examples: Sequence[Example],
     template: Template,
@@ -117,12 +129,18 @@ def encode(
     template do not fit (see `spans`), when BOS stands twice, and when no row is left; with `skip_bad`, a row
     that does not fit is dropped instead. `progress` gets the number of rows that were done.
     """
+
+    def submit() -> Iterator[tuple[_Drafts, Future[list[list[int]]]]]:
+        for start in range(0, len(examples), CHUNK):
+            drafts = _render(examples[start : start + CHUNK], first_row + start, template, settings, skip_bad)
+            yield drafts, tokenizing.submit(tokenizer.encode_pieces, drafts.pieces)
+
     parts = []
-    for start in range(0, len(examples), CHUNK):
-        chunk = examples[start : start + CHUNK]
-        parts.append(encode_chunk(chunk, template, tokenizer, settings, first_row + start, skip_bad=skip_bad))
-        if progress:
-            progress(len(chunk))
+    with ThreadPoolExecutor(1) as tokenizing:
+        for drafts, ids in _one_behind(submit()):
+            parts.append(_assemble(drafts, ids.result(), template, settings, skip_bad))
+            if progress:
+                progress(len(drafts.drafts) + len(drafts.dropped))
     whole = Encoded(
         [tree for part in parts for tree in part.trees],
         [row for part in parts for row in part.dropped],
@@ -142,29 +160,8 @@ def encode_chunk(
     skip_bad: bool = False,
 ) -> Encoded:
     """`encode` for one part of a stream: all its text is tokenized at once, and nothing may be left of it."""
-    drafts: list[_Draft] = []
-    dropped: list[Dropped] = []
-    trees: list[TokenTree] = []
-    for row, example in enumerate(examples, first_row):
-        with _blaming(example, row, dropped, skip_bad):
-            drafts.append(_draft(example, row, template, settings))
-    ids = iter(tokenizer.encode_pieces(list(_pieces(drafts))))
-    for draft in drafts:
-        found = [[next(ids) for _ in branch.segments] for branch in draft.branches]
-        with _blaming(draft.example, draft.row, dropped, skip_bad):
-            grown = _grow(draft, found, template, settings)
-            if isinstance(grown, str):
-                dropped.append(Dropped(draft.example.origin, draft.row, grown))
-            else:
-                trees += grown
-    return Encoded(
-        trees,
-        sorted(dropped, key=lambda row: row.row),
-        cut=sum(tree.cut > 0 for tree in trees),
-        cut_tokens=sum(tree.cut for tree in trees),
-        unended=sum(tree.cut > 0 and not _ends(tree, template) for tree in trees),
-        quoted=sum(any(BORDER in s.text for branch in d.branches for s in branch.segments) for d in drafts),
-    )
+    drafts = _render(examples, first_row, template, settings, skip_bad)
+    return _assemble(drafts, tokenizer.encode_pieces(drafts.pieces), template, settings, skip_bad)
 
 
 def encode_prompt_ids(
@@ -252,16 +249,16 @@ def _answers(
     messages: Sequence[Message], tools: Tools, template: Template, *, prompt: bool
 ) -> tuple[str, list[_Answer]]:
     """The text of the conversation, and where each assistant turn stands in it."""
-    whole = template.render(messages, tools, prompt=prompt)
+    text = template.open(messages, tools)
+    whole = text(len(messages), prompt)
     out = []
     for index, message in enumerate(messages):
         if message.role != "assistant":
             continue
         final = index == len(messages) - 1 and not prompt
         try:
-            before = template.render(messages[:index], tools, prompt=True)
-            through = whole if final else template.render(messages[: index + 1], tools, prompt=False)
-            out.append(_locate(index, before, through, whole, template))
+            through = whole if final else text(index + 1, False)
+            out.append(_locate(index, text(index, True), through, whole, template))
         except InputError as error:
             out.append(_Answer(index, fault=error))
     return whole, out
@@ -345,16 +342,48 @@ def _bare(completions: Sequence[Messages], tokenizer: Tokenizer) -> list[_Branch
     return root + [_Branch((Segment(text + tokenizer.eos, True, answer=True),), parent) for text in texts]
 
 
-def _pieces(drafts: Sequence[_Draft]) -> Iterator[tuple[str, str]]:
-    """Every segment of every draft, with the text before it."""
+def _render(
+    examples: Sequence[Example], first_row: int, template: Template, settings: TextConfig, skip_bad: bool
+) -> _Drafts:
+    drafts: list[_Draft] = []
+    dropped: list[Dropped] = []
+    for row, example in enumerate(examples, first_row):
+        with _blaming(example, row, dropped, skip_bad):
+            drafts.append(_draft(example, row, template, settings))
+    pieces = []
     for draft in drafts:
         last: list[str] = []
         for branch in draft.branches:
             before = last[branch.parent] if branch.parent >= 0 else ""
             for segment in branch.segments:
-                yield before, segment.text
+                pieces.append((before, segment.text))
                 before = segment.text
             last.append(before)
+    return _Drafts(drafts, dropped, pieces)
+
+
+def _assemble(
+    drafts: _Drafts, pieces: Sequence[list[int]], template: Template, settings: TextConfig, skip_bad: bool
+) -> Encoded:
+    trees: list[TokenTree] = []
+    dropped = list(drafts.dropped)
+    left = iter(pieces)
+    for draft in drafts.drafts:
+        ids = [[next(left) for _ in branch.segments] for branch in draft.branches]
+        with _blaming(draft.example, draft.row, dropped, skip_bad):
+            grown = _grow(draft, ids, template, settings)
+            if isinstance(grown, str):
+                dropped.append(Dropped(draft.example.origin, draft.row, grown))
+            else:
+                trees += grown
+    return Encoded(
+        trees,
+        sorted(dropped, key=lambda row: row.row),
+        cut=sum(tree.cut > 0 for tree in trees),
+        cut_tokens=sum(tree.cut for tree in trees),
+        unended=sum(tree.cut > 0 and not _ends(tree, template) for tree in trees),
+        quoted=sum(any(BORDER in s.text for b in draft.branches for s in b.segments) for draft in drafts.drafts),
+    )
 
 
 def _grow(
@@ -460,3 +489,12 @@ def _blaming(example: Example, row: int, dropped: list[Dropped], skip_bad: bool)
         if not skip_bad:
             raise InputError(error.what, where=example.origin, mend=error.mend) from None
         dropped.append(Dropped(example.origin, row, error.what))
+
+
+def _one_behind(items: Iterator[T]) -> Iterator[T]:
+    """Each item, once the next one is made: work that was begun with it goes on meanwhile."""
+    waiting: list[T] = []
+    for item in items:
+        yield from waiting
+        waiting = [item]
+    yield from waiting

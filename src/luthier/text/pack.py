@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os.path import commonprefix
 
 import torch
 
@@ -27,7 +26,8 @@ def shared_prefix(trees: Sequence[TokenTree]) -> int:
         return 0
     roots = [tree.nodes[0] for tree in trees]
     # The common prefix of many sequences is that of the least and the greatest.
-    length = len(commonprefix([min(r.ids for r in roots), max(r.ids for r in roots)]))
+    first, last = min(root.ids for root in roots), max(root.ids for root in roots)
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     for root in roots:
         if True in root.trained[:length]:
             length = root.trained.index(True)

@@ -36,7 +36,8 @@ MAX_TURNS = 1_000_000
 MAX_SECONDS = 20.0
 
 Tools = Sequence[Mapping[str, Any]]
-Writer = Callable[[Sequence[Message], Tools, bool], str]
+Text = Callable[[int, bool], str]  # (how many of the messages, whether to ask for an answer) -> text
+Writer = Callable[[Sequence[Message], Tools], Text]
 
 ALPACA_TASK = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
@@ -73,11 +74,17 @@ class Template:
 
         Raises InputError with the template's own words when it refuses the messages.
         """
-        if tools and not self.reads_tools:
-            messages, tools = _tools_in_words(messages, tools), ()
+        return self.open(messages, tools)(len(messages), prompt)
+
+    def open(self, messages: Sequence[Message], tools: Tools = ()) -> Text:
+        """`render` of a conversation's first messages, for several counts: open(m)(k, p) = render(m[:k], prompt=p)."""
         if not self.reads_calls:
             messages = [_calls_in_words(message) if message.tool_calls else message for message in messages]
-        return self.write(messages, tools, prompt)
+        if not tools or self.reads_tools:
+            return self.write(messages, tools)
+        told = _tools_in_words(messages, tools)
+        text, added = self.write(told, ()), len(told) - len(messages)
+        return lambda count, prompt: text(count + added, prompt)
 
     @property
     def reads_tools(self) -> bool:
@@ -153,55 +160,60 @@ def _alpaca_writer(tokenizer: Tokenizer) -> Writer:
     """Stanford Alpaca's layout. A system message takes the place of its first paragraph; several turns repeat
     the headings. It differs from Stanford's in the newline after `### Response:`, as most later users have it."""
 
-    def write(messages: Sequence[Message], tools: Tools, prompt: bool) -> str:
+    def write(messages: Sequence[Message], tools: Tools) -> Text:
         first = next((message for message in messages if message.role == "user"), None)
-        system = messages and messages[0].role == "system"
-        task = tokenizer.seal(messages[0].content) if system else None
-        out = [tokenizer.opening, task or (ALPACA_TASK_INPUT if first and first.input else ALPACA_TASK)]
-        for message in messages[1:] if system else messages:
-            content = tokenizer.seal(message.content)
-            if message.role == "assistant":
-                out += [RESPONSE, content, tokenizer.eos]
-            else:
-                out += [INPUT if message.role == "tool" else INSTRUCTION, content]
-                out += [INPUT, tokenizer.seal(message.input)] if message.input else []
-        return "".join(out) + (RESPONSE if prompt else "")
+        task = ALPACA_TASK_INPUT if first and first.input else ALPACA_TASK
+        parts = [_alpaca_part(message, tokenizer) for message in messages]
+        if messages and messages[0].role == "system":
+            task, parts[0] = tokenizer.seal(messages[0].content), ""
+        return lambda count, prompt: tokenizer.opening + task + "".join(parts[:count]) + (RESPONSE if prompt else "")
 
     return write
+
+
+def _alpaca_part(message: Message, tokenizer: Tokenizer) -> str:
+    content = tokenizer.seal(message.content)
+    if message.role == "assistant":
+        return RESPONSE + content + tokenizer.eos
+    heading = INPUT if message.role == "tool" else INSTRUCTION
+    return heading + content + (INPUT + tokenizer.seal(message.input) if message.input else "")
 
 
 def _plain_writer(tokenizer: Tokenizer) -> Writer:
     """Contents one after the other with nothing between; EOS after each answer."""
 
-    def write(messages: Sequence[Message], tools: Tools, prompt: bool) -> str:
-        out, run = [tokenizer.opening], ""
-        for message in messages:
-            content = tokenizer.seal(message.as_dict()["content"])
-            if message.role == "assistant":
-                out += [run, content, tokenizer.eos]
-                run = ""
-            else:
-                run = tokenizer.guard(run + content)  # two harmless halves could make a control token
-        return "".join(out) + run
+    def write(messages: Sequence[Message], tools: Tools) -> Text:
+        parts = [tokenizer.seal(message.as_dict()["content"]) for message in messages]
+        answers = [message.role == "assistant" for message in messages]
+
+        def text(count: int, prompt: bool) -> str:
+            out, run = tokenizer.opening, ""
+            for part, answer in zip(parts[:count], answers, strict=False):
+                if answer:
+                    out, run = out + run + part + tokenizer.eos, ""
+                else:
+                    run = tokenizer.guard(run + part)  # two harmless halves could make a control token
+            return out + run
+
+        return text
 
     return write
 
 
 def _jinja(source: str, name: str, tokenizer: Tokenizer) -> Template:
-    compiled = _Environment().build(source, name)
-    names = {**tokenizer.fast.special_tokens_map}
+    environment = _Environment()
+    compiled = environment.build(source, name)
+    names = {**tokenizer.fast.special_tokens_map, "documents": None}
 
-    def write(messages: Sequence[Message], tools: Tools, prompt: bool) -> str:
-        return compiled.environment.run(  # type: ignore[attr-defined,no-any-return]
-            compiled,
-            names
-            | {
-                "messages": [tokenizer.seal_value(message.as_dict()) for message in messages],
-                "tools": tokenizer.seal_value(list(tools)) or None,
-                "documents": None,
-                "add_generation_prompt": prompt,
-            },
-        )
+    def write(messages: Sequence[Message], tools: Tools) -> Text:
+        sealed = [tokenizer.seal_value(message.as_dict()) for message in messages]
+        names_here = names | {"tools": tokenizer.seal_value(list(tools)) or None}
+
+        def text(count: int, prompt: bool) -> str:
+            values = names_here | {"messages": sealed[:count], "add_generation_prompt": prompt}
+            return environment.run(compiled, values)
+
+        return text
 
     return Template(name, source, tokenizer, write)
 
@@ -228,6 +240,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         self.filters["tojson"] = _to_json
         self.filters["bounded"] = _bounded
+        self.filters["counted"] = self.counted
         self.globals["raise_exception"] = _raise
         self.globals["strftime_now"] = TODAY.strftime
         self.left, self.deadline = 0, 0.0
@@ -240,14 +253,14 @@ class _Environment(ImmutableSandboxedEnvironment):
             tree = self.parse(source)
             loops: list[Any] = list(tree.find_all((nodes.For, nodes.Macro)))
             for loop in loops:
-                count = nodes.Call(nodes.EnvironmentAttribute("count"), [], [], None, None)
+                count = nodes.Filter(nodes.EnvironmentAttribute("left"), "counted", [], [], None, None)
                 loop.body.insert(0, nodes.ExprStmt(count, lineno=loop.lineno))
             for assign in list(tree.find_all(nodes.Assign)):
                 assign.node = nodes.Filter(assign.node, "bounded", [], [], None, None, lineno=assign.lineno)
             for block in list(tree.find_all(nodes.AssignBlock)):
                 block.filter = nodes.Filter(block.filter, "bounded", [], [], None, None, lineno=block.lineno)
             tree.set_environment(self)
-            return JinjaTemplate.from_code(self, self.compile(tree), self.make_globals(None))
+            return JinjaTemplate.from_code(self, self.compile(tree), dict(self.globals))
         except TemplateSyntaxError as error:
             raise InputError(f"not a valid Jinja template: {error.message}", where=f"{name}:{error.lineno}") from None
 
@@ -266,7 +279,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise InputError(f"the chat template failed: {text.splitlines()[0]}") from None
         return "".join(out)
 
-    def count(self) -> None:
+    def counted(self, left: int) -> None:
         """One turn of a loop, or one call of a macro."""
         self.left -= 1
         if self.left < 0 or time.monotonic() > self.deadline:

@@ -19,9 +19,9 @@ from luthier.core.errors import InputError
 
 BORDER = "\ufdd0"
 
-END_OF_TURN = frozenset(
-    ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<end_of_turn>", "<|end_of_turn|>", "<|endofturn|>")
-    + ("<|END_OF_TURN_TOKEN|>", "<turn|>", "<|end|>", "<|return|>", "<|call|>", "<|eos|>", "</s>")
+END_OF_TURN = (
+    *("</s>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eos|>", "<|end|>", "<|return|>", "<|call|>"),
+    *("<end_of_turn>", "<|end_of_turn|>", "<|endofturn|>", "<|END_OF_TURN_TOKEN|>", "<turn|>"),
 )
 
 
@@ -83,7 +83,7 @@ class Tokenizer:
         A token of one character cannot be sealed and is left out.
         """
         added = self.fast.backend_tokenizer.get_added_tokens_decoder()
-        named = END_OF_TURN | {self.bos, self.eos}
+        named = {*END_OF_TURN, self.bos, self.eos}
         return {
             token.content: index
             for index, token in sorted(added.items())

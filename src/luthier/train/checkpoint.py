@@ -82,6 +82,11 @@ def latest(folder: Path) -> Checkpoint | None:
     return None
 
 
+def whole(folder: Path) -> list[Path]:
+    """The checkpoints that can be believed, oldest first."""
+    return [path for path in _all(folder) if _fault(path) is None]
+
+
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint that is known to be whole."""
     return Checkpoint(

@@ -10,7 +10,7 @@ the 8-bit mantissa would otherwise be lost.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -99,7 +99,7 @@ class _Adam8:
         return {"m": self.m, "v": self.v, "m_scale": self.m_scale, "v_scale": self.v_scale}
 
 
-KINDS = {"adamw": _Adam, "adamw8bit": _Adam8}
+KINDS: dict[str, Callable[[torch.Tensor, tuple[float, float]], Moments]] = {"adamw": _Adam, "adamw8bit": _Adam8}
 
 
 class Optimizer:
@@ -135,7 +135,9 @@ class Optimizer:
                 continue
             weight = self.masters.get(name, parameter.data)
             decay = self.config.weight_decay if parameter.dim() > 1 else 0.0
-            self.state[name].step(weight, parameter.grad.to(weight.dtype), self.t, lr * self.rates.get(name, 1.0), decay)
+            self.state[name].step(
+                weight, parameter.grad.to(weight.dtype), self.t, lr * self.rates.get(name, 1.0), decay
+            )
             if name in self.masters:
                 parameter.data.copy_(weight)
             parameter.grad = None

@@ -1,0 +1,45 @@
+"""Merge a run's adapter into its model, and measure how close the merged model is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from luthier.app.export import whole, write_model
+from luthier.app.stdlib_pairs import pairs
+from luthier.app.use import log_probabilities, open_model
+from luthier.core.errors import InputError
+from luthier.core.types import Chat
+from luthier.evals.forgetting import GENERAL_PROMPTS
+from luthier.model import lora
+from luthier.model.load import DTYPES
+
+
+def merge(run: Path, out: Path | None, dtype: str) -> dict[str, Any]:
+    """Write the merged model to `out` (RUN/merged) in `dtype`, and compare its log-probabilities with the run's.
+
+    The sum W + s B A is taken in float32 and rounded once. A qlora adapter is merged into the dequantized
+    base, which is what it was trained on. The comparison loads what was written, and runs in float32.
+    """
+    if not (run / "adapter").is_dir():
+        what = "this run tuned the model itself" if (run / "model").is_dir() else "no adapter here"
+        raise InputError(f"{what}; nothing to merge", where=run, mend="give a run directory with an adapter/")
+    target = out or run / "merged"
+    if target.exists() and not (target / "config.json").is_file() and any(target.iterdir()):
+        raise InputError("the folder holds something else", where=target, mend="give another --out")
+    opened = open_model(str(run), device="cpu", dtype="float32")
+    texts = [text for text in GENERAL_PROMPTS] + [_code(chat) for chat in pairs(limit=16, test=2)[0]]
+    before = log_probabilities(opened, texts)
+    lora.merge(opened.model)
+    opened.model.to(DTYPES[dtype])
+    whole(target, lambda folder: write_model(folder, opened.model, opened.tokenizer.fast, opened.template))
+    after = log_probabilities(open_model(str(target), device="cpu", dtype="float32"), texts)
+    gap = (before - after).abs()
+    return {
+        "merged": str(target), "dtype": dtype, "largest_difference": float(gap.max()), "mean_difference": float(gap.mean()),
+        "tokens": gap.numel(),
+    }  # fmt: skip
+
+
+def _code(chat: Chat) -> str:
+    return chat.messages[0].content

@@ -1,0 +1,101 @@
+"""A model or a run, opened for use: the base, its adapter, and the template it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luthier.app.folder import read_run
+from luthier.core.config import RunConfig, resolve
+from luthier.core.errors import InputError
+from luthier.core.types import Message
+from luthier.model import adapters, lora, quantize, sources
+from luthier.model import load as model_load
+from luthier.model.generate import stream
+from luthier.model.sample import Sampling
+from luthier.text.encode import encode_prompt_ids
+from luthier.text.template import Template, load_template
+from luthier.text.tokenizer import Tokenizer
+
+
+@dataclass
+class Opened:
+    """A model ready to answer. `names` are the adapters that can be switched to; 'base' is the model without any."""
+
+    model: Any
+    tokenizer: Tokenizer
+    template: Template
+    config: RunConfig
+    names: dict[str, Path] = field(default_factory=dict)
+    active: str = "base"
+
+    def switch(self, name: str) -> None:
+        """Answer with this adapter from now on, or with the bare 'base'. Raises InputError for an unknown name."""
+        if name not in self.names and name != "base":
+            raise InputError(f"no adapter '{name}'", mend=f"there are: base, {', '.join(self.names)}")
+        if name == "base":
+            lora.detach(self.model)
+        else:
+            adapters.apply(self.model, self.names[name])
+        self.active = name
+
+    def answer(self, messages: Sequence[Message], sampling: dict[str, Any]) -> Iterator[str]:
+        """The answer in pieces, as they come."""
+        ids = encode_prompt_ids(messages, (), self.template, self.tokenizer)
+        settings = Sampling(**sampling, stop_ids=tuple(sorted(self.template.stop_ids)), stop=self.template.stops)
+        return stream(self.model, ids, settings, self.tokenizer.decode)
+
+
+def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", dtype: str = "auto") -> Opened:
+    """Open a run directory, or a model by any name that --model takes, with more adapters from other runs.
+
+    Raises InputError for a run that is not finished, and for adapters that do not fit the model.
+    """
+    path = Path(name)
+    found: dict[str, Path] = {}
+    if (path / "run.yaml").is_file():
+        _, config = read_run(path)
+        if (path / "adapter").is_dir():
+            found[path.resolve().name] = path / "adapter"
+            source = sources.resolve(config.model)
+        elif (path / "model").is_dir():
+            source = sources.resolve(str(path / "model"))
+        else:
+            raise InputError("this run is not finished", where=path, mend="run its command again to go on with it")
+    else:
+        config, source = resolve({"model": name}), sources.resolve(name)
+    for other in adapter:
+        folder = Path(other) / "adapter" if (Path(other) / "adapter").is_dir() else Path(other)
+        found[Path(other).resolve().name] = folder
+    place = model_load.pick_device(device)
+    loaded = model_load.load(source, device=place, dtype=model_load.pick_dtype(dtype, place))
+    loaded.model.requires_grad_(False)
+    if config.tune == "qlora" and (path / "adapter").is_dir():
+        q = config.quant
+        quantize.quantize_linears(loaded.model, kind=q.kind, block=q.block, double=q.double)
+    tokenizer = Tokenizer(loaded.tokenizer)
+    opened = Opened(loaded.model, tokenizer, load_template(config.text.template, tokenizer), config, found)
+    if found:
+        opened.switch(next(iter(found)))
+    return opened
+
+
+@torch.no_grad()
+def log_probabilities(opened: Opened, texts: Sequence[str], longest: int = 256) -> torch.Tensor:
+    """log p of every token of `texts` after its first, one after the other."""
+    from luthier.core.types import Node, TokenTree
+    from luthier.model.forward import forward
+    from luthier.train.steps import Packing, scoring_batches
+
+    trees = []
+    for text in texts:
+        ids = tuple(opened.tokenizer.encode(text)[:longest])
+        if len(ids) > 1:
+            trees.append(TokenTree((Node(ids, (False,) + (True,) * (len(ids) - 1)),)))
+    device = next(opened.model.parameters()).device
+    opened.model.eval()
+    return torch.cat([forward(opened.model, b.to(device)).logp.cpu() for b in scoring_batches(trees, Packing(1024))])

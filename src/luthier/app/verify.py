@@ -1,0 +1,61 @@
+"""Prove on a user's own run that stopping and going on changes nothing: take the steps between two saved
+checkpoints again and compare every bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luthier.app import train
+from luthier.app.folder import lineage, read_run
+from luthier.app.prepare import chosen_method, encode_all, open_texts, read_examples, use_threads
+from luthier.app.stop import stopping
+from luthier.core import log
+from luthier.core.errors import InputError, Stopped
+from luthier.core.files import read_json
+from luthier.train import checkpoint
+
+
+def resume(path: Path) -> dict[str, Any]:
+    """Go from the older of the last two checkpoints (or from the start, if there is one only) to the newer, and compare.
+
+    Nothing in the run is changed. Raises InputError when the run has no checkpoint, or its inputs changed.
+    """
+    folder, config = read_run(path)
+    saved = checkpoint.whole(folder.checkpoints)
+    if not saved:
+        raise InputError(
+            "no checkpoint in this run", where=folder.checkpoints, mend="train with a smaller --train.checkpoint"
+        )
+    newer = checkpoint.load(saved[-1])
+    older = checkpoint.load(saved[-2]) if len(saved) > 1 else None
+    use_threads(config)
+    with stopping() as stop:
+        examples = read_examples(config, chosen_method(config).example)
+        texts = open_texts(config)
+        facts = lineage(config, data=examples.digests(), model=texts.source.digests())
+        before = read_json(path / "lineage.json")["inputs"]
+        for name in ("data", "model"):
+            if before.get(name) != facts["inputs"][name]:
+                raise InputError(f"the {name} changed since this run was made, so it cannot be made again", where=path)
+        job = train.Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
+        parts = train.assemble(job)
+        if older is not None:
+            train.put(parts, older)
+        first, last = parts.state.step, newer.state["step"]
+        with log.progress("taking the steps again", last - first) as bar:
+            for _ in train.steps_of(job, parts):
+                bar.advance()
+                if parts.state.step == last:
+                    break
+        if stop():
+            raise Stopped("stopped while verifying")
+    same = _equal(train.weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
+    largest = max(float((train.weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
+    return {"run": str(path), "from": first, "to": last, "same_bits": same, "largest_difference": largest}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name].cpu(), b[name]) for name in a)

@@ -1,0 +1,180 @@
+"""luthier chat"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from luthier.commands.output import console
+
+HELP = """  /adapter NAME   answer with another adapter, or with 'base'
+  /adapters       list them
+  /system TEXT    set the system prompt, and start again
+  /reset          forget the conversation
+  /help           this
+  /quit           leave (or Ctrl-D)"""
+
+
+@click.command("chat", context_settings={"max_content_width": 110})
+@click.argument("model")
+@click.option(
+    "--compare", metavar="NAME", help="Answer twice, side by side: by MODEL and by 'base' or another adapter."
+)
+@click.option("--adapter", multiple=True, metavar="RUN", help="More adapters over the same base; /adapter switches.")
+@click.option("--system", default=None, help="System prompt.")
+@click.option("--prompt", default=None, help="Ask this one thing, print the answer, and leave.")
+@click.option(
+    "--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the likeliest token."
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Keep the likeliest tokens of this sum.",
+)
+@click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest answer.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Fixes what is sampled.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute.")
+def command(
+    model: str, compare: str | None, adapter: tuple[str, ...], system: str | None, prompt: str | None,
+    temperature: float, top_p: float, max_new_tokens: int, seed: int, device: str,
+) -> None:  # fmt: skip
+    """Talk to MODEL: a run directory, or any model that --model takes.
+
+    \b
+    Examples:
+      luthier chat runs/quickstart
+      luthier chat runs/quickstart --compare base
+      luthier chat smollm2-135m --adapter runs/one --adapter runs/two
+    """
+    from luthier.app.use import open_model
+
+    opened = open_model(model, adapter=adapter, device=device)
+    if compare is not None and compare not in opened.names and compare != "base":
+        opened.switch(compare)  # raises the error that lists the names
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
+    talk = Talk(opened, compare, system, sampling)
+    if prompt is not None:
+        talk.say(prompt)
+        return
+    if sys.stdin.isatty():
+        print(f"{opened.active}; /help shows the commands", file=sys.stderr)
+    for line in _lines():
+        if not talk.take(line):
+            break
+
+
+def _lines() -> Any:
+    """What the user types, with editing where the terminal has it."""
+    if not sys.stdin.isatty():
+        yield from (line.rstrip("\n") for line in sys.stdin)
+        return
+    import contextlib
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  gives input() history and editing
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            print()
+            return
+
+
+class Talk:
+    """A conversation at the terminal. With `compare` each side keeps its own."""
+
+    def __init__(self, opened: Any, compare: str | None, system: str | None, sampling: dict[str, Any]) -> None:
+        self.opened, self.compare, self.sampling = opened, compare, sampling
+        self.system = system
+        self.turns: dict[str, list[Any]] = {}
+        self.commands: dict[str, Callable[[str], None]] = {
+            "/adapter": opened.switch,
+            "/adapters": lambda rest: print("  " + "  ".join(self._marked(name) for name in ("base", *opened.names))),
+            "/system": self._set_system,
+            "/reset": lambda rest: self.turns.clear(),
+            "/help": lambda rest: print(HELP),
+        }
+
+    def take(self, line: str) -> bool:
+        """One line of the user: a command or a message. False means leave."""
+        from luthier.core.errors import InputError, nearest
+
+        text = line.strip()
+        if not text:
+            return True
+        if text in ("/quit", "/exit"):
+            return False
+        if not text.startswith("/"):
+            self.say(text)
+            return True
+        name, _, rest = text.partition(" ")
+        if name not in self.commands:
+            print(
+                f"  unknown command {name}; {'did you mean ' + guess + '?' if (guess := nearest(name, self.commands)) else '/help'}"
+            )
+            return True
+        try:
+            self.commands[name](rest.strip())
+        except InputError as error:
+            print(f"  {error}")
+        return True
+
+    def say(self, text: str) -> None:
+        """Answer one message, streaming; side by side when comparing."""
+        if self.compare is None:
+            for piece in self._answer(self.opened.active, text):
+                print(piece, end="", flush=True)
+            print()
+            return
+        first = self.opened.active
+        columns = {self.compare: "", first: ""}
+        screen = console()
+        if not screen.is_terminal:
+            for name in columns:
+                print(f"[{name}] " + "".join(self._answer(name, text)))
+        else:
+            self._side_by_side(screen, columns, text)
+        self.opened.switch(first)
+
+    def _side_by_side(self, screen: Any, columns: dict[str, str], text: str) -> None:
+        from rich.live import Live
+        from rich.table import Table
+
+        def table() -> Table:
+            out = Table(*columns, expand=True, show_lines=False)
+            out.add_row(*columns.values())
+            return out
+
+        with Live(table(), console=screen, refresh_per_second=8, vertical_overflow="visible") as live:
+            for name in columns:
+                for piece in self._answer(name, text):
+                    columns[name] += piece
+                    live.update(table())
+
+    def _answer(self, name: str, text: str) -> Any:
+        """The pieces of one side's answer; its conversation grows by both turns."""
+        from luthier.core.types import Message
+
+        if self.opened.active != name:
+            self.opened.switch(name)
+        turns = self.turns.setdefault(name, [Message("system", self.system)] if self.system else [])
+        turns.append(Message("user", text))
+        answer = ""
+        try:
+            for piece in self.opened.answer(turns, self.sampling):
+                answer += piece
+                yield piece
+        finally:
+            turns.append(Message("assistant", answer))
+
+    def _marked(self, name: str) -> str:
+        return f"[{name}]" if name == self.opened.active else name
+
+    def _set_system(self, text: str) -> None:
+        self.system = text or None
+        self.turns.clear()

@@ -1,0 +1,44 @@
+"""luthier merge"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from luthier.commands.output import as_json, print_json
+
+
+@click.command("merge")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder of the merged model.  [RUN/merged]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Type of the written weights.",
+)
+@as_json
+def command(run: Path, out: Path | None, dtype: str, json_: bool) -> None:
+    """Merge the adapter of RUN into its model, and measure the difference in log-probability.
+
+    \b
+    Example:
+      luthier merge runs/quickstart --dtype bfloat16
+    """
+    from luthier.app.merge import merge
+
+    result = merge(run, out, dtype)
+    if json_:
+        print_json(result)
+    else:
+        print(
+            f"{result['merged']} ({dtype}): log-probabilities of {result['tokens']} tokens differ from those of the run "
+            f"by at most {result['largest_difference']:.2g}, {result['mean_difference']:.2g} on average"
+        )

@@ -1,0 +1,39 @@
+"""luthier quickstart"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from luthier.commands.output import as_json, console, print_json
+from luthier.commands.settings import SettingsCommand, given, with_settings
+
+
+@with_settings(
+    "data.limit", "model", "tune", "out", "seed", "device", "dtype", "threads", "train.epochs", "train.steps", "train.batch", "train.tokens", "train.lr",
+    "lora.rank", "eval.every", "eval.rows", "eval.samples",
+)  # fmt: skip
+@click.command("quickstart", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@as_json
+def command(json_: bool, **settings: Any) -> None:
+    """The whole way in a few minutes: teach a small model to say in one line what a Python function does.
+
+    The data is Python's own standard library: functions without their docstrings, and the first line of each.
+    Modules of the test are unseen in training. Nothing but the model's wheel is fetched.
+
+    \b
+    Example:
+      luthier quickstart
+    """
+    from luthier.app.quickstart import quickstart
+    from luthier.app.quickstart import settings as resolved
+    from luthier.report import screens
+
+    config = resolved(given(settings))
+    screen = console()
+    result = quickstart(
+        config, (lambda name, value: None) if json_ else lambda name, value: screens.show(screen, name, value)
+    )
+    if json_:
+        print_json(result)

@@ -1,0 +1,49 @@
+"""luthier show"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from luthier.commands.output import as_json, console, print_json
+from luthier.commands.settings import SettingsCommand, config_of, with_settings
+
+
+@with_settings(
+    "data",
+    "text",
+    "model",
+    without=("data.path", "data.eval", "data.holdout", "data.group", "data.stream", "data.limit"),
+)
+@click.command("show", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.argument("paths", nargs=-1, metavar="PATH...")
+@click.option("--rows", type=click.IntRange(1), default=3, show_default=True, help="How many rows.")
+@click.option("--plain", is_flag=True, help="Mark what is trained in text instead of colour; the default in a pipe.")
+@as_json
+def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **settings: Any) -> None:
+    """Token by token: which tokens of PATH a model reads, and which it learns.
+
+    \b
+    Examples:
+      luthier show rows.jsonl
+      luthier show rows.jsonl --model ./my-model --text.template alpaca --plain
+    """
+    from luthier.app import show
+    from luthier.app.prepare import open_texts
+    from luthier.core.errors import InputError
+    from luthier.data.load import load
+    from luthier.report.screens import shown_examples
+
+    config = config_of(paths, {**settings, "data__limit": str(rows)})
+    if not config.data.path:
+        raise InputError("no data given", mend="luthier show PATH, such as luthier show rows.jsonl")
+    examples = load(config.data.path, config.data).examples
+    texts = open_texts(config)
+    screen = console()
+    if json_:
+        print_json({"rows": show.records(examples, texts, config)})
+    elif plain or not screen.is_terminal:
+        print(show.plain(examples, texts, config))
+    else:
+        screen.print(shown_examples(show.coloured(examples, texts, config, screen.width)))

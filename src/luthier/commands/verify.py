@@ -1,0 +1,41 @@
+"""luthier verify"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from luthier.commands.output import as_json, print_json
+
+
+@click.command("verify")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--resume", is_flag=True, help="Take the steps between the last two checkpoints again; compare every bit."
+)
+@as_json
+def command(run: Path, resume: bool, json_: bool) -> None:
+    """Prove on RUN itself that stopping and going on ends with the same bits. Nothing in RUN is changed.
+
+    \b
+    Example:
+      luthier verify runs/quickstart --resume
+    """
+    if not resume:
+        raise click.UsageError("say what to verify: --resume")
+    from luthier.app.verify import resume as proof
+
+    result = proof(run)
+    if json_:
+        print_json(result)
+    else:
+        verdict = (
+            "the same bits"
+            if result["same_bits"]
+            else f"NOT the same: largest difference {result['largest_difference']:.3g}"
+        )
+        print(f"steps {result['from']} to {result['to']} taken again from the checkpoint: {verdict}")
+    if not result["same_bits"]:
+        sys.exit(1)

@@ -1,0 +1,94 @@
+"""Adapters on disk in PEFT's format: adapter_config.json and adapter_model.safetensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from luthier.core.config import LoraConfig
+from luthier.core.errors import InputError
+from luthier.core.files import write_json
+from luthier.model import lora
+
+PREFIX = "base_model.model."
+
+
+def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
+    """Write the adapters of `model`, whose base is called `base`, so that `peft.PeftModel.from_pretrained` reads them.
+
+    The scale is written as alpha / rank whatever the variant, so no reader needs to know of rsLoRA, and a
+    PiSSA adapter is written as the difference to its start, on the unchanged base.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    names, scale, rank = [], 1.0, config.rank
+    for name, adapter in lora.adapters(model):
+        for key, tensor in adapter.export().items():
+            tensors[f"{PREFIX}{name}.{key}"] = tensor.cpu().contiguous()
+        names.append(name)
+        scale, rank = adapter.scale, tensors[f"{PREFIX}{name}.lora_A.weight"].shape[0]
+    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_json(
+        out / "adapter_config.json",
+        {
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base,
+            "r": rank, "lora_alpha": scale * rank, "lora_dropout": config.dropout, "bias": "none",
+            "target_modules": _short(names, model), "use_dora": config.dora, "use_rslora": False,
+            "fan_in_fan_out": False, "init_lora_weights": True, "inference_mode": True,
+        },
+    )  # fmt: skip
+
+
+def _short(names: list[str], model: Any) -> list[str]:
+    """Last parts of the layer names when these say the same as the whole names, else the whole names."""
+    last = {name.rsplit(".", 1)[-1] for name in names}
+    bare = {name for name in lora.linears(model) if not name.endswith(".base")}
+    same = {name for name in bare if name.rsplit(".", 1)[-1] in last}
+    return sorted(last) if not same else names
+
+
+def apply(model: Any, folder: Path) -> int:
+    """Put the adapter in `folder` on `model`, in place of any that is on it; return how many layers got one.
+
+    Raises InputError for a folder that is not such an adapter, a kind that is not LoRA, and when a tensor
+    belongs to no layer of the model: nothing is ever applied in part.
+    """
+    settings, tensors = _read(folder)
+    by_layer: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        layer, _, kind = key.removeprefix(PREFIX).partition(".lora_")
+        by_layer.setdefault(layer, {})[f"lora_{kind}"] = tensor
+    lora.detach(model)
+    layers = lora.linears(model)
+    if strange := sorted(set(by_layer) - set(layers)):
+        raise InputError(
+            f"the adapter has weights for '{strange[0]}', which this model has not", where=folder, mend="load it on the model it was tuned from"
+        )
+    for name, parts in by_layer.items():
+        a, b = parts["lora_A.weight"], parts["lora_B.weight"]
+        rank = a.shape[0]
+        scale = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
+        config = LoraConfig(rank=rank, alpha=scale * rank, dora=bool(settings.get("use_dora")))
+        lora.put(model, name, layers[name], config, a, b, parts.get("lora_magnitude_vector"))
+    return len(by_layer)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise InputError(f"no {name} here", where=folder, mend="give a folder with an adapter in PEFT's format")
+    try:
+        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (ValueError, SafetensorError) as error:
+        raise InputError(f"the adapter cannot be read: {error}", where=folder, mend="copy it again") from None
+    if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
+        raise InputError("only LoRA adapters can be loaded", where=folder / "adapter_config.json")
+    for feature in ("modules_to_save", "alpha_pattern", "layer_replication"):
+        if settings.get(feature):
+            raise InputError(f"the adapter uses {feature}, which Luthier does not read", where=folder / "adapter_config.json")
+    return settings, tensors
