@@ -142,6 +142,10 @@ def _opened(values: Values, turns: Messages) -> Messages:
 
 
 def _conversation(values: Values) -> Messages:
+    if isinstance(values["messages"], str):
+        raise InputError(
+            "field 'messages' is text, not a list of messages", mend='write [{"role": ..., "content": ...}]'
+        )
     turns = messages_of(values["messages"], "messages", "user")
     if not turns:
         raise InputError("the conversation is empty", mend="give it at least one message")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 BANDS, DEPTH, WIDTH = 14, 5, 5
 FEW_WORDS, LONG_WORD = 20, 15
-BACK, SLACK = 64, 0.1
+BACK, SLACK = 64, 0.15
 BLOCK = 1 << 20  # characters hashed at once
 
 Hashes = NDArray[np.uint64]

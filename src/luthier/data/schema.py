@@ -24,6 +24,11 @@ class Field:
     others: tuple[str, ...] = ()
     needed: bool = True
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names it goes by, its own first."""
+        return (self.name, *self.others)
+
 
 def _always(values: Values) -> bool:
     return True
@@ -44,6 +49,11 @@ class Layout:
     def needed(self) -> tuple[str, ...]:
         """The names of the fields every row must have."""
         return tuple(field.name for field in self.fields if field.needed)
+
+    @property
+    def names(self) -> set[str]:
+        """All names its fields go by."""
+        return {name for field in self.fields for name in field.names}
 
 
 def _fields(needed: str, optional: str = "") -> tuple[Field, ...]:
@@ -137,16 +147,19 @@ def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "
 
     Raises InputError, with the fields found and the nearest layouts, when there is none.
     """
-    _check_columns(columns)
+    found = found_columns(rows)
+    _check_columns(columns, rows)
     if declared != "auto":
         if declared not in LAYOUTS:
             raise unknown("layout", declared, LAYOUTS)
+        for name in columns:
+            if name not in LAYOUTS[declared].names:
+                raise unknown(f"field of layout '{declared}'", name, LAYOUTS[declared].names, where="--data.columns")
         return LAYOUTS[declared]
-    found = found_columns(rows)
     if not CHOICES & {_plain(name) for name in found}:
         for layout in LAYOUTS.values():
             where = resolved(layout, found, columns)
-            if all(name in where for name in layout.needed) and _most(rows, layout, where):
+            if layout.names >= columns.keys() and where.keys() >= set(layout.needed) and _most(rows, layout, where):
                 return layout
     raise _unknown_layout(rows, found, columns)
 
@@ -161,12 +174,13 @@ def found_columns(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def resolved(layout: Layout, found: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Which column each field of the layout is read from, for the fields that are there. A mapped field is
-    read from its column alone; names are compared without case, a blank counting as '_'."""
+    """Which column each field of the layout is read from, for the fields that are there. A mapped field (by
+    its name or another of its names) is read from its column alone; names are compared without case, a blank counting as '_'."""
     by_name = {_plain(name): name for name in reversed(tuple(found))}
     where: dict[str, str] = {}
     for field in layout.fields:
-        names = (columns[field.name],) if field.name in columns else (field.name, *field.others)
+        mapped = tuple(columns[name] for name in field.names if name in columns)
+        names = mapped or field.names
         free = (by_name[_plain(name)] for name in names if _plain(name) in by_name)
         column = next((name for name in free if name not in where.values()), None)
         if column is not None:
@@ -259,11 +273,14 @@ def _most(rows: Sequence[Row], layout: Layout, where: Mapping[str, str]) -> bool
     return bool(whole) and 2 * fitting >= len(whole)
 
 
-def _check_columns(columns: Mapping[str, str]) -> None:
-    known = {field.name for layout in LAYOUTS.values() for field in layout.fields}
-    for name in columns:
+def _check_columns(columns: Mapping[str, str], rows: Sequence[Row]) -> None:
+    known = {name for layout in LAYOUTS.values() for name in layout.names}
+    there = {_plain(name): name for row in rows for name in row.fields}
+    for name, column in columns.items():
         if name not in known:
             raise unknown("field", name, known, where="--data.columns")
+        if _plain(column) not in there:
+            raise unknown("column", column, there.values(), where=f"--data.columns {name}={column}")
 
 
 def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[str, str]) -> InputError:

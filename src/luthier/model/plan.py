@@ -9,7 +9,7 @@ before it, and j's node is i's node or an ancestor of it".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -50,30 +50,38 @@ class TreePlan:
 
     def __init__(self, batch: Batch, device: torch.device) -> None:
         self.starts, self.parents = batch.node_start, batch.node_parent
+        self.positions = batch.positions.cpu()
         self.device = device
+        self._windowed: dict[int, list[Group]] = {}
+        self._masks: dict[int | None, Any] = {}
 
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
     ) -> torch.Tensor:
         """q [1, heads, T, D], k and v [1, kv_heads, T, D] -> [1, T, heads, D]."""
-        if window is not None and window < self.depth:
-            raise NotImplementedError("layers with a sliding window take the one-sequence path")
         if q.device.type == "cuda":
-            return _flex()(q, k, v, block_mask=self.block_mask, scale=scaling, enable_gqa=True).transpose(1, 2)
+            mask = self.block_mask(window)
+            return _flex()(q, k, v, block_mask=mask, scale=scaling, enable_gqa=True).transpose(1, 2)
         rows = [x[0].transpose(0, 1) for x in (q, k, v)]
-        out: torch.Tensor = _GroupAttention.apply(*rows, self.groups, self.order, scaling)  # type: ignore[no-untyped-call]
+        groups = self.groups if window is None else self.windowed(window)
+        out: torch.Tensor = _GroupAttention.apply(*rows, groups, self.order, scaling)  # type: ignore[no-untyped-call]
         return out[None]
-
-    @cached_property
-    def depth(self) -> int:
-        """Tokens of the longest path from a root to a leaf."""
-        return max(len(path) for path in self._paths())
 
     @cached_property
     def groups(self) -> list[Group]:
         """Groups of blocks that together hold every token as a query once."""
         blocks = self._blocks()
         return [_group([blocks[i] for i in members]) for members in _arrange([(b[1], len(b[0])) for b in blocks])]
+
+    def windowed(self, window: int) -> list[Group]:
+        """The groups of layers in which a token sees only the last `window` tokens of its path, itself included."""
+        if window not in self._windowed:
+            depth = self.positions
+            self._windowed[window] = [
+                replace(g, hidden=g.hidden | (depth[g.queries][:, :, None] - depth[g.keys][:, None] >= window))
+                for g in self.groups
+            ]
+        return self._windowed[window]
 
     @cached_property
     def order(self) -> torch.Tensor:
@@ -87,18 +95,21 @@ class TreePlan:
             offset += real.numel()
         return order
 
-    @cached_property
-    def block_mask(self) -> Any:
-        """The rule `j <= i < reach[j]` for flex attention."""
-        from torch.nn.attention.flex_attention import create_block_mask
+    def block_mask(self, window: int | None = None) -> Any:
+        """The rule `j <= i < reach[j]` for flex attention, and `depth[i] - depth[j] < window` when there is one."""
+        if window not in self._masks:
+            from torch.nn.attention.flex_attention import create_block_mask
 
-        starts, tokens = torch.tensor(self.starts), self.starts[-1]
-        ends = torch.tensor(reach(self.starts, self.parents)).repeat_interleave(starts.diff()).to(self.device)
+            tokens = self.starts[-1]
+            ends = torch.tensor(reach(self.starts, self.parents)).repeat_interleave(torch.tensor(self.starts).diff())
+            ends, depth = ends.to(self.device), self.positions.to(self.device)
+            width = tokens if window is None else window
 
-        def visible(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-            return (j <= i) & (i < ends[j])
+            def visible(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+                return (j <= i) & (i < ends[j]) & (depth[i] - depth[j] < width)
 
-        return create_block_mask(visible, None, None, tokens, tokens, device=str(self.device))
+            self._masks[window] = create_block_mask(visible, None, None, tokens, tokens, device=str(self.device))
+        return self._masks[window]
 
     def _paths(self) -> list[list[int]]:
         """The token indices each node sees: those of its ancestors, root first, then its own."""

