@@ -158,7 +158,7 @@ def _prompt(values: Values) -> Messages:
         return messages_of(values["messages"], "messages", "user")
     if "instruction" in values:
         return _instruction(values)
-    turns = messages_of(values.get("prompt"), "prompt", "user")
+    turns = messages_of(values.get("prompt", values.get("input")), "prompt", "user")
     return turns[:-1] if turns and turns[-1] == Message("assistant", "") else turns
 
 

@@ -174,8 +174,11 @@ def found_columns(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def resolved(layout: Layout, found: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Which column each field of the layout is read from, for the fields that are there. A mapped field (by
-    its name or another of its names) is read from its column alone; names are compared without case, a blank counting as '_'."""
+    """Which column each field of the layout is read from, for the fields that are there.
+
+    A field that is mapped, by any of its names, is read from that column alone. Names are compared without
+    case, a blank counting as '_'.
+    """
     by_name = {_plain(name): name for name in reversed(tuple(found))}
     where: dict[str, str] = {}
     for field in layout.fields:

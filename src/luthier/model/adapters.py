@@ -16,6 +16,7 @@ from luthier.core.files import write_json
 from luthier.model import lora
 
 PREFIX = "base_model.model."
+SAME_MODEL = "load it on the model it was tuned from"
 
 
 def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
@@ -66,8 +67,12 @@ def apply(model: Any, folder: Path) -> int:
     layers = lora.linears(model)
     if strange := sorted(set(by_layer) - set(layers)):
         raise InputError(
-            f"the adapter has weights for '{strange[0]}', which this model has not", where=folder, mend="load it on the model it was tuned from"
+            f"the adapter has weights for '{strange[0]}', which this model has not", where=folder, mend=SAME_MODEL
         )
+    for name, parts in by_layer.items():
+        shape = (parts["lora_B.weight"].shape[0], parts["lora_A.weight"].shape[1])
+        if shape != (layers[name].out_features, layers[name].in_features):
+            raise InputError(f"'{name}' has another shape in this model", where=folder, mend=SAME_MODEL)
     for name, parts in by_layer.items():
         a, b = parts["lora_A.weight"], parts["lora_B.weight"]
         rank = a.shape[0]

@@ -192,7 +192,7 @@ def attach(model: nn.Module, config: LoraConfig) -> dict[str, LoraLinear]:
     """Put an adapter on every chosen layer, in place; return them by the layer's name."""
     out: dict[str, LoraLinear] = {}
     for name, module in chosen(model, config.targets).items():
-        out[name] = LoraLinear(module, config)
+        out[name] = LoraLinear(module, config).train(model.training)
         _replace(model, name, out[name])
     return out
 

@@ -90,7 +90,7 @@ def estimate(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention.NAME)
     dense = sum(p.nbytes for p in model.parameters())
-    quantized: list[nn.Parameter] = []
+    quantized: list[torch.Tensor] = []
     if tune_kind == "qlora":
         for linear in quantizable(model).values():
             linear.__class__ = _Frozen

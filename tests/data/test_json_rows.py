@@ -1,0 +1,67 @@
+"""The JSON reader: any cut of the file into pieces gives the same values and lines."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luthier.core.errors import InputError
+from luthier.data.json_rows import JsonReader, half_character
+
+
+def values(text, size=5):
+    pieces = iter([text[i : i + size] for i in range(0, len(text), size)])
+    return [(line, value) for line, value, _ in JsonReader(pieces, "f.json")]
+
+
+leaf = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+record = st.dictionaries(st.text(), st.recursive(leaf, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+
+
+@given(st.lists(record), st.integers(1, 40), st.sampled_from([None, 2]), st.booleans())
+def test_array_in_pieces(rows, size, indent, ascii_only):
+    text = json.dumps(rows, indent=indent, ensure_ascii=ascii_only)
+    assert [value for _, value in values(text, size)] == rows
+
+
+@given(st.lists(record, min_size=1), st.integers(1, 40))
+def test_values_that_follow_each_other(rows, size):
+    text = "\n".join(json.dumps(row, indent=1) for row in rows)
+    assert [value for _, value in values(text, size)] == rows
+
+
+def test_lines_are_those_on_which_a_value_begins():
+    assert values('[\n{"a": 1},\n\n{"a":\n2}, {"a": 3}\n]') == [(2, {"a": 1}), (4, {"a": 2}), (5, {"a": 3})]
+
+
+def test_rows_wrapped_in_an_object():
+    assert values('{"data": [{"a": 1},\n{"a": 2}], "version": 1}', size=100) == [(1, {"a": 1}), (2, {"a": 2})]
+    assert values('{"messages": [{"role": "user"}]}') == [(1, {"messages": [{"role": "user"}]})]
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1}', '[{"a": 1},', '[{"a": 1} {"a": 2}]', '[{"a": "x', "[{'a': 1}]", "[1] 2", '{"a": 1,}'])
+def test_broken_text_is_an_error_whatever_the_pieces(text):
+    for size in (1, 3, 100):
+        with pytest.raises(InputError, match=r"f\.json:1: broken JSON"):
+            values(text, size)
+
+
+def test_a_fault_is_found_without_reading_the_rest_of_the_file():
+    read = []
+
+    def pieces():
+        yield '[{"a": 1}, {"a" 2}, ' + " " * 100
+        for _ in range(1000):
+            read.append(1)
+            yield '{"a": 3}, '
+
+    with pytest.raises(InputError):
+        list(JsonReader(pieces(), "f.json"))
+    assert not read
+
+
+def test_half_characters():
+    assert half_character(r'{"a": "\ud83d"}')
+    assert not half_character(r'{"a": "\ud83d\ude00"}')
+    assert not half_character('{"a": "plain"}')
