@@ -16,7 +16,9 @@ def values(text, size=5):
 
 
 leaf = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-record = st.dictionaries(st.text(), st.recursive(leaf, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+record = st.dictionaries(
+    st.text(), st.recursive(leaf, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
 
 
 @given(st.lists(record), st.integers(1, 40), st.sampled_from([None, 2]), st.booleans())
@@ -40,7 +42,9 @@ def test_rows_wrapped_in_an_object():
     assert values('{"messages": [{"role": "user"}]}') == [(1, {"messages": [{"role": "user"}]})]
 
 
-@pytest.mark.parametrize("text", ['[{"a": 1}', '[{"a": 1},', '[{"a": 1} {"a": 2}]', '[{"a": "x', "[{'a': 1}]", "[1] 2", '{"a": 1,}'])
+@pytest.mark.parametrize(
+    "text", ['[{"a": 1}', '[{"a": 1},', '[{"a": 1} {"a": 2}]', '[{"a": "x', "[{'a': 1}]", "[1] 2", '{"a": 1,}']
+)
 def test_broken_text_is_an_error_whatever_the_pieces(text):
     for size in (1, 3, 100):
         with pytest.raises(InputError, match=r"f\.json:1: broken JSON"):

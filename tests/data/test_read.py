@@ -104,7 +104,9 @@ def test_byte_order_mark_is_not_part_of_the_first_field(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt"])
 def test_wrong_encoding_names_line_and_byte(tmp_path, name):
-    start = {"a.jsonl": '{"text": "ok"}\n{"text": "caf', "a.json": '[{"text": "ok"},\n{"text": "caf'}.get(name, "text\ncaf")
+    start = {"a.jsonl": '{"text": "ok"}\n{"text": "caf', "a.json": '[{"text": "ok"},\n{"text": "caf'}.get(
+        name, "text\ncaf"
+    )
     message = fault(put(tmp_path, name, start.encode() + b'\xe9"}\n'))
     column = len(start.split("\n")[1]) + 1
     assert f"{name}:2: not UTF-8: byte 0xe9 is the {column}th of the line" in message

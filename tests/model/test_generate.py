@@ -10,7 +10,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from luthier.core.errors import InputError
@@ -77,6 +90,12 @@ def test_greedy_is_that_of_transformers_and_logp_that_of_a_forward(dtype: torch.
         torch.testing.assert_close(torch.tensor(sample.logp, dtype=dtype), expected, atol=1e-5, rtol=0)
 
 
+def test_answers_outgrow_the_first_buffers() -> None:
+    model = tiny()
+    samples = generate(model, PROMPTS[:2], Sampling(max_new_tokens=100), decode)
+    assert [list(s.ids) for s in samples] == [reference(model, prompt, max_new_tokens=100) for prompt in PROMPTS[:2]]
+
+
 @pytest.mark.parametrize("limit", [3, 7, 1024])
 def test_prompts_read_in_pieces_are_read_the_same(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     model = tiny()
@@ -84,6 +103,28 @@ def test_prompts_read_in_pieces_are_read_the_same(monkeypatch: pytest.MonkeyPatc
     samples = generate(model, PROMPTS, Sampling(max_new_tokens=12), decode, batch=2)
     for prompt, sample in zip(PROMPTS, samples, strict=True):
         assert list(sample.ids) == reference(model, prompt, max_new_tokens=12)
+
+
+def test_other_families_generate_as_they_do_in_transformers() -> None:
+    """Learned positions (GPT-2), norms of q and k (Qwen3), windows in some layers only (Gemma 3), scaled logits (Granite)."""
+    torch.manual_seed(0)
+    own = {"bos_token_id": None, "eos_token_id": None, "initializer_range": 0.3}
+    shape = own | {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0,
+    }  # fmt: skip
+    layers = ["sliding_attention", "full_attention"]
+    for kind, config in (
+        (GPT2LMHeadModel, GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, **own)),
+        (Qwen3ForCausalLM, Qwen3Config(**shape, head_dim=16)),
+        (Gemma3ForCausalLM, Gemma3TextConfig(**shape, head_dim=16, sliding_window=6, layer_types=layers)),
+        (GraniteForCausalLM, GraniteConfig(**shape, logits_scaling=2.0, attention_multiplier=0.3)),
+    ):
+        config._attn_implementation = "luthier"
+        model = kind(config).eval()
+        for sample in generate(model, PROMPTS, Sampling(max_new_tokens=12), decode, batch=3):
+            expected = logp(model, PROMPTS[sample.prompt], sample.ids)
+            torch.testing.assert_close(torch.tensor(sample.logp), expected, atol=5e-5, rtol=0, msg=kind.__name__)
 
 
 @pytest.mark.parametrize("piece", [5, 1024])
@@ -407,9 +448,9 @@ def test_repetition_penalty_is_that_of_transformers() -> None:
     assert [s.ids for s in samples] != [s.ids for s in free]
     for prompt, sample in zip(PROMPTS, samples, strict=True):
         assert list(sample.ids) == reference(model, prompt, max_new_tokens=15, repetition_penalty=1.7)
-    logits = torch.tensor([[2.0, -2.0, 1.9, 0.5]])
-    seen = torch.tensor([[True, True, False, False]])
-    processed = RepetitionPenaltyLogitsProcessor(1.5)(torch.tensor([[0, 1]]), logits)
-    ids, values = draw(logits, Sampling(repetition_penalty=1.5), torch.zeros(1), seen)
-    assert ids.tolist() == processed.argmax(-1).tolist() == [2]
+    logits = torch.tensor([[2.0, -2.0, 1.9, 0.5], [-1.0, -3.0, -1.2, -9.0]])
+    seen = torch.tensor([[True, True, False, False]] * 2)
+    processed = RepetitionPenaltyLogitsProcessor(1.5)(torch.tensor([[0, 1]] * 2), logits)
+    ids, values = draw(logits, Sampling(repetition_penalty=1.5), torch.zeros(2), seen)
+    assert ids.tolist() == processed.argmax(-1).tolist() == [2, 2]
     torch.testing.assert_close(values, logits.log_softmax(-1)[:, 2])  # of the model, not of the penalty

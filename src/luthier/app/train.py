@@ -87,6 +87,7 @@ class Progress:
     best: float | None = None
     best_step: int = 0
     worse: int = 0
+    evaluated: int = 0
 
 
 def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
@@ -238,23 +239,28 @@ def _train(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldO
         f"training {parts.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
         f"learning rate {parts.rate:g}" + (f", going on from step {state.step}" if state.step else "")
     )
-    with log.progress("training", count) as bar:
-        bar.start_at(state.step)
-        try:
-            for report in steps_of(job, parts):
+    try:
+        # Stopped in the middle of an evaluation, a run has the step but not its measurement.
+        early = _due(config, state.step, count) and _evaluate(job, parts, ruler, held_out, progress)
+        with log.progress("training", count) as bar:
+            bar.start_at(state.step)
+            for report in steps_of(job, parts) if not early else ():
                 _note(folder, progress, report, bar)
-                last = report.step == count
-                if config.eval.every and (last or report.step % config.eval.every == 0):
-                    if _evaluate(job, parts, ruler, held_out, progress, report.step):
-                        break
-                if last or report.step % config.train.checkpoint == 0:
+                if _due(config, report.step, count) and _evaluate(job, parts, ruler, held_out, progress):
+                    break
+                if report.step == count or report.step % config.train.checkpoint == 0:
                     _save(job, parts, progress)
-        except Stopped:
-            _save(job, parts, progress)
-            raise
+    except Stopped:
+        _save(job, parts, progress)
+        raise
     if (folder.checkpoints / "best" / "manifest.json").is_file():
         _put_weights(parts, checkpoint.load(folder.checkpoints / "best").weights)
     return progress
+
+
+def _due(config: RunConfig, step: int, count: int) -> bool:
+    """Whether the model is measured after this step."""
+    return bool(config.eval.every and step) and (step == count or step % config.eval.every == 0)
 
 
 def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar) -> None:
@@ -279,10 +285,11 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar) -
     bar.advance(1, loss=f"{report.loss:.3f}", **{"tokens/s": rate}, memory=log.size(memory.peak()))
 
 
-def _evaluate(
-    job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldOut, progress: Progress, step: int
-) -> bool:
-    """Measure in the middle of training, keep the best weights; True when it is time to stop early."""
+def _evaluate(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldOut, progress: Progress) -> bool:
+    """Measure in the middle of training (once a step), keep the best weights; True when it is time to stop early."""
+    step = parts.state.step
+    if progress.evaluated == step:
+        return False
     measured = ruler.measure(held_out, job.stop, (), title=f"step {step}")
     loss = measured.loss
     record: dict[str, Any] = {"step": step, "eval_loss": loss}
@@ -293,6 +300,7 @@ def _evaluate(
         for prompt, answer in list(zip(held_out.prompts, measured.answers, strict=True))[:5]:
             job.folder.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
     job.folder.append("metrics.jsonl", record)
+    progress.evaluated = step
     if loss is None:
         return False
     if progress.best is None or loss < progress.best:

@@ -38,7 +38,9 @@ HELP = """  /adapter NAME   answer with another adapter, or with 'base'
 )
 @click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest answer.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Fixes what is sampled.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Where to compute."
+)
 def command(
     model: str, compare: str | None, adapter: tuple[str, ...], system: str | None, prompt: str | None,
     temperature: float, top_p: float, max_new_tokens: int, seed: int, device: str,

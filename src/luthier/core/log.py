@@ -47,6 +47,7 @@ class Bar:
         self.done = self.first = 0
         self.began = time.monotonic()
         self.drawn = 0.0
+        self.last = ""
         self.terminal = sys.stderr.isatty() and not QUIET
         self.figures: dict[str, Any] = {}
 
@@ -78,6 +79,9 @@ class Bar:
             )
         else:
             line = f"{self.title} {self.done}  {figures}  {clock(spent)}"
+        if line == self.last:
+            return
+        self.last = line
         if self.terminal:
             import shutil
 

@@ -103,8 +103,10 @@ class JsonReader:
                 break
             parts.append(piece)
             length += len(piece)
+        if not length:
+            return False
         self.text, self.position = "".join(parts), 0
-        return length > 0
+        return True
 
     def _broken(self, what: str) -> InputError:
         near = self.text[max(0, self.position - 20) : self.position + 20]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from luthier.core.errors import InputError
@@ -45,13 +45,12 @@ def text_of(value: Any, field: str) -> str:
 
 def messages_of(value: Any, field: str, role: str) -> Messages:
     """A text (a message of `role`, or a transcript), one message, or a list of messages. '' and null are none."""
-    if isinstance(value, str) or value is None:
-        return transcript(value) if value and is_transcript(value) else plain(value or "", role)
     if isinstance(value, Mapping):
         return (message_of(value, field),)
-    if isinstance(value, Sequence):
+    if isinstance(value, (list, tuple)):
         return tuple(message_of(item, f"{field}[{i}]") for i, item in enumerate(value))
-    raise InputError(f"field '{field}' is {_kind(value)}, not text or messages", mend="write it as a string")
+    text = text_of(value, field)
+    return transcript(text) if is_transcript(text) else plain(text, role)
 
 
 def plain(text: str, role: str) -> Messages:

@@ -7,6 +7,7 @@ shapes alone, and what autograd keeps for the backward pass is added up.
 
 from __future__ import annotations
 
+import copy
 import os
 import resource
 import sys
@@ -87,6 +88,7 @@ def estimate(
     The measured peak on a CPU is within 25 % of `total` (a test holds it there), of which activations are
     taken 1.4 times for the holes that the allocator leaves. Raises InputError as `tune.prepare` does.
     """
+    config = copy.deepcopy(config)  # making a model ready may change its configuration
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention.NAME)
     dense = sum(p.nbytes for p in model.parameters())

@@ -1,0 +1,296 @@
+"""Whole runs on a tiny model: results, resume to the same bits, kills at any point, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from luthier.app import train as app_train
+from luthier.app.train import run
+from luthier.app.verify import resume
+from luthier.cli import run as cli
+from luthier.core.config import resolve
+from luthier.core.errors import InputError, Stopped
+
+WORDS = "the a cat dog sat ran on mat by tree red blue".split()
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A file of small questions and answers."""
+    draw = random.Random(0)
+    path = tmp_path / "rows.jsonl"
+    with open(path, "w") as handle:
+        for i in range(40):
+            question = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 8)))
+            handle.write(json.dumps({"prompt": f"{question} {i}?", "completion": question.split()[0]}) + "\n")
+    return path
+
+
+@pytest.fixture
+def settings(tiny_folder, rows, tmp_path):
+    def make(**changes):
+        base = {
+            "model": str(tiny_folder), "data.path": [str(rows)], "out": str(tmp_path / "run"), "train.batch": 4,
+            "train.tokens": 128, "train.checkpoint": 2, "train.keep": 9, "data.holdout": 0.2, "eval.max_new_tokens": 8,
+            "lora.rank": 2, "threads": 1, "device": "cpu", "dtype": "float32", "train.lr": 1e-2,
+        }  # fmt: skip
+        return base | {key.replace("__", "."): value for key, value in changes.items()}
+
+    return make
+
+
+def bits(folder):
+    """The learned weights of a run."""
+    return load_file(next(folder.glob("a*/adapter_model.safetensors"), folder / "model" / "model.safetensors"))
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(bool((a[k] == b[k]).all()) for k in a)
+
+
+KINDS = ["lora", "full", "head", "last:1", "layers:*.mlp.*", "qlora"]
+
+
+@pytest.mark.parametrize("tune", KINDS)
+def test_a_run_learns_and_says_what_it_did(settings, tmp_path, tune):
+    result = run(resolve(settings(tune=tune, train__epochs=3)))
+    folder = tmp_path / "run"
+    assert set(result) >= {
+        "run", "seconds", "steps", "tokens", "tokens_per_second", "peak_memory_bytes", "trainable", "parameters", "loss", "metrics",
+    }  # fmt: skip
+    assert set(result["loss"]) == {"first", "last", "eval"}
+    assert set(result["metrics"]["loss"]) == {"before", "after", "difference", "low", "high", "n"}
+    assert result["loss"]["last"] < result["loss"]["first"]
+    assert result["metrics"]["loss"]["after"] < result["metrics"]["loss"]["before"]
+    assert result == json.loads((folder / "result.json").read_text())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, result["steps"] + 1))
+    losses = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+    count = len({row for line in losses for row, _, _ in line["rows"]})
+    assert count == result["data"]["rows"]
+    assert sum(line["tokens_per_second"] > 0 for line in lines) == len(lines)
+    for name in ("run.yaml", "lineage.json", "evals/before.jsonl", "evals/after.jsonl", "loss.svg", "table.svg"):
+        assert (folder / name).stat().st_size > 0
+    assert not [p for p in folder.rglob("*") if p.suffix in (".pt", ".bin", ".pkl", ".tmp")]
+
+
+def test_the_same_command_twice_gives_the_same_bits(settings, tmp_path):
+    """LLaMA-Factory#5588 #5446, unsloth#617, trl#1014: same seed, other result."""
+    for name in ("one", "two"):
+        run(resolve(settings(out=str(tmp_path / name), lora__dropout=0.1)))
+    run(resolve(settings(out=str(tmp_path / "three"), lora__dropout=0.1, seed=1)))
+    one, two, three = (bits(tmp_path / name) for name in ("one", "two", "three"))
+    assert same(one, two)
+    assert not same(one, three)
+
+
+@pytest.mark.parametrize(
+    ("tune", "extra"),
+    [(tune, {}) for tune in KINDS]
+    + [("full", {"train__optimizer": "adamw8bit"}), ("lora", {"train__optimizer": "adamw8bit"})]
+    + [("lora", {"lora__dora": True}), ("lora", {"lora__init": "pissa"}), ("qlora", {"quant__kind": "int8"})],
+    ids=lambda value: str(value),
+)
+def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, extra, monkeypatch):
+    """ms-swift#10050, accelerate#4071, transformers#40691, verl#3457, h2o-llmstudio#571."""
+    changes = {"tune": tune, "train__epochs": 2, "lora__dropout": 0.1, "eval__every": 3, "eval__samples": 2, **extra}
+    whole = run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
+    config = resolve(settings(out=str(tmp_path / "parts"), **changes))
+    original = app_train._note
+    for stop_at in (3, 4, 9):
+
+        def stopping(folder, progress, report, bar, stop_at=stop_at):
+            original(folder, progress, report, bar)
+            if report.step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(app_train, "_note", stopping)
+        with pytest.raises(Stopped, match="run the same command again"):
+            run(config)
+    monkeypatch.setattr(app_train, "_note", original)
+    parts = run(config)
+    assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
+    for name in ("loss", "metrics", "steps", "tokens", "kept", "forgetting"):
+        assert parts[name] == whole[name]
+    for name in ("losses.jsonl", "samples.jsonl"):
+        assert (tmp_path / "whole" / name).read_text() == (tmp_path / "parts" / name).read_text()
+    for left, right in zip(*(
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "parts")
+    ), strict=True):  # fmt: skip
+        drop = {"tokens_per_second", "memory_bytes"}
+        assert {k: v for k, v in left.items() if k not in drop} == {k: v for k, v in right.items() if k not in drop}
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_at_random_moments(settings, tmp_path):
+    """Killed anywhere, also while saving: the next start goes on, and the end has the same bits."""
+    changes = {"train__epochs": 3, "train__checkpoint": 1, "eval__every": 4}
+    run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
+    values = settings(out=str(tmp_path / "killed"), **changes)
+    arguments = [sys.executable, "-m", "luthier", "train", *values.pop("data.path"), "--json"]
+    for key, value in values.items():
+        arguments += [f"--{key}", str(value)]
+    draw, kills = random.Random(5), 0
+    for attempt in range(40):
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(draw.uniform(4, 12) if attempt < 12 else 300)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0
+        break
+    assert kills >= 2
+    assert same(bits(tmp_path / "whole"), bits(tmp_path / "killed"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["tokens of", "before:", "training", "after:"])
+def test_sigterm_in_every_phase_saves_and_leaves(settings, tmp_path, phase):
+    """goodfire-ai/spd#677: a flag polled only between steps missed every other phase."""
+    values = settings(train__epochs=40)
+    arguments = [sys.executable, "-m", "luthier", "train", *values.pop("data.path")]
+    for key, value in values.items():
+        arguments += [f"--{key}", str(value)]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if phase in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    began = time.monotonic()
+    rest = process.stderr.read()
+    assert process.wait(60) == 130, rest
+    assert "run the same command again" in rest
+    assert "Traceback" not in rest
+    assert time.monotonic() - began < 30
+
+
+def test_verify_takes_steps_again_and_sees_a_changed_bit(settings, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    from luthier.core.files import sha256, write_json
+
+    run(resolve(settings(tune="lora", lora__dropout=0.1)))
+    found = resume(tmp_path / "run")
+    assert found["same_bits"] is True
+    assert found["to"] - found["from"] == 2 or found["to"] % 2
+    newest = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1]
+    weights = load_file(newest / "weights.safetensors")
+    name = next(iter(weights))
+    weights[name].view(-1)[0] = torch.nextafter(weights[name].view(-1)[0], torch.tensor(9.0))
+    save_file(weights, newest / "weights.safetensors")
+    manifest = json.loads((newest / "manifest.json").read_text())
+    write_json(newest / "manifest.json", manifest | {"weights.safetensors": sha256(newest / "weights.safetensors")})
+    assert resume(tmp_path / "run")["same_bits"] is False
+
+
+def test_a_finished_run_is_not_done_again(settings, capsys):
+    first = run(resolve(settings()))
+    assert run(resolve(settings())) == first
+    assert "this run is finished" in capsys.readouterr().err
+
+
+def test_a_folder_with_another_run_is_refused(settings):
+    run(resolve(settings()))
+    with pytest.raises(InputError, match=r"another run: train.lr was 0.01 there and is 0.02 here"):
+        run(resolve(settings(train__lr=0.02)))
+
+
+def test_a_folder_with_something_else_is_refused_and_left_alone(settings, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not a run"):
+        run(resolve(settings()))
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_changed_data_cannot_go_on(settings, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(app_train.export, "write", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(resolve(settings()))
+    monkeypatch.undo()
+    rows.write_text(rows.read_text() + '{"prompt": "new", "completion": "row"}\n')
+    with pytest.raises(InputError, match="the data changed since this run began"):
+        run(resolve(settings()))
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(settings, tmp_path, monkeypatch, capsys):
+    import torch
+
+    from luthier.core.types import Loss
+    from luthier.train import table
+
+    calls = 0
+
+    def broken(batch, output):
+        nonlocal calls
+        calls += 1
+        return Loss(output.logp.sum() * (float("nan") if calls > 3 else -0.01))
+
+    row = table.METHODS["sft"]
+    monkeypatch.setitem(table.METHODS, "sft", type(row)(row.example, broken, row.summary))
+    values = settings(train__checkpoint=1, train__tokens=4096)
+    arguments = ["train", *values.pop("data.path"), *(x for k, v in values.items() for x in (f"--{k}", str(v)))]
+    assert cli(arguments) == 1
+    assert "nothing was changed by it" in capsys.readouterr().err
+    newest = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1]
+    assert newest.name == "step-00000003"
+    assert all(torch.isfinite(t).all() for t in load_file(newest / "weights.safetensors").values())
+
+
+def test_the_best_checkpoint_is_kept_and_a_run_stops_early(settings, tmp_path):
+    result = run(resolve(settings(train__epochs=30, train__lr=0.3, eval__every=2, eval__patience=2, eval__samples=0)))
+    assert result["steps"] < 30 * 8
+    evals = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if "eval_loss" in line]
+    best = min(evals, key=lambda line: line["eval_loss"])
+    assert result["kept"] == {"step": best["step"], "why": "best held-out loss"}
+    assert result["loss"]["eval"] == pytest.approx(best["eval_loss"], rel=1e-4)
+
+
+def test_cpt_learns_raw_text(settings, tmp_path):
+    text = tmp_path / "texts"
+    text.mkdir()
+    for i in range(12):
+        (text / f"{i}.txt").write_text(f"the cat sat on the mat by tree {i}. " * 12)
+    result = run(resolve(settings(method="cpt", data__path=[str(text)], tune="full", train__epochs=4, text__max_length=64)))
+    assert result["metrics"]["loss"]["after"] < result["metrics"]["loss"]["before"]
+    assert result["metrics"].keys() == {"loss"}
+
+
+def test_the_wrong_method_for_the_data_says_which(settings, tmp_path):
+    (tmp_path / "a.txt").write_text("plain text")
+    with pytest.raises(InputError, match="use --method cpt"):
+        run(resolve(settings(data__path=[str(tmp_path / "a.txt")])))
+    with pytest.raises(InputError, match="use --method sft"):
+        run(resolve(settings(method="cpt")))
+
+
+def test_a_full_model_loads_in_transformers_with_its_template(settings, tmp_path, tiny_tokenizer):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from luthier.app.use import open_model
+
+    run(resolve(settings(tune="full")))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    ids = torch.tensor([tokenizer("the cat sat")["input_ids"]])
+    opened = open_model(str(tmp_path / "run"), device="cpu", dtype="float32")
+    from luthier.app.use import log_probabilities
+
+    ours = log_probabilities(opened, ["the cat sat"])
+    logp = theirs(ids).logits[0].log_softmax(-1)[:-1].gather(-1, ids[0, 1:, None])[:, 0]
+    torch.testing.assert_close(ours, logp.detach(), atol=1e-5, rtol=1e-5)
+    assert tokenizer.chat_template == tiny_tokenizer.chat_template

@@ -1,0 +1,120 @@
+"""Loading: devices, types, what ends an answer, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from luthier.core.errors import InputError
+from luthier.model import load as loading
+from luthier.model.load import cpu_has_bfloat16, load, load_tokenizer, pick_device, pick_dtype
+from luthier.model.sources import resolve
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+
+
+def test_a_folder_loads_as_transformers_loads_it(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    loaded = load(resolve(str(model)), device=CPU, dtype=torch.float32, attention="sdpa")
+    expected = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    capfd.readouterr()
+    ids = torch.tensor([[1, 5, 9, 2]])
+    assert torch.equal(loaded.model(ids).logits, expected(ids).logits)
+    assert loaded.name == "model"
+    assert not loaded.model.training
+    assert load(model, device=CPU, dtype=torch.bfloat16).model.dtype == torch.bfloat16
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tokens_that_end_an_answer_come_from_both_places(model: Path) -> None:
+    own = load_tokenizer(model).eos_token_id
+    path = model / "generation_config.json"
+    for listed, expected in ((own, (own,)), ([7, own, 3], (own, 7, 3)), (None, (own,))):
+        path.write_text(json.dumps({"eos_token_id": listed}))
+        assert load(model, device=CPU, dtype=torch.float32).eos_ids == expected
+
+
+def test_weights_that_lack_a_layer_are_refused(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3, "layer_types": None}))
+    with pytest.raises(InputError, match=r"missing keys.*layers\.2"):
+        load(model, device=CPU, dtype=torch.float32)
+
+
+def test_weights_of_another_shape_are_refused(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    with pytest.raises(InputError) as caught:
+        load(model, device=CPU, dtype=torch.float32)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_kinds_of_model_are_refused(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"model_type": "wumpus"}))
+    with pytest.raises(InputError, match="wumpus") as caught:
+        load(model, device=CPU, dtype=torch.float32)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"version": "1.0"}'])
+def test_a_tokenizer_that_cannot_be_read_is_one_line(model: Path, text: str | None) -> None:
+    (model / "tokenizer.json").unlink()
+    if text is not None:
+        (model / "tokenizer.json").write_text(text)
+    with pytest.raises(InputError, match="cannot read the tokenizer") as caught:
+        load_tokenizer(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_absent_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto") == CPU
+    with pytest.raises(InputError, match=r"no device 'cuda' here; present: cpu"):
+        pick_device("cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto").type == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto").type == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("flags\t\t: fpu avx2 fma", False), ("flags : avx512f avx512_bf16", True), ("flags : amx_tile amx_bf16", True),
+     ("Features : fp asimd bf16", True), ("flags : avx512_bf16x", False), ("", False)],
+)  # fmt: skip
+def test_bfloat16_of_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, expected: bool) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor : 0\n{flags}\npower management:\n")
+    assert cpu_has_bfloat16(path) is expected
+    assert not cpu_has_bfloat16(tmp_path / "absent")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert not cpu_has_bfloat16(path)
+
+
+def test_auto_takes_bfloat16_only_where_it_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda native=native: native)
+        assert pick_dtype("auto", CPU) == expected
+    assert pick_dtype("auto", torch.device("mps")) == torch.float32
+    assert pick_dtype("float16", CPU) == torch.float16
+
+
+def test_the_embedded_model_answers(smollm2_folder: Path) -> None:
+    loaded = load(smollm2_folder, device=CPU, dtype=torch.float32, attention="sdpa")
+    assert loaded.eos_ids == (2,)
+    question = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+    ids = loaded.tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    out = loaded.model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    assert "Paris" in loaded.tokenizer.decode(out)
