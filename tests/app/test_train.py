@@ -253,7 +253,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(settings, tmp_path, m
 def test_the_best_checkpoint_is_kept_and_a_run_stops_early(settings, tmp_path):
     result = run(resolve(settings(train__epochs=30, train__lr=0.3, eval__every=2, eval__patience=2, eval__samples=0)))
     assert result["steps"] < 30 * 8
-    evals = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if "eval_loss" in line]
+    evals = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        if "eval_loss" in line
+    ]
     best = min(evals, key=lambda line: line["eval_loss"])
     assert result["kept"] == {"step": best["step"], "why": "best held-out loss"}
     assert result["loss"]["eval"] == pytest.approx(best["eval_loss"], rel=1e-4)
@@ -264,9 +268,45 @@ def test_cpt_learns_raw_text(settings, tmp_path):
     text.mkdir()
     for i in range(12):
         (text / f"{i}.txt").write_text(f"the cat sat on the mat by tree {i}. " * 12)
-    result = run(resolve(settings(method="cpt", data__path=[str(text)], tune="full", train__epochs=4, text__max_length=64)))
+    result = run(
+        resolve(settings(method="cpt", data__path=[str(text)], tune="full", train__epochs=4, text__max_length=64))
+    )
     assert result["metrics"]["loss"]["after"] < result["metrics"]["loss"]["before"]
     assert result["metrics"].keys() == {"loss"}
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_stream_is_read_as_it_goes_and_resumes(settings, rows, tmp_path, monkeypatch, interrupt):
+    changes = {"data__stream": True, "train__steps": 25, "data__eval": [str(rows)]}
+    whole = run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
+    assert whole["steps"] == 25
+    assert whole["data"]["rows"] == 0
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "losses.jsonl").read_text().splitlines()]
+    order = [row for line in lines for row, _, _ in line["rows"]]
+    assert [sorted(order[i : i + 4]) for i in (0, 4, 36)] == [[0, 1, 2, 3], [4, 5, 6, 7], [36, 37, 38, 39]]
+    assert sorted(order[40:44]) == [0, 1, 2, 3]
+    if interrupt:
+        original = app_train._note
+
+        def stopping(folder, progress, report, bar):
+            original(folder, progress, report, bar)
+            if report.step == 13:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        config = resolve(settings(out=str(tmp_path / "parts"), **changes))
+        monkeypatch.setattr(app_train, "_note", stopping)
+        with pytest.raises(Stopped):
+            run(config)
+        monkeypatch.undo()
+        run(config)
+        assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
+
+
+def test_a_stream_without_a_length_is_refused(settings):
+    with pytest.raises(InputError, match="give --train.steps"):
+        run(resolve(settings(data__stream=True)))
+    with pytest.raises(InputError, match="standard input cannot be read again"):
+        run(resolve(settings(data__stream=True, data__path=["-"])))
 
 
 def test_the_wrong_method_for_the_data_says_which(settings, tmp_path):

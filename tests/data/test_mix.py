@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import islice
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.data.mix import mix, pick, turns
@@ -12,6 +12,7 @@ from luthier.data.mix import mix, pick, turns
 SOURCES = [[f"a{i}" for i in range(5)], [f"b{i}" for i in range(3)], ["c0"]]
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.sampled_from([0.0, 0.1, 0.3, 1.0, 2.5]), min_size=1, max_size=4), st.integers(0, 50), st.integers(0, 9)
 )

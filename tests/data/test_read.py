@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.core.errors import InputError
@@ -248,6 +248,7 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path):
 cell = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), min_size=1)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.fixed_dictionaries({"text": cell, "label": cell}), min_size=1, max_size=5))
 def test_csv_reads_back_what_the_standard_library_wrote(tmp_path_factory, rows):
     import csv

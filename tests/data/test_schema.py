@@ -159,7 +159,7 @@ def test_columns_are_mapped_by_any_name_of_a_field():
         columns = {name: "best_answer"}
         layout = detect(rows, columns)
         assert layout.name == "prompt_completion"
-        assert list(to_examples(rows, layout, columns))[0].messages == (ASK, YES)
+        assert next(to_examples(rows, layout, columns)).messages == (ASK, YES)
     assert describe(layout, rows, columns)["unread"] == ["answer"]
 
 

@@ -1,7 +1,7 @@
 """The split is a function of the group; leaks are found."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.core.types import Chat, Message, Text
@@ -14,6 +14,7 @@ def chat(question, answer="a", group=""):
     return Chat((Message("user", question), Message("assistant", answer)), group=group)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(0, 3))
 def test_equal_prompts_stay_together_and_nothing_is_lost(numbers, seed):
     examples = [chat(f"question {n}", f"answer {i}") for i, n in enumerate(numbers)]

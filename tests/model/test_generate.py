@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
-from luthier.core.errors import InputError
+from luthier.core.errors import InputError, RunError
 from luthier.model import generate as module
 from luthier.model.generate import DecodeCache, generate, stream
 from luthier.model.sample import Sampling, Text, draw, keep, pick, random_numbers
@@ -302,11 +302,14 @@ def test_cancel_returns_what_has_ended_and_progress_counts() -> None:
 
 def test_the_model_is_left_as_it_was() -> None:
     model = tiny().train()
+    model.lm_head.eval()  # a part that was set apart stays so
     answers = stream(model, [1], Sampling(max_new_tokens=5), decode)
     next(answers)
     assert not model.training
     answers.close()
     assert model.training
+    assert model.model.layers[1].self_attn.training
+    assert not model.lm_head.training
     model(input_ids=torch.tensor([[1, 2]]), tree=OneSequence()).logits.sum().backward()  # no inference tensors stayed
 
 
@@ -359,6 +362,14 @@ def test_prompts_that_cannot_be_continued(prompt: list[int], words: str) -> None
 def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
         Sampling(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_broken_model_is_refused(temperature: float) -> None:
+    model = tiny()
+    torch.nn.init.constant_(model.model.norm.weight, float("nan"))
+    with pytest.raises(RunError, match="not finite"):
+        generate(model, PROMPTS, Sampling(temperature=temperature), decode)
 
 
 # ---- the samplers, on distributions made by hand

@@ -115,6 +115,8 @@ def test_the_embedded_model_answers(smollm2_folder: Path) -> None:
     loaded = load(smollm2_folder, device=CPU, dtype=torch.float32, attention="sdpa")
     assert loaded.eos_ids == (2,)
     question = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
-    ids = loaded.tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids = loaded.tokenizer.apply_chat_template(
+        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
     out = loaded.model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
     assert "Paris" in loaded.tokenizer.decode(out)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from luthier.model.quantize import LEVELS, QuantLinear, quantizable, quantize, quantize_linears, stored_bytes
+from luthier.model.quantize import LEVELS, Kind, QuantLinear, quantizable, quantize, quantize_linears, stored_bytes
 
 
 def test_levels_are_the_papers_quantiles() -> None:
@@ -49,7 +49,9 @@ def test_errors_stay_within_their_bounds(seed: int, block: int, size: float, cou
     padded = torch.nn.functional.pad(weight, (0, -count % block)).view(-1, block)
     for kind in ("nf4", "int8"):
         got = quantize(weight, kind, block, double=False)
-        error = torch.nn.functional.pad((got.dequantize(torch.float32) - weight).abs(), (0, -count % block)).view(-1, block)
+        error = torch.nn.functional.pad((got.dequantize(torch.float32) - weight).abs(), (0, -count % block)).view(
+            -1, block
+        )
         half_gap = (LEVELS[1:] - LEVELS[:-1]).max() / 2 if kind == "nf4" else 0.5
         assert (error <= (half_gap * got.scales() * 1.0001)[:, None]).all()
         assert (got.dequantize(torch.float32)[padded.view(-1)[:count] == 0] == 0).all()
@@ -75,7 +77,7 @@ def test_bits_per_weight() -> None:
 
 @pytest.mark.parametrize("shape", [(7, 5), (64, 64), (3, 1000)])
 @pytest.mark.parametrize(("kind", "double"), [("nf4", True), ("nf4", False), ("int8", True)])
-def test_stored_bytes_is_what_is_stored(shape: tuple[int, int], kind: str, double: bool) -> None:
+def test_stored_bytes_is_what_is_stored(shape: tuple[int, int], kind: Kind, double: bool) -> None:
     got = quantize(torch.randn(shape), kind, 32, double)
     assert sum(t.nbytes for t in got.tensors().values()) == stored_bytes(shape[0] * shape[1], kind, 32, double)
     assert got.dequantize(torch.float32).shape == shape
@@ -105,7 +107,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, chunk: int) -> N
 
 @pytest.mark.parametrize(("kind", "double"), [("nf4", True), ("nf4", False), ("int8", True)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_layer_and_gradient_are_those_of_the_expanded_weight(kind: str, double: bool, bias: bool) -> None:
+def test_layer_and_gradient_are_those_of_the_expanded_weight(kind: Kind, double: bool, bias: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(48, 20, bias=bias).requires_grad_(False)
     layer = QuantLinear(linear, kind, 16, double)
@@ -118,13 +120,19 @@ def test_layer_and_gradient_are_those_of_the_expanded_weight(kind: str, double: 
     out.backward(upstream)
     expected.backward(upstream)
     assert x.grad is not None
+    assert y.grad is not None
     assert torch.equal(x.grad, y.grad)
 
 
 def test_the_expanded_weight_is_not_kept() -> None:
     layer = QuantLinear(nn.Linear(64, 64, bias=False).requires_grad_(False), "nf4", 64, True)
     kept: list[torch.Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         layer(torch.randn(3, 64, requires_grad=True))
     assert kept == []
 

@@ -262,7 +262,9 @@ def test_two_processes_convert_once(cache: Path, tmp_path: Path) -> None:
     )
     log = tmp_path / "log"
     running = [
-        subprocess.Popen([sys.executable, "-c", script, str(log)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(log)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     answers = {process.communicate(timeout=60)[0] for process in running}
@@ -275,7 +277,9 @@ def test_models_are_listed(cache: Path, embedded: Callable[..., list[list[str]]]
     rows = {row.name: row for row in sources.cached()}
     assert (rows["toy"].folder, rows["toy"].bytes, rows["toy"].parameters) == (None, 0, 7)
     shutil.copytree(tiny_folder, cache / "models" / "mine-123-1")
-    (cache / "models" / "mine-123-1" / "luthier.json").write_text(json.dumps({"name": "mine", "kind": "gguf", "licence": ""}))
+    (cache / "models" / "mine-123-1" / "luthier.json").write_text(
+        json.dumps({"name": "mine", "kind": "gguf", "licence": ""})
+    )
     mine = next(row for row in sources.cached() if row.name == "mine")
     assert mine.parameters > 10_000
     assert mine.bytes > 2 * mine.parameters
@@ -320,3 +324,19 @@ def test_the_hub_gives_no_code_and_no_pickles(model: Path, monkeypatch: pytest.M
     for name in ("model-00001-of-00002.safetensors", "tokenizer.json", "chat_template.jinja", "merges.txt"):
         assert any(fnmatch.fnmatch(name, pattern) for pattern in wanted), name
     assert any(fnmatch.fnmatch("original/params.json", pattern) for pattern in asked["ignore_patterns"])
+
+
+def test_a_cached_snapshot_needs_no_network(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def snapshot(name: str, **options: Any) -> str:
+        assert options.get("local_files_only"), "the network was asked"
+        return str(model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert resolve("owner/model", download=False).folder == model
+    edit(model / "config.json", auto_map={"AutoModel": "evil.Evil"})
+    assert "auto_map" in refusal("owner/model")
+    (model / "model.safetensors").unlink()
+    with pytest.raises(AssertionError, match="the network was asked"):
+        sources._hub("owner/model", download=True)

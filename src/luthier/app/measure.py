@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,9 +29,10 @@ GENERAL_TOKENS = 48  # of each of the model's own answers, whose loss of likelih
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is measured: trees for the loss; prompts, with ids and references, for generation."""
+    """What is measured: trees for the loss; prompts, with their rows, ids and references, for generation."""
 
     trees: Sequence[TokenTree]
+    rows: Sequence[int] = ()
     prompts: Sequence[str] = ()
     prompt_ids: Sequence[tuple[int, ...]] = ()
     references: Sequence[str] = ()
@@ -39,9 +40,10 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: (summed nats, tokens) per row, generated answers, and likelihood of earlier answers."""
+    """One measurement: (row, summed nats, tokens) of each row, generated answers, and (log-likelihood, tokens) of
+    the `general` answers."""
 
-    losses: tuple[tuple[float, int], ...] = ()
+    losses: tuple[tuple[int, float, int], ...] = ()
     answers: tuple[str, ...] = ()
     general: tuple[tuple[float, int], ...] = ()
     general_ids: General = ()
@@ -49,8 +51,8 @@ class Measured:
     @property
     def loss(self) -> float | None:
         """Mean loss in nats per token over all held-out tokens, whatever the batches."""
-        tokens = sum(count for _, count in self.losses)
-        return sum(nats for nats, _ in self.losses) / tokens if tokens else None
+        tokens = sum(count for _, _, count in self.losses)
+        return sum(nats for _, nats, _ in self.losses) / tokens if tokens else None
 
 
 class Ruler:
@@ -64,39 +66,38 @@ class Ruler:
 
     def held_out(self, examples: Sequence[Example], trees: Sequence[TokenTree]) -> HeldOut:
         """Choose the rows: the first `eval.rows` for the loss, of these `eval.samples` that end in an answer to generate."""
-        rows = [tree for tree in trees if tree.row < self.config.eval.rows]
+        kept = [tree for tree in trees if tree.row < self.config.eval.rows]
+        rows: list[int] = []
         prompts: list[str] = []
         ids: list[tuple[int, ...]] = []
         references: list[str] = []
-        for example in examples[: self.config.eval.rows]:
+        for row, example in enumerate(examples[: self.config.eval.rows]):
             if len(prompts) == self.config.eval.samples or not isinstance(example, Chat):
                 break
             *before, last = example.messages
             if last.role != "assistant" or last.tool_calls or not before:
                 continue
+            rows.append(row)
             prompts.append(before[-1].as_dict()["content"])
             ids.append(tuple(self._prompt(before, example.tools)))
             references.append(last.content)
-        return HeldOut(rows, prompts, ids, references)
+        return HeldOut(kept, rows, prompts, ids, references)
 
-    def losses(
-        self, trees: Sequence[TokenTree], stop: Cancelled, title: str = "held-out loss"
-    ) -> list[tuple[float, int]]:
-        """(summed negative log-likelihood in nats, tokens) of each tree, in the order given."""
-        numbered = [replace(tree, row=i) for i, tree in enumerate(trees)]
-        out: list[tuple[float, int]] = [(0.0, 0)] * len(trees)
+    def losses(self, trees: Sequence[TokenTree], stop: Cancelled, title: str) -> tuple[tuple[int, float, int], ...]:
+        """(row, summed negative log-likelihood in nats, tokens), rows in order; a row of several trees is one."""
+        sums: dict[int, tuple[float, int]] = {tree.row: (0.0, 0) for tree in trees}
         self.model.eval()
         with log.progress(title, len(trees)) as bar, torch.no_grad():
-            for batch in scoring_batches(numbered, self.packing):
+            for batch in scoring_batches(trees, self.packing):
                 if stop():
                     raise Stopped("stopped while measuring")
                 batch = batch.to(self.device)
                 for row, nats, count in example_losses(batch, forward(self.model, batch)):
-                    out[row] = (nats, count)
+                    sums[row] = (sums[row][0] + nats, sums[row][1] + count)
                 bar.advance(len(batch.rows))
-        if any(not math.isfinite(nats) for nats, _ in out):
+        if any(not math.isfinite(nats) for nats, _ in sums.values()):
             raise RunError("the held-out loss is not finite", mend="try --dtype float32")
-        return out
+        return tuple((row, nats, count) for row, (nats, count) in sorted(sums.items()))
 
     def answers(self, prompt_ids: Sequence[Sequence[int]], longest: int, stop: Cancelled, title: str) -> list[Sample]:
         """Greedy answers to prompts."""
@@ -124,14 +125,14 @@ class Ruler:
         answers = self.answers(held_out.prompt_ids, self.config.eval.max_new_tokens, stop, f"{title}: answers, tokens")
         pairs = self._own_answers(stop, title) if general is None else general
         trees = [
-            TokenTree((Node(prompt + answer, (False,) * len(prompt) + (True,) * len(answer)),))
-            for prompt, answer in pairs
+            TokenTree((Node(prompt + answer, (False,) * len(prompt) + (True,) * len(answer)),), row=i)
+            for i, (prompt, answer) in enumerate(pairs)
         ]
-        kept = self.losses(trees, stop, f"{title}: its own earlier answers") if trees else []
+        kept = self.losses(trees, stop, f"{title}: its own earlier answers") if trees else ()
         return Measured(
-            losses=tuple(losses),
+            losses=losses,
             answers=tuple(sample.text for sample in answers),
-            general=tuple((-nats, count) for nats, count in kept),
+            general=tuple((-nats, count) for _, nats, count in kept),
             general_ids=pairs,
         )
 
@@ -145,22 +146,18 @@ class Ruler:
 
 
 def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
-    """A measurement as JSONL lines: rows first, then the general answers."""
-    records: list[dict[str, Any]] = []
-    for i in range(max(len(measured.losses), len(measured.answers))):
-        record: dict[str, Any] = {"row": i}
-        if i < len(measured.losses):
-            record |= {"nats": measured.losses[i][0], "tokens": measured.losses[i][1]}
-        if i < len(measured.answers):
-            record |= {
-                "prompt": held_out.prompts[i],
-                "reference": held_out.references[i],
-                "answer": measured.answers[i],
-            }
-        records.append(record)
-    for (logp, count), (prompt, answer) in zip(measured.general, measured.general_ids, strict=True):
-        records.append({"general": list(answer), "prompt_ids": list(prompt), "logp": logp, "tokens": count})
-    return records
+    """A measurement as JSONL lines: held-out rows first, then the general answers."""
+    records: dict[int, dict[str, Any]] = {}
+    for row, nats, count in measured.losses:
+        records[row] = {"row": row, "nats": nats, "tokens": count}
+    for i, answer in enumerate(measured.answers):
+        record = records.setdefault(held_out.rows[i], {"row": held_out.rows[i]})
+        record |= {"prompt": held_out.prompts[i], "reference": held_out.references[i], "answer": answer}
+    general = [
+        {"general": list(answer), "prompt_ids": list(prompt), "logp": logp, "tokens": count}
+        for (logp, count), (prompt, answer) in zip(measured.general, measured.general_ids, strict=True)
+    ]
+    return [records[row] for row in sorted(records)] + general
 
 
 def from_records(records: Sequence[dict[str, Any]]) -> Measured:
@@ -168,7 +165,7 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
     rows = [record for record in records if "general" not in record]
     general = [record for record in records if "general" in record]
     return Measured(
-        losses=tuple((r["nats"], r["tokens"]) for r in rows if "nats" in r),
+        losses=tuple((r["row"], r["nats"], r["tokens"]) for r in rows if "nats" in r),
         answers=tuple(r["answer"] for r in rows if "answer" in r),
         general=tuple((r["logp"], r["tokens"]) for r in general),
         general_ids=tuple((tuple(r["prompt_ids"]), tuple(r["general"])) for r in general),
@@ -179,16 +176,11 @@ def compare(held_out: HeldOut, before: Measured, after: Measured, config: RunCon
     """The table before | after: the held-out loss first, then the metrics of the answers, each with its interval."""
     rows = []
     if before.losses:
-        rows.append(
-            score.loss_row(
-                [nats for nats, _ in before.losses],
-                [nats for nats, _ in after.losses],
-                [count for _, count in before.losses],
-                seed=config.seed,
-            )  # fmt: skip
-        )
+        old = [nats for _, nats, _ in before.losses]
+        new = [nats for _, nats, _ in after.losses]
+        rows.append(score.loss_row(old, new, [count for _, _, count in before.losses], seed=config.seed))
     if before.answers:
         names = metrics.choose(config.eval.metrics, held_out.references)
-        old, new = (score.score(m.answers, held_out.references, held_out.prompts, names) for m in (before, after))
-        rows += score.table(old, new, seed=config.seed)
+        first, second = (score.score(m.answers, held_out.references, held_out.prompts, names) for m in (before, after))
+        rows += score.table(first, second, seed=config.seed)
     return rows

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from luthier.data.split import split
 from luthier.data.texts import identity
 from luthier.model import load as model_load
 from luthier.model import memory, sources, tune
-from luthier.text.encode import Encoded, encode
+from luthier.text.encode import Encoded, encode, encode_chunk
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
 from luthier.train.table import Method, method
 
+STREAM_CHUNK = 256  # rows of a stream that are encoded together
 STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
 
 
@@ -41,6 +43,7 @@ class Examples:
     test: Sequence[Example]
     files: tuple[str, ...]
     skipped: int = 0
+    stream: bool = False
 
     def digests(self) -> dict[str, str]:
         """The sha256 of every file; of the examples themselves where there is none (standard input, stdlib)."""
@@ -83,6 +86,8 @@ def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Exampl
     if data.path == (STDLIB,) and not Path(STDLIB).exists():
         learn, unseen = stdlib_pairs.pairs(limit=data.limit or 1000, test=config.eval.rows, seed=config.seed)
         return Examples("function, then the first line of its docstring", learn, unseen, ())
+    if data.stream:
+        return _stream(config, kinds)
     main = data_load.load(data.path, data)
     _check_kind(main.examples, kinds, config.method, main.layout.name)
     train: Sequence[Example] = main.examples
@@ -98,6 +103,46 @@ def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Exampl
             "no row is left to train on", where=data.path[0], mend="lower --data.holdout, or give --data.eval"
         )
     return Examples(main.layout.name, train, test, tuple(files_of([*data.path, *data.eval])), main.skipped.count)
+
+
+def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
+    """Look at the first row of a stream; the rest is read while training."""
+    data = config.data
+    if "-" in data.path:
+        raise InputError(
+            "standard input cannot be read again when a run goes on",
+            where="--data.stream",
+            mend="give a file, or leave --data.stream out",
+        )
+    if config.train.steps is None:
+        raise InputError("a stream has no known length", where="--data.stream", mend="give --train.steps")
+    source = data_load.stream(data.path, data)
+    _check_kind([next(iter(source))], kinds, config.method, source.layout.name)
+    test: Sequence[Example] = []
+    if data.eval:
+        test = data_load.load(data.eval, data.model_copy(update={"limit": None})).examples
+    else:
+        log.warn("no rows are held out of a stream: give --data.eval to measure before and after")
+    return Examples(source.layout.name, [], test, tuple(files_of([*data.path, *data.eval])), stream=True)
+
+
+def stream_trees(texts: Texts, config: RunConfig) -> Iterator[TokenTree]:
+    """The trees of a stream, read and encoded as they are asked for."""
+    rows = enumerate(data_load.stream(config.data.path, config.data))
+    found = False
+    while chunk := list(islice(rows, STREAM_CHUNK)):
+        examples = [example for _, example in chunk]
+        part = encode_chunk(
+            examples, texts.template, texts.tokenizer, config.text, chunk[0][0], skip_bad=config.data.skip_bad
+        )
+        found = found or bool(part.trees)
+        yield from part.trees
+    if not found:
+        raise InputError(
+            "no row of the stream is left to learn from",
+            where=config.data.path[0],
+            mend="look at it with `luthier show`",
+        )
 
 
 def _check_kind(examples: Sequence[Example], kinds: tuple[type[Example], ...], name: str, layout: str) -> None:

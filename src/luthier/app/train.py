@@ -31,6 +31,7 @@ from luthier.app.prepare import (
     load_model,
     open_texts,
     read_examples,
+    stream_trees,
     use_threads,
 )
 from luthier.app.stop import Stop, stopping
@@ -48,7 +49,7 @@ from luthier.text.weigh import RULES
 from luthier.train import checkpoint
 from luthier.train.loop import Report, State, Steps, train
 from luthier.train.optim import Optimizer
-from luthier.train.steps import OfflineSteps, Packing
+from luthier.train.steps import OfflineSteps, Packing, StreamSteps
 
 
 @dataclass
@@ -176,9 +177,10 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
 def _opening(job: Run) -> dict[str, Any]:
     """What is about to happen, for the screen."""
     counts = job.ready.counts
+    learn = "a stream" if job.examples.stream else f"{counts['rows']:,} rows"
     return {
         "run": str(job.folder.path),
-        "data": f"{counts['rows']:,} rows to learn from, {counts['held_out']:,} held out ({job.examples.layout})",
+        "data": f"{learn} to learn from, {counts['held_out']:,} held out ({job.examples.layout})",
         "model": f"{job.texts.source.name}, template {job.texts.template.name}",
         "tune": f"{job.config.method}, {job.config.tune}",
     }
@@ -219,6 +221,9 @@ def packing_of(config: RunConfig, model: Any) -> Packing:
 def _steps(job: Run, packing: Packing) -> Steps:
     config, trees = job.config.train, job.ready.train
     total = config.steps * config.batch if config.steps else max(1, round(config.epochs * len(trees)))
+    if job.examples.stream:
+        texts, settings = job.texts, job.config
+        return StreamSteps(lambda: stream_trees(texts, settings), config.batch, total, RULES[config.weigh], packing)
     return OfflineSteps(trees, config.batch, total, RULES[config.weigh], packing, job.config.seed)
 
 

@@ -12,6 +12,8 @@ import torch
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from luthier.core.errors import InputError
+
 NAME = "luthier"
 
 
@@ -35,9 +37,11 @@ def _attention(
     dropout: float = 0.0,
     tree: Attender | None = None,
     sliding_window: int | None = None,
-    **unused: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     assert tree is not None, "models loaded by Luthier are called with tree="
+    if odd := [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]:
+        raise InputError(f"this model's attention has '{odd[0]}', which Luthier does not compute", mend="use another model")
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     return tree.attend(int(module.layer_idx), q, k, v, scale, sliding_window), None
 

@@ -65,7 +65,8 @@ def generate(
     `batch` (float rounding of products of other sizes aside). `progress` is told after each pass how many
     tokens were made; when `cancelled` answers True, the samples that have ended by then are returned.
 
-    Raises InputError for a prompt without tokens or as long as the model's context.
+    Raises InputError for a prompt without tokens or as long as the model's context, and RunError when the
+    model's logits are not finite.
     """
     done: dict[tuple[int, int], Sample] = {}
     for active in _passes(model, prompts, sampling, decode, batch, bool(sampling.stop)):
@@ -167,8 +168,8 @@ class _Sequence:
 
 
 class DecodeCache:
-    """Keys and values of the running sequences: one row each, right-aligned to nothing, so a row of length l
-    fills positions 0..l-1 of its layer's buffer [rows, kv_heads, capacity, D].
+    """Keys and values of the running sequences, one row each and no padding: a sequence of l tokens fills
+    places 0..l-1 of its row in the buffers [rows, kv_heads, capacity, D] of every layer.
 
     It is the `tree` of a forward pass: `plan` says what the pass holds, `attend` stores its keys and values
     and attends. Buffers double when a sequence outgrows them; a row that ends is filled by another.
@@ -430,12 +431,13 @@ def _passes(
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
     """Without dropout; the model is left as it was found."""
-    training = model.training
+    training = [part for part in model.modules() if part.training]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for part in training:
+            part.training = True
 
 
 def _check(index: int, ids: Sequence[int], context: int | None) -> None:

@@ -1,196 +1,26 @@
 """GGUF -> a transformers folder: config.json, safetensors, tokenizer, chat template, generation_config.json.
 
-The header is read by `read_header`, which trusts no number in the file before it is checked against the
-file's size. Blocks are expanded with the `gguf` package. Llama and Qwen models and byte-level tokenizers
-are converted here, exactly and in seconds; others go through transformers' own GGUF loader.
+Llama and Qwen models are converted here, exactly and in seconds; other architectures go through
+transformers' own GGUF loader.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
-import mmap
 import re
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf.quants import dequantize
 from safetensors.torch import save_file
 
 from luthier.core.errors import InputError
 from luthier.core.files import write_json
-from luthier.core.log import warn
+from luthier.model.gguf_file import FRESH, Header, TensorPlace, expand, read_header
+from luthier.model.gguf_tokenizer import write_tokenizer
 
-if TYPE_CHECKING:
-    import numpy as np
-
-FRESH = "download the file again, or take another model"
 SHARD_BYTES = 2 * 1024**3
-
-# --- The file -------------------------------------------------------------------------------------
-
-_STRING, _ARRAY = 8, 9
-_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-
-
-@dataclass(frozen=True)
-class TensorPlace:
-    """Where a tensor lies in the file. `shape` is in torch's order, `start` counts from the file's first byte."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: GGMLQuantizationType
-    start: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a GGUF file says of itself: `values` are its metadata, `tensors` its table of weights by name."""
-
-    path: Path
-    values: dict[str, Any]
-    tensors: dict[str, TensorPlace]
-
-    @property
-    def architecture(self) -> str:
-        return str(self.values["general.architecture"])
-
-    def number(self, key: str, kind: type[int] | type[float] = int) -> Any:
-        """A required number of the architecture, such as number('block_count')."""
-        name = f"{self.architecture}.{key}"
-        value = self.values.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InputError(f"the GGUF header has no number '{name}'", where=self.path, mend=FRESH)
-        return kind(value)
-
-
-class _Cursor:
-    """Reads little-endian values in order and never past the end of the file."""
-
-    def __init__(self, data: mmap.mmap, path: Path) -> None:
-        self.data, self.path, self.place = data, path, 0
-
-    def fail(self, what: str) -> InputError:
-        return InputError(f"{what} at byte {self.place}", where=self.path, mend=FRESH)
-
-    def skip(self, count: int) -> int:
-        """Move on by `count` bytes and return where they began."""
-        start = self.place
-        if count > len(self.data) - start:
-            raise self.fail("the GGUF file is truncated or its header is wrong")
-        self.place += count
-        return start
-
-    def number(self, code: str) -> Any:
-        return struct.unpack_from(f"<{code}", self.data, self.skip(struct.calcsize(f"<{code}")))[0]
-
-    def count(self, least: int) -> int:
-        """A number of things that take at least `least` bytes each: so many must fit in what is left."""
-        found = int(self.number("Q"))
-        if found * least > len(self.data) - self.place:
-            raise self.fail(f"the GGUF header promises {found} entries, more than the file holds,")
-        return found
-
-    def text(self) -> str:
-        length = self.count(1)
-        start = self.skip(length)
-        try:
-            return self.data[start : start + length].decode("utf-8")
-        except UnicodeDecodeError:
-            raise self.fail("the GGUF header has text that is not UTF-8") from None
-
-    def value(self, kind: int) -> Any:
-        if kind == _STRING:
-            return self.text()
-        if kind in _NUMBERS:
-            return self.number(_NUMBERS[kind])
-        if kind != _ARRAY:
-            raise self.fail(f"the GGUF header has a value of unknown type {kind}")
-        item = self.number("I")
-        if item == _STRING:
-            return [self.text() for _ in range(self.count(8))]
-        if item not in _NUMBERS:
-            raise self.fail(f"the GGUF header has an array of type {item}")
-        width = struct.calcsize(_NUMBERS[item])
-        count = self.count(width)
-        return list(struct.unpack_from(f"<{count}{_NUMBERS[item]}", self.data, self.skip(count * width)))
-
-
-def read_header(path: Path) -> Header:
-    """The metadata and the tensor table of a GGUF file (version 2 or 3, little-endian).
-
-    Every count, length, offset and size is checked against the file before it is used, tensors may
-    not overlap, and names may not repeat. Raises InputError for a file that is not whole.
-    """
-    try:
-        with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _header(_Cursor(data, path))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the GGUF file: {error}", where=path, mend=FRESH) from None
-
-
-def _header(cursor: _Cursor) -> Header:
-    if cursor.number("4s") != b"GGUF":
-        raise InputError("not a GGUF file", where=cursor.path, mend=FRESH)
-    version = cursor.number("I")
-    if version not in (2, 3):
-        raise cursor.fail(f"GGUF version {version}; this reader knows 2 and 3,")
-    tensor_count, value_count = cursor.count(24), cursor.count(13)
-    values: dict[str, Any] = {}
-    for _ in range(value_count):
-        key = cursor.text()
-        if key in values:
-            raise cursor.fail(f"the GGUF header names '{key}' twice")
-        values[key] = cursor.value(cursor.number("I"))
-    if not isinstance(values.get("general.architecture"), str):
-        raise InputError("the GGUF header names no architecture", where=cursor.path, mend=FRESH)
-    table = [_table_entry(cursor) for _ in range(tensor_count)]
-    alignment = values.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
-        raise cursor.fail(f"the GGUF header has alignment {alignment!r}, not a power of two,")
-    start = -(-cursor.place // alignment) * alignment
-    return Header(cursor.path, values, _tensor_places(cursor, table, start, alignment))
-
-
-def _table_entry(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
-    name = cursor.text()
-    dimensions = cursor.number("I")
-    if not 1 <= dimensions <= 4:
-        raise cursor.fail(f"tensor '{name}' has {dimensions} dimensions")
-    shape = tuple(int(cursor.number("Q")) for _ in range(dimensions))
-    return name, shape[::-1], int(cursor.number("I")), int(cursor.number("Q"))
-
-
-def _tensor_places(
-    cursor: _Cursor, table: list[tuple[str, tuple[int, ...], int, int]], start: int, alignment: int
-) -> dict[str, TensorPlace]:
-    places: dict[str, TensorPlace] = {}
-    for name, shape, number, offset in table:
-        try:
-            kind = GGMLQuantizationType(number)
-            block, width = GGML_QUANT_SIZES[kind]
-        except (ValueError, KeyError):
-            raise cursor.fail(f"tensor '{name}' has unknown type {number}") from None
-        size = math.prod(shape) // block * width
-        end = start + offset + size
-        if name in places or 0 in shape or shape[-1] % block or offset % alignment or end > len(cursor.data):
-            raise cursor.fail(f"tensor '{name}' does not fit the file (shape {shape}, offset {offset}, ends at {end})")
-        places[name] = TensorPlace(name, shape, kind, start + offset, size)
-    ordered = sorted(places.values(), key=lambda place: place.start)
-    for before, after in itertools.pairwise(ordered):
-        if before.start + before.size > after.start:
-            raise cursor.fail(f"tensors '{before.name}' and '{after.name}' overlap")
-    return places
-
-
-# --- Conversion -----------------------------------------------------------------------------------
 
 
 def convert(path: Path, out: Path, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -207,7 +37,7 @@ def convert(path: Path, out: Path, dtype: torch.dtype = torch.bfloat16) -> None:
     else:
         config = _convert_through_transformers(header, out, dtype)
     config.save_pretrained(out)
-    _write_tokenizer(header, out, config)
+    write_tokenizer(header, out, config.max_position_embeddings)
     stops = _stop_ids(header)
     special = {"bos_token_id": config.bos_token_id, "eos_token_id": stops or None, "pad_token_id": config.pad_token_id}
     write_json(out / "generation_config.json", {name: value for name, value in special.items() if value is not None})
@@ -273,7 +103,7 @@ def _rope(header: Header, head_dim: int) -> dict[str, Any]:
     plain = {"rope_type": "default", "rope_theta": base}
     scaling = header.values.get(f"{header.architecture}.rope.scaling.type", "none")
     if "rope_freqs.weight" in header.tensors:
-        stored = torch.from_numpy(_expand(header, header.tensors["rope_freqs.weight"])).double()
+        stored = torch.from_numpy(expand(header, header.tensors["rope_freqs.weight"])).double()
         return plain | _llama3_rope(stored, base, head_dim, header.path)
     if scaling == "linear":
         return plain | {"rope_type": "linear", "factor": header.number("rope.scaling.factor", float)}
@@ -324,24 +154,6 @@ def _places_by_parameter(header: Header, config: Any) -> dict[str, TensorPlace]:
     return found
 
 
-def _expand(header: Header, place: TensorPlace) -> np.ndarray:
-    """The tensor in float32."""
-    import numpy as np
-
-    raw = np.fromfile(header.path, dtype=np.uint8, count=place.size, offset=place.start)
-    block, width = GGML_QUANT_SIZES[place.kind]
-    rows = raw.reshape(*place.shape[:-1], place.shape[-1] // block * width)
-    plain = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16}
-    if place.kind in plain:
-        return rows.view(plain[place.kind]).astype(np.float32)
-    try:
-        return np.ascontiguousarray(dequantize(rows, place.kind), dtype=np.float32)
-    except NotImplementedError:
-        raise InputError(
-            f"weights of type {place.kind.name} cannot be expanded", where=header.path, mend="take another quantization"
-        ) from None
-
-
 def _rotary_order(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """llama.cpp interleaves the two halves of each head's rows (2i, 2i+1); transformers keeps them apart (i, i+D/2)."""
     pairs = weight.reshape(heads, weight.shape[0] // heads // 2, 2, *weight.shape[1:])
@@ -354,7 +166,7 @@ def _write_shards(out: Path, dtype: torch.dtype, places: dict[str, TensorPlace],
     heads["attn_k"] = header.values.get(f"{header.architecture}.attention.head_count_kv", heads["attn_q"])
 
     def weight(place: TensorPlace) -> torch.Tensor:
-        values = torch.from_numpy(_expand(header, place))
+        values = torch.from_numpy(expand(header, place))
         part = place.name.split(".")[-2]
         if _ARCHITECTURES[header.architecture] and part in heads:
             values = _rotary_order(values, heads[part])
@@ -411,103 +223,3 @@ def _convert_through_transformers(header: Header, out: Path, dtype: torch.dtype)
     for name in ("quantization_config", "_pre_quantization_dtype"):
         config.__dict__.pop(name, None)
     return config
-
-
-# --- Tokenizer ------------------------------------------------------------------------------------
-
-# How text is cut before byte pairs are merged, by the file's `tokenizer.ggml.pre`. "digits" cuts every digit
-# apart and then takes GPT-2's rule; a pattern replaces that rule. What is not here goes through transformers.
-_GPT2, _DIGITS = "gpt2", "digits"
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_SPLITS = {
-    "gpt-2": _GPT2, "smollm": _DIGITS, "starcoder": _DIGITS, "refact": _DIGITS, "command-r": _DIGITS,
-    "llama-bpe": _LLAMA3, "llama3": _LLAMA3, "llama-v3": _LLAMA3,
-    "qwen2": _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),
-}  # fmt: skip
-_CONTROL, _USER_DEFINED = 3, 4
-
-
-def _write_tokenizer(header: Header, out: Path, config: Any) -> None:
-    values = header.values
-    split = _SPLITS.get(str(values.get("tokenizer.ggml.pre")))
-    if values.get("tokenizer.ggml.model") != "gpt2" or split is None:
-        _write_transformers_tokenizer(header, out)
-        return
-    tokens = values.get("tokenizer.ggml.tokens", [])
-    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        number = values.get(f"tokenizer.ggml.{key}_token_id")
-        if number is not None and not 0 <= number < len(tokens):
-            raise InputError(f"{name} token {number} is not among {len(tokens)} tokens", where=header.path, mend=FRESH)
-        settings[f"{name}_token"] = None if number is None else tokens[number]
-    settings["model_max_length"] = config.max_position_embeddings
-    if "tokenizer.chat_template" in values:
-        settings["chat_template"] = values["tokenizer.chat_template"]
-    tokenizer = _byte_pair_tokenizer(header, split, settings)
-    tokenizer.save(str(out / "tokenizer.json"))
-    write_json(out / "tokenizer_config.json", settings)
-
-
-def _byte_pair_tokenizer(header: Header, split: str, special: dict[str, Any]) -> Any:
-    """A byte-level BPE `tokenizers.Tokenizer` with the file's vocabulary, merges and added tokens."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    values = header.values
-    tokens = values.get("tokenizer.ggml.tokens", [])
-    merges = [tuple(merge.split(" ")) for merge in values.get("tokenizer.ggml.merges", [])]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    whole = len(vocabulary) == len(tokens) > 0 and all(len(m) == 2 and "".join(m) in vocabulary for m in merges)
-    if not whole or not vocabulary.keys() >= {part for merge in merges for part in merge}:
-        raise InputError("the vocabulary or the merges of the tokenizer are broken", where=header.path, mend=FRESH)
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=split == _LLAMA3))
-    if values.get("tokenizer.ggml.pre") == "qwen2":
-        tokenizer.normalizer = normalizers.NFC()
-    cuts: list[Any] = []
-    if split == _DIGITS:
-        cuts.append(pre_tokenizers.Digits(individual_digits=True))
-    elif split != _GPT2:
-        cuts.append(pre_tokenizers.Split(Regex(split), behavior="isolated"))
-    cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split in (_GPT2, _DIGITS)))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts)
-    tokenizer.decoder = decoders.ByteLevel()
-    for token, kind in zip(tokens, values.get("tokenizer.ggml.token_type", []), strict=False):
-        if kind == _CONTROL:
-            tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True)])
-        elif kind == _USER_DEFINED:
-            tokenizer.add_tokens([AddedToken(token, normalized=False, special=False)])
-    before = special["bos_token"] if values.get("tokenizer.ggml.add_bos_token") else None
-    after = special["eos_token"] if values.get("tokenizer.ggml.add_eos_token") else None
-    around = [token for token in (before, after) if token]
-    if around:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=[*([before] if before else []), "$A", *([after] if after else [])],
-            special_tokens=[(token, vocabulary[token]) for token in around],
-        )
-    return tokenizer
-
-
-def _write_transformers_tokenizer(header: Header, out: Path) -> None:
-    """The tokenizer as transformers builds it, for kinds that are not byte-level BPE of a known cut."""
-    from transformers import AutoTokenizer
-
-    kind = header.values.get("tokenizer.ggml.model")
-    if kind == "gpt2":
-        warn(f"{header.path}: unknown text splitting '{header.values.get('tokenizer.ggml.pre')}'; tokens may differ")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(header.path.parent, gguf_file=header.path.name, local_files_only=True)
-    except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"tokenizer '{kind}' cannot be converted: {reason}",
-            where=header.path,
-            mend="take a folder with safetensors",
-        ) from None
-    tokenizer.save_pretrained(out)
-    settings = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
-    if "tokenizer.chat_template" in header.values:
-        settings["chat_template"] = header.values["tokenizer.chat_template"]
-        (out / "chat_template.jinja").unlink(missing_ok=True)
-    write_json(out / "tokenizer_config.json", settings)

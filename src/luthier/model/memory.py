@@ -21,7 +21,6 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from luthier.core.config import LoraConfig, QuantConfig
-from luthier.core.errors import InputError
 from luthier.core.log import size
 from luthier.model import attention, tune
 from luthier.model.forward import SLICE_BYTES
@@ -226,16 +225,6 @@ def peak(device: torch.device | None = None) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if os.uname().sysname == "Darwin" else most * 1024
-
-
-def require(memory: Memory, device: torch.device) -> None:
-    """Raise InputError when the run cannot fit on the device."""
-    room = available(device)
-    if memory.needed > room:
-        raise InputError(
-            f"this run needs about {size(memory.needed)} and {size(room)} are free on {device}",
-            mend="lower --train.tokens, take --tune lora or qlora, or try all the same with --force",
-        )
 
 
 def describe(memory: Memory) -> str:

@@ -102,7 +102,8 @@ def quantize(weight: torch.Tensor, kind: Kind = "nf4", block: int = 64, double: 
     """
     flat = weight.detach().reshape(-1)
     flat = F.pad(flat, (0, -len(flat) % block)).view(-1, block)
-    parts = flat.split(max(1, _CHUNK // block))  # type: ignore[no-untyped-call]
+    step = max(1, _CHUNK // block)
+    parts = [flat[start : start + step] for start in range(0, len(flat), step)]
     shape = tuple(weight.shape)
     if kind == "int8":
         codes, scales, zeros = zip(*(_affine(part.to(torch.float32)) for part in parts), strict=True)

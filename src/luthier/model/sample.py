@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from luthier.core import seeds
-from luthier.core.errors import InputError
+from luthier.core.errors import InputError, RunError
 
 Decode = Callable[[Sequence[int]], str]
 ROWS = 16  # rows of logits worked on at once on a CPU: what they need stays in its cache
@@ -79,7 +79,8 @@ def draw(
     cumulative distribution exceeds it. `seen` [B, V] marks tokens that the repetition penalty is for.
 
     Returns token ids [B] and their log-probabilities [B] under the model itself, log_softmax(logits):
-    before temperature, penalty and filters, as a scoring pass would give them.
+    before temperature, penalty and filters, as a scoring pass would give them. Raises RunError when a row
+    is not finite.
     """
     rows = ROWS if logits.device.type == "cpu" else len(logits)
     marks = [None] * len(logits) if seen is None else seen.split(rows)
@@ -94,6 +95,10 @@ def _draw(
     logits: torch.Tensor, sampling: Sampling, share: torch.Tensor, seen: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     norm = logits.logsumexp(-1, keepdim=True)
+    if not bool(norm.isfinite().all()):
+        raise RunError(
+            "the model's logits are not finite", mend="use a checkpoint from before the loss broke, or float32"
+        )
     scores = logits
     if seen is not None:
         penalty = sampling.repetition_penalty

@@ -321,13 +321,13 @@ def _hub(name: str, download: bool) -> Path:
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=["*/*"], local_files_only=True))
-        check_folder(folder)
-        return folder
-    except (LocalEntryNotFoundError, InputError) as error:
-        if not download:
-            raise InputError(
-                f"hub model '{name}' is not in the cache", mend="run the command with the network"
-            ) from error
+        if _has_all_weights(folder):
+            check_folder(folder)
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    if not download:
+        raise InputError(f"hub model '{name}' is not in the cache", mend="run the command with the network")
     note(f"fetching {name} from the hub")
     try:
         folder = Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=["*/*"]))
@@ -343,6 +343,13 @@ def _hub(name: str, download: bool) -> Path:
         ) from None
     check_folder(folder)
     return folder
+
+
+def _has_all_weights(folder: Path) -> bool:
+    try:
+        return (folder / "config.json").is_file() and bool(weight_files(folder))
+    except InputError:
+        return False
 
 
 # --- Listing --------------------------------------------------------------------------------------

@@ -75,11 +75,11 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 class StreamSteps:
     """Steps over a stream, in its own order, for data larger than memory or of unknown length.
 
-    `read(start)` yields encoded examples from example `start` on; the cursor is how many were taken.
-    Steps must be asked for in order.
+    `read()` yields encoded examples from the first on. Steps must be asked for in order; to go on from the
+    middle, what comes before is read again and passed over.
     """
 
-    read: Callable[[int], Iterator[TokenTree]]
+    read: Callable[[], Iterator[TokenTree]]
     batch: int
     total: int
     rule: Rule
@@ -101,13 +101,15 @@ class StreamSteps:
         return make_step([next(self._trees) for _ in range(count)], self.rule, self.packing)
 
     def _endless(self, start: int) -> Iterator[TokenTree]:
+        """Pass after pass over the stream, from place `start` of them all."""
+        place = 0
         while True:
-            seen = 0
-            for tree in self.read(start):
-                seen += 1
-                yield tree
-            assert seen, "a stream is never empty: it was looked at before"
-            start = 0
+            before = place
+            for tree in self.read():
+                if place >= start:
+                    yield tree
+                place += 1
+            assert place > before, "a stream is never empty: it was looked at before"
 
 
 def scoring_batches(trees: Sequence[TokenTree], packing: Packing) -> Iterator[Batch]:

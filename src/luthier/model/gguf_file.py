@@ -1,0 +1,193 @@
+"""The GGUF container: its header, and its tensors expanded to float32.
+
+No number in the file is trusted before it is checked against the file's size, so that a truncated or
+hostile file is an error and nothing worse.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import dequantize
+
+from luthier.core.errors import InputError
+
+FRESH = "download the file again, or take another model"
+
+_STRING, _ARRAY = 8, 9
+_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+
+@dataclass(frozen=True)
+class TensorPlace:
+    """Where a tensor lies in the file. `shape` is in torch's order, `start` counts from the file's first byte."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: GGMLQuantizationType
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a GGUF file says of itself: `values` are its metadata, `tensors` its table of weights by name."""
+
+    path: Path
+    values: dict[str, Any]
+    tensors: dict[str, TensorPlace]
+
+    @property
+    def architecture(self) -> str:
+        return str(self.values["general.architecture"])
+
+    def number(self, key: str, kind: type[int] | type[float] = int) -> Any:
+        """A required number of the architecture, such as number('block_count')."""
+        name = f"{self.architecture}.{key}"
+        value = self.values.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InputError(f"the GGUF header has no number '{name}'", where=self.path, mend=FRESH)
+        return kind(value)
+
+
+class _Cursor:
+    """Reads little-endian values in order and never past the end of the file."""
+
+    def __init__(self, data: mmap.mmap, path: Path) -> None:
+        self.data, self.path, self.place = data, path, 0
+
+    def fail(self, what: str) -> InputError:
+        return InputError(f"{what} at byte {self.place}", where=self.path, mend=FRESH)
+
+    def skip(self, count: int) -> int:
+        """Move on by `count` bytes and return where they began."""
+        start = self.place
+        if count > len(self.data) - start:
+            raise self.fail("the GGUF file is truncated or its header is wrong")
+        self.place += count
+        return start
+
+    def number(self, code: str) -> Any:
+        return struct.unpack_from(f"<{code}", self.data, self.skip(struct.calcsize(f"<{code}")))[0]
+
+    def count(self, least: int) -> int:
+        """A number of things that take at least `least` bytes each: so many must fit in what is left."""
+        found = int(self.number("Q"))
+        if found * least > len(self.data) - self.place:
+            raise self.fail(f"the GGUF header promises {found} entries, more than the file holds,")
+        return found
+
+    def text(self) -> str:
+        length = self.count(1)
+        start = self.skip(length)
+        try:
+            return self.data[start : start + length].decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.fail("the GGUF header has text that is not UTF-8") from None
+
+    def value(self, kind: int) -> Any:
+        if kind == _STRING:
+            return self.text()
+        if kind in _NUMBERS:
+            return self.number(_NUMBERS[kind])
+        if kind != _ARRAY:
+            raise self.fail(f"the GGUF header has a value of unknown type {kind}")
+        item = self.number("I")
+        if item == _STRING:
+            return [self.text() for _ in range(self.count(8))]
+        if item not in _NUMBERS:
+            raise self.fail(f"the GGUF header has an array of type {item}")
+        width = struct.calcsize(_NUMBERS[item])
+        count = self.count(width)
+        return list(struct.unpack_from(f"<{count}{_NUMBERS[item]}", self.data, self.skip(count * width)))
+
+
+def read_header(path: Path) -> Header:
+    """The metadata and the tensor table of a GGUF file (version 2 or 3, little-endian).
+
+    Every count, length, offset and size is checked against the file before it is used, tensors may
+    not overlap, and names may not repeat. Raises InputError for a file that is not whole.
+    """
+    try:
+        with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _header(_Cursor(data, path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the GGUF file: {error}", where=path, mend=FRESH) from None
+
+
+def _header(cursor: _Cursor) -> Header:
+    if cursor.number("4s") != b"GGUF":
+        raise InputError("not a GGUF file", where=cursor.path, mend=FRESH)
+    version = cursor.number("I")
+    if version not in (2, 3):
+        raise cursor.fail(f"GGUF version {version}; this reader knows 2 and 3,")
+    tensor_count, value_count = cursor.count(24), cursor.count(13)
+    values: dict[str, Any] = {}
+    for _ in range(value_count):
+        key = cursor.text()
+        if key in values:
+            raise cursor.fail(f"the GGUF header names '{key}' twice")
+        values[key] = cursor.value(cursor.number("I"))
+    if not isinstance(values.get("general.architecture"), str):
+        raise InputError("the GGUF header names no architecture", where=cursor.path, mend=FRESH)
+    table = [_table_entry(cursor) for _ in range(tensor_count)]
+    alignment = values.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
+        raise cursor.fail(f"the GGUF header has alignment {alignment!r}, not a power of two,")
+    start = -(-cursor.place // alignment) * alignment
+    return Header(cursor.path, values, _tensor_places(cursor, table, start, alignment))
+
+
+def _table_entry(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
+    name = cursor.text()
+    dimensions = cursor.number("I")
+    if not 1 <= dimensions <= 4:
+        raise cursor.fail(f"tensor '{name}' has {dimensions} dimensions")
+    shape = tuple(int(cursor.number("Q")) for _ in range(dimensions))
+    return name, shape[::-1], int(cursor.number("I")), int(cursor.number("Q"))
+
+
+def _tensor_places(
+    cursor: _Cursor, table: list[tuple[str, tuple[int, ...], int, int]], start: int, alignment: int
+) -> dict[str, TensorPlace]:
+    places: dict[str, TensorPlace] = {}
+    for name, shape, number, offset in table:
+        try:
+            kind = GGMLQuantizationType(number)
+            block, width = GGML_QUANT_SIZES[kind]
+        except (ValueError, KeyError):
+            raise cursor.fail(f"tensor '{name}' has unknown type {number}") from None
+        size = math.prod(shape) // block * width
+        end = start + offset + size
+        if name in places or 0 in shape or shape[-1] % block or offset % alignment or end > len(cursor.data):
+            raise cursor.fail(f"tensor '{name}' does not fit the file (shape {shape}, offset {offset}, ends at {end})")
+        places[name] = TensorPlace(name, shape, kind, start + offset, size)
+    ordered = sorted(places.values(), key=lambda place: place.start)
+    for before, after in itertools.pairwise(ordered):
+        if before.start + before.size > after.start:
+            raise cursor.fail(f"tensors '{before.name}' and '{after.name}' overlap")
+    return places
+
+
+def expand(header: Header, place: TensorPlace) -> np.ndarray:
+    """The tensor in float32."""
+    raw = np.fromfile(header.path, dtype=np.uint8, count=place.size, offset=place.start)
+    block, width = GGML_QUANT_SIZES[place.kind]
+    rows = raw.reshape(*place.shape[:-1], place.shape[-1] // block * width)
+    plain = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16}
+    if place.kind in plain:
+        return rows.view(plain[place.kind]).astype(np.float32)
+    try:
+        return np.ascontiguousarray(dequantize(rows, place.kind), dtype=np.float32)
+    except NotImplementedError:
+        raise InputError(
+            f"weights of type {place.kind.name} cannot be expanded", where=header.path, mend="take another quantization"
+        ) from None

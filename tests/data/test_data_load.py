@@ -1,0 +1,69 @@
+"""Paths and settings -> examples, whole or as a stream."""
+
+import json
+
+import pytest
+
+from luthier.core.config import DataConfig
+from luthier.core.errors import InputError
+from luthier.core.types import Chat
+from luthier.data.load import load, stream
+
+
+@pytest.fixture
+def path(tmp_path):
+    rows = [{"question": f"q{i}", "answer": f"a{i}", "topic": f"t{i % 3}"} for i in range(300)]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def test_everything(path):
+    loaded = load([path], DataConfig(group="topic"))
+    assert loaded.layout.name == "prompt_completion"
+    assert loaded.about["fields"] == {"prompt": "question", "completion": "answer"}
+    assert loaded.about["unread"] == ["topic"]
+    assert len(loaded.examples) == len(loaded.rows) == 300
+    assert all(isinstance(example, Chat) for example in loaded.examples)
+    last = loaded.examples[-1]
+    assert (last.group, last.origin.line) == ("t2", 300)
+    assert loaded.row_of(last).fields == {"question": "q299", "answer": "a299", "topic": "t2"}
+
+
+def test_limit_and_stream_read_no_further(path):
+    with open(path, "a") as handle:
+        handle.write("broken\n")
+    assert len(load([path], DataConfig(limit=250)).examples) == 250
+    source = stream([path], DataConfig())
+    assert [next(source.pairs)[0].origin.line for _ in range(300)] == list(range(1, 301))
+    with pytest.raises(InputError, match=r"a\.jsonl:301: broken JSON"):
+        next(source.pairs)
+
+
+def test_bad_rows_stop_or_are_counted(path):
+    with open(path, "a") as handle:
+        handle.write('broken\n{"question": "q"}\n{"question": "q", "answer": ["x"]}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:301"):
+        load([path], DataConfig())
+    loaded = load([path], DataConfig(skip_bad=True))
+    assert len(loaded.examples) == 300
+    assert loaded.skipped.count == 3
+    assert [origin.line for origin, _ in loaded.skipped.first] == [301, 302, 303]
+
+
+def test_no_usable_row(tmp_path):
+    ties = tmp_path / "ties.jsonl"
+    ties.write_text('{"instruction": "q", "output_1": "a", "output_2": "b", "preference": 1.5}\n')
+    with pytest.raises(InputError, match=r"ties\.jsonl:1: no usable row; the first: a tie"):
+        load([str(ties)], DataConfig())
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("broken\n")
+    with pytest.raises(InputError, match="no rows"):
+        load([str(bad)], DataConfig(skip_bad=True))
+
+
+def test_second_file_of_another_layout_is_named(path, tmp_path):
+    other = tmp_path / "b.jsonl"
+    other.write_text('{"text": "hello"}\n')
+    with pytest.raises(InputError, match=r"b\.jsonl:1: no field 'prompt'"):
+        load([path, str(other)], DataConfig())
