@@ -15,7 +15,6 @@ import argparse
 import gzip
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -38,7 +37,7 @@ OURS = ["luthier float32", "luthier bfloat16"]
 def rows(count: int) -> list[tuple[str, str]]:
     """(prompt, output) of the first rows, in Alpaca's layout."""
     out = []
-    for row in json.loads(gzip.open(ALPACA).read())[:count]:
+    for row in json.loads(gzip.decompress(ALPACA.read_bytes()))[:count]:
         task = TASK_INPUT if row["input"] else TASK
         middle = f"\n\n### Input:\n{row['input']}" if row["input"] else ""
         out.append((f"{task}\n\n### Instruction:\n{row['instruction']}{middle}\n\n### Response:\n", row["output"]))
@@ -153,7 +152,8 @@ def child(options: argparse.Namespace) -> None:
     else:
         packed = rest[0] == "packed"
         found = trl(options, "float32" if packed else rest[0], int(rest[1]), packed)
-    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()  # not getrusage: a child can inherit its parent's peak there
+    found["peak"] = 1024 * int(status.split("VmHWM:")[1].split()[0])
     print("RESULT " + json.dumps(found))
 
 

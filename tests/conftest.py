@@ -20,7 +20,32 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = "the a cat dog sat ran on mat by tree red blue one two three who what is it yes no and or not".split()
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "ran",
+    "on",
+    "mat",
+    "by",
+    "tree",
+    "red",
+    "blue",
+    "one",
+    "two",
+    "three",
+    "who",
+    "what",
+    "is",
+    "it",
+    "yes",
+    "no",
+    "and",
+    "or",
+    "not",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +134,15 @@ def tiny_folder(tmp_path_factory, tiny_tokenizer) -> Path:
     return folder
 
 
-def random_tree(draw: random.Random, *, vocabulary: int = 512, prefix: tuple[int, ...] = (), children: int = 0, row: int = 0, longest: int = 30):
+def random_tree(
+    draw: random.Random,
+    *,
+    vocabulary: int = 512,
+    prefix: tuple[int, ...] = (),
+    children: int = 0,
+    row: int = 0,
+    longest: int = 30,
+) -> TokenTree:
     """A tree of random tokens: a root, part of it trained when it has no children, else trained children."""
 
     def ids(low: int, high: int) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from luthier.cli import run as cli
 from luthier.core.config import resolve
 from luthier.core.errors import InputError, Stopped
 
-WORDS = "the a cat dog sat ran on mat by tree red blue".split()
+WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_a_stream_is_read_as_it_goes_and_resumes(settings, rows, tmp_path, monke
 
 
 def test_a_stream_without_a_length_is_refused(settings):
-    with pytest.raises(InputError, match="give --train.steps"):
+    with pytest.raises(InputError, match=r"give --train\.steps"):
         run(resolve(settings(data__stream=True)))
     with pytest.raises(InputError, match="standard input cannot be read again"):
         run(resolve(settings(data__stream=True, data__path=["-"])))

@@ -109,7 +109,7 @@ def test_wrong_encoding_names_line_and_byte(tmp_path, name):
     )
     message = fault(put(tmp_path, name, start.encode() + b'\xe9"}\n'))
     column = len(start.split("\n")[1]) + 1
-    assert f"{name}:2: not UTF-8: byte 0xe9 is the {column}th of the line" in message
+    assert f"{name}:2: not UTF-8: byte {column} of the line is 0xe9" in message
     assert "iconv -f WINDOWS-1252" in message
 
 

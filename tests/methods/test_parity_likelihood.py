@@ -6,8 +6,8 @@ import copy
 
 import pytest
 import torch
-from conftest import gradient, tiny_model
 
+from conftest import gradient, tiny_model
 from luthier.core.config import TextConfig
 from luthier.core.types import Chat, Message
 from luthier.methods.likelihood import likelihood
@@ -36,9 +36,7 @@ def test_sft_equals_trl(tiny_tokenizer, tmp_path, tokens):
         max_steps=1, gradient_checkpointing=False, disable_tqdm=True, shuffle_dataset=False,
     )  # fmt: skip
     rows = Dataset.from_list([{"prompt": p, "completion": c} for p, c in ROWS])
-    trainer = SFTTrainer(
-        model=model, args=settings, train_dataset=rows, processing_class=copy.deepcopy(tiny_tokenizer)
-    )
+    trainer = SFTTrainer(model=model, args=settings, train_dataset=rows, processing_class=copy.deepcopy(tiny_tokenizer))
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
     trainer.model.zero_grad()

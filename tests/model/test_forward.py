@@ -6,10 +6,10 @@ import random
 
 import pytest
 import torch
-from conftest import gradient, random_tree, separate_logp, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import gradient, random_tree, separate_logp, tiny_model
 from luthier.model import plan
 from luthier.model.forward import SLICE_BYTES, forward, head_output, hidden_states
 from luthier.text.pack import pack
@@ -87,7 +87,9 @@ def test_sliding_windows_hide_what_lies_too_far_back():
     tree = plan.TreePlan(batch, torch.device("cpu"))
     ours = tree.attend(0, q, k, v, 0.3, 5)[0]
     depth = batch.positions
-    ends = torch.tensor(plan.reach(batch.node_start, batch.node_parent)).repeat_interleave(torch.tensor(batch.node_start).diff())
+    ends = torch.tensor(plan.reach(batch.node_start, batch.node_parent)).repeat_interleave(
+        torch.tensor(batch.node_start).diff()
+    )
     i, j = torch.arange(len(depth))[:, None], torch.arange(len(depth))[None]
     mask = (j <= i) & (i < ends[None]) & (depth[:, None] - depth[None] < 5)
     theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3)[0].transpose(0, 1)

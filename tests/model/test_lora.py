@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_model
 
+from conftest import tiny_model
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError
 from luthier.model import adapters, lora

@@ -144,6 +144,15 @@ def test_the_containers_limit_counts(tmp_path: Path) -> None:
     assert 0 < memory.available(CPU) < 1 << 50
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a fault of Linux's getrusage")
+def test_the_peak_is_not_that_of_the_parent() -> None:
+    big = torch.ones(100_000_000)
+    script = "from luthier.model import memory; print(memory.peak())"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert memory.peak() > big.nbytes
+    assert 50_000_000 < int(ran.stdout) < memory.peak() - big.nbytes / 2
+
+
 MEASURED = """
 import sys, torch
 torch.set_num_threads(1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_model
 
+from conftest import tiny_model
 from luthier.core.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
 from luthier.model import tune
@@ -15,7 +15,9 @@ IDS = torch.arange(1, 13)[None]
 
 
 def prepare(kind, model=None):
-    return tune.prepare(model or tiny_model("sdpa", hidden_size=64, intermediate_size=128), kind, LoraConfig(rank=4), QuantConfig())
+    return tune.prepare(
+        model or tiny_model("sdpa", hidden_size=64, intermediate_size=128), kind, LoraConfig(rank=4), QuantConfig()
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,7 +53,9 @@ def test_a_tied_head_gets_a_weight_of_its_own():
 
 
 def test_counts():
-    assert prepare("full").trainable == sum(p.numel() for p in tiny_model(hidden_size=64, intermediate_size=128).parameters())
+    assert prepare("full").trainable == sum(
+        p.numel() for p in tiny_model(hidden_size=64, intermediate_size=128).parameters()
+    )
     per_layer = 4 * ((64 + 64) * 2 + (64 + 32) * 2 + (64 + 128) * 3)
     assert prepare("lora").trainable == 2 * per_layer == prepare("qlora").trainable
 

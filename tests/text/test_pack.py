@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from conftest import random_tree
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import random_tree
 from luthier.core.types import Node, TokenTree
 from luthier.text.pack import bins, pack, shared_prefix
 from luthier.text.weigh import RULES, example_mean, token_mean

@@ -6,8 +6,8 @@ import random
 
 import pytest
 import torch
-from conftest import gradient, random_tree, tiny_model
 
+from conftest import gradient, random_tree, tiny_model
 from luthier.model.forward import forward
 from luthier.text.pack import pack
 from luthier.text.weigh import RULES

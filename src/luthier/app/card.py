@@ -1,8 +1,10 @@
-"""What is in this data: the card of a data set, with tokens counted by a model's tokenizer."""
+"""What is in this data: the card of a data set, and new files from it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Example
 from luthier.data import load as data_load
-from luthier.data.card import Card, card
+from luthier.data.card import Card, card, sample
 from luthier.data.clean import CleanSettings, clean
 from luthier.data.split import split
 from luthier.data.write import write_jsonl
@@ -18,52 +20,71 @@ from luthier.model import load as model_load
 from luthier.model import sources
 from luthier.text.tokenizer import Tokenizer
 
+STREAMED = 20_000  # rows of a stream that are looked at
 
-def open_tokenizer(model: str) -> Tokenizer:
-    """The tokenizer of a model, without its weights."""
-    return Tokenizer(model_load.load_tokenizer(sources.resolve(model).folder))
+
+@dataclass(frozen=True)
+class Described:
+    """A card, and the data it describes (None when it was streamed). `seen` counts all rows."""
+
+    card: Card
+    loaded: data_load.Loaded | None
+    seen: int
+    skipped: int
+    unused: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of `luthier data --json`."""
+        return self.card.as_dict() | {"seen": self.seen, "skipped": self.skipped, "unused": self.unused}
 
 
 def card_of(
-    examples: Sequence[Example], tokenizer: Tokenizer, limit: int, *, layout: str, test: Sequence[Example] | None = None
-) -> Card:
+    examples: Sequence[Example], tokenizer: Tokenizer, limit: int, *, layout: str,
+    test: Sequence[Example] | None = None, dropped: dict[str, int] | None = None,
+) -> Card:  # fmt: skip
     """The card, lengths in tokens."""
     return card(
-        examples,
-        count=lambda text: len(tokenizer.encode(text)),
-        limit=limit,
-        test=test,
-        layout=layout,
+        examples, count=lambda text: len(tokenizer.encode(text)), limit=limit, test=test, layout=layout, dropped=dropped
     )
 
 
-def describe(config: RunConfig, *, count: bool = True) -> tuple[data_load.Loaded, Card]:
-    """Load the data and describe it; against `data.eval` too, when given. `count=False` counts characters."""
-    if not config.data.path:
+def describe(config: RunConfig) -> Described:
+    """Describe the data, against `data.eval` too when given. Of a stream, a fair sample of its rows."""
+    data = config.data
+    if not data.path:
         raise InputError("no data given", mend="luthier data PATH, such as luthier data rows.jsonl")
-    loaded = data_load.load(config.data.path, config.data)
-    test = data_load.load(config.data.eval, config.data).examples if config.data.eval else None
-    tokenizer = open_tokenizer(config.model)
-    return loaded, card_of(loaded.examples, tokenizer, config.text.max_length, layout=loaded.layout.name, test=test)
+    test = data_load.load(data.eval, data.model_copy(update={"limit": None})).examples if data.eval else None
+    source = data_load.stream(data.path, data) if data.stream else data_load.load(data.path, data)
+    examples, seen = sample(source, STREAMED) if isinstance(source, data_load.Stream) else (source.examples, None)
+    left = Counter(reason for _, reason in (*source.skipped.first, *source.unused.first))
+    tokenizer = Tokenizer(model_load.load_tokenizer(sources.resolve(config.model).folder))
+    about = card_of(
+        examples, tokenizer, config.text.max_length, layout=source.layout.name, test=test, dropped=dict(left)
+    )
+    loaded = source if isinstance(source, data_load.Loaded) else None
+    return Described(about, loaded, seen or len(examples), source.skipped.count, source.unused.count)
 
 
-def write_split(loaded: data_load.Loaded, folder: Path, holdout: float, seed: int) -> dict[str, Any]:
-    """Write train.jsonl and test.jsonl, the rows with their own fields, no prompt on both sides."""
-    train, test = split(loaded.examples, holdout, seed)
-    paths = {"train": folder / "train.jsonl", "test": folder / "test.jsonl"}
-    return {
-        name: {"path": str(paths[name]), "rows": write_jsonl((loaded.row_of(e) for e in part), paths[name])}
-        for name, part in (("train", train), ("test", test))
-    }
+def rewrite(
+    loaded: data_load.Loaded, folder: Path, config: RunConfig, cleaning: CleanSettings | None, splitting: bool
+) -> dict[str, dict[str, Any]]:
+    """Write new files of the rows with their own fields; what was written: name -> path, rows, and why for dropped rows.
 
+    Cleaning writes clean.jsonl and dropped.jsonl (every dropped row with its place and reason); splitting
+    writes train.jsonl and test.jsonl, of the cleaned rows when both are asked for, no prompt on both sides.
+    """
+    written: dict[str, dict[str, Any]] = {}
+    kept: Sequence[Example] = loaded.examples
 
-def write_clean(loaded: data_load.Loaded, folder: Path, settings: CleanSettings) -> dict[str, Any]:
-    """Write clean.jsonl, and dropped.jsonl with every dropped row, its place and the reason."""
-    cleaned = clean(loaded.examples, settings)
-    kept, dropped = folder / "clean.jsonl", folder / "dropped.jsonl"
-    write_jsonl((loaded.row_of(e) for e in cleaned.kept), kept)
-    write_jsonl(
-        (
+    def write(name: str, examples: Sequence[Example]) -> None:
+        path = folder / f"{name}.jsonl"
+        written[name] = {"path": str(path), "rows": write_jsonl((loaded.row_of(e) for e in examples), path)}
+
+    if cleaning is not None:
+        cleaned = clean(loaded.examples, cleaning)
+        kept = cleaned.kept
+        write("clean", kept)
+        rows = [
             {
                 "reason": d.reason,
                 "filter": d.filter,
@@ -71,10 +92,11 @@ def write_clean(loaded: data_load.Loaded, folder: Path, settings: CleanSettings)
                 "row": loaded.row_of(d.example).fields,
             }
             for d in cleaned.dropped
-        ),
-        dropped,
-    )
-    return {
-        "kept": {"path": str(kept), "rows": len(cleaned.kept)},
-        "dropped": {"path": str(dropped), "rows": len(cleaned.dropped), "why": cleaned.counts},
-    }
+        ]
+        path = folder / "dropped.jsonl"
+        written["dropped"] = {"path": str(path), "rows": write_jsonl(rows, path), "why": cleaned.counts}
+    if splitting:
+        train, test = split(kept, config.data.holdout, config.seed)
+        write("train", train)
+        write("test", test)
+    return written

@@ -28,7 +28,7 @@ def merge(run: Path, out: Path | None, dtype: str) -> dict[str, Any]:
     if target.exists() and not (target / "config.json").is_file() and any(target.iterdir()):
         raise InputError("the folder holds something else", where=target, mend="give another --out")
     opened = open_model(str(run), device="cpu", dtype="float32")
-    texts = [text for text in GENERAL_PROMPTS] + [_code(chat) for chat in pairs(limit=16, test=2)[0]]
+    texts = list(GENERAL_PROMPTS) + [_code(chat) for chat in pairs(limit=16, test=2)[0]]
     before = log_probabilities(opened, texts)
     lora.merge(opened.model)
     opened.model.to(DTYPES[dtype])

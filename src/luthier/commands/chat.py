@@ -39,7 +39,11 @@ HELP = """  /adapter NAME   answer with another adapter, or with 'base'
 @click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest answer.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Fixes what is sampled.")
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Where to compute."
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
 )
 def command(
     model: str, compare: str | None, adapter: tuple[str, ...], system: str | None, prompt: str | None,

@@ -11,7 +11,7 @@ from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, config_of, with_settings
 
 
-@with_settings("data", "text.max_length", "model", "seed", without=("data.path", "data.stream"))
+@with_settings("data", "text.max_length", "model", "seed", without=("data.path",))
 @click.command("data", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option(
@@ -50,24 +50,28 @@ def command(
       luthier data train.csv --data.eval test.csv
       luthier data rows.jsonl --clean --split --to cleaned/
     """
-    from luthier.app import card
+    from luthier.app.card import describe, rewrite
+    from luthier.core.errors import InputError
     from luthier.data.clean import CleanSettings
     from luthier.report.screens import written
     from luthier.report.tables import card_table
 
     config = config_of(paths, settings)
-    loaded, described = card.describe(config)
-    result = described.as_dict() | {"skipped": loaded.skipped.count, "unused": loaded.unused.count}
-    if clean:
-        result |= card.write_clean(
-            loaded, folder, CleanSettings(near=near, conflicts=drop_conflicts, shortest=shortest, longest=longest)
+    described = describe(config)
+    result = described.as_dict()
+    if clean or split:
+        if described.loaded is None:
+            raise InputError(
+                "a stream is only described", where="--data.stream", mend="leave it out to write new files"
+            )
+        cleaning = (
+            CleanSettings(near=near, conflicts=drop_conflicts, shortest=shortest, longest=longest) if clean else None
         )
-    if split:
-        result["split"] = card.write_split(loaded, folder, config.data.holdout, config.seed)
+        result["written"] = rewrite(described.loaded, folder, config, cleaning, split)
     if json_:
         print_json(result)
         return
     screen = console()
-    screen.print(card_table(described.as_dict()))
-    for line in written(result):
+    screen.print(card_table(result))
+    for line in written(result.get("written", {})):
         screen.print(line)

@@ -9,11 +9,13 @@ import click
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, given, with_settings
 
-
-@with_settings(
-    "data.limit", "model", "tune", "out", "seed", "device", "dtype", "threads", "train.epochs", "train.steps", "train.batch", "train.tokens", "train.lr",
-    "lora.rank", "eval.every", "eval.rows", "eval.samples",
+SETTINGS = (
+    "data.limit", "model", "tune", "out", "seed", "device", "dtype", "threads", "train.epochs", "train.steps", "train.batch",
+    "train.tokens", "train.lr", "lora.rank", "eval.every", "eval.rows", "eval.samples",
 )  # fmt: skip
+
+
+@with_settings(*SETTINGS)
 @click.command("quickstart", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @as_json
 def command(json_: bool, **settings: Any) -> None:

@@ -115,7 +115,7 @@ def decoded(line: bytes, file: str, number: int) -> str:
     except UnicodeDecodeError as error:
         guess = "UTF-16" if line[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in line[:64] else "WINDOWS-1252"
         raise InputError(
-            f"not UTF-8: byte 0x{line[error.start]:02x} is the {error.start + 1}th of the line",
+            f"not UTF-8: byte {error.start + 1} of the line is 0x{line[error.start]:02x}",
             where=f"{file}:{number}",
             mend=f"convert the file, perhaps with `iconv -f {guess} -t UTF-8`",
         ) from None

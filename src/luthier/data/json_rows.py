@@ -70,7 +70,7 @@ class JsonReader:
                 if cut and self._more():
                     continue
                 self._move(error.pos)
-                raise self._broken(f"{error.msg[0].lower()}{error.msg[1:]}") from None
+                raise self._broken(reason_of(error)) from None
             except RecursionError:
                 raise self._broken("nested too deeply") from None
             found = (self.line, value, self.text[self.position : end])
@@ -115,6 +115,11 @@ class JsonReader:
             where=f"{self.file}:{self.line}",
             mend="mend that place, or write one JSON object a line (.jsonl) and use --data.skip_bad",
         )
+
+
+def reason_of(error: json.JSONDecodeError) -> str:
+    """What the JSON library found wrong, to stand inside a sentence."""
+    return f"{error.msg[0].lower()}{error.msg[1:]}".removesuffix(" starting at")
 
 
 def half_character(text: str) -> bool:

@@ -25,7 +25,7 @@ from typing import IO, Any
 from luthier.core.errors import InputError, nearest
 from luthier.core.types import Origin
 from luthier.data.decode import BOM, WRAPPERS, decoded, opened, raw_lines, text_lines, text_pieces
-from luthier.data.json_rows import JsonReader, half_character
+from luthier.data.json_rows import JsonReader, half_character, reason_of
 
 # A document of more characters is cut at an empty line (else at a line's end), so that a file of any size can be
 # streamed, and a single file can be split into training and held-out parts.
@@ -170,7 +170,7 @@ def _one_value(line: str) -> Any:
         return json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(
-            f"broken JSON: {error.msg[0].lower()}{error.msg[1:]} at column {error.colno}",
+            f"broken JSON: {reason_of(error)} at column {error.colno}",
             mend=f"a .jsonl file holds one whole JSON object a line; mend the line, {SKIP}",
         ) from None
     except RecursionError:

@@ -81,9 +81,7 @@ class Forgetting:
         return {name: getattr(self, name) for name in names}
 
 
-def forgetting(
-    before: Sequence[tuple[float, int]], after: Sequence[tuple[float, int]], seed: int = 0
-) -> Forgetting:
+def forgetting(before: Sequence[tuple[float, int]], after: Sequence[tuple[float, int]], seed: int = 0) -> Forgetting:
     """Compare (sum of log-probabilities, tokens) of each answer under the base and the tuned model.
 
     Item i of both is the same answer; answers without tokens are left out. Raises RunError for a

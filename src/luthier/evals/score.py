@@ -12,9 +12,7 @@ from luthier.evals.metrics import METRICS
 Scores = dict[str, list[float]]
 
 
-def score(
-    samples: Sequence[str], references: Sequence[str], prompts: Sequence[str], metrics: Sequence[str]
-) -> Scores:
+def score(samples: Sequence[str], references: Sequence[str], prompts: Sequence[str], metrics: Sequence[str]) -> Scores:
     """Every metric of every answer: name -> one number per item, in the order given.
 
     Raises InputError for a name that is not in METRICS ('auto' is made definite by `metrics.choose`).
@@ -58,9 +56,7 @@ def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return {row["name"]: {key: row[key] for key in keys} for row in rows}
 
 
-def loss_row(
-    before: Sequence[float], after: Sequence[float], tokens: Sequence[int], seed: int = 0
-) -> dict[str, Any]:
+def loss_row(before: Sequence[float], after: Sequence[float], tokens: Sequence[int], seed: int = 0) -> dict[str, Any]:
     """The row of the held-out loss in nats per token, from the summed loss and the tokens of each item."""
     interval = ratio_difference(before, after, tokens, seed=seed)
     about = {"name": "loss", "title": "loss per token", "unit": "", "top": None, "higher_is_better": False}

@@ -70,8 +70,11 @@ def apply(model: Any, folder: Path) -> int:
             f"the adapter has weights for '{strange[0]}', which this model has not", where=folder, mend=SAME_MODEL
         )
     for name, parts in by_layer.items():
-        shape = (parts["lora_B.weight"].shape[0], parts["lora_A.weight"].shape[1])
-        if shape != (layers[name].out_features, layers[name].in_features):
+        found: Any = layers[name]
+        if (parts["lora_B.weight"].shape[0], parts["lora_A.weight"].shape[1]) != (
+            found.out_features,
+            found.in_features,
+        ):
             raise InputError(f"'{name}' has another shape in this model", where=folder, mend=SAME_MODEL)
     for name, parts in by_layer.items():
         a, b = parts["lora_A.weight"], parts["lora_B.weight"]
@@ -95,5 +98,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise InputError("only LoRA adapters can be loaded", where=folder / "adapter_config.json")
     for feature in ("modules_to_save", "alpha_pattern", "layer_replication"):
         if settings.get(feature):
-            raise InputError(f"the adapter uses {feature}, which Luthier does not read", where=folder / "adapter_config.json")
+            raise InputError(
+                f"the adapter uses {feature}, which Luthier does not read", where=folder / "adapter_config.json"
+            )
     return settings, tensors

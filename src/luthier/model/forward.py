@@ -84,8 +84,14 @@ class _HeadLogp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, scale: float, cap: float | None, entropy: bool
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        target: torch.Tensor,
+        scale: float,
+        cap: float | None,
+        entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         wide = _wide(hidden.dtype)
         logp = torch.empty(len(hidden), dtype=wide, device=hidden.device)
@@ -135,7 +141,12 @@ def _dlogits(
 
 
 def _push(
-    logits: torch.Tensor, norm: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, scale: float, cap: float | None
+    logits: torch.Tensor,
+    norm: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    scale: float,
+    cap: float | None,
 ) -> torch.Tensor:
     """d logp / d h, [m, H]."""
     return _dlogits(logits, norm, target, scale, cap).to(weight.dtype) @ weight

@@ -26,8 +26,14 @@ class _LoraLinear(torch.autograd.Function):
     """x W^T + bias + s (x A^T) B^T with W frozen, and no intermediate kept but x and x A^T."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, scale: float
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
     ) -> torch.Tensor:
         """x [T, in], a [r, in], b [out, r] -> [T, out]."""
         low = x @ a.T
@@ -80,12 +86,14 @@ class LoraLinear(nn.Module):
             return self._dora(x, a, b)
         if type(self.base) is nn.Linear and not (self.dropout and self.training):
             flat = x.reshape(-1, x.shape[-1])
-            y = _LoraLinear.apply(flat, self.base.weight, self.base.bias, a, b, self.scale)  # type: ignore[no-untyped-call]
-            return y.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
-        return self.base(x) + self._low(x, a, b)  # type: ignore[no-any-return]
+            y = _LoraLinear.apply(flat, self.base.weight, self.base.bias, a, b, self.scale)
+            return y.view(*x.shape[:-1], -1)
+        return self.base(x) + self._low(x, a, b)
 
     def _low(self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return F.linear(F.linear(F.dropout(x, self.dropout, self.training), a), b) * self.scale
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
+        return F.linear(F.linear(x, a), b) * self.scale
 
     def _dora(self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         assert self.magnitude is not None
@@ -106,7 +114,11 @@ class LoraLinear(nn.Module):
     def _start_at_singular_vectors(self, rank: int) -> None:
         """A0 = sqrt(S) V^T and B0 = U sqrt(S) / s over the `rank` largest, taken out of the frozen weight."""
         if type(self.base) is not nn.Linear:
-            raise InputError("init=pissa changes the base weights, which qlora has quantized", where="--lora.init", mend="use --tune lora")
+            raise InputError(
+                "init=pissa changes the base weights, which qlora has quantized",
+                where="--lora.init",
+                mend="use --tune lora",
+            )
         u, s, vt = torch.linalg.svd(self.base.weight.to(self.A.dtype), full_matrices=False)
         root = s[:rank].sqrt()
         self.A.copy_(root[:, None] * vt[:rank])
@@ -199,7 +211,13 @@ def attach(model: nn.Module, config: LoraConfig) -> dict[str, LoraLinear]:
 
 @torch.no_grad()
 def put(
-    model: nn.Module, name: str, base: nn.Module, config: LoraConfig, a: torch.Tensor, b: torch.Tensor, magnitude: torch.Tensor | None
+    model: nn.Module,
+    name: str,
+    base: nn.Module,
+    config: LoraConfig,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    magnitude: torch.Tensor | None,
 ) -> None:
     """Put an adapter with given weights on the layer called `name`, in place."""
     adapter = LoraLinear(base, config)

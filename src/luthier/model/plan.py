@@ -64,7 +64,7 @@ class TreePlan:
             return _flex()(q, k, v, block_mask=mask, scale=scaling, enable_gqa=True).transpose(1, 2)
         rows = [x[0].transpose(0, 1) for x in (q, k, v)]
         groups = self.groups if window is None else self.windowed(window)
-        out: torch.Tensor = _GroupAttention.apply(*rows, groups, self.order, scaling)  # type: ignore[no-untyped-call]
+        out: torch.Tensor = _GroupAttention.apply(*rows, groups, self.order, scaling)
         return out[None]
 
     @cached_property
@@ -188,8 +188,14 @@ class _GroupAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: list[Group], order: torch.Tensor, scale: float
+    def forward(
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        groups: list[Group],
+        order: torch.Tensor,
+        scale: float,
     ) -> torch.Tensor:
         """q [T, H, D], k and v [T, Hkv, D] -> [T, H, D]."""
         kv = k.shape[1]

@@ -85,7 +85,7 @@ def _untie_head(model: nn.Module) -> nn.Module:
     if head.weight is model.get_input_embeddings().weight:  # type: ignore[operator]
         head.weight = nn.Parameter(head.weight.detach().clone())
         model.config.tie_word_embeddings = False  # type: ignore[union-attr]
-    return head  # type: ignore[no-any-return]
+    return head
 
 
 def _open_matching(model: nn.Module, pattern: str) -> None:
@@ -107,5 +107,3 @@ def peak_rate(kind: str, hidden: int) -> float:
     """
     full = 5e-5 * (2000 / hidden) ** 0.781
     return float(f"{full * (10 if is_adapter(kind) else 1):.1e}")
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -78,7 +79,7 @@ def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
     for title in ("name", "kind", "parameters", "on disk", "licence", "where"):
         table.add_column(title, justify="right" if title in ("parameters", "on disk") else "left", overflow="fold")
     for m in models:
-        where = str(m["folder"]) if m["folder"] else "fetched when first used"
+        where = str(m["folder"]).replace(str(Path.home()), "~") if m["folder"] else "fetched when first used"
         disk = size(m["bytes"]) if m["bytes"] else ""
         table.add_row(m["name"], m["kind"], f"{m['parameters']:,}", disk, m["licence"] or "", where)
     return table
@@ -89,12 +90,10 @@ def shown_examples(examples: Sequence[RenderableType]) -> Group:
     return Group(*(part for tokens in examples for part in (tokens, Text())))
 
 
-def written(result: Mapping[str, Any]) -> list[Text]:
+def written(files: Mapping[str, Mapping[str, Any]]) -> list[Text]:
     """One line for each file that `luthier data` wrote."""
     lines = []
-    files = {"kept": result.get("kept"), "dropped": result.get("dropped"), **result.get("split", {})}
     for name, file in files.items():
-        if isinstance(file, Mapping):
-            why = ", ".join(f"{count} {reason}" for reason, count in file.get("why", {}).items())
-            lines.append(Text(f"  {name}: {file['rows']:,} rows in {file['path']}" + (f" ({why})" if why else "")))
+        why = ", ".join(f"{count} {reason}" for reason, count in file.get("why", {}).items())
+        lines.append(Text(f"  {name}: {file['rows']:,} rows in {file['path']}" + (f" ({why})" if why else "")))
     return lines

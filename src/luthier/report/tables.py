@@ -68,7 +68,9 @@ def title(row: Row) -> str:
 def before_after(rows: Sequence[Row], before: str = "before", after: str = "after") -> Table:
     """Metric rows (`evals.score.table`) as a table: both values, the difference with its interval, the verdict."""
     items = sorted({row["n"] for row in rows})
-    counted = f"{items[0]:,}" if len(items) == 1 else " to ".join(f"{n:,}" for n in (items[0], items[-1])) if items else "0"
+    counted = (
+        f"{items[0]:,}" if len(items) == 1 else " to ".join(f"{n:,}" for n in (items[0], items[-1])) if items else "0"
+    )
     table = Table(
         box=box.SIMPLE_HEAD,
         collapse_padding=True,

@@ -95,7 +95,9 @@ class _Row:
         return len(self.starts) - 1
 
 
-def pack(trees: Sequence[TokenTree], weights: Sequence[Sequence[float]], *, pad_to: int = 1, share: bool = True) -> Batch:
+def pack(
+    trees: Sequence[TokenTree], weights: Sequence[Sequence[float]], *, pad_to: int = 1, share: bool = True
+) -> Batch:
     """Pack trees into one Batch.
 
     `weights[s]` holds one weight per trained token of tree s, in node order (see `weigh`). The row is

@@ -87,7 +87,7 @@ def _train_step(
         batch = cpu_batch.to(device)
         output = forward(state.model, batch)
         result = loss(batch, output)
-        result.total.backward()  # type: ignore[no-untyped-call]
+        result.total.backward()
         value += float(result.total.detach())
         rows += example_losses(batch, output)
         for name, (amount, weight) in result.metrics.items():
