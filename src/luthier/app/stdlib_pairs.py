@@ -13,6 +13,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from luthier.core.errors import InputError
@@ -42,6 +43,7 @@ class Function:
     origin: Origin
 
 
+@lru_cache(maxsize=2)  # reading the library takes seconds, and a run shows its data before it uses it
 def pairs(
     limit: int = 1000, test: int = 96, seed: int = 0, *, longest: int = 400, root: Path | None = None
 ) -> tuple[list[Chat], list[Chat]]:

@@ -86,7 +86,7 @@ class LoraLinear(nn.Module):
             return self._dora(x, a, b)
         if type(self.base) is nn.Linear and not (self.dropout and self.training):
             flat = x.reshape(-1, x.shape[-1])
-            y = _LoraLinear.apply(flat, self.base.weight, self.base.bias, a, b, self.scale)
+            y = _LoraLinear.apply(flat, self.base.weight, self.base.bias, a, b, self.scale)  # type: ignore[no-untyped-call]
             return y.view(*x.shape[:-1], -1)
         return self.base(x) + self._low(x, a, b)
 
