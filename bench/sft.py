@@ -62,6 +62,10 @@ def trl(options: argparse.Namespace, dtype: str, batch: int, packed: bool) -> di
         def on_train_end(self, *args: Any, **kwargs: Any) -> None:
             self.marks.append(time.perf_counter())
 
+    class InOrder(SFTTrainer):  # type: ignore[misc]
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, dtype))
     data = [{"prompt": p, "completion": c} for p, c in rows(options.rows)]
@@ -72,7 +76,7 @@ def trl(options: argparse.Namespace, dtype: str, batch: int, packed: bool) -> di
         gradient_checkpointing=False, learning_rate=1e-3, logging_steps=1, save_strategy="no", max_length=1024,
         shuffle_dataset=False, packing=packed, completion_only_loss=True, lr_scheduler_type="constant",
     )  # fmt: skip
-    trainer = SFTTrainer(
+    trainer = InOrder(
         model=model, args=settings, train_dataset=Dataset.from_list(data), processing_class=tokenizer,
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules=LINEAR), callbacks=[clock],
     )  # fmt: skip
@@ -186,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--batch", type=int, default=16, help="rows per optimizer step")
-    parser.add_argument("--tokens", type=int, default=1024, help="Luthier: tokens per forward pass")
+    parser.add_argument("--tokens", type=int, default=512, help="Luthier: tokens per forward pass")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--only", help="run only settings whose name starts so")

@@ -24,6 +24,7 @@ from luthier.train.steps import Packing, scoring_batches
 
 Cancelled = Callable[[], bool]
 General = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # (prompt ids, answer ids)
+BATCH = 64  # answers that are generated at once
 GENERAL_TOKENS = 48  # of each of the model's own answers, whose loss of likelihood is measured
 
 
@@ -65,13 +66,13 @@ class Ruler:
         self.config, self.packing, self.device = config, packing, device
 
     def held_out(self, examples: Sequence[Example], trees: Sequence[TokenTree]) -> HeldOut:
-        """Choose the rows: the first `eval.rows` for the loss, of these `eval.samples` that end in an answer to generate."""
+        """Choose the rows: the first `eval.rows` for the loss, the first `eval.samples` with an answer to generate it."""
         kept = [tree for tree in trees if tree.row < self.config.eval.rows]
         rows: list[int] = []
         prompts: list[str] = []
         ids: list[tuple[int, ...]] = []
         references: list[str] = []
-        for row, example in enumerate(examples[: self.config.eval.rows]):
+        for row, example in enumerate(examples):
             if len(prompts) == self.config.eval.samples or not isinstance(example, Chat):
                 break
             *before, last = example.messages
@@ -114,7 +115,9 @@ class Ruler:
                 made += count
                 bar.advance(count)
 
-            out = generate(self.model, prompt_ids, sampling, self.tokenizer.decode, progress=moved, cancelled=stop)
+            out = generate(
+                self.model, prompt_ids, sampling, self.tokenizer.decode, batch=BATCH, progress=moved, cancelled=stop
+            )
         if stop():
             raise Stopped("stopped while generating")
         return out

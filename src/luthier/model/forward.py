@@ -15,7 +15,7 @@ from torch import nn
 from luthier.core.types import Batch, Output
 from luthier.model.plan import TreePlan
 
-SLICE_BYTES = 64 << 20  # logits of one slice of targets, in float32
+SLICE_BYTES = 24 << 20  # logits of one slice of targets, in float32
 
 
 def forward(model: nn.Module, batch: Batch, *, entropy: bool = False) -> Output:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from luthier.core.errors import InputError
-from luthier.model import attention
+from luthier.model import attention, fuse
 from luthier.model.sources import Source, check_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -59,8 +59,9 @@ def load(
             raise InputError(
                 f"{key.replace('_', ' ')} in the weights: {first}", where=folder, mend="copy the folder again"
             )
+    fuse.fuse(model.to(device))
     tokenizer = load_tokenizer(folder)
-    return LoadedModel(model.to(device).eval(), tokenizer, config, name, _eos_ids(model, tokenizer))
+    return LoadedModel(model.eval(), tokenizer, config, name, _eos_ids(model, tokenizer))
 
 
 def load_config(folder: Path) -> Any:

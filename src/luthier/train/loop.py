@@ -93,6 +93,7 @@ def _train_step(
         for name, (amount, weight) in result.metrics.items():
             before = metrics.get(name, (0.0, 0.0))
             metrics[name] = (before[0] + amount, before[1] + weight)
+        del output, result  # or this graph would live on while the next one grows
     norm = state.optimizer.clip()
     if not (math.isfinite(value) and math.isfinite(norm)):
         _drop_gradients(state)
