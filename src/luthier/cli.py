@@ -6,13 +6,14 @@ they are asked for, so that `luthier --help` answers at once.
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 
 import click
 
 from luthier import __version__
-from luthier.core.errors import LuthierError, nearest
+from luthier.core.errors import LuthierError, nearest, unknown
 
 COMMANDS = {
     "quickstart": "The whole way in a few minutes: data, tuning, before and after.",
@@ -92,6 +93,10 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing is left to say
         return 141
+    except OSError as error:
+        if debug:
+            raise
+        return _say(*_system(error))
     except MemoryError:
         return _say("out of memory; lower --train.tokens, or use --tune lora or qlora", 1)
     except Exception as error:
@@ -114,7 +119,26 @@ def _usage(error: click.ClickException) -> str:
         guess = nearest(error.option_name, error.possibilities or _options(error))
         advice = f"did you mean '{guess}'?" if guess else "see --help"
         return f"unknown option '{error.option_name}'; {advice}"
+    if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
+        name = error.param.opts[0]
+        if isinstance(error.param.type, click.Choice) and "is not one of" in error.message:
+            given = error.message.split("'")[1]
+            return str(unknown("value", given, error.param.type.choices, where=name))
+        if not isinstance(error, click.MissingParameter):
+            return f"{name}: {' '.join(error.message.split()).rstrip('.')}"
+    if isinstance(error, click.MissingParameter) and error.param is not None and error.ctx is not None:
+        return f"{error.param.make_metavar(error.ctx)} is missing; see `{error.ctx.command_path} --help`"
     return " ".join(error.format_message().split())
+
+
+def _system(error: OSError) -> tuple[str, int]:
+    """What the operating system refused. A full disk and a closed door are the user's to mend: exit status 2."""
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{place}the disk is full; free some space and run the command again", 2
+    if isinstance(error, PermissionError):
+        return f"{place}no permission; check who owns it, or give another path", 2
+    return f"{place}{error.strerror or error}; --debug shows where", 1
 
 
 def _options(error: click.NoSuchOption) -> list[str]:

@@ -55,7 +55,7 @@ def _tokenizer(out: Path, tokenizer: Any, template: Template) -> None:
     before = tokenizer.chat_template
     with quiet():
         try:
-            tokenizer.chat_template = template.source
+            tokenizer.chat_template = template.as_jinja()
             tokenizer.save_pretrained(out)
         finally:
             tokenizer.chat_template = before

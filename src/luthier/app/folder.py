@@ -20,7 +20,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from luthier import __version__
+from luthier.core import log
 from luthier.core.config import RunConfig, fields, read_yaml, resolve, write_yaml
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, write_json, writing
@@ -91,7 +94,7 @@ def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> R
         _same_settings(path, config)
         if (path / "lineage.json").is_file():
             _same_inputs(path, lineage)
-    elif path.is_dir() and any(path.iterdir()):
+    elif path.is_dir() and any(path.glob("[!.]*")):  # hidden files: of a start that was killed before run.yaml was whole
         raise InputError("the folder holds something that is not a run", where=path, mend="give another --out")
     elif path.exists() and not path.is_dir():
         raise InputError("this is a file, not a folder", where=path, mend="give another --out")
@@ -101,11 +104,32 @@ def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> R
         raise InputError(
             f"cannot make the run directory: {error.strerror}", where=path, mend="give another --out"
         ) from None
-    (path / "evals").mkdir(exist_ok=True)
     with writing(path / "run.yaml") as handle:
         handle.write(write_yaml(config))
-    write_json(path / "lineage.json", lineage)
+    (path / "evals").mkdir(exist_ok=True)
+    _keep_lineage(path / "lineage.json", lineage)
     return RunFolder(path)
+
+
+def differences(lineage: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What besides the inputs is not as it was: 'code', or libraries, Python, the platform, the threads by name."""
+    before, after = lineage["environment"], now["environment"]
+    return ["code"] * (lineage["code"] != now["code"]) + [name for name in after if before.get(name) != after[name]]
+
+
+def _keep_lineage(path: Path, now: Mapping[str, Any]) -> None:
+    """Write the lineage of a new run; to that of an older start, add this one when it is made of other things."""
+    if not path.is_file():
+        write_json(path, now)
+        return
+    first = read_json(path)
+    starts = [first, *first.get("later_starts", ())]
+    if changed := differences(starts[-1], now):
+        log.warn(
+            f"{', '.join(changed)} changed since this run began: its last bits may differ from an uninterrupted run's"
+        )
+        later = {name: now[name] for name in ("luthier", "code", "environment")}
+        write_json(path, first | {"later_starts": [*starts[1:], later]})
 
 
 def read_run(path: Path) -> tuple[RunFolder, RunConfig]:
@@ -142,6 +166,7 @@ def lineage(config: RunConfig, **inputs: Any) -> dict[str, Any]:
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
             **{name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
         },
     }

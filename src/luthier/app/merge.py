@@ -21,12 +21,14 @@ def merge(run: Path, out: Path | None, dtype: str) -> dict[str, Any]:
     The sum W + s B A is taken in float32 and rounded once. A qlora adapter is merged into the dequantized
     base, which is what it was trained on. The comparison loads what was written, and runs in float32.
     """
+    if not run.is_dir():
+        raise InputError("no such run", where=run, mend="give a folder under runs/")
     if not (run / "adapter").is_dir():
         what = "this run tuned the model itself" if (run / "model").is_dir() else "no adapter here"
         raise InputError(f"{what}; nothing to merge", where=run, mend="give a run directory with an adapter/")
     target = out or run / "merged"
-    if target.exists() and not (target / "config.json").is_file() and any(target.iterdir()):
-        raise InputError("the folder holds something else", where=target, mend="give another --out")
+    if target != run / "merged" and target.exists() and any(target.iterdir()):
+        raise InputError("the folder is not empty", where=target, mend="give another --out")
     opened = open_model(str(run), device="cpu", dtype="float32")
     texts = list(GENERAL_PROMPTS) + [_code(chat) for chat in pairs(limit=16, test=2)[0]]
     before = log_probabilities(opened, texts)

@@ -40,6 +40,7 @@ from luthier.core.config import RunConfig
 from luthier.core.errors import Stopped
 from luthier.core.files import write_json
 from luthier.evals import forgetting as forgot
+from luthier.evals.metrics import choose
 from luthier.evals.score import as_json
 from luthier.model import load as model_load
 from luthier.model import lora, memory, tune
@@ -98,6 +99,7 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
     """
     use_threads(config)
     method = chosen_method(config)
+    choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
     with stopping() as stop:
         examples = read_examples(config, method.example)
         texts = open_texts(config)

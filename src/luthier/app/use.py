@@ -11,7 +11,7 @@ import torch
 
 from luthier.app.folder import read_run
 from luthier.core.config import RunConfig, resolve
-from luthier.core.errors import InputError
+from luthier.core.errors import InputError, nearest
 from luthier.core.types import Message
 from luthier.model import adapters, lora, quantize, sources
 from luthier.model import load as model_load
@@ -36,7 +36,7 @@ class Opened:
     def switch(self, name: str) -> None:
         """Answer with this adapter from now on, or with the bare 'base'. Raises InputError for an unknown name."""
         if name not in self.names and name != "base":
-            raise InputError(f"no adapter '{name}'", mend=f"there are: base, {', '.join(self.names)}")
+            raise InputError(f"no adapter '{name}'", mend=f"there are: {', '.join(('base', *self.names))}")
         if name == "base":
             lora.detach(self.model)
         else:
@@ -44,8 +44,10 @@ class Opened:
         self.active = name
 
     def answer(self, messages: Sequence[Message], sampling: dict[str, Any]) -> Iterator[str]:
-        """The answer in pieces, as they come."""
-        ids = encode_prompt_ids(messages, (), self.template, self.tokenizer)
+        """The answer in pieces, as they come. A run is asked under the system prompt it was trained with, unless
+        `messages` bring their own."""
+        system = self.config.text.system
+        ids = encode_prompt_ids(messages, (), self.template, self.tokenizer, system=system)
         settings = Sampling(**sampling, stop_ids=tuple(sorted(self.template.stop_ids)), stop=self.template.stops)
         return stream(self.model, ids, settings, self.tokenizer.decode)
 
@@ -56,6 +58,8 @@ def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", 
     Raises InputError for a run that is not finished, and for adapters that do not fit the model.
     """
     path = Path(name)
+    if not path.exists():
+        _refuse_a_typo(path)
     found: dict[str, Path] = {}
     if (path / "run.yaml").is_file():
         _, config = read_run(path)
@@ -82,6 +86,15 @@ def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", 
     if found:
         opened.switch(next(iter(found)))
     return opened
+
+
+def _refuse_a_typo(path: Path) -> None:
+    """Raise InputError for a path beside which there are runs: owner/model names look the same."""
+    runs = [folder.parent for folder in path.parent.glob("*/run.yaml")]
+    if runs and path.parent != Path():
+        guess = nearest(path.name, [run.name for run in runs])
+        mend = f"did you mean '{path.parent / guess}'?" if guess else "see which runs are there"
+        raise InputError("no such run", where=path, mend=mend)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from luthier.app import train
-from luthier.app.folder import lineage, read_run
+from luthier.app.folder import differences, lineage, read_run
 from luthier.app.prepare import chosen_method, encode_all, open_texts, read_examples, use_threads
 from luthier.app.stop import stopping
 from luthier.core import log
@@ -36,9 +36,9 @@ def resume(path: Path) -> dict[str, Any]:
         examples = read_examples(config, chosen_method(config).example)
         texts = open_texts(config)
         facts = lineage(config, data=examples.digests(), model=texts.source.digests())
-        before = read_json(path / "lineage.json")["inputs"]
+        made = read_json(path / "lineage.json")
         for name in ("data", "model"):
-            if before.get(name) != facts["inputs"][name]:
+            if made["inputs"].get(name) != facts["inputs"][name]:
                 raise InputError(f"the {name} changed since this run was made, so it cannot be made again", where=path)
         job = train.Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
         parts = train.assemble(job)
@@ -54,7 +54,10 @@ def resume(path: Path) -> dict[str, Any]:
             raise Stopped("stopped while verifying")
     same = _equal(train.weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
     largest = max(float((train.weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
-    return {"run": str(path), "from": first, "to": last, "same_bits": same, "largest_difference": largest}
+    return {
+        "run": str(path), "from": first, "to": last, "same_bits": same, "largest_difference": largest,
+        "changed_since": differences([made, *made.get("later_starts", ())][-1], facts),
+    }  # fmt: skip
 
 
 def _equal(a: Any, b: Any) -> bool:

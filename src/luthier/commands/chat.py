@@ -27,23 +27,24 @@ HELP = """  /adapter NAME   answer with another adapter, or with 'base'
 @click.option("--system", default=None, help="System prompt.")
 @click.option("--prompt", default=None, help="Ask this one thing, print the answer, and leave.")
 @click.option(
-    "--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the likeliest token."
+    "--temperature", type=click.FloatRange(0), default=0.0, metavar="X", help="0 takes the likeliest token.  [0]"
 )
 @click.option(
     "--top-p",
     type=click.FloatRange(0, 1, min_open=True),
     default=1.0,
-    show_default=True,
-    help="Keep the likeliest tokens of this sum.",
+    metavar="X",
+    help="Keep the likeliest tokens of this sum.  [1]",
 )
-@click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest answer.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Fixes what is sampled.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]"
+)
+@click.option("--seed", type=int, default=0, metavar="N", help="Fixes what is sampled.  [0]")
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="auto",
-    show_default=True,
-    help="Where to compute.",
+    help="Where to compute.  [auto]",
 )
 def command(
     model: str, compare: str | None, adapter: tuple[str, ...], system: str | None, prompt: str | None,
@@ -120,9 +121,8 @@ class Talk:
             return True
         name, _, rest = text.partition(" ")
         if name not in self.commands:
-            print(
-                f"  unknown command {name}; {'did you mean ' + guess + '?' if (guess := nearest(name, self.commands)) else '/help'}"
-            )
+            guess = nearest(name, [*self.commands, "/quit"])
+            print(f"  unknown command {name}; " + (f"did you mean {guess}?" if guess else "see /help"))
             return True
         try:
             self.commands[name](rest.strip())

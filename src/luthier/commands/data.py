@@ -24,8 +24,8 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
     "--near",
     type=click.FloatRange(0, 1),
     default=0.8,
-    show_default=True,
-    help="--clean: least similarity of a near duplicate; 0 keeps them.",
+    metavar="X",
+    help="--clean: least similarity of a near duplicate; 0 keeps them.  [0.8]",
 )
 @click.option("--drop-conflicts", is_flag=True, help="--clean: of several answers to one prompt keep the first.")
 @click.option("--shortest", type=int, default=0, metavar="N", help="--clean: drop rows of fewer characters.")

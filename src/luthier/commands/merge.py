@@ -21,8 +21,7 @@ from luthier.commands.output import as_json, print_json
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",
-    show_default=True,
-    help="Type of the written weights.",
+    help="Type of the written weights.  [float32]",
 )
 @as_json
 def command(run: Path, out: Path | None, dtype: str, json_: bool) -> None:

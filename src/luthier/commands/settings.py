@@ -35,7 +35,7 @@ class SettingsCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = [p.get_help_record(ctx) for p in self.get_params(ctx) if not isinstance(p, Setting)]
-        if records := [record for record in own if record]:
+        if records := [record for record in own if record and record[1]]:
             with formatter.section("Options"):
                 formatter.write_dl(records)
         for section, title in TITLES.items():

@@ -18,7 +18,7 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
 )
 @click.command("show", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("paths", nargs=-1, metavar="PATH...")
-@click.option("--rows", type=click.IntRange(1), default=3, show_default=True, help="How many rows.")
+@click.option("--rows", type=click.IntRange(1), default=3, metavar="N", help="How many rows.  [3]")
 @click.option("--plain", is_flag=True, help="Mark what is trained in text instead of colour; the default in a pipe.")
 @as_json
 def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **settings: Any) -> None:

@@ -37,5 +37,9 @@ def command(run: Path, resume: bool, json_: bool) -> None:
             else f"NOT the same: largest difference {result['largest_difference']:.3g}"
         )
         print(f"steps {result['from']} to {result['to']} taken again from the checkpoint: {verdict}")
+        if result["changed_since"] and not result["same_bits"]:
+            print(
+                f"changed since the run was made: {', '.join(result['changed_since'])}; bits are promised for equal ones only"
+            )
     if not result["same_bits"]:
         sys.exit(1)

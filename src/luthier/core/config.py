@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from luthier.core.errors import InputError, nearest
+from luthier.core.errors import InputError, nearest, unknown
 
 VERSION = 1
 
@@ -173,9 +173,7 @@ def resolve(*layers: Mapping[str, Any], where: object = None) -> RunConfig:
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"--{name}: {first['msg']}, got {first['input']!r}", where=where) from None
+        raise _invalid(error, where) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -185,13 +183,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the settings: {error}", where=path) from None
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(
+            f"cannot read the settings: {reason}", where=path, mend="check the path and the file"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else path
         raise InputError("not valid YAML", where=place, mend="check indentation and quotes") from None
     if not isinstance(value, dict):
-        raise InputError("settings must be a mapping of names to values", where=path)
+        raise InputError("settings must be names with values", where=path, mend="such as `model: smollm2-135m`")
     return value
 
 
@@ -215,10 +216,25 @@ def _dotted(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
+def _invalid(error: ValidationError, where: object) -> InputError:
+    """The first fault that pydantic found: the setting, what is asked of it, what it was given."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "literal_error":
+        info = fields()[name]
+        return unknown(
+            name.rpartition(".")[2], str(first["input"]), get_args(info.annotation), where=where or f"--{name}"
+        )
+    wanted = first["msg"].removeprefix("Input ").partition(", unable")[0]
+    return InputError(f"{wanted}, not {first['input']!r}", where=f"{where}: {name}" if where else f"--{name}")
+
+
 def _check_key(key: str, where: object) -> None:
     known = fields()
     if key in known:
         return
+    if any(name.startswith(f"{key}.") for name in known):
+        raise InputError(f"'{key}' is a section, not a value", where=where, mend=f"write its settings below `{key}:`")
     tails = {name.rsplit(".", 1)[-1]: name for name in known}
     guess = tails.get(key.rsplit(".", 1)[-1]) or nearest(key, known)
     raise InputError(

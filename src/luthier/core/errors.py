@@ -29,7 +29,13 @@ class InputError(LuthierError):
 
 
 class RunError(LuthierError):
-    """The work itself failed: the loss is not finite, the disk is full. Exit status 1."""
+    """The work itself failed: the loss is not finite, say. Exit status 1."""
+
+
+class DiskFull(RunError):
+    """Nothing more can be written. The user can mend it, so the exit status is 2."""
+
+    exit_code = 2
 
 
 class Stopped(LuthierError):

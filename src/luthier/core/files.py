@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from luthier.core.errors import RunError
+from luthier.core.errors import DiskFull
 
 
 def fsync_folder(folder: Path) -> None:
@@ -27,7 +27,7 @@ def fsync_folder(folder: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed onto it when the block ends well and removed when not.
 
-    Raises RunError when the disk is full.
+    Raises DiskFull when it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
         fsync_folder(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError("the disk is full", where=path, mend="free some space and run the command again") from error
+            raise DiskFull("the disk is full", where=path, mend="free some space and run the command again") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

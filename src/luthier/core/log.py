@@ -74,11 +74,10 @@ class Bar:
             left = clock(spent / fresh * (self.total - self.done)) if fresh else "-:--"
             width = 24
             filled = round(width * min(1.0, self.done / self.total))
-            line = (
-                f"{self.title} {'━' * filled}{'─' * (width - filled)} {self.done}/{self.total}  {figures}  left {left}"
-            )
+            line = f"{self.title} {'━' * filled}{'─' * (width - filled)} {self.done}/{self.total}"
+            line = "  ".join(part for part in (line, figures, f"left {left}") if part)
         else:
-            line = f"{self.title} {self.done}  {figures}  {clock(spent)}"
+            line = "  ".join(part for part in (f"{self.title} {self.done}", figures, clock(spent)) if part)
         if line == self.last:
             return
         self.last = line

@@ -15,7 +15,7 @@ from luthier.data.texts import as_row
 
 def write_jsonl(items: Iterable[Row | Example | Mapping[str, Any]], path: Path) -> int:
     """Write one JSON object a line and return how many. A Row keeps its own fields, an Example is written in the
-    layout of its type (see `texts.as_row`). Raises RunError when the disk is full; nothing is left then."""
+    layout of its type (see `texts.as_row`). Raises DiskFull when it is; nothing is left then."""
     count = 0
     with writing(path) as handle:
         for item in items:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from luthier.core.errors import InputError, LuthierError, RunError, unknown
+from luthier.core.errors import InputError, LuthierError, unknown
 from luthier.core.files import cache_folder, fsync_folder, read_json, sha256, write_json
 from luthier.core.log import note, size
 
@@ -245,7 +245,7 @@ def _built(name: str, origin: dict[str, Any], build: Callable[[Path], None]) -> 
     except LuthierError:
         raise
     except OSError as error:
-        raise RunError(
+        raise InputError(
             f"cannot write the model: {error.strerror}", where=models, mend="free space, or set LUTHIER_CACHE"
         ) from error
     return final

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,6 +54,44 @@ TOOLS = (
     "<tools>\n%s\n</tools>"
 )
 
+# `words` writes a message with its tool calls, `schemas` the tools: as `_calls_in_words` and `_tools_in_words` do.
+JINJA_WORDS = """\
+{%- macro words(message) -%}
+{{- message.content or '' -}}
+{%- for call in message.tool_calls or [] -%}
+{{- '\\n' if message.content or not loop.first -}}
+{{- '<tool_call>' + ((call.function or call) | tojson) + '</tool_call>' -}}
+{%- endfor -%}
+{%- endmacro -%}
+{%- macro schemas() -%}
+{%- for tool in tools %}{{ ('' if loop.first else '\\n') + (tool | tojson) }}{% endfor -%}
+{%- endmacro -%}
+{%- set told = TOOLS_BEFORE + schemas() + TOOLS_AFTER if tools else '' -%}
+{%- set led = messages and messages[0].role == 'system' -%}
+{%- set system = (words(messages[0]) if led else '') + ('\\n\\n' if led and told else '') + told -%}
+"""
+JINJA_ALPACA = """\
+{%- set first = messages | selectattr('role', 'equalto', 'user') | first -%}
+{%- if led or told %}{{ system }}{% elif first and first.input %}{{ TASK_INPUT }}{% else %}{{ TASK }}{% endif -%}
+{%- for message in (messages[1:] if led else messages) -%}
+{%- if message.role == 'assistant' -%}
+{{- RESPONSE + words(message) + eos_token -}}
+{%- else -%}
+{{- (INPUT if message.role == 'tool' else INSTRUCTION) + words(message) -}}
+{{- INPUT + message.input if message.input -}}
+{%- endif -%}
+{%- endfor -%}
+{{- RESPONSE if add_generation_prompt -}}
+"""
+JINJA_PLAIN = """\
+{{- system -}}
+{%- for message in (messages[1:] if led else messages) -%}
+{{- words(message) -}}
+{{- '\\n\\n' + message.input if message.input -}}
+{{- eos_token if message.role == 'assistant' -}}
+{%- endfor -%}
+"""
+
 
 @dataclass(frozen=True)
 class Template:
@@ -85,6 +124,24 @@ class Template:
         told = _tools_in_words(messages, tools)
         text, added = self.write(told, ()), len(told) - len(messages)
         return lambda count, prompt: text(count + added, prompt)
+
+    def as_jinja(self) -> str:
+        """The Jinja text that renders the same, for programs that read a tokenizer's `chat_template`.
+
+        For 'alpaca' and 'plain' a rendition of what is written here: it takes OpenAI's messages, and the
+        `input` of an Alpaca row as a field of the user's message. It cannot seal: control tokens in data are
+        read as such by whoever tokenizes its text.
+        """
+        if self.name not in ("alpaca", "plain"):
+            return self.source
+        before, after = TOOLS.split("%s")
+        wording = {
+            "TASK_INPUT": ALPACA_TASK_INPUT, "TASK": ALPACA_TASK, "INSTRUCTION": INSTRUCTION, "INPUT": INPUT,
+            "RESPONSE": RESPONSE, "TOOLS_BEFORE": before, "TOOLS_AFTER": after,
+        }  # fmt: skip
+        body = JINJA_WORDS + (JINJA_ALPACA if self.name == "alpaca" else JINJA_PLAIN)
+        body = re.sub(rf"\b({'|'.join(wording)})\b", lambda found: json.dumps(wording[found[0]]), body)
+        return ("{{- bos_token -}}\n" if self.tokenizer.opening else "") + body
 
     @property
     def reads_tools(self) -> bool:

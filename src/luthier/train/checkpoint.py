@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from luthier.core import log
-from luthier.core.errors import RunError
+from luthier.core.errors import DiskFull
 from luthier.core.files import fsync_folder, read_json, sha256, write_json
 
 Tensors = Mapping[str, torch.Tensor]
@@ -40,7 +40,7 @@ class Checkpoint:
 def save(
     folder: Path, step: int, weights: Tensors, optimizer: Tensors, state: Mapping[str, Any], keep: int
 ) -> Path:  # fmt: skip
-    """Write the checkpoint of `step` and remove all but the newest `keep`. Raises RunError when the disk is full."""
+    """Write the checkpoint of `step` and remove all but the newest `keep`. Raises DiskFull when it is."""
     path = write(folder / f"step-{step:08d}", weights, optimizer, {"step": step, **state})
     for old in _all(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -62,10 +62,13 @@ def write(final: Path, weights: Tensors, optimizer: Tensors, state: Mapping[str,
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
         fsync_folder(final.parent)
+    except DiskFull:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise RunError(
+            raise DiskFull(
                 "the disk is full; the checkpoint before this one is whole", where=final,
                 mend="free some space and run the same command again",
             ) from error  # fmt: skip
