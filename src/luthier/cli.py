@@ -84,6 +84,8 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         if debug:
             raise
         return _say(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
     except click.ClickException as error:
         return _say(_usage(error), 2)
     except click.exceptions.Exit as leaving:

@@ -108,8 +108,8 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, extr
     original = app_train._note
     for stop_at in (3, 4, 9):
 
-        def stopping(folder, progress, report, bar, stop_at=stop_at):
-            original(folder, progress, report, bar)
+        def stopping(folder, progress, report, *rest, stop_at=stop_at):
+            original(folder, progress, report, *rest)
             if report.step == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -288,8 +288,8 @@ def test_a_stream_is_read_as_it_goes_and_resumes(settings, rows, tmp_path, monke
     if interrupt:
         original = app_train._note
 
-        def stopping(folder, progress, report, bar):
-            original(folder, progress, report, bar)
+        def stopping(folder, progress, report, *rest):
+            original(folder, progress, report, *rest)
             if report.step == 13:
                 os.kill(os.getpid(), signal.SIGTERM)
 

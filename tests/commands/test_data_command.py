@@ -29,7 +29,7 @@ def data(tiny_folder, capsys):
 @pytest.fixture
 def rows(tmp_path):
     path = tmp_path / "rows.jsonl"
-    words = "red blue green gold grey pink teal plum".split()
+    words = ["red", "blue", "green", "gold", "grey", "pink", "teal", "plum"]
     lines = [{"instruction": f"Name colour {i} of {words[i % 8]}", "output": f"it is {w} {i}"} for i, w in enumerate(words * 5)]
     lines += [lines[0], {"instruction": "Say nothing", "output": ""}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -54,7 +54,7 @@ def test_columns_of_other_names(data, tmp_path):
 
 
 def test_the_limit_is_that_of_training(data, rows):
-    assert data(rows, "--text.max_length", "8")["over_limit"] == {"limit": 8, "rows": 42, "share": 1.0}
+    assert data(rows, "--text.max_length", "8")["over_limit"] == {"limit": 8, "rows": 41, "share": 41 / 42}
 
 
 def test_rows_that_the_test_file_shares_are_leaks(data, rows, tmp_path):
@@ -72,11 +72,11 @@ def test_clean_and_split_write_whole_rows_and_every_reason(data, rows, tmp_path)
     }
     source = [json.loads(line) for line in rows.read_text().splitlines()]
     assert files["clean"] == source[:40]
-    assert [(row["row"], row["origin"]) for row in files["dropped"]] == [
+    assert sorted(((row["row"], row["origin"]) for row in files["dropped"]), key=lambda item: item[1]) == [
         (source[40], f"{rows}:41"),
         (source[41], f"{rows}:42"),
     ]
-    assert [row["filter"] for row in files["dropped"]] == ["duplicate", "empty"]
+    assert {row["filter"] for row in files["dropped"]} == {"duplicate", "empty"}
     assert sum(result["written"]["dropped"]["why"].values()) == 2
     assert sorted(map(str, files["train"] + files["test"])) == sorted(map(str, files["clean"]))
     assert 2 <= len(files["test"]) <= 16

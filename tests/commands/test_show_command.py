@@ -35,7 +35,7 @@ LAYOUTS = {
     ),
     "prompt_completion": ({"prompt": "who", "completion": "the dog"}, ["the dog"]),
     "labels": ({"text": "where is it", "label": "place"}, ["place"]),
-    "text": ({"text": "the cat sat on the mat by the tree"}, ["the cat sat on the mat by the tree"]),
+    "text": ({"text": "the cat sat on the mat by the tree"}, [" cat sat on the mat by the tree"]),
     "preference": ({"prompt": "who", "chosen": "dog", "rejected": "cat"}, ["", "dog", "cat"]),
     "preference_chat": ({"chosen": [ASK, YES], "rejected": [ASK, NO]}, ["", "yes", "no"]),
     "preference_sharegpt": (

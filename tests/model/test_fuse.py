@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import gradient, tiny_model
 from torch import nn
 
+from conftest import gradient, tiny_model
 from luthier.model.fuse import fuse
 
 IDS = torch.arange(1, 25).reshape(2, 12)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
-
 from chat_templates import CONTROL, MARKED, as_dicts, random_chat, template_for, tokenizer_for, with_source
+
 from conftest import CHATML
 from luthier.core.errors import InputError
 from luthier.core.types import Message
-from luthier.text.template import ALPACA_TASK, ALPACA_TASK_INPUT, load_template
+from luthier.text.template import load_template
 from luthier.text.tokenizer import BORDER, Tokenizer
 
 TOOL = {

@@ -63,7 +63,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_flush", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(RunError, match="disk is full"):
         save(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001"]

@@ -73,6 +73,11 @@ def rewrite(
     Cleaning writes clean.jsonl and dropped.jsonl (every dropped row with its place and reason); splitting
     writes train.jsonl and test.jsonl, of the cleaned rows when both are asked for, no prompt on both sides.
     """
+    names = ["clean", "dropped"] * (cleaning is not None) + ["train", "test"] * splitting
+    if there := [path for name in names if (path := folder / f"{name}.jsonl").exists()]:
+        raise InputError(
+            "this file exists already and is left alone", where=there[0], mend="give another folder with --to"
+        )
     written: dict[str, dict[str, Any]] = {}
     kept: Sequence[Example] = loaded.examples
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from luthier.app.folder import RunFolder
 from luthier.core.config import RunConfig
-from luthier.core.files import fsync_folder
+from luthier.core.files import write_folder
 from luthier.model import adapters, tune
 from luthier.model.load import LoadedModel, quiet
 from luthier.text.template import Template
@@ -19,23 +16,8 @@ from luthier.text.template import Template
 def write(folder: RunFolder, tuned: tune.Tuned, loaded: LoadedModel, template: Template, config: RunConfig) -> Path:
     """Write adapter/ or model/ of a run, whole or not at all, with tokenizer and template."""
     if tune.is_adapter(config.tune):
-        return whole(folder.path / "adapter", lambda out: _adapter(out, tuned.model, loaded, template, config))
-    return whole(folder.path / "model", lambda out: write_model(out, tuned.model, loaded.tokenizer, template))
-
-
-def whole(final: Path, fill: Callable[[Path], None]) -> Path:
-    """Fill a temporary folder and rename it to `final`, replacing what was there."""
-    temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        fill(temporary)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
-        fsync_folder(final.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return final
+        return write_folder(folder.path / "adapter", lambda out: _adapter(out, tuned.model, loaded, template, config))
+    return write_folder(folder.path / "model", lambda out: write_model(out, tuned.model, loaded.tokenizer, template))
 
 
 def _adapter(out: Path, model: Any, loaded: LoadedModel, template: Template, config: RunConfig) -> None:

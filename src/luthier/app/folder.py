@@ -80,7 +80,8 @@ class RunFolder:
         path = self.path / name
         if not path.is_file():
             return None
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        with open(path, encoding="utf-8") as lines:  # not splitlines(): text may hold other line ends
+            return [json.loads(line) for line in lines]
 
 
 def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> RunFolder:
@@ -94,7 +95,9 @@ def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> R
         _same_settings(path, config)
         if (path / "lineage.json").is_file():
             _same_inputs(path, lineage)
-    elif path.is_dir() and any(path.glob("[!.]*")):  # hidden files: of a start that was killed before run.yaml was whole
+    elif path.is_dir() and any(
+        path.glob("[!.]*")
+    ):  # hidden files: of a start that was killed before run.yaml was whole
         raise InputError("the folder holds something that is not a run", where=path, mend="give another --out")
     elif path.exists() and not path.is_dir():
         raise InputError("this is a file, not a folder", where=path, mend="give another --out")

@@ -68,6 +68,7 @@ class Ruler:
     def held_out(self, examples: Sequence[Example], trees: Sequence[TokenTree]) -> HeldOut:
         """Choose the rows: the first `eval.rows` for the loss, the first `eval.samples` with an answer to generate it."""
         kept = [tree for tree in trees if tree.row < self.config.eval.rows]
+        encoded = {tree.row for tree in trees}  # what the template or the length limit refused is not asked either
         rows: list[int] = []
         prompts: list[str] = []
         ids: list[tuple[int, ...]] = []
@@ -76,11 +77,14 @@ class Ruler:
             if len(prompts) == self.config.eval.samples or not isinstance(example, Chat):
                 break
             *before, last = example.messages
-            if last.role != "assistant" or last.tool_calls or not before:
+            if row not in encoded or last.role != "assistant" or last.tool_calls or not before:
+                continue
+            prompt = tuple(self._prompt(before, example.tools))
+            if len(prompt) > self.config.text.max_length:
                 continue
             rows.append(row)
             prompts.append(before[-1].as_dict()["content"])
-            ids.append(tuple(self._prompt(before, example.tools)))
+            ids.append(prompt)
             references.append(last.content)
         return HeldOut(kept, rows, prompts, ids, references)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from luthier.app.export import whole, write_model
+from luthier.app.export import write_model
 from luthier.app.stdlib_pairs import pairs
 from luthier.app.use import log_probabilities, open_model
 from luthier.core.errors import InputError
+from luthier.core.files import write_folder
 from luthier.core.types import Chat
 from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.model import lora
@@ -34,7 +35,7 @@ def merge(run: Path, out: Path | None, dtype: str) -> dict[str, Any]:
     before = log_probabilities(opened, texts)
     lora.merge(opened.model)
     opened.model.to(DTYPES[dtype])
-    whole(target, lambda folder: write_model(folder, opened.model, opened.tokenizer.fast, opened.template))
+    write_folder(target, lambda folder: write_model(folder, opened.model, opened.tokenizer.fast, opened.template))
     after = log_probabilities(open_model(str(target), device="cpu", dtype="float32"), texts)
     gap = (before - after).abs()
     return {

@@ -75,7 +75,8 @@ class Ready:
 
 def use_threads(config: RunConfig) -> None:
     """Set torch's threads: results are bitwise equal only with the same number."""
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(config.threads or here or 1)
 
 
 def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
@@ -84,6 +85,7 @@ def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Exampl
     if not data.path:
         raise InputError("no data given", mend="luthier train DATA, such as luthier train rows.jsonl")
     if data.path == (STDLIB,) and not Path(STDLIB).exists():
+        _check_kind([Chat(())], kinds, config.method, STDLIB)
         learn, unseen = stdlib_pairs.pairs(limit=data.limit or 1000, test=config.eval.rows, seed=config.seed)
         return Examples("function, then the first line of its docstring", learn, unseen, ())
     if data.stream:
@@ -195,11 +197,15 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
     return Ready(train.trees, test.trees, counts)
 
 
-def check_memory(texts: Texts, config: RunConfig, dtype: torch.dtype, device: torch.device) -> memory.Memory:
+def check_memory(
+    texts: Texts, config: RunConfig, ready: Ready, dtype: torch.dtype, device: torch.device
+) -> memory.Memory:
     """Estimate the peak before loading, say it, and refuse what cannot fit unless forced."""
+    # An example longer than a micro-batch gets one of its own.
+    longest = max((len(tree) for tree in (*ready.train, *ready.test)), default=config.text.max_length)
     estimate = memory.estimate(
         model_load.load_config(texts.source.folder), tune_kind=config.tune, lora=config.lora, quant=config.quant,
-        dtype=dtype, tokens=config.train.tokens, optimizer=config.train.optimizer, device=device,
+        dtype=dtype, tokens=max(config.train.tokens, longest), optimizer=config.train.optimizer, device=device,
     )  # fmt: skip
     log.note(memory.describe(estimate))
     free = memory.available(device)
@@ -209,6 +215,12 @@ def check_memory(texts: Texts, config: RunConfig, dtype: torch.dtype, device: to
             mend="lower --train.tokens, use --tune lora or qlora, or a smaller model; --force tries all the same",
         )  # fmt: skip
     return estimate
+
+
+def computing(config: RunConfig) -> dict[str, str]:
+    """On what and in which type this run computes: a run goes on only on the same."""
+    device = model_load.pick_device(config.device)
+    return {"device": device.type, "dtype": str(model_load.pick_dtype(config.dtype, device)).removeprefix("torch.")}
 
 
 def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
@@ -233,4 +245,9 @@ def data_name(paths: Sequence[str]) -> str:
 def chosen_method(config: RunConfig) -> Method:
     """The method's row, with the tune kind checked too: both are cheap to refuse early."""
     tune.check_kind(config.tune)
+    model_load.pick_device(config.device)
+    if config.dtype == "float16":
+        raise InputError(
+            "float16 gradients vanish without loss scaling", where="--dtype", mend="train in bfloat16 or float32"
+        )
     return method(config.method)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from luthier.core import log
 from luthier.core.errors import Stopped
 
 
@@ -30,7 +30,8 @@ class Stop:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        log.note(f"\n{signal.Signals(number).name}: finishing what must be whole; once more ends at once")
+        # Not print(): the signal may have come in the middle of one.
+        os.write(2, f"\n{signal.Signals(number).name}: finishing what must be whole; once more ends at once\n".encode())
 
 
 @contextmanager

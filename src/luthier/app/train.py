@@ -25,6 +25,7 @@ from luthier.app.prepare import (
     Texts,
     check_memory,
     chosen_method,
+    computing,
     data_name,
     encode_all,
     learning_rate,
@@ -37,7 +38,7 @@ from luthier.app.prepare import (
 from luthier.app.stop import Stop, stopping
 from luthier.core import log, seeds
 from luthier.core.config import RunConfig
-from luthier.core.errors import Stopped
+from luthier.core.errors import DiskFull, LuthierError, Stopped
 from luthier.core.files import write_json
 from luthier.evals import forgetting as forgot
 from luthier.evals.metrics import choose
@@ -90,6 +91,7 @@ class Progress:
     best_step: int = 0
     worse: int = 0
     evaluated: int = 0
+    stopped: bool = False
 
 
 def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
@@ -107,12 +109,15 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
         facts = lineage(
             config, data=examples.digests(), model=texts.source.digests(),
             template=texts.template.fingerprint, tokenizer=texts.tokenizer.fingerprint(),
+            computing=computing(config),
         )  # fmt: skip
         folder = open_run(config, data_name(config.data.path), facts)
         job = Run(config, folder, examples, texts, ready, stop)
         with locked(folder):
             if (done := folder.result) is not None:
                 log.note(f"this run is finished: {folder.path}")
+                if show:
+                    show("done", done)
                 return done
             try:
                 return _phases(job, show or (lambda name, value: None))
@@ -126,7 +131,7 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
     config, folder = job.config, job.folder
     began = time.monotonic()
     device = model_load.pick_device(config.device)
-    check_memory(job.texts, config, model_load.pick_dtype(config.dtype, device), device)
+    check_memory(job.texts, config, job.ready, model_load.pick_dtype(config.dtype, device), device)
     loaded = load_model(job.texts, config)
     packing = packing_of(config, loaded.model)
     ruler = measure.Ruler(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
@@ -152,7 +157,7 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
         "tokens": progress.passed,
         "tokens_per_second": round(progress.passed / progress.seconds, 1) if progress.seconds else None,
         "example_tokens": progress.tokens,
-        "peak_memory_bytes": memory.peak(),
+        "peak_memory_bytes": memory.peak(parts.device),
         "trainable": parts.tuned.trainable,
         "parameters": total,
         "loss": {"first": progress.first, "last": progress.last, "eval": after.loss},
@@ -248,16 +253,22 @@ def _train(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldO
     )
     try:
         # Stopped in the middle of an evaluation, a run has the step but not its measurement.
-        early = _due(config, state.step, count) and _evaluate(job, parts, ruler, held_out, progress)
+        early = progress.stopped or (
+            _due(config, state.step, count) and _evaluate(job, parts, ruler, held_out, progress)
+        )
         with log.progress("training", count) as bar:
             bar.start_at(state.step)
             for report in steps_of(job, parts) if not early else ():
-                _note(folder, progress, report, bar)
+                _note(folder, progress, report, bar, parts.device)
                 if _due(config, report.step, count) and _evaluate(job, parts, ruler, held_out, progress):
-                    break
-                if report.step == count or report.step % config.train.checkpoint == 0:
+                    progress.stopped = True
+                if progress.stopped or report.step == count or report.step % config.train.checkpoint == 0:
                     _save(job, parts, progress)
-    except Stopped:
+                if progress.stopped:
+                    break
+    except DiskFull:
+        raise
+    except LuthierError:  # stopped, a bad row late in a stream, a loss that is not finite: the weights are whole
         _save(job, parts, progress)
         raise
     if (folder.checkpoints / "best" / "manifest.json").is_file():
@@ -270,7 +281,7 @@ def _due(config: RunConfig, step: int, count: int) -> bool:
     return bool(config.eval.every and step) and (step == count or step % config.eval.every == 0)
 
 
-def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar) -> None:
+def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, device: torch.device) -> None:
     """Keep a step's figures and show them."""
     progress.passed += report.passed
     progress.tokens += report.tokens
@@ -282,14 +293,14 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar) -
         {
             "step": report.step, "loss": report.loss, "lr": report.lr, "gradient_norm": report.norm,
             "tokens": progress.passed, "tokens_per_second": round(report.passed / report.seconds, 1),
-            "memory_bytes": memory.peak(), **report.metrics,
+            "memory_bytes": memory.peak(device), **report.metrics,
         },
     )  # fmt: skip
     folder.append(
         "losses.jsonl", {"step": report.step, "rows": [[row, round(nats, 4), n] for row, nats, n in report.rows]}
     )
     rate = f"{progress.passed / progress.seconds:.0f}"
-    bar.advance(1, loss=f"{report.loss:.3f}", **{"tokens/s": rate}, memory=log.size(memory.peak()))
+    bar.advance(1, loss=f"{report.loss:.3f}", **{"tokens/s": rate}, memory=log.size(memory.peak(device)))
 
 
 def _evaluate(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldOut, progress: Progress) -> bool:

@@ -61,6 +61,10 @@ def command(
     from luthier.app.use import open_model
 
     opened = open_model(model, adapter=adapter, device=device)
+    if compare == "base" and not opened.names:
+        raise click.UsageError(
+            "this run tuned the model itself: there is no base in it; talk to the base by its own name"
+        )
     if compare is not None and compare not in opened.names and compare != "base":
         opened.switch(compare)  # raises the error that lists the names
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}

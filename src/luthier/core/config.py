@@ -68,7 +68,7 @@ class QuantConfig(Section):
     kind: Literal["nf4", "int8"] = Field(
         "nf4", description="4-bit NormalFloat or 8-bit affine, for the frozen base of qlora."
     )
-    block: int = Field(64, ge=16, description="Weights that share one scale.")
+    block: int = Field(64, ge=16, multiple_of=2, description="Weights that share one scale.")
     double: bool = Field(True, description="Quantize the NF4 scales too (double quantization).")
 
 

@@ -6,7 +6,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -52,6 +53,36 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         encoding = None if "b" in mode else "utf-8"
         with open(temporary, mode, encoding=encoding) as handle:
             yield handle
+
+
+def write_folder(final: Path, fill: Callable[[Path], None]) -> Path:
+    """Let `fill` write into a temporary folder, flush every file of it, and put it where `final` is.
+
+    An older folder there steps aside first, so that at any moment one of the two is whole. Raises DiskFull
+    when it is; the older folder is then untouched.
+    """
+    temporary, aside = (final.with_name(f".{final.name}.{kind}") for kind in ("tmp", "old"))
+    for stale in (temporary, aside):
+        shutil.rmtree(stale, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with open(path, "rb+") as handle:
+                    os.fsync(handle.fileno())
+        if final.exists():
+            os.replace(final, aside)
+        os.replace(temporary, final)
+        fsync_folder(final.parent)
+    except Exception as error:  # safetensors reports a full disk in an error of its own
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise DiskFull("the disk is full", where=final, mend="free some space and run the command again") from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+    return final
 
 
 def write_json(path: Path, value: object) -> None:

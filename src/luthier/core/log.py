@@ -8,13 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-QUIET = False
-
 
 def note(text: str) -> None:
     """One line for the user, on standard error."""
-    if not QUIET:
-        print(text, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
@@ -48,7 +45,7 @@ class Bar:
         self.began = time.monotonic()
         self.drawn = 0.0
         self.last = ""
-        self.terminal = sys.stderr.isatty() and not QUIET
+        self.terminal = sys.stderr.isatty()
         self.figures: dict[str, Any] = {}
 
     def start_at(self, done: int) -> None:
@@ -65,8 +62,6 @@ class Bar:
             self._draw()
 
     def _draw(self) -> None:
-        if QUIET:
-            return
         spent = time.monotonic() - self.began
         figures = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items())
         if self.total:

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from luthier.core.errors import InputError
 from luthier.model import attention, fuse
+from luthier.model.attention import NAME
 from luthier.model.sources import Source, check_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,6 +46,12 @@ def load(
     folder, name = (source.folder, source.name) if isinstance(source, Source) else (source, source.name)
     check_folder(folder)
     config = load_config(folder)
+    odd = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if odd and attention == NAME:
+        raise InputError(
+            f"layers of kind '{min(odd)}' mix tokens outside of attention, so packed rows would see each other",
+            where=folder / "config.json", mend="use a model whose layers are all attention",
+        )  # fmt: skip
     with quiet():
         try:
             model, report = AutoModelForCausalLM.from_pretrained(

@@ -70,12 +70,11 @@ class LoraLinear(nn.Module):
         self.A = nn.Parameter(torch.empty(config.rank, in_features, dtype=precise, device=weight.device))
         self.B = nn.Parameter(torch.zeros(out_features, config.rank, dtype=precise, device=weight.device))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+        # Of the weight as it was: PiSSA moves part of it into the adapter below.
+        self.magnitude = nn.Parameter(self._norm(weight.to(precise))) if config.dora else None
         self.start: tuple[torch.Tensor, torch.Tensor] | None = None
         if config.init == "pissa":
             self._start_at_singular_vectors(config.rank)
-        self.magnitude: nn.Parameter | None = None
-        if config.dora:
-            self.magnitude = nn.Parameter(self._norm(weight.to(precise)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.enabled:

@@ -141,7 +141,7 @@ class _Shapes:
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
     ) -> torch.Tensor:
-        return _Attend.apply(q, k, v)  # type: ignore[no-untyped-call, no-any-return]
+        return _Attend.apply(q, k, v)  # type: ignore[no-untyped-call]
 
 
 def _activations(model: nn.Module, tokens: int) -> int:

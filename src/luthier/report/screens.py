@@ -64,12 +64,17 @@ def _examples(values: Sequence[RenderableType]) -> list[RenderableType]:
     return [heading("what is learned, token by token"), shown_examples(values)]
 
 
+def _done(values: Mapping[str, Any]) -> list[RenderableType]:
+    return [heading("the run"), run_summary(values)]
+
+
 STAGES: dict[str, Callable[[Any], list[RenderableType]]] = {
     "card": _card,
     "examples": _examples,
     "ready": _ready,
     "before": _before,
     "after": _after,
+    "done": _done,
 }
 
 

@@ -8,8 +8,6 @@ lists every file with the right sha256. A damaged one is passed over for the one
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from luthier.core import log
-from luthier.core.errors import DiskFull
-from luthier.core.files import fsync_folder, read_json, sha256, write_json
+from luthier.core.files import read_json, sha256, write_folder, write_json
 
 Tensors = Mapping[str, torch.Tensor]
 FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
@@ -49,31 +45,14 @@ def save(
 
 def write(final: Path, weights: Tensors, optimizer: Tensors, state: Mapping[str, Any]) -> Path:
     """Write one checkpoint, whole or not at all."""
-    temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        save_file(_plain(weights), temporary / "weights.safetensors")
-        save_file(_plain(optimizer), temporary / "optimizer.safetensors")
-        write_json(temporary / "state.json", state)
-        for name in FILES:
-            _flush(temporary / name)
-        write_json(temporary / "manifest.json", {name: sha256(temporary / name) for name in FILES})
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
-        fsync_folder(final.parent)
-    except DiskFull:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise DiskFull(
-                "the disk is full; the checkpoint before this one is whole", where=final,
-                mend="free some space and run the same command again",
-            ) from error  # fmt: skip
-        raise
-    return final
+
+    def fill(folder: Path) -> None:
+        save_file(_plain(weights), folder / "weights.safetensors")
+        save_file(_plain(optimizer), folder / "optimizer.safetensors")
+        write_json(folder / "state.json", state)
+        write_json(folder / "manifest.json", {name: sha256(folder / name) for name in FILES})
+
+    return write_folder(final, fill)
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -120,8 +99,3 @@ def _fault(path: Path) -> str | None:
 def _plain(tensors: Tensors) -> dict[str, torch.Tensor]:
     """Detached, contiguous and on the CPU, as safetensors wants them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _flush(path: Path) -> None:
-    with open(path, "rb+") as handle:
-        os.fsync(handle.fileno())

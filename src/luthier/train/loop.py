@@ -114,9 +114,9 @@ def _train_step(
 def example_losses(batch: Batch, output: Output) -> list[tuple[int, float, int]]:
     """(row, summed negative log-likelihood in nats, number of targets) of each tree of a batch."""
     count = len(batch.rows)
-    sums = torch.zeros(count, dtype=torch.float64, device=output.logp.device)
-    sums.index_add_(0, batch.tree, -output.logp.detach().double())
-    targets = torch.bincount(batch.tree, minlength=count)
+    logp, tree = output.logp.detach().cpu().double(), batch.tree.cpu()  # some devices have no float64
+    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, tree, -logp)
+    targets = torch.bincount(tree, minlength=count)
     return list(zip(batch.rows, sums.tolist(), targets.tolist(), strict=True))
 
 

@@ -119,6 +119,8 @@ class Optimizer:
     def clip(self) -> float:
         """Scale all gradients so that their joint norm is at most `clip`; return the norm before. Not finite: NaN or inf."""
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
+        if not grads:
+            return 0.0
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.float()) for g in grads]))
         factor = self.config.clip / (float(norm) + 1e-6)
         if factor < 1:

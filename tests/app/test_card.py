@@ -1,0 +1,67 @@
+"""The card of a data set, and the files written from it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from luthier.app.card import describe, rewrite
+from luthier.core.config import resolve
+from luthier.core.errors import InputError
+from luthier.data.clean import CleanSettings
+
+
+@pytest.fixture
+def config(tmp_path, tiny_folder):
+    path = tmp_path / "rows.jsonl"
+    lines = [{"prompt": f"who is number {i}", "completion": f"number {i}", "source": "s"} for i in range(30)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0]]))
+
+    def make(**changes):
+        base = {"model": str(tiny_folder), "data.path": [str(path)]}
+        return resolve(base, {key.replace("__", "."): value for key, value in changes.items()})
+
+    return make
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_tokens_are_the_models(config, tiny_tokenizer):
+    card = describe(config()).as_dict()
+    longest = max(
+        len(tiny_tokenizer(f"who is number {i}")["input_ids"]) + len(tiny_tokenizer(f"number {i}")["input_ids"])
+        for i in range(30)
+    )
+    assert (card["tokens"]["unit"], card["tokens"]["max"]) == ("tokens", longest)
+
+
+def test_a_stream_is_the_same_card(config):
+    whole, streamed = describe(config()), describe(config(data__stream=True))
+    assert whole.as_dict() == streamed.as_dict()
+    assert streamed.loaded is None
+
+
+def test_new_files_keep_every_field_of_the_rows(config, tmp_path):
+    described = describe(config())
+    written = rewrite(described.loaded, tmp_path / "new", config(), CleanSettings(near=0), True)
+    assert all(row["source"] == "s" for row in read(tmp_path / "new" / "clean.jsonl"))
+    assert [row["origin"] for row in read(tmp_path / "new" / "dropped.jsonl")] == [f"{tmp_path / 'rows.jsonl'}:31"]
+    assert written["dropped"]["why"] == {"duplicate": 1}
+    assert written["train"]["rows"] + written["test"]["rows"] == written["clean"]["rows"] == 30
+
+
+def test_a_split_alone_keeps_duplicates_together(config, tmp_path):
+    settings = config(data__holdout=0.4)
+    rewrite(describe(settings).loaded, tmp_path, settings, None, True)
+    train, test = read(tmp_path / "train.jsonl"), read(tmp_path / "test.jsonl")
+    assert len(train) + len(test) == 31
+    assert not {row["prompt"] for row in train} & {row["prompt"] for row in test}
+    assert not (tmp_path / "clean.jsonl").exists()
+
+
+def test_no_data(config):
+    with pytest.raises(InputError, match="no data given; luthier data PATH"):
+        describe(config(data__path=[]))

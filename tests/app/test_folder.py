@@ -1,0 +1,116 @@
+"""The run directory: whose it is, journals that are cut back, and what went in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from luthier.app.folder import RunFolder, lineage, locked, open_run, read_run
+from luthier.core.config import resolve
+from luthier.core.errors import InputError
+
+
+@pytest.fixture
+def make(tmp_path):
+    def go(inputs=None, **settings):
+        config = resolve({"out": str(tmp_path / "run"), **{k.replace("__", "."): v for k, v in settings.items()}})
+        return open_run(config, "rows", lineage(config, **(inputs or {"data": {"a": "1"}})))
+
+    return go
+
+
+def test_the_same_settings_open_the_same_run(make):
+    assert make().path == make().path
+    folder, config = read_run(make().path)
+    assert config.out == str(folder.path)
+
+
+def test_the_default_folder_is_named_after_method_data_and_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = resolve()
+    assert str(open_run(config, "rows", lineage(config)).path) == f"runs/sft-rows-{config.fingerprint()}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": 1}, "another run: seed was 0 there and is 1 here; give another --out"),
+        ({"train__lr": 0.5}, "another run: train.lr was None there and is 0.5 here"),
+        ({"inputs": {"data": {"a": "2"}}}, "the data changed since this run began, so it cannot go on exactly"),
+    ],
+    ids=str,
+)
+def test_another_run_is_refused_untouched(make, settings, message):
+    folder = make()
+    before = {p.name: p.read_bytes() for p in folder.path.iterdir() if p.is_file()}
+    with pytest.raises(InputError, match=message):
+        make(**settings)
+    assert {p.name: p.read_bytes() for p in folder.path.iterdir() if p.is_file()} == before
+
+
+def test_force_is_not_another_run(make):
+    make()
+    make(force=True)
+
+
+def test_what_a_kill_before_the_first_file_leaves_is_no_obstacle(make, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.yaml.123.tmp").write_text("vers")
+    assert (make().path / "run.yaml").is_file()
+
+
+def test_a_run_of_a_newer_version_is_refused(make):
+    path = make().path / "run.yaml"
+    path.write_text(path.read_text().replace("version: 1", "version: 2"))
+    for again in (make, lambda: read_run(path.parent)):
+        with pytest.raises(InputError, match=r"run.yaml: settings of version 2, .*; install a newer Luthier"):
+            again()
+
+
+def test_journals_are_cut_back_to_their_marks(make):
+    folder = make()
+    folder.append("metrics.jsonl", {"step": 1, "text": "ü"})
+    marks = folder.marks()
+    folder.append("metrics.jsonl", {"step": 2})
+    folder.append("samples.jsonl", {"step": 2})
+    folder.cut(marks)
+    assert folder.records("metrics.jsonl") == [{"step": 1, "text": "ü"}]
+    assert folder.records("samples.jsonl") == []
+    assert folder.records("losses.jsonl") is None
+
+
+def test_a_line_torn_by_a_kill_is_cut_off(make):
+    folder = make()
+    folder.append("losses.jsonl", {"step": 1})
+    marks = folder.marks()
+    with open(folder.path / "losses.jsonl", "a") as handle:
+        handle.write('{"step": 2, "ro')
+    folder.cut(marks)
+    folder.append("losses.jsonl", {"step": 2})
+    assert [record["step"] for record in folder.records("losses.jsonl")] == [1, 2]
+
+
+def test_one_process_at_a_time(make):
+    folder = make()
+    with (
+        locked(folder),
+        pytest.raises(InputError, match="another process works on this run; wait for it"),
+        locked(RunFolder(folder.path)),
+    ):
+        pass
+    with locked(folder):
+        pass
+
+
+def test_lineage_names_what_went_in(make):
+    folder = make({"data": {"rows.jsonl": "ab"}, "model": {"x": "y"}})
+    told = json.loads((folder.path / "lineage.json").read_text())
+    assert told["inputs"] == {"data": {"rows.jsonl": "ab"}, "model": {"x": "y"}}
+    assert set(told["environment"]) == {"python", "platform", "torch", "transformers", "tokenizers", "numpy"}
+    assert len(told["code"]) == 16
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"not a run directory: no run.yaml in it; give a folder under runs/"):
+        read_run(tmp_path)

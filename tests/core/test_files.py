@@ -1,0 +1,89 @@
+"""Files are whole or absent, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from luthier.core.errors import DiskFull
+from luthier.core.files import cache_folder, read_json, replacing, sha256, write_json, writing
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    write_json(path, {"b": "ü", "a": [1]})
+    assert path.read_text(encoding="utf-8") == '{\n  "b": "ü",\n  "a": [\n    1\n  ]\n}\n'
+    assert read_json(path) == {"b": "ü", "a": [1]}
+    assert os.listdir(path.parent) == ["a.json"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.EIO, "no")])
+def test_an_error_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)), writing(path) as handle:
+        handle.write("new")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, number, call):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def full(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(DiskFull, match=r"a.txt: the disk is full; free some space"), writing(path) as handle:
+            handle.write("new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_bytes_and_paths(tmp_path):
+    with writing(tmp_path / "a", "wb") as handle:
+        handle.write(b"\x00\xff")
+    with replacing(tmp_path / "b") as temporary:
+        temporary.write_bytes(b"two")
+    assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"\x00\xff", b"two"]
+    assert sha256(tmp_path / "b") == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_reader_never_sees_a_part(tmp_path):
+    """A process that writes again and again is killed: what stands there is one of its whole files."""
+    path = tmp_path / "a.txt"
+    code = (
+        "import sys; from pathlib import Path; from luthier.core.files import writing\n"
+        "for i in range(10**9):\n"
+        "  with writing(Path(sys.argv[1])) as f: f.write(str(i % 10) * 100_000)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    while not path.exists():
+        time.sleep(0.01)
+    for _ in range(50):
+        text = path.read_text()
+        assert len(text) == 100_000 and len(set(text)) == 1
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    text = path.read_text()
+    assert len(text) == 100_000 and len(set(text)) == 1
+
+
+def test_the_cache_folder(monkeypatch):
+    monkeypatch.setenv("LUTHIER_CACHE", "/a/b")
+    assert str(cache_folder()) == "/a/b"
+    monkeypatch.delenv("LUTHIER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert str(cache_folder()) == "/c/luthier"

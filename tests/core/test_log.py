@@ -1,0 +1,72 @@
+"""Progress and notes: on standard error, figures for people."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from luthier.core import log
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (98_362_432, "98 MB"), (1.44e9, "1.4 GB"), (2e12, "2000.0 GB")],
+)
+def test_sizes(count, text):
+    assert log.size(count) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (187, "3:07"), (3723, "1:02:03")])
+def test_clocks(seconds, text):
+    assert log.clock(seconds) == text
+
+
+def test_notes_go_to_standard_error(capsys, monkeypatch):
+    log.note("one")
+    log.warn("two")
+    monkeypatch.setattr(log, "QUIET", True)
+    log.note("three")
+    assert capsys.readouterr() == ("", "one\nwarning: two\n")
+
+
+def test_a_bar_in_a_pipe_says_its_last_state_once(capsys):
+    with log.progress("work", 4) as bar:
+        for _ in range(4):
+            bar.advance(1, loss=0.12345, memory="3 MB")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("work ━━━━━━──────────────────  1/4".replace("  1/4", " 1/4"))
+    assert lines[-1] == "work " + "━" * 24 + " 4/4  loss 0.1235  memory 3 MB  left 0:00"
+
+
+def test_a_bar_without_a_total(capsys):
+    with log.progress("read", None) as bar:
+        bar.advance(7)
+    assert capsys.readouterr().err.splitlines()[-1] == "read 7  0:00"
+
+
+def test_a_resumed_bar_counts_its_rate_from_where_it_began(capsys, monkeypatch):
+    now = iter([0.0, 100.0, 100.0, 200.0, 200.0, 200.0])
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(now))
+    bar = log.Bar("work", 100)
+    bar.start_at(90)
+    bar.advance(5)
+    assert "95/100  left 1:40" in capsys.readouterr().err
+
+
+def test_a_bar_is_drawn_in_place_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with log.progress("work", 2) as bar:
+        bar.advance(2)
+    err = capsys.readouterr().err
+    assert err.startswith("\r\x1b[2K")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+
+
+def test_a_bar_is_closed_when_the_work_fails(capsys):
+    with pytest.raises(ZeroDivisionError), log.progress("work", 2) as bar:
+        bar.advance()
+        raise ZeroDivisionError
+    assert "work" in capsys.readouterr().err
