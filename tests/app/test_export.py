@@ -7,7 +7,6 @@ import json
 import pytest
 import torch
 
-from luthier.app.export import whole
 from luthier.app.train import run
 from luthier.core.config import resolve
 
@@ -88,21 +87,3 @@ def test_nothing_is_pickled(tuned):
     assert {p.suffix for p in folder.rglob("*") if p.is_file() and p.name != ".lock"} <= {
         ".json", ".jsonl", ".yaml", ".safetensors", ".svg", ".jinja", ".txt",
     }  # fmt: skip
-
-
-def test_a_folder_is_whole_or_absent(tmp_path):
-    final = tmp_path / "adapter"
-    whole(final, lambda out: (out / "a").write_text("1") and None)
-
-    def breaks(out):
-        (out / "a").write_text("2")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        whole(final, breaks)
-    assert (final / "a").read_text() == "1"
-    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
-    (tmp_path / ".adapter.tmp").mkdir()
-    (tmp_path / ".adapter.tmp" / "old").write_text("of a killed run")
-    whole(final, lambda out: (out / "b").write_text("3") and None)
-    assert [p.name for p in final.iterdir()] == ["b"]

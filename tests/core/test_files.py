@@ -13,7 +13,7 @@ import time
 import pytest
 
 from luthier.core.errors import DiskFull
-from luthier.core.files import cache_folder, read_json, replacing, sha256, write_json, writing
+from luthier.core.files import cache_folder, read_json, replacing, sha256, write_folder, write_json, writing
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -87,3 +87,37 @@ def test_the_cache_folder(monkeypatch):
     monkeypatch.delenv("LUTHIER_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
     assert str(cache_folder()) == "/c/luthier"
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    final = tmp_path / "adapter"
+    assert write_folder(final, lambda out: (out / "a").write_text("1") and None) == final
+
+    def breaks(out):
+        (out / "a").write_text("2")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(final, breaks)
+    assert (final / "a").read_text() == "1"
+    assert os.listdir(tmp_path) == ["adapter"]
+    (tmp_path / ".adapter.tmp").mkdir()
+    (tmp_path / ".adapter.tmp" / "old").write_text("of a killed run")
+    write_folder(final, lambda out: (out / "b").write_text("3") and None)
+    assert os.listdir(final) == ["b"]
+    assert os.listdir(tmp_path) == ["adapter"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), RuntimeError("I/O error: No space left on device")])
+def test_a_full_disk_leaves_the_old_folder(tmp_path, error):
+    final = tmp_path / "adapter"
+    write_folder(final, lambda out: (out / "a").write_text("1") and None)
+
+    def full(out):
+        (out / "a").write_text("2")
+        raise error
+
+    with pytest.raises(DiskFull, match="adapter: the disk is full; free some space"):
+        write_folder(final, full)
+    assert (final / "a").read_text() == "1"
+    assert os.listdir(tmp_path) == ["adapter"]

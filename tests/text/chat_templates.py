@@ -39,9 +39,9 @@ MARKED = {
     ),
     "zephyr": (
         "{% for m in messages %}\n{% if m.role == 'assistant' %}\n{{ '<|assistant|>\n' }}"
-        "{% generation %}{{ m.content + eos_token }}{% endgeneration %}{{ '\n' }}\n"
-        "{% else %}\n{{ '<|' + m.role + '|>\n' + m.content + eos_token + '\n' }}\n{% endif %}\n"
-        "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>\n' }}\n{% endif %}\n{% endfor %}"
+        "{% generation %}{{ m.content + eos_token }}{% endgeneration %}{{ '\n' }}"
+        "{% else %}\n{{ '<|' + m.role + '|>\n' + m.content + eos_token }}\n{% endif %}\n"
+        "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
     ),
 }
 # kind -> (beginning, end, does plain text begin with it)

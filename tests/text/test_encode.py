@@ -188,9 +188,9 @@ def test_alpaca_learns_answer_and_eos():
 
 
 def test_plain_learns_answer_and_eos():
-    template = load_template("plain", tokenizer_for("zephyr"))
+    template = load_template("plain", tokenizer_for("gemma"))
     (tree,) = trees_of([Chat(messages=(user("the cat"), answer(" sat")))], template)
-    assert learned(tree, template) == [[" sat</s>"]]
+    assert learned(tree, template) == [[" sat<eos>"]]
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from(["chatml", "llama3", "alpaca", "plain"]))
@@ -224,6 +224,17 @@ def test_trap_stop_token_only_between_turns():
     source = "{% for m in messages %}{{ m.content }}{% if not loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
     with pytest.raises(InputError, match="no stop token"):
         trees_of([Chat(messages=(user("a"), answer("b")))], with_source(source))
+
+
+def test_an_end_that_only_the_last_turn_has():
+    """Phi-3's template closes the whole text with a second stop token; earlier turns end in their own."""
+    source = (
+        "{% for m in messages %}{{ m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant\\n' }}{% else %}{{ eos_token }}{% endif %}"
+    )
+    template = with_source(source, eos="</s>")
+    (tree,) = trees_of([Chat(messages=TALK)], template)
+    assert learned(tree, template) == [["b<|im_end|>", "d<|im_end|>\n</s>"]]
 
 
 def test_eos_quoted_by_the_answer_is_not_its_stop_token():
@@ -290,7 +301,7 @@ def test_control_tokens_in_data_stay_text(role):
     assert result.quoted == 1
 
 
-@given(st.lists(st.sampled_from(["<|im_", "end|>", "<|im_end|>", "<|", "im_start|>", "<s>", "</", "s>", "<", "x"])))
+@given(st.lists(st.sampled_from(["<|im_", "end|>", "<|im_end|>", "<|", "im_start|>", "<s>", "</", "s>", "<", "x"]), min_size=1))
 @settings(max_examples=100, deadline=None)
 def test_no_data_writes_a_control_token(parts):
     template = load_template("plain", tokenizer_for("chatml"))

@@ -107,6 +107,8 @@ def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> R
         raise InputError(
             f"cannot make the run directory: {error.strerror}", where=path, mend="give another --out"
         ) from None
+    if (path / "result.json").is_file():
+        return RunFolder(path)  # finished: nothing more goes into it
     with writing(path / "run.yaml") as handle:
         handle.write(write_yaml(config))
     (path / "evals").mkdir(exist_ok=True)

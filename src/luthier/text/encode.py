@@ -275,19 +275,21 @@ def _locate(index: int, before: str, through: str, whole: str, template: Templat
             mend="use another --text.template, or leave this turn unlearned",
         )
     ends = [through.rfind(stop, len(before)) + len(stop) for stop in template.stops if stop in through[len(before) :]]
-    if not ends:
+    after = template.tokenizer.control_pattern.sub("", through[max(ends) :]) if ends else ""
+    if not ends or after.strip():  # a stop token before the answer ends an earlier turn
         raise InputError(
             f"{turn}: the template {template.name} writes no stop token after the answer, so the model would never"
             f" learn to stop; the turn ends in {through[-20:]!r}",
             mend="write the EOS token after assistant turns in the template",
         )
-    end = max(ends)
-    if not whole.startswith(through[:end]):
+    # Some templates close the whole text with a further stop token, which turns in the middle do not have.
+    same = [end for end in ends if whole.startswith(through[:end])]
+    if not same:
         raise InputError(
             f"{turn}: the template {template.name} writes this turn otherwise once others follow",
             mend="give --text.train_on last",
         )
-    return _Answer(index, len(before), end)
+    return _Answer(index, len(before), max(same))
 
 
 def _draft(example: Example, row: int, template: Template, settings: TextConfig) -> _Draft:
