@@ -28,7 +28,13 @@ def tuned(tmp_path, tiny_folder):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"lora__dora": True}, {"lora__init": "pissa"}, {"lora__rslora": True}, {"lora__targets": ["q_proj", "v_proj"]}],
+    [
+        {},
+        {"lora__dora": True},
+        {"lora__init": "pissa"},
+        {"lora__rslora": True},
+        {"lora__targets": ["q_proj", "v_proj"]},
+    ],
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore::UserWarning:peft.*")

@@ -107,7 +107,7 @@ def test_lineage_names_what_went_in(make):
     folder = make({"data": {"rows.jsonl": "ab"}, "model": {"x": "y"}})
     told = json.loads((folder.path / "lineage.json").read_text())
     assert told["inputs"] == {"data": {"rows.jsonl": "ab"}, "model": {"x": "y"}}
-    assert set(told["environment"]) == {"python", "platform", "torch", "transformers", "tokenizers", "numpy"}
+    assert set(told["environment"]) == {"python", "platform", "threads", "torch", "transformers", "tokenizers", "numpy"}
     assert len(told["code"]) == 16
 
 

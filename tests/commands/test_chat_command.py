@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from luthier.app.use import open_model
 from luthier.cli import run
 
 DEVICE = ["--device", "cpu"]
@@ -21,8 +20,8 @@ def runs(tmp_path_factory, tiny_folder):
     for name, answer in (("cats", "cat"), ("dogs", "dog")):
         rows = folder / f"{name}.jsonl"
         rows.write_text("".join(json.dumps({"prompt": f"who {i}", "completion": answer}) + "\n" for i in range(24)))
-        options = ["--model", tiny_folder, "--out", folder / name, "--train.lr", "0.05", "--train.epochs", "6", "--json",
-                   "--eval.samples", "0", "--no-eval.forgetting", "--dtype", "float32", "--threads", "1", *DEVICE]  # fmt: skip
+        options = ["--model", tiny_folder, "--out", folder / name, "--train.lr", "0.02", "--train.epochs", "8", "--train.batch", "4",
+                   "--json", "--eval.samples", "0", "--no-eval.forgetting", "--dtype", "float32", "--threads", "1", *DEVICE]  # fmt: skip
         assert run([str(a) for a in ("train", rows, *options)]) == 0
     return folder
 
@@ -50,7 +49,18 @@ def test_questions_from_a_pipe(chat):
 
 
 def test_adapters_are_switched(chat, runs, tiny_folder):
-    lines = ["who 3", "/adapters", "/adapter dogs", "/adapters", "who 3", "/adapter base", "/adapters", "/adapter cats", "/reset", "who 3"]
+    lines = [
+        "who 3",
+        "/adapters",
+        "/adapter dogs",
+        "/adapters",
+        "who 3",
+        "/adapter base",
+        "/adapters",
+        "/adapter cats",
+        "/reset",
+        "who 3",
+    ]
     out = chat("--adapter", runs / "dogs", lines=lines).out
     assert out.startswith("cat\n  base  [cats]  dogs\n  base  cats  [dogs]\ndog\n  [base]  cats  dogs\n")
     assert out.endswith("cat\n")
@@ -82,18 +92,8 @@ def test_an_unknown_name_ends_with_one_line(chat, tmp_path, tiny_folder):
 
 
 def test_help_names_every_command(chat):
-    from luthier.commands.chat import Talk
-
     out = chat(lines=["/help"]).out
-    assert all(name in out for name in [*Talk(open_model_stub(), None, None, {}).commands, "/quit"])
-
-
-def open_model_stub():
-    class Stub:
-        def switch(self, name):
-            raise AssertionError
-
-    return Stub()
+    assert all(name in out for name in ("/adapter NAME", "/adapters", "/system TEXT", "/reset", "/help", "/quit"))
 
 
 def test_every_side_keeps_its_own_conversation(runs):
@@ -128,25 +128,3 @@ def test_the_same_seed_samples_the_same(chat, tiny_folder):
     hot = ["--temperature", "2", "--prompt", "who"]
     one, two, three = (chat(*hot, "--seed", seed, model=tiny_folder).out for seed in ("1", "1", "2"))
     assert one == two != three
-
-
-def test_a_run_is_asked_under_its_own_system_prompt(runs, tiny_folder):
-    from luthier.core.types import Message
-
-    opened = open_model(str(runs / "cats"), device="cpu")
-    sampling = {"max_new_tokens": 1}
-    under = opened.config.model_copy(update={"text": opened.config.text.model_copy(update={"system": "be a cat"})})
-    seen = []
-    real = opened.tokenizer.encode_pieces
-    from luthier.app import use
-
-    original = use.stream
-    try:
-        use.stream = lambda model, ids, settings, decode: seen.append(list(ids)) or iter(())
-        list(opened.answer([Message("system", "be a cat"), Message("user", "who")], sampling))
-        opened.config = under
-        list(opened.answer([Message("user", "who")], sampling))
-    finally:
-        use.stream = original
-    assert seen[0] == seen[1]
-    assert real is not None

@@ -333,7 +333,9 @@ def test_a_full_disk_while_cleaning(refused, rows, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("last", [1, 3, 6, 9, 20, 35])
-def test_a_full_disk_while_training_leaves_nothing_half_written(refused, rows, tmp_path, monkeypatch, tiny_folder, last):
+def test_a_full_disk_while_training_leaves_nothing_half_written(
+    refused, rows, tmp_path, monkeypatch, tiny_folder, last
+):
     options = ["--json", "--train.checkpoint", "1", "--train.batch", "4", "--eval.samples", "0", "--no-eval.forgetting",
                "--device", "cpu", "--threads", "1", "--data.holdout", "0.2", "--out", tmp_path / "run"]  # fmt: skip
     with monkeypatch.context() as patch:

@@ -30,7 +30,10 @@ def data(tiny_folder, capsys):
 def rows(tmp_path):
     path = tmp_path / "rows.jsonl"
     words = ["red", "blue", "green", "gold", "grey", "pink", "teal", "plum"]
-    lines = [{"instruction": f"Name colour {i} of {words[i % 8]}", "output": f"it is {w} {i}"} for i, w in enumerate(words * 5)]
+    lines = [
+        {"instruction": f"Name colour {i} of {words[i % 8]}", "output": f"it is {w} {i}"}
+        for i, w in enumerate(words * 5)
+    ]
     lines += [lines[0], {"instruction": "Say nothing", "output": ""}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -82,7 +85,9 @@ def test_clean_and_split_write_whole_rows_and_every_reason(data, rows, tmp_path)
     assert 2 <= len(files["test"]) <= 16
     again = tmp_path / "again"
     data(rows, "--clean", "--split", "--to", again, "--near", "0", "--data.holdout", "0.2")
-    assert all((again / path.name).read_bytes() == path.read_bytes() for path in out.iterdir() if path.stem != "dropped")
+    assert all(
+        (again / path.name).read_bytes() == path.read_bytes() for path in out.iterdir() if path.stem != "dropped"
+    )
 
 
 def test_the_card_for_people(rows, tiny_folder, capsys, tmp_path):

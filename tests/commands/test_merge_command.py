@@ -30,7 +30,13 @@ def tuned(tmp_path, tiny_folder, capsys):
 
 @pytest.mark.parametrize(
     ("tune", "options"),
-    [("lora", []), ("lora", ["--lora.dora"]), ("lora", ["--lora.init", "pissa"]), ("lora", ["--lora.rslora"]), ("qlora", [])],
+    [
+        ("lora", []),
+        ("lora", ["--lora.dora"]),
+        ("lora", ["--lora.init", "pissa"]),
+        ("lora", ["--lora.rslora"]),
+        ("qlora", []),
+    ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
 def test_the_merged_model_says_what_the_run_says(tuned, capsys, tune, options):

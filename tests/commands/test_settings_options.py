@@ -48,7 +48,17 @@ def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path):
 
 def test_columns_and_lists():
     context = train.make_context(
-        "train", ["--data.columns", "output=answer", "--data.columns", "prompt=q", "--lora.targets", "*q*", "--lora.targets", "*v*"]
+        "train",
+        [
+            "--data.columns",
+            "output=answer",
+            "--data.columns",
+            "prompt=q",
+            "--lora.targets",
+            "*q*",
+            "--lora.targets",
+            "*v*",
+        ],
     )
     config = resolve(given(context.params))
     assert config.data.columns == {"output": "answer", "prompt": "q"}
@@ -59,7 +69,14 @@ def test_columns_and_lists():
 
 
 def test_settings_survive_yaml(tmp_path):
-    config = resolve({"data.columns": {"output": "answer"}, "data.path": ["é.jsonl"], "train.lr": 1e-7, "text.system": "no\nyes: 'x'"})
+    config = resolve(
+        {
+            "data.columns": {"output": "answer"},
+            "data.path": ["é.jsonl"],
+            "train.lr": 1e-7,
+            "text.system": "no\nyes: 'x'",
+        }
+    )
     path = tmp_path / "run.yaml"
     path.write_text(write_yaml(config), encoding="utf-8")
     assert resolve(read_yaml(path)) == config
@@ -79,12 +96,16 @@ def test_run_yaml_reproduces_a_run(tmp_path, tiny_folder, capsys):
     assert {key: one[key] for key in same} == {key: two[key] for key in same}
     weights = [(tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
-    assert read_json(tmp_path / "one" / "lineage.json")["inputs"] == read_json(tmp_path / "two" / "lineage.json")["inputs"]
+    assert (
+        read_json(tmp_path / "one" / "lineage.json")["inputs"] == read_json(tmp_path / "two" / "lineage.json")["inputs"]
+    )
     assert run(["train", str(tmp_path / "one" / "run.yaml"), "--seed", "4"]) == 2
-    assert "this folder holds another run: seed was 3 there and is 4 here; give another --out" in capsys.readouterr().err
+    assert (
+        "this folder holds another run: seed was 3 there and is 4 here; give another --out" in capsys.readouterr().err
+    )
     assert run(["verify", str(tmp_path / "one"), "--resume", "--json"]) == 0
     proof = json.loads(capsys.readouterr().out)
-    assert set(proof) == {"run", "from", "to", "same_bits", "largest_difference"}
+    assert set(proof) == {"run", "from", "to", "same_bits", "largest_difference", "changed_since"}
     assert proof["same_bits"] is True
 
 
@@ -101,7 +122,12 @@ def test_train_prints_the_documented_keys(tmp_path, tiny_folder, capsys):
     result = json.loads(first)
     page = (Path(__file__).parents[2] / "docs" / "run.md").read_text().partition("`luthier data`:")[0]
     table = page.partition("| key | meaning |")[2]
-    documented = {key for line in table.splitlines() if line.startswith("| `") for key in re.findall(r"`(\w+)`", line.split("|")[1])}
+    documented = {
+        key
+        for line in table.splitlines()
+        if line.startswith("| `")
+        for key in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
     assert set(result) == documented
     for metric in result["metrics"].values():
         assert set(metric) == {"before", "after", "difference", "low", "high", "n"}

@@ -142,7 +142,9 @@ def test_escape_sequences_of_data_are_shown_not_sent(show):
 
 
 def test_what_learns_nothing_is_refused_with_the_reason(show):
-    error = show({"prompt": "the cat sat on the mat " * 4, "completion": "yes"}, "--text.max_length", "16", status=2).err
+    error = show(
+        {"prompt": "the cat sat on the mat " * 4, "completion": "yes"}, "--text.max_length", "16", status=2
+    ).err
     assert "no token to be trained within 16 tokens" in error
     assert "raise --text.max_length" in error
 
@@ -150,7 +152,9 @@ def test_what_learns_nothing_is_refused_with_the_reason(show):
 def test_rows_and_turns(show, tmp_path, tiny_folder, capsys):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"messages": [ASK, YES, ASK, NO]}) + "\n" for _ in range(5)))
-    assert run(["show", str(path), "--model", str(tiny_folder), "--rows", "2", "--text.train_on", "last", "--json"]) == 0
+    assert (
+        run(["show", str(path), "--model", str(tiny_folder), "--rows", "2", "--text.train_on", "last", "--json"]) == 0
+    )
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["origin"] for row in rows] == [f"{path}:1", f"{path}:2"]
     for row in rows:

@@ -39,9 +39,9 @@ def test_what_is_wrong_is_named(settings, message):
 
 
 def test_options_are_named_as_they_are_typed():
-    with pytest.raises(InputError, match="^--train.lr: should be a valid number"):
+    with pytest.raises(InputError, match=r"^--train\.lr: should be a valid number"):
         resolve({"train.lr": "fast"})
-    with pytest.raises(InputError, match="^--train.schedule: unknown schedule"):
+    with pytest.raises(InputError, match=r"^--train\.schedule: unknown schedule"):
         resolve({"train.schedule": "cosin"})
 
 

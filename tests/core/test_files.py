@@ -28,9 +28,14 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
 def test_an_error_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(type(error)), writing(path) as handle:
-        handle.write("new")
-        raise error
+
+    def write():
+        with writing(path) as handle:
+            handle.write("new")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 

@@ -39,6 +39,14 @@ def test_a_batch_moves_with_all_its_tensors():
     ones = torch.ones(2, dtype=torch.int64)
     batch = Batch(ones, ones, (0, 2), (-1,), ones, ones, ones.float(), ones, (0,), {"margin": ones.float()}, real=2)
     moved = batch.to(torch.device("meta"))
-    tensors = [moved.tokens, moved.positions, moved.source, moved.target, moved.weight, moved.tree, moved.columns["margin"]]
+    tensors = [
+        moved.tokens,
+        moved.positions,
+        moved.source,
+        moved.target,
+        moved.weight,
+        moved.tree,
+        moved.columns["margin"],
+    ]
     assert all(tensor.is_meta for tensor in tensors)
     assert (moved.node_start, moved.node_parent, moved.rows, moved.real) == ((0, 2), (-1,), (0,), 2)

@@ -140,7 +140,9 @@ LETTERS = "abc xyz TR 012 .,:;!?'\"-_/\\(){}[]<>|#*\n\táéßøл界🙂"
 
 def random_text(draw: random.Random, longest: int = 30) -> str:
     """Words and odd characters; no white space at its ends, where byte pairs could span two segments."""
-    parts = [draw.choice(WORDS) if draw.random() < 0.5 else draw.choice(LETTERS) for _ in range(draw.randint(1, longest))]
+    parts = [
+        draw.choice(WORDS) if draw.random() < 0.5 else draw.choice(LETTERS) for _ in range(draw.randint(1, longest))
+    ]
     return draw.choice(["", " "]).join(parts).strip() or "x"
 
 

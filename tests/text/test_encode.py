@@ -5,12 +5,20 @@ from __future__ import annotations
 import random
 
 import pytest
+from chat_templates import (
+    MARKED,
+    NO_STOP,
+    THINKING,
+    as_dicts,
+    random_chat,
+    random_text,
+    template_for,
+    tokenizer_for,
+    with_source,
+)  # fmt: skip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat_templates import (
-    MARKED, NO_STOP, THINKING, as_dicts, random_chat, random_text, template_for, tokenizer_for, with_source,
-)  # fmt: skip
 from conftest import CHATML
 from luthier.core.config import TextConfig
 from luthier.core.errors import InputError
@@ -126,7 +134,7 @@ def test_mask_by_hand():
         ("d<|im_end|>", True), ("\n", False),
     ]  # fmt: skip
     ids = [tokenizer.encode(text, special=True) for text, _ in parts]
-    assert list(tree.nodes[0].ids) == sum(ids, [])
+    assert list(tree.nodes[0].ids) == [i for part in ids for i in part]
     assert list(tree.nodes[0].trained) == [t for (_, t), part in zip(parts, ids, strict=True) for _ in part]
 
 
@@ -301,7 +309,11 @@ def test_control_tokens_in_data_stay_text(role):
     assert result.quoted == 1
 
 
-@given(st.lists(st.sampled_from(["<|im_", "end|>", "<|im_end|>", "<|", "im_start|>", "<s>", "</", "s>", "<", "x"]), min_size=1))
+@given(
+    st.lists(
+        st.sampled_from(["<|im_", "end|>", "<|im_end|>", "<|", "im_start|>", "<s>", "</", "s>", "<", "x"]), min_size=1
+    )
+)
 @settings(max_examples=100, deadline=None)
 def test_no_data_writes_a_control_token(parts):
     template = load_template("plain", tokenizer_for("chatml"))
@@ -422,9 +434,7 @@ def test_a_rewritten_turn_may_be_left_unlearned():
 
 
 def test_prompt_that_is_no_prefix_is_refused_with_both_texts():
-    source = CHATML.replace(
-        "<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>{% endif %}"
-    )
+    source = CHATML.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>{% endif %}")
     with pytest.raises(InputError, match=r"turn 2: the prompt is not a prefix .* the prompt has '<think>'"):
         trees_of([Chat(messages=(user("a"), answer("b")))], with_source(source))
 
@@ -435,7 +445,7 @@ def test_skip_bad_drops_and_names_the_row():
     result = encode(rows, template, template.tokenizer, LONG, first_row=7, skip_bad=True)
     assert [tree.row for tree in result.trees] == [8]
     assert [row.row for row in result.dropped] == [7] and "otherwise" in result.dropped[0].reason
-    with pytest.raises(InputError, match="^a:1: "):
+    with pytest.raises(InputError, match=r"^a:1: "):
         trees_of(rows, template)
 
 
@@ -552,9 +562,7 @@ def test_chunks_and_a_stream_give_what_the_whole_gives(monkeypatch):
     whole = encode(chats, template, template.tokenizer, TextConfig(max_length=90), first_row=5)
     monkeypatch.setattr(module, "CHUNK", 3)
     seen = []
-    chunked = encode(
-        chats, template, template.tokenizer, TextConfig(max_length=90), first_row=5, progress=seen.append
-    )
+    chunked = encode(chats, template, template.tokenizer, TextConfig(max_length=90), first_row=5, progress=seen.append)
     assert chunked == whole and seen == [3, 3, 3, 2]
     parts = [
         encode_chunk(chats[a : a + 4], template, template.tokenizer, TextConfig(max_length=90), 5 + a)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-
 from chat_templates import MARKED, random_chat, template_for, with_source
+
 from conftest import CHATML
 from luthier.core.config import TextConfig
 from luthier.core.types import Chat, Message, Node, Origin, Preference, TokenTree
@@ -128,7 +128,10 @@ def test_lines_are_no_wider_than_asked(width):
 
     template = with_source(CHATML)
     tree = tree_of(chat("界" * 60 + " the cat" * 20, "🙂" * 30), template)
-    for text in (render_plain(tree, template.tokenizer, width=width), render_rich(tree, template.tokenizer, width=width).plain):
+    for text in (
+        render_plain(tree, template.tokenizer, width=width),
+        render_rich(tree, template.tokenizer, width=width).plain,
+    ):
         assert all(cell_len(line) <= width for line in text.splitlines()[1:])
 
 

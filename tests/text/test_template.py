@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -73,9 +74,7 @@ def test_tools_and_calls_in_words_where_the_template_has_no_place_for_them():
     text = template.render((user("wetter?"), answer("", tool_calls=(CALL,))), [TOOL], prompt=False)
     assert text.startswith("<|im_start|>system\nThese tools can be called")
     assert text.count('"name": "weather"') == 2
-    assert text.endswith(
-        '<tool_call>{"name": "weather", "arguments": {"city": "Köln"}}</tool_call><|im_end|>\n'
-    )
+    assert text.endswith('<tool_call>{"name": "weather", "arguments": {"city": "Köln"}}</tool_call><|im_end|>\n')
     own = template.render((Message("system", "be brief"), user("?")), [TOOL], prompt=True)
     assert own.startswith("<|im_start|>system\nbe brief\n\nThese tools") and own.count("<|im_start|>system") == 1
 
@@ -136,10 +135,8 @@ def test_other_templates_show_the_input_after_the_content():
 # ----------------------------------------------------------------------------------------- as exported
 
 
-def exported(template) -> Tokenizer:
+def exported(template):
     """A copy of the tokenizer as `luthier train` writes it and transformers reads it."""
-    import copy
-
     fast = copy.deepcopy(template.tokenizer.fast)
     fast.chat_template = template.as_jinja()
     return fast
@@ -284,7 +281,9 @@ def test_the_day_is_fixed():
 
 def test_control_tokens_of_data_are_sealed_everywhere():
     """Content, names, tool schemas and keys: nothing that data holds writes a control token."""
-    source = "{{ tools | tojson }}{% for m in messages %}{{ m.name }}{{ m.tool_calls | tojson }}{{ m.content }}{% endfor %}"
+    source = (
+        "{{ tools | tojson }}{% for m in messages %}{{ m.name }}{{ m.tool_calls | tojson }}{{ m.content }}{% endfor %}"
+    )
     for text in CONTROL:
         message = Message("user", text + text, name=text, tool_calls=({text: [text, {"a": text}]},))
         for template in (with_source(source), load_template("alpaca", tokenizer_for("chatml"))):
@@ -324,6 +323,19 @@ HOSTILE = {
         "{% set ns = namespace(x='xx') %}{% for i in range(60) %}"
         "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}"
     ),
+    "center": "{{ 'x'.center(1000000000) | length }}",
+    "center by map": "{{ ['x'] | map('center', 1000000000) | list | length }}",
+    "width in %": "{{ ('%999999999d' % 1) | length }}",
+    "width given to %": "{{ ('%*d' % (999999999, 1)) | length }}",
+    "width in format": "{{ '{:>999999999}'.format(1) | length }}",
+    "width given to format": "{{ '{:>{}}'.format(1, 999999999) | length }}",
+    "width in the filter": "{{ '%999999999d' | format(1) | length }}",
+    "indent": "{{ ('a\n' * 100000) | indent(100000) | length }}",
+    "replace": "{{ ('x' * 10000000).replace('x', 'y' * 1000) | length }}",
+    "replace filter": "{{ ('x' * 10000000) | replace('x', 'y' * 1000) | length }}",
+    "replace in a map": "{{ range(99999) | map('replace', '', 'x' * 3000) | join | length }}",
+    "join": "{{ ('x' * 10000000).join(range(999) | map('string')) | length }}",
+    "lipsum": "{{ lipsum(n=100000) | length }}",
     "much text": "{% for i in range(90000) %}{{ 'x' * 4000 }}{% endfor %}",
     "refuses": "{{ raise_exception('no system prompts here') }}",
     "missing": "{{ nothing.at.all }}",
@@ -332,11 +344,30 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", sorted(HOSTILE))
-def test_hostile_template_ends_in_an_input_error(case):
+def test_hostile_template_ends_in_an_input_error(case, monkeypatch):
+    monkeypatch.setattr("luthier.text.template.MAX_TURNS", 100_000)
     template = with_source(HOSTILE[case])
-    with pytest.raises(InputError, match="the chat template failed: .+") as caught:
+    with pytest.raises(InputError, match=r"the chat template failed: .+") as caught:
         template.render([user("x")], prompt=True)
     assert "\n" not in str(caught.value)
+
+
+def test_filters_that_pad_are_not_there():
+    with pytest.raises(InputError, match="chat:1: not a valid Jinja template: No filter named 'center'"):
+        with_source("{{ 'x' | center(1000000000) }}")
+
+
+def test_bounded_functions_do_what_they_do_elsewhere():
+    source = (
+        "{{ '%s %5.1f' % ('x', 5) }}|{{ '{{\"a\": {}}}'.format(1) }}|{{ '{} {:.2f}'.format(1, 2.5) }}|{{ '%d' | format(7) }}|{{ ['a', 'b'] | join(', ') }}"
+        "|{{ 'abc' | replace('b', 'x') }}|{{ 'abc'.replace('b', 'x') }}|{{ ', '.join(['a', 'b']) }}|{{ 'a\nb' | indent(2) }}"
+        "|{{ messages | join('-', attribute='role') }}|{{ messages | map(attribute='role') | list }}"
+        "|{{ 5 % 3 }}|{{ 1 + 2 }}|{{ 'a' + 'b' }}|{{ ['a'] + ['b'] }}"
+    )
+    template, chat = with_source(source), [user("x"), answer("y")]
+    assert template.render(chat, prompt=True) == template.tokenizer.fast.apply_chat_template(
+        as_dicts(chat), tokenize=False, add_generation_prompt=True
+    )
 
 
 def test_huge_source_is_refused():

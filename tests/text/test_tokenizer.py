@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+from chat_templates import CONTROL, byte_level, fast, metaspace, random_text, tokenizer_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat_templates import CONTROL, byte_level, fast, metaspace, random_text, tokenizer_for
 from conftest import CHATML
 from luthier.core.errors import InputError
 from luthier.text.tokenizer import BORDER, Tokenizer
@@ -86,7 +86,7 @@ def test_pieces_of_a_chat_give_the_ids_of_the_whole(scheme):
         whole = tokenizer.encode("".join(texts), special=True)
         befores = ["", *texts]
         ids = tokenizer.encode_pieces(list(zip(befores, texts, strict=False)))
-        assert sum(ids, []) == whole
+        assert [i for piece in ids for i in piece] == whole
 
 
 @given(st.lists(st.sampled_from(["the cat", "\n", "</s>", " x", "é", "<s>"]), min_size=1, max_size=6))
@@ -111,7 +111,8 @@ def test_tokens_that_swallow_white_space():
     backend.add_special_tokens([AddedToken("<|x|>", special=True, rstrip=True)])
     tokenizer = Tokenizer(fast(backend, bos=None, eos="</s>"))
     whole = tokenizer.encode("a<|x|>\n b", special=True)
-    assert sum(tokenizer.encode_pieces([("", "a<|x|>"), ("a<|x|>", "\n b")]), []) == whole
+    first, second = tokenizer.encode_pieces([("", "a<|x|>"), ("a<|x|>", "\n b")])
+    assert first + second == whole
 
 
 def test_truncation_and_padding_in_the_file_are_taken_off():
@@ -144,7 +145,7 @@ def test_fingerprint_follows_what_makes_the_ids():
 
     assert made() == made(template=CHATML)
     assert len({made(), made(eos="<eos>"), made(adds_bos=True)}) == 3
-    assert made() != Tokenizer(fast(byte_level(330), bos="<s>", eos="</s>")).fingerprint()
+    assert made() != Tokenizer(fast(byte_level(290), bos="<s>", eos="</s>")).fingerprint()
 
 
 def test_slow_tokenizers_are_refused():
@@ -154,4 +155,4 @@ def test_slow_tokenizers_are_refused():
 
 def test_size_and_token():
     assert BYTES.size == len(BYTES.fast) > max(BYTES.control.values())
-    assert BYTES.token(BYTES.encode(" the")[0]) == "Ġthe"
+    assert BYTES.token(BYTES.encode(" no")[0]) == "Ġno"

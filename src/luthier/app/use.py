@@ -83,8 +83,8 @@ def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", 
         quantize.quantize_linears(loaded.model, kind=q.kind, block=q.block, double=q.double)
     tokenizer = Tokenizer(loaded.tokenizer)
     opened = Opened(loaded.model, tokenizer, load_template(config.text.template, tokenizer), config, found)
-    if found:
-        opened.switch(next(iter(found)))
+    for other in reversed(found):  # each is tried now, and the first one stays
+        opened.switch(other)
     return opened
 
 
@@ -99,7 +99,7 @@ def _refuse_a_typo(path: Path) -> None:
 
 @torch.no_grad()
 def log_probabilities(opened: Opened, texts: Sequence[str], longest: int = 256) -> torch.Tensor:
-    """log p of every token of `texts` after its first, one after the other."""
+    """log p of every token of `texts` after its first, text by text as they are packed: the same order each time."""
     from luthier.core.types import Node, TokenTree
     from luthier.model.forward import forward
     from luthier.train.steps import Packing, scoring_batches

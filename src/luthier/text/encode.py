@@ -190,7 +190,7 @@ def refuse_nothing_left(encoded: Encoded) -> None:
     """Raises InputError when rows were read and every one was dropped."""
     if encoded.trees or not encoded.dropped:
         return
-    (reason, count), *_ = Counter(row.reason for row in encoded.dropped).most_common(1)
+    ((reason, count),) = Counter(row.reason for row in encoded.dropped).most_common(1)
     raise InputError(
         f"none of {len(encoded.dropped)} rows is left to learn from; {count} of them: {reason}",
         where=encoded.dropped[0].origin,
@@ -282,14 +282,13 @@ def _locate(index: int, before: str, through: str, whole: str, template: Templat
             f" learn to stop; the turn ends in {through[-20:]!r}",
             mend="write the EOS token after assistant turns in the template",
         )
-    # Some templates close the whole text with a further stop token, which turns in the middle do not have.
-    same = [end for end in ends if whole.startswith(through[:end])]
-    if not same:
+    kept = [end for end in ends if whole.startswith(through[:end])]  # a last stop token may close the whole text
+    if not kept:
         raise InputError(
             f"{turn}: the template {template.name} writes this turn otherwise once others follow",
             mend="give --text.train_on last",
         )
-    return _Answer(index, len(before), max(same))
+    return _Answer(index, len(before), max(kept))
 
 
 def _draft(example: Example, row: int, template: Template, settings: TextConfig) -> _Draft:
@@ -467,8 +466,7 @@ def _ends(tree: TokenTree, template: Template) -> bool:
     """Whether every answer kept its stop token."""
     for leaf in _leaves(tree.nodes):
         node = tree.nodes[leaf]
-        last = len(node.ids) - 1 - node.trained[::-1].index(True)
-        if node.ids[last] not in template.stop_ids:
+        if node.ids[-1 - node.trained[::-1].index(True)] not in template.stop_ids:
             return False
     return True
 

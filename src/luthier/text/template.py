@@ -11,10 +11,10 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ MAX_SOURCE = 1 << 18
 MAX_TEXT = 1 << 24
 MAX_TURNS = 1_000_000
 MAX_SECONDS = 20.0
+PADDING = {"center", "ljust", "rjust", "zfill", "expandtabs", "wordwrap", "urlize"}
+WIDTH = re.compile(r"%[-+ #0\d.]*(?:\*|\d{5})|\{[^}]*(?:\{|\d{5})")
 
 Tools = Sequence[Mapping[str, Any]]
 Text = Callable[[int, bool], str]  # (how many of the messages, whether to ask for an answer) -> text
@@ -288,15 +290,22 @@ class _Generation(Extension):
 
 class _Environment(ImmutableSandboxedEnvironment):
     """A sandbox with bounds. Templates come with models, so they may be broken or hostile: every turn of a loop
-    and every call of a macro is counted, and every string that is assigned, repeated or written is measured.
+    and every call of a macro is counted, and text that is assigned, repeated, joined, replaced or written is measured.
     """
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         self.filters["tojson"] = _to_json
         self.filters["bounded"] = _bounded
+        for name in ("join", "list"):
+            self.filters[name] = _fed(self.filters[name], _within)
+        for name, check in (("replace", _replaced), ("indent", _indented), ("format", _no_width)):
+            self.filters[name] = _fed(self.filters[name], check)
+        for name in PADDING & set(self.filters):
+            del self.filters[name]
+        del self.globals["lipsum"]
         self.filters["counted"] = self.counted
         self.globals["raise_exception"] = _raise
         self.globals["strftime_now"] = TODAY.strftime
@@ -336,6 +345,26 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise InputError(f"the chat template failed: {text.splitlines()[0]}") from None
         return "".join(out)
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """No method of text that pads it: templates of chats need none, and a number makes them huge."""
+        padding = isinstance(obj, str) and attr in PADDING
+        return not padding and super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        if getattr(value, "__name__", "") == "format" and isinstance(getattr(value, "__self__", None), str):
+            _no_width(value.__self__)
+        return super().wrap_str_format(value)
+
+    def call(__self, __context: Any, __obj: Any, *values: Any, **named: Any) -> Any:
+        """A call; `join` and `replace` of a text within the bounds."""
+        text, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
+        if isinstance(text, str) and name == "replace":
+            _replaced(text, *values, **named)
+        if isinstance(text, str) and name == "join" and values:
+            values = (list(_within(values[0])),)
+            _refuse_if(len(text) * len(values[0]) > MAX_TEXT, text)
+        return super().call(__context, __obj, *values, **named)
+
     def counted(self, left: int) -> None:
         """One turn of a loop, or one call of a macro."""
         self.left -= 1
@@ -343,11 +372,58 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise TemplateError("it takes too long")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """`*`, refused where the result would be huge, and no `**` at all."""
+        """`*` and `+`, refused where the result would be huge, `%` with no width, and no `**` at all."""
+        if operator == "%":
+            return super().call_binop(context, operator, _no_width(left), right)
+        if operator == "+":
+            long = isinstance(left, (str, list, tuple)) and _extent(left) + _extent(right) > MAX_TEXT
+            return super().call_binop(context, operator, _refuse_if(long, left), right)
         long = any(isinstance(side, (str, list, tuple)) for side in (left, right))
         if operator == "**" or _extent(left) * _extent(right) > (MAX_TEXT if long else 10**18):
             raise TemplateError(f"it computes something too large with {operator}")
         return super().call_binop(context, operator, left, right)
+
+
+def _within(values: Any, *_: Any, **__: Any) -> Iterator[Any]:
+    """The values, as long as their text together is within the bounds."""
+    length = 0
+    for value in values:
+        length += 1 + (len(value) if isinstance(value, str) else 0)
+        yield _refuse_if(length > MAX_TEXT, value)
+
+
+def _replaced(text: Any, old: Any = "", new: Any = "", *_: Any) -> Any:
+    """`text`, unless it would grow beyond the bounds with `new` in the place of `old`."""
+    return _refuse_if(str(text).count(str(old)) * len(str(new)) > MAX_TEXT, text)
+
+
+def _indented(text: Any, width: Any = 4, *_: Any, **__: Any) -> Any:
+    """`text`, unless it would grow beyond the bounds with `width` characters before each line."""
+    by = len(width) if isinstance(width, str) else int(width)
+    return _refuse_if((str(text).count("\n") + 1) * by > MAX_TEXT, text)
+
+
+def _no_width(text: Any, *_: Any, **__: Any) -> Any:
+    """A text for `%` or `format`, unless it asks for padding that is long or is given with the values."""
+    return _refuse_if(isinstance(text, str) and bool(WIDTH.search(text.replace("{{", ""))), text)
+
+
+def _fed(function: Callable[..., Any], check: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, its value passed through `check`; keeps what Jinja marks its own filters with."""
+
+    @wraps(function)
+    def run(*values: Any, **named: Any) -> Any:
+        first = 1 if hasattr(function, "jinja_pass_arg") else 0
+        checked = check(*values[first:], **named)
+        return function(*values[:first], checked, *values[first + 1 :], **named)
+
+    return run
+
+
+def _refuse_if(large: bool, value: Any) -> Any:
+    if large:
+        raise TemplateError(f"it builds a value of more than {MAX_TEXT:,} characters")
+    return value
 
 
 def _extent(value: Any) -> int:
@@ -358,9 +434,7 @@ def _extent(value: Any) -> int:
 
 
 def _bounded(value: Any) -> Any:
-    if isinstance(value, (str, list, tuple)) and len(value) > MAX_TEXT:
-        raise TemplateError(f"it builds a value of more than {MAX_TEXT:,} characters")
-    return value
+    return _refuse_if(isinstance(value, (str, list, tuple)) and len(value) > MAX_TEXT, value)
 
 
 def _raise(message: str) -> None:

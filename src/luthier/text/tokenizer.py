@@ -116,7 +116,9 @@ class Tokenizer:
 
     def guard(self, text: str) -> str:
         """As `seal`, for text whose borders are to stay."""
-        return self.control_pattern.sub(lambda found: self._split(found[0]), text)
+        if not self.control_pattern.search(text):
+            return text
+        return self._starts.sub(rf"\g<0>{BORDER}", text)
 
     def seal_value(self, value: Any) -> Any:
         """A JSON value, rebuilt from plain dicts and lists, with every string in it sealed."""
@@ -169,9 +171,10 @@ class Tokenizer:
         longest = sorted(self.control, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest)) or "(?!)")
 
-    def _split(self, token: str) -> str:
-        """A control token's text with a border after its first character; the rest may hold another one."""
-        return token[0] + BORDER + self.guard(token[1:])
+    @cached_property
+    def _starts(self) -> re.Pattern[str]:
+        """The first character of every control token in text, of those that overlap too."""
+        return re.compile(rf"(?=(?:{self.control_pattern.pattern})).", re.DOTALL)
 
     @cached_property
     def _needs_anchor(self) -> bool:
