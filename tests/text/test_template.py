@@ -359,7 +359,8 @@ def test_filters_that_pad_are_not_there():
 
 def test_bounded_functions_do_what_they_do_elsewhere():
     source = (
-        "{{ '%s %5.1f' % ('x', 5) }}|{{ '{{\"a\": {}}}'.format(1) }}|{{ '{} {:.2f}'.format(1, 2.5) }}|{{ '%d' | format(7) }}|{{ ['a', 'b'] | join(', ') }}"
+        "{{ '%s %5.1f' % ('x', 5) }}|{{ '{{\"a\": {}}}'.format(1) }}|"
+        "{{ '{} {:.2f}'.format(1, 2.5) }}|{{ '%d' | format(7) }}|{{ ['a', 'b'] | join(', ') }}"
         "|{{ 'abc' | replace('b', 'x') }}|{{ 'abc'.replace('b', 'x') }}|{{ ', '.join(['a', 'b']) }}|{{ 'a\nb' | indent(2) }}"
         "|{{ messages | join('-', attribute='role') }}|{{ messages | map(attribute='role') | list }}"
         "|{{ 5 % 3 }}|{{ 1 + 2 }}|{{ 'a' + 'b' }}|{{ ['a'] + ['b'] }}"
