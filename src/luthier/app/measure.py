@@ -14,7 +14,7 @@ from luthier.core.config import RunConfig
 from luthier.core.errors import RunError, Stopped
 from luthier.core.types import Chat, Example, Message, Node, TokenTree
 from luthier.evals import forgetting as forgot
-from luthier.evals import metrics, score
+from luthier.evals import score
 from luthier.model.forward import forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
@@ -179,15 +179,20 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
     )
 
 
-def compare(held_out: HeldOut, before: Measured, after: Measured, config: RunConfig) -> list[dict[str, Any]]:
+def scores(held_out: HeldOut, measured: Measured, names: Sequence[str]) -> score.Scores:
+    """Every metric of every answer: name -> one number per answer."""
+    return score.score(measured.answers, held_out.references, held_out.prompts, names)
+
+
+def compare(
+    held_out: HeldOut, before: Measured, after: Measured, names: Sequence[str], seed: int
+) -> list[dict[str, Any]]:
     """The table before | after: the held-out loss first, then the metrics of the answers, each with its interval."""
     rows = []
     if before.losses:
         old = [nats for _, nats, _ in before.losses]
         new = [nats for _, nats, _ in after.losses]
-        rows.append(score.loss_row(old, new, [count for _, _, count in before.losses], seed=config.seed))
+        rows.append(score.loss_row(old, new, [count for _, _, count in before.losses], seed=seed))
     if before.answers:
-        names = metrics.choose(config.eval.metrics, held_out.references)
-        first, second = (score.score(m.answers, held_out.references, held_out.prompts, names) for m in (before, after))
-        rows += score.table(first, second, seed=config.seed)
+        rows += score.table(scores(held_out, before, names), scores(held_out, after, names), seed=seed)
     return rows

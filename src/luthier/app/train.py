@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ from luthier.core import log, seeds
 from luthier.core.config import RunConfig
 from luthier.core.errors import DiskFull, LuthierError, Stopped
 from luthier.core.files import write_json
+from luthier.core.types import Chat
 from luthier.evals import forgetting as forgot
 from luthier.evals.metrics import choose
 from luthier.evals.score import as_json
@@ -52,6 +54,8 @@ from luthier.train import checkpoint
 from luthier.train.loop import Report, State, Steps, train
 from luthier.train.optim import Optimizer
 from luthier.train.steps import OfflineSteps, Packing, StreamSteps
+
+LOOK = 5000  # training rows that 'auto' metrics are chosen by
 
 
 @dataclass
@@ -148,7 +152,7 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
     after = _measured(job, ruler, held_out, "after", before.general_ids)
 
-    rows = measure.compare(held_out, before, after, config)
+    rows = measure.compare(held_out, before, after, _metrics(job, held_out), config.seed)
     lost = forgot.forgetting(before.general, after.general, seed=config.seed) if before.general else None
     result = {
         "run": str(folder.path),
@@ -179,6 +183,13 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
         },
     )  # fmt: skip
     return result
+
+
+def _metrics(job: Run, held_out: measure.HeldOut) -> tuple[str, ...]:
+    """The metrics of this run; 'auto' looks at the answers of the training rows too, of which there are more."""
+    chats = islice((e for e in job.examples.train if isinstance(e, Chat)), LOOK)
+    learned = [chat.messages[-1].content for chat in chats]
+    return choose(job.config.eval.metrics, learned or held_out.references)
 
 
 def _opening(job: Run) -> dict[str, Any]:
@@ -312,9 +323,8 @@ def _evaluate(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.He
     loss = measured.loss
     record: dict[str, Any] = {"step": step, "eval_loss": loss}
     if measured.answers:
-        for row in measure.compare(held_out, measured, measured, job.config):
-            if row["name"] != "loss":
-                record[row["name"]] = row["after"]
+        for name, values in measure.scores(held_out, measured, _metrics(job, held_out)).items():
+            record[name] = sum(values) / len(values)
         for prompt, answer in list(zip(held_out.prompts, measured.answers, strict=True))[:5]:
             job.folder.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
     job.folder.append("metrics.jsonl", record)
