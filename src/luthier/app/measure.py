@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from luthier.core import log
+from luthier.core import log, seeds
 from luthier.core.config import RunConfig
 from luthier.core.errors import RunError, Stopped
 from luthier.core.types import Chat, Example, Message, Node, TokenTree
@@ -66,26 +66,26 @@ class Ruler:
         self.config, self.packing, self.device = config, packing, device
 
     def held_out(self, examples: Sequence[Example], trees: Sequence[TokenTree]) -> HeldOut:
-        """Choose the rows: the first `eval.rows` for the loss, the first `eval.samples` with an answer to generate it."""
-        kept = [tree for tree in trees if tree.row < self.config.eval.rows]
+        """Choose the rows: `eval.rows` for the loss, `eval.samples` with an answer to generate it.
+
+        Drawn with the run's seed, because held-out files are often sorted by label or source.
+        """
+        order = [int(row) for row in seeds.generator(self.config.seed, "held out").permutation(len(examples))]
+        measured = set(order[: self.config.eval.rows])
+        kept = [tree for tree in trees if tree.row in measured]
         encoded = {tree.row for tree in trees}  # what the template or the length limit refused is not asked either
-        rows: list[int] = []
-        prompts: list[str] = []
-        ids: list[tuple[int, ...]] = []
-        references: list[str] = []
-        for row, example in enumerate(examples):
-            if len(prompts) == self.config.eval.samples or not isinstance(example, Chat):
+        asked: list[tuple[int, str, tuple[int, ...], str]] = []
+        for row in order:
+            example = examples[row]
+            if len(asked) == self.config.eval.samples or not isinstance(example, Chat):
                 break
             *before, last = example.messages
             if row not in encoded or last.role != "assistant" or last.tool_calls or not before:
                 continue
             prompt = tuple(self._prompt(before, example.tools))
-            if len(prompt) > self.config.text.max_length:
-                continue
-            rows.append(row)
-            prompts.append(before[-1].as_dict()["content"])
-            ids.append(prompt)
-            references.append(last.content)
+            if len(prompt) <= self.config.text.max_length:
+                asked.append((row, before[-1].as_dict()["content"], prompt, last.content))
+        rows, prompts, ids, references = zip(*sorted(asked), strict=True) if asked else ((), (), (), ())
         return HeldOut(kept, rows, prompts, ids, references)
 
     def losses(self, trees: Sequence[TokenTree], stop: Cancelled, title: str) -> tuple[tuple[int, float, int], ...]:
