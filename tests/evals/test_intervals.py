@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from itertools import accumulate
+from math import comb, sqrt
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
 from luthier.core.errors import RunError
+from luthier.evals import intervals
 from luthier.evals.intervals import difference, fewest, mean_interval, ratio_difference
 
 
@@ -66,3 +72,72 @@ def test_two_equal_models_are_rarely_called_different():
         found = difference(list(scores[0]), list(scores[1]), seed=i, rounds=1000)
         wrong += not found.low <= 0 <= found.high
     assert wrong / 200 <= 0.09
+
+
+@pytest.mark.parametrize(
+    ("p", "freedom", "wanted"),
+    [(0.975, 5, 2.5706), (0.975, 10, 2.2281), (0.975, 39, 2.0227), (0.95, 7, 1.8946), (0.995, 20, 2.8453)],
+)
+def test_quantiles_of_student_are_those_of_the_tables(p, freedom, wanted):
+    assert intervals._student(p, freedom) == pytest.approx(wanted, abs=0.002)
+
+
+@pytest.mark.parametrize(("n", "t"), [(8, 2.3646), (30, 2.0452), (100, 1.9842)])
+def test_bounds_are_the_widened_quantiles_of_the_binomial(n, t):
+    """Half zeros, half ones: drawn sums are Binomial(n, 1/2), whose quantiles are known exactly."""
+    found = mean_interval([0.0, 1.0] * (n // 2), seed=2)
+    tail = NormalDist().cdf(-sqrt(n / (n - 1)) * t)
+    below = list(accumulate(comb(n, k) / 2**n for k in range(n + 1)))
+    lowest = round(found.low * n)
+    chance = 4 * sqrt(tail / 10_000)
+    assert found.low * n == pytest.approx(lowest)
+    assert below[lowest] >= tail - chance
+    assert lowest == 0 or below[lowest - 1] <= tail + chance
+    assert found.low + found.high == pytest.approx(1.0, abs=1.001 / n)
+    assert found.value == 0.5
+
+
+def test_a_higher_level_is_wider_and_needs_more_items():
+    assert [fewest(level) for level in (0.5, 0.9, 0.95, 0.99)] == [2, 5, 6, 8]
+    values = list(np.random.default_rng(1).normal(size=40))
+    narrow, wide = mean_interval(values, level=0.8), mean_interval(values, level=0.99)
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+def test_scaled_and_shifted_values_scale_the_interval():
+    random = np.random.default_rng(2)
+    before, after = random.normal(size=25), random.normal(size=25)
+    plain = difference(list(before), list(after))
+    moved = difference(list(4 * before + 7), list(4 * after + 7))
+    assert (moved.low, moved.high) == pytest.approx((4 * plain.low, 4 * plain.high))
+    assert (moved.before, moved.after) == pytest.approx((4 * plain.before + 7, 4 * plain.after + 7))
+
+
+def test_the_interval_does_not_depend_on_how_many_draws_fit_in_memory(monkeypatch):
+    values = list(np.random.default_rng(4).normal(size=20))
+    whole = mean_interval(values, rounds=501)
+    monkeypatch.setattr(intervals, "DRAWS_AT_ONCE", 70)  # three rounds at a time
+    assert mean_interval(values, rounds=501) == whole
+
+
+def test_losses_per_token_of_uneven_items_are_covered():
+    """Long items are harder here, so numerator and denominator go together; the truth is E[loss] / E[tokens].
+
+    Tokens are even over 1..40 and the gain per token is 0.01 x tokens: the truth is 0.01 E[t^2] / E[t] = 0.27.
+    """
+    random = np.random.default_rng(6)
+    hits = 0
+    for i in range(300):
+        tokens = random.integers(1, 41, 40)
+        before = tokens * random.normal(3, 0.5, 40)
+        after = before - tokens * random.normal(0.01 * tokens, 0.3)
+        found = ratio_difference(list(before), list(after), list(tokens), seed=i, rounds=1000)
+        hits += found.low <= -0.27 <= found.high
+    assert 0.91 <= hits / 300 <= 0.985
+
+
+def test_as_dict_is_json():
+    told = difference([0.0] * 6, [1.0] * 6).as_dict()
+    assert json.loads(json.dumps(told)) == {
+        "before": 0.0, "after": 1.0, "difference": 1.0, "low": 1.0, "high": 1.0, "n": 6,
+    }  # fmt: skip

@@ -26,6 +26,20 @@ from luthier.evals.metrics import METRICS, auto, choose
         ("number", "so it is 1,234.0", "1234", 1.0),
         ("number", "first 5, then 6", "#### 5", 0.0),
         ("number", "no digits", "5", 0.0),
+        ("number", "no digits", "none here either", 0.0),
+        ("number", "it is -3", "3", 0.0),
+        ("number", "7-3", "3", 1.0),
+        ("number", "$1,000.50.", "1000.5", 1.0),
+        ("number", "about .5", "0.5", 1.0),
+        ("number", "step 2 of v1.2b3", "2", 0.0),
+        ("exact", "", " ", 1.0),
+        ("accuracy", "refund\n", "refund", 1.0),
+        ("token_f1", "Cat, CAT!", "cat", 2 * 1 / 3),
+        ("token_f1", "the", "an", 1.0),
+        ("rouge_l", "", "cat", 0.0),
+        ("rouge_l", "C A B", "a b c", 2 / 3),
+        ("one_line", "\n one \n\n", "", 1.0),
+        ("length", "añb", "", 3.0),
     ],
 )
 def test_by_hand(name, answer, reference, wanted):
@@ -38,12 +52,48 @@ def test_chrf_is_whole_for_equal_text_and_nothing_for_strangers():
     assert 0 < metrics.chrf("ein Satz hier", "ein Satz") < 100
 
 
+def test_chrf_by_hand():
+    """abc and abd share 2 of 3 letters, 1 of 2 pairs, 0 of 1 triples, and have no longer ones: (2/3 + 1/2 + 0) / 3."""
+    assert metrics.chrf("abc", "abd") == pytest.approx(100 * 7 / 18)
+
+
+def test_chrf_counts_recall_twice():
+    """One-character texts: precision 1/2, recall 1 -> 5PR / (4P + R); swapped, less."""
+    assert metrics.chrf("ab", "a") == pytest.approx(100 * 5 * 0.5 / (4 * 0.5 + 1), abs=1)
+    assert metrics.chrf("a", "ab") < metrics.chrf("ab", "a")
+
+
 def test_auto_chooses_by_the_references():
     assert auto(["card_lost", "top_up", "refund"] * 10)[0] == "accuracy"
     assert auto([f"sentence number {i} of its own" for i in range(30)]) == ("rouge_l", "chrf", "one_line", "length")
     assert auto([f"a first line {i}\nand a second" for i in range(30)]) == ("rouge_l", "chrf", "length")
     assert auto([f"steps\n#### {i}" for i in range(30)])[0] == "number"
     assert auto([f"{chr(0x4E00 + i)}{chr(0x4E01 + i)} 句子" for i in range(30)])[0] == "chrf"
+
+
+def test_labels_are_short_and_seen_four_times():
+    labels = [f"label {i}" for i in range(5)]
+    assert auto(labels * 4)[0] == "accuracy"
+    assert auto([*labels * 3, *labels[1:]])[0] == "rouge_l"
+    assert auto([label + "x" * 64 for label in labels] * 4)[0] == "rouge_l"
+    assert auto(["yes\nor no", "no\nor yes"] * 10)[0] == "rouge_l"
+
+
+def test_auto_of_nothing_and_of_blanks():
+    assert auto([]) == auto([" ", ""]) == ("rouge_l", "chrf", "length")
+
+
+def test_every_metric_is_whole_on_its_own_reference_and_auto_names_known_ones():
+    for metric in METRICS.values():
+        value = metric.function("answer 5", "answer 5", "")
+        assert value == pytest.approx(metric.top if metric.top is not None else 8.0)
+    for references in (["a"] * 8, ["5"] * 8, ["one two"], ["句子"], []):
+        assert set(auto(references)) <= set(METRICS)
+
+
+def test_choose_makes_auto_definite():
+    assert choose(("number", "auto"), ["#### 3"]) == ("number", "length")
+    assert choose(("auto", "exact"), ["a\nb"]) == ("rouge_l", "chrf", "length", "exact")
 
 
 def test_choose_keeps_order_and_refuses_unknown_names():

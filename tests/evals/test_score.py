@@ -1,13 +1,10 @@
-"""Scores per item, the table before | after, and what a model forgot."""
+"""Scores per item, and the table before | after."""
 
 from __future__ import annotations
 
-from math import exp
-
 import pytest
 
-from luthier.core.errors import InputError, RunError
-from luthier.evals.forgetting import GENERAL_PROMPTS, forgetting
+from luthier.core.errors import InputError
 from luthier.evals.score import as_json, loss_row, score, table
 
 
@@ -29,27 +26,25 @@ def test_the_loss_row_is_per_token():
     assert (row["name"], row["before"], row["after"], row["higher_is_better"]) == ("loss", 2.0, 1.0, False)
 
 
-@pytest.mark.parametrize(
-    ("after", "size"), [(-10.0, "none shown"), (-10.5, "small"), (-12.0, "moderate"), (-30.0, "large")]
-)
-def test_forgetting_has_a_size_in_words(after, size):
-    found = forgetting([(-10.0, 10)] * 8, [(after, 10)] * 8)
-    assert found.size == size
-    assert found.drift == pytest.approx((-10.0 - after) / 10)
-    assert (found.n, found.tokens) == (8, 80)
-    if size != "none shown":
-        assert f"{exp(-found.drift):.0%}" in found.sentence
+def test_loss_rows_weigh_items_by_tokens():
+    """(1 + 27) / (2 + 8) before and (1 + 9) / 10 after; items of 0.5 and 3.4 nats a token."""
+    row = loss_row([1.0, 27.0], [1.0, 9.0], [2, 8])
+    assert (row["before"], row["after"], row["difference"]) == pytest.approx((2.8, 1.0, -1.8))
+    assert (row["low"], row["high"], row["n"]) == (None, None, 2)
 
 
-def test_gaining_is_not_forgetting():
-    assert forgetting([(-10.0, 10)] * 8, [(-5.0, 10)] * 8).size == "none shown"
+def test_rows_say_all_that_a_table_shows():
+    keys = ["name", "title", "unit", "top", "higher_is_better", "before", "after", "difference", "low", "high", "n"]
+    assert list(loss_row([1.0], [1.0], [1])) == keys
+    rows = table({"length": [3.0] * 7, "chrf": [10.0] * 7}, {"chrf": [20.0] * 7, "length": [4.0] * 7})
+    assert [list(row) for row in rows] == [keys, keys]
+    assert [(row["name"], row["difference"]) for row in rows] == [("length", 1.0), ("chrf", 10.0)]
 
 
-def test_answers_without_tokens_are_left_out_and_broken_numbers_refused():
-    assert forgetting([(-1.0, 2), (0.0, 0)] * 6, [(-2.0, 2), (0.0, 0)] * 6).n == 6
-    with pytest.raises(RunError):
-        forgetting([(-1.0, 2)] * 6, [(float("nan"), 2)] * 6)
-
-
-def test_the_general_prompts_are_sixteen_different_ones():
-    assert len(set(GENERAL_PROMPTS)) == 16
+def test_items_are_paired():
+    """Items far apart, each a little better: shown, because every item is compared with itself."""
+    before = [0.1 * i for i in range(10)]
+    (row,) = table({"rouge_l": before}, {"rouge_l": [value + 0.01 for value in before]})
+    assert row["low"] == pytest.approx(0.01)
+    (row,) = table({"rouge_l": before}, {"rouge_l": [value + 0.01 for value in reversed(before)]})
+    assert row["low"] < 0 < row["high"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import sysconfig
-import textwrap
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from luthier.core.types import Chat, Message, Origin
 
 INSTRUCTION = "Say in one line what this Python function does.\n\n"
 SHORTEST_LINE, LONGEST_LINE = 20, 120
+LONGEST_CODE = 320
 TEST_SHARE = 5
 LEAST = 100
 
@@ -45,7 +45,7 @@ class Function:
 
 @lru_cache(maxsize=2)  # reading the library takes seconds, and a run shows its data before it uses it
 def pairs(
-    limit: int = 1000, test: int = 96, seed: int = 0, *, longest: int = 400, root: Path | None = None
+    limit: int = 1000, test: int = 96, seed: int = 0, *, longest: int = LONGEST_CODE, root: Path | None = None
 ) -> tuple[list[Chat], list[Chat]]:
     """At most `limit` conversations to train on and `test` to measure with, from modules apart.
 
@@ -111,8 +111,10 @@ def _without_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: Sequ
     docstring = node.body[0]
     assert docstring.end_lineno and node.end_lineno
     head = lines[node.lineno - 1 : docstring.lineno - 1]
-    body = "\n".join(lines[docstring.end_lineno : node.end_lineno]).lstrip("\n")
-    return textwrap.dedent("\n".join([*head, body]))
+    body = "\n".join(lines[docstring.end_lineno : node.end_lineno]).lstrip("\n").split("\n")
+    # Not textwrap.dedent: one comment or string that begins in the first column would keep it from working.
+    indent = lines[node.lineno - 1][: node.col_offset]
+    return "\n".join(line.removeprefix(indent) if line.strip() else "" for line in head + body)
 
 
 def _distinct(functions: Iterator[Function]) -> Iterator[Function]:

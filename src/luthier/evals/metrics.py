@@ -146,7 +146,7 @@ def auto(references: Sequence[str]) -> tuple[str, ...]:
     Labels (short lines, each seen four times or more on average) are measured by accuracy, references
     that end in `#### N` or are a number by the number, other text by ROUGE-L and chrF; one_line joins
     when every reference is one line. Give the references of the training rows, not only the few that
-    are generated: 64 rows of 77 labels hardly repeat. `prompts` are not used yet.
+    are generated: 64 rows of 77 labels hardly repeat.
     """
     kept = [reference.strip() for reference in references if reference.strip()]
     lines = bool(kept) and all(one_line(reference) for reference in kept)

@@ -67,11 +67,10 @@ def loss_curve(points: Sequence[Point], evals: Sequence[Point], title: str, path
     assert everything
     x_ticks = ticks(*_range(step for step, _ in everything), whole=True)
     y_ticks = ticks(*_range(loss for _, loss in everything))
-    height, left, right, top, bottom = 380, 64, WIDTH - 128, 56, 326
-    x = Axis(min(x_ticks[0], everything[0][0]), max(step for step, _ in everything), left, right)
-    x = Axis(x.low, x.high if x.high > x.low else x.low + 1, left, right)
+    height, left, right, top, bottom = 394, 64, WIDTH - 128, 70, 340
+    x = Axis(x_ticks[0], max(step for step, _ in everything), left, right)
     y = Axis(y_ticks[0], y_ticks[-1], bottom, top)
-    parts = [_text(left - 44, 28, title, "title"), _text(left - 44, top - 8, "nats per token")]
+    parts = [_text(left - 44, 28, title, "title"), _text(left - 44, 47, "nats per token")]
     for value in y_ticks:
         style = "axis" if value == y_ticks[0] else "grid"
         parts.append(f'<path class="{style}" d="M{left} {_n(y.at(value))}H{right}"/>')
@@ -83,15 +82,15 @@ def loss_curve(points: Sequence[Point], evals: Sequence[Point], title: str, path
         smooth = moving_average(points)
         dots = "".join(f"M{_n(x.at(step))} {_n(y.at(loss))}h0" for step, loss in points)
         parts += [f'<path class="raw" d="{dots}"/>', f'<path class="line train" d="{_line(smooth, x, y)}"/>']
-        ends.append((y.at(smooth[-1][1]), f"training {smooth[-1][1]:.3g}", "train-name"))
+        ends.append((y.at(smooth[-1][1]), f"training {_loss(smooth[-1][1])}", "train-name"))
     if evals:
         parts.append(f'<path class="line held" stroke-dasharray="1 6" d="{_line(evals, x, y)}"/>')
         parts += [f'<circle class="dot" cx="{_n(x.at(s))}" cy="{_n(y.at(loss))}" r="5"/>' for s, loss in evals]
-        ends.append((y.at(evals[-1][1]), f"held-out {evals[-1][1]:.3g}", "held-name"))
+        ends.append((y.at(evals[-1][1]), f"held-out {_loss(evals[-1][1])}", "held-name"))
     parts += [_text(right + 12, at + 4.5, words, style) for at, words, style in _apart(ends)]
     names = (("Training loss", points), ("Held-out loss", evals))
     told = [
-        f"{name} from {line[0][1]:.3g} at step {line[0][0]:g} to {line[-1][1]:.3g} at step {line[-1][0]:g}."
+        f"{name} from {_loss(line[0][1])} at step {line[0][0]:g} to {_loss(line[-1][1])} at step {line[-1][0]:g}."
         for name, line in names
         if line
     ]
@@ -148,9 +147,12 @@ def moving_average(points: Sequence[Point], share: float = SMOOTH_SHARE) -> list
 def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[float]:
     """Round numbers that span low..high, steps of 1, 2 or 5 times a power of ten, `about` or fewer steps.
 
-    The first is at most `low`, the last at least `high`. `whole` keeps to whole numbers.
+    The first is at most `low`, the last at least `high`; a single value gets ticks on both sides. `whole`
+    keeps to whole numbers.
     """
-    high = high if high > low else low + (abs(low) or 1) * 0.1
+    if high <= low:
+        margin = (abs(low) or 1) * 0.05
+        low, high = low - margin, high + margin
     rough = (high - low) / about
     power = 10.0 ** floor(log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
@@ -170,6 +172,11 @@ def _tick(value: float, all_ticks: Sequence[float]) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def _loss(value: float) -> str:
+    """Three significant digits, zeros kept."""
+    return f"{value:#.3g}".rstrip(".")
+
+
 def _apart(labels: Sequence[tuple[float, str, str]], least: float = 18) -> list[tuple[float, str, str]]:
     """The labels from top to bottom, moved down where they would touch."""
     placed: list[tuple[float, str, str]] = []
@@ -179,7 +186,8 @@ def _apart(labels: Sequence[tuple[float, str, str]], least: float = 18) -> list[
 
 
 def _line(points: Sequence[Point], x: Axis, y: Axis) -> str:
-    return "M" + "L".join(f"{_n(x.at(step))} {_n(y.at(loss))}" for step, loss in points)
+    """The path through the points; of a single one, a line of no length, which round ends make a dot."""
+    return "M" + "L".join(f"{_n(x.at(step))} {_n(y.at(loss))}" for step, loss in points) + "h0" * (len(points) == 1)
 
 
 def _bar(scale: Axis, value: float, y: float, style: str) -> str:
