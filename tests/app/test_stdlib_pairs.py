@@ -174,7 +174,7 @@ def test_odd_functions_are_cut_right_or_left_out(tmp_path):
 
 
 def test_a_library_without_sources_is_told_with_the_way_out(tmp_path):
-    with pytest.raises(InputError, match="has 0 documented functions in source.*install Python"):
+    with pytest.raises(InputError, match=r"has 0 documented functions in source.*install Python"):
         fresh(root=tmp_path)
     assert stdlib_pairs.LEAST > 10
     with pytest.raises(InputError, match="has 10 documented functions"):

@@ -114,7 +114,7 @@ def _without_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: Sequ
     body = "\n".join(lines[docstring.end_lineno : node.end_lineno]).lstrip("\n").split("\n")
     # Not textwrap.dedent: one comment or string that begins in the first column would keep it from working.
     indent = lines[node.lineno - 1][: node.col_offset]
-    return "\n".join(line.removeprefix(indent) if line.strip() else "" for line in head + body)
+    return "\n".join(line.removeprefix(indent) if line.strip() else "" for line in (*head, *body))
 
 
 def _distinct(functions: Iterator[Function]) -> Iterator[Function]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.log import size
-from luthier.report.tables import before_after, card_table, plain, run_summary, samples_side_by_side
+from luthier.report.tables import before_after, card_table, grid_of, plain, run_summary, samples_side_by_side
 
 SAMPLES = 5
 
@@ -30,12 +30,7 @@ def heading(text: str) -> RenderableType:
 
 
 def _ready(values: Mapping[str, Any]) -> list[RenderableType]:
-    grid = Table.grid(padding=(0, 2), pad_edge=True)
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name in ("data", "model", "tune", "run"):
-        grid.add_row(name, plain(str(values[name])))
-    return [heading("this run"), grid]
+    return [heading("this run"), grid_of((name, str(values[name])) for name in ("data", "model", "tune", "run"))]
 
 
 def _before(values: Mapping[str, Any]) -> list[RenderableType]:
@@ -86,7 +81,8 @@ def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
     for m in models:
         where = str(m["folder"]).replace(str(Path.home()), "~") if m["folder"] else "fetched when first used"
         disk = size(m["bytes"]) if m["bytes"] else ""
-        table.add_row(m["name"], m["kind"], f"{m['parameters']:,}", disk, m["licence"] or "", where)
+        cells = (m["name"], m["kind"], f"{m['parameters']:,}", disk, m["licence"] or "", where)
+        table.add_row(*(Text(plain(cell)) for cell in cells))
     return table
 
 

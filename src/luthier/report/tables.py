@@ -7,7 +7,7 @@ markup, and its control characters are shown as �, so that no answer can move 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -88,7 +88,7 @@ def before_after(rows: Sequence[Row], before: str = "before", after: str = "afte
         words = verdict(row)
         style = STYLES.get(words, "")
         span = f"{low} … {high}" if row["low"] is not None else ""
-        table.add_row(title(row), old, new, Text(change, style=style), span, Text(words, style=style))
+        table.add_row(Text(plain(title(row))), old, new, Text(change, style=style), span, Text(words, style=style))
     return table
 
 
@@ -118,9 +118,7 @@ def samples_side_by_side(
 
 def card_table(card: Mapping[str, Any]) -> Group:
     """The data card: what is in the data, one line each, then the warnings. Keys that are absent are left out."""
-    grid = _grid()
-    for name, value in _card_lines(card):
-        grid.add_row(name, value)
+    grid = grid_of(_card_lines(card))
     warnings = Table.grid(padding=(0, 0, 0, 2), pad_edge=True)
     for warning in card.get("warnings") or ():
         warnings.add_row(Text("!", style=CAREFUL), Text(plain(str(warning))))
@@ -129,10 +127,7 @@ def card_table(card: Mapping[str, Any]) -> Group:
 
 def run_summary(results: Mapping[str, Any]) -> Table:
     """What a run took and reached, from the keys of `luthier train --json`; absent keys are left out."""
-    grid = _grid()
-    for name, value in _run_lines(results):
-        grid.add_row(name, value)
-    return grid
+    return grid_of(_run_lines(results))
 
 
 def plain(text: str) -> str:
@@ -141,10 +136,13 @@ def plain(text: str) -> str:
     return "".join("�" if c != "\n" and unicodedata.category(c) == "Cc" else c for c in text)
 
 
-def _grid() -> Table:
+def grid_of(lines: Iterable[tuple[str, str | Text]]) -> Table:
+    """Names and their values, one line each. Values are text as it is: rich would read a `[tag]` in a string."""
     grid = Table.grid(padding=(0, 2), pad_edge=True)
     grid.add_column(style=FAINT, no_wrap=True)
     grid.add_column(overflow="fold")
+    for name, value in lines:
+        grid.add_row(name, Text(plain(value)) if isinstance(value, str) else value)
     return grid
 
 
@@ -158,7 +156,7 @@ def _short(text: str, lines: int = SAMPLE_LINES, width: int = 320) -> Text:
     return Text.assemble(kept, (f" … {left:,} more characters", FAINT)) if left else Text(kept)
 
 
-def _card_lines(card: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
+def _card_lines(card: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     if "layout" in card:
         yield "layout", Text(plain(str(card["layout"])), style=STRONG)
     if "rows" in card:
@@ -175,7 +173,7 @@ def _card_lines(card: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]
     for key, guess in (("scripts", ""), ("languages", " (a guess)")):
         if shares := card.get(key):
             ordered = sorted(shares.items(), key=lambda item: -item[1])[:LABELS_SHOWN]
-            yield key, ", ".join(f"{plain(str(name))} {_percent(share)}" for name, share in ordered) + guess
+            yield key, ", ".join(f"{name} {_percent(share)}" for name, share in ordered) + guess
     for key in ("duplicates", "leaks", "empty", "conflicts", "dropped"):
         if (counts := card.get(key)) is not None:
             yield key, _counts(counts)
@@ -183,7 +181,7 @@ def _card_lines(card: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]
         yield "diversity", " · ".join(f"{key.replace('_', '-')} {value:.2f}" for key, value in diversity.items())
     if labels := card.get("labels"):
         top = list(labels["top"].items())[:LABELS_SHOWN]
-        shown = ", ".join(f"{plain(str(label))} {_count(count)}" for label, count in top)
+        shown = ", ".join(f"{label} {_count(count)}" for label, count in top)
         more = f", {labels['distinct'] - len(top)} more" if labels["distinct"] > len(top) else ""
         yield "labels", f"{_count(labels['distinct'])}: {shown}{more}; rarest {_count(labels['least'])} rows"
 
@@ -194,7 +192,7 @@ def _lengths(values: Mapping[str, Any]) -> str:
     return " · ".join(parts + ([f"{_count(values['total'])} in all"] if "total" in values else []))
 
 
-def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
+def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     if "run" in results:
         yield "run", Text(plain(str(results["run"])), style=STRONG)
     if "seconds" in results:

@@ -1,0 +1,121 @@
+"""The stages of a run on a screen of 80 columns."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from luthier.core.types import Chat, Message
+from luthier.data.card import card
+from luthier.evals.score import table
+from luthier.report import screens
+
+RESULT = {"run": "runs/x", "seconds": 3661, "steps": 3, "loss": {"first": 3.0, "last": 2.0, "eval": 2.5}}
+
+
+def shown(name, values):
+    out = io.StringIO()
+    screens.show(Console(file=out, width=80, color_system=None), name, values)
+    return checked(out.getvalue())
+
+
+def printed(*parts):
+    out = io.StringIO()
+    console = Console(file=out, width=80, color_system=None)
+    for part in parts:
+        console.print(part)
+    return checked(out.getvalue())
+
+
+def checked(text):
+    assert "\x1b" not in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    return text
+
+
+def after(**changes):
+    values = {
+        "rows": table({"exact": [0.0] * 9}, {"exact": [1.0] * 9}),
+        "prompts": [f"prompt {i}" for i in range(9)],
+        "references": ["r"] * 9,
+        "before": ["b"] * 9,
+        "after": ["a"] * 9,
+        "forgetting": "lost 0.20 nats/token [sic]",
+        "result": RESULT,
+    }
+    return values | changes
+
+
+def test_what_is_about_to_happen():
+    values = {"data": "3 rows", "model": "[red]m[/red]", "tune": "sft, lora", "run": "runs/" + "x" * 100}
+    text = shown("ready", values)
+    assert "[red]m[/red]" in text
+    assert text.index("data") < text.index("model") < text.index("tune") < text.index("run  ")
+    assert text.count("x") == 100
+
+
+def test_before_says_the_loss_or_nothing():
+    assert "held-out loss 3.1234 nats per token" in shown("before", {"loss": 3.12341})
+    assert shown("before", {"loss": None}) == ""
+
+
+def test_after_shows_everything_in_order():
+    text = shown("after", after())
+    parts = ["before and after", "the same questions", "what the model forgot", "[sic]", "the run", "1:01:01"]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert text.count("prompt ") == screens.SAMPLES + text.count("prompt  ")
+    assert f"{screens.SAMPLES} of {screens.SAMPLES}" in text
+
+
+def test_after_leaves_out_what_was_not_measured():
+    text = shown("after", after(rows=[], after=[], before=[], forgetting=None))
+    assert text.splitlines()[0].startswith("the run ─")
+    assert "questions" not in text
+
+
+def test_the_card_and_the_examples():
+    chats = [Chat((Message("user", f"q {i}"), Message("assistant", f"a {i}"))) for i in range(3)]
+    text = shown("card", card(chats, count=None, limit=9).as_dict())
+    assert text.startswith("the data ─")
+    assert "few rows: 3" in text
+    assert shown("examples", [Text("one"), Text("two")]).splitlines()[1:] == ["one", "", "two", ""]
+
+
+def test_unknown_stages_are_our_own_mistake():
+    with pytest.raises(KeyError):
+        shown("middle", {})
+
+
+def test_models_fit_and_name_their_folder():
+    models = [
+        {"name": "smollm2-135m", "kind": "instruct", "parameters": 134_515_008, "bytes": 98_000_000, "licence": "apache-2.0",
+         "folder": Path.home() / ".cache" / "luthier" / "models" / "smollm2"},
+        {"name": "other", "kind": "base", "parameters": 1000, "bytes": None, "licence": None, "folder": None},
+    ]  # fmt: skip
+    text = printed(screens.models_table(models))
+    for part in ("134,515,008", "98 MB", "~/.cache", "apache-2.0"):
+        assert part in text
+    assert str(Path.home()) + "/.cache" not in text
+
+
+def test_names_of_users_are_not_read_as_markup():
+    model = {"name": "[/b]", "kind": "[x]", "parameters": 1, "bytes": 1, "licence": "[red]", "folder": "/m/[i]"}
+    text = printed(screens.models_table([model]))
+    for part in ("[/b]", "[x]", "[red]", "/m/[i]"):
+        assert part in text
+
+
+def test_what_was_written():
+    files = {
+        "clean": {"path": "out/clean.jsonl", "rows": 1200},
+        "dropped": {"path": "out/dropped.jsonl", "rows": 5, "why": {"empty": 3, "too long": 2}},
+    }
+    assert [line.plain.strip() for line in screens.written(files)] == [
+        "clean: 1,200 rows in out/clean.jsonl",
+        "dropped: 5 rows in out/dropped.jsonl (3 empty, 2 too long)",
+    ]
