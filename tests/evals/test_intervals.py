@@ -82,6 +82,12 @@ def test_quantiles_of_student_are_those_of_the_tables(p, freedom, wanted):
     assert intervals._student(p, freedom) == pytest.approx(wanted, abs=0.002)
 
 
+@pytest.mark.parametrize(("n", "wanted"), [(8, 0.00574), (20, 0.01588), (100_000, 0.025)])
+def test_tails_are_widened_for_few_items(n, wanted):
+    """Phi(-sqrt(n / (n-1)) t): 8 items leave out Phi(-1.0690 x 2.3646), 20 items Phi(-1.0260 x 2.0930)."""
+    assert intervals._tail(n, 0.95) == pytest.approx(wanted, abs=1e-4)
+
+
 @pytest.mark.parametrize(("n", "t"), [(8, 2.3646), (30, 2.0452), (100, 1.9842)])
 def test_bounds_are_the_widened_quantiles_of_the_binomial(n, t):
     """Half zeros, half ones: drawn sums are Binomial(n, 1/2), whose quantiles are known exactly."""

@@ -58,7 +58,7 @@ def test_the_loss_curve_maps_data_to_places(tmp_path):
     assert [(e.get("cx"), e.get("cy")) for e in all_of(root, "circle")] == [("64", "124"), ("592", "286")]
     assert one_of(root, "path", "raw").get("d") == "M64 70h0M328 205h0M592 340h0"
     said = texts(root)
-    assert (said["0"], said["10"], said["5"]) == ((54, 344.5), (592, 360), (54, 74.5)) or "4" in said
+    assert (said["10"], said["5"]) == ((592, 360), (54, 74.5))
     assert said["training 0.00"][1] > said["held-out 1.00"][1]
     assert [numbers(e.get("d"))[1] for e in all_of(root, "path", "grid")] == [286, 232, 178, 124, 70]
 
@@ -117,9 +117,7 @@ def test_bars_and_whiskers_have_the_length_of_their_values(tmp_path):
     assert [old.get(key) for key in ("x", "width")] == ["150", "75"]
     assert [new.get(key) for key in ("x", "width")] == ["150", "150"]
     assert float(new.get("y")) >= float(old.get("y")) + float(old.get("height"))
-    whisker = numbers(one_of(root, "path", "whisker").get("d").replace("v", " ").replace("H", " "))
-    assert (min(whisker[0::1]), whisker[0]) == (10.0, 270.0)
-    assert 330.0 in whisker
+    assert one_of(root, "path", "whisker").get("d") == "M270 83v10M270 88H330M330 83v10"
     said = texts(root)
     assert {"x, %", "25.0", "50.0", "+25.0", "better"} <= set(said)
     assert said["50.0"][0] > 330  # beside the whisker, not on it

@@ -145,7 +145,7 @@ def _drawn(sums: Values, weights: Values, seed: int, rounds: int) -> Values:
 
 def _tail(n: int, level: float) -> float:
     """The share of drawn means to leave out on each side: Phi(-sqrt(n / (n-1)) t)."""
-    return NormalDist().cdf(-1.0 * _student((1 + level) / 2, n - 1))
+    return NormalDist().cdf(-sqrt(n / (n - 1)) * _student((1 + level) / 2, n - 1))
 
 
 def _student(p: float, freedom: int) -> float:
