@@ -154,10 +154,13 @@ class Talk:
     def _side_by_side(self, screen: Any, columns: dict[str, str], text: str) -> None:
         from rich.live import Live
         from rich.table import Table
+        from rich.text import Text
+
+        from luthier.report.tables import plain
 
         def table() -> Table:
             out = Table(*columns, expand=True, show_lines=False)
-            out.add_row(*columns.values())
+            out.add_row(*(Text(plain(answer)) for answer in columns.values()))
             return out
 
         with Live(table(), console=screen, refresh_per_second=8, vertical_overflow="visible") as live:
