@@ -101,6 +101,8 @@ def estimate(
     if quantized:
         packed = sum(stored_bytes(w.numel(), quant.kind, quant.block, quant.double) for w in quantized)
         weights += packed + max(w.nbytes for w in quantized)
+    kept = _activations(model, tokens)
+    kept += _shared(model, tokens) if kept else 0
     state, copies = _STATE[optimizer]
     master = sum(4 * p.numel() for p in learned if p.element_size() == 2)
     return Memory(
@@ -110,7 +112,7 @@ def estimate(
         weights=weights,
         gradients=sum(p.nbytes for p in learned),
         optimizer=round(state * prepared.trainable) + master,
-        activations=round(_activations(model, tokens) * (_HOLES if device.type == "cpu" else 1)),
+        activations=round(kept * (_HOLES if device.type == "cpu" else 1)),
         head=_head(model, tokens),
         loading=dense,
         update=4 * copies * max(p.numel() for p in learned),
@@ -122,12 +124,13 @@ class _Frozen(nn.Linear):
 
 
 class _Attend(torch.autograd.Function):
-    """Stands in for tree attention on shapes: keeps what it keeps (q, k, v, the output and one number per row)."""
+    """Stands in for tree attention on shapes: keeps what it keeps (q, k, v, the output in the order of the groups
+    and one number per row), and gives the output in the order of the tokens, which is another tensor."""
 
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         out = torch.empty_like(q.transpose(1, 2))
-        ctx.save_for_backward(q, k, v, out, out.new_empty(out.shape[:3]))
+        ctx.save_for_backward(q, k, v, torch.empty_like(out), out.new_empty(out.shape[:3], dtype=torch.float32))
         return out
 
     @staticmethod
@@ -148,7 +151,7 @@ def _activations(model: nn.Module, tokens: int) -> int:
     """Bytes that autograd keeps of one pass of `tokens` tokens through the blocks, weights not counted.
 
     Each storage counts once. For a Llama block of hidden size H, q width Q, k width K, feed-forward width F and
-    16-bit values with adapters on all linear layers that is, per token, 2 (2H + 2Q + 2K + 4F) + 8H bytes and a
+    16-bit values with adapters on all linear layers that is, per token, 2 (2H + 3Q + 2K + 4F) + 8H bytes and a
     little for the adapters: inputs of the linear layers, q, k, v, the attention's output, the four tensors of
     SwiGLU, and the two float32 inputs of the norms. Blocks that cannot be traced on shapes count so too.
     """
@@ -171,6 +174,11 @@ def _activations(model: nn.Module, tokens: int) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+def _shared(model: nn.Module, tokens: int) -> int:
+    """What the attention of all layers shares: the mask of the groups, at most square, and three lists of places."""
+    return tokens * tokens * next(model.parameters()).element_size() + 24 * tokens
+
+
 def _bytes_per_token(model: nn.Module) -> int:
     """The sum in `_activations`' description, over all blocks, with the experts one token passes through."""
     config = model.config.get_text_config()  # type: ignore[union-attr, operator]
@@ -179,7 +187,7 @@ def _bytes_per_token(model: nn.Module) -> int:
     experts = getattr(config, "num_experts_per_tok", None) or 1
     wide = experts * (getattr(config, "moe_intermediate_size", None) or config.intermediate_size)
     width = next(model.parameters()).element_size()
-    kept = width * (2 * config.hidden_size + 2 * q + 2 * k + 4 * wide) + 8 * config.hidden_size
+    kept = width * (2 * config.hidden_size + 3 * q + 2 * k + 4 * wide) + 8 * config.hidden_size
     return int(config.num_hidden_layers * kept)
 
 
