@@ -133,7 +133,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, extr
 @pytest.mark.slow
 def test_kill_minus_nine_at_random_moments(settings, tmp_path):
     """Killed anywhere, also while saving: the next start goes on, and the end has the same bits."""
-    changes = {"train__epochs": 3, "train__checkpoint": 1, "eval__every": 4}
+    changes = {"train__epochs": 12, "train__checkpoint": 1, "eval__every": 8}
     run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
     values = settings(out=str(tmp_path / "killed"), **changes)
     arguments = [sys.executable, "-m", "luthier", "train", *values.pop("data.path"), "--json"]
@@ -143,7 +143,7 @@ def test_kill_minus_nine_at_random_moments(settings, tmp_path):
     for attempt in range(40):
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            process.wait(draw.uniform(4, 12) if attempt < 12 else 300)
+            process.wait(draw.uniform(4.5, 7) if attempt < 12 else 300)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
