@@ -37,7 +37,12 @@ def test_nothing_can_be_changed(value):
 
 def test_a_batch_moves_with_all_its_tensors():
     ones = torch.ones(2, dtype=torch.int64)
-    batch = Batch(ones, ones, (0, 2), (-1,), ones, ones, ones.float(), ones, (0,), {"margin": ones.float()}, real=2)
+    tensors = ("tokens", "positions", "source", "target", "weight", "tree", "leaf", "leaf_tree", "leaf_end")
+    tensors += ("pairs", "ties", "tree_weight")
+    batch = Batch(
+        **dict.fromkeys(tensors, ones), node_start=(0, 2), node_parent=(-1,), rows=(0,),
+        columns={"margin": ones.float()}, real=2,
+    )  # fmt: skip
     moved = batch.to(torch.device("meta"))
     tensors = [
         moved.tokens,

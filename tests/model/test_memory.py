@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from luthier.core.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
-from luthier.core.types import Batch
+from luthier.core.types import Batch, Node, TokenTree
 from luthier.model import memory, tune
 from luthier.model.forward import hidden_states
 from luthier.model.memory import Memory, estimate
+from luthier.text.pack import pack
 
 CPU = torch.device("cpu")
 CONFIG = LlamaConfig(
@@ -41,7 +42,8 @@ def guess(
 
 def batch(tokens: int) -> Batch:
     row = torch.arange(tokens)
-    return Batch(row % 512, row, (0, tokens), (-1,), row[:-1], row[1:], torch.ones(tokens - 1), row[1:] * 0, (0,))
+    tree = TokenTree((Node(tuple((row % 512).tolist()), (False,) + (True,) * (tokens - 1)),))
+    return pack([tree], [[1.0] * (tokens - 1)])
 
 
 def test_full_by_hand() -> None:
@@ -158,7 +160,8 @@ import sys, torch
 torch.set_num_threads(1)
 from transformers import AutoModelForCausalLM, LlamaConfig
 from luthier.core.config import LoraConfig, QuantConfig
-from luthier.core.types import Batch
+from luthier.core.types import Node, TokenTree
+from luthier.text.pack import pack
 from luthier.model import memory, tune
 from luthier.model.forward import forward
 
@@ -171,7 +174,8 @@ model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_imple
 learned = tune.prepare(model, kind, LoraConfig(), QuantConfig()).parameters
 state = [torch.ones_like(p) for p in learned.values() for _ in range(2)]
 row = torch.arange(tokens)
-batch = Batch(row, row, (0, tokens), (-1,), row[:-1], row[1:], torch.ones(tokens - 1), row[1:] * 0, (0,))
+tree = TokenTree((Node(tuple(row.tolist()), (False,) + (True,) * (tokens - 1)),))
+batch = pack([tree], [[1.0] * (tokens - 1)])
 forward(model, batch).logp.sum().backward()
 print(got.total, memory.peak())
 """

@@ -482,7 +482,8 @@ def test_ranking_has_a_child_for_each_answer():
     template = with_source(CHATML)
     row = Ranking(prompt=(user("?"),), responses=tuple((answer(x),) for x in "abc"), ranks=(2, 1, 2))
     (tree,) = trees_of([row], template)
-    assert [node.parent for node in tree.nodes] == [-1, 0, 0, 0] and tree.columns == {"ranks": (2, 1, 2)}
+    assert [node.parent for node in tree.nodes] == [-1, 0, 0, 0] and tree.leaf_columns == {"rank": (2.0, 1.0, 2.0)}
+    assert tree.pairs == ((1, 0), (1, 2)) and tree.ties == ((0, 2),)
     assert learned(tree, template) == [[], ["a<|im_end|>"], ["b<|im_end|>"], ["c<|im_end|>"]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,15 +13,19 @@ import torch
 from luthier.core import log, seeds
 from luthier.core.config import RunConfig
 from luthier.core.errors import RunError, Stopped
-from luthier.core.types import Chat, Example, Message, Node, TokenTree
+from luthier.core.types import Batch, Chat, Example, Loss, Message, Node, Output, TokenTree
 from luthier.evals import forgetting as forgot
 from luthier.evals import score
+from luthier.evals.intervals import difference
+from luthier.methods.ops import leaf_length
 from luthier.model.forward import forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
 from luthier.text.encode import encode_prompt_ids
+from luthier.train import annotate
 from luthier.train.loop import example_losses
-from luthier.train.steps import Packing, scoring_batches
+from luthier.train.steps import Packing, scoring_step
+from luthier.train.table import METHODS, Method, method
 
 Cancelled = Callable[[], bool]
 General = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # (prompt ids, answer ids)
@@ -41,19 +46,20 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: (row, summed nats, tokens) of each row, generated answers, and (log-likelihood, tokens) of
-    the `general` answers."""
+    """One measurement: (row, loss, units) of each row, what the method reports of each beside it, generated answers,
+    and (log-likelihood, tokens) of the `general` answers."""
 
     losses: tuple[tuple[int, float, int], ...] = ()
+    items: tuple[dict[str, Any], ...] = ()
     answers: tuple[str, ...] = ()
     general: tuple[tuple[float, int], ...] = ()
     general_ids: General = ()
 
     @property
     def loss(self) -> float | None:
-        """Mean loss in nats per token over all held-out tokens, whatever the batches."""
-        tokens = sum(count for _, _, count in self.losses)
-        return sum(nats for _, nats, _ in self.losses) / tokens if tokens else None
+        """Mean loss over all units (tokens, or examples), whatever the batches."""
+        units = sum(count for _, _, count in self.losses)
+        return sum(loss for _, loss, _ in self.losses) / units if units else None
 
 
 class Ruler:
@@ -64,6 +70,7 @@ class Ruler:
     ):
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.config, self.packing, self.device = config, packing, device
+        self.method = method(config.method)
 
     def held_out(self, examples: Sequence[Example], trees: Sequence[TokenTree]) -> HeldOut:
         """Choose the rows: `eval.rows` for the loss, `eval.samples` with an answer to generate it.
@@ -88,21 +95,36 @@ class Ruler:
         rows, prompts, ids, references = zip(*sorted(asked), strict=True) if asked else ((), (), (), ())
         return HeldOut(kept, rows, prompts, ids, references)
 
-    def losses(self, trees: Sequence[TokenTree], stop: Cancelled, title: str) -> tuple[tuple[int, float, int], ...]:
-        """(row, summed negative log-likelihood in nats, tokens), rows in order; a row of several trees is one."""
-        sums: dict[int, tuple[float, int]] = {tree.row: (0.0, 0) for tree in trees}
+    def losses(
+        self, trees: Sequence[TokenTree], stop: Cancelled, title: str, by: Method | None = None
+    ) -> tuple[tuple[tuple[int, float, int], ...], tuple[dict[str, Any], ...]]:
+        """The loss of `by` (the run's own method) on every row, rows in order, a row of several trees being one:
+        (row, loss, units), and what the method reports beside it."""
+        by = by or self.method
+        loss = loss_of(by, self.config)
+        found: dict[int, tuple[float, int]] = {tree.row: (0.0, 0) for tree in trees}
+        items: dict[int, dict[str, Any]] = {tree.row: {} for tree in trees}
         self.model.eval()
         with log.progress(title, len(trees)) as bar, torch.no_grad():
-            for batch in scoring_batches(trees, self.packing):
+            step = scoring_step(trees, self.packing)
+            if step.aside:
+                step = annotate.baseline(forward, self.model, step, self.device)
+            for cpu_batch in step.micro:
                 if stop():
                     raise Stopped("stopped while measuring")
-                batch = batch.to(self.device)
-                for row, nats, count in example_losses(batch, forward(self.model, batch)):
-                    sums[row] = (sums[row][0] + nats, sums[row][1] + count)
+                batch = cpu_batch.to(self.device)
+                output = forward(self.model, batch, by.needs)
+                result = loss(batch, output)
+                for row, value, units in example_losses(batch, result):
+                    found[row] = (found[row][0] + value, found[row][1] + units)
+                for name, values in _by_tree(batch, output, result).items():
+                    for row, value in zip(batch.rows, values, strict=True):
+                        items[row][name] = value
                 bar.advance(len(batch.rows))
-        if any(not math.isfinite(nats) for nats, _ in sums.values()):
+        if any(not math.isfinite(value) for value, _ in found.values()):
             raise RunError("the held-out loss is not finite", mend="try --dtype float32")
-        return tuple((row, nats, count) for row, (nats, count) in sorted(sums.items()))
+        rows = sorted(found)
+        return tuple((row, *found[row]) for row in rows), tuple(items[row] for row in rows)
 
     def answers(self, prompt_ids: Sequence[Sequence[int]], longest: int, stop: Cancelled, title: str) -> list[Sample]:
         """Greedy answers to prompts."""
@@ -128,16 +150,17 @@ class Ruler:
 
     def measure(self, held_out: HeldOut, stop: Cancelled, general: General | None, *, title: str) -> Measured:
         """Everything: loss, answers, and the likelihood of the `general` answers, which are made now when None."""
-        losses = self.losses(held_out.trees, stop, f"{title}: held-out loss")
+        losses, items = self.losses(held_out.trees, stop, f"{title}: held-out loss")
         answers = self.answers(held_out.prompt_ids, self.config.eval.max_new_tokens, stop, f"{title}: answers, tokens")
         pairs = self._own_answers(stop, title) if general is None else general
         trees = [
             TokenTree((Node(prompt + answer, (False,) * len(prompt) + (True,) * len(answer)),), row=i)
             for i, (prompt, answer) in enumerate(pairs)
         ]
-        kept = self.losses(trees, stop, f"{title}: its own earlier answers") if trees else ()
+        kept = self.losses(trees, stop, f"{title}: its own earlier answers", METHODS["sft"])[0] if trees else ()
         return Measured(
             losses=losses,
+            items=items,
             answers=tuple(sample.text for sample in answers),
             general=tuple((-nats, count) for _, nats, count in kept),
             general_ids=pairs,
@@ -155,8 +178,8 @@ class Ruler:
 def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
     """A measurement as JSONL lines: held-out rows first, then the general answers."""
     records: dict[int, dict[str, Any]] = {}
-    for row, nats, count in measured.losses:
-        records[row] = {"row": row, "nats": nats, "tokens": count}
+    for (row, loss, count), items in zip(measured.losses, measured.items, strict=True):
+        records[row] = {"row": row, "loss": loss, "units": count, **({"items": items} if items else {})}
     for i, answer in enumerate(measured.answers):
         record = records.setdefault(held_out.rows[i], {"row": held_out.rows[i]})
         record |= {"prompt": held_out.prompts[i], "reference": held_out.references[i], "answer": answer}
@@ -172,7 +195,8 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
     rows = [record for record in records if "general" not in record]
     general = [record for record in records if "general" in record]
     return Measured(
-        losses=tuple((r["row"], r["nats"], r["tokens"]) for r in rows if "nats" in r),
+        losses=tuple((r["row"], r["loss"], r["units"]) for r in rows if "loss" in r),
+        items=tuple(r.get("items", {}) for r in rows if "loss" in r),
         answers=tuple(r["answer"] for r in rows if "answer" in r),
         general=tuple((r["logp"], r["tokens"]) for r in general),
         general_ids=tuple((tuple(r["prompt_ids"]), tuple(r["general"])) for r in general),
@@ -187,12 +211,34 @@ def scores(held_out: HeldOut, measured: Measured, names: Sequence[str]) -> score
 def compare(
     held_out: HeldOut, before: Measured, after: Measured, names: Sequence[str], seed: int
 ) -> list[dict[str, Any]]:
-    """The table before | after: the held-out loss first, then the metrics of the answers, each with its interval."""
+    """The table before | after: the held-out loss, what the method reports of each row, then the metrics of the
+    answers, each with its interval."""
     rows = []
     if before.losses:
-        old = [nats for _, nats, _ in before.losses]
-        new = [nats for _, nats, _ in after.losses]
+        old, new = ([loss for _, loss, _ in measured.losses] for measured in (before, after))
         rows.append(score.loss_row(old, new, [count for _, _, count in before.losses], seed=seed))
+    for name in score.ITEMS:
+        old, new = ([i[name] for i in measured.items if name in i] for measured in (before, after))
+        if old:
+            rows.append(score.row(name, difference(old, new, seed=seed)))
     if before.answers:
         rows += score.table(scores(held_out, before, names), scores(held_out, after, names), seed=seed)
     return rows
+
+
+def loss_of(by: Method, config: RunConfig) -> Callable[[Batch, Output], Loss]:
+    """The method's loss with the run's settings."""
+    return partial(by.loss, settings=getattr(config, by.section)) if by.section else by.loss
+
+
+def _by_tree(batch: Batch, output: Output, loss: Loss) -> dict[str, list[Any]]:
+    """What is kept of each tree: the items of its loss, and the scores and lengths of its answers."""
+    out: dict[str, list[Any]] = {name: values.tolist() for name, values in loss.items.items()}
+    if output.score is not None:
+        lengths = leaf_length(batch).tolist()
+        trees = batch.leaf_tree.tolist()
+        out |= {"scores": [[] for _ in batch.rows], "lengths": [[] for _ in batch.rows]}
+        for tree, value, length in zip(trees, output.score.tolist(), lengths, strict=True):
+            out["scores"][tree].append(value)
+            out["lengths"][tree].append(int(length))
+    return out

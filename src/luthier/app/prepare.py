@@ -14,21 +14,24 @@ from typing import Any
 import torch
 
 from luthier.app import stdlib_pairs
+from luthier.app.start import Start, find
 from luthier.core import log
-from luthier.core.config import RunConfig
+from luthier.core.config import LoraConfig, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
-from luthier.core.types import Chat, Example, Text, TokenTree
+from luthier.core.types import Chat, Example, TokenTree
 from luthier.data import load as data_load
+from luthier.data.gather import gather
 from luthier.data.read import files_of
 from luthier.data.split import split
 from luthier.data.texts import identity
+from luthier.model import adapters, lora, memory, tune
 from luthier.model import load as model_load
-from luthier.model import memory, sources, tune
 from luthier.text.encode import Encoded, encode, encode_chunk
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
-from luthier.train.table import Method, method
+from luthier.train import annotate
+from luthier.train.table import METHODS, Method, method
 
 STREAM_CHUNK = 256  # rows of a stream that are encoded together
 STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
@@ -59,7 +62,7 @@ class Examples:
 class Texts:
     """A model's tokenizer and template, without the model."""
 
-    source: sources.Source
+    start: Start
     tokenizer: Tokenizer
     template: Template
 
@@ -92,19 +95,23 @@ def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Exampl
         return _stream(config, kinds)
     main = data_load.load(data.path, data)
     _check_kind(main.examples, kinds, config.method, main.layout.name)
-    train: Sequence[Example] = main.examples
+    train: Sequence[Example] = _gathered(main.examples, config)
     test: Sequence[Example] = []
     if data.eval:
         held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}))
         _check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
-        test = held_out.examples
+        test = _gathered(held_out.examples, config)
     elif data.holdout:
-        train, test = split(main.examples, data.holdout, config.seed)
+        train, test = split(train, data.holdout, config.seed)
     if not train:
         raise InputError(
             "no row is left to train on", where=data.path[0], mend="lower --data.holdout, or give --data.eval"
         )
     return Examples(main.layout.name, train, test, tuple(files_of([*data.path, *data.eval])), main.skipped.count)
+
+
+def _gathered(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
+    return gather(examples) if config.method == "reward" and config.ranking.gather else examples
 
 
 def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
@@ -118,6 +125,11 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         )
     if config.train.steps is None:
         raise InputError("a stream has no known length", where="--data.stream", mend="give --train.steps")
+    if (row := chosen_method(config)).reference or row.arrange:
+        raise InputError(
+            f"{config.method} looks at all rows before it begins", where="--data.stream",
+            mend="leave --data.stream out, or use --method orpo or simpo",
+        )  # fmt: skip
     source = data_load.stream(data.path, data)
     _check_kind([next(iter(source))], kinds, config.method, source.layout.name)
     test: Sequence[Example] = []
@@ -138,7 +150,7 @@ def stream_trees(texts: Texts, config: RunConfig) -> Iterator[TokenTree]:
             examples, texts.template, texts.tokenizer, config.text, chunk[0][0], skip_bad=config.data.skip_bad
         )
         found = found or bool(part.trees)
-        yield from part.trees
+        yield from arranged(part.trees, config)
     if not found:
         raise InputError(
             "no row of the stream is left to learn from",
@@ -151,19 +163,44 @@ def _check_kind(examples: Sequence[Example], kinds: tuple[type[Example], ...], n
     first = next(iter(examples), None)
     if first is not None and not isinstance(first, kinds):
         wanted = " or ".join(kind.__name__.lower() for kind in kinds)
-        mend = (
-            "use --method cpt" if isinstance(first, Text) else "use --method sft" if isinstance(first, Chat) else None
-        )
+        fitting = [other for other, row in METHODS.items() if isinstance(first, row.example)]
         raise InputError(
-            f"method '{name}' learns from {wanted} rows, but these are {layout} rows", where=first.origin, mend=mend
-        )
+            f"method '{name}' learns from {wanted} rows, but these are {layout} rows", where=first.origin,
+            mend=f"use --method {' or '.join(fitting)}" if fitting else None,
+        )  # fmt: skip
 
 
 def open_texts(config: RunConfig) -> Texts:
     """The tokenizer and template of the model, read without its weights."""
-    source = sources.resolve(config.model)
-    tokenizer = Tokenizer(model_load.load_tokenizer(source.folder))
-    return Texts(source, tokenizer, load_template(config.text.template, tokenizer))
+    start = find(config.model)
+    tokenizer = Tokenizer(model_load.load_tokenizer(start.source.folder))
+    chosen = config.text.template
+    if chosen == "auto" and Path(config.model, "run.yaml").is_file():
+        chosen = start.config.text.template  # a run goes on in the template it learned
+    return Texts(start, tokenizer, load_template(chosen, tokenizer))
+
+
+def goes_on(texts: Texts, config: RunConfig) -> bool:
+    """Whether training goes on with the adapter that the model brings, instead of adding it to the weights first."""
+    return texts.start.adapter is not None and tune.is_adapter(config.tune)
+
+
+def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
+    """The adapter's settings: those of the adapter that training goes on with, or the run's own.
+
+    Raises InputError when the run asks for another shape than that adapter has.
+    """
+    if not goes_on(texts, config) or texts.start.adapter is None:
+        return config.lora
+    own = adapters.settings_of(texts.start.adapter, config.lora)
+    usual = LoraConfig()
+    for name in ("rank", "alpha", "targets", "rslora", "dora", "init"):
+        if (asked := getattr(config.lora, name)) != getattr(usual, name) and asked != getattr(own, name):
+            raise InputError(
+                f"training goes on with the adapter of {config.model}, whose {name} is {getattr(own, name)}",
+                where=f"--lora.{name}", mend="leave it out, or give the model from `luthier merge` for a new adapter",
+            )  # fmt: skip
+    return own
 
 
 def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: Any) -> Ready:
@@ -194,7 +231,15 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
             f"{train.cut} of {len(examples.train)} rows were longer than --text.max_length {config.text.max_length} "
             f"and lost {train.cut_tokens} tokens of their end"
         )
-    return Ready(train.trees, test.trees, counts)
+    return Ready(arranged(train.trees, config), arranged(test.trees, config), counts)
+
+
+def arranged(trees: Sequence[TokenTree], config: RunConfig) -> list[TokenTree]:
+    """What the method does to all trees at once."""
+    if config.method == "orpo" and config.preference.span == "all":
+        return annotate.with_prompts(trees)
+    arrange = chosen_method(config).arrange
+    return arrange(trees) if arrange and trees else list(trees)
 
 
 def check_memory(
@@ -204,7 +249,7 @@ def check_memory(
     # An example longer than a micro-batch gets one of its own.
     longest = max((len(tree) for tree in (*ready.train, *ready.test)), default=config.text.max_length)
     estimate = memory.estimate(
-        model_load.load_config(texts.source.folder), tune_kind=config.tune, lora=config.lora, quant=config.quant,
+        model_load.load_config(texts.start.source.folder), tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
         dtype=dtype, tokens=max(config.train.tokens, longest), optimizer=config.train.optimizer, device=device,
     )  # fmt: skip
     log.note(memory.describe(estimate))
@@ -224,9 +269,14 @@ def computing(config: RunConfig) -> dict[str, str]:
 
 
 def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
-    """The model on its device in its compute type."""
+    """The model on its device in its compute type, with the adapter it brings."""
     device = model_load.pick_device(config.device)
-    return model_load.load(texts.source, device=device, dtype=model_load.pick_dtype(config.dtype, device))
+    loaded = model_load.load(texts.start.source, device=device, dtype=model_load.pick_dtype(config.dtype, device))
+    if texts.start.adapter:
+        adapters.apply(loaded.model, texts.start.adapter)
+        if not goes_on(texts, config):
+            lora.merge(loaded.model)
+    return loaded
 
 
 def learning_rate(config: RunConfig, hidden: int) -> float:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -29,8 +30,10 @@ from luthier.app.prepare import (
     computing,
     data_name,
     encode_all,
+    goes_on,
     learning_rate,
     load_model,
+    lora_settings,
     open_texts,
     read_examples,
     stream_trees,
@@ -41,16 +44,16 @@ from luthier.core import log, seeds
 from luthier.core.config import RunConfig
 from luthier.core.errors import DiskFull, LuthierError, Stopped
 from luthier.core.files import write_json
-from luthier.core.types import Chat
+from luthier.core.types import Chat, TokenTree
 from luthier.evals import forgetting as forgot
 from luthier.evals.metrics import choose
 from luthier.evals.score import as_json
+from luthier.model import adapters, heads, lora, memory, tune
 from luthier.model import load as model_load
-from luthier.model import lora, memory, tune
 from luthier.model.forward import forward
 from luthier.report import plot
 from luthier.text.weigh import RULES
-from luthier.train import checkpoint
+from luthier.train import annotate, checkpoint
 from luthier.train.loop import Report, State, Steps, train
 from luthier.train.optim import Optimizer
 from luthier.train.steps import OfflineSteps, Packing, StreamSteps
@@ -111,7 +114,7 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
         texts = open_texts(config)
         ready = encode_all(examples, texts, config, stop)
         facts = lineage(
-            config, data=examples.digests(), model=texts.source.digests(),
+            config, data=examples.digests(), model=texts.start.digests(),
             template=texts.template.fingerprint, tokenizer=texts.tokenizer.fingerprint(),
             computing=computing(config),
         )  # fmt: skip
@@ -139,12 +142,18 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
     loaded = load_model(job.texts, config)
     packing = packing_of(config, loaded.model)
     ruler = measure.Ruler(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
-    held_out = ruler.held_out(job.examples.test, job.ready.test)
     show("ready", _opening(job))
-
-    before = _measured(job, ruler, held_out, "before", None if config.eval.forgetting else ())
+    method = chosen_method(config)
+    parts = None
+    if method.reference or method.needs.score:  # what the method measures, the bare model does not have
+        parts = assemble(job, loaded)
+    held_out = ruler.held_out(job.examples.test, job.ready.test)
+    if parts and method.reference:
+        held_out = replace(held_out, trees=with_reference(job, parts, packing, held_out.trees))
+    lost = config.eval.forgetting and method.needs.logp
+    before = _measured(job, ruler, held_out, "before", None if lost else ())
     show("before", {"loss": before.loss, "prompts": held_out.prompts, "answers": before.answers})
-    parts = assemble(job, loaded)
+    parts = parts or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
     progress = _train(job, parts, ruler, held_out)
     export.write(folder, parts.tuned, loaded, job.texts.template, config)
@@ -153,7 +162,7 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
     after = _measured(job, ruler, held_out, "after", before.general_ids)
 
     rows = measure.compare(held_out, before, after, _metrics(job, held_out), config.seed)
-    lost = forgot.forgetting(before.general, after.general, seed=config.seed) if before.general else None
+    forgotten = forgot.forgetting(before.general, after.general, seed=config.seed) if before.general else None
     result = {
         "run": str(folder.path),
         "seconds": round(time.monotonic() - began, 2),
@@ -166,7 +175,7 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
         "parameters": total,
         "loss": {"first": progress.first, "last": progress.last, "eval": after.loss},
         "metrics": as_json(rows),
-        "forgetting": lost.as_dict() if lost else None,
+        "forgetting": forgotten.as_dict() if forgotten else None,
         "kept": {
             "step": progress.best_step or parts.state.step,
             "why": "best held-out loss" if progress.best_step else "last",
@@ -179,7 +188,7 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
         "after",
         {
             "rows": rows, "prompts": held_out.prompts, "references": held_out.references, "before": before.answers,
-            "after": after.answers, "forgetting": lost.sentence if lost else None, "result": result,
+            "after": after.answers, "forgetting": forgotten.sentence if forgotten else None, "result": result,
         },
     )  # fmt: skip
     return result
@@ -199,7 +208,7 @@ def _opening(job: Run) -> dict[str, Any]:
     return {
         "run": str(job.folder.path),
         "data": f"{learn} to learn from, {counts['held_out']:,} held out ({job.examples.layout})",
-        "model": f"{job.texts.source.name}, template {job.texts.template.name}",
+        "model": f"{job.config.model}, template {job.texts.template.name}",
         "tune": f"{job.config.method}, {job.config.tune}",
     }
 
@@ -222,11 +231,42 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Parts:
     loaded = loaded or load_model(job.texts, config)
     device = next(loaded.model.parameters()).device
     seeds.seed_torch(config.seed, "adapter")
-    tuned = tune.prepare(loaded.model, config.tune, config.lora, config.quant)
+    shape = lora_settings(job.texts, config)
+    if goes_on(job.texts, config):
+        lora.detach(loaded.model)
+    wanted = heads.names(chosen_method(config).needs)
+    tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, wanted)
+    if goes_on(job.texts, config) and job.texts.start.adapter:
+        adapters.go_on(loaded.model, job.texts.start.adapter)
     rates = {name: config.lora.lr_ratio for name in tuned.parameters if name.endswith(".B")}
     state = State(tuned.model, Optimizer(tuned.parameters, config.train, rates))
     rate = learning_rate(config, loaded.config.hidden_size)
     return Parts(loaded, tuned, state, _steps(job, packing_of(config, loaded.model)), rate, device)
+
+
+def with_reference(job: Run, parts: Parts, packing: Packing, held_out: Sequence[TokenTree]) -> list[TokenTree]:
+    """Put the log-probabilities of the starting model on the trees that the steps take; return `held_out` with them.
+
+    Kept in the run's folder under a hash of the tokens, so that a run that goes on does not make them again.
+    """
+
+    def score(part: Sequence[TokenTree], title: str) -> list[list[float]]:
+        file = f"evals/reference-{annotate.fingerprint(part)[:16]}.jsonl"
+        if (records := job.folder.records(file)) is None:
+            model, device = parts.state.model, parts.device
+            values = annotate.answer_logps(forward, model, part, packing, device, title, job.stop)
+            job.folder.write_records(file, records := [{"logp": value} for value in values])
+        return [record["logp"] for record in records]
+
+    steps = parts.steps
+    assert isinstance(steps, OfflineSteps)
+    used = steps.used()
+    found = annotate.reference([steps.trees[i] for i in used], partial(score, title="reference: rows to learn from"))
+    learn = list(steps.trees)
+    for i, tree in zip(used, found, strict=True):
+        learn[i] = tree
+    parts.steps = replace(steps, trees=learn)
+    return annotate.reference(held_out, partial(score, title="reference: held-out rows"))
 
 
 def packing_of(config: RunConfig, model: Any) -> Packing:
@@ -247,9 +287,11 @@ def _steps(job: Run, packing: Packing) -> Steps:
 
 def steps_of(job: Run, parts: Parts) -> Iterator[Report]:
     """The remaining steps, taken as they are asked for."""
+    method = chosen_method(job.config)
     return train(
-        parts.state, parts.steps, chosen_method(job.config).loss, forward, job.config.train,
-        lr=parts.rate, seed=job.config.seed, device=parts.device, cancelled=job.stop,
+        parts.state, parts.steps, measure.loss_of(method, job.config), partial(forward, needs=method.needs),
+        job.config.train, lr=parts.rate, seed=job.config.seed, device=parts.device, cancelled=job.stop,
+        annotate=lambda model, step: annotate.baseline(forward, model, step, parts.device) if step.aside else step,
     )  # fmt: skip
 
 

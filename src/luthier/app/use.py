@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from luthier.app.folder import read_run
-from luthier.core.config import RunConfig, resolve
-from luthier.core.errors import InputError, nearest
+from luthier.app.start import find
+from luthier.core.config import RunConfig
+from luthier.core.errors import InputError
 from luthier.core.types import Message
-from luthier.model import adapters, lora, quantize, sources
+from luthier.model import adapters, lora, quantize
 from luthier.model import load as model_load
 from luthier.model.generate import stream
 from luthier.model.sample import Sampling
@@ -57,28 +57,16 @@ def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", 
 
     Raises InputError for a run that is not finished, and for adapters that do not fit the model.
     """
-    path = Path(name)
-    if not path.exists():
-        _refuse_a_typo(path)
-    found: dict[str, Path] = {}
-    if (path / "run.yaml").is_file():
-        _, config = read_run(path)
-        if (path / "adapter").is_dir():
-            found[path.resolve().name] = path / "adapter"
-            source = sources.resolve(config.model)
-        elif (path / "model").is_dir():
-            source = sources.resolve(str(path / "model"))
-        else:
-            raise InputError("this run is not finished", where=path, mend="run its command again to go on with it")
-    else:
-        config, source = resolve({"model": name}), sources.resolve(name)
+    start = find(name)
+    config = start.config
+    found: dict[str, Path] = {Path(name).resolve().name: start.adapter} if start.adapter else {}
     for other in adapter:
         folder = Path(other) / "adapter" if (Path(other) / "adapter").is_dir() else Path(other)
         found[Path(other).resolve().name] = folder
     place = model_load.pick_device(device)
-    loaded = model_load.load(source, device=place, dtype=model_load.pick_dtype(dtype, place))
+    loaded = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place))
     loaded.model.requires_grad_(False)
-    if config.tune == "qlora" and (path / "adapter").is_dir():
+    if config.tune == "qlora" and start.adapter:
         q = config.quant
         quantize.quantize_linears(loaded.model, kind=q.kind, block=q.block, double=q.double)
     tokenizer = Tokenizer(loaded.tokenizer)
@@ -86,15 +74,6 @@ def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", 
     for other in reversed(found):  # each is tried now, and the first one stays
         opened.switch(other)
     return opened
-
-
-def _refuse_a_typo(path: Path) -> None:
-    """Raise InputError for a path beside which there are runs: owner/model names look the same."""
-    runs = [folder.parent for folder in path.parent.glob("*/run.yaml")]
-    if runs and path.parent != Path():
-        guess = nearest(path.name, [run.name for run in runs])
-        mend = f"did you mean '{path.parent / guess}'?" if guess else "see which runs are there"
-        raise InputError("no such run", where=path, mend=mend)
 
 
 @torch.no_grad()

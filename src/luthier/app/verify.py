@@ -35,13 +35,15 @@ def resume(path: Path) -> dict[str, Any]:
     with stopping() as stop:
         examples = read_examples(config, chosen_method(config).example)
         texts = open_texts(config)
-        facts = lineage(config, data=examples.digests(), model=texts.source.digests())
+        facts = lineage(config, data=examples.digests(), model=texts.start.digests())
         made = read_json(path / "lineage.json")
         for name in ("data", "model"):
             if made["inputs"].get(name) != facts["inputs"][name]:
                 raise InputError(f"the {name} changed since this run was made, so it cannot be made again", where=path)
         job = train.Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
         parts = train.assemble(job)
+        if chosen_method(config).reference:
+            train.with_reference(job, parts, train.packing_of(config, parts.state.model), ())
         if older is not None:
             train.put(parts, older)
         first, last = parts.state.step, newer.state["step"]

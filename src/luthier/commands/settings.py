@@ -13,7 +13,8 @@ from luthier.core.errors import InputError
 
 TITLES = {
     "": "Run", "data": "Data", "text": "Text", "lora": "Adapters (lora, qlora)", "quant": "Quantized base (qlora)",
-    "train": "Training", "eval": "Evaluation",
+    "train": "Training", "preference": "Preferences (dpo, simpo, orpo, kto, response)",
+    "ranking": "Reward models (reward)", "eval": "Evaluation", "reward": "Rewards (ppo, grpo, sample)",
 }  # fmt: skip
 
 

@@ -96,6 +96,33 @@ class TrainConfig(Section):
     keep: int = Field(2, ge=1, description="Checkpoints kept.")
 
 
+class PreferenceConfig(Section):
+    beta: float | None = Field(
+        None,
+        gt=0,
+        description="Strength of the preference; by default 0.1, for simpo 2. In orpo its share of the loss.",
+    )
+    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field("sigmoid", description="Loss of dpo and response.")
+    smoothing: float = Field(0.0, ge=0, lt=0.5, description="Share of the labels believed to be wrong (dpo, simpo).")
+    likelihood: float | None = Field(
+        None, ge=0, description="Weight of the better answers' likelihood; by default 0, for orpo and response 1."
+    )
+    target_margin: float = Field(1.0, ge=0, description="simpo: by how much the better answer is to win.")
+    span: Literal["completion", "all"] = Field(
+        "completion", description="orpo: whose likelihood is learned, the answer's or prompt and answer's."
+    )
+    desirable: float = Field(1.0, ge=0, description="kto: weight of wanted answers.")
+    undesirable: float = Field(1.0, ge=0, description="kto: weight of unwanted answers.")
+
+
+class RankingConfig(Section):
+    loss: Literal["pairs", "plackett-luce"] = Field(
+        "pairs", description="All pairs of a prompt's answers, or their order as a whole."
+    )
+    center: float = Field(0.0, ge=0, description="Weight of a term that keeps the scores of each pair around 0.")
+    gather: bool = Field(True, description="Pairs of the same prompt become one example, each answer computed once.")
+
+
 class EvalConfig(Section):
     every: int = Field(0, ge=0, description="Steps between evaluations; 0 means before and after only.")
     rows: int = Field(200, ge=1, description="Held-out rows whose loss is measured.")
@@ -108,6 +135,15 @@ class EvalConfig(Section):
         0, ge=0, description="Stop after so many evaluations without a better loss; 0 never stops early."
     )
     forgetting: bool = Field(True, description="Measure what the model lost of its own answers.")
+
+
+class RewardConfig(Section):
+    use: tuple[str, ...] = Field(
+        (), description="Rewards, summed: exact, regex:PATTERN, python:FILE:FUNCTION, ..., as in docs/rewards.md; "
+        "a weight may stand in front, such as 2*exact."
+    )  # fmt: skip
+    timeout: float = Field(60.0, gt=0, description="Seconds that a python reward may take for one batch of answers.")
+    memory: int = Field(4096, ge=64, description="Memory that the process of a python reward may take, in MiB.")
 
 
 class RunConfig(Section):
@@ -130,7 +166,10 @@ class RunConfig(Section):
     lora: LoraConfig = LoraConfig()
     quant: QuantConfig = QuantConfig()
     train: TrainConfig = TrainConfig()
+    preference: PreferenceConfig = PreferenceConfig()
+    ranking: RankingConfig = RankingConfig()
     eval: EvalConfig = EvalConfig()
+    reward: RewardConfig = RewardConfig()
 
     def fingerprint(self) -> str:
         """Eight hex digits of everything that changes the result; the run directory's default name ends in it."""

@@ -7,7 +7,7 @@ Shape legend: T tokens of a packed row, N nodes, M targets (predicted tokens), S
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -93,11 +93,15 @@ class Preference(Example):
 
 @dataclass(frozen=True, slots=True)
 class Ranking(Example):
-    """K answers to one prompt. `ranks[i]` is the rank of answer i: 1 is best, equal ranks are ties."""
+    """K answers to one prompt. `ranks[i]` is the rank of answer i: 1 is best, equal ranks are ties.
+
+    `pairs` are the comparisons that were made, (better, worse) by index; empty when all were ranked together.
+    """
 
     prompt: Messages
     responses: tuple[Messages, ...]
     ranks: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +145,13 @@ class Node:
 class TokenTree:
     """One example as tokens. Siblings never see each other; a child sees its ancestors whole.
 
-    `row` numbers the example in its data set (for losses per example); `columns` carries what a
-    method adds without gradient, such as reference log-probabilities. `cut` counts dropped tokens.
+    `row` numbers the example in its data set (for losses per example). `cut` counts dropped tokens.
+    What methods need besides tokens, all without gradient:
+
+    pairs, ties   (better, worse) leaves that are compared, by their place among the leaves; leaves that are equal
+    columns       values of the whole example; the numbers among them reach the Batch
+    leaf_columns  name -> one number per leaf, such as the reference's log-probability of each answer
+    target_columns  name -> one number per trained token, such as advantages
     """
 
     nodes: tuple[Node, ...]
@@ -150,9 +159,19 @@ class TokenTree:
     origin: Origin = Origin()
     columns: Mapping[str, Any] = field(default_factory=dict)
     cut: int = 0
+    pairs: tuple[tuple[int, int], ...] = ()
+    ties: tuple[tuple[int, int], ...] = ()
+    leaf_columns: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    target_columns: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(len(node.ids) for node in self.nodes)
+
+    @property
+    def leaves(self) -> tuple[int, ...]:
+        """The nodes without a child, in order: the answers, where the tree has a prompt."""
+        parents = {node.parent for node in self.nodes}
+        return tuple(index for index in range(len(self.nodes)) if index not in parents)
 
     @property
     def trained(self) -> int:
@@ -173,8 +192,15 @@ class Batch:
     target       [M] int64    index of the token that is predicted
     weight       [M] float32  normalised over the whole optimizer step, over all ranks
     tree         [M] int64    which tree of this batch a target belongs to (0..S-1)
+    leaf         [M] int64    which leaf of this batch it belongs to (0..L-1), -1 for the targets of a shared prompt
+    leaf_tree    [L] int64    the tree of each leaf
+    leaf_end     [L] int64    index of the last trained token of each leaf (its last token, when none is): where
+                              an answer is scored
+    pairs        [P, 2] int64 (better, worse) leaves that are compared
+    ties         [Q, 2] int64 leaves that were judged equal
+    tree_weight  [S] float32  1 / (trees of the optimizer step, over all ranks; those with pairs, when some have)
     rows         S ints       the data-set row of each tree
-    columns                   name -> values per target or per leaf
+    columns                   name -> values per tree [S], per leaf [L] or per target [M], as the trees have them
     real                      tokens that are not padding, shared prefixes counted once
     """
 
@@ -186,6 +212,12 @@ class Batch:
     target: torch.Tensor
     weight: torch.Tensor
     tree: torch.Tensor
+    leaf: torch.Tensor
+    leaf_tree: torch.Tensor
+    leaf_end: torch.Tensor
+    pairs: torch.Tensor
+    ties: torch.Tensor
+    tree_weight: torch.Tensor
     rows: tuple[int, ...]
     columns: Mapping[str, torch.Tensor] = field(default_factory=dict)
     real: int = 0
@@ -194,8 +226,7 @@ class Batch:
         """The same batch with its tensors on `device`."""
         from dataclasses import replace
 
-        names = ("tokens", "positions", "source", "target", "weight", "tree")
-        moved = {name: getattr(self, name).to(device) for name in names}
+        moved = {name: value.to(device) for name, value in vars(self).items() if hasattr(value, "to")}
         return replace(self, **moved, columns={k: v.to(device) for k, v in self.columns.items()})
 
 
@@ -203,25 +234,60 @@ class Batch:
 class Step:
     """The micro-batches of one optimizer step, and what they stand for.
 
-    `tokens` counts the tokens of the examples themselves (a shared prefix once per example).
+    `tokens` counts the tokens of the examples themselves (a shared prefix once per example). `aside` are batches
+    that are only read: what a method compares the step with.
     """
 
     micro: tuple[Batch, ...]
     tokens: int
     examples: int
+    aside: tuple[Batch, ...] = ()
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method wants of the forward pass, beside or instead of log-probabilities.
+
+    logp       log p of every target              entropy    of the distribution at every target, without gradient
+    score      one number per leaf                value      one number per target, of the state before it
+    """
+
+    logp: bool = True
+    entropy: bool = False
+    score: bool = False
+    value: bool = False
+
+
+LOGP = Needs()  # what most methods need
 
 
 @dataclass(frozen=True)
 class Output:
-    """What the model says of a batch. `logp[m]` is log p(token target[m] | its ancestors), float32."""
+    """What the model says of a batch, in float32: what `Needs` asked for, None for the rest.
+
+    logp     [M]  log p(target m | its ancestors)
+    entropy  [M]  of the distribution target m was drawn from, in nats
+    score    [L]  the score head's number for each leaf
+    value    [M]  the value head's number for the state before each target
+    """
 
     logp: torch.Tensor
     entropy: torch.Tensor | None = None
+    score: torch.Tensor | None = None
+    value: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Loss:
-    """`total` is a weighted SUM, never a mean: weights were normalised before. `metrics`: name -> (sum, weight)."""
+    """`total` is a weighted SUM, never a mean: weights were normalised before.
+
+    each     [S]  the unweighted loss of each tree, summed over its `count` units (tokens, or 1), detached
+    items    name -> [S] one number per tree, whose plain mean is reported, with an interval on held-out rows
+    metrics  name -> (sum, weight), for what belongs to no single tree
+    """
 
     total: torch.Tensor
+    each: torch.Tensor
+    count: torch.Tensor
+    items: Mapping[str, torch.Tensor] = field(default_factory=dict)
     metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)

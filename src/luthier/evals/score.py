@@ -11,6 +11,14 @@ from luthier.evals.metrics import METRICS
 
 Scores = dict[str, list[float]]
 
+# What methods report of each held-out example: name -> (title, unit, best value, higher is better).
+ITEMS: dict[str, tuple[str, str, float | None, bool | None]] = {
+    "accuracy": ("better answer preferred", "%", 1.0, True),
+    "margin": ("margin", "", None, True),
+    "chosen_logp": ("log p of better answers", "", None, True),
+    "rejected_logp": ("log p of worse answers", "", None, None),
+}
+
 
 def score(samples: Sequence[str], references: Sequence[str], prompts: Sequence[str], metrics: Sequence[str]) -> Scores:
     """Every metric of every answer: name -> one number per item, in the order given.
@@ -22,8 +30,11 @@ def score(samples: Sequence[str], references: Sequence[str], prompts: Sequence[s
     for name in metrics:
         if name not in METRICS:
             raise unknown("metric", name, METRICS, where="--eval.metrics")
-        function = METRICS[name].function
-        scores[name] = [function(*item) for item in zip(samples, references, prompts, strict=True)]
+        metric = METRICS[name]
+        if metric.whole and samples:
+            scores[name] = metric.whole(samples, references)
+        else:
+            scores[name] = [metric.function(*item) for item in zip(samples, references, prompts, strict=True)]
     return scores
 
 
@@ -38,16 +49,14 @@ def table(
 
 
 def row(name: str, interval: Interval) -> dict[str, Any]:
-    """One row of `table`, for a metric by name."""
-    metric = METRICS[name]
-    return {
-        "name": name,
-        "title": metric.title,
-        "unit": metric.unit,
-        "top": metric.top,
-        "higher_is_better": metric.higher_is_better,
-        **interval.as_dict(),
-    }
+    """One row of `table`, for an item or a metric by name."""
+    if name in ITEMS:
+        about = ITEMS[name]
+    else:
+        metric = METRICS[name]
+        about = (metric.title, metric.unit, metric.top, metric.higher_is_better)
+    keys = ("title", "unit", "top", "higher_is_better")
+    return {"name": name, **dict(zip(keys, about, strict=True)), **interval.as_dict()}
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -56,8 +65,9 @@ def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return {row["name"]: {key: row[key] for key in keys} for row in rows}
 
 
-def loss_row(before: Sequence[float], after: Sequence[float], tokens: Sequence[int], seed: int = 0) -> dict[str, Any]:
-    """The row of the held-out loss in nats per token, from the summed loss and the tokens of each item."""
-    interval = ratio_difference(before, after, tokens, seed=seed)
-    about = {"name": "loss", "title": "loss per token", "unit": "", "top": None, "higher_is_better": False}
+def loss_row(before: Sequence[float], after: Sequence[float], units: Sequence[int], seed: int = 0) -> dict[str, Any]:
+    """The row of the held-out loss per unit, from the summed loss and the units (tokens, or 1) of each item."""
+    interval = ratio_difference(before, after, units, seed=seed)
+    title = "loss" if set(units) == {1} else "loss per token"
+    about = {"name": "loss", "title": title, "unit": "", "top": None, "higher_is_better": False}
     return {**about, **interval.as_dict()}

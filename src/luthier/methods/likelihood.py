@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from luthier.core.types import Batch, Loss, Output
+from luthier.methods.ops import tree_sum
 
 
 def likelihood(batch: Batch, output: Output) -> Loss:
@@ -14,5 +17,7 @@ def likelihood(batch: Batch, output: Output) -> Loss:
     nll = -output.logp
     return Loss(
         total=(batch.weight * nll).sum(),
+        each=tree_sum(batch, nll.detach().cpu().double(), batch.tree.cpu()),  # some devices have no float64
+        count=torch.bincount(batch.tree, minlength=len(batch.rows)),
         metrics={"nll": (float(nll.detach().sum()), float(nll.numel()))},
     )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError
 from luthier.core.files import write_json
-from luthier.model import lora
+from luthier.model import heads, lora
 
 PREFIX = "base_model.model."
 SAME_MODEL = "load it on the model it was tuned from"
@@ -23,7 +23,8 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
     """Write the adapters of `model`, whose base is called `base`, so that `peft.PeftModel.from_pretrained` reads them.
 
     The scale is written as alpha / rank whatever the variant, so no reader needs to know of rsLoRA, and a
-    PiSSA adapter is written as the difference to its start, on the unchanged base.
+    PiSSA adapter is written as the difference to its start, on the unchanged base. A score or value head is
+    written whole, as PEFT writes `modules_to_save`.
     """
     tensors: dict[str, torch.Tensor] = {}
     names, scale, rank = [], 1.0, config.rank
@@ -32,14 +33,16 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
             tensors[f"{PREFIX}{name}.{key}"] = tensor.cpu().contiguous()
         names.append(name)
         scale, rank = adapter.scale, tensors[f"{PREFIX}{name}.lora_A.weight"].shape[0]
+    whole = heads.on(model)
+    tensors |= {f"{PREFIX}{name}.weight": head.weight.detach().cpu().contiguous() for name, head in whole.items()}
     save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
     write_json(
         out / "adapter_config.json",
         {
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base,
+            "peft_type": "LORA", "task_type": "SEQ_CLS" if "score" in whole else "CAUSAL_LM", "base_model_name_or_path": base,
             "r": rank, "lora_alpha": scale * rank, "lora_dropout": config.dropout, "bias": "none",
             "target_modules": _short(names, model), "use_dora": config.dora, "use_rslora": False,
-            "fan_in_fan_out": False, "init_lora_weights": True, "inference_mode": True,
+            "modules_to_save": list(whole) or None, "fan_in_fan_out": False, "init_lora_weights": True, "inference_mode": True,
         },
     )  # fmt: skip
 
@@ -53,16 +56,12 @@ def _short(names: list[str], model: Any) -> list[str]:
 
 
 def apply(model: Any, folder: Path) -> int:
-    """Put the adapter in `folder` on `model`, in place of any that is on it; return how many layers got one.
+    """Put the adapter in `folder` on `model`, frozen, with its heads, in place of any; return how many layers got one.
 
     Raises InputError for a folder that is not such an adapter, a kind that is not LoRA, and when a tensor
     belongs to no layer of the model: nothing is ever applied in part.
     """
-    settings, tensors = _read(folder)
-    by_layer: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
-        layer, _, kind = key.removeprefix(PREFIX).partition(".lora_")
-        by_layer.setdefault(layer, {})[f"lora_{kind}"] = tensor
+    settings, by_layer, whole = _parts(folder)
     lora.detach(model)
     layers = lora.linears(model)
     if strange := sorted(set(by_layer) - set(layers)):
@@ -77,12 +76,59 @@ def apply(model: Any, folder: Path) -> int:
         ):
             raise InputError(f"'{name}' has another shape in this model", where=folder, mend=SAME_MODEL)
     for name, parts in by_layer.items():
-        a, b = parts["lora_A.weight"], parts["lora_B.weight"]
-        rank = a.shape[0]
-        scale = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
-        config = LoraConfig(rank=rank, alpha=scale * rank, dora=bool(settings.get("use_dora")))
-        lora.put(model, name, layers[name], config, a, b, parts.get("lora_magnitude_vector"))
+        config = _config(settings, parts)
+        a, b, magnitude = parts["lora_A.weight"], parts["lora_B.weight"], parts.get("lora_magnitude_vector")
+        lora.put(model, name, layers[name], config, a, b, magnitude)
+    for name, weight in whole.items():
+        heads.put(model, name, weight)
     return len(by_layer)
+
+
+def settings_of(folder: Path, settings: LoraConfig) -> LoraConfig:
+    """The settings to go on learning the adapter in `folder` with: its own shape, and the dropout and learning
+    rates of `settings`. Raises InputError when its layers have several ranks."""
+    made, by_layer, _ = _parts(folder)
+    shapes = {_config(made, parts) for parts in by_layer.values()}
+    if len(shapes) > 1:
+        raise InputError("its layers have several ranks", where=folder, mend="merge it into its model first")
+    update = {"dropout": settings.dropout, "lr_ratio": settings.lr_ratio, "targets": tuple(by_layer)}
+    return shapes.pop().model_copy(update=update)
+
+
+@torch.no_grad()
+def go_on(model: Any, folder: Path) -> None:
+    """Set the learning adapters of `model`, made with `settings_of`, and its heads to what is in `folder`."""
+    _, by_layer, whole = _parts(folder)
+    for name, adapter in lora.adapters(model):
+        parts = by_layer[name]
+        adapter.A.copy_(parts["lora_A.weight"])
+        adapter.B.copy_(parts["lora_B.weight"])
+        if adapter.magnitude is not None:
+            adapter.magnitude.copy_(parts["lora_magnitude_vector"].flatten())
+    for name, head in heads.on(model).items():
+        if name in whole:
+            head.weight.copy_(whole[name])
+
+
+def _config(settings: dict[str, Any], parts: dict[str, torch.Tensor]) -> LoraConfig:
+    """Rank and scale of one layer's adapter."""
+    rank = parts["lora_A.weight"].shape[0]
+    scale = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
+    return LoraConfig(rank=rank, alpha=scale * rank, dora=bool(settings.get("use_dora")))
+
+
+def _parts(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """The settings of an adapter, its tensors by layer and kind, and its heads by name."""
+    settings, tensors = _read(folder)
+    by_layer: dict[str, dict[str, torch.Tensor]] = {}
+    whole: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        layer, mark, kind = key.removeprefix(PREFIX).partition(".lora_")
+        if mark:
+            by_layer.setdefault(layer, {})[f"lora_{kind}"] = tensor
+        else:
+            whole[layer.removesuffix(".weight")] = tensor
+    return settings, by_layer, whole
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -96,7 +142,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise InputError(f"the adapter cannot be read: {error}", where=folder, mend="copy it again") from None
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise InputError("only LoRA adapters can be loaded", where=folder / "adapter_config.json")
-    for feature in ("modules_to_save", "alpha_pattern", "layer_replication"):
+    if strange := sorted(set(settings.get("modules_to_save") or ()) - set(heads.NAMES)):
+        raise InputError(
+            f"the adapter brings its own '{strange[0]}', which Luthier does not read",
+            where=folder / "adapter_config.json",
+        )
+    for feature in ("alpha_pattern", "layer_replication"):
         if settings.get(feature):
             raise InputError(
                 f"the adapter uses {feature}, which Luthier does not read", where=folder / "adapter_config.json"

@@ -6,25 +6,34 @@ tensor is kept for the backward pass.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from luthier.core.types import Batch, Output
+from luthier.core.types import LOGP, Batch, Needs, Output
 from luthier.model.plan import TreePlan
 
 SLICE_BYTES = 24 << 20  # logits of one slice of targets, in float32
 
 
-def forward(model: nn.Module, batch: Batch, *, entropy: bool = False) -> Output:
-    """Log-probabilities of the targets of `batch`, in float32 (float64 for a float64 model).
+def forward(model: nn.Module, batch: Batch, needs: Needs = LOGP) -> Output:
+    """What `needs` asks of `batch`, in float32 (float64 for a float64 model).
 
-    `entropy=True` also gives the entropy of each target's distribution, without gradient.
+    Scores and values come from the linear heads `model.score` and `model.value` (see `heads`).
     """
     hidden = hidden_states(model, batch)
-    return head_output(model, hidden[batch.source], batch.tokens[batch.target], entropy=entropy)
+    score = value = None
+    if needs.score:
+        score = model.score(hidden[batch.leaf_end].to(model.score.weight.dtype)).squeeze(-1)  # type: ignore[operator, union-attr, arg-type]
+    if needs.value:
+        value = model.value(hidden[batch.source].to(model.value.weight.dtype)).squeeze(-1)  # type: ignore[operator, union-attr, arg-type]
+    if not needs.logp:
+        return Output(logp=hidden.new_zeros(0), score=score, value=value)
+    out = head_output(model, hidden[batch.source], batch.tokens[batch.target], entropy=needs.entropy)
+    return replace(out, score=score, value=value)
 
 
 def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -49,6 +58,30 @@ def head_output(model: nn.Module, hidden: torch.Tensor, target: torch.Tensor, *,
     else:
         logp, spread = _sliced(head, hidden, target, scale, cap)
     return Output(logp=logp, entropy=spread if entropy else None)
+
+
+@torch.no_grad()
+def logp_of(
+    model: nn.Module, hidden: torch.Tensor, place: torch.Tensor, token: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of token[m], each predicted from the state hidden[place[m]], and whether it is the likeliest there.
+
+    hidden [T, H], place and token [M] -> float32 [M], bool [M]. The head runs once for each place, however many
+    tokens are asked of it, as for the choices of one letter of a question.
+    """
+    head, config = model.get_output_embeddings(), model.config  # type: ignore[operator]
+    scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
+    places, row = place.unique(return_inverse=True)
+    logp = torch.empty(len(token), dtype=_wide(hidden.dtype), device=hidden.device)
+    best = torch.empty(len(token), dtype=torch.bool, device=hidden.device)
+    for part in _slices(len(places), getattr(head, "out_features", config.get_text_config().vocab_size)):
+        logits = head(hidden[places[part]]).to(_wide(hidden.dtype)) * scale
+        logits = torch.tanh(logits / cap) * cap if cap else logits
+        asked = ((row >= part.start) & (row < part.stop)).nonzero().squeeze(-1)
+        at, wanted = row[asked] - part.start, token[asked]
+        logp[asked] = logits[at, wanted] - logits.logsumexp(-1)[at]
+        best[asked] = logits.argmax(-1)[at] == wanted
+    return logp, best
 
 
 def _logit_scale(config: Any) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -23,10 +23,12 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from luthier.core.errors import InputError
 from luthier.model.attention import NAME
+from luthier.model.packed import packed
 from luthier.model.sample import TORN, Decode, Sampling, Text, draw, random_numbers
 
 PASS = 1024  # prompt tokens read in one pass, at most
 SHARED = 16  # a common beginning of at least so many tokens is read once for all prompts
+WORTH_PACKING = 256  # tokens from which on packing the weights first takes less time than it saves
 
 Ended = Literal["stop", "length", "stop_string"]
 
@@ -422,7 +424,8 @@ def _passes(
     model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, decode: Decode, batch: int, text: bool
 ) -> Iterator[list[_Sequence]]:
     """The sequences that got a token, pass by pass; none in a pass that only read."""
-    with _evaluating(model):
+    many = len(prompts) * sampling.n * sampling.max_new_tokens >= WORTH_PACKING
+    with _evaluating(model), packed(model) if many else nullcontext():
         run = _Run(model, prompts, sampling, decode, batch, text)
         while run:
             yield run.step()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from luthier.core.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError, unknown
-from luthier.model import lora
+from luthier.model import heads, lora
 from luthier.model.quantize import quantize_linears
 
 KINDS = {
@@ -53,8 +54,10 @@ def check_kind(kind: str) -> None:
         raise unknown("tune kind", kind, KINDS, where="--tune")
 
 
-def prepare(model: nn.Module, kind: str, lora_config: LoraConfig, quant: QuantConfig) -> Tuned:
-    """Freeze `model` but for what `kind` names, in place. Raises InputError when nothing would learn."""
+def prepare(
+    model: nn.Module, kind: str, lora_config: LoraConfig, quant: QuantConfig, new_heads: Sequence[str] = ()
+) -> Tuned:
+    """Freeze `model` but for what `kind` names and new heads, in place. Raises InputError when nothing would learn."""
     check_kind(kind)
     model.requires_grad_(False)
     name, _, argument = kind.partition(":")
@@ -74,6 +77,7 @@ def prepare(model: nn.Module, kind: str, lora_config: LoraConfig, quant: QuantCo
         if name == "qlora":
             quantize_linears(model, kind=quant.kind, block=quant.block, double=quant.double)
         lora.attach(model, lora_config)
+    heads.attach(model, new_heads)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert parameters, "every kind opens something"
     return Tuned(model, kind, parameters)

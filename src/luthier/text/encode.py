@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from luthier.core.config import TextConfig
@@ -308,8 +308,8 @@ def _draft(example: Example, row: int, template: Template, settings: TextConfig)
             return draft(_Branch(tuple(_prompt(with_system(messages, settings.system), (), template))), answer=answer)
         case Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin):
             return draft(*_branches(prompt, (chosen, rejected), template, settings), margin=margin)
-        case Ranking(prompt=prompt, responses=responses, ranks=ranks):
-            return draft(*_branches(prompt, responses, template, settings), ranks=ranks)
+        case Ranking(prompt=prompt, responses=responses):
+            return draft(*_branches(prompt, responses, template, settings))
         case Labelled(prompt=prompt, completion=completion, label=label):
             return draft(*_branches(prompt, (completion,), template, settings), label=label)
         case _:
@@ -399,7 +399,7 @@ def _grow(
     _refuse_two_starts([index for node in nodes[:2] for index in node.ids[:2]], template.tokenizer)
     if isinstance(example, Text):
         return [TokenTree((node,), draft.row, example.origin) for node in _cut_document(nodes[0], limit)] or "no text"
-    leaves = _leaves(nodes)
+    leaves = TokenTree(tuple(nodes)).leaves
     if not isinstance(example, Prompt) and not all(any(nodes[leaf].trained) for leaf in leaves):
         return "no token is trained: it has no turn to learn"
     short, lost = _cut(nodes, limit)
@@ -407,9 +407,36 @@ def _grow(
         return f"longer than {limit} tokens"
     if lost and not all(any(short[leaf].trained) for leaf in leaves):
         return f"no token to be trained within {limit} tokens"
-    if isinstance(example, Preference) and short[-1].ids == short[-2].ids:
-        return "the two answers are equal" + (f" within {limit} tokens" if lost else "")
-    return [TokenTree(tuple(short), draft.row, example.origin, draft.columns, cut=lost)]
+    tree = TokenTree(tuple(short), draft.row, example.origin, draft.columns, cut=lost)
+    if isinstance(example, (Preference, Ranking)):
+        return _compared(tree, example, template, f" within {limit} tokens" if lost else "")
+    if isinstance(example, Labelled) and _empty(short[-1], template):
+        return "the answer is empty"
+    return [tree]
+
+
+def _compared(tree: TokenTree, example: Preference | Ranking, template: Template, within: str) -> list[TokenTree] | str:
+    """The tree with its answers' pairs and ties, or the reason why they cannot be compared."""
+    answers = [tree.nodes[leaf] for leaf in tree.leaves]
+    if any(_empty(answer, template) for answer in answers):
+        return "an answer is empty"
+    if isinstance(example, Preference):
+        if answers[0].ids == answers[1].ids:
+            return "the two answers are equal" + within
+        return [replace(tree, pairs=((0, 1),))]
+    every = [(i, j) for i in range(len(answers)) for j in range(len(answers)) if i != j]
+    rank = example.ranks
+    pairs = [(i, j) for i, j in example.pairs or every if example.pairs or rank[i] < rank[j]]
+    pairs = [(i, j) for i, j in pairs if answers[i].ids != answers[j].ids]
+    ties = [] if example.pairs else [(i, j) for i, j in every if i < j and rank[i] == rank[j]]
+    if not pairs:
+        return "no answer is ranked above another" + within
+    return [replace(tree, pairs=tuple(pairs), ties=tuple(ties), leaf_columns={"rank": tuple(map(float, rank))})]
+
+
+def _empty(answer: Node, template: Template) -> bool:
+    """Whether nothing but the stop token is to be learned of an answer."""
+    return all(token in template.stop_ids for token, trained in zip(answer.ids, answer.trained, strict=True) if trained)
 
 
 def _node(branch: _Branch, pieces: Sequence[list[int]], template: Template) -> Node:
@@ -428,18 +455,13 @@ def _node(branch: _Branch, pieces: Sequence[list[int]], template: Template) -> N
     return Node(tuple(ids), tuple(trained), branch.parent)
 
 
-def _leaves(nodes: Sequence[Node]) -> list[int]:
-    parents = {node.parent for node in nodes}
-    return [index for index in range(len(nodes)) if index not in parents]
-
-
 def _cut(nodes: Sequence[Node], limit: int) -> tuple[list[Node], int]:
     """The nodes without what lies deeper than `limit` tokens, and how many tokens are lost by it.
 
     Untrained tokens after the last trained one of a leaf, such as a final newline, teach nothing: they are not
     counted as lost.
     """
-    leaves, ends, out, lost = _leaves(nodes), [0] * len(nodes), [], 0
+    leaves, ends, out, lost = TokenTree(tuple(nodes)).leaves, [0] * len(nodes), [], 0
     for index, node in enumerate(nodes):
         start = ends[node.parent] if node.parent >= 0 else 0
         ends[index] = start + len(node.ids)
@@ -464,7 +486,7 @@ def _cut_document(node: Node, limit: int) -> list[Node]:
 
 def _ends(tree: TokenTree, template: Template) -> bool:
     """Whether every answer kept its stop token."""
-    for leaf in _leaves(tree.nodes):
+    for leaf in tree.leaves:
         node = tree.nodes[leaf]
         if node.ids[-1 - node.trained[::-1].index(True)] not in template.stop_ids:
             return False

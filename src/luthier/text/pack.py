@@ -85,6 +85,12 @@ class _Row:
     source: list[int] = field(default_factory=list)
     target: list[int] = field(default_factory=list)
     owner: list[int] = field(default_factory=list)
+    leaf: list[int] = field(default_factory=list)
+    leaf_tree: list[int] = field(default_factory=list)
+    leaf_end: list[int] = field(default_factory=list)
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    ties: list[tuple[int, int]] = field(default_factory=list)
+    columns: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, ids: Sequence[int], parent: int, depth: int) -> int:
         """Append a node; return its index."""
@@ -96,13 +102,15 @@ class _Row:
 
 
 def pack(
-    trees: Sequence[TokenTree], weights: Sequence[Sequence[float]], *, pad_to: int = 1, share: bool = True
-) -> Batch:
+    trees: Sequence[TokenTree], weights: Sequence[Sequence[float]], *, tree_weight: float = 1.0, pad_to: int = 1,
+    share: bool = True,
+) -> Batch:  # fmt: skip
     """Pack trees into one Batch.
 
-    `weights[s]` holds one weight per trained token of tree s, in node order (see `weigh`). The row is
-    padded to a multiple of `pad_to`, because some backends compile a kernel for every new length.
-    A trained token without a predecessor (the first of a root) cannot be predicted and has no target.
+    `weights[s]` holds one weight per trained token of tree s, in node order (see `weigh`), `tree_weight` is that
+    of every tree. The row is padded to a multiple of `pad_to`, because some backends compile a kernel for every
+    new length. A trained token without a predecessor (the first of a root) cannot be predicted and has no target.
+    All trees must carry the same columns.
     """
     row = _Row()
     prefix = shared_prefix(trees) if share else 0
@@ -122,6 +130,13 @@ def pack(
         target=torch.tensor(row.target, dtype=torch.int64),
         weight=torch.tensor(flat, dtype=torch.float32),
         tree=torch.tensor(row.owner, dtype=torch.int64),
+        leaf=torch.tensor(row.leaf, dtype=torch.int64),
+        leaf_tree=torch.tensor(row.leaf_tree, dtype=torch.int64),
+        leaf_end=torch.tensor(row.leaf_end, dtype=torch.int64),
+        pairs=torch.tensor(row.pairs, dtype=torch.int64).view(-1, 2),
+        ties=torch.tensor(row.ties, dtype=torch.int64).view(-1, 2),
+        tree_weight=torch.full((len(trees),), tree_weight),
+        columns={name: torch.tensor(values, dtype=torch.float32) for name, values in row.columns.items()},
         rows=tuple(tree.row for tree in trees),
         real=real,
     )
@@ -136,7 +151,13 @@ def _add_tree(row: _Row, s: int, tree: TokenTree, weights: Sequence[float], pref
     first = [0]
     for node in tree.nodes:
         first.append(first[-1] + sum(node.trained))
-    kept: list[float] = []
+    base = len(row.leaf_tree)
+    leaves = {n: base + i for i, n in enumerate(tree.leaves)}
+    row.leaf_tree.extend([s] * len(leaves))
+    row.leaf_end.extend([0] * len(leaves))
+    row.pairs.extend((base + a, base + b) for a, b in tree.pairs)
+    row.ties.extend((base + a, base + b) for a, b in tree.ties)
+    kept: list[int] = []  # which of the tree's trained tokens have a predecessor
     # (node, packed parent, index of the last token before the node or -1, depth)
     stack = [(n, root, prefix - 1, prefix) for n, node in enumerate(tree.nodes) if node.parent < 0][::-1]
     while stack:
@@ -146,15 +167,32 @@ def _add_tree(row: _Row, s: int, tree: TokenTree, weights: Sequence[float], pref
         ids, trained = node.ids[skip:], node.trained[skip:]
         if ids:
             parent = row.add(ids, parent, depth)
-        start, w = len(row.tokens) - len(ids), first[n]
+        start, w, leaf = len(row.tokens) - len(ids), first[n], leaves.get(n, -1)
+        end = len(row.tokens) - 1 if ids else before
+        last = end
         for i, learned in enumerate(trained):
             if learned:
-                if (source := start + i - 1 if i else before) >= 0:
+                end = start + i
+                if (source := end - 1 if i else before) >= 0:
                     row.source.append(source)
-                    row.target.append(start + i)
+                    row.target.append(end)
                     row.owner.append(s)
-                    kept.append(weights[w])
+                    row.leaf.append(leaf)
+                    kept.append(w)
                 w += 1
-        last = len(row.tokens) - 1 if ids else before
+        if leaf >= 0:
+            row.leaf_end[leaf] = end
         stack.extend((c, parent, last, depth + len(ids)) for c in reversed(children[n]))
-    return kept
+    _add_columns(row, tree, kept)
+    return [weights[w] for w in kept]
+
+
+def _add_columns(row: _Row, tree: TokenTree, kept: Sequence[int]) -> None:
+    """Append the numbers that a tree carries; those per trained token for its targets only."""
+    for name, value in tree.columns.items():
+        if isinstance(value, (bool, int, float)):
+            row.columns.setdefault(name, []).append(float(value))
+    for name, values in tree.leaf_columns.items():
+        row.columns.setdefault(name, []).extend(values)
+    for name, values in tree.target_columns.items():
+        row.columns.setdefault(name, []).extend(values[w] for w in kept)

@@ -13,20 +13,27 @@ from luthier.core.types import TokenTree
 Rule = Callable[[Sequence[TokenTree]], list[list[float]]]
 
 
-def predicted(tree: TokenTree) -> int:
-    """Trained tokens that have a predecessor: the first token of a root has none."""
-    return tree.trained - sum(n.parent < 0 and bool(n.trained) and n.trained[0] for n in tree.nodes)
+def learned(tree: TokenTree) -> list[bool]:
+    """For each trained token: is its likelihood raised? Those of answers that lost a comparison are not, nor is
+    the first token of a root, which nothing predicts."""
+    worse = {tree.leaves[loser] for _, loser in tree.pairs}
+    out: list[bool] = []
+    for n, node in enumerate(tree.nodes):
+        out += [n not in worse and (i > 0 or node.parent >= 0) for i, trained in enumerate(node.trained) if trained]
+    return out
 
 
 def token_mean(trees: Sequence[TokenTree]) -> list[list[float]]:
-    """w = 1 / (trained tokens of the step): every token counts the same. The mean that papers report."""
-    total = max(1, sum(predicted(tree) for tree in trees))
-    return [[1.0 / total] * tree.trained for tree in trees]
+    """w = 1 / (learned tokens of the step): every token counts the same. The mean that papers report."""
+    flags = [learned(tree) for tree in trees]
+    each = 1.0 / max(1, sum(map(sum, flags)))
+    return [[each * flag for flag in row] for row in flags]
 
 
 def example_mean(trees: Sequence[TokenTree]) -> list[list[float]]:
-    """w = 1 / (examples of the step * trained tokens of the example): every example counts the same."""
-    return [[1.0 / (len(trees) * max(1, predicted(tree)))] * tree.trained for tree in trees]
+    """w = 1 / (examples of the step * learned tokens of the example): every example counts the same."""
+    flags = [learned(tree) for tree in trees]
+    return [[flag / (len(trees) * max(1, sum(row))) for flag in row] for row in flags]
 
 
 RULES: dict[str, Rule] = {"token": token_mean, "example": example_mean}

@@ -40,8 +40,8 @@ class State:
 class Report:
     """One finished optimizer step.
 
-    `loss` is the objective at the weights before the update; `rows` holds (data-set row, summed loss in
-    nats, targets) of each example; `metrics` are means over the step; `seconds` is the step's own time.
+    `loss` is the objective at the weights before the update; `rows` holds (data-set row, summed loss,
+    units) of each example; `metrics` are means over the step; `seconds` is the step's own time.
     """
 
     step: int
@@ -59,8 +59,10 @@ class Report:
 def train(
     state: State, steps: Steps, loss: Callable[[Batch, Output], Loss], forward: Forward, config: TrainConfig, *,
     lr: float, seed: int, device: torch.device, cancelled: Callable[[], bool] = lambda: False,
+    annotate: Callable[[nn.Module, Step], Step] = lambda model, step: step,
 ) -> Iterator[Report]:  # fmt: skip
-    """Run the steps from `state.step` on, yielding a Report after each.
+    """Run the steps from `state.step` on, yielding a Report after each. `annotate` adds to a step what the method
+    computes of it without gradient, at the weights before the step.
 
     Raises Stopped between micro-batches when `cancelled()`, with the weights of the last finished step,
     and RunError before the update when the loss or the gradient is not finite.
@@ -68,7 +70,7 @@ def train(
     total = len(steps)
     while state.step < total:
         began = time.perf_counter()
-        step = steps.step(state.step)
+        step = annotate(state.model, steps.step(state.step))
         rate = lr * schedule(state.step, total, config)
         yield _train_step(state, step, loss, forward, rate, seed, device, cancelled, began)
 
@@ -89,8 +91,8 @@ def _train_step(
         result = loss(batch, output)
         result.total.backward()
         value += float(result.total.detach())
-        rows += example_losses(batch, output)
-        for name, (amount, weight) in result.metrics.items():
+        rows += example_losses(batch, result)
+        for name, (amount, weight) in sums(result).items():
             before = metrics.get(name, (0.0, 0.0))
             metrics[name] = (before[0] + amount, before[1] + weight)
         del output, result  # or this graph would live on while the next one grows
@@ -111,13 +113,15 @@ def _train_step(
     )  # fmt: skip
 
 
-def example_losses(batch: Batch, output: Output) -> list[tuple[int, float, int]]:
-    """(row, summed negative log-likelihood in nats, number of targets) of each tree of a batch."""
-    count = len(batch.rows)
-    logp, tree = output.logp.detach().cpu().double(), batch.tree.cpu()  # some devices have no float64
-    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, tree, -logp)
-    targets = torch.bincount(tree, minlength=count)
-    return list(zip(batch.rows, sums.tolist(), targets.tolist(), strict=True))
+def example_losses(batch: Batch, loss: Loss) -> list[tuple[int, float, int]]:
+    """(row, loss summed over its units, number of units) of each tree of a batch."""
+    return list(zip(batch.rows, loss.each.tolist(), [int(n) for n in loss.count.tolist()], strict=True))
+
+
+def sums(loss: Loss) -> dict[str, tuple[float, float]]:
+    """Everything a loss reports beside itself: name -> (sum, weight)."""
+    means = {name: (float(values.sum()), float(len(values))) for name, values in loss.items.items()}
+    return {**means, **loss.metrics}
 
 
 def _drop_gradients(state: State) -> None:

@@ -29,13 +29,30 @@ class Packing:
 def make_step(trees: Sequence[TokenTree], rule: Rule, packing: Packing) -> Step:
     """Pack `trees` into micro-batches whose weights together are normalised once over all of them."""
     weights = rule(trees)
+    compared = sum(bool(tree.pairs) for tree in trees) or len(trees)
     prefix = shared_prefix(trees)
     sizes = [len(tree) - prefix for tree in trees]
     micro = [
-        pack([trees[i] for i in members], [weights[i] for i in members], pad_to=packing.pad_to)
+        pack(
+            [trees[i] for i in members], [weights[i] for i in members],
+            tree_weight=1 / compared, pad_to=packing.pad_to,
+        )
         for members in bins(sizes, max(1, packing.tokens - prefix))
-    ]
-    return Step(micro=tuple(micro), tokens=sum(len(tree) for tree in trees), examples=len(trees))
+    ]  # fmt: skip
+    return Step(
+        micro=tuple(micro), tokens=sum(len(tree) for tree in trees), examples=len(trees), aside=_aside(trees, packing)
+    )
+
+
+def scoring_step(trees: Sequence[TokenTree], packing: Packing) -> Step:
+    """All `trees` as one step that is only measured."""
+    micro = tuple(scoring_batches(trees, packing))
+    return Step(micro, sum(len(tree) for tree in trees), len(trees), _aside(trees, packing))
+
+
+def _aside(trees: Sequence[TokenTree], packing: Packing) -> tuple[Batch, ...]:
+    others = [tree.columns["other"] for tree in trees if "other" in tree.columns]
+    return tuple(scoring_batches(others, packing))
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,12 @@ class OfflineSteps:
         """Optimizer step `index`, from 0."""
         places = range(index * self.batch, min(self.total, (index + 1) * self.batch))
         return make_step([self.trees[self._at(place)] for place in places], self.rule, self.packing)
+
+    def used(self) -> list[int]:
+        """The trees that any step takes, by index."""
+        if self.total >= len(self.trees):
+            return list(range(len(self.trees)))
+        return sorted({self._at(place) for place in range(self.total)})
 
     def _at(self, place: int) -> int:
         epoch, offset = divmod(place, len(self.trees))

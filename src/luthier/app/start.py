@@ -1,0 +1,54 @@
+"""Where a model name leads: a model, or a run whose result is a model or an adapter on one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from luthier.app.folder import read_run
+from luthier.core.config import RunConfig, resolve
+from luthier.core.errors import InputError, nearest
+from luthier.core.files import sha256
+from luthier.model import sources
+
+
+@dataclass(frozen=True)
+class Start:
+    """A base model, the adapter that makes it the model meant, and the settings it was made with."""
+
+    source: sources.Source
+    adapter: Path | None
+    config: RunConfig
+
+    def digests(self) -> dict[str, str]:
+        """The sha256 of every file that makes the model."""
+        files = sorted(self.adapter.glob("adapter_*")) if self.adapter else []
+        return self.source.digests() | {f"adapter/{file.name}": sha256(file) for file in files}
+
+
+def find(name: str) -> Start:
+    """The start that `name` means: a run directory, or any name that --model takes.
+
+    A run that went on from another run's adapter holds the whole adapter, so its base is that run's base.
+    Raises InputError for a run that is not finished, and for names that mean nothing.
+    """
+    path = Path(name)
+    if not path.exists():
+        _refuse_a_typo(path)
+    if not (path / "run.yaml").is_file():
+        return Start(sources.resolve(name), None, resolve({"model": name}))
+    _, config = read_run(path)
+    if (path / "adapter").is_dir():
+        return Start(find(config.model).source, path / "adapter", config)
+    if (path / "model").is_dir():
+        return Start(sources.resolve(str(path / "model")), None, config)
+    raise InputError("this run is not finished", where=path, mend="run its command again to go on with it")
+
+
+def _refuse_a_typo(path: Path) -> None:
+    """Raise InputError for a path beside which there are runs: owner/model names look the same."""
+    runs = [folder.parent for folder in path.parent.glob("*/run.yaml")]
+    if runs and path.parent != Path():
+        guess = nearest(path.name, [run.name for run in runs])
+        mend = f"did you mean '{path.parent / guess}'?" if guess else "see which runs are there"
+        raise InputError("no such run", where=path, mend=mend)

@@ -1,0 +1,42 @@
+"""Pairs of answers to one prompt -> one ranking of them all, each answer once.
+
+Trained as pairs, a prompt with many comparisons counts many times and its answers are computed again and again;
+as one example they are read in one pass and count once (Ouyang et al. 2022, section 3.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from luthier.core.types import Example, Preference, Ranking
+
+
+def gather(examples: Sequence[Example]) -> list[Example]:
+    """The examples, with preferences of the same prompt joined to a Ranking that keeps which pairs were compared.
+
+    A joined example stands where its first pair stood. Ranks order the answers by comparisons won less lost.
+    Rankings, pairs with a margin, pairs without a prompt and pairs alone on their prompt stay as they are.
+    """
+    groups: dict[str, list[Preference]] = {}
+    for example in examples:
+        if isinstance(example, Preference) and example.prompt and example.margin is None:
+            groups.setdefault(repr(example.prompt), []).append(example)
+    out: list[Example] = []
+    for example in examples:
+        group = groups.get(repr(example.prompt), []) if isinstance(example, Preference) else []
+        if len(group) < 2 or not isinstance(example, Preference) or example.margin is not None:
+            out.append(example)
+        elif group[0] is example:
+            out.append(_joined(group))
+    return out
+
+
+def _joined(group: Sequence[Preference]) -> Ranking:
+    answers = {repr(answer): answer for pair in group for answer in (pair.chosen, pair.rejected)}
+    place = {key: i for i, key in enumerate(answers)}
+    pairs = [(place[repr(pair.chosen)], place[repr(pair.rejected)]) for pair in group]
+    pairs = [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
+    won = [sum((a == i) - (b == i) for a, b in pairs) for i in range(len(answers))]
+    ranks = tuple(1 + sum(other > own for other in won) for own in won)
+    first = group[0]
+    return Ranking(first.prompt, tuple(answers.values()), ranks, tuple(pairs), origin=first.origin, group=first.group)

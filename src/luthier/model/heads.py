@@ -1,0 +1,47 @@
+"""Heads that read one number off a hidden state: `score` of an answer, `value` of a state.
+
+    head(h) = w . h, without a bias, as the sequence classifiers of transformers have it
+
+They start at zero: before the first step every answer scores the same, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from luthier.core.types import Needs
+
+NAMES = ("score", "value")
+
+
+def names(needs: Needs) -> tuple[str, ...]:
+    """The heads that a method needs."""
+    return tuple(name for name in NAMES if getattr(needs, name))
+
+
+def attach(model: nn.Module, wanted: Iterable[str]) -> None:
+    """Put new heads on `model`, learning, in float32 (float64 for a float64 model), in place of any of that name."""
+    weight = model.get_input_embeddings().weight  # type: ignore[operator]
+    precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    for name in wanted:
+        head = nn.Linear(weight.shape[1], 1, bias=False, dtype=precise, device=weight.device)
+        with torch.no_grad():
+            head.weight.zero_()
+        setattr(model, name, head)
+
+
+def on(model: nn.Module) -> dict[str, nn.Linear]:
+    """The heads on a model by name."""
+    return {name: getattr(model, name) for name in NAMES if isinstance(getattr(model, name, None), nn.Linear)}
+
+
+@torch.no_grad()
+def put(model: nn.Module, name: str, weight: torch.Tensor) -> None:
+    """Give `model` a head with this weight [1, H], frozen."""
+    attach(model, (name,))
+    head: nn.Linear = getattr(model, name)
+    head.weight.copy_(weight)
+    head.requires_grad_(False)

@@ -1,0 +1,81 @@
+"""Weights laid out for the processor while nothing learns: what makes generation on a CPU quicker.
+
+A product of few rows, x W^T with x [B, in], spends much of its time bringing W into the order the processor
+reads it in. For the length of a `with` block every linear layer keeps its weight in that order (oneDNN's blocked
+layout), adapters added in. The copy costs as much memory as the weights; where that is not free, nothing is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from luthier.model import memory
+from luthier.model.lora import LoraLinear
+
+ROWS = 64  # the layout is chosen for products of about so many rows
+SMALLEST = 1 << 16  # weights with fewer numbers lie in cache in any order
+TOLERANCE = 1e-4
+
+
+@contextmanager
+def packed(model: nn.Module) -> Iterator[None]:
+    """Pack the linear layers of `model` for the block; without effect where it would not help or is under way."""
+    layers = [] if _unfit(model) else list(_layers(model))
+    size = sum(weight.numel() * weight.element_size() for _, weight, _ in layers)
+    if size * 2 > memory.available(torch.device("cpu")):
+        layers = []
+    try:
+        for module, weight, bias in layers:
+            module.forward = _forward(_reorder(weight), bias)
+        yield
+    finally:
+        for module, _, _ in layers:
+            del module.forward
+
+
+def _unfit(model: nn.Module) -> bool:
+    weight = next(model.parameters())
+    under_way = any("forward" in vars(m) for m in model.modules() if isinstance(m, (nn.Linear, LoraLinear)))
+    return weight.device.type != "cpu" or weight.dtype != torch.float32 or under_way or not _works()
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[Any, torch.Tensor, torch.Tensor | None]]:
+    """(module, its weight [out, in], bias) of every layer worth packing."""
+    adapted = {id(m.base) for m in model.modules() if isinstance(m, LoraLinear)}
+    for module in model.modules():
+        if isinstance(module, LoraLinear) and type(module.base) is nn.Linear:
+            weight = module.merged() if module.enabled else module.base.weight
+            yield module, weight.detach(), module.base.bias
+        elif type(module) is nn.Linear and id(module) not in adapted and module.weight.numel() >= SMALLEST:
+            yield module, module.weight.detach(), module.bias
+
+
+def _reorder(weight: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+    return out
+
+
+def _forward(weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
+    product = torch.ops.mkldnn._linear_pointwise
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return product(x, weight, bias, "none", [], "")
+
+    return forward
+
+
+def _works() -> bool:
+    """Whether this torch has the products, and they are right: they are not part of its public interface."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    x, weight = torch.linspace(-1, 1, 3 * 64).view(3, 64), torch.linspace(-1, 1, 96 * 64).sin().view(96, 64)
+    try:
+        got = _forward(_reorder(weight), None)(x)
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.allclose(got, x @ weight.T, atol=TOLERANCE)
