@@ -32,7 +32,12 @@ def trees(count=12, seed=0, method="sft"):
         leaves = 1 if Labelled in example else draw.randint(2, 4)
         tree = random_tree(draw, prefix=prefix, row=i, children=leaves, longest=12)
         pairs = tuple((a, b) for a in range(leaves) for b in range(a + 1, leaves))
-        columns = {"label": i % 3 > 0, "baseline": 0.3} if Labelled in example else {}
+        if METHODS[method].online:
+            names = ("advantage", "old_logp", "reference", "old_value", "return")
+            given = {name: [draw.gauss(0, 1) - 3 * (name in names[1:3]) for _ in range(tree.trained)] for name in names}
+            out.append(replace(tree, target_columns=given))
+            continue
+        columns = {"label": i % 3 > 0, "baseline": 0.3} if Labelled in example else {"margin": 0.1 * i}
         given = {"reference": [-3.0 * len(tree.nodes[leaf].ids) for leaf in tree.leaves], "rank": list(range(leaves))}
         out.append(replace(tree, pairs=pairs, columns=columns, leaf_columns=given))
     return out

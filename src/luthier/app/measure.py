@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from luthier.app import online
 from luthier.core import log, seeds
 from luthier.core.config import RunConfig
 from luthier.core.errors import RunError, Stopped
-from luthier.core.types import Batch, Chat, Example, Loss, Message, Node, Output, TokenTree
+from luthier.core.types import Batch, Chat, Example, Loss, Message, Node, Output, Prompt, TokenTree
 from luthier.evals import forgetting as forgot
 from luthier.evals import score
 from luthier.evals.intervals import difference
@@ -21,9 +22,11 @@ from luthier.methods.ops import leaf_length
 from luthier.model.forward import forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
+from luthier.rewards.specs import Rewards
 from luthier.text.encode import encode_prompt_ids
 from luthier.train import annotate
 from luthier.train.loop import example_losses
+from luthier.train.rollout import with_defaults
 from luthier.train.steps import Packing, scoring_step
 from luthier.train.table import METHODS, Method, method
 
@@ -42,18 +45,25 @@ class HeldOut:
     prompts: Sequence[str] = ()
     prompt_ids: Sequence[tuple[int, ...]] = ()
     references: Sequence[str] = ()
+    examples: Sequence[Example] = ()
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: (row, loss, units) of each row, what the method reports of each beside it, generated answers,
-    and (log-likelihood, tokens) of the `general` answers."""
+    """One measurement: (row, loss, units) of each row, what the method reports of each beside it, generated answers
+    and their rewards, and (log-likelihood, tokens) of the `general` answers."""
 
     losses: tuple[tuple[int, float, int], ...] = ()
     items: tuple[dict[str, Any], ...] = ()
+    scored: tuple[dict[str, float], ...] = ()
     answers: tuple[str, ...] = ()
     general: tuple[tuple[float, int], ...] = ()
     general_ids: General = ()
+
+    @property
+    def reward(self) -> float | None:
+        """Mean reward of the answers, for methods that learn from rewards."""
+        return sum(row["reward"] for row in self.scored) / len(self.scored) if self.scored else None
 
     @property
     def loss(self) -> float | None:
@@ -71,6 +81,7 @@ class Ruler:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.config, self.packing, self.device = config, packing, device
         self.method = method(config.method)
+        self.rewards: Rewards | None = None  # set for methods that learn from them
 
     def held_out(self, examples: Sequence[Example], trees: Sequence[TokenTree]) -> HeldOut:
         """Choose the rows: `eval.rows` for the loss, `eval.samples` with an answer to generate it.
@@ -79,27 +90,34 @@ class Ruler:
         """
         order = [int(row) for row in seeds.generator(self.config.seed, "held out").permutation(len(examples))]
         measured = set(order[: self.config.eval.rows])
-        kept = [tree for tree in trees if tree.row in measured]
+        kept = [tree for tree in trees if tree.row in measured] if not self.method.online else []
         encoded = {tree.row for tree in trees}  # what the template or the length limit refused is not asked either
         asked: list[tuple[int, str, tuple[int, ...], str]] = []
         for row in order:
             example = examples[row]
-            if len(asked) == self.config.eval.samples or not isinstance(example, Chat):
+            if len(asked) == self.config.eval.samples or not isinstance(example, (Chat, Prompt)):
                 break
+            if isinstance(example, Prompt):
+                if row in encoded:
+                    ids = tuple(self._prompt(example.messages, ()))
+                    asked.append((row, example.messages[-1].as_dict()["content"], ids, example.answer or ""))
+                continue
             *before, last = example.messages
             if row not in encoded or last.role != "assistant" or last.tool_calls or not before:
                 continue
             prompt = tuple(self._prompt(before, example.tools))
             if len(prompt) <= self.config.text.max_length:
                 asked.append((row, before[-1].as_dict()["content"], prompt, last.content))
-        rows, prompts, ids, references = zip(*sorted(asked), strict=True) if asked else ((), (), (), ())
-        return HeldOut(kept, rows, prompts, ids, references)
+        rows, prompts, all_ids, references = zip(*sorted(asked), strict=True) if asked else ((), (), (), ())
+        return HeldOut(kept, rows, prompts, all_ids, references, [examples[row] for row in rows])
 
     def losses(
         self, trees: Sequence[TokenTree], stop: Cancelled, title: str, by: Method | None = None
     ) -> tuple[tuple[tuple[int, float, int], ...], tuple[dict[str, Any], ...]]:
         """The loss of `by` (the run's own method) on every row, rows in order, a row of several trees being one:
         (row, loss, units), and what the method reports beside it."""
+        if not trees:
+            return (), ()
         by = by or self.method
         loss = loss_of(by, self.config)
         found: dict[int, tuple[float, int]] = {tree.row: (0.0, 0) for tree in trees}
@@ -162,9 +180,19 @@ class Ruler:
             losses=losses,
             items=items,
             answers=tuple(sample.text for sample in answers),
+            scored=self._scored(held_out, answers),
             general=tuple((-nats, count) for _, nats, count in kept),
             general_ids=pairs,
         )
+
+    def _scored(self, held_out: HeldOut, answers: Sequence[Sample]) -> tuple[dict[str, float], ...]:
+        if self.rewards is None or not answers:
+            return ()
+        prompts = [example for example in held_out.examples if isinstance(example, Prompt)]
+        found = online.score(self.rewards, prompts, answers, self.config.text.system)
+        parts = found.parts if len(found.parts) > 1 else {}
+        columns = {"reward": found.total, **{f"reward/{name}": values for name, values in parts.items()}}
+        return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
     def _prompt(self, messages: Sequence[Message], tools: Any) -> list[int]:
         return encode_prompt_ids(messages, tools, self.template, self.tokenizer, system=self.config.text.system)
@@ -183,6 +211,8 @@ def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
     for i, answer in enumerate(measured.answers):
         record = records.setdefault(held_out.rows[i], {"row": held_out.rows[i]})
         record |= {"prompt": held_out.prompts[i], "reference": held_out.references[i], "answer": answer}
+        if measured.scored:
+            record["rewards"] = measured.scored[i]
     general = [
         {"general": list(answer), "prompt_ids": list(prompt), "logp": logp, "tokens": count}
         for (logp, count), (prompt, answer) in zip(measured.general, measured.general_ids, strict=True)
@@ -198,6 +228,7 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
         losses=tuple((r["row"], r["loss"], r["units"]) for r in rows if "loss" in r),
         items=tuple(r.get("items", {}) for r in rows if "loss" in r),
         answers=tuple(r["answer"] for r in rows if "answer" in r),
+        scored=tuple(r["rewards"] for r in rows if "rewards" in r),
         general=tuple((r["logp"], r["tokens"]) for r in general),
         general_ids=tuple((tuple(r["prompt_ids"]), tuple(r["general"])) for r in general),
     )
@@ -221,6 +252,9 @@ def compare(
         old, new = ([i[name] for i in measured.items if name in i] for measured in (before, after))
         if old:
             rows.append(score.row(name, difference(old, new, seed=seed)))
+    for name in before.scored[0] if before.scored else ():
+        old, new = ([row[name] for row in measured.scored] for measured in (before, after))
+        rows.append(score.row(name, difference(old, new, seed=seed)))
     if before.answers:
         rows += score.table(scores(held_out, before, names), scores(held_out, after, names), seed=seed)
     return rows
@@ -228,7 +262,10 @@ def compare(
 
 def loss_of(by: Method, config: RunConfig) -> Callable[[Batch, Output], Loss]:
     """The method's loss with the run's settings."""
-    return partial(by.loss, settings=getattr(config, by.section)) if by.section else by.loss
+    if not by.section:
+        return by.loss
+    settings = with_defaults(config.policy, by.needs.value) if by.online else getattr(config, by.section)
+    return partial(by.loss, settings=settings)
 
 
 def _by_tree(batch: Batch, output: Output, loss: Loss) -> dict[str, list[Any]]:

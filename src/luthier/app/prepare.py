@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from luthier.app import stdlib_pairs
+from luthier.app.choose import as_prompts
 from luthier.app.start import Start, find
 from luthier.core import log
 from luthier.core.config import LoraConfig, RunConfig
@@ -90,17 +91,18 @@ def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Exampl
     if data.path == (STDLIB,) and not Path(STDLIB).exists():
         _check_kind([Chat(())], kinds, config.method, STDLIB)
         learn, unseen = stdlib_pairs.pairs(limit=data.limit or 1000, test=config.eval.rows, seed=config.seed)
-        return Examples("function, then the first line of its docstring", learn, unseen, ())
+        name = "function, then the first line of its docstring"
+        return Examples(name, _prepared(learn, config), _prepared(unseen, config), ())
     if data.stream:
         return _stream(config, kinds)
     main = data_load.load(data.path, data)
     _check_kind(main.examples, kinds, config.method, main.layout.name)
-    train: Sequence[Example] = _gathered(main.examples, config)
+    train: Sequence[Example] = _prepared(main.examples, config)
     test: Sequence[Example] = []
     if data.eval:
         held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}))
         _check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
-        test = _gathered(held_out.examples, config)
+        test = _prepared(held_out.examples, config)
     elif data.holdout:
         train, test = split(train, data.holdout, config.seed)
     if not train:
@@ -110,7 +112,10 @@ def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Exampl
     return Examples(main.layout.name, train, test, tuple(files_of([*data.path, *data.eval])), main.skipped.count)
 
 
-def _gathered(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
+def _prepared(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
+    """The rows as the method takes them: pairs of a prompt together, or prompts only."""
+    if chosen_method(config).online:
+        return as_prompts(examples)
     return gather(examples) if config.method == "reward" and config.ranking.gather else examples
 
 
@@ -125,7 +130,7 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         )
     if config.train.steps is None:
         raise InputError("a stream has no known length", where="--data.stream", mend="give --train.steps")
-    if (row := chosen_method(config)).reference or row.arrange:
+    if (row := chosen_method(config)).reference or row.arrange or row.online:
         raise InputError(
             f"{config.method} looks at all rows before it begins", where="--data.stream",
             mend="leave --data.stream out, or use --method orpo or simpo",
@@ -281,7 +286,7 @@ def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
 
 def learning_rate(config: RunConfig, hidden: int) -> float:
     """The peak rate: the user's, or the rule's."""
-    return config.train.lr or tune.peak_rate(config.tune, hidden)
+    return config.train.lr or tune.peak_rate(config.tune, hidden) * chosen_method(config).rate
 
 
 def data_name(paths: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from luthier.app import export, measure
+from luthier.app import export, measure, online
 from luthier.app.folder import RunFolder, lineage, locked, open_run
 from luthier.app.prepare import (
     Examples,
@@ -42,7 +42,7 @@ from luthier.app.prepare import (
 from luthier.app.stop import Stop, stopping
 from luthier.core import log, seeds
 from luthier.core.config import RunConfig
-from luthier.core.errors import DiskFull, LuthierError, Stopped
+from luthier.core.errors import DiskFull, InputError, LuthierError, Stopped
 from luthier.core.files import write_json
 from luthier.core.types import Chat, TokenTree
 from luthier.evals import forgetting as forgot
@@ -52,10 +52,12 @@ from luthier.model import adapters, heads, lora, memory, tune
 from luthier.model import load as model_load
 from luthier.model.forward import forward
 from luthier.report import plot
+from luthier.rewards.specs import Rewards
 from luthier.text.weigh import RULES
 from luthier.train import annotate, checkpoint
 from luthier.train.loop import Report, State, Steps, train
 from luthier.train.optim import Optimizer
+from luthier.train.rollout import Rollouts
 from luthier.train.steps import OfflineSteps, Packing, StreamSteps
 
 LOOK = 5000  # training rows that 'auto' metrics are chosen by
@@ -71,6 +73,7 @@ class Run:
     texts: Texts
     ready: Ready
     stop: Stop
+    rewards: Rewards | None = None
 
 
 @dataclass
@@ -83,6 +86,7 @@ class Parts:
     steps: Steps
     rate: float
     device: torch.device
+    team: online.Team | None = None
 
 
 @dataclass
@@ -99,6 +103,7 @@ class Progress:
     worse: int = 0
     evaluated: int = 0
     stopped: bool = False
+    drift: float = 0.0
 
 
 def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
@@ -108,6 +113,10 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
     """
     use_threads(config)
     method = chosen_method(config)
+    if config.policy.kl_budget and not config.eval.every:
+        raise InputError(
+            "checkpoints are chosen when they are measured", where="--policy.kl_budget", mend="give --eval.every N"
+        )
     choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
     with stopping() as stop:
         examples = read_examples(config, method.example)
@@ -132,6 +141,9 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
                 raise Stopped(
                     f"{stopped.what}; everything so far is in {folder.path}", mend="run the same command again to go on"
                 ) from None
+            finally:
+                if job.rewards:
+                    job.rewards.close()
 
 
 def _phases(job: Run, show: Any) -> dict[str, Any]:
@@ -145,8 +157,9 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
     show("ready", _opening(job))
     method = chosen_method(config)
     parts = None
-    if method.reference or method.needs.score:  # what the method measures, the bare model does not have
+    if method.reference or method.needs.score or method.online:  # what it measures, the bare model does not have
         parts = assemble(job, loaded)
+        ruler.rewards = job.rewards
     held_out = ruler.held_out(job.examples.test, job.ready.test)
     if parts and method.reference:
         held_out = replace(held_out, trees=with_reference(job, parts, packing, held_out.trees))
@@ -178,7 +191,7 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
         "forgetting": forgotten.as_dict() if forgotten else None,
         "kept": {
             "step": progress.best_step or parts.state.step,
-            "why": "best held-out loss" if progress.best_step else "last",
+            "why": f"best held-out {'reward' if method.online else 'loss'}" if progress.best_step else "last",
         },
         "data": job.ready.counts,
     }
@@ -234,14 +247,26 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Parts:
     shape = lora_settings(job.texts, config)
     if goes_on(job.texts, config):
         lora.detach(loaded.model)
-    wanted = heads.names(chosen_method(config).needs)
+    method = chosen_method(config)
+    wanted = heads.names(replace(method.needs, value=False))  # the critic has a value head of its own
     tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, wanted)
     if goes_on(job.texts, config) and job.texts.start.adapter:
         adapters.go_on(loaded.model, job.texts.start.adapter)
+    team = online.team(tuned, method.needs.value) if method.online else None
+    if team:
+        tuned = replace(tuned, parameters=tuned.parameters | team.critic_parameters)
     rates = {name: config.lora.lr_ratio for name in tuned.parameters if name.endswith(".B")}
+    rates |= {n: rates.get(n, 1.0) * config.policy.critic_lr for n in tuned.parameters if n.startswith("critic.")}
     state = State(tuned.model, Optimizer(tuned.parameters, config.train, rates))
     rate = learning_rate(config, loaded.config.hidden_size)
-    return Parts(loaded, tuned, state, _steps(job, packing_of(config, loaded.model)), rate, device)
+    packing = packing_of(config, loaded.model)
+    if team:
+        if job.rewards is None:
+            job.rewards = online.open_rewards(config, loaded.model, job.texts.start)
+        steps: Steps = online.rollouts(job, team, job.rewards, packing, device)
+    else:
+        steps = _steps(job, packing)
+    return Parts(loaded, tuned, state, steps, rate, device, team)
 
 
 def with_reference(job: Run, parts: Parts, packing: Packing, held_out: Sequence[TokenTree]) -> list[TokenTree]:
@@ -289,7 +314,8 @@ def steps_of(job: Run, parts: Parts) -> Iterator[Report]:
     """The remaining steps, taken as they are asked for."""
     method = chosen_method(job.config)
     return train(
-        parts.state, parts.steps, measure.loss_of(method, job.config), partial(forward, needs=method.needs),
+        parts.state, parts.steps, measure.loss_of(method, job.config),
+        partial(parts.team.forward if parts.team else forward, needs=method.needs),
         job.config.train, lr=parts.rate, seed=job.config.seed, device=parts.device, cancelled=job.stop,
         annotate=lambda model, step: annotate.baseline(forward, model, step, parts.device) if step.aside else step,
     )  # fmt: skip
@@ -341,6 +367,7 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, d
     progress.seconds += report.seconds
     progress.first = report.loss if progress.first is None else progress.first
     progress.last = report.loss
+    progress.drift = report.metrics.get("kl_per_answer", 0.0)
     folder.append(
         "metrics.jsonl",
         {
@@ -353,7 +380,10 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, d
         "losses.jsonl", {"step": report.step, "rows": [[row, round(nats, 4), n] for row, nats, n in report.rows]}
     )
     rate = f"{progress.passed / progress.seconds:.0f}"
-    bar.advance(1, loss=f"{report.loss:.3f}", **{"tokens/s": rate}, memory=log.size(memory.peak(device)))
+    shown = (
+        {"reward": f"{report.metrics['reward']:.3f}"} if "reward" in report.metrics else {"loss": f"{report.loss:.3f}"}
+    )
+    bar.advance(1, **shown, **{"tokens/s": rate}, memory=log.size(memory.peak(device)))
 
 
 def _evaluate(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldOut, progress: Progress) -> bool:
@@ -362,8 +392,14 @@ def _evaluate(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.He
     if progress.evaluated == step:
         return False
     measured = ruler.measure(held_out, job.stop, (), title=f"step {step}")
-    loss = measured.loss
-    record: dict[str, Any] = {"step": step, "eval_loss": loss}
+    reward = measured.reward
+    name, loss = ("loss", measured.loss) if reward is None else ("reward", -reward)
+    budget = job.config.policy.kl_budget
+    if reward is not None and budget and progress.drift > budget:
+        loss = None  # too far from the start to be kept
+    record: dict[str, Any] = {"step": step, **({"eval_loss": loss} if reward is None else {"eval_reward": reward})}
+    if reward is not None:
+        record["kl_per_answer"] = progress.drift
     if measured.answers:
         for name, values in measure.scores(held_out, measured, _metrics(job, held_out)).items():
             record[name] = sum(values) / len(values)
@@ -379,8 +415,8 @@ def _evaluate(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.He
     else:
         progress.worse += 1
     log.note(
-        f"step {step}: held-out loss {loss:.4f}"
-        + (f", best {progress.best:.4f} at step {progress.best_step}" if progress.worse else "")
+        f"step {step}: held-out {name} {abs(loss):.4f}"
+        + (f", best {abs(progress.best):.4f} at step {progress.best_step}" if progress.worse else "")
     )
     return bool(job.config.eval.patience) and progress.worse >= job.config.eval.patience
 
@@ -392,6 +428,8 @@ def weights(parts: Parts) -> dict[str, torch.Tensor]:
 
 def _save(job: Run, parts: Parts, progress: Progress) -> None:
     state = {"t": parts.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
+    if isinstance(parts.steps, Rollouts):
+        state["rollout"] = parts.steps.state()
     tensors = parts.state.optimizer.tensors()
     checkpoint.save(job.folder.checkpoints, parts.state.step, weights(parts), tensors, state, job.config.train.keep)
 
@@ -412,6 +450,8 @@ def put(parts: Parts, saved: checkpoint.Checkpoint) -> None:
     _put_weights(parts, saved.weights)
     parts.state.optimizer.load(saved.optimizer, saved.state["t"])
     parts.state.step = saved.state["step"]
+    if isinstance(parts.steps, Rollouts):
+        parts.steps.load(saved.state["rollout"])
 
 
 @torch.no_grad()

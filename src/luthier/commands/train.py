@@ -10,7 +10,7 @@ from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, config_of, with_settings
 
 
-@with_settings("", "data", "text", "lora", "quant", "train", "preference", "ranking", "reward", "eval", without=("data.path",))
+@with_settings("", "data", "text", "lora", "quant", "train", "preference", "ranking", "rollout", "policy", "reward", "eval", without=("data.path",))
 @click.command("train", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("data", nargs=-1)
 @as_json

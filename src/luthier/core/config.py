@@ -137,6 +137,47 @@ class EvalConfig(Section):
     forgetting: bool = Field(True, description="Measure what the model lost of its own answers.")
 
 
+class RolloutConfig(Section):
+    samples: int = Field(8, ge=1, description="Answers sampled for each prompt (ppo: 1 is usual).")
+    max_new_tokens: int = Field(128, ge=1, description="Longest sampled answer in tokens.")
+    temperature: float = Field(1.0, gt=0, description="1 samples from the policy itself.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Keep the likeliest tokens that sum to this; 1 keeps all.")
+    batch: int = Field(64, ge=1, description="Answers generated at once.")
+
+
+class PolicyConfig(Section):
+    variant: Literal["grpo", "dr_grpo", "dapo", "rloo", "reinforce++", "gspo"] = Field(
+        "grpo", description="grpo: how rewards become advantages, and tokens one mean; see docs/methods.md."
+    )
+    epochs: int = Field(1, ge=1, description="Passes over each rollout.")
+    minibatches: int = Field(
+        1, ge=1, description="Optimizer steps of each pass; a rollout has batch x minibatches prompts."
+    )
+    clip: float = Field(0.2, gt=0, description="How far the ratio to the sampling policy counts, below 1 and above.")
+    clip_high: float | None = Field(None, gt=0, description="Above 1, when other than `clip` (dapo: 0.28).")
+    kl: float | None = Field(None, ge=0, description="Weight of the divergence from the start; ppo 0.05, others 0.")
+    kl_in: Literal["reward", "loss"] | None = Field(
+        None, description="Where it counts: of the reward (ppo, rloo, reinforce++) or of the loss (the others)."
+    )
+    kl_estimator: Literal["k1", "k2", "k3"] | None = Field(
+        None, description="k1 = -d, k2 = d^2/2, k3 = exp(d)-d-1; k1 in the reward, k3 in the loss."
+    )
+    kl_target: float | None = Field(
+        None, gt=0, description="Nats per answer that kl is steered to while training; without it kl stays."
+    )
+    kl_budget: float | None = Field(
+        None, gt=0, description="Nats per answer that a kept checkpoint may lie from the start; needs --eval.every."
+    )
+    gamma: float = Field(1.0, gt=0, le=1, description="ppo: discount from token to token.")
+    lam: float = Field(0.95, ge=0, le=1, description="ppo: lambda of the advantage estimate (GAE).")
+    whiten: bool = Field(True, description="ppo: scale the advantages of a rollout to mean 0 and deviation 1.")
+    value_clip: float = Field(0.2, gt=0, description="ppo: how far a value may move from its old one.")
+    value_weight: float = Field(0.1, ge=0, description="ppo: weight of the value loss.")
+    critic_lr: float = Field(1.0, gt=0, description="ppo: learning rate of the critic over the policy's.")
+    pretrain: tuple[str, ...] = Field((), description="ppo: files of general text whose likelihood is kept up.")
+    pretrain_weight: float = Field(1.0, ge=0, description="ppo: weight of that likelihood.")
+
+
 class RewardConfig(Section):
     use: tuple[str, ...] = Field(
         (), description="Rewards, summed: exact, regex:PATTERN, python:FILE:FUNCTION, ..., as in docs/rewards.md; "
@@ -168,6 +209,8 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     preference: PreferenceConfig = PreferenceConfig()
     ranking: RankingConfig = RankingConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    policy: PolicyConfig = PolicyConfig()
     eval: EvalConfig = EvalConfig()
     reward: RewardConfig = RewardConfig()
 

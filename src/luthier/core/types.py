@@ -235,13 +235,14 @@ class Step:
     """The micro-batches of one optimizer step, and what they stand for.
 
     `tokens` counts the tokens of the examples themselves (a shared prefix once per example). `aside` are batches
-    that are only read: what a method compares the step with.
+    that are only read: what a method compares the step with. `metrics` is what is known of it before it is taken.
     """
 
     micro: tuple[Batch, ...]
     tokens: int
     examples: int
     aside: tuple[Batch, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,10 @@ def table(
 
 def row(name: str, interval: Interval) -> dict[str, Any]:
     """One row of `table`, for an item or a metric by name."""
-    if name in ITEMS:
+    about: tuple[str, str, float | None, bool | None]
+    if name.startswith("reward"):
+        about = (name.replace("/", ": "), "", None, True)
+    elif name in ITEMS:
         about = ITEMS[name]
     else:
         metric = METRICS[name]

@@ -28,7 +28,7 @@ def reward(batch: Batch, output: Output, settings: RankingConfig) -> Loss:
     if settings.loss == "plackett-luce":
         each = _plackett_luce(batch, score)
     else:
-        shift = batch.columns["margin"][tree] if "margin" in batch.columns else 0.0
+        shift = batch.columns["margin"][tree]
         equal = torch.arange(len(both), device=d.device) >= len(batch.pairs)
         loss = torch.where(equal, -0.5 * (F.logsigmoid(d) + F.logsigmoid(-d)), -F.logsigmoid(d - shift))
         each = tree_mean(batch, loss, tree)

@@ -96,6 +96,36 @@ def settings_of(folder: Path, settings: LoraConfig) -> LoraConfig:
 
 
 @torch.no_grad()
+def role(model: Any, folder: Path) -> lora.Role:
+    """The adapter in `folder`, with its heads, as another part for `model` to play: nothing of the model changes.
+
+    Raises InputError as `apply` does.
+    """
+    settings, by_layer, whole = _parts(folder)
+    layers = {}
+    for name, parts in by_layer.items():
+        try:
+            base: Any = lora.base_of(model, name)
+        except AttributeError:
+            base = None
+        a, b = parts["lora_A.weight"], parts["lora_B.weight"]
+        if base is None or (b.shape[0], a.shape[1]) != (base.out_features, base.in_features):
+            raise InputError(f"the adapter does not fit this model at '{name}'", where=folder, mend=SAME_MODEL)
+        layer = lora.LoraLinear(base, _config(settings, parts))
+        layer.A.copy_(a)
+        layer.B.copy_(b)
+        if layer.magnitude is not None:
+            layer.magnitude.copy_(parts["lora_magnitude_vector"].flatten())
+        layers[name] = layer.requires_grad_(False)
+    linear = {}
+    for name, weight in whole.items():
+        linear[name] = torch.nn.Linear(weight.shape[1], 1, bias=False, device=model.device)
+        linear[name].weight.copy_(weight)
+        linear[name].requires_grad_(False)
+    return lora.Role(layers, linear)
+
+
+@torch.no_grad()
 def go_on(model: Any, folder: Path) -> None:
     """Set the learning adapters of `model`, made with `settings_of`, and its heads to what is in `folder`."""
     _, by_layer, whole = _parts(folder)

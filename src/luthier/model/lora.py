@@ -9,9 +9,12 @@ A and B are float32 whatever the compute type, so that small updates are not los
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +23,7 @@ from torch import nn
 
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError, nearest
+from luthier.model import heads
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -234,10 +238,59 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
             yield name, module
 
 
-def enable(model: nn.Module, on: bool) -> None:
-    """Switch all adapters on or off: off is the starting model, exactly (PiSSA aside, which moved its base)."""
-    for _, adapter in adapters(model):
-        adapter.enabled = on
+@dataclass(frozen=True)
+class Role:
+    """Another set of adapters and heads for the same frozen base, such as the reference, the critic, the reward model.
+
+    Parameters are named as on a model: `<layer>.A`, `<layer>.B`, `<layer>.magnitude`, and `score.weight`.
+    """
+
+    layers: dict[str, LoraLinear]
+    whole: dict[str, nn.Linear]
+
+    @property
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """Everything that can learn, by name."""
+        out: dict[str, nn.Parameter] = {}
+        for name, layer in self.layers.items():
+            out |= {f"{name}.A": layer.A, f"{name}.B": layer.B}
+            if layer.magnitude is not None:
+                out[f"{name}.magnitude"] = layer.magnitude
+        for name, head in self.whole.items():
+            out[f"{name}.weight"] = head.weight  # type: ignore[assignment]
+        return out
+
+
+def role(model: nn.Module, *, learn: bool = False) -> Role:
+    """A copy of the adapters and heads that `model` has on it now, sharing its base."""
+    layers = {}
+    for name, adapter in adapters(model):
+        layers[name] = copy.copy(adapter)
+        layers[name]._parameters = {
+            key: None if p is None else nn.Parameter(p.detach().clone(), requires_grad=learn)
+            for key, p in adapter._parameters.items()
+        }
+    whole = {name: copy.deepcopy(head).requires_grad_(learn) for name, head in heads.on(model).items()}
+    return Role(layers, whole)
+
+
+@contextmanager
+def playing(model: nn.Module, part: Role) -> Iterator[None]:
+    """`model` with the adapters and heads of `part` in place of its own, for the block."""
+    own = dict(adapters(model))
+    before = {name: model.get_submodule(name) for name in own.keys() | part.layers.keys()}
+    whole = heads.on(model)
+    try:
+        for name in before:
+            _replace(model, name, part.layers[name] if name in part.layers else own[name].base)
+        for name in heads.NAMES:
+            setattr(model, name, part.whole.get(name))
+        yield
+    finally:
+        for name, module in before.items():
+            _replace(model, name, module)
+        for name in heads.NAMES:
+            setattr(model, name, whole.get(name))
 
 
 @torch.no_grad()
@@ -261,6 +314,12 @@ def detach(model: nn.Module) -> None:
     """Take the adapters off again, in place."""
     for name, adapter in list(adapters(model)):
         _replace(model, name, adapter.base)
+
+
+def base_of(model: nn.Module, name: str) -> nn.Module:
+    """The frozen layer called `name`, below any adapter."""
+    module = model.get_submodule(name)
+    return module.base if isinstance(module, LoraLinear) else module
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

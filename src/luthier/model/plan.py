@@ -96,7 +96,7 @@ class TreePlan:
     @cached_property
     def order(self) -> torch.Tensor:
         """[T]: where each token's output stands in the concatenated outputs of the groups."""
-        order = torch.empty(self.starts[-1], dtype=torch.int64)
+        order = torch.zeros(self.starts[-1], dtype=torch.int64)
         offset = 0
         for group in self.groups:
             real = ~group.hidden.all(-1).reshape(-1)

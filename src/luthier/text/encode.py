@@ -307,9 +307,9 @@ def _draft(example: Example, row: int, template: Template, settings: TextConfig)
         case Prompt(messages=messages, answer=answer):
             return draft(_Branch(tuple(_prompt(with_system(messages, settings.system), (), template))), answer=answer)
         case Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin):
-            return draft(*_branches(prompt, (chosen, rejected), template, settings), margin=margin)
+            return draft(*_branches(prompt, (chosen, rejected), template, settings), margin=margin or 0.0)
         case Ranking(prompt=prompt, responses=responses):
-            return draft(*_branches(prompt, responses, template, settings))
+            return draft(*_branches(prompt, responses, template, settings), margin=0.0)  # pairs may stand beside it
         case Labelled(prompt=prompt, completion=completion, label=label):
             return draft(*_branches(prompt, (completion,), template, settings), label=label)
         case _:
@@ -423,7 +423,7 @@ def _compared(tree: TokenTree, example: Preference | Ranking, template: Template
     if isinstance(example, Preference):
         if answers[0].ids == answers[1].ids:
             return "the two answers are equal" + within
-        return [replace(tree, pairs=((0, 1),))]
+        return [replace(tree, pairs=((0, 1),), leaf_columns={"rank": (1.0, 2.0)})]
     every = [(i, j) for i in range(len(answers)) for j in range(len(answers)) if i != j]
     rank = example.ranks
     pairs = [(i, j) for i, j in example.pairs or every if example.pairs or rank[i] < rank[j]]

@@ -36,4 +36,21 @@ def example_mean(trees: Sequence[TokenTree]) -> list[list[float]]:
     return [[flag / (len(trees) * max(1, sum(row))) for flag in row] for row in flags]
 
 
-RULES: dict[str, Rule] = {"token": token_mean, "example": example_mean}
+def answer_mean(trees: Sequence[TokenTree]) -> list[list[float]]:
+    """w = 1 / (answers of the step * tokens of the answer): every answer counts the same (GRPO)."""
+    return fixed_length(trees, None)
+
+
+def fixed_length(trees: Sequence[TokenTree], length: int | None) -> list[list[float]]:
+    """w = 1 / (answers of the step * length), whatever an answer's own length: a long answer counts for more, so
+    that length is not rewarded nor punished (Dr. GRPO). None is the answer's own length."""
+    answers = sum(len(tree.leaves) for tree in trees)
+    out = []
+    for tree in trees:
+        leaves = [tree.nodes[leaf] for leaf in tree.leaves]
+        counts = [sum(leaf.trained) for leaf in leaves]
+        out.append([1.0 / (answers * (length or count)) for count in counts for _ in range(count)])
+    return out
+
+
+RULES: dict[str, Rule] = {"token": token_mean, "example": example_mean, "answer": answer_mean}

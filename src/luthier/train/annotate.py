@@ -81,6 +81,25 @@ def answer_logps(
     return out
 
 
+@torch.no_grad()
+def per_token(
+    read: Callable[[Batch], torch.Tensor], trees: Sequence[TokenTree], packing: Packing, device: torch.device,
+    cancelled: Callable[[], bool],
+) -> list[list[list[float]]]:  # fmt: skip
+    """read(batch) -> one number per target, for every trained token of every answer: tree -> leaf -> token."""
+    out: list[list[list[float]]] = [[[] for _ in tree.leaves] for tree in trees]
+    numbered = [replace(tree, row=i) for i, tree in enumerate(trees)]
+    for batch in scoring_batches(numbered, packing):
+        if cancelled():
+            raise Stopped("stopped while scoring")
+        values = read(batch.to(device)).cpu().tolist()
+        leaves = batch.leaf_tree.tolist()
+        for value, leaf in zip(values, batch.leaf.tolist(), strict=True):
+            tree = leaves[leaf]
+            out[batch.rows[tree]][leaf - leaves.index(tree)].append(value)
+    return out
+
+
 def reference(trees: Sequence[TokenTree], score: Callable[[Sequence[TokenTree]], list[list[float]]]) -> list[TokenTree]:
     """The trees with the leaf column `reference`; what `with_others` put on them gets one too.
 
@@ -89,7 +108,10 @@ def reference(trees: Sequence[TokenTree], score: Callable[[Sequence[TokenTree]],
     if not trees:
         return []
     values = score(trees)
-    out = [replace(tree, leaf_columns={"reference": value}) for tree, value in zip(trees, values, strict=True)]
+    out = [
+        replace(tree, leaf_columns={**tree.leaf_columns, "reference": value})
+        for tree, value in zip(trees, values, strict=True)
+    ]
     others = [tree.columns["other"] for tree in trees if "other" in tree.columns]
     if not others:
         return out

@@ -109,7 +109,7 @@ def _train_step(
         step=state.step, loss=value, norm=norm, lr=rate, tokens=step.tokens,
         passed=sum(batch.real for batch in step.micro), examples=step.examples,
         seconds=time.perf_counter() - began, rows=tuple(rows),
-        metrics={name: amount / weight for name, (amount, weight) in metrics.items() if weight},
+        metrics={**step.metrics, **{name: amount / weight for name, (amount, weight) in metrics.items() if weight}},
     )  # fmt: skip
 
 

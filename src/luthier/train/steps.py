@@ -15,7 +15,7 @@ import numpy as np
 from luthier.core import seeds
 from luthier.core.types import Batch, Step, TokenTree
 from luthier.text.pack import bins, pack, shared_prefix
-from luthier.text.weigh import Rule
+from luthier.text.weigh import Rule, learned
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,17 @@ class OfflineSteps:
         return sorted({self._at(place) for place in range(self.total)})
 
     def _at(self, place: int) -> int:
-        epoch, offset = divmod(place, len(self.trees))
-        return int(_order(self.seed, epoch, len(self.trees))[offset])
+        return chosen_places(self.seed, "order", len(self.trees), place, place + 1)[0]
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return seeds.generator(seed, "order", epoch).permutation(count)
+def chosen_places(seed: int, name: str, count: int, start: int, stop: int) -> list[int]:
+    """Which of `count` items stand at places start..stop of epochs laid end to end, each in an order of its own."""
+    return [int(_order(seed, name, place // count, count)[place % count]) for place in range(start, stop)]
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, name: str, epoch: int, count: int) -> np.ndarray:
+    return seeds.generator(seed, name, epoch).permutation(count)
 
 
 @dataclass
@@ -136,9 +140,9 @@ class StreamSteps:
 
 
 def scoring_batches(trees: Sequence[TokenTree], packing: Packing) -> Iterator[Batch]:
-    """Batches for measuring loss: weight 1 on every target, longest first so that packs are even."""
+    """Batches for measuring loss: weight 1 on every target that is learned, longest first so that packs are even."""
     order = sorted(range(len(trees)), key=lambda i: (-len(trees[i]), i))
-    ones = [[1.0] * tree.trained for tree in trees]
+    ones = [[float(flag) for flag in learned(tree)] for tree in trees]
     at = 0
     while at < len(order):
         chunk, size = [order[at]], len(trees[order[at]])

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from luthier.core.errors import unknown
-from luthier.core.types import LOGP, Chat, Example, Labelled, Loss, Needs, Preference, Ranking, Text, TokenTree
-from luthier.methods import preference, reward
+from luthier.core.types import LOGP, Chat, Example, Labelled, Loss, Needs, Preference, Prompt, Ranking, Text, TokenTree
+from luthier.methods import policy, preference, reward
 from luthier.methods.likelihood import likelihood
 from luthier.train import annotate
 
@@ -24,6 +24,8 @@ class Method:
     section    the settings its loss reads; none when ""
     needs      what it wants of the forward pass
     reference  whether every answer carries its log-probability under the starting model
+    online     whether it learns from its own samples: then examples are only asked for their prompts
+    rate       share of the learning rate that suits sft, where none is given
     arrange    what it does to all trees at once before training
     """
 
@@ -33,34 +35,45 @@ class Method:
     section: str = ""
     needs: Needs = LOGP
     reference: bool = False
+    online: bool = False
+    rate: float = 1.0
     arrange: Arrange | None = None
 
 
 _ANSWERS = (Preference, Ranking)
+_PROMPTS = (Prompt, Chat, Preference, Ranking, Labelled)
 
 METHODS: dict[str, Method] = {
     "sft": Method((Chat,), likelihood, "supervised and instruction tuning: learn the answers of conversations"),
     "cpt": Method((Text,), likelihood, "self-supervised (continued pretraining): learn every token of raw text"),
     "reward": Method(
         _ANSWERS, reward.reward, "a reward model: a number for an answer, from pairs or rankings",
-        "ranking", Needs(logp=False, score=True),
+        "ranking", Needs(logp=False, score=True), rate=0.3,
     ),
     "dpo": Method(
         _ANSWERS, preference.dpo, "prefer the better of two answers, close to the starting model",
-        "preference", reference=True,
+        "preference", reference=True, rate=0.1,
     ),
-    "simpo": Method(_ANSWERS, preference.simpo, "prefer the better answer by likelihood per token", "preference"),
+    "simpo": Method(_ANSWERS, preference.simpo, "prefer the better answer by likelihood per token", "preference", rate=0.1),
     "orpo": Method(
         (*_ANSWERS, Chat, Text), preference.orpo, "learn the better answer and its odds over the worse, in one go",
-        "preference",
+        "preference", rate=0.5,
     ),
     "kto": Method(
         (Labelled,), preference.kto, "learn from single answers, each wanted or unwanted",
-        "preference", reference=True, arrange=annotate.with_others,
+        "preference", reference=True, rate=0.1, arrange=annotate.with_others,
     ),
     "response": Method(
         (Preference,), preference.response, "accepted and rejected texts without a prompt",
-        "preference", reference=True,
+        "preference", reference=True, rate=0.1,
+    ),
+    "ppo": Method(
+        _PROMPTS, policy.ppo, "learn from rewards, with a critic and close to the starting model",
+        "policy", Needs(entropy=True, value=True), online=True, rate=0.1,
+    ),
+    "grpo": Method(
+        _PROMPTS, policy.grpo, "learn from rewards, each answer beside others to its prompt",
+        "policy", Needs(entropy=True), online=True, rate=0.1,
     ),
 }  # fmt: skip
 

@@ -1,0 +1,93 @@
+"""Sampled answers, kept in a file as they come: the same command, killed anywhere, goes on from there.
+
+The first line of the file holds what decides the answers. After it come the answers of one prompt a line, and the
+rewards of one prompt a line. A line that a kill cut short is dropped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from luthier.core.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One answer as it was sampled; see `rewards.answer.Answer`."""
+
+    text: str
+    tokens: int
+    ended: bool
+
+
+Parts = Mapping[str, Sequence[float]]  # name of a part of the reward -> its value for each answer of a prompt
+
+
+class Kept:
+    """What is kept: prompt -> its answers, and prompt -> their rewards."""
+
+    def __init__(self, file: IO[bytes], path: Path, settings: Mapping[str, Any], scored_by: str) -> None:
+        self._file, self._scored_by = file, scored_by
+        self.answers: dict[int, list[Given]] = {}
+        self.parts: dict[int, Parts] = {}
+        lines = self._whole_lines()
+        first = next(lines, None)
+        if first is None:
+            self._write([{"settings": settings}])
+            return
+        if changed := [name for name, value in settings.items() if first["settings"].get(name) != value]:
+            raise InputError(
+                f"this file keeps answers of another command: its {changed[0].replace('_', ' ')} was not the same", where=path,
+                mend="give another --out, or delete it to begin anew",
+            )  # fmt: skip
+        for line in lines:
+            if "answers" in line:
+                self.answers[line["prompt"]] = [Given(**answer) for answer in line["answers"]]
+            elif line["by"] == scored_by:
+                self.parts[line["prompt"]] = line["parts"]
+
+    def add_answers(self, found: Mapping[int, Sequence[Given]]) -> None:
+        """Keep the answers of these prompts."""
+        self._write([{"prompt": row, "answers": [asdict(given) for given in found[row]]} for row in found])
+        self.answers |= {row: list(given) for row, given in found.items()}
+
+    def add_parts(self, found: Mapping[int, Parts]) -> None:
+        """Keep the rewards of these prompts' answers."""
+        self._write([{"prompt": row, "by": self._scored_by, "parts": found[row]} for row in found])
+        self.parts |= found
+
+    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        self._file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _whole_lines(self) -> Iterator[dict[str, Any]]:
+        """The lines up to the first that is cut short; the file loses the rest."""
+        self._file.seek(0)
+        while (line := self._file.readline()).endswith(b"\n"):
+            yield json.loads(line)
+        self._file.truncate(self._file.tell() - len(line))
+
+
+@contextmanager
+def keeping(path: Path, settings: Mapping[str, Any], scored_by: str) -> Iterator[Kept]:
+    """The answers kept at `path`, for `settings`; rewards that were not `scored_by` the same are left out.
+
+    Raises InputError when the file was kept for other settings, or another process works on it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                "another process works on this file", where=path, mend="wait for it, or give another --out"
+            ) from None
+        yield Kept(file, path, settings, scored_by)

@@ -1,0 +1,202 @@
+"""The models that learning from rewards takes, and what each does in a rollout.
+
+    actor       the model under training                 critic     its own adapter and value head (ppo)
+    reference   the actor as it was before the first step  reward     rules, functions, or a reward model
+
+With adapters the four share one frozen base and differ in what the model plays; with full tuning each is a model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from luthier.app.scorer import open_scorer
+from luthier.core.config import RunConfig
+from luthier.core.errors import InputError, Stopped
+from luthier.core.types import Batch, Chat, Needs, Output, Prompt, Text, TokenTree
+from luthier.data import load as data_load
+from luthier.model import heads, lora, tune
+from luthier.model.forward import forward
+from luthier.model.generate import Sample, generate
+from luthier.model.sample import Sampling
+from luthier.rewards.answer import Answer
+from luthier.rewards.specs import Rewards, Scored, parse
+from luthier.text.encode import encode, with_system
+from luthier.train import annotate
+from luthier.train.rollout import Asked, Columns, Players, Rollouts, with_defaults
+from luthier.train.steps import Packing, chosen_places
+
+VALUE = Needs(logp=False, value=True)
+LOGP_ONLY = Needs()
+
+
+@dataclass
+class Team:
+    """Who takes part. `reference` and `critic` are parts that `model` plays, or models of their own."""
+
+    model: nn.Module
+    reference: lora.Role | nn.Module
+    critic: lora.Role | nn.Module | None
+
+    def forward(self, model: nn.Module, batch: Batch, needs: Needs) -> Output:
+        """What the loss needs: of the actor, and the values of the critic where the batch was sampled."""
+        out = forward(model, batch, replace(needs, value=False))
+        if self.critic is None or "advantage" not in batch.columns:
+            return out
+        with self.as_(self.critic) as player:
+            return replace(out, value=forward(player, batch, VALUE).value)
+
+    def as_(self, part: lora.Role | nn.Module) -> AbstractContextManager[nn.Module]:
+        """The model that plays `part`."""
+        return _played(self.model, part) if isinstance(part, lora.Role) else nullcontext(part)
+
+    @property
+    def critic_parameters(self) -> dict[str, nn.Parameter]:
+        """What of the critic learns, by name."""
+        if isinstance(self.critic, lora.Role):
+            found = self.critic.parameters_by_name
+        else:
+            found = dict(self.critic.named_parameters()) if self.critic else {}
+        return {f"critic.{name}": p for name, p in found.items() if p.requires_grad}
+
+
+class _played(AbstractContextManager[nn.Module]):
+    def __init__(self, model: nn.Module, part: lora.Role) -> None:
+        self.model, self.playing = model, lora.playing(model, part)
+
+    def __enter__(self) -> nn.Module:
+        self.playing.__enter__()
+        return self.model
+
+    def __exit__(self, *error: Any) -> None:
+        self.playing.__exit__(*error)
+
+
+def team(tuned: tune.Tuned, critic: bool) -> Team:
+    """Reference and critic, both as the actor is now; the critic's value head starts at zero."""
+    if tune.is_adapter(tuned.kind):
+        role = lora.role(tuned.model, learn=True) if critic else None
+        if role:
+            heads.attach(tuned.model, ("value",))
+            role.whole["value"] = heads.on(tuned.model)["value"]
+            tuned.model.value = None  # type: ignore[assignment]
+        return Team(tuned.model, lora.role(tuned.model), role)
+    other = copy.deepcopy(tuned.model) if critic else None
+    if other:
+        heads.attach(other, ("value",))
+    return Team(tuned.model, copy.deepcopy(tuned.model).requires_grad_(False), other)
+
+
+def open_rewards(config: RunConfig, model: Any, start: Any) -> Rewards:
+    """The rewards that `--reward.use` names. A reward model on the same base is played by `model`."""
+    if not config.reward.use:
+        raise InputError(
+            f"{config.method} learns from rewards, and none is given", where="--reward.use",
+            mend="such as --reward.use exact, json, python:FILE:FUNCTION or model:runs/REWARD",
+        )  # fmt: skip
+    return parse(
+        config.reward.use, config.reward,
+        lambda run: open_scorer(run, device=config.device, dtype=config.dtype, share=(model, start)),
+    )  # fmt: skip
+
+
+def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample], system: str | None) -> Scored:
+    """The rewards of one sample for each prompt."""
+    answers = []
+    for prompt, sample in zip(prompts, samples, strict=True):
+        messages = with_system(prompt.messages, system)
+        asked = next((m for m in reversed(messages) if m.role == "user"), messages[-1])
+        ended = sample.ended == "stop"
+        answers.append(
+            Answer(asked.as_dict()["content"], sample.text, prompt.answer, len(sample.ids) - ended, ended, messages)
+        )
+    return rewards.score(answers)
+
+
+def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: torch.device) -> Rollouts:
+    """The step source of an online run."""
+    config: RunConfig = job.config
+    method_critic = side.critic is not None
+    settings = with_defaults(config.policy, method_critic)
+    r = config.rollout
+    template, decode = job.texts.template, job.texts.tokenizer.decode
+    prompts = [Asked(tree.nodes[0].ids, tree.row) for tree in job.ready.train]
+    count = len(prompts)
+    per = settings.minibatches * config.train.batch
+    total = (
+        config.train.steps or max(1, round(config.train.epochs * count / per)) * settings.minibatches * settings.epochs
+    )
+
+    def answers(asked: Sequence[Asked], seed: int) -> list[list[Sample]]:
+        sampling = Sampling(
+            temperature=r.temperature, top_p=r.top_p, max_new_tokens=r.max_new_tokens, n=r.samples, seed=seed % 2**31,
+            stop_ids=tuple(sorted(template.stop_ids)), stop=template.stops,
+        )  # fmt: skip
+        out = generate(side.model, [a.ids for a in asked], sampling, decode, batch=r.batch, cancelled=job.stop)
+        if job.stop():
+            raise Stopped("stopped while sampling")
+        return [out[i * r.samples : (i + 1) * r.samples] for i in range(len(asked))]
+
+    def rewarded(
+        asked: Sequence[Asked], drawn: list[list[Sample]]
+    ) -> tuple[list[list[float]], dict[str, list[list[float]]]]:
+        flat = [sample for group in drawn for sample in group]
+        rows = [job.examples.train[a.row] for a, group in zip(asked, drawn, strict=True) for _ in group]
+        found = score(rewards, rows, flat, config.text.system)
+        return _grouped(found.total, r.samples), {k: _grouped(v, r.samples) for k, v in found.parts.items()}
+
+    def read(part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree]) -> Columns:
+        with side.as_(part) as player:
+            training = player.training
+            player.eval()
+
+            def numbers(batch: Batch) -> torch.Tensor:
+                out = forward(player, batch, needs)
+                return out.logp if out.value is None else out.value
+
+            try:
+                return annotate.per_token(numbers, trees, packing, device, job.stop)
+            finally:
+                player.train(training)
+
+    critic = side.critic
+    players = Players(
+        answers=answers,  # type: ignore[arg-type]
+        rewards=rewarded,  # type: ignore[arg-type]
+        policy=lambda trees: read(side.model, LOGP_ONLY, trees),
+        reference=lambda trees: read(side.reference, LOGP_ONLY, trees),
+        values=None if critic is None else lambda trees: read(critic, VALUE, trees),
+    )
+    return Rollouts(
+        prompts, players, settings, config.train.batch, total, r.max_new_tokens, packing, config.seed,
+        critic=method_critic, pretrain=_pretrain(job), tell=lambda record: job.folder.append("samples.jsonl", record),
+    )  # fmt: skip
+
+
+def _pretrain(job: Any) -> Any:
+    """Step -> trees of general text, as many as the step has prompts; None where no file is given."""
+    config: RunConfig = job.config
+    if not config.policy.pretrain:
+        return None
+    loaded = data_load.load(config.policy.pretrain, config.data.model_copy(update={"columns": {}, "limit": None}))
+    if not isinstance(loaded.examples[0], (Chat, Text)):
+        raise InputError(
+            f"{loaded.layout.name} rows are neither text nor conversations", where=loaded.examples[0].origin,
+            mend="give --policy.pretrain files of text, or of chats",
+        )  # fmt: skip
+    trees = encode(loaded.examples, job.texts.template, job.texts.tokenizer, config.text).trees
+    batch = config.train.batch
+    return lambda step: [
+        trees[place] for place in chosen_places(config.seed, "pretrain", len(trees), step * batch, (step + 1) * batch)
+    ]
+
+
+def _grouped(values: Sequence[float], size: int) -> list[list[float]]:
+    return [list(values[i : i + size]) for i in range(0, len(values), size)]

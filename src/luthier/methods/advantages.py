@@ -1,0 +1,59 @@
+"""From rewards to advantages: how much better a sample, or a token, was than expected. Numbers only, no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+import numpy as np
+from numpy.typing import NDArray
+
+EPS = 1e-4  # beside a group's standard deviation, as TRL has it
+Numbers = NDArray[np.float64]
+
+
+def group_relative(rewards: Sequence[float], *, scale: bool) -> list[float]:
+    """r - mean over the group, divided by its standard deviation (n - 1) when `scale` (GRPO); not divided for
+    Dr. GRPO (Liu et al. 2025)."""
+    mean = fmean(rewards)
+    spread = stdev(rewards) + EPS if scale and len(rewards) > 1 else 1.0
+    return [(reward - mean) / spread for reward in rewards]
+
+
+def leave_one_out(rewards: Sequence[float]) -> list[float]:
+    """r - mean of the others of the group (RLOO, Ahmadian et al. 2024)."""
+    if len(rewards) < 2:
+        return [0.0] * len(rewards)
+    total = sum(rewards)
+    return [reward - (total - reward) / (len(rewards) - 1) for reward in rewards]
+
+
+def gae(rewards: Numbers, values: Numbers, gamma: float, lam: float) -> Numbers:
+    """Generalised advantage estimation (Schulman et al. 2016) over the T tokens of one answer:
+
+    A_t = sum over l of (gamma lam)^l delta_{t+l},  delta_t = r_t + gamma v_{t+1} - v_t,  v_T = 0
+    """
+    out = np.zeros_like(rewards)
+    ahead = 0.0
+    for t in reversed(range(len(rewards))):
+        following = values[t + 1] if t + 1 < len(values) else 0.0
+        ahead = rewards[t] + gamma * following - values[t] + gamma * lam * ahead
+        out[t] = ahead
+    return out
+
+
+def returns(rewards: Numbers, gamma: float) -> Numbers:
+    """Discounted sum of the rewards from each token on."""
+    return gae(rewards, np.zeros_like(rewards), gamma, 1.0)
+
+
+def whitened(parts: Sequence[Numbers]) -> list[Numbers]:
+    """All numbers shifted and scaled to mean 0 and standard deviation 1 together."""
+    every = np.concatenate(list(parts))
+    return [(part - every.mean()) / (every.std() + 1e-8) for part in parts]
+
+
+def explained_variance(values: Numbers, target: Numbers) -> float:
+    """1 - Var(target - values) / Var(target): 1 for a critic that knows, 0 for a constant, below for a worse one."""
+    spread = float(target.var())
+    return 1.0 - float((target - values).var()) / spread if spread else 0.0

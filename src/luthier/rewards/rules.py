@@ -1,0 +1,187 @@
+"""The rewards that come with Luthier: `RULES` is all of them on one screen.
+
+Each is made from the part of its spec after the colon and scores an answer by itself. To add one: a function here
+and a row in RULES.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.core.config import RewardConfig
+from luthier.core.errors import InputError, RunError, unknown
+from luthier.rewards.answer import Answer, Component, opening
+
+Score = Callable[[Answer], float]
+Make = Callable[[str, str, RewardConfig], Score]  # (the whole spec, its part after the colon, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row of `RULES`. `argument` is what may follow the colon, in brackets when it may be left out, '' for nothing;
+    `reference` says that the answer is compared with the row's right answer."""
+
+    make: Make
+    argument: str = ""
+    reference: bool = False
+
+
+def exact(spec: str, argument: str, settings: RewardConfig) -> Score:
+    """1 when answer and reference are equal but for the white space around them; 'casefold': and for case."""
+    plain = _plain(spec, argument)
+    return lambda answer: float(plain(answer.text) == plain(answer.reference or ""))
+
+
+def contains(spec: str, argument: str, settings: RewardConfig) -> Score:
+    """1 when the reference, without the white space around it, stands somewhere in the answer."""
+    plain = _plain(spec, argument)
+    return lambda answer: float(plain(answer.reference or "") in plain(answer.text))
+
+
+def number(spec: str, argument: str, settings: RewardConfig) -> Score:
+    """1 when the last number in the answer equals the last in the reference, the rule of GSM8K (Cobbe et al. 2021).
+
+    Thousands commas are read over and 3.0 equals 3; without a number on either side 0.
+    """
+
+    def score(answer: Answer) -> float:
+        said, wanted = _last_number(answer.text), _last_number(answer.reference or "")
+        return float(said is not None and said == wanted)
+
+    return score
+
+
+def pattern(spec: str, argument: str, settings: RewardConfig) -> Score:
+    """1 when the pattern is found somewhere in the answer; `^` and `$` tie it to the ends.
+
+    The `regex` library, because its searches can be given a limit of time: some patterns take for ever on the
+    repetitive text that a model may write. Raises RunError when one takes longer than `reward.timeout`.
+    """
+    import regex
+
+    try:
+        compiled = regex.compile(argument)
+    except regex.error as error:
+        raise InputError(f"not a regular expression: {error}", where=_where(spec), mend="mend the pattern") from None
+
+    def score(answer: Answer) -> float:
+        try:
+            return float(compiled.search(answer.text, timeout=settings.timeout) is not None)
+        except TimeoutError:
+            raise RunError(
+                f"the pattern takes longer than {settings.timeout:g} s on an answer to '{opening(answer.prompt)}'",
+                where=_where(spec), mend="write it without nested repetitions",
+            ) from None  # fmt: skip
+
+    return score
+
+
+def json_text(spec: str, argument: str, settings: RewardConfig) -> Score:
+    """1 when the whole answer is one JSON value (RFC 8259: NaN and Infinity are none); of a JSON Schema, when the name
+    of its file follows."""
+    fits = _schema(spec, Path(argument)) if argument else lambda value: True
+
+    def score(answer: Answer) -> float:
+        try:
+            return float(fits(json.loads(answer.text, parse_constant=_refuse)))
+        except (ValueError, RecursionError):
+            return 0.0
+
+    return score
+
+
+def length(spec: str, argument: str, settings: RewardConfig) -> Score:
+    """min(1, max(0, 2 - tokens / N)): 1 up to N tokens, falling evenly to 0 at 2 N."""
+    if not re.fullmatch(r"[1-9]\d*", argument):
+        raise InputError(f"'{argument}' is not a number of tokens", where=_where(spec), mend="write such as length:40")
+    most = int(argument)
+    return lambda answer: min(1.0, max(0.0, 2 - answer.tokens / most))
+
+
+def ended(spec: str, argument: str, settings: RewardConfig) -> Score:
+    """1 when the model ended the answer itself, 0 when it was cut."""
+    return lambda answer: float(answer.ended)
+
+
+RULES: dict[str, Rule] = {
+    "exact": Rule(exact, "[casefold]", reference=True),
+    "contains": Rule(contains, "[casefold]", reference=True),
+    "number": Rule(number, reference=True),
+    "regex": Rule(pattern, "PATTERN"),
+    "json": Rule(json_text, "[SCHEMA.json]"),
+    "length": Rule(length, "TOKENS"),
+    "ended": Rule(ended),
+}
+
+
+def rule(spec: str, name: str, argument: str, settings: RewardConfig) -> Component:
+    """The component of a rule. Raises InputError when the argument is missing, unwanted or wrong."""
+    wanted = RULES[name].argument
+    if argument and not wanted:
+        raise InputError(f"'{name}' takes nothing after it", where=_where(spec), mend=f"write {name}")
+    if not argument and wanted and not wanted.startswith("["):
+        raise InputError(f"'{name}' needs {wanted}", where=_where(spec), mend=f"write {name}:{wanted}")
+    score = RULES[name].make(spec, argument, settings)
+
+    def component(answers: Sequence[Answer]) -> list[float]:
+        return [score(answer) for answer in answers]
+
+    return component
+
+
+def _where(spec: str) -> str:
+    return f"reward '{spec}'"
+
+
+def _plain(spec: str, argument: str) -> Callable[[str], str]:
+    if argument not in ("", "casefold"):
+        raise unknown("word", argument, ["casefold"], where=_where(spec))
+    return (lambda text: text.strip().casefold()) if argument else str.strip
+
+
+_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?|(?<![\w.])-?\.\d+")
+
+
+def _last_number(text: str) -> float | None:
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _schema(spec: str, path: Path) -> Callable[[Any], bool]:
+    """Whether a value is of the schema in this file. References to other files are not followed, nor fetched."""
+    from jsonschema import SchemaError, validators
+    from jsonschema_specifications import REGISTRY
+    from referencing.exceptions import Unresolvable
+
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", where=_where(spec), mend="check the path") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}", where=_where(spec), mend="mend the file") from None
+    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except SchemaError as error:
+        raise InputError(f"{path} is not a JSON Schema: {error.message}", where=_where(spec), mend="mend it") from None
+    validator = kind(schema, registry=REGISTRY)
+
+    def fits(value: Any) -> bool:
+        try:
+            return bool(validator.is_valid(value))
+        except Unresolvable as error:
+            raise InputError(
+                f"{path} refers to {error.ref}, which is not in it", where=_where(spec),
+                mend="put what it refers to under its $defs",
+            ) from None  # fmt: skip
+
+    return fits

@@ -1,0 +1,139 @@
+"""From specs, such as `2*exact` or `python:rewards.py:score`, to one weighted sum."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from luthier.core.config import RewardConfig
+from luthier.core.errors import InputError, RunError, unknown
+from luthier.rewards.answer import Answer, Component, opening
+from luthier.rewards.function import Function
+from luthier.rewards.rules import RULES, rule
+
+_SPEC = re.compile(r"(?:([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*)?([^:]*)(?::(.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """`total[i]` = sum over the parts of weight * `parts[name][i]`, for answer i."""
+
+    total: list[float]
+    parts: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One term of the sum. `name` is its spec without the weight, `file` the file of the user's it was read from, and
+    `reference` says that the row must have a right answer."""
+
+    name: str
+    weight: float
+    component: Component
+    reference: bool = False
+    file: Path | None = None
+
+
+class Rewards:
+    """A weighted sum of components; a context manager, because some of them are processes."""
+
+    def __init__(self, parts: Sequence[Part], closing: ExitStack) -> None:
+        self.parts = tuple(parts)
+        self._closing = closing
+
+    def score(self, answers: Sequence[Answer]) -> Scored:
+        """The sum and its parts, for a batch.
+
+        Raises RunError, naming the part and the prompt, when a part fails, gives another count of numbers than
+        answers, or one that is not finite.
+        """
+        return self.weigh({part.name: _checked(part, part.component(answers), answers) for part in self.parts})
+
+    def weigh(self, parts: Mapping[str, Sequence[float]]) -> Scored:
+        """The sum of parts that were computed before."""
+        columns = [[part.weight * value for value in parts[part.name]] for part in self.parts]
+        return Scored([math.fsum(row) for row in zip(*columns, strict=True)], {k: list(v) for k, v in parts.items()})
+
+    @property
+    def referring(self) -> tuple[str, ...]:
+        """The names of the parts that compare with the row's right answer."""
+        return tuple(part.name for part in self.parts if part.reference)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that decide what the sum is, for lineage."""
+        return tuple(part.file for part in self.parts if part.file)
+
+    def close(self) -> None:
+        """End the processes of the user's functions."""
+        self._closing.close()
+
+    def __enter__(self) -> Rewards:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def parse(specs: Sequence[str], settings: RewardConfig, model: Callable[[str], Component] | None) -> Rewards:
+    """The rewards that `specs` name, `[WEIGHT*]NAME[:ARGUMENT]` each; `model` opens what `model:RUN` names.
+
+    Files are read and functions loaded now, so that what is wrong with them is said before anything is computed.
+    Raises InputError for an unknown name (with the nearest), an argument or file that is wrong, a spec given twice.
+    """
+    if not specs:
+        raise InputError("no reward given", where="--reward", mend="such as exact, or python:FILE:FUNCTION")
+    with ExitStack() as closing:
+        parts: list[Part] = []
+        for text in specs:
+            part = _part(text.strip(), settings, model, closing)
+            if part.name in {other.name for other in parts}:
+                raise InputError("given twice", where=f"reward '{part.name}'", mend="give it once, with one weight")
+            parts.append(part)
+        return Rewards(parts, closing.pop_all())
+
+
+def _part(text: str, settings: RewardConfig, model: Callable[[str], Component] | None, closing: ExitStack) -> Part:
+    match = _SPEC.fullmatch(text)
+    assert match  # the name may be anything up to the first colon
+    factor, name, argument = match.groups(default="")
+    weight = float(factor or 1)
+    spec = f"{name}:{argument}" if argument else name
+    if name == "python":
+        function = closing.enter_context(Function(spec, argument, settings))
+        return Part(spec, weight, function, file=function.file)
+    if name == "model":
+        return Part(spec, weight, _model(spec, argument, model))
+    if name not in RULES:
+        raise unknown("reward", name, [*RULES, "python", "model"], where=f"reward '{text}'")
+    file = Path(argument) if name == "json" and argument else None
+    return Part(spec, weight, rule(spec, name, argument, settings), RULES[name].reference, file)
+
+
+def _model(spec: str, run: str, model: Callable[[str], Component] | None) -> Component:
+    where = f"reward '{spec}'"
+    if not run:
+        raise InputError("'model' needs a run", where=where, mend="write model:runs/NAME")
+    if model is None:
+        raise InputError("reward models cannot be used here", where=where, mend="use python:FILE:FUNCTION")
+    return model(run)
+
+
+def _checked(part: Part, values: list[float], answers: Sequence[Answer]) -> list[float]:
+    where, mend = f"reward '{part.name}'", "mend it and run the same command again; nothing else is lost"
+    if len(values) != len(answers):
+        raise RunError(
+            f"gave {len(values)} numbers for {len(answers)} answers, the first to '{opening(answers[0].prompt)}'",
+            where=where, mend=mend,
+        )  # fmt: skip
+    for value, answer in zip(values, answers, strict=True):
+        if not math.isfinite(value):
+            raise RunError(f"gave {value} for an answer to '{opening(answer.prompt)}'", where=where, mend=mend)
+    return values
