@@ -45,7 +45,8 @@ def grpo(batch: Batch, output: Output, settings: PolicyConfig) -> Loss:
 
     The ratio is taken token by token; of a whole answer for rloo (the product of its tokens' ratios) and for gspo
     (their geometric mean, Zheng et al. 2025). With `kl_in` 'loss' the estimator of the divergence is learned from:
-    k3 = exp(d) - d - 1, d = log pi_ref - log pi (Schulman 2020), as GRPO has it (Shao et al. 2024).
+    k3 = exp(d) - d - 1, d = log pi_ref - log pi (Schulman 2020), as GRPO has it (Shao et al. 2024), times the ratio:
+    without that factor its gradient is not that of the divergence (DeepSeek-V3.2; TRL's use_bias_correction_kl).
     """
     logp, advantage = output.logp, batch.columns["advantage"]
     old = batch.columns.get("old_logp", logp.detach())
@@ -61,7 +62,7 @@ def grpo(batch: Batch, output: Output, settings: PolicyConfig) -> Loss:
     if "reference" in batch.columns:
         apart = batch.columns["reference"] - logp
         if settings.kl_in == "loss":
-            loss = loss + (settings.kl or 0.0) * divergence(apart, settings.kl_estimator or "k3")
+            loss = loss + (settings.kl or 0.0) * ratio * divergence(apart, settings.kl_estimator or "k3")
         metrics["kl"] = (float(divergence(apart.detach(), "k3").sum()), float(len(apart)))
     count = float(len(logp))
     with torch.no_grad():

@@ -1,0 +1,71 @@
+"""luthier sample"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from luthier.commands.output import as_json, console, print_json
+from luthier.commands.settings import SettingsCommand, given, with_settings
+
+SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}  # settings are spelt with _, options with -
+
+
+@with_settings("seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.skip_bad", "reward",
+               without=("reward.use",))  # fmt: skip
+@click.command("sample", cls=SettingsCommand, context_settings={"max_content_width": 110, **SPELLING})
+@click.argument("model", metavar="MODEL_OR_RUN")
+@click.argument("prompts", nargs=-1, required=True, metavar="PROMPTS...")
+@click.option(
+    "--reward", "use", multiple=True, metavar="[WEIGHT*]SPEC",
+    help="What makes an answer good, such as exact, regex:PATTERN, 0.2*length:40, python:FILE:FUNCTION; several are summed."
+)  # fmt: skip
+@click.option(
+    "--write", type=click.Choice(["sft", "pairs", "rankings", "all"]), default="sft",
+    help="What becomes of the answers to a prompt: the best, best and worst, all by rank, or all as they are.  [sft]",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("sampled.jsonl"), metavar="FILE",
+              help="The new file.  [sampled.jsonl]")  # fmt: skip
+@click.option("--n", type=click.IntRange(1), default=8, metavar="N", help="Answers to each prompt.  [8]")
+@click.option("--keep-above", type=float, default=None, metavar="X", help="Drop prompts whose best is not above X.")
+@click.option("--only-ended", is_flag=True, help="Leave out answers that were cut at --max-new-tokens.")
+@click.option("--temperature", type=click.FloatRange(0), default=1.0, metavar="X", help="1 is the model's own.  [1]")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, metavar="X",
+              help="Keep the likeliest tokens of this sum.  [1]")  # fmt: skip
+@click.option("--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer.  [256]")
+@click.option("--batch", type=click.IntRange(1), default=64, metavar="N",
+              help="Answers generated at once: the memory knob. Changes no answer.  [64]")  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), default=None, metavar="N", help="Use only the first N rows.")
+@click.option("--system", default=None, metavar="TEXT", help="System prompt for prompts that have none.")
+@as_json
+def command(
+    model: str, prompts: tuple[str, ...], use: tuple[str, ...], write: Any, out: Path, n: int, keep_above: float | None,
+    only_ended: bool, temperature: float, top_p: float, max_new_tokens: int, batch: int, limit: int | None,
+    system: str | None, json_: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Sample answers of MODEL_OR_RUN to PROMPTS (rows of any layout that has a prompt), score them, and write training
+    data: best-of-n and rejection sampling.
+
+    \b
+    Examples:
+      luthier sample smollm2-135m sums.jsonl --reward number --keep-above 0
+      luthier sample runs/NAME rows.jsonl --reward python:rewards.py:score --write pairs --out pairs.jsonl
+      luthier sample runs/NAME rows.jsonl --reward 2*exact --reward 0.2*length:40 --n 16
+
+    The same command again goes on with an unfinished one.
+    """
+    from luthier.app.sample import Options, sample
+    from luthier.core.config import resolve
+    from luthier.report import sampled
+
+    asked = {"model": model, "data.path": prompts, "data.limit": limit, "text.system": system, "reward.use": use}
+    options = Options(write, out, n, temperature, top_p, max_new_tokens, batch, keep_above, only_ended)
+    result = sample(resolve(asked, given(settings)), options)
+    if json_:
+        print_json(result)
+        return
+    screen = console()
+    for part in sampled.screen(result):
+        screen.print(part)

@@ -1,0 +1,66 @@
+"""Answers kept in a file: what a kill leaves, what belongs to another command."""
+
+from __future__ import annotations
+
+import pytest
+
+from luthier.app.kept import Given, keeping
+from luthier.core.errors import InputError
+
+SETTINGS = {"n": 2, "top_p": 0.9}
+FIRST = [Given("one\u2028\n", 3, True), Given("", 0, False)]
+PARTS = {"exact": [1.0, 0.0]}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "new" / "x.partial.jsonl"
+    with keeping(path, SETTINGS, "a") as kept:
+        kept.add_answers({0: FIRST, 1: FIRST[::-1]})
+        kept.add_parts({0: PARTS})
+    return path
+
+
+def test_what_is_kept_comes_back(path):
+    with keeping(path, SETTINGS, "a") as kept:
+        assert kept.answers == {0: FIRST, 1: FIRST[::-1]}
+        assert kept.parts == {0: PARTS}
+        kept.add_parts({1: PARTS})
+    with keeping(path, SETTINGS, "a") as kept:
+        assert kept.parts == {0: PARTS, 1: PARTS}
+
+
+def test_answers_outlive_a_change_of_the_reward(path):
+    with keeping(path, SETTINGS, "b") as kept:
+        assert (list(kept.answers), kept.parts) == ([0, 1], {})
+
+
+def test_every_place_a_kill_can_cut_the_file_at(path, tmp_path):
+    whole = path.read_bytes()
+    for length in range(len(whole) + 1):
+        copy = tmp_path / "copy.jsonl"
+        copy.write_bytes(whole[:length])
+        with keeping(copy, SETTINGS, "a") as kept:
+            assert set(kept.parts) <= set(kept.answers) <= {0, 1}
+            assert kept.answers == {row: [FIRST, FIRST[::-1]][row] for row in kept.answers}
+            kept.add_answers({2: FIRST})
+        with keeping(copy, SETTINGS, "a") as again:
+            assert again.answers == kept.answers
+
+
+def test_answers_of_another_command(path):
+    with pytest.raises(InputError) as caught, keeping(path, SETTINGS | {"top_p": 1.0}, "a"):
+        pass
+    assert str(caught.value) == (
+        f"{path}: this file keeps answers of another command: its top p was not the same; "
+        "give another --out, or delete it to begin anew"
+    )
+
+
+def test_two_processes_do_not_share_it(path):
+    with (
+        keeping(path, SETTINGS, "a"),
+        pytest.raises(InputError, match="another process works on this file; wait for it"),
+        keeping(path, SETTINGS, "a"),
+    ):
+        pass

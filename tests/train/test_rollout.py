@@ -1,0 +1,140 @@
+"""The online step source, with players whose every move is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+
+from luthier.core.config import PolicyConfig
+from luthier.train.rollout import Asked, Players, Rollouts, with_defaults
+from luthier.train.steps import Packing
+
+LOGP = -2.0
+
+
+@dataclass
+class Drawn:
+    ids: tuple[int, ...]
+    text: str = ""
+    ended: str = "stop"
+
+
+class Table:
+    """Players that answer with tokens of the prompt's row and the seed, and count what they were asked."""
+
+    def __init__(self, rewards=None, drift: float = 0.5) -> None:
+        self.drawn: list[int] = []
+        self.rewards, self.drift = rewards or (lambda row, number: float(number)), drift
+
+    def players(self, critic: bool = False) -> Players:
+        def answers(asked, seed):
+            self.drawn.append(seed)
+            return [[Drawn((a.row + 3, 40 + n, 50 + seed % 7)[: 2 + n % 2]) for n in range(3)] for a in asked]
+
+        def rewards(asked, drawn):
+            totals = [
+                [self.rewards(a.row, n) for n in range(len(group))] for a, group in zip(asked, drawn, strict=True)
+            ]
+            return totals, {"part": totals}
+
+        def level(value):
+            return lambda trees: [[[value] * len(n.ids) for n in tree.nodes[1:]] for tree in trees]
+
+        return Players(answers, rewards, level(LOGP), level(LOGP - self.drift), level(0.25) if critic else None)
+
+
+def rollouts(table=None, *, critic=False, batch=2, total=12, **settings):
+    settings = with_defaults(PolicyConfig(**settings), critic)
+    prompts = [Asked((1, 2, 3 + row), row) for row in range(6)]
+    table = table or Table()
+    return Rollouts(prompts, table.players(critic), settings, batch, total, 8, Packing(1000), seed=0, critic=critic)
+
+
+def tokens(step):
+    return [batch.tokens.tolist() for batch in step.micro], [
+        batch.columns["advantage"].tolist() for batch in step.micro
+    ]
+
+
+def test_a_rollout_serves_all_its_passes_and_minibatches():
+    table = Table()
+    steps = rollouts(table, epochs=2, minibatches=2)
+    seen = [sorted(row for batch in steps.step(i).micro for row in batch.rows) for i in range(4)]
+    assert len(table.drawn) == 1  # four steps of one rollout
+    assert sorted(seen[0] + seen[1]) == sorted(seen[2] + seen[3])
+    assert len(set(seen[0] + seen[1])) == 4  # every prompt once a pass
+    steps.step(4)
+    assert len(table.drawn) == 2
+    assert table.drawn[0] != table.drawn[1]
+
+
+@pytest.mark.parametrize("critic", [False, True])
+def test_a_rollout_under_way_is_taken_up_from_json(critic):
+    whole = rollouts(critic=critic, epochs=2, kl_target=1.0, kl=0.1)
+    expected = [tokens(whole.step(i)) for i in range(6)]
+    first = rollouts(critic=critic, epochs=2, kl_target=1.0, kl=0.1)
+    for i in range(3):
+        first.step(i)
+    table = Table()
+    later = rollouts(table, critic=critic, epochs=2, kl_target=1.0, kl=0.1)
+    later.load(json.loads(json.dumps(first.state())))
+    assert [tokens(later.step(i)) for i in range(3, 6)] == expected[3:]
+    assert len(table.drawn) == 1  # the rollout of step 3 was not drawn again
+    assert later.kl == whole.kl
+
+
+def test_groups_of_equal_rewards_are_skipped_and_counted_and_leave_their_weight():
+    steps = rollouts(Table(lambda row, number: float(number) * (row > 2)), batch=6)
+    step = steps.step(0)
+    assert sorted(row for batch in step.micro for row in batch.rows) == [3, 4, 5]
+    assert step.metrics["groups_skipped"] == 0.5
+    assert sum(float(batch.weight.sum()) for batch in step.micro) == pytest.approx(0.5)
+
+
+def test_all_equal_still_makes_a_step_that_teaches_nothing():
+    step = rollouts(Table(lambda row, number: 1.0)).step(0)
+    assert [set(batch.columns["advantage"].tolist()) for batch in step.micro] == [{0.0}]
+
+
+def test_dapo_draws_other_prompts_in_the_place_of_useless_groups():
+    table = Table(lambda row, number: float(number) * (row > 2))
+    steps = rollouts(table, batch=3, variant="dapo")
+    step = steps.step(0)
+    rows = sorted(row for batch in step.micro for row in batch.rows)
+    assert len(rows) == 3
+    assert min(rows) > 2
+    assert step.metrics["rounds"] > 1
+    assert sum(float(batch.weight.sum()) for batch in step.micro) == pytest.approx(1.0)
+
+
+def test_the_divergence_is_taken_from_the_reward_of_ppo_token_by_token():
+    """gamma = lambda = 1 and v = 0.25: the advantage of token t is what is still to come less v_t, with -kl d a token."""
+    steps = rollouts(critic=True, batch=1, kl=0.1, lam=1.0, whiten=False)
+    (batch,) = steps.step(0).micro
+    found = {}
+    for leaf, value in zip(batch.leaf.tolist(), batch.columns["return"].tolist(), strict=True):
+        found.setdefault(leaf, []).append(value)
+    for number, values in found.items():
+        count = len(values)
+        assert values == pytest.approx([number - 0.1 * 0.5 * (count - t) for t in range(count)])
+    assert batch.columns["advantage"].tolist() == pytest.approx([r - 0.25 for r in batch.columns["return"].tolist()])
+
+
+def test_the_weight_of_the_divergence_is_steered_to_its_target():
+    far = rollouts(Table(drift=5.0), kl=0.1, kl_target=1.0)
+    far.step(0)
+    near = rollouts(Table(drift=0.01), kl=0.1, kl_target=1.0)
+    near.step(0)
+    assert far.kl > 0.1 > near.kl
+    assert math.isclose(far.kl, 0.1 * (1 + 0.1 * 0.2 * 6 / 64))
+
+
+def test_defaults_by_method_and_variant():
+    assert (with_defaults(PolicyConfig(), True).kl, with_defaults(PolicyConfig(), True).kl_in) == (0.05, "reward")
+    assert (with_defaults(PolicyConfig(), False).kl, with_defaults(PolicyConfig(), False).kl_in) == (0.0, "loss")
+    assert with_defaults(PolicyConfig(variant="rloo"), False).kl_in == "reward"
+    assert with_defaults(PolicyConfig(variant="dapo"), False).clip_high == 0.28
+    assert with_defaults(PolicyConfig(variant="dapo", clip_high=0.3, kl=0.2), False).clip_high == 0.3
