@@ -17,7 +17,7 @@ def text() -> str:
     """Every command's help, in order."""
     parts = ["# The command line\n\nMade by `python docs/make.py` from the program.\n", _block(luthier, "luthier")]
     for name in COMMANDS:
-        command = import_module(f"luthier.commands.{name}").command
+        command = import_module(f"luthier.commands.{name.replace('-', '_')}").command
         parts.append(f"## luthier {name}\n\n{_block(command, f'luthier {name}')}")
     return "\n".join(parts)
 

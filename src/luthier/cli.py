@@ -20,7 +20,15 @@ COMMANDS = {
     "data": "What is in this data: layout, lengths, duplicates, what to mend.",
     "show": "Token by token: what a model would learn from this data.",
     "train": "Tune a model on your data, and measure what changed.",
+    "sample": "Best of n: answers, scored by rewards, as new training data.",
+    "score": "Score answers with a reward model.",
+    "eval": "Measure a model or a run on benchmarks.",
+    "lm-eval": "Any task of lm-evaluation-harness on Luthier's engine.",
     "chat": "Talk to a model or a run, beside its base if you like.",
+    "compare": "Models and runs on the same items, with intervals and tests.",
+    "test": "Test a model by prompts and by what answers must be.",
+    "judge": "Let a model judge which of two or more answers better.",
+    "elo": "Rate models on the Elo scale from judgments.",
     "merge": "Merge a run's adapter into its model, and say how close it is.",
     "verify": "Prove that a run resumes to the same bits.",
     "models": "Models that are embedded or cached here.",
@@ -36,7 +44,7 @@ class Luthier(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"luthier.commands.{cmd_name}").command
+        command: click.Command = import_module(f"luthier.commands.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

@@ -52,7 +52,7 @@ def refused(capsys, tmp_path, tiny_folder):
 def test_the_help_names_every_option_and_has_an_example(name, capsys):
     assert run([name, "--help"]) == 0
     text = capsys.readouterr().out
-    for parameter in import_module(f"luthier.commands.{name}").command.params:
+    for parameter in import_module(f"luthier.commands.{name.replace('-', '_')}").command.params:
         if isinstance(parameter, click.Option):
             assert parameter.opts[0] in text
             assert parameter.help

@@ -27,7 +27,9 @@ def tree_of(answers, pairs, ties=(), ranks=None, margin=0.0):
     nodes = [Node((1, 2), (False, False)), *(Node((3, 4), (True, True), 0) for _ in range(answers))]
     ranks = ranks or range(1, answers + 1)
     columns = {"rank": [float(rank) for rank in ranks]}
-    return TokenTree(tuple(nodes), pairs=tuple(pairs), ties=tuple(ties), columns={"margin": margin}, leaf_columns=columns)
+    return TokenTree(
+        tuple(nodes), pairs=tuple(pairs), ties=tuple(ties), columns={"margin": margin}, leaf_columns=columns
+    )
 
 
 def loss_of(trees, scores, **settings):

@@ -116,8 +116,10 @@ def test_a_fresh_adapter_changes_nothing_and_can_be_switched_off():
     torch.testing.assert_close(model(IDS).logits, plain(IDS).logits)
     trained = adapted(LoraConfig(rank=4))
     assert not torch.allclose(trained(IDS).logits, plain(IDS).logits, atol=1e-3)
-    lora.enable(trained, False)
-    assert torch.equal(trained(IDS).logits, plain(IDS).logits)
+    logits = trained(IDS).logits
+    with lora.playing(trained, lora.Role({}, {})):
+        assert torch.equal(trained(IDS).logits, plain(IDS).logits)
+    assert torch.equal(trained(IDS).logits, logits)
     lora.detach(trained)
     assert torch.equal(trained(IDS).logits, plain(IDS).logits)
 
@@ -173,3 +175,20 @@ def test_merging_in_bfloat16_rounds_once():
     wanted = (adapter.base.weight.float() + adapter.scale * adapter.B @ adapter.A).to(torch.bfloat16)
     lora.merge(model)
     assert torch.equal(model.model.layers[0].self_attn.q_proj.weight, wanted)
+
+
+def test_a_role_is_a_copy_that_learns_on_its_own():
+    """Playing another part changes what the model says for the block, and gradients go to the part that played."""
+    model = adapted(LoraConfig(rank=4))
+    part = lora.role(model, learn=True)
+    before = model(IDS).logits.detach()
+    with torch.no_grad():
+        for parameter in part.parameters_by_name.values():
+            parameter.mul_(2)
+    with lora.playing(model, part):
+        loud = model(IDS).logits
+    assert not torch.allclose(loud, before, atol=1e-3)
+    assert torch.equal(model(IDS).logits, before)
+    loud.sum().backward()
+    assert all(p.grad is not None for p in part.parameters_by_name.values())
+    assert all(p.grad is None for _, layer in lora.adapters(model) for p in (layer.A, layer.B))

@@ -41,13 +41,6 @@ def test_same_values_and_nothing_left_behind() -> None:
     assert not any("forward" in vars(m) for m in net.modules())
 
 
-def test_an_adapter_switched_off_is_not_added() -> None:
-    net, x = Net(), torch.randn(5, 256)
-    net.adapted.enabled = False
-    with torch.no_grad(), packed.packed(net):
-        assert torch.allclose(net(x), net.adapted.base(net.small(net.wide(x))), atol=1e-5)
-
-
 @pytest.mark.parametrize("why", ["no memory", "another type", "no such product"])
 def test_without_effect_where_it_cannot_be(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = Net()

@@ -139,6 +139,24 @@ def test_nothing_and_less_than_nothing_can_be_drawn(tmp_path):
     assert len(all_of(bars(tmp_path, []), "rect")) == 1
 
 
+def test_values_below_zero_go_left_from_zero(tmp_path):
+    """-40 -> -20 with zero at the right end (450): -40 is all 300 pixels, -20 the 150 next to zero. -1 -> 2: zero is at a third."""
+    root = bars(tmp_path, [row(-40.0, -20.0, 10.0, 30.0), row(-1.0, 2.0, None, None)])
+    old, new = all_of(root, "rect", "before"), all_of(root, "rect", "after")
+    assert [(e.get("x"), e.get("width")) for e in old] == [("150", "300"), ("150", "100")]
+    assert [(e.get("x"), e.get("width")) for e in new] == [("300", "150"), ("250", "200")]
+    assert one_of(root, "path", "whisker").get("d") == "M225 83v10M225 88H375M375 83v10"
+    assert texts(root)["−40.0"][0] == texts(root)["−20.0"][0] == 458
+
+
+def test_a_long_name_has_room(tmp_path):
+    """Names end left of the bars; the widest of the fonts takes some 8 pixels a letter."""
+    root = bars(tmp_path, [row(1.0, 2.0, 0.5, 1.5, title="log p of better answers, in full")])
+    end = texts(root)["log p of better answers, in full"][0]
+    assert end >= 8 * len("log p of better answers, in full")
+    assert float(one_of(root, "rect", "before").get("x")) == end + 14
+
+
 def test_bars_name_every_metric(tmp_path):
     rows = [loss_row([30.0] * 9, [20.0] * 9, [10] * 9), *table({"exact": [0.0] * 9}, {"exact": [1.0] * 9})]
     rows.append(row(1, 2, 0.5, 1.5, title="<mine & yours>"))

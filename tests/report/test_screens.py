@@ -59,7 +59,8 @@ def test_what_is_about_to_happen():
 
 
 def test_before_says_the_loss_or_nothing():
-    assert "held-out loss 3.1234 nats per token" in shown("before", {"loss": 3.12341})
+    assert "held-out loss 3.1234 nats per token" in shown("before", {"loss": 3.12341, "unit": "nats per token"})
+    assert shown("before", {"loss": 0.6931, "unit": ""}).endswith("held-out loss 0.6931\n")
     assert shown("before", {"loss": None}) == ""
 
 

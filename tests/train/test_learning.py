@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 from conftest import WORDS, tiny_model
 from luthier.app.measure import loss_of
 from luthier.app.prepare import arranged
+from luthier.app.train import run
 from luthier.core.config import LoraConfig, QuantConfig, resolve
 from luthier.core.types import Chat, Example, Labelled, Message, Preference, Ranking, Text
 from luthier.model import heads, tune
@@ -42,7 +44,8 @@ TEXTS = [Text(f"the cat sat by tree {i}, and it is red") for i in range(40)]
 PAIRS = [Preference(asked(i), said("yes"), said("no")) for i in range(40)]
 RANKINGS = [Ranking(asked(i), (said("no"), said("yes"), said("two"), said("one")), (3, 1, 2, 2)) for i in range(40)]
 LABELLED = [Labelled(asked(i), said("yes" if i % 3 else "no"), bool(i % 3)) for i in range(40)]
-BARE = [Preference((), (Message("", f"it is {WORDS[i % 24]}, yes"),), (Message("", f"{WORDS[i % 24]}: no, not it"),)) for i in range(40)]  # fmt: skip
+ACCEPTED, REJECTED = ([(Message("", text.format(word)),) for word in WORDS] for text in ("it is {}, yes", "{}: no"))
+BARE = [Preference((), ACCEPTED[i % 24], REJECTED[i % 24]) for i in range(40)]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ TOYS = {
     "orpo": Toy(PAIRS, {"margin": 0.1, "chosen_logp": 4.0, "loss": -2.0}),
     "kto": Toy(LABELLED, {"accuracy": 0.4, "reward_wanted": 0.3, "reward_unwanted": -0.3, "loss": -0.1}),
     "response": Toy(BARE, {"accuracy": 0.4, "margin": 0.2, "chosen_logp": 4.0, "loss": -2.0}),
+    "ppo": Toy(CHATS, {"reward": 0.3}),
+    "grpo": Toy(CHATS, {"reward": 0.3}),
 }
 # The same methods where another setting or kind of row is another loss.
 MORE = {
@@ -121,6 +126,20 @@ def learn(method, toy, tokenizer, kind="full"):
     return before, measured(model, held_out, method, config)
 
 
+def learn_online(method, toy, model, out):
+    """The same for a method that samples: a whole run whose reward is an e in the answer."""
+    rows = [{"prompt": c.messages[0].content, "completion": c.messages[1].content} for c in toy.rows]
+    (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "method": method, "model": str(model), "data.path": [str(out / "rows.jsonl")], "out": str(out / "run"),
+        "tune": "full", "train.steps": 30, "train.batch": 4, "train.lr": 3e-3, "eval.max_new_tokens": 5, "eval.samples": 8,
+        "eval.forgetting": False, "data.holdout": 0.2, "rollout.samples": 6, "rollout.max_new_tokens": 5, "threads": 1,
+        "device": "cpu", "dtype": "float32", "reward.use": ["regex:e"], "text.template": "plain",
+    }  # fmt: skip
+    metrics = run(resolve(settings))["metrics"]
+    return tuple({name: values[when] for name, values in metrics.items()} for when in ("before", "after"))
+
+
 def assert_moves(before, after, toy):
     for name, least in toy.moves.items():
         change = after[name] - before[name]
@@ -128,10 +147,14 @@ def assert_moves(before, after, toy):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_its_toy(tiny_tokenizer, method):
+def test_every_method_learns_its_toy(tiny_tokenizer, tiny_folder, tmp_path, method):
     assert method in TOYS, f"a new method needs a toy: add '{method}' to TOYS"
-    before, after = learn(method, TOYS[method], Tokenizer(tiny_tokenizer))
-    assert_moves(before, after, TOYS[method])
+    toy = TOYS[method]
+    if METHODS[method].online:
+        before, after = learn_online(method, toy, tiny_folder, tmp_path)
+    else:
+        before, after = learn(method, toy, Tokenizer(tiny_tokenizer))
+    assert_moves(before, after, toy)
 
 
 @pytest.mark.parametrize("name", MORE)

@@ -8,7 +8,7 @@ from typing import Any
 from luthier.app.folder import RunFolder
 from luthier.core.config import RunConfig
 from luthier.core.files import write_folder
-from luthier.model import adapters, tune
+from luthier.model import adapters, heads, tune
 from luthier.model.load import LoadedModel, quiet
 from luthier.text.template import Template
 
@@ -26,7 +26,16 @@ def _adapter(out: Path, model: Any, loaded: LoadedModel, template: Template, con
 
 
 def write_model(out: Path, model: Any, tokenizer: Any, template: Template) -> None:
-    """A transformers folder: config, safetensors, tokenizer and template."""
+    """A transformers folder: config, safetensors, tokenizer and template.
+
+    A reward model is read by AutoModelForSequenceClassification too: its score is that of the last token that is no
+    padding, which must be the stop token. So padding must be told from it: where the config has one token for
+    both, it is written without padding, and readers are asked for theirs.
+    """
+    if "score" in heads.on(model):
+        model.config.num_labels = 1
+        if model.config.pad_token_id in template.stop_ids:
+            model.config.pad_token_id = None
     with quiet():
         model.save_pretrained(out)
     _tokenizer(out, tokenizer, template)

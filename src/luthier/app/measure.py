@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,14 @@ from luthier.core.errors import RunError, Stopped
 from luthier.core.types import Batch, Chat, Example, Loss, Message, Node, Output, Prompt, TokenTree
 from luthier.evals import forgetting as forgot
 from luthier.evals import score
+from luthier.evals.calibration import correlation, expected_calibration_error
 from luthier.evals.intervals import difference
 from luthier.methods.ops import leaf_length
 from luthier.model.forward import forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.specs import Rewards
-from luthier.text.encode import encode_prompt_ids
+from luthier.text.encode import encode, encode_prompt_ids
 from luthier.train import annotate
 from luthier.train.loop import example_losses
 from luthier.train.rollout import with_defaults
@@ -82,6 +83,7 @@ class Ruler:
         self.config, self.packing, self.device = config, packing, device
         self.method = method(config.method)
         self.rewards: Rewards | None = None  # set for methods that learn from them
+        self.judge: Rewards | None = None
 
     def held_out(self, examples: Sequence[Example], trees: Sequence[TokenTree]) -> HeldOut:
         """Choose the rows: `eval.rows` for the loss, `eval.samples` with an answer to generate it.
@@ -90,7 +92,9 @@ class Ruler:
         """
         order = [int(row) for row in seeds.generator(self.config.seed, "held out").permutation(len(examples))]
         measured = set(order[: self.config.eval.rows])
-        kept = [tree for tree in trees if tree.row in measured] if not self.method.online else []
+        kept = [tree for tree in trees if tree.row in measured]
+        if self.method.online:
+            kept = self._right_answers(examples, sorted(measured & {tree.row for tree in trees}))
         encoded = {tree.row for tree in trees}  # what the template or the length limit refused is not asked either
         asked: list[tuple[int, str, tuple[int, ...], str]] = []
         for row in order:
@@ -114,11 +118,11 @@ class Ruler:
     def losses(
         self, trees: Sequence[TokenTree], stop: Cancelled, title: str, by: Method | None = None
     ) -> tuple[tuple[tuple[int, float, int], ...], tuple[dict[str, Any], ...]]:
-        """The loss of `by` (the run's own method) on every row, rows in order, a row of several trees being one:
-        (row, loss, units), and what the method reports beside it."""
+        """The loss of `by` (the run's own method; likelihood, where that learns from rewards) on every row, rows in
+        order, a row of several trees being one: (row, loss, units), and what the method reports beside it."""
         if not trees:
             return (), ()
-        by = by or self.method
+        by = by or (METHODS["sft"] if self.method.online else self.method)
         loss = loss_of(by, self.config)
         found: dict[int, tuple[float, int]] = {tree.row: (0.0, 0) for tree in trees}
         items: dict[int, dict[str, Any]] = {tree.row: {} for tree in trees}
@@ -185,6 +189,15 @@ class Ruler:
             general_ids=pairs,
         )
 
+    def _right_answers(self, examples: Sequence[Example], rows: Sequence[int]) -> list[TokenTree]:
+        """Trees of prompts with their right answers, where there are any: what a policy's likelihood is measured on."""
+        answered = [(row, e) for row in rows if isinstance(e := examples[row], Prompt) and e.answer]
+        chats = [Chat((*e.messages, Message("assistant", e.answer or "")), origin=e.origin) for _, e in answered]
+        if not chats:
+            return []
+        found = encode(chats, self.template, self.tokenizer, self.config.text, skip_bad=True).trees
+        return [replace(tree, row=answered[tree.row][0]) for tree in found]
+
     def _scored(self, held_out: HeldOut, answers: Sequence[Sample]) -> tuple[dict[str, float], ...]:
         if self.rewards is None or not answers:
             return ()
@@ -192,6 +205,8 @@ class Ruler:
         found = online.score(self.rewards, prompts, answers, self.config.text.system)
         parts = found.parts if len(found.parts) > 1 else {}
         columns = {"reward": found.total, **{f"reward/{name}": values for name, values in parts.items()}}
+        if self.judge:
+            columns["judge"] = online.score(self.judge, prompts, answers, self.config.text.system).total
         return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
     def _prompt(self, messages: Sequence[Message], tools: Any) -> list[int]:
@@ -258,6 +273,21 @@ def compare(
     if before.answers:
         rows += score.table(scores(held_out, before, names), scores(held_out, after, names), seed=seed)
     return rows
+
+
+def worth(held_out: HeldOut, measured: Measured) -> dict[str, Any]:
+    """What a reward model's held-out scores are worth: how its chances come true, and how much length pulls them."""
+    pairs = {tree.row: tree.pairs for tree in held_out.trees}
+    scores, lengths, differences = [], [], []
+    for (row, _, _), items in zip(measured.losses, measured.items, strict=True):
+        scores += items["scores"]
+        lengths += items["lengths"]
+        differences += [items["scores"][a] - items["scores"][b] for a, b in pairs[row]]
+    return {
+        "pairs": len(differences),
+        "calibration_error": expected_calibration_error(differences) if differences else None,
+        "length_correlation": correlation(scores, lengths),
+    }
 
 
 def loss_of(by: Method, config: RunConfig) -> Callable[[Batch, Output], Loss]:

@@ -12,7 +12,7 @@ from luthier.core.errors import InputError
 from luthier.core.files import write_folder
 from luthier.core.types import Chat
 from luthier.evals.forgetting import GENERAL_PROMPTS
-from luthier.model import lora
+from luthier.model import lora, quantize
 from luthier.model.load import DTYPES
 
 
@@ -34,6 +34,7 @@ def merge(run: Path, out: Path | None, dtype: str) -> dict[str, Any]:
     texts = list(GENERAL_PROMPTS) + [_code(chat) for chat in pairs(limit=16, test=2)[0]]
     before = log_probabilities(opened, texts)
     lora.merge(opened.model)
+    quantize.dequantize_linears(opened.model)  # layers of a qlora run that had no adapter
     opened.model.to(DTYPES[dtype])
     write_folder(target, lambda folder: write_model(folder, opened.model, opened.tokenizer.fast, opened.template))
     after = log_probabilities(open_model(str(target), device="cpu", dtype="float32"), texts)

@@ -86,7 +86,7 @@ def team(tuned: tune.Tuned, critic: bool) -> Team:
         if role:
             heads.attach(tuned.model, ("value",))
             role.whole["value"] = heads.on(tuned.model)["value"]
-            tuned.model.value = None  # type: ignore[assignment]
+            heads.detach(tuned.model, ("value",))
         return Team(tuned.model, lora.role(tuned.model), role)
     other = copy.deepcopy(tuned.model) if critic else None
     if other:
@@ -94,15 +94,15 @@ def team(tuned: tune.Tuned, critic: bool) -> Team:
     return Team(tuned.model, copy.deepcopy(tuned.model).requires_grad_(False), other)
 
 
-def open_rewards(config: RunConfig, model: Any, start: Any) -> Rewards:
-    """The rewards that `--reward.use` names. A reward model on the same base is played by `model`."""
-    if not config.reward.use:
+def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: Any) -> Rewards:
+    """The rewards that `specs` name. A reward model on the same base is played by `model`."""
+    if not specs:
         raise InputError(
             f"{config.method} learns from rewards, and none is given", where="--reward.use",
             mend="such as --reward.use exact, json, python:FILE:FUNCTION or model:runs/REWARD",
         )  # fmt: skip
     return parse(
-        config.reward.use, config.reward,
+        specs, config.reward,
         lambda run: open_scorer(run, device=config.device, dtype=config.dtype, share=(model, start)),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from luthier.data.gather import gather
 from luthier.data.read import files_of
 from luthier.data.split import split
 from luthier.data.texts import identity
-from luthier.model import adapters, lora, memory, tune
+from luthier.model import adapters, lora, memory, quantize, tune
 from luthier.model import load as model_load
 from luthier.text.encode import Encoded, encode, encode_chunk
 from luthier.text.template import Template, load_template
@@ -48,6 +48,7 @@ class Examples:
     files: tuple[str, ...]
     skipped: int = 0
     stream: bool = False
+    live: Iterator[Example] | None = None  # of a stream that can be read once only: standard input
 
     def digests(self) -> dict[str, str]:
         """The sha256 of every file; of the examples themselves where there is none (standard input, stdlib)."""
@@ -122,12 +123,6 @@ def _prepared(examples: Sequence[Example], config: RunConfig) -> Sequence[Exampl
 def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     """Look at the first row of a stream; the rest is read while training."""
     data = config.data
-    if "-" in data.path:
-        raise InputError(
-            "standard input cannot be read again when a run goes on",
-            where="--data.stream",
-            mend="give a file, or leave --data.stream out",
-        )
     if config.train.steps is None:
         raise InputError("a stream has no known length", where="--data.stream", mend="give --train.steps")
     if (row := chosen_method(config)).reference or row.arrange or row.online:
@@ -136,18 +131,25 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
             mend="leave --data.stream out, or use --method orpo or simpo",
         )  # fmt: skip
     source = data_load.stream(data.path, data)
-    _check_kind([next(iter(source))], kinds, config.method, source.layout.name)
+    rows = iter(source)
+    first = next(rows, None)
+    if first is None:
+        raise InputError("no usable row in this stream", where=data.path[0], mend="look at it with `luthier data`")
+    _check_kind([first], kinds, config.method, source.layout.name)
     test: Sequence[Example] = []
     if data.eval:
-        test = data_load.load(data.eval, data.model_copy(update={"limit": None})).examples
+        held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}))
+        _check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
+        test = held_out.examples
     else:
         log.warn("no rows are held out of a stream: give --data.eval to measure before and after")
-    return Examples(source.layout.name, [], test, tuple(files_of([*data.path, *data.eval])), stream=True)
+    live = chain([first], rows) if "-" in data.path else None
+    return Examples(source.layout.name, [], test, tuple(files_of([*data.path, *data.eval])), stream=True, live=live)
 
 
-def stream_trees(texts: Texts, config: RunConfig) -> Iterator[TokenTree]:
-    """The trees of a stream, read and encoded as they are asked for."""
-    rows = enumerate(data_load.stream(config.data.path, config.data))
+def stream_trees(texts: Texts, config: RunConfig, live: Iterator[Example] | None = None) -> Iterator[TokenTree]:
+    """The trees of a stream, read and encoded as they are asked for; those of `live`, where it cannot be read again."""
+    rows = enumerate(data_load.stream(config.data.path, config.data) if live is None else live)
     found = False
     while chunk := list(islice(rows, STREAM_CHUNK)):
         examples = [example for _, example in chunk]
@@ -165,8 +167,8 @@ def stream_trees(texts: Texts, config: RunConfig) -> Iterator[TokenTree]:
 
 
 def _check_kind(examples: Sequence[Example], kinds: tuple[type[Example], ...], name: str, layout: str) -> None:
-    first = next(iter(examples), None)
-    if first is not None and not isinstance(first, kinds):
+    first = next((example for example in examples if not isinstance(example, kinds)), None)
+    if first is not None:
         wanted = " or ".join(kind.__name__.lower() for kind in kinds)
         fitting = [other for other, row in METHODS.items() if isinstance(first, row.example)]
         raise InputError(
@@ -197,6 +199,11 @@ def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
     """
     if not goes_on(texts, config) or texts.start.adapter is None:
         return config.lora
+    if config.tune != texts.start.config.tune and texts.start.config.tune in ("lora", "qlora"):
+        raise InputError(
+            f"training goes on with the adapter of {config.model}, which was tuned with {texts.start.config.tune}",
+            where="--tune", mend=f"give --tune {texts.start.config.tune}, or the model from `luthier merge`",
+        )  # fmt: skip
     own = adapters.settings_of(texts.start.adapter, config.lora)
     usual = LoraConfig()
     for name in ("rank", "alpha", "targets", "rslora", "dora", "init"):
@@ -236,15 +243,15 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
             f"{train.cut} of {len(examples.train)} rows were longer than --text.max_length {config.text.max_length} "
             f"and lost {train.cut_tokens} tokens of their end"
         )
-    return Ready(arranged(train.trees, config), arranged(test.trees, config), counts)
+    return Ready(arranged(train.trees, config), arranged(test.trees, config, train.trees), counts)
 
 
-def arranged(trees: Sequence[TokenTree], config: RunConfig) -> list[TokenTree]:
-    """What the method does to all trees at once."""
+def arranged(trees: Sequence[TokenTree], config: RunConfig, beside: Sequence[TokenTree] = ()) -> list[TokenTree]:
+    """What the method does to all trees at once. Held-out trees have those to learn from `beside` them."""
     if config.method == "orpo" and config.preference.span == "all":
         return annotate.with_prompts(trees)
     arrange = chosen_method(config).arrange
-    return arrange(trees) if arrange and trees else list(trees)
+    return arrange(trees, beside) if arrange and trees else list(trees)
 
 
 def check_memory(
@@ -258,10 +265,16 @@ def check_memory(
         dtype=dtype, tokens=max(config.train.tokens, longest), optimizer=config.train.optimizer, device=device,
     )  # fmt: skip
     log.note(memory.describe(estimate))
+    method, beside = chosen_method(config), 0
+    if method.online and not tune.is_adapter(config.tune):  # reference and critic are models of their own
+        critic = method.needs.value
+        beside = estimate.weights * (1 + critic) + critic * (estimate.gradients + estimate.optimizer)
+        log.note(f"and {log.size(beside)} for the reference{' and the critic' if critic else ''}")
     free = memory.available(device)
-    if estimate.needed > free and not config.force:
+    if estimate.needed + beside > free and not config.force:
         raise InputError(
-            f"this needs about {log.size(estimate.needed)} more and {log.size(free)} are free", where=f"--tune {config.tune}",
+            f"this needs about {log.size(estimate.needed + beside)} more and {log.size(free)} are free",
+            where=f"--tune {config.tune}",
             mend="lower --train.tokens, use --tune lora or qlora, or a smaller model; --force tries all the same",
         )  # fmt: skip
     return estimate
@@ -278,9 +291,13 @@ def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
     device = model_load.pick_device(config.device)
     loaded = model_load.load(texts.start.source, device=device, dtype=model_load.pick_dtype(config.dtype, device))
     if texts.start.adapter:
+        if texts.start.config.tune == "qlora":  # the adapter belongs to the quantized base
+            q = texts.start.config.quant
+            quantize.quantize_linears(loaded.model, kind=q.kind, block=q.block, double=q.double)
         adapters.apply(loaded.model, texts.start.adapter)
         if not goes_on(texts, config):
             lora.merge(loaded.model)
+            quantize.dequantize_linears(loaded.model)
     return loaded
 
 

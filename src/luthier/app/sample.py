@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from luthier.app.choose import Question, Write, choose, question
 from luthier.app.kept import Given, Kept, keeping
 from luthier.app.prepare import use_threads
+from luthier.app.scorer import Scorer, open_scorer
 from luthier.app.start import find
 from luthier.app.stop import Stop, stopping
 from luthier.app.use import Opened, open_model
@@ -68,7 +70,7 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
     began = time.monotonic()
     _check(options)
     use_threads(config)
-    with stopping() as stop, parse(config.reward.use, config.reward, None) as rewards:
+    with stopping() as stop, parse(config.reward.use, config.reward, partial(_reward_model, config)) as rewards:
         loaded = data_load.load(config.data.path, config.data)
         questions = [asked for example in loaded.examples if (asked := question(example))]
         dropped = Counter({"no prompt": len(loaded.examples) - len(questions)})
@@ -139,10 +141,15 @@ def _identity(config: RunConfig, options: Options, opened: Opened, questions: Se
     }  # fmt: skip
 
 
+def _reward_model(config: RunConfig, run: str) -> Scorer:
+    return open_scorer(run, device=config.device, dtype=config.dtype)
+
+
 def _scored_by(rewards: Rewards) -> str:
     """A digest of what decides the parts of the reward. Weights do not: they are applied anew."""
     names, files = [part.name for part in rewards.parts], [sha256(file) for file in rewards.files]
-    return hashlib.sha256(json.dumps([names, files]).encode()).hexdigest()
+    models = [part.component.start.digests() for part in rewards.parts if isinstance(part.component, Scorer)]
+    return hashlib.sha256(json.dumps([names, files, models]).encode()).hexdigest()
 
 
 def _sample_all(

@@ -48,6 +48,7 @@ from luthier.core.types import Chat, TokenTree
 from luthier.evals import forgetting as forgot
 from luthier.evals.metrics import choose
 from luthier.evals.score import as_json
+from luthier.methods.likelihood import likelihood
 from luthier.model import adapters, heads, lora, memory, tune
 from luthier.model import load as model_load
 from luthier.model.forward import forward
@@ -74,6 +75,7 @@ class Run:
     ready: Ready
     stop: Stop
     rewards: Rewards | None = None
+    judge: Rewards | None = None
 
 
 @dataclass
@@ -142,8 +144,9 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
                     f"{stopped.what}; everything so far is in {folder.path}", mend="run the same command again to go on"
                 ) from None
             finally:
-                if job.rewards:
-                    job.rewards.close()
+                for open_rewards in (job.rewards, job.judge):
+                    if open_rewards:
+                        open_rewards.close()
 
 
 def _phases(job: Run, show: Any) -> dict[str, Any]:
@@ -159,13 +162,14 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
     parts = None
     if method.reference or method.needs.score or method.online:  # what it measures, the bare model does not have
         parts = assemble(job, loaded)
-        ruler.rewards = job.rewards
+        ruler.rewards, ruler.judge = job.rewards, job.judge
     held_out = ruler.held_out(job.examples.test, job.ready.test)
     if parts and method.reference:
         held_out = replace(held_out, trees=with_reference(job, parts, packing, held_out.trees))
     lost = config.eval.forgetting and method.needs.logp
     before = _measured(job, ruler, held_out, "before", None if lost else ())
-    show("before", {"loss": before.loss, "prompts": held_out.prompts, "answers": before.answers})
+    unit = "nats per token" if method.loss is likelihood else ""
+    show("before", {"loss": before.loss, "unit": unit, "prompts": held_out.prompts, "answers": before.answers})
     parts = parts or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
     progress = _train(job, parts, ruler, held_out)
@@ -195,7 +199,11 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
         },
         "data": job.ready.counts,
     }
-    _pictures(folder, rows)
+    if method.online:
+        result["kl_per_answer"] = progress.drift
+    if method.needs.score:
+        result["reward_model"] = measure.worth(held_out, after)
+    _pictures(folder, rows, unit)
     write_json(folder.path / "result.json", result)
     show(
         "after",
@@ -262,7 +270,9 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Parts:
     packing = packing_of(config, loaded.model)
     if team:
         if job.rewards is None:
-            job.rewards = online.open_rewards(config, loaded.model, job.texts.start)
+            job.rewards = online.open_rewards(config, config.reward.use, loaded.model, job.texts.start)
+            if config.reward.judge:
+                job.judge = online.open_rewards(config, config.reward.judge, loaded.model, job.texts.start)
         steps: Steps = online.rollouts(job, team, job.rewards, packing, device)
     else:
         steps = _steps(job, packing)
@@ -306,7 +316,11 @@ def _steps(job: Run, packing: Packing) -> Steps:
     total = config.steps * config.batch if config.steps else max(1, round(config.epochs * len(trees)))
     if job.examples.stream:
         texts, settings = job.texts, job.config
-        return StreamSteps(lambda: stream_trees(texts, settings), config.batch, total, RULES[config.weigh], packing)
+        live = job.examples.live
+        return StreamSteps(
+            lambda: stream_trees(texts, settings, live), config.batch, total, RULES[config.weigh], packing,
+            once=live is not None,
+        )  # fmt: skip
     return OfflineSteps(trees, config.batch, total, RULES[config.weigh], packing, job.config.seed)
 
 
@@ -345,6 +359,9 @@ def _train(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldO
                     _save(job, parts, progress)
                 if progress.stopped:
                     break
+        if 0 < state.step < count and not progress.stopped:
+            log.note(f"the stream is over after {state.step} steps")
+            _save(job, parts, progress)
     except DiskFull:
         raise
     except LuthierError:  # stopped, a bad row late in a stream, a loss that is not finite: the weights are whole
@@ -400,6 +417,8 @@ def _evaluate(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.He
     record: dict[str, Any] = {"step": step, **({"eval_loss": loss} if reward is None else {"eval_reward": reward})}
     if reward is not None:
         record["kl_per_answer"] = progress.drift
+        if "judge" in measured.scored[0]:
+            record["eval_judge"] = sum(row["judge"] for row in measured.scored) / len(measured.scored)
     if measured.answers:
         for name, values in measure.scores(held_out, measured, _metrics(job, held_out)).items():
             record[name] = sum(values) / len(values)
@@ -460,11 +479,19 @@ def _put_weights(parts: Parts, saved: dict[str, torch.Tensor]) -> None:
         parameter.copy_(saved[name])
 
 
-def _pictures(folder: RunFolder, rows: Sequence[dict[str, Any]]) -> None:
+def _pictures(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) -> None:
     records = folder.records("metrics.jsonl") or []
     losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
     evals = [(r["step"], r["eval_loss"]) for r in records if r.get("eval_loss") is not None]
+    by_drift = sorted((r["kl_per_answer"], r["reward"]) for r in records if "reward" in r)
+    if by_drift:
+        name = "judge" if any("eval_judge" in r for r in records) else "reward"
+        held = sorted((r["kl_per_answer"], r[f"eval_{name}"]) for r in records if f"eval_{name}" in r)
+        names = ("learned from", "judge" if name == "judge" else "held-out")
+        along = "nats per answer from the start (KL)"
+        title = "reward, the further the policy moves"
+        plot.loss_curve(by_drift, held, title, folder.path / "reward.svg", "reward", names, along, "")
     if losses:
-        plot.loss_curve(losses, evals, "training loss", folder.path / "loss.svg")
+        plot.loss_curve(losses, evals, "training loss", folder.path / "loss.svg", unit)
     if rows:
         plot.before_after_bars(rows, folder.path / "table.svg")

@@ -20,7 +20,8 @@ SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}  # sett
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPTS...")
 @click.option(
     "--reward", "use", multiple=True, metavar="[WEIGHT*]SPEC",
-    help="What makes an answer good, such as exact, regex:PATTERN, 0.2*length:40, python:FILE:FUNCTION; several are summed."
+    help="What makes an answer good, such as exact, regex:PATTERN, 0.2*length:40, python:FILE:FUNCTION or "
+    "model:REWARD_RUN; several are summed.",
 )  # fmt: skip
 @click.option(
     "--write", type=click.Choice(["sft", "pairs", "rankings", "all"]), default="sft",

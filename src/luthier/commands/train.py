@@ -10,7 +10,21 @@ from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, config_of, with_settings
 
 
-@with_settings("", "data", "text", "lora", "quant", "train", "preference", "ranking", "rollout", "policy", "reward", "eval", without=("data.path",))
+@with_settings(
+    "",
+    "data",
+    "text",
+    "lora",
+    "quant",
+    "train",
+    "preference",
+    "ranking",
+    "rollout",
+    "policy",
+    "reward",
+    "eval",
+    without=("data.path",),
+)
 @click.command("train", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("data", nargs=-1)
 @as_json
@@ -18,7 +32,12 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
     """Tune a model on DATA (files, folders, globs, '-', or a YAML file of settings) and measure what changed.
 
     \b
-    Methods:  sft  learn the answers of conversations     cpt  learn every token of raw text
+    Methods:
+      sft, cpt              learn the answers of conversations; every token of raw text
+      dpo, simpo, orpo      prefer the better of two answers, or of several in a ranking
+      kto, response         single answers, wanted or not; accepted and rejected texts without a prompt
+      reward                a reward model: a number for an answer, from pairs or rankings
+      ppo, grpo             learn from rewards of the model's own answers (--reward.use)
     Tuning:   full, head, last:K, layers:GLOB, lora, qlora
 
     \b
@@ -27,6 +46,8 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
       luthier train notes/*.txt --method cpt --tune full
       luthier train rows.csv --data.columns prompt=question --data.columns completion=answer
       luthier train run.yaml --train.lr 1e-4
+      luthier train pairs.jsonl --method dpo --model runs/sft-rows
+      luthier train rows.jsonl --method grpo --reward.use exact --model runs/sft-rows
 
     The same command again goes on with an unfinished run.
     """

@@ -36,7 +36,9 @@ class DataConfig(Section):
     group: str | None = Field(None, description="Column whose equal values stay on one side of the split.")
     limit: int | None = Field(None, ge=1, description="Use only the first N rows.")
     skip_bad: bool = Field(False, description="Skip and count rows that cannot be read, instead of stopping.")
-    stream: bool = Field(False, description="Read rows as they are needed, for data larger than memory.")
+    stream: bool = Field(
+        False, description="Read rows as they are needed: data larger than memory, a growing file, or standard input."
+    )
 
 
 class TextConfig(Section):
@@ -183,6 +185,9 @@ class RewardConfig(Section):
         (), description="Rewards, summed: exact, regex:PATTERN, python:FILE:FUNCTION, ..., as in docs/rewards.md; "
         "a weight may stand in front, such as 2*exact."
     )  # fmt: skip
+    judge: tuple[str, ...] = Field(
+        (), description="ppo, grpo: rewards that held-out answers are measured by and nothing is learned from."
+    )
     timeout: float = Field(60.0, gt=0, description="Seconds that a python reward may take for one batch of answers.")
     memory: int = Field(4096, ge=64, description="Memory that the process of a python reward may take, in MiB.")
 

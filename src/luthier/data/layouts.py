@@ -51,9 +51,13 @@ def preference(values: Values) -> Preference:
     chosen = messages_of(values["chosen"], "chosen", "assistant")
     rejected = messages_of(values["rejected"], "rejected", "assistant")
     prompt = _prompt(values)
-    if _whole(chosen) and _whole(rejected):
+    if _whole(chosen) or _whole(rejected):
         shared = _common(chosen, rejected)
         prompt, chosen, rejected = chosen[:shared] or prompt, chosen[shared:], rejected[shared:]
+        if _whole(chosen) or _whole(rejected):
+            raise InputError(
+                "chosen and rejected do not answer the same prompt", mend="give both the same turns before the answer"
+            )
     margin = values.get("margin")
     return Preference(_opened(values, prompt), chosen, rejected, None if margin is None else _float(margin, "margin"))
 

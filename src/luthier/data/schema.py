@@ -131,6 +131,9 @@ _TABLE = (
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _TABLE}
 
+# Declared, never detected: each row's layout is told from its own columns.
+MIXED = Layout("mixed", Example, (), layouts.text, "rows of several layouts, each told by its own columns")
+
 _USUAL = ("prompt_completion", "alpaca", "chat", "text")
 
 # Columns of multiple-choice questions: a benchmark, which no layout can train on as it stands.
@@ -149,9 +152,11 @@ def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "
     """
     found = found_columns(rows)
     _check_columns(columns, rows)
+    if declared == MIXED.name:
+        return MIXED
     if declared != "auto":
         if declared not in LAYOUTS:
-            raise unknown("layout", declared, LAYOUTS)
+            raise unknown("layout", declared, (*LAYOUTS, MIXED.name))
         for name in columns:
             if name not in LAYOUTS[declared].names:
                 raise unknown(f"field of layout '{declared}'", name, LAYOUTS[declared].names, where="--data.columns")
@@ -229,14 +234,17 @@ def to_pairs(
     unused: Report | None = None,
 ) -> Iterator[tuple[Row, Example]]:
     """As `to_examples`, each example with its row."""
-    known: dict[tuple[str, ...], dict[str, str]] = {}
+    known: dict[tuple[str, ...], tuple[Layout, dict[str, str]]] = {}
     for row in rows:
-        names = tuple(row.fields)
-        if names not in known:
-            known[names] = resolved(layout, names, columns)
+        # A table gives absent fields as null: they tell nothing about a mixed row.
+        names = tuple(n for n, value in row.fields.items() if layout is not MIXED or value is not None)
         try:
-            values = {field: row.fields[column] for field, column in known[names].items()}
-            example = _parsed(layout, values, names)
+            if names not in known or layout is MIXED:
+                own = detect([row], {}) if layout is MIXED else layout
+                known[names] = own, resolved(own, names, columns)
+            own, where = known[names]
+            values = {field: row.fields[column] for field, column in where.items()}
+            example = _parsed(own, values, names)
             example = replace(example, origin=row.origin, group=_group(row, group))
         except InputError as error:
             if skipped is None:

@@ -1,7 +1,14 @@
 """Metrics of one generated answer: text in, one number out; `METRICS` is all of them on one screen.
 
 Every metric is a function (answer, reference, prompt) -> float of one item, so that a paired interval
-can be drawn over the items; what is reported is the plain mean.
+can be drawn over the items; what is reported is the plain mean. A metric that only a whole set has (macro-F1,
+BLEU) gives each item a number too: how much the set's value would move if the item counted more, added to that
+value. With v(w) the value of the set when item i counts w_i times, and n items,
+
+    x_i = v + n dv/dw_i    at w = 1.
+
+v does not change when every item counts double, so the x_i have exactly the mean v, and the spread of their mean is
+that of v to first order (the infinitesimal jackknife, Jaeckel 1972).
 """
 
 from __future__ import annotations
@@ -14,9 +21,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from luthier.core.errors import unknown
 
 MetricFunction = Callable[[str, str, str], float]
+SetFunction = Callable[[Sequence[str], Sequence[str]], list[float]]
 
 LABEL_CHARACTERS = 64
 LABEL_REPEATS = 4
@@ -27,7 +37,8 @@ LABELS_MOST = 1000
 class Metric:
     """A row of `METRICS`.
 
-    `function(answer, reference, prompt)` scores one item. `higher_is_better` is None where neither
+    `function(answer, reference, prompt)` scores one item; where `whole(answers, references)` is given, it gives the
+    numbers of the items of a set instead, whose mean is the value of the set. `higher_is_better` is None where neither
     is. `unit` '%' marks a share from 0 to 1 that people read as a percentage. `top` is the best
     value there is, None where there is none.
     """
@@ -39,6 +50,7 @@ class Metric:
     unit: str
     top: float | None
     description: str
+    whole: SetFunction | None = None
 
 
 @cache
@@ -53,6 +65,13 @@ def _chrf() -> Any:
     from sacrebleu.metrics import CHRF
 
     return CHRF()
+
+
+@cache
+def _bleu() -> Any:
+    from sacrebleu.metrics import BLEU
+
+    return BLEU(effective_order=True)  # of a sentence; the set's own value leaves no order out
 
 
 def rouge_l(answer: str, reference: str, prompt: str = "") -> float:
@@ -108,7 +127,7 @@ def number(answer: str, reference: str, prompt: str = "") -> float:
 
     Thousands commas are read over, 3.0 equals 3; no number on either side scores 0.
     """
-    said, wanted = _last_number(answer), _last_number(reference)
+    said, wanted = last_number(answer), last_number(reference)
     return float(said is not None and said == wanted)
 
 
@@ -120,9 +139,54 @@ def _squad_words(text: str) -> list[str]:
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?|(?<![\w.])-?\.\d+")
 
 
-def _last_number(text: str) -> float | None:
+def last_number(text: str) -> float | None:
+    """The last number in a text, thousands commas read over; None when there is none."""
     found = _NUMBER.findall(text)
     return float(found[-1].replace(",", "")) if found else None
+
+
+def bleu(answer: str, reference: str, prompt: str = "") -> float:
+    """BLEU of one sentence, from 0 to 100, orders that it is too short for left out; by sacrebleu."""
+    return float(_bleu().sentence_score(answer, [reference]).score)
+
+
+def corpus_bleu(answers: Sequence[str], references: Sequence[str]) -> list[float]:
+    """BLEU of the set (Papineni et al. 2002), by sacrebleu with its defaults, as one number an answer.
+
+    With c_n the matched n-grams of the set, t_n all, S and R the lengths of answers and references:
+    dv/dw_i = v (sum over n of (c_ni / c_n - t_ni / t_n) / 4 - [S < R] (R_i / S - R S_i / S^2)); an order without any
+    match is smoothed by sacrebleu and taken as it is.
+    """
+    stats = [_bleu().sentence_score(answer, [reference]) for answer, reference in zip(answers, references, strict=True)]
+    matched, all_ = (np.array([getattr(s, name) for s in stats], dtype=float) for name in ("counts", "totals"))
+    said, wanted = (np.array([getattr(s, name) for s in stats], dtype=float) for name in ("sys_len", "ref_len"))
+    sums = [[int(n) for n in table.sum(axis=0)] for table in (matched, all_)]
+    value = float(_bleu().compute_bleu(*sums, int(said.sum()), int(wanted.sum()), smooth_method="exp").score)
+    change = np.zeros(len(stats))
+    for n, (hits, total) in enumerate(zip(*sums, strict=True)):
+        if hits:
+            change += (matched[:, n] / hits - all_[:, n] / total) / len(sums[0])
+    if 0 < said.sum() < wanted.sum():
+        change -= wanted / said.sum() - wanted.sum() * said / said.sum() ** 2
+    return (value * (1 + len(stats) * change)).tolist()
+
+
+def macro_f1(answers: Sequence[str], references: Sequence[str]) -> list[float]:
+    """The mean of F1 over the labels of the references, from 0 to 1, as one number an answer.
+
+    F1 of a label = 2 TP / (2 TP + FP + FN) = 2 TP / D. A right answer that counts more moves it by 2 (FP + FN) / D^2, a wrong one
+    moves its reference's label, and the label that it names if there is one, by -2 TP / D^2. An answer that is no label at
+    all is wrong for its reference and for no other label, so that free text cannot add labels.
+    """
+    said, wanted = [answer.strip() for answer in answers], [reference.strip() for reference in references]
+    labels = sorted(set(wanted))
+    hits, named, there = Counter(w for s, w in zip(said, wanted, strict=True) if s == w), Counter(said), Counter(wanted)
+    size = {label: named[label] + there[label] for label in labels}
+    value = sum(2 * hits[label] / size[label] for label in labels) / len(labels)
+    right = {label: 2 * (size[label] - 2 * hits[label]) / size[label] ** 2 for label in labels}
+    wrong = {label: -2 * hits[label] / size[label] ** 2 for label in labels}
+    change = [right[w] if s == w else wrong[w] + wrong.get(s, 0.0) for s, w in zip(said, wanted, strict=True)]
+    return [value + len(wanted) * moved / len(labels) for moved in change]
 
 
 METRICS: dict[str, Metric] = {
@@ -134,6 +198,8 @@ METRICS: dict[str, Metric] = {
         Metric("rouge_l", "ROUGE-L", rouge_l, True, "", 1, "words shared in the same order, F1, 0 to 1"),
         Metric("chrf", "chrF", chrf, True, "", 100, "character sequences shared, F2, 0 to 100"),
         Metric("token_f1", "token F1", token_f1, True, "", 1, "words shared in any order, F1, 0 to 1"),
+        Metric("macro_f1", "macro-F1", exact, True, "", 1, "F1 of each label, all labels alike, 0 to 1", macro_f1),
+        Metric("bleu", "BLEU", bleu, True, "", 100, "short word sequences shared, 0 to 100", corpus_bleu),
         Metric("one_line", "one line", one_line, True, "%", 1, "share of answers that are one line"),
         Metric("length", "length", length, None, "", None, "characters of the answer"),
     )

@@ -51,7 +51,7 @@ def table(
 def row(name: str, interval: Interval) -> dict[str, Any]:
     """One row of `table`, for an item or a metric by name."""
     about: tuple[str, str, float | None, bool | None]
-    if name.startswith("reward"):
+    if name == "judge" or name.startswith("reward"):
         about = (name.replace("/", ": "), "", None, True)
     elif name in ITEMS:
         about = ITEMS[name]

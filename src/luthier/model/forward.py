@@ -69,7 +69,8 @@ def logp_of(
     hidden [T, H], place and token [M] -> float32 [M], bool [M]. The head runs once for each place, however many
     tokens are asked of it, as for the choices of one letter of a question.
     """
-    head, config = model.get_output_embeddings(), model.config  # type: ignore[operator]
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    config: Any = model.config
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
     places, row = place.unique(return_inverse=True)
     logp = torch.empty(len(token), dtype=_wide(hidden.dtype), device=hidden.device)

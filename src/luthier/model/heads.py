@@ -23,14 +23,22 @@ def names(needs: Needs) -> tuple[str, ...]:
 
 
 def attach(model: nn.Module, wanted: Iterable[str]) -> None:
-    """Put new heads on `model`, learning, in float32 (float64 for a float64 model), in place of any of that name."""
+    """Put heads on `model`, learning, in float32 (float64 for a float64 model). One that is there goes on from its
+    weight, others start at zero."""
     weight = model.get_input_embeddings().weight  # type: ignore[operator]
     precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
     for name in wanted:
         head = nn.Linear(weight.shape[1], 1, bias=False, dtype=precise, device=weight.device)
+        before = on(model).get(name)
         with torch.no_grad():
-            head.weight.zero_()
+            head.weight.zero_() if before is None else head.weight.copy_(before.weight)
         setattr(model, name, head)
+
+
+def detach(model: nn.Module, names: Iterable[str] = NAMES) -> None:
+    """Take heads off a model."""
+    for name in names:
+        setattr(model, name, None)
 
 
 def on(model: nn.Module) -> dict[str, nn.Linear]:

@@ -60,7 +60,7 @@ class _LoraLinear(torch.autograd.Function):
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer with an adapter on it. `enabled = False` gives the bare layer."""
+    """A frozen linear layer with an adapter on it."""
 
     def __init__(self, base: nn.Module, config: LoraConfig) -> None:
         super().__init__()
@@ -69,7 +69,6 @@ class LoraLinear(nn.Module):
         self.base = base.requires_grad_(False)
         self.scale = config.alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
         self.dropout = config.dropout
-        self.enabled = True
         precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
         self.A = nn.Parameter(torch.empty(config.rank, in_features, dtype=precise, device=weight.device))
         self.B = nn.Parameter(torch.zeros(out_features, config.rank, dtype=precise, device=weight.device))
@@ -81,9 +80,6 @@ class LoraLinear(nn.Module):
             self._start_at_singular_vectors(config.rank)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.enabled:
-            out: torch.Tensor = self.base(x)
-            return out
         a, b = self.A.to(x.dtype), self.B.to(x.dtype)
         if self.magnitude is not None:
             return self._dora(x, a, b)

@@ -49,8 +49,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[Any, torch.Tensor, torch.Tensor 
     adapted = {id(m.base) for m in model.modules() if isinstance(m, LoraLinear)}
     for module in model.modules():
         if isinstance(module, LoraLinear) and type(module.base) is nn.Linear:
-            weight = module.merged() if module.enabled else module.base.weight
-            yield module, weight.detach(), module.base.bias
+            yield module, module.merged().detach(), module.base.bias
         elif type(module) is nn.Linear and id(module) not in adapted and module.weight.numel() >= SMALLEST:
             yield module, module.weight.detach(), module.bias
 

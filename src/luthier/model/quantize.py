@@ -211,6 +211,20 @@ def quantize_linears(
     return len(chosen)
 
 
+@torch.no_grad()
+def dequantize_linears(model: nn.Module) -> None:
+    """Replace every quantized layer of `model` by a plain one with the weight it stands for, in place."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, QuantLinear):
+            weight = module.dequantize()
+            plain = nn.Linear(weight.shape[1], weight.shape[0], bias=module.bias is not None, device="meta")
+            plain.weight = nn.Parameter(weight, requires_grad=False)
+            if module.bias is not None:
+                plain.bias = nn.Parameter(module.bias.detach().clone(), requires_grad=False)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, plain)
+
+
 def stored_bytes(count: int, kind: Kind = "nf4", block: int = 64, double: bool = True) -> int:
     """Bytes that `quantize` stores for `count` weights."""
     blocks = -(-count // block)

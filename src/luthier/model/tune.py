@@ -55,9 +55,9 @@ def check_kind(kind: str) -> None:
 
 
 def prepare(
-    model: nn.Module, kind: str, lora_config: LoraConfig, quant: QuantConfig, new_heads: Sequence[str] = ()
+    model: nn.Module, kind: str, lora_config: LoraConfig, quant: QuantConfig, wanted_heads: Sequence[str] = ()
 ) -> Tuned:
-    """Freeze `model` but for what `kind` names and new heads, in place. Raises InputError when nothing would learn."""
+    """Freeze `model` but for what `kind` names and the heads that are wanted, in place. Raises InputError when nothing would learn."""
     check_kind(kind)
     model.requires_grad_(False)
     name, _, argument = kind.partition(":")
@@ -77,7 +77,8 @@ def prepare(
         if name == "qlora":
             quantize_linears(model, kind=quant.kind, block=quant.block, double=quant.double)
         lora.attach(model, lora_config)
-    heads.attach(model, new_heads)
+    heads.detach(model, set(heads.NAMES) - set(wanted_heads))
+    heads.attach(model, wanted_heads)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert parameters, "every kind opens something"
     return Tuned(model, kind, parameters)

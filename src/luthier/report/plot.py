@@ -57,41 +57,46 @@ class Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def loss_curve(points: Sequence[Point], evals: Sequence[Point], title: str, path: Path) -> None:
+def loss_curve(
+    points: Sequence[Point], evals: Sequence[Point], title: str, path: Path, unit: str = "nats per token",
+    names: tuple[str, str] = ("training", "held-out"), along: str = "optimizer step", what: str = " loss",
+) -> None:  # fmt: skip
     """Draw the loss: a smooth line over faint points of every step, and the held-out loss as a dotted line.
 
-    `points` and `evals` are (step, loss in nats per token), by rising step; either may be empty, not
-    both. The smooth line is the centred moving average over a fifteenth of the points.
+    `points` and `evals`, called `names`, are (step, loss in `unit`), by rising step; either may be empty, not both.
+    The smooth line is the centred moving average over a fifteenth of the points. Other figures `along` another axis
+    are drawn in the same way, such as reward over divergence.
     """
     everything = [*points, *evals]
     assert everything
-    x_ticks = ticks(*_range(step for step, _ in everything), whole=True)
+    x_ticks = ticks(*_range(step for step, _ in everything), whole=along == "optimizer step")
     y_ticks = ticks(*_range(loss for _, loss in everything))
     height, left, right, top, bottom = 394, 64, WIDTH - 128, 70, 340
     x = Axis(x_ticks[0], max(step for step, _ in everything), left, right)
     y = Axis(y_ticks[0], y_ticks[-1], bottom, top)
-    parts = [_text(left - 44, 28, title, "title"), _text(left - 44, 47, "nats per token")]
+    parts = [_text(left - 44, 28, title, "title"), _text(left - 44, 47, unit)]
     for value in y_ticks:
         style = "axis" if value == y_ticks[0] else "grid"
         parts.append(f'<path class="{style}" d="M{left} {_n(y.at(value))}H{right}"/>')
         parts.append(_text(left - 10, y.at(value) + 4.5, _tick(value, y_ticks), "end"))
     parts += [_text(x.at(v), bottom + 20, _tick(v, x_ticks), "middle") for v in x_ticks if x.low <= v <= x.high]
-    parts.append(_text((left + right) / 2, bottom + 42, "optimizer step", "middle"))
+    parts.append(_text((left + right) / 2, bottom + 42, along, "middle"))
     ends: list[tuple[float, str, str]] = []
     if points:
         smooth = moving_average(points)
         dots = "".join(f"M{_n(x.at(step))} {_n(y.at(loss))}h0" for step, loss in points)
         parts += [f'<path class="raw" d="{dots}"/>', f'<path class="line train" d="{_line(smooth, x, y)}"/>']
-        ends.append((y.at(smooth[-1][1]), f"training {_loss(smooth[-1][1])}", "train-name"))
+        ends.append((y.at(smooth[-1][1]), f"{names[0]} {_loss(smooth[-1][1])}", "train-name"))
     if evals:
         parts.append(f'<path class="line held" stroke-dasharray="1 6" d="{_line(evals, x, y)}"/>')
         parts += [f'<circle class="dot" cx="{_n(x.at(s))}" cy="{_n(y.at(loss))}" r="5"/>' for s, loss in evals]
-        ends.append((y.at(evals[-1][1]), f"held-out {_loss(evals[-1][1])}", "held-name"))
+        ends.append((y.at(evals[-1][1]), f"{names[1]} {_loss(evals[-1][1])}", "held-name"))
     parts += [_text(right + 12, at + 4.5, words, style) for at, words, style in _apart(ends)]
-    names = (("Training loss", points), ("Held-out loss", evals))
+    place = "step" if along == "optimizer step" else along
     told = [
-        f"{name} from {_loss(line[0][1])} at step {line[0][0]:g} to {_loss(line[-1][1])} at step {line[-1][0]:g}."
-        for name, line in names
+        f"{name.capitalize()}{what} from {_loss(line[0][1])} at {place} {line[0][0]:g}"
+        f" to {_loss(line[-1][1])} at {place} {line[-1][0]:g}."
+        for name, line in zip(names, (points, evals), strict=True)
         if line
     ]
     _write(path, height, title, " ".join(told), parts)
@@ -101,9 +106,9 @@ def before_after_bars(rows: Sequence[Row], path: Path, title: str = "Before and 
     """Draw every metric row (`evals.score.table`) as two bars from zero, before over after, on a scale of its own.
 
     The whisker on the lower bar is the 95 % interval of the difference, counted from the value before. The
-    change and its verdict stand beside the bars.
+    change and its verdict stand beside the bars. Values below zero go left from zero.
     """
-    left, right, top, pitch = 150, 500, 60, 60
+    left, right, top, pitch = max([150.0, *(26 + 8.3 * len(row_title(row)) for row in rows)]), 500, 60, 60
     height = top + pitch * len(rows) + 22
     parts = [_text(20, 30, title, "title")]
     told = []
@@ -113,17 +118,17 @@ def before_after_bars(rows: Sequence[Row], path: Path, title: str = "Before and 
         low, high, words = row["low"], row["high"], verdict(row)
         whisker = [] if low is None or high is None else [row["before"] + low, row["before"] + high]
         whole = row["top"] if row.get("unit") == "%" else 0
-        scale = Axis(0, max([row["before"], row["after"], whole, *whisker]) or 1, left, right - 50)
+        values = [0.0, row["before"], row["after"], whole, *whisker]
+        scale = Axis(min(values), max(values) if any(values) else 1, left, right - 50)
         parts += [
             _text(left - 14, y + 24, row_title(row), "strong end"),
             _bar(scale, row["before"], y, "before"),
             _bar(scale, row["after"], y + 19, "after"),
-            _text(max(scale.at(row["before"]), left) + 8, y + 13, old),
+            _text(scale.at(max(0.0, row["before"])) + 8, y + 13, old),
         ]
-        tip = scale.at(max([row["after"], *whisker]))
-        parts.append(_text(max(tip, left) + 8, y + 32, new, "strong"))
+        parts.append(_text(scale.at(max([0.0, row["after"], *whisker])) + 8, y + 32, new, "strong"))
         if whisker:
-            start, end = (_n(scale.at(max(0.0, value))) for value in whisker)
+            start, end = (_n(scale.at(value)) for value in whisker)
             parts.append(f'<path class="whisker" d="M{start} {y + 23}v10M{start} {y + 28}H{end}M{end} {y + 23}v10"/>')
         parts.append(_text(right + 30, y + 13, change, "strong"))
         parts.append(_text(right + 30, y + 32, words, words if words in ("better", "worse") else ""))
@@ -191,8 +196,8 @@ def _line(points: Sequence[Point], x: Axis, y: Axis) -> str:
 
 
 def _bar(scale: Axis, value: float, y: float, style: str) -> str:
-    width = max(1.0, scale.at(max(0.0, value)) - scale.start)
-    return f'<rect class="{style}" x="{_n(scale.start)}" y="{_n(y)}" width="{_n(width)}" height="17" rx="2"/>'
+    start, end = scale.at(min(0.0, value)), scale.at(max(0.0, value))
+    return f'<rect class="{style}" x="{_n(start)}" y="{_n(y)}" width="{_n(max(1.0, end - start))}" height="17" rx="2"/>'
 
 
 def _text(x: float, y: float, words: str, style: str = "") -> str:

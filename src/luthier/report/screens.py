@@ -36,7 +36,7 @@ def _ready(values: Mapping[str, Any]) -> list[RenderableType]:
 def _before(values: Mapping[str, Any]) -> list[RenderableType]:
     if values["loss"] is None:
         return []
-    return [Text(f"  before: held-out loss {values['loss']:.4f} nats per token")]
+    return [Text(f"  before: held-out loss {values['loss']:.4f} {values['unit']}".rstrip())]
 
 
 def _after(values: Mapping[str, Any]) -> list[RenderableType]:

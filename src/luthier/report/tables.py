@@ -106,12 +106,12 @@ def samples_side_by_side(
         head = Table.grid(padding=(0, 2))
         head.add_column(style=FAINT, justify="right")
         head.add_column(overflow="fold")
-        head.add_row("prompt", _short(prompt))
-        head.add_row("reference", _short(reference))
+        head.add_row("prompt", short(prompt))
+        head.add_row("reference", short(reference))
         answers = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False)
         answers.add_column(names[0], ratio=1, overflow="fold", header_style=FAINT)
         answers.add_column(names[1], ratio=1, overflow="fold", header_style=STRONG)
-        answers.add_row(_short(old), _short(new))
+        answers.add_row(short(old), short(new))
         blocks += [Rule(Text(f"{number} of {len(items)}"), style=FAINT), head, Text(), answers, Text()]
     return Group(*blocks)
 
@@ -146,7 +146,7 @@ def grid_of(lines: Iterable[tuple[str, str | Text]]) -> Table:
     return grid
 
 
-def _short(text: str, lines: int = SAMPLE_LINES, width: int = 320) -> Text:
+def short(text: str, lines: int = SAMPLE_LINES, width: int = 320) -> Text:
     """The beginning of a text, with how much is left out; a text of nothing is named."""
     clean = plain(text).strip()
     if not clean:
@@ -210,6 +210,18 @@ def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     if loss := results.get("loss"):
         parts = [f"{key} {value:.4f}" for key, value in loss.items() if isinstance(value, int | float)]
         yield "loss", " · ".join(parts)
+    if "reward_model" in results:
+        yield from worth(results["reward_model"])
+    if results.get("kl_per_answer") is not None:
+        yield "moved by", f"{results['kl_per_answer']:.2f} nats an answer from where it started (KL)"
+
+
+def worth(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a reward model's scores are worth: calibration and the pull of length, each with what it means."""
+    if result["calibration_error"] is not None:
+        yield "calibration error", f"{result['calibration_error']:.3f}  (0: its chances come true)"
+    if result["length_correlation"] is not None:
+        yield "score and length", f"r = {result['length_correlation']:+.2f}  (0: length alone earns nothing)"
 
 
 def _counts(counts: Any) -> Text:

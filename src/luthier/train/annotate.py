@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,17 +38,18 @@ def with_prompts(trees: Sequence[TokenTree]) -> list[TokenTree]:
     return out
 
 
-def with_others(trees: Sequence[TokenTree]) -> list[TokenTree]:
+def with_others(trees: Sequence[TokenTree], beside: Sequence[TokenTree] = ()) -> list[TokenTree]:
     """Each tree with the column `other`: its prompt, and the answer of the tree half the data away.
 
-    Not the next one's: data that was made from pairs has the answers to one prompt one after the other.
+    Not the next one's: data that was made from pairs has the answers to one prompt one after the other. Where all
+    of `trees` have one prompt, as a few held-out rows may, the answer is one of `beside`.
     Raises InputError when all prompts are the same.
     """
     count = len(trees)
     out = []
     for i, tree in enumerate(trees):
         apart = (trees[(i + count // 2 + k) % count] for k in range(count))
-        other = next((t for t in apart if t.nodes[0].ids != tree.nodes[0].ids), None)
+        other = next((t for t in chain(apart, beside) if t.nodes[0].ids != tree.nodes[0].ids), None)
         if other is None:
             raise InputError(
                 "all prompts are the same, and kto compares with answers to other prompts",

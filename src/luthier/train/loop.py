@@ -24,7 +24,7 @@ class Steps(Protocol):
     """A step source."""
 
     def __len__(self) -> int: ...
-    def step(self, index: int) -> Step: ...
+    def step(self, index: int) -> Step | None: ...
 
 
 @dataclass
@@ -70,7 +70,10 @@ def train(
     total = len(steps)
     while state.step < total:
         began = time.perf_counter()
-        step = annotate(state.model, steps.step(state.step))
+        made = steps.step(state.step)
+        if made is None:  # a stream that is over before its time
+            return
+        step = annotate(state.model, made)
         rate = lr * schedule(state.step, total, config)
         yield _train_step(state, step, loss, forward, rate, seed, device, cancelled, began)
 

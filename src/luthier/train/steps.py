@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 
@@ -103,7 +104,8 @@ class StreamSteps:
     """Steps over a stream, in its own order, for data larger than memory or of unknown length.
 
     `read()` yields encoded examples from the first on. Steps must be asked for in order; to go on from the
-    middle, what comes before is read again and passed over.
+    middle, what comes before is read again and passed over. A stream that ends starts again, and reads what was
+    added to its file meanwhile; with `once` it is over.
     """
 
     read: Callable[[], Iterator[TokenTree]]
@@ -111,6 +113,7 @@ class StreamSteps:
     total: int
     rule: Rule
     packing: Packing
+    once: bool = False
 
     def __post_init__(self) -> None:
         self._next = -1
@@ -119,13 +122,14 @@ class StreamSteps:
     def __len__(self) -> int:
         return -(-self.total // self.batch)
 
-    def step(self, index: int) -> Step:
-        """Optimizer step `index`; a stream that ends starts again."""
+    def step(self, index: int) -> Step | None:
+        """Optimizer step `index`; None when the stream is over."""
         if index != self._next:
             self._trees = self._endless(index * self.batch)
         self._next = index + 1
         count = min(self.batch, self.total - index * self.batch)
-        return make_step([next(self._trees) for _ in range(count)], self.rule, self.packing)
+        trees = list(islice(self._trees, count))
+        return make_step(trees, self.rule, self.packing) if trees else None
 
     def _endless(self, start: int) -> Iterator[TokenTree]:
         """Pass after pass over the stream, from place `start` of them all."""
@@ -136,6 +140,8 @@ class StreamSteps:
                 if place >= start:
                     yield tree
                 place += 1
+            if self.once:
+                return
             assert place > before, "a stream is never empty: it was looked at before"
 
 

@@ -11,7 +11,7 @@ from luthier.methods import policy, preference, reward
 from luthier.methods.likelihood import likelihood
 from luthier.train import annotate
 
-Arrange = Callable[[Sequence[TokenTree]], list[TokenTree]]
+Arrange = Callable[[Sequence[TokenTree], Sequence[TokenTree]], list[TokenTree]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Method:
     reference  whether every answer carries its log-probability under the starting model
     online     whether it learns from its own samples: then examples are only asked for their prompts
     rate       share of the learning rate that suits sft, where none is given
-    arrange    what it does to all trees at once before training
+    arrange    what it does to all trees at once before training; others, for what few trees lack, come second
     """
 
     example: tuple[type[Example], ...]

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# The chain of InstructGPT on one machine: demonstrations, a reward model on rankings, PPO with and without the
+# pretraining term (Ouyang et al. 2022). Usage: examples/rlhf.sh [DATA] [OUT]
+#
+# DATA holds rasbt_instruct/instruction-data.json (instruction, input, output) and
+# alpaca_eval_pref/alpaca_eval_pref_train.jsonl.gz (pairs of answers and which is better, several to an instruction).
+set -euo pipefail
+data=${1:-../shared/data} out=${2:-runs/rlhf}
+demonstrations=$data/rasbt_instruct/instruction-data.json
+
+# 1. Supervised tuning on demonstrations: the starting point, and the reference of what follows.
+luthier train "$demonstrations" --out "$out/sft" --train.steps 40 --train.batch 16 --eval.samples 32 --eval.max_new_tokens 48
+
+# 2. A reward model: all answers to an instruction are one example, its comparisons weighed together.
+luthier train "$data/alpaca_eval_pref/alpaca_eval_pref_train.jsonl.gz" --method reward --model "$out/sft" \
+  --out "$out/reward" --data.limit 2000 --text.max_length 192 --train.steps 24 --train.batch 4 --eval.rows 24
+
+# 3. PPO twice: the same rewards, without and with the likelihood of the demonstrations in the loss.
+for kind in plain pretrain; do
+  extra=()
+  [ "$kind" = pretrain ] && extra=(--policy.pretrain "$demonstrations" --policy.pretrain_weight 0.5)
+  luthier train "$demonstrations" --method ppo --model "$out/sft" --out "$out/ppo-$kind" \
+    --reward.use "model:$out/reward" --rollout.samples 1 --rollout.max_new_tokens 48 --train.batch 16 --train.steps 20 \
+    --policy.epochs 2 --policy.kl 0.02 --train.lr 3e-4 --train.schedule constant --eval.rows 100 --eval.samples 64 \
+    --eval.max_new_tokens 48 --no-eval.forgetting "${extra[@]}"
+done
+
+# 4. What it came to.
+python - "$out" <<'PY'
+import json, sys
+from pathlib import Path
+
+print(f"\n{'run':<14}{'reward before':>15}{'after':>9}{'KL, nats':>10}{'likelihood loss before':>24}{'after':>9}")
+for name in ("ppo-plain", "ppo-pretrain"):
+    result = json.loads(Path(sys.argv[1], name, "result.json").read_text())
+    reward, loss = result["metrics"]["reward"], result["metrics"]["loss"]
+    print(
+        f"{name:<14}{reward['before']:>15.3f}{reward['after']:>9.3f}{result['kl_per_answer']:>10.2f}"
+        f"{loss['before']:>24.4f}{loss['after']:>9.4f}"
+    )
+PY

@@ -1,0 +1,37 @@
+"""Answers of a model or a run to many prompts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from luthier.app.use import Opened
+from luthier.core import log
+from luthier.core.errors import Stopped
+from luthier.core.types import Messages
+from luthier.model.generate import generate
+from luthier.model.sample import Sampling
+from luthier.text.encode import encode_prompt_ids
+
+BATCH = 64  # answers that are generated at once
+
+
+def write(
+    opened: Opened, prompts: Sequence[Messages], sampling: Mapping[str, Any], stop: Callable[[], bool], title: str
+) -> list[list[str]]:
+    """The n answers to each prompt, n as in `sampling`. A run is asked under the system prompt it was trained with,
+    unless the messages bring their own. Raises Stopped when asked to stop, InputError for a prompt that does not fit."""
+    system = opened.config.text.system
+    ids = [encode_prompt_ids(prompt, (), opened.template, opened.tokenizer, system=system) for prompt in prompts]
+    settings = Sampling(**sampling, stop_ids=tuple(sorted(opened.template.stop_ids)), stop=opened.template.stops)
+    opened.model.eval()
+    with log.progress(f"{title}: answers, tokens", None) as bar:
+        found = generate(
+            opened.model, ids, settings, opened.tokenizer.decode, batch=BATCH, progress=bar.advance, cancelled=stop
+        )
+    if stop():
+        raise Stopped("stopped while answering")
+    out: list[list[str]] = [[] for _ in prompts]
+    for sample in found:
+        out[sample.prompt].append(sample.text)
+    return out

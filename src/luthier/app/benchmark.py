@@ -1,0 +1,302 @@
+"""Benchmarks of a model or a run: files -> records on disk -> scores. The same command goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from luthier.app.folder import RunFolder, locked
+from luthier.app.prepare import use_threads
+from luthier.app.use import Opened, open_model
+from luthier.core import log
+from luthier.core.config import resolve
+from luthier.core.errors import InputError, unknown
+from luthier.core.files import sha256, write_json
+from luthier.core.types import Message
+from luthier.evals.benchmarks import files, results
+from luthier.evals.benchmarks.encode import Coder, room
+from luthier.evals.benchmarks.run import NEW_TOKENS, Engine, Record, chosen, measure
+from luthier.evals.benchmarks.tasks import SUITES, Entry, Task, find
+from luthier.evals.forest import Ids
+from luthier.evals.likelihood import Scorer
+from luthier.model import memory, sources
+from luthier.model.generate import generate
+from luthier.model.sample import Sampling
+from luthier.text.tokenizer import BORDER
+
+WRITTEN_AT_ONCE = 32  # answers that are generated side by side
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user wants measured. `texts` are the files of the task perplexity; `tokens` the most of a forward pass."""
+
+    tasks: str = ""
+    suite: str | None = None
+    shots: int | None = None
+    data_dir: Path | None = None
+    hub: bool = False
+    texts: tuple[str, ...] = ()
+    limit: int | None = None
+    chat: bool = False
+    out: Path | None = None
+    tokens: int = 2048
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task with its files and number of examples."""
+
+    task: Task
+    shots: int
+    material: files.Material
+
+
+def evaluate(model: str, asked: Asked) -> dict[str, Any]:
+    """Measure `model` and return what `--json` prints.
+
+    Everything that can be wrong with the input is found before the model is loaded.
+    """
+    entries = _suite(asked.suite)
+    jobs = _jobs(asked, entries)
+    use_threads(resolve({"threads": asked.threads} if asked.threads else {}))
+    opened = open_model(model, device=asked.device, dtype=asked.dtype)
+    opened.model.eval()
+    ours = engine(opened, asked)
+    folder = asked.out or _folder(model)
+    result: dict[str, Any] = {
+        "model": model, "chat_template": asked.chat, "template": opened.template.name if asked.chat else None,
+        "dtype": str(opened.model.dtype).removeprefix("torch."), "tasks": {}, "subjects": {}, "shots": {}, "files": {},
+        "truncated": {}, "records": {}, "notes": {},
+    }  # fmt: skip
+    identity = _identity(opened, model, asked)
+    scores: dict[str, results.Scores] = {}
+    measured, seconds = 0, 0.0
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(RunFolder(folder)):
+        for job in jobs:
+            name, began = job.task.name, time.monotonic()
+            journal = Journal(folder / f"{_name(job, asked.chat)}.jsonl", _about(job, identity), model)
+            count = len(journal.records)
+            records = _records(job, ours, journal, asked.limit)
+            measured, seconds = measured + len(journal.records) - count, seconds + time.monotonic() - began
+            scores[name] = results.summary(job.task, records)
+            groups = {key: results.as_json(part) for key, part in results.by_group(job.task, records).items()}
+            result["tasks"][name] = results.as_json(scores[name])
+            result["subjects"] |= {name: groups} if groups else {}
+            result["shots"][name], result["files"][name] = job.shots, job.material.files
+            result["truncated"][name] = sum(record["cut"] > 0 for record in records)
+            result["records"][name] = str(journal.path)
+            result["notes"] |= {name: note} if (note := _note(job)) else {}
+            journal.close({"metrics": result["tasks"][name], "subjects": groups})
+    if entries:
+        result["suite"] = _column(asked.suite or "", entries, scores)
+    return result | {
+        "seconds": round(seconds, 3), "documents": measured,
+        "documents_per_second": round(measured / seconds, 3) if measured else None,
+        "peak_memory_bytes": memory.peak(opened.model.device),
+    }  # fmt: skip
+
+
+class Journal:
+    """The records of one task, a line each; beside them `.json` says what was measured, and the scores at the end.
+
+    Records of an unfinished measurement of the same thing are kept, those of another are replaced.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any], model: str) -> None:
+        self.path, self.about, self.model = path, about, model
+        self.card = path.with_suffix(".json")
+        self.records: dict[int, Record] = {}
+        if self._same():
+            self._read()
+        else:
+            path.write_bytes(b"")
+        write_json(self.card, self._said({}))
+        self.handle = open(path, "a", encoding="utf-8")  # noqa: SIM115  (closed in `close`)
+
+    def add(self, record: Record) -> None:
+        """Keep one record; it is on its way to the disk when this returns."""
+        self.records[record["doc"]] = record
+        self.handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self.handle.flush()
+
+    def close(self, scores: dict[str, Any]) -> None:
+        """Flush, and write the scores."""
+        os.fsync(self.handle.fileno())
+        self.handle.close()
+        write_json(self.card, self._said(scores))
+
+    def _said(self, scores: dict[str, Any]) -> dict[str, Any]:
+        return {"model": self.model, **self.about, **scores}
+
+    def _same(self) -> bool:
+        if not self.path.is_file() or not self.card.is_file():
+            return False
+        try:
+            before = json.loads(self.card.read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+        changed = [name for name, value in json.loads(json.dumps(self.about)).items() if before.get(name) != value]
+        if changed:
+            log.warn(f"{self.path} was measured with other {', '.join(changed)}: it is measured anew")
+        return not changed
+
+    def _read(self) -> None:
+        """Take the whole lines; what was written half when the power went is cut off."""
+        whole = 0
+        with open(self.path, "rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                record = json.loads(line)
+                self.records[record["doc"]] = record
+                whole += len(line)
+        os.truncate(self.path, whole)
+
+
+def _suite(name: str | None) -> tuple[Entry, ...]:
+    if name is not None and name not in SUITES:
+        raise unknown("suite", name, SUITES, where="--suite")
+    return SUITES[name] if name else ()
+
+
+def _jobs(asked: Asked, entries: Sequence[Entry]) -> list[Job]:
+    """The tasks with their files read, suites first. A suite says where shots come from, so none is drawn too much."""
+    wanted = [(replace(task, spare=False), entry.shots) for entry in entries for task in find(entry.task)]
+    known = {task.name for task, _ in wanted}
+    for task in find(asked.tasks):
+        shots = task.shots if task.fixed or asked.shots is None else asked.shots
+        if asked.shots and task.fixed:
+            log.warn(f"{task.name} is always measured with {task.shots} examples, as the harness does")
+        wanted += [(task, shots)] if task.name not in known else []
+    if not wanted:
+        raise InputError(
+            "nothing to measure", mend="give --tasks, such as --tasks arc_easy,mmlu, or --suite leaderboard"
+        )
+    return [Job(task, shots, _material(task, shots, asked)) for task, shots in wanted]
+
+
+def _material(task: Task, shots: int, asked: Asked) -> files.Material:
+    if not task.files:
+        if not asked.texts:
+            raise InputError(f"{task.name} needs texts", where="--text", mend="such as --text notes.txt")
+        return files.from_texts(task, asked.texts)
+    if asked.hub:
+        return files.from_hub(task, shots)
+    if asked.data_dir is None:
+        raise InputError(
+            f"where are the files of {task.name}?", where="--data-dir",
+            mend="give the folder that holds them, or --hub to fetch them",
+        )  # fmt: skip
+    return files.from_folder(task, asked.data_dir, shots)
+
+
+def _records(job: Job, engine: Engine, journal: Journal, limit: int | None) -> list[Record]:
+    """The records of the job's documents, those measured before among them, in the order of the documents."""
+    wanted = chosen(job.material.documents, limit)
+    main = job.task.metrics[0]
+    total, hits = 0, 0.0
+    with log.progress(f"{job.task.name}, {job.shots} shots", len(wanted)) as bar:
+        bar.start_at(sum(index in journal.records for index in wanted))
+        for record in measure(job.task, job.material, engine, shots=job.shots, limit=limit, done=set(journal.records)):
+            journal.add(record)
+            total, hits = total + 1, hits + record.get(main, 0.0)
+            bar.advance(1, **({main: hits / total} if main in record else {}))
+    return [journal.records[index] for index in wanted]
+
+
+def engine(opened: Opened, asked: Asked) -> Engine:
+    """The model as benchmarks ask it."""
+    scorer = Scorer(opened.model, room(opened.model.config, opened.tokenizer), asked.tokens)
+    return Engine(
+        scorer, Coder(opened.tokenizer), partial(_write, opened), partial(_chat, opened) if asked.chat else None
+    )
+
+
+def _write(opened: Opened, prompts: Sequence[Ids], stops: Sequence[str]) -> list[str]:
+    """Greedy answers, up to a stop string or an end token of the model."""
+    texts = tuple(dict.fromkeys((*stops, *filter(None, [opened.tokenizer.eos]))))
+    sampling = Sampling(max_new_tokens=NEW_TOKENS, stop_ids=end_ids(opened), stop=texts)
+    answers = generate(opened.model, prompts, sampling, opened.tokenizer.decode, batch=WRITTEN_AT_ONCE)
+    return [answer.text for answer in answers]
+
+
+def end_ids(opened: Opened) -> tuple[int, ...]:
+    """The tokens that end a text: the model's own and the tokenizer's, whatever the template."""
+    ends = opened.model.generation_config.eos_token_id
+    found = {*(ends if isinstance(ends, list) else [ends]), opened.tokenizer.eos_id}
+    return tuple(sorted(token for token in found if token is not None))
+
+
+def _chat(opened: Opened, messages: Sequence[Message]) -> str:
+    """The model's turn is next. A run is asked under the system prompt it was trained with."""
+    system, rest = opened.config.text.system, list(messages)
+    if system and rest[0].role == "system":
+        rest[0] = Message("system", f"{system}\n\n{rest[0].content}")
+    elif system:
+        rest.insert(0, Message("system", system))
+    return opened.template.render(rest, prompt=True).replace(BORDER, "")
+
+
+def _folder(model: str) -> Path:
+    """`evals` of a run, or evals/MODEL here."""
+    path = Path(model)
+    if (path / "run.yaml").is_file():
+        return path / "evals"
+    name = path.resolve().name if path.exists() else model
+    return Path("evals") / "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+def _name(job: Job, chat: bool) -> str:
+    """The file of a task's records: other shots and chat have files of their own."""
+    shots = f"-{job.shots}shot" if job.shots != job.task.shots else ""
+    return f"{job.task.name}{shots}{'-chat' if chat else ''}"
+
+
+def _identity(opened: Opened, model: str, asked: Asked) -> dict[str, Any]:
+    """What the records are of, besides the task: weights, type, template."""
+    path = Path(model)
+    if (path / "run.yaml").is_file():
+        weights = [file for part in ("adapter", "model") for file in sorted((path / part).glob("*.safetensors"))]
+        digests = {str(file.relative_to(path)): sha256(file) for file in weights}
+        digests |= sources.resolve(opened.config.model).digests() if (path / "adapter").is_dir() else {}
+    else:
+        digests = sources.resolve(model).digests()
+    chat = {"template": opened.template.fingerprint, "system": opened.config.text.system} if asked.chat else {}
+    dtype = str(opened.model.dtype).removeprefix("torch.")
+    return {"weights": digests, "dtype": dtype, "chat_template": asked.chat, **chat}
+
+
+def _about(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
+    return {"task": job.task.name, "shots": job.shots, "files": job.material.files, **identity}
+
+
+def _note(job: Job) -> str:
+    if not job.shots or job.material.own_shots or not job.task.shot_files:
+        return ""
+    return "no file of examples found: they are drawn from the measured documents, each without itself"
+
+
+def _column(name: str, entries: Sequence[Entry], scores: dict[str, results.Scores]) -> dict[str, Any]:
+    mean = results.average(entries, scores)
+    return {
+        "name": name,
+        "average": results.as_json({"average": mean})["average"],
+        "columns": {
+            entry.title: {
+                "task": entry.task, "shots": entry.shots, "metric": entry.metric,
+                **results.as_json(scores[entry.task])[entry.metric],
+            }
+            for entry in entries
+        },
+    }  # fmt: skip

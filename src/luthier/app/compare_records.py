@@ -1,0 +1,190 @@
+"""The same documents of benchmarks for every model: the records that `luthier eval` left, read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log as ln
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luthier.core import log
+from luthier.core.errors import InputError, nearest
+from luthier.data.read import read_rows
+from luthier.evals.changes import Asked, Item
+from luthier.evals.compare import Question
+
+NO_METRIC = {
+    "doc",
+    "gold",
+    "logp",
+    "pick",
+    "pick_norm",
+    "cut",
+    "tokens",
+    "words",
+    "bytes",
+}  # numbers, but none to compare
+TITLES = {"acc": "accuracy", "acc_norm": "accuracy, by length", "mc2": "true share", "exact_match": "exact match"}
+MUST = ("files", "shots", "chat_template")  # what must be the same for scores to be compared
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of one task by document, and what its card says of how they were made."""
+
+    path: Path
+    by_doc: dict[int, dict[str, Any]]
+    card: dict[str, Any]
+
+
+def questions(sides: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[Asked]:
+    """Every metric of every task on the documents that all runs have; 'all' is every task that all have.
+
+    Raises InputError for records that are missing, broken, or of other files or shots.
+    """
+    folders = {label: [_folder(name) for name in names] for label, names in sides.items()}
+    here = [set(_tasks(folder)) for runs in folders.values() for folder in runs]
+    if tuple(tasks) == ("all",):
+        tasks = sorted(set.intersection(*here))
+        if not tasks:
+            raise InputError("no task was measured for all", where="--tasks", mend="run `luthier eval` for each")
+    out: list[Asked] = []
+    for task in tasks:
+        found = {label: [_read(folder, task, name) for folder, name in zip(runs, sides[label], strict=True)]
+                 for label, runs in folders.items()}  # fmt: skip
+        _refuse_other(found, task)
+        out += _of_task(task, found)
+    return out
+
+
+def _folder(name: str) -> Path:
+    """Where the records of a model or run are: the folder itself, its `evals`, or evals/NAME as `luthier eval` makes it."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    for path in (Path(name) / "evals", Path(name), Path("evals") / Path(name).name, Path("evals") / plain):
+        if path.is_dir() and _tasks(path):
+            return path
+    raise InputError("no records of benchmarks", where=name, mend=f"make them: luthier eval {name} --tasks ...")
+
+
+def _tasks(folder: Path) -> list[str]:
+    """The tasks with records in a folder: the JSONL files whose lines have a `doc`."""
+    out = []
+    for path in sorted(folder.glob("*.jsonl")):
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            if '"doc"' in lines.readline():
+                out.append(path.stem)
+    return out
+
+
+def _read(folder: Path, task: str, name: str) -> Records:
+    path = folder / f"{task}.jsonl"
+    if not path.is_file():
+        known = _tasks(folder)
+        guess = nearest(task, known)
+        mend = (
+            f"did you mean '{guess}'?"
+            if guess
+            else f"luthier eval {name} --tasks {task}; there are: {', '.join(known)}"
+        )
+        raise InputError(f"no records of '{task}'", where=folder, mend=mend)
+    by_doc = {}
+    for row in read_rows([str(path)]):
+        doc = row.fields.get("doc")
+        if not isinstance(doc, int):
+            raise InputError("a record without the number 'doc'", where=row.origin, mend="run `luthier eval` again")
+        by_doc[doc] = row.fields
+    card = path.with_suffix(".json")
+    try:
+        about = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    except ValueError:
+        about = {}
+    return Records(path, by_doc, about)
+
+
+def _refuse_other(found: Mapping[str, Sequence[Records]], task: str) -> None:
+    """Raise InputError where two sides were measured on other files or with other shots."""
+    first, *rest = [records for runs in found.values() for records in runs]
+    for other in rest:
+        for key in MUST:
+            one, two = _identity(first.card.get(key)), _identity(other.card.get(key))
+            if first.card and other.card and one != two:
+                raise InputError(
+                    f"{task} was measured with other {key.replace('_', ' ')} than in {first.path}", where=other.path,
+                    mend="measure both in the same way",
+                )  # fmt: skip
+
+
+def _identity(value: Any) -> Any:
+    """What must be equal of a value of a card: of files their hashes, wherever they lie."""
+    if isinstance(value, dict):
+        return sorted(str(item) for item in value.values())
+    return value
+
+
+def _of_task(task: str, found: Mapping[str, Sequence[Records]]) -> list[Asked]:
+    all_ = [records for runs in found.values() for records in runs]
+    docs = sorted(set.intersection(*(set(records.by_doc) for records in all_)))
+    if not docs:
+        raise InputError(
+            f"no document of {task} was measured for all", where=all_[0].path, mend="measure the same ones"
+        )
+    most = max(len(records.by_doc) for records in all_)
+    if len(docs) < most:
+        log.note(f"{task}: {len(docs):,} of {most:,} documents were measured for all")
+    first = all_[0].by_doc
+    for records in all_:
+        odd = next((doc for doc in docs if records.by_doc[doc].get("question") != first[doc].get("question")), None)
+        if odd is not None:
+            raise InputError(f"document {odd} of {task} is another than in {all_[0].path}", where=records.path)
+    items = [_item(docs[i], found) for i in range(len(docs))]
+    names = [key for key, value in first[docs[0]].items() if key not in NO_METRIC and isinstance(value, int | float)]
+
+    def values(key: str, factor: float = 1.0) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+        return {
+            label: factor * np.array([[float(run.by_doc[doc][key]) for doc in docs] for run in runs])
+            for label, runs in found.items()
+        }
+
+    try:
+        out = [Asked(Question(f"{task} {key}", values(key), title=f"{task}, {TITLES.get(key, key)}", unit="%", top=1.0), items)
+               for key in names]  # fmt: skip
+        if not names and "bytes" in first[docs[0]]:
+            sizes = np.array([float(first[doc]["bytes"]) for doc in docs])
+            bits = Question(
+                f"{task} bits_per_byte",
+                values("logp", -1 / ln(2)),
+                sizes,
+                f"{task}, bits per byte",
+                higher_is_better=False,
+            )
+            out.append(Asked(bits, items))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the records of {task} do not all have {error}", where=all_[0].path, mend="measure it again"
+        ) from None
+    if not out:
+        raise InputError(f"the records of {task} hold no metric", where=all_[0].path)
+    return out
+
+
+def _item(doc: int, found: Mapping[str, Sequence[Records]]) -> Item:
+    record = next(iter(found.values()))[0].by_doc[doc]
+    choices = record.get("choices")
+    gold = record.get("gold")
+    reference = choices[gold] if isinstance(choices, list) and isinstance(gold, int) else gold
+    texts = {}
+    for label, runs in found.items():
+        other = runs[0].by_doc[doc]
+        pick = other.get("answer", choices[other["pick"]] if isinstance(choices, list) and "pick" in other else None)
+        if pick is not None:
+            texts[label] = str(pick)
+    return Item(
+        str(record.get("origin", doc)),
+        str(record.get("question", "")),
+        None if reference is None else str(reference),
+        texts,
+    )

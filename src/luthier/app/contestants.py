@@ -1,0 +1,162 @@
+"""Who is compared: models, runs, files of answers and the data's own answers, all on the same prompts."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.app import answers
+from luthier.app.choose import question
+from luthier.app.start import find
+from luthier.app.use import open_model
+from luthier.core import seeds
+from luthier.core.config import DataConfig
+from luthier.core.errors import InputError
+from luthier.core.files import writing
+from luthier.core.types import Messages
+from luthier.data import load as data_load
+from luthier.data.read import read_rows
+from luthier.evals.judgments import prompt_key, prompt_of, prompt_value
+
+REFERENCE = "reference"  # as a contestant: the answers of the data
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What all are asked, with the data's own answer where there is one."""
+
+    messages: tuple[Messages, ...]
+    references: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How contestants come to their answers. `out` is the file that the answers of models are kept beside."""
+
+    data: DataConfig
+    rows: int
+    max_new_tokens: int
+    out: Path
+    seed: int
+    device: str
+    dtype: str
+
+
+def named(contestants: Sequence[str], where: str) -> dict[str, str]:
+    """label -> name, from NAME or LABEL=NAME; a path is labelled by its last part, or whole where that stands twice.
+
+    Raises InputError, with the command `where` as its example, for fewer than two and for two of one label.
+    """
+    pairs = []
+    for text in contestants:
+        label, sign, name = text.partition("=")
+        pairs.append((label, name) if sign and label and name and not Path(text).exists() else (None, text))
+    short = Counter(Path(name).name for label, name in pairs if label is None)
+    labels = [label or (Path(name).name if short[Path(name).name] == 1 else name) for label, name in pairs]
+    double = next((label for label, count in Counter(labels).items() if count > 1), None)
+    if double:
+        raise InputError(f"two are called '{double}'", mend="give them labels: LABEL=NAME")
+    if len(pairs) < 2:
+        raise InputError("a comparison needs two or more", mend=f"such as `{where} base runs/mine`")
+    return dict(zip(labels, (name for _, name in pairs), strict=True))
+
+
+def answered(
+    names: Mapping[str, str], asking: Asking, stop: Callable[[], bool]
+) -> tuple[Prompts, dict[str, list[str]]]:
+    """The prompts that all contestants answer, and their answers by label.
+
+    Raises InputError for bad files and when no prompt is left. What models write is kept, and not written again.
+    """
+    files = {label: _from_file(Path(name)) for label, name in names.items() if Path(name).is_file()}
+    if asking.data.path:
+        prompts = _from_data(asking)
+    elif len(files) == len(names):
+        found = {key: prompt for answers_ in files.values() for key, (prompt, _) in answers_.items()}
+        prompts = Prompts(tuple(found.values()), (None,) * len(found))
+    else:
+        raise InputError("which prompts are answered?", where="--data", mend="give rows with prompts")
+    both = [
+        (prompt, reference)
+        for prompt, reference in zip(prompts.messages, prompts.references, strict=True)
+        if all(prompt_key(prompt) in answers_ for answers_ in files.values())
+    ]
+    if not both:
+        raise InputError("no prompt is answered by all", mend="the prompts must be the same texts")
+    prompts = Prompts(*(tuple(side) for side in zip(*both, strict=True)))
+    return prompts, {
+        label: _answers(label, name, prompts, files.get(label), asking, stop) for label, name in names.items()
+    }
+
+
+def _answers(
+    label: str, name: str, prompts: Prompts, file: Mapping[Any, tuple[Messages, str]] | None, asking: Asking,
+    stop: Callable[[], bool],
+) -> list[str]:  # fmt: skip
+    if file is not None:
+        return [file[prompt_key(prompt)][1] for prompt in prompts.messages]
+    if name != REFERENCE:
+        return _written(label, name, prompts.messages, asking, stop)
+    if None in prompts.references:
+        raise InputError(
+            "a prompt without an answer in the data", where=REFERENCE, mend="give rows with answers: --data"
+        )
+    return [str(reference) for reference in prompts.references]
+
+
+def _from_data(asking: Asking) -> Prompts:
+    """`rows` prompts of the data, drawn with the seed, in the order of the files."""
+    found = [
+        asked for example in data_load.load(asking.data.path, asking.data).examples if (asked := question(example))
+    ]
+    unique = list({prompt_key(asked.messages): asked for asked in found}.values())
+    if not unique:
+        raise InputError("no row asks anything", where=asking.data.path[0], mend="give chats, or prompts with answers")
+    order = seeds.generator(asking.seed, "prompts").permutation(len(unique))[: asking.rows]
+    chosen = [unique[i] for i in sorted(order)]
+    return Prompts(tuple(asked.messages for asked in chosen), tuple(asked.reference for asked in chosen))
+
+
+def _from_file(path: Path) -> dict[Any, tuple[Messages, str]]:
+    """The answers in a file, by prompt."""
+    out = {}
+    for row in read_rows([str(path)]):
+        prompt, answer = prompt_of(row), row.fields.get("answer")
+        if not isinstance(answer, str):
+            raise InputError(
+                "a row without a text 'answer'", where=row.origin, mend='write {"prompt": ..., "answer": ...}'
+            )
+        out[prompt_key(prompt)] = (prompt, answer)
+    return out
+
+
+def _written(label: str, name: str, prompts: Sequence[Messages], asking: Asking, stop: Callable[[], bool]) -> list[str]:
+    """A model's likeliest answers. They are kept in a file that can be given as a contestant itself; what stands there
+    of the same weights is not written again."""
+    sampling = {"max_new_tokens": asking.max_new_tokens}
+    start = find(name)
+    made = [start.digests(), sampling, start.config.text.template, start.config.text.system]
+    mark = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in label)
+    path = asking.out.with_name(f"{asking.out.stem}.{plain}.answers.jsonl")
+    found: dict[Any, tuple[Messages, str]] = {}
+    if path.is_file() and all(row.fields.get("made") == mark for row in read_rows([str(path)])):
+        found = _from_file(path)
+    missing = [prompt for prompt in prompts if prompt_key(prompt) not in found]
+    if missing:
+        opened = open_model(name, device=asking.device, dtype=asking.dtype)
+        texts = answers.write(opened, missing, sampling, stop, label)
+        del opened
+        gc.collect()
+        found |= {prompt_key(prompt): (prompt, text[0]) for prompt, text in zip(missing, texts, strict=True)}
+        with writing(path) as handle:
+            for prompt, text in found.values():
+                record = {"prompt": prompt_value(prompt), "answer": text, "model": label, "made": mark}
+                handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return [found[prompt_key(prompt)][1] for prompt in prompts]

@@ -1,0 +1,189 @@
+"""A model behind an OpenAI-compatible endpoint. The only code that talks to a network, and only when a URL is given."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.types import Message
+
+AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # statuses that may be another a moment later
+LONGEST = 60.0  # seconds between two tries, at most
+MOST = 1 << 22  # bytes of a reply
+GARBAGE = 2  # times that a reply which is garbage is asked for again
+
+
+class Garbage(Exception):
+    """A reply that cannot be used; asked again, it may be another."""
+
+
+class _Straight(urllib.request.HTTPRedirectHandler):
+    """No redirects: the key and the texts go to the address that was given, and nowhere else."""
+
+    def redirect_request(self, *about: Any) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model is asked. `url` ends before /chat/completions; `extra` changes keys of the request, None removes one.
+
+    A try that fails in a way that may pass (time-out, no connection, status 429 or 5xx, a reply that is garbage) is made
+    again up to `retries` times, at most twice for garbage, after 1, 2, 4, ... seconds, or what the server asks for.
+    """
+
+    url: str
+    model: str
+    key: str | None = field(default=None, repr=False)
+    timeout: float = 120.0
+    retries: int = 5
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    sleep: Callable[[float], object] = time.sleep
+
+    def complete(
+        self, messages: Sequence[Message], accept: Callable[[str], Any], stop: Callable[[], bool] = lambda: False
+    ) -> Any:
+        """What `accept` makes of the model's answer; `accept` raises Garbage for one that is to be asked for again.
+
+        Raises Garbage when the last reply was, RunError when the server could not be asked, and at once for what will
+        not pass by itself, such as a wrong key; Stopped when `stop()` between two tries.
+        """
+        garbage = 0
+        for attempt in range(self.retries + 1):
+            wait = min(LONGEST, 2.0**attempt)
+            try:
+                return accept(self._ask(messages))
+            except urllib.error.HTTPError as error:
+                with error:
+                    said = _first_words(error.read(4096))
+                fault = f"status {error.code}" + (f": {said}" if said else "")
+                if error.code not in AGAIN:
+                    raise self._failed(fault, _mend(error.code)) from None
+                wait = min(LONGEST, max(wait, _seconds(error.headers.get("Retry-After"))))
+            except (OSError, http.client.HTTPException) as error:
+                fault = _words(error)
+            except Garbage as error:
+                garbage += 1
+                if garbage > GARBAGE or attempt == self.retries:
+                    raise
+                fault = str(error)
+            if attempt < self.retries:
+                self._wait(wait, stop)
+        raise self._failed(fault, "see whether the server is well, or raise --timeout or --retries")
+
+    def _ask(self, messages: Sequence[Message]) -> str:
+        body = {
+            "model": self.model, "messages": [{"role": m.role, "content": m.content} for m in messages], "temperature": 0,
+            "max_tokens": 1024, **self.extra,
+        }  # fmt: skip
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "luthier"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        data = json.dumps({key: value for key, value in body.items() if value is not None}).encode()
+        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", data, headers, method="POST")
+        with urllib.request.build_opener(_Straight).open(request, timeout=self.timeout) as reply:
+            raw = reply.read(MOST)
+        try:
+            content = json.loads(raw)["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError):
+            raise Garbage(f"the reply is no chat completion: {_first_words(raw)!r}") from None
+        if not isinstance(content, str) or not content.strip():
+            raise Garbage("the reply holds no text")
+        return content
+
+    def _wait(self, seconds: float, stop: Callable[[], bool]) -> None:
+        """Sleep in short pieces, so that a stop is heard."""
+        left = seconds
+        while left > 0:
+            if stop():
+                raise Stopped("stopped while waiting for the endpoint")
+            self.sleep(min(left, 0.25))
+            left -= 0.25
+
+    def _failed(self, fault: str, mend: str) -> RunError:
+        return RunError(fault, where=f"{self.model} at {self.url}", mend=mend)
+
+
+def open_endpoint(
+    url: str, model: str | None, key_env: str | None, timeout: float, retries: int, extra: Sequence[str] = ()
+) -> Endpoint:
+    """The endpoint that the options name. Raises InputError for a URL that is none and a key that is not set."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(
+            f"'{url}' is not the address of a server", where="--endpoint", mend="such as http://localhost:8000/v1"
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise InputError(
+            "a key does not belong into the address", where="--endpoint", mend="name its variable: --key-env NAME"
+        )
+    if not model:
+        raise InputError("which model?", where="--endpoint-model", mend="give the name that the server knows it by")
+    key = os.environ.get(key_env, "") if key_env else None
+    if key_env and not key:
+        raise InputError(
+            f"the environment variable {key_env} is not set", where="--key-env", mend=f"export {key_env}=..."
+        )
+    return Endpoint(
+        url.removesuffix("/").removesuffix("/chat/completions"), model, key, timeout, retries, _extra(extra)
+    )
+
+
+def _extra(pairs: Sequence[str]) -> dict[str, Any]:
+    out = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not (name and sign):
+            raise InputError(f"'{pair}' is not KEY=VALUE", where="--request", mend="such as max_tokens=2000")
+        try:
+            out[name] = json.loads(value)
+        except ValueError:
+            out[name] = value
+    return out
+
+
+def _mend(status: int) -> str:
+    return {
+        401: "check the key: --key-env", 403: "check the key: --key-env", 404: "check --endpoint and --endpoint-model",
+        400: "see what the server says; --request changes what it is sent",
+    }.get(status, "see what the server says")  # fmt: skip
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        return max(0.0, float(text or 0))
+    except ValueError:
+        return 0.0  # a date: the doubling waits do
+
+
+def _words(error: Exception) -> str:
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, TimeoutError):
+        return "no answer in time"
+    return f"no connection: {getattr(reason, 'strerror', None) or reason or type(reason).__name__}"
+
+
+def _first_words(raw: bytes) -> str:
+    """The beginning of a reply on one line; of an error in JSON, its message."""
+    text = raw.decode("utf-8", "replace")
+    try:
+        value = json.loads(text)
+        said = (
+            value["error"]["message"]
+            if isinstance(value.get("error"), dict)
+            else value.get("message") or value.get("detail")
+        )
+        text = said if isinstance(said, str) else text
+    except (ValueError, LookupError, AttributeError, TypeError):
+        pass
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    return line if len(line) <= 160 else line[:160] + "…"

@@ -1,0 +1,166 @@
+"""Pairs of answers, judged by a model: contestants -> answers -> judgments on disk -> who wins, and how far to trust it.
+
+Judgments are appended as they come; the same command goes on with what is not judged yet.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import IO, Any
+
+from luthier.app.contestants import Asking, Prompts, answered, named
+from luthier.app.judges import Judge, Wanted
+from luthier.app.stop import stopping
+from luthier.core import log
+from luthier.core.errors import InputError, RunError, Stopped
+from luthier.evals import judgments
+from luthier.evals.agreement import alpha, habits, units_of
+from luthier.evals.intervals import mean_interval
+from luthier.evals.judge import Contest, contests
+from luthier.evals.judgments import Duel, Judgment
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user wants judged: NAME or LABEL=NAME of models, runs, files of answers, or 'reference'."""
+
+    contestants: tuple[str, ...]
+    judge: Wanted
+    asking: Asking
+    human: tuple[str, ...] = ()
+
+    @property
+    def out(self) -> Path:
+        return self.asking.out
+
+
+def judge(asked: Asked) -> dict[str, Any]:
+    """Judge every pair of contestants on every prompt, in both orders: the keys of `luthier judge --json`."""
+    names = named(asked.contestants, "luthier judge")
+    open_judge = asked.judge.open()
+    people = judgments.read(asked.human) if asked.human else []
+    with stopping() as stop, _journal(asked.out) as journal:
+        prompts, given = answered(names, asked.asking, stop)
+        judge_ = open_judge()
+        equal = _equal(prompts, given, judge_.name)
+        wanted = contests(prompts.messages, given)
+        before = _kept(asked.out, {c.asked(judge_.name) for c in wanted} | {j.asked for j in equal})
+        known = {judgment.asked for judgment in before}
+        fresh = [journal(judgment) for judgment in equal if judgment.asked not in known]
+        left = [contest for contest in wanted if contest.asked(judge_.name) not in known]
+        if before:
+            log.note(f"{len(before):,} judgments are in {asked.out} already")
+        unread = 0
+        try:
+            for contest, choice in _judged(judge_, left, len(wanted), stop):
+                if choice is None:
+                    unread += 1
+                else:
+                    fresh.append(journal(contest.judged(choice, judge_.name)))
+        except (RunError, Stopped) as error:
+            done = f"{len(before) + len(fresh):,} of {len(wanted) + len(equal):,} judgments are in {asked.out}"
+            raise type(error)(f"{error.what}; {done}", where=error.where, mend=_go_on(error)) from None
+    if unread:
+        log.warn(f"{unread} of {len(wanted)} comparisons could not be read or did not fit, and are left out")
+    return _result([*before, *fresh], people, judge_.name, asked.asking.seed) | {
+        "judge": judge_.name, "out": str(asked.out), "prompts": len(prompts.messages), "asked": len(left),
+        "kept": len(before), "equal": len(equal), "unreadable": unread,
+    }  # fmt: skip
+
+
+def _go_on(error: RunError | Stopped) -> str:
+    again = "run the same command again to go on"
+    return f"{error.mend}; {again}" if error.mend else again
+
+
+def _equal(prompts: Prompts, given: Mapping[str, Sequence[str]], annotator: str) -> list[Judgment]:
+    """Answers that are the same text are a tie that nobody needs to be asked about."""
+    return [
+        Judgment(prompt, (one, other), (given[one][i], given[other][i]), (0, 1), (1, 1), annotator, {"equal": True})
+        for i, prompt in enumerate(prompts.messages)
+        for one, other in combinations(given, 2)
+        if given[one][i].strip() == given[other][i].strip()
+    ]
+
+
+def _judged(
+    judge_: Judge, left: Sequence[Contest], total: int, stop: Callable[[], bool]
+) -> Iterator[tuple[Contest, Any]]:
+    with log.progress(f"judged by {judge_.name}", total) as bar:
+        bar.start_at(total - len(left))
+        for index, choice in judge_.pairs(left, stop):
+            yield left[index], choice
+            bar.advance(1)
+
+
+@contextmanager
+def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
+    """The file that judgments are appended to, held by this process; a line that a kill cut short is dropped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                "another process writes this file", where=path, mend="wait for it, or give another --out"
+            ) from None
+        _cut(handle)
+
+        def keep(judgment: Judgment) -> Judgment:
+            handle.write(next(judgments.lines([judgment])).encode() + b"\n")
+            handle.flush()
+            return judgment
+
+        yield keep
+        os.fsync(handle.fileno())
+
+
+def _cut(handle: IO[bytes]) -> None:
+    handle.seek(0)
+    whole = sum(len(line) for line in handle if line.endswith(b"\n"))
+    handle.truncate(whole)
+
+
+def _kept(path: Path, wanted: set[Any]) -> list[Judgment]:
+    """The judgments of an earlier start that this comparison needs."""
+    if not path.stat().st_size:
+        return []
+    found = {judgment.asked: judgment for judgment in judgments.read([str(path)])}
+    return [judgment for asked, judgment in found.items() if asked in wanted]
+
+
+def _result(said: Sequence[Judgment], people: Sequence[Judgment], annotator: str, seed: int) -> dict[str, Any]:
+    """Who wins, what sways the judge, and how far people agree with it."""
+    all_ = judgments.duels([*said, *people])
+    own = [duel for duel in all_ if duel.annotator == annotator]
+    pairs: dict[tuple[str, str], list[Duel]] = {}
+    for duel in own:
+        pairs.setdefault((duel.first, duel.second), []).append(duel)
+    agreed = None
+    if people:
+        judged = {duel.unit for duel in own}
+        agreed = alpha(units_of([duel for duel in all_ if duel.unit in judged]), annotator)
+        if agreed is None:
+            log.warn("no pair of answers was judged by people too: prompts and answers must be the same texts")
+    return {
+        "pairs": [_pair(*models, duels, seed) for models, duels in pairs.items()],
+        "annotators": [habit.as_dict() for habit in habits([*said, *people], all_, seed)],
+        "human": agreed.as_dict() if agreed else None,
+    }
+
+
+def _pair(first: str, second: str, duels: Sequence[Duel], seed: int) -> dict[str, Any]:
+    """How the first model of a pair fares: wins, losses, ties, and the share of the points with its interval."""
+    counts = Counter(duel.outcome for duel in duels)
+    share = mean_interval([duel.outcome for duel in duels], seed)
+    return {
+        "models": [first, second], "wins": counts[1.0], "losses": counts[0.0], "ties": counts[0.5],
+        "score": share.value, "low": share.low, "high": share.high, "n": share.n,
+    }  # fmt: skip

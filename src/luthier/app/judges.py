@@ -1,0 +1,177 @@
+"""Who judges: a model here, by probability, or a model behind an endpoint, by what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from luthier.app.endpoint import Endpoint, Garbage, open_endpoint
+from luthier.app.use import Opened, open_model
+from luthier.core import log
+from luthier.core.errors import InputError, Stopped
+from luthier.core.types import Messages
+from luthier.evals.benchmarks.encode import room
+from luthier.evals.judge import PAIR, TIE, YES, Choice, Contest, pair_messages, read_choice
+from luthier.evals.likelihood import Request, Scorer
+from luthier.text.encode import encode_prompt_ids
+
+T = TypeVar("T")
+Stop = Callable[[], bool]
+
+
+class Judge(Protocol):
+    """One that chooses. What cannot be judged comes as None: too long for a local judge, unreadable from an endpoint."""
+
+    @property
+    def name(self) -> str:
+        """Who the judgments are by."""
+        ...
+
+    def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        """(index, which answer is better) of every contest, as they become known."""
+        ...
+
+    def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        """(index, 'Yes' or 'No') of every question."""
+        ...
+
+
+@dataclass(frozen=True)
+class Local:
+    """Chooses the option of which it gives the higher probability as its answer. `tokens` bounds a forward pass."""
+
+    name: str
+    opened: Opened
+    tokens: int = 4096
+
+    def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        return self._choose([contest.messages for contest in asked], PAIR, stop)
+
+    def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        return self._choose(asked, YES, stop)
+
+    def _choose(
+        self, asked: Sequence[Messages], options: tuple[str, str], stop: Stop
+    ) -> Iterator[tuple[int, Choice | None]]:
+        opened = self.opened
+        answers = [tuple(ids) for ids in opened.tokenizer.encode_pieces([("\n", option) for option in options])]
+        requests = [
+            Request(
+                tuple(encode_prompt_ids(m, (), opened.template, opened.tokenizer, system=opened.config.text.system)),
+                ids,
+            )
+            for m in asked
+            for ids in answers
+        ]
+        opened.model.eval()
+        scorer = Scorer(opened.model, room(opened.model.config, opened.tokenizer), self.tokens)
+        half: dict[int, tuple[int, float]] = {}
+        for index, answer in scorer.answer(requests):
+            if stop():
+                raise Stopped("stopped while judging")
+            place, option = divmod(index, 2)
+            if place not in half:
+                half[place] = (option, answer.logp)
+                continue
+            other, logp = half.pop(place)
+            first, second = (logp, answer.logp) if other == 0 else (answer.logp, logp)
+            yield place, None if answer.cut else Choice(options[0] if first >= second else options[1], first - second)
+
+
+@dataclass(frozen=True)
+class Written:
+    """Asks a model behind an endpoint, `parallel` questions at a time."""
+
+    endpoint: Endpoint
+    parallel: int = 4
+
+    @property
+    def name(self) -> str:
+        return self.endpoint.model
+
+    def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        shown = [pair_messages(c.prompt, c.answers[c.order[0]], c.answers[c.order[1]], written=True) for c in asked]
+        return self._choose(shown, (*PAIR, TIE), stop)
+
+    def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        return self._choose(asked, YES, stop)
+
+    def _choose(
+        self, asked: Sequence[Messages], options: tuple[str, ...], stop: Stop
+    ) -> Iterator[tuple[int, Choice | None]]:
+        def accept(text: str) -> Choice:
+            option = read_choice(text, options)
+            if option is None:
+                raise Garbage(f"the answer names none of {', '.join(options)}: {text[-80:]!r}")
+            return Choice(option)
+
+        def one(messages: Messages) -> Choice | None:
+            try:
+                return self.endpoint.complete(messages, accept, stop)
+            except Garbage as error:
+                log.warn(f"left out: {error}")
+                return None
+
+        yield from _each(one, asked, self.parallel, stop)
+
+
+def _each(
+    one: Callable[[T], Choice | None], asked: Sequence[T], parallel: int, stop: Stop
+) -> Iterator[tuple[int, Choice | None]]:
+    """(index, one(item)) as they are done, `parallel` at a time; those under way when one fails are given out first."""
+    waiting = iter(enumerate(asked))
+    running: dict[Future[Choice | None], int] = {}
+    failure: BaseException | None = None
+    with ThreadPoolExecutor(parallel) as pool:
+        while True:
+            while len(running) < parallel and failure is None and not stop():
+                item = next(waiting, None)
+                if item is None:
+                    break
+                running[pool.submit(one, item[1])] = item[0]
+            if not running:
+                break
+            for done in wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done:
+                index = running.pop(done)
+                if (error := done.exception()) is not None:
+                    failure = failure or error
+                else:
+                    yield index, done.result()
+    if stop():
+        raise Stopped("stopped while judging")
+    if failure is not None:
+        raise failure
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The judge that the options of a command name."""
+
+    judge: str | None = None
+    endpoint: str | None = None
+    endpoint_model: str | None = None
+    key_env: str | None = None
+    timeout: float = 120.0
+    retries: int = 5
+    parallel: int = 4
+    request: tuple[str, ...] = ()
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def open(self, where: str | None = None) -> Callable[[], Judge]:
+        """Check the options now; what comes back opens the judge when it is needed. `where` is what needs one.
+
+        Raises InputError when no judge, or two, are named, and for an endpoint that is none.
+        """
+        if (self.judge is None) == (self.endpoint is None):
+            what = "two judges" if self.judge else "who judges?"
+            raise InputError(what, where=where, mend="give --judge MODEL, or --endpoint URL with --endpoint-model NAME")
+        if self.judge is not None:
+            name = self.judge
+            return lambda: Local(name, open_model(name, device=self.device, dtype=self.dtype))
+        found = open_endpoint(
+            self.endpoint or "", self.endpoint_model, self.key_env, self.timeout, self.retries, self.request
+        )
+        return lambda: Written(found, self.parallel)

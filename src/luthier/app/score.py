@@ -1,0 +1,87 @@
+"""Score answers in a file with a reward model, and say how good the scores are where the file knows better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from luthier.app.prepare import use_threads
+from luthier.app.scorer import open_scorer
+from luthier.core import log
+from luthier.core.config import RunConfig
+from luthier.core.errors import InputError
+from luthier.core.types import Chat, Example, Labelled, Messages, Preference, Ranking
+from luthier.data import load as data_load
+from luthier.data.write import write_jsonl
+from luthier.evals.calibration import correlation, expected_calibration_error
+from luthier.evals.intervals import mean_interval
+
+TOGETHER = 64  # rows scored before the bar moves
+
+
+def score(config: RunConfig, out: Path) -> dict[str, Any]:
+    """Score every answer of the rows with the reward model `config.model`; write one line an answer to `out`.
+
+    Returns the keys of `luthier score --json` (docs/rewards.md). Raises InputError for rows without answers and when
+    `out` is there already.
+    """
+    if out.exists():
+        raise InputError("this file exists already and is left alone", where=out, mend="give another --out")
+    use_threads(config)
+    loaded = data_load.load(config.data.path, config.data)
+    rows = [(example, *_answers(example)) for example in loaded.examples]
+    scorer = open_scorer(config.model, device=config.device, dtype=config.dtype)
+    lines: list[dict[str, Any]] = []
+    differences: list[float] = []
+    with log.progress("scoring rows", len(rows)) as bar:
+        for start in range(0, len(rows), TOGETHER):
+            part = rows[start : start + TOGETHER]
+            found = iter(scorer.score([(prompt, answer) for _, prompt, answers, _ in part for answer in answers]))
+            for number, (_, prompt, answers, pairs) in enumerate(part, start):
+                values = [next(found) for _ in answers]
+                differences += [values[a] - values[b] for a, b in pairs]
+                asked = prompt[-1].as_dict()["content"]
+                lines += [
+                    {"row": number, "answer": i, "score": value, "prompt": asked, "text": text}
+                    for i, (value, text) in enumerate(zip(values, answers, strict=True))
+                ]
+            bar.advance(len(part))
+    write_jsonl(lines, out)
+    scores = [line["score"] for line in lines]
+    won = [0.5 if d == 0 else float(d > 0) for d in differences]
+    lengths = [float(len(line["text"])) for line in lines]
+    return {
+        "out": str(out), "rows": len(rows), "answers": len(lines), "score": _estimate(scores, config.seed),
+        "length_correlation": correlation(scores, lengths), "pairs": len(differences),
+        "accuracy": _estimate(won, config.seed) if won else None,
+        "calibration_error": expected_calibration_error(differences) if differences else None,
+    }  # fmt: skip
+
+
+def _estimate(values: Sequence[float], seed: int) -> dict[str, Any]:
+    found = mean_interval(values, seed=seed)
+    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+
+
+def _answers(example: Example) -> tuple[Messages, list[str], list[tuple[int, int]]]:
+    """(prompt, answers, (better, worse) pairs among them). Raises InputError for a row that has no answer."""
+    match example:
+        case Chat(messages=(*prompt, last)) if prompt and last.role == "assistant":
+            return tuple(prompt), [last.content], []
+        case Labelled(prompt=asked, completion=completion) if asked:
+            return asked, [_text(completion)], []
+        case Preference(prompt=asked, chosen=chosen, rejected=rejected) if asked:
+            return asked, [_text(chosen), _text(rejected)], [(0, 1)]
+        case Ranking(prompt=asked, responses=responses, ranks=ranks) if asked:
+            numbers = range(len(ranks))
+            pairs = [(i, j) for i in numbers for j in numbers if ranks[i] < ranks[j]]
+            return asked, [_text(response) for response in responses], pairs
+    raise InputError(
+        "this row has no prompt with an answer to score", where=example.origin,
+        mend="give conversations, preferences, rankings or labelled answers",
+    )  # fmt: skip
+
+
+def _text(messages: Messages) -> str:
+    return messages[-1].content

@@ -1,0 +1,170 @@
+"""A test suite and a model -> answers -> checks -> thresholds met or missed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.app import answers
+from luthier.app.judges import Judge, Wanted
+from luthier.app.stop import stopping
+from luthier.app.use import open_model
+from luthier.core import log
+from luthier.core.config import RewardConfig
+from luthier.core.errors import InputError
+from luthier.core.files import writing
+from luthier.core.types import Message
+from luthier.evals.judge import YES, question_messages
+from luthier.evals.suite import results
+from luthier.evals.suite.cases import expand
+from luthier.evals.suite.checks import Given, Verdict
+from luthier.evals.suite.document import Document, read
+from luthier.evals.suite.junit import junit
+from luthier.evals.suite.spec import Check, Judged, Python
+from luthier.rewards.answer import Answer
+from luthier.rewards.function import Function
+
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A suite that was run on a model."""
+
+    document: Document
+    outcomes: tuple[results.Outcome, ...]
+    groups: tuple[results.Score, ...]
+    all: results.Score
+    seconds: float
+
+    @property
+    def met(self) -> bool:
+        """Whether every threshold is."""
+        return self.all.met and all(group.met for group in self.groups)
+
+    @property
+    def name(self) -> str:
+        return self.document.suite.name or self.document.path.stem
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of `luthier test --json`, but for the model."""
+        return {
+            "suite": self.name, "file": str(self.document.path), "met": self.met, "all": self.all.as_dict(),
+            "groups": [group.as_dict() for group in self.groups], "cases": [outcome.as_dict() for outcome in self.outcomes],
+            "seconds": round(self.seconds, 2),
+        }  # fmt: skip
+
+
+class Bench:
+    """A suite made ready, to be run on one model after another. A context manager: its Python checks are processes.
+
+    Opening it raises InputError for everything that is wrong with the suite, before any model is loaded.
+    """
+
+    def __init__(self, path: Path, judge: Wanted, settings: RewardConfig) -> None:
+        self.document = read(path)
+        self.cases = expand(self.document)
+        self.ready = results.prepare(self.cases, path.parent)
+        self.wanted, self.settings = judge, settings
+        self.open_judge: Callable[[], Judge] | None = None
+        self.judge: Judge | None = None
+        self.functions: dict[str, Function] = {}
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Bench:
+        try:
+            for case, checks in zip(self.cases, self.ready, strict=True):
+                for check, where in zip(checks, case.places, strict=True):
+                    self._open(check.core, where)
+        except BaseException:
+            self._closing.close()
+            raise
+        return self
+
+    def __exit__(self, *about: Any) -> None:
+        self._closing.close()
+
+    def _open(self, check: Check, where: str) -> None:
+        if check.python and check.python.function not in self.functions:
+            spec = str(self.document.path.parent / check.python.function)
+            function = Function(f"python:{check.python.function}", spec, self.settings)
+            self.functions[check.python.function] = self._closing.enter_context(function)
+        if check.judged and self.open_judge is None:
+            self.open_judge = self.wanted.open(where)
+
+    def run(self, model: str, device: str, dtype: str, stop: Stop) -> Tested:
+        """Answer every case with the model and check the answers. Raises Stopped when asked to stop."""
+        began = time.monotonic()
+        said = self._answers(model, device, dtype, stop)
+        outcomes = results.check_all(
+            self.cases, self.ready, said, lambda check, given: self._outside(check, given, stop)
+        )
+        groups, all_ = results.score(outcomes, self.document.suite)
+        return Tested(self.document, tuple(outcomes), tuple(groups), all_, time.monotonic() - began)
+
+    def _answers(self, model: str, device: str, dtype: str, stop: Stop) -> list[list[str]]:
+        """The answers to every case; cases of the same sampling are answered together."""
+        opened = open_model(model, device=device, dtype=dtype)
+        said: list[list[str]] = [[] for _ in self.cases]
+        for sampling in {tuple(sorted(case.sampling.items())): case.sampling for case in self.cases}.values():
+            asked = [case for case in self.cases if case.sampling == sampling]
+            for case, texts in zip(
+                asked, answers.write(opened, [c.messages for c in asked], sampling, stop, model), strict=True
+            ):
+                said[case.number] = texts
+        return said
+
+    def _outside(self, check: Check, given: Sequence[Given], stop: Stop) -> list[Verdict]:
+        if check.python:
+            return self._python(check.python, given)
+        assert check.judged
+        return self._judged(check.judged, given, stop)
+
+    def _python(self, check: Python, given: Sequence[Given]) -> list[Verdict]:
+        asked = [
+            Answer(item.prompt, item.answer, item.reference, 0, True, (Message("user", item.prompt),)) for item in given
+        ]
+        values = self.functions[check.function](asked)
+        if len(values) != len(given):
+            raise InputError(
+                f"gives {len(values)} numbers for {len(given)} answers", where=f"python '{check.function}'",
+                mend="return one for each answer",
+            )  # fmt: skip
+        words = f"{check.function} gives"
+        return [
+            Verdict(
+                value >= check.at_least,
+                "" if value >= check.at_least else f"{words} {value:g}, less than {check.at_least:g}",
+            )
+            for value in values
+        ]
+
+    def _judged(self, check: Judged, given: Sequence[Given], stop: Stop) -> list[Verdict]:
+        assert self.open_judge
+        self.judge = self.judge or self.open_judge()
+        asked = [question_messages(item.prompt, item.answer, check.question, item.reference) for item in given]
+        out = [Verdict(False, "the judge's answer could not be read")] * len(given)
+        with log.progress(f"judged by {self.judge.name}", len(given)) as bar:
+            for index, choice in self.judge.yes(asked, stop):
+                if choice is not None:
+                    passed = choice.option == YES[0]
+                    out[index] = Verdict(passed, "" if passed else f"{self.judge.name} says no: {check.question}")
+                bar.advance(1)
+        return out
+
+
+def run_suite(
+    path: Path, model: str, judge: Wanted, *, settings: RewardConfig, xml: Path | None = None, device: str = "auto",
+    dtype: str = "auto",
+) -> Tested:  # fmt: skip
+    """Run a suite on a model; with `xml`, write the results there for a CI server."""
+    with stopping() as stop, Bench(path, judge, settings) as bench:
+        found = bench.run(model, device, dtype, stop)
+    if xml:
+        with writing(xml) as handle:
+            handle.write(junit(found.name, found.groups, found.all, found.outcomes))
+    return found

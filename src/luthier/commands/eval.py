@@ -1,0 +1,81 @@
+"""luthier eval"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from luthier.commands.output import as_json, console, print_json
+from luthier.commands.settings import config_of, with_settings
+
+
+@with_settings("device", "dtype", "threads")
+@click.command("eval", context_settings={"max_content_width": 110})
+@click.argument("model")
+@click.option("--tasks", default="", metavar="NAMES", help="Benchmarks, with commas between them.")
+@click.option("--suite", default=None, metavar="NAME", help="Several at once: leaderboard (25, 10, 5, 0 shots).")
+@click.option(
+    "--shots",
+    type=click.IntRange(0),
+    default=None,
+    metavar="N",
+    help="Examples before each question.  [the task's own]",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Folder with the benchmarks' files as their authors publish them, at any depth.",
+)
+@click.option("--hub", is_flag=True, help="Fetch the data from the Hugging Face hub (needs the package datasets).")
+@click.option("--text", "texts", multiple=True, metavar="FILE", help="Texts of the task perplexity.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=None,
+    metavar="N",
+    help="Only the first N documents of a task or subject.",
+)
+@click.option("--chat", is_flag=True, help="Ask through the chat template, each example a turn.  [off]")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder of the records.  [RUN/evals]"
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(64),
+    default=2048,
+    metavar="N",
+    help="Tokens per forward pass: the memory knob. Changes no result but rounding.  [2048]",
+)
+@as_json
+def command(model: str, json_: bool, **options: Any) -> None:
+    """Measure MODEL (a run directory, or any model that --model takes) on benchmarks.
+
+    \b
+    Tasks:  arc_easy arc_challenge hellaswag mmlu (or mmlu_SUBJECT) truthfulqa_mc1 truthfulqa_mc2
+            piqa winogrande boolq lambada gsm8k wikitext, and perplexity of texts of your own
+    Prompts, examples and scores are those of lm-evaluation-harness 0.4.13.
+
+    \b
+    Examples:
+      luthier eval runs/quickstart --tasks arc_easy,piqa --data-dir benchmarks
+      luthier eval smollm2-135m --suite leaderboard --data-dir benchmarks --limit 100
+      luthier eval runs/mine --tasks perplexity --text notes.txt
+
+    The same command again goes on with an unfinished measurement.
+    """
+    from luthier.app.benchmark import Asked, evaluate
+    from luthier.evals.benchmarks.results import METRICS
+    from luthier.report.benchmarks import tables
+
+    place = {name: options.pop(name) for name in ("device", "dtype", "threads")}
+    config = config_of((), place)
+    result = evaluate(model, Asked(**options, device=config.device, dtype=config.dtype, threads=config.threads))
+    if json_:
+        print_json(result)
+        return
+    screen = console()
+    for part in tables(result, METRICS):
+        screen.print(part)

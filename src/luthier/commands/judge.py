@@ -1,0 +1,60 @@
+"""luthier judge"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from luthier.commands.judged import judge_of, with_judge
+from luthier.commands.output import as_json, console, print_json
+from luthier.commands.settings import SettingsCommand, config_of, with_settings
+
+
+@with_settings("data.layout", "data.columns", "data.limit", "data.skip_bad", "seed", "device", "dtype", "threads")
+@click.command("judge", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.argument("contestants", nargs=-1, required=True, metavar="A B [C ...]")
+@click.option("--data", multiple=True, metavar="FILE", help="Rows whose prompts are answered.")
+@click.option("--rows", type=click.IntRange(1), default=100, metavar="N", help="Prompts drawn from them.  [100]")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]"
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("judgments.jsonl"), metavar="FILE",
+    help="Where judgments are appended.  [judgments.jsonl]",
+)  # fmt: skip
+@click.option("--human", multiple=True, metavar="FILE", help="Judgments by people: how far do they agree?")
+@with_judge
+@as_json
+def command(
+    contestants: tuple[str, ...], data: tuple[str, ...], rows: int, max_new_tokens: int, out: Path,
+    human: tuple[str, ...], json_: bool, **values: Any,
+) -> None:  # fmt: skip
+    """Let a model judge which of A, B, ... answers better, in both orders; `luthier elo` rates them from its judgments.
+
+    Each is a model, a run, a file of answers ({"prompt": ..., "answer": ...} a line), or 'reference', the answers of the
+    data; LABEL=NAME gives it a name of your own.
+
+    \b
+    Examples:
+      luthier judge base=smollm2-135m runs/mine reference --data rows.jsonl --judge runs/judge
+      luthier judge a.jsonl b.jsonl --endpoint https://api.example.com/v1 --endpoint-model big --key-env API_KEY
+
+    The same command again goes on with what is not judged yet.
+    """
+    from luthier.app.contestants import Asking
+    from luthier.app.judge import Asked, judge
+    from luthier.app.prepare import use_threads
+    from luthier.report.ratings import judge_screen
+
+    config = config_of(data, values)
+    use_threads(config)
+    asking = Asking(config.data, rows, max_new_tokens, out, config.seed, config.device, config.dtype)
+    result = judge(Asked(contestants, judge_of(values, config.device, config.dtype), asking, human))
+    if json_:
+        print_json(result)
+    else:
+        screen = console()
+        for part in judge_screen(result):
+            screen.print(part)

@@ -1,0 +1,38 @@
+"""luthier score"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from luthier.commands.output import as_json, console, print_json
+from luthier.commands.settings import SettingsCommand, given, with_settings
+
+
+@with_settings("seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.skip_bad", "data.limit")
+@click.command("score", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.argument("run", metavar="REWARD_RUN")
+@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("scores.jsonl"), metavar="FILE",
+              help="The new file: one line an answer.  [scores.jsonl]")  # fmt: skip
+@as_json
+def command(run: str, data: tuple[str, ...], out: Path, json_: bool, **settings: Any) -> None:
+    """Score the answers in DATA with the reward model of REWARD_RUN, a run of `luthier train --method reward`.
+
+    Where rows say which answer is better, the accuracy and calibration of the scores are told too.
+
+    \b
+    Example:
+      luthier score runs/reward answers.jsonl --out scores.jsonl
+    """
+    from luthier.app.score import score
+    from luthier.core.config import resolve
+    from luthier.report.scored import screen
+
+    result = score(resolve({"model": run, "data.path": data}, given(settings)), out)
+    if json_:
+        print_json(result)
+    else:
+        console().print(screen(result))

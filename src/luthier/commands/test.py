@@ -1,0 +1,52 @@
+"""luthier test"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from luthier.commands.judged import judge_of, with_judge
+from luthier.commands.output import as_json, console, print_json
+from luthier.commands.settings import SettingsCommand, config_of, with_settings
+
+
+@with_settings("device", "dtype", "threads", "reward.timeout", "reward.memory")
+@click.command("test", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.argument("suite", type=click.Path(path_type=Path))
+@click.option("--model", required=True, metavar="NAME", help="The model or run that is tested.")
+@click.option(
+    "--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML for a CI server."
+)
+@with_judge
+@as_json
+def command(suite: Path, model: str, junit: Path | None, json_: bool, **values: Any) -> None:
+    """Test a model by SUITE, a YAML file of prompts and of what their answers must be (docs/compare.md).
+
+    Exit status 1 when a threshold of the suite is missed; without any, when a case fails. --judge or --endpoint names
+    the model for checks of the kind `judged`.
+
+    \b
+    Examples:
+      luthier test suite.yaml --model runs/mine
+      luthier test suite.yaml --model runs/mine --junit results.xml
+    """
+    from luthier.app.prepare import use_threads
+    from luthier.app.suite import run_suite
+    from luthier.report.suites import suite_screen
+
+    config = config_of((), values)
+    use_threads(config)
+    judge = judge_of(values, config.device, config.dtype)
+    found = run_suite(suite, model, judge, settings=config.reward, xml=junit, device=config.device, dtype=config.dtype)
+    result = {"model": model, **found.as_dict()}
+    if json_:
+        print_json(result)
+    else:
+        screen = console()
+        for part in suite_screen(result):
+            screen.print(part)
+    if not found.met:
+        sys.exit(1)

@@ -1,0 +1,273 @@
+"""An answer and a check -> passed or not, and why not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.core.errors import InputError, unknown
+from luthier.evals.metrics import METRICS, last_number
+from luthier.evals.suite import spec
+from luthier.evals.suite.spec import Check
+
+SECONDS = 5.0  # that a pattern may take on one answer
+SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says of an answer; `why` is empty when it passed."""
+
+    passed: bool
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer with what some checks need beside it."""
+
+    prompt: str
+    answer: str
+    reference: str | None
+
+
+Test = Callable[[str], Verdict]
+Batch = Callable[[Sequence[Given]], list[Verdict]]
+
+
+def each(test: Test) -> Batch:
+    """A check that looks at one answer at a time."""
+    return lambda given: [test(item.answer) for item in given]
+
+
+def test_of(check: Check, where: str, folder: Path) -> Test | None:
+    """What the check does; None for kinds that need a process or a model (`python`, `judged`).
+
+    Raises InputError, with `where`, for a pattern, schema, number or metric that is none.
+    """
+    value: Any = getattr(check, check.kind)
+    return MAKERS[check.kind](value, where, folder) if check.kind in MAKERS else None
+
+
+def words(check: Check) -> str:
+    """The check in one line, such as `contains 'Paris'`."""
+    value: Any = getattr(check, check.kind)
+    if isinstance(value, Check):
+        return f"not {words(value)}"
+    name = check.kind.strip("_").replace("_", " ")
+    given = value.model_dump(by_alias=True, exclude_unset=True)
+    short = value.short
+    parts = [] if short not in given or given[short] is True else [_quoted(given[short])]
+    parts += [f"{key.replace('_', ' ')} {_quoted(item)}" for key, item in given.items() if key != short]
+    return " ".join([name, *parts])
+
+
+def negated(verdicts: Sequence[Verdict], check: Check) -> list[Verdict]:
+    """`not`: passed where the inner check, `check`, did not."""
+    return [
+        Verdict(not verdict.passed, f"{words(check)}, which it must not" if verdict.passed else "")
+        for verdict in verdicts
+    ]
+
+
+def _equals(value: spec.Equals, where: str, folder: Path) -> Test:
+    wanted = _folded(value.text, value.ignore_case)
+    return lambda answer: _verdict(_folded(answer, value.ignore_case) == wanted, f"is not {_quoted(value.text)}")
+
+
+def _contains(value: spec.Contains, where: str, folder: Path) -> Test:
+    every = [value.all] if isinstance(value.all, str) else value.all
+    if not every and not value.any:
+        raise InputError("'contains' names no text", where=where, mend="such as `contains: Paris`")
+
+    def test(answer: str) -> Verdict:
+        text = answer.casefold() if value.ignore_case else answer
+        there = {part: (part.casefold() if value.ignore_case else part) in text for part in (*every, *value.any)}
+        missing = [part for part in every if not there[part]]
+        if missing:
+            return Verdict(False, f"does not contain {_quoted(missing[0])}")
+        return _verdict(
+            not value.any or any(there[part] for part in value.any), f"contains none of {_quoted(value.any)}"
+        )
+
+    return test
+
+
+def _regex(value: spec.Regex, where: str, folder: Path) -> Test:
+    import regex
+
+    try:
+        compiled = regex.compile(value.pattern, regex.IGNORECASE if value.ignore_case else 0)
+    except regex.error as error:
+        raise InputError(f"not a regular expression: {error}", where=where, mend="mend the pattern") from None
+
+    def test(answer: str) -> Verdict:
+        try:
+            found = compiled.search(answer, timeout=SECONDS)
+        except TimeoutError:
+            return Verdict(False, f"the pattern takes longer than {SECONDS:g} s on it")
+        return _verdict(found is not None, f"does not match {_quoted(value.pattern)}")
+
+    return test
+
+
+def _json(value: spec.Json, where: str, folder: Path) -> Test:
+    fault = _schema(value.json_schema, where, folder) if value.json_schema is not None else lambda found: ""
+
+    def test(answer: str) -> Verdict:
+        try:
+            found = _inside(answer) if value.inside else _whole(answer)
+        except json.JSONDecodeError as error:
+            return Verdict(False, f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+        except (ValueError, RecursionError) as error:
+            return Verdict(False, f"is no JSON: {error}")
+        why = fault(found)
+        return Verdict(not why, why)
+
+    return test
+
+
+def _whole(answer: str) -> Any:
+    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", answer, re.DOTALL)
+    return json.loads(fenced[1] if fenced else answer, parse_constant=_refuse)
+
+
+def _inside(answer: str) -> Any:
+    """The first object or list in the answer that is whole."""
+    decoder = json.JSONDecoder(parse_constant=_refuse)
+    for start in re.finditer(r"[{\[]", answer):
+        try:
+            return decoder.raw_decode(answer, start.start())[0]
+        except ValueError:
+            continue
+    raise ValueError("no object or list in it")
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _schema(given: dict[str, Any] | str, where: str, folder: Path) -> Callable[[Any], str]:
+    """What is wrong with a value, '' for nothing. References out of the schema are neither followed nor fetched."""
+    from jsonschema import SchemaError, validators
+    from jsonschema.exceptions import best_match
+    from jsonschema_specifications import REGISTRY
+    from referencing.exceptions import Unresolvable
+
+    schema = _schema_file(folder / given, where) if isinstance(given, str) else given
+    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except SchemaError as error:
+        raise InputError(f"not a JSON Schema: {error.message}", where=where, mend="mend the schema") from None
+    validator = kind(schema, registry=REGISTRY)
+
+    def fault(value: Any) -> str:
+        try:
+            error = best_match(validator.iter_errors(value))
+        except Unresolvable as missing:
+            what = f"the schema refers to {missing.ref}, which is not in it"
+            raise InputError(what, where=where, mend="put it under its $defs") from None
+        if error is None:
+            return ""
+        at = f" at {'/'.join(str(part) for part in error.absolute_path)}" if error.absolute_path else ""
+        return f"does not fit the schema{at}: {error.message[:120]}"
+
+    return fault
+
+
+def _schema_file(path: Path, where: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", where=where, mend="check the path") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}", where=where, mend="mend the file") from None
+
+
+def _length(value: spec.Length, where: str, folder: Path) -> Test:
+    if value.max is not None and value.max < value.min:
+        raise InputError(f"no length is from {value.min} to {value.max}", where=where)
+
+    def test(answer: str) -> Verdict:
+        text = answer.strip()
+        count = {"characters": len(text), "words": len(text.split()), "lines": len(text.splitlines())}[value.unit]
+        if count < value.min:
+            return Verdict(False, f"has {count:,} {value.unit}, fewer than {value.min:,}")
+        return _verdict(value.max is None or count <= value.max, f"has {count:,} {value.unit}, more than {value.max:,}")
+
+    return test
+
+
+def _number(value: spec.Number, where: str, folder: Path) -> Test:
+    wanted = value.value if isinstance(value.value, float) else _number_in(value.value, where)
+    room = max(value.within, abs(wanted) * value.relative) * (1 + 1e-9)
+
+    def test(answer: str) -> Verdict:
+        found = last_number(answer)
+        if found is None:
+            return Verdict(False, "has no number")
+        return _verdict(
+            abs(found - wanted) <= room, f"says {found:g}, not {wanted:g}" + (f" ± {room:g}" if room else "")
+        )
+
+    return test
+
+
+def _number_in(text: str, where: str) -> float:
+    found = last_number(text)
+    if found is None:
+        raise InputError(f"'number': {text!r} holds no number", where=where)
+    return found
+
+
+def _one_of(value: spec.OneOf, where: str, folder: Path) -> Test:
+    wanted = {_folded(text, value.ignore_case) for text in value.texts}
+    return lambda answer: _verdict(_folded(answer, value.ignore_case) in wanted, f"is none of {_quoted(value.texts)}")
+
+
+def _similar(value: spec.Similar, where: str, folder: Path) -> Test:
+    graded = {name: metric for name, metric in METRICS.items() if metric.top is not None}
+    if value.by not in graded:
+        raise unknown("metric", value.by, graded, where=where)
+
+    def test(answer: str) -> Verdict:
+        found = graded[value.by].function(answer, value.to, "")
+        return _verdict(found >= value.at_least, f"{graded[value.by].title} {found:.2f}, less than {value.at_least:g}")
+
+    return test
+
+
+MAKERS: dict[str, Callable[[Any, str, Path], Test]] = {
+    "equals": _equals,
+    "contains": _contains,
+    "regex": _regex,
+    "json_": _json,
+    "length": _length,
+    "number": _number,
+    "one_of": _one_of,
+    "similar": _similar,
+}
+
+
+def _verdict(passed: bool, why: str) -> Verdict:
+    return Verdict(passed, "" if passed else why)
+
+
+def _folded(text: str, ignore_case: bool) -> str:
+    return text.strip().casefold() if ignore_case else text.strip()
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_quoted(item) for item in value[:4]) + (", …" if len(value) > 4 else "")
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    line = " ".join(text.split())
+    line = line if len(line) <= SHOWN else line[:SHOWN] + "…"
+    return f"'{line}'" if isinstance(value, str) else line

@@ -1,0 +1,107 @@
+"""Comparisons on the screen: what got worse first, then what got better, then what shows no difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from luthier.report.screens import heading
+from luthier.report.tables import BAD, FAINT, GOOD, STRONG, STYLES, figures, grid_of, plain, short, title
+
+NONE_SHOWN = "no difference shown"
+ITEMS = 3  # changed items on the screen, of each kind
+
+
+def compare_screen(result: Mapping[str, Any]) -> list[RenderableType]:
+    """What `luthier compare` prints, from the keys of its `--json`."""
+    parts: list[RenderableType] = []
+    for kind, sign, style in (("regressions", "items that got worse", BAD), ("gains", "items that got better", GOOD)):
+        shown = [change for change in result[kind] if change["texts"]]
+        found = list({(change["model"], change["place"]): change for change in reversed(shown)}.values())[::-1][:ITEMS]
+        if found:
+            parts.append(heading(sign))
+            parts += [part for change in found for part in _change(change, style)]
+    against = next(iter(result["models"]))
+    parts.append(heading(f"against {plain(against)}"))
+    parts += [_table(result["rows"]), *_notes(result)]
+    return parts
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
+    table.add_column("", overflow="fold")
+    several = len({row["model"] for row in rows}) > 1
+    if several:
+        table.add_column("model", overflow="fold")
+    table.add_column(plain(rows[0]["against"]), justify="right", style=FAINT, overflow="fold")
+    table.add_column("it" if several else plain(rows[0]["model"]), justify="right", style=STRONG, overflow="fold")
+    counts = len({row["n"] for row in rows}) > 1
+    for name in ("change", "95 % interval", "p", *(["items"] if counts else [])):
+        table.add_column(name, justify="right", no_wrap=True, style=FAINT if name != "change" else "")
+    takes = any(row["verdict"] == NONE_SHOWN for row in rows)
+    if takes:
+        table.add_column("needs", justify="right", no_wrap=True, style=FAINT)
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
+        style = STYLES.get(row["verdict"], "")
+        span = f"{low} … {high}" if row["low"] is not None else ""
+        model = [Text(plain(row["model"]))] if several else []
+        table.add_row(
+            Text(plain(title(row))), *model, old, new, Text(change, style=style), span, _p(row["corrected"]),
+            *([f"{row['n']:,}"] if counts else []), *([_needed(row)] if takes else []), Text(row["verdict"], style=style),
+        )  # fmt: skip
+    return table
+
+
+def _needed(row: Mapping[str, Any]) -> str:
+    """How many items would show a difference of this size, in two figures: the estimate is no better."""
+    if row["verdict"] != NONE_SHOWN or row["difference"] == 0:
+        return ""
+    if row["needed"] is None:
+        return "more runs"
+    count = row["needed"]
+    return f"~{round(count, min(0, 2 - len(str(count)))):,}"
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _notes(result: Mapping[str, Any]) -> list[Text]:
+    sizes, tests = sorted({row["n"] for row in result["rows"]}), dict.fromkeys(row["test"] for row in result["rows"])
+    lines = [f"{sizes[0]:,} items"] if len(sizes) == 1 else []
+    lines.append(f"p by {', '.join(tests)}; corrected for all rows (Holm)")
+    if any(row["verdict"] == NONE_SHOWN for row in result["rows"]):
+        lines.append("needs: the items that would show a true difference of this size with 80 % chance")
+    pooled = {label: len(names) for label, names in result["models"].items() if len(names) > 1}
+    if pooled:
+        lines.append("pooled over " + ", ".join(f"{count} runs of {plain(label)}" for label, count in pooled.items()))
+    if len(pooled) < len(result["models"]):
+        lines.append("a single run speaks for itself: another seed of the same training may differ")
+    if alarms := result["false_alarms"]:
+        worst = max(alarms, key=lambda name: alarms[name])
+        lines.append(
+            f"check: equal models were called different in {alarms[worst]:.1%} of 200 resamplings at most ({plain(worst)})"
+        )
+    if result["out"]:
+        lines.append(f"every item is in {plain(result['out'])}")
+    return [Text(f"  {line}", style=FAINT) for line in lines]
+
+
+def _change(change: Mapping[str, Any], style: str) -> list[RenderableType]:
+    head = Text.assemble(
+        (plain(change["question"]), STRONG), f"  {change['before']:.3g} → ", (f"{change['after']:.3g}", style),
+        (f"  {plain(change['place'])}", FAINT),
+    )  # fmt: skip
+    lines: list[tuple[str, str | Text]] = [("prompt", short(change["prompt"]))] if change["prompt"] else []
+    if change["reference"] is not None:
+        lines.append(("reference", short(change["reference"])))
+    lines += [(plain(name), short(text)) for name, text in change["texts"].items()]
+    return [head, Padding(grid_of(lines), (0, 0, 1, 2))]

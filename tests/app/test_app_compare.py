@@ -1,0 +1,225 @@
+"""Comparisons from names to a table: rows, suites and records; pooled runs; what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from luthier.app.compare import Wish, compare_all
+from luthier.app.compare_rows import _loss, _Side
+from luthier.app.train import run
+from luthier.core.config import resolve
+from luthier.core.errors import InputError
+from luthier.core.types import Chat, Message, Origin
+
+SETTINGS = {"device": "cpu", "dtype": "float32", "threads": 1}
+CASES = ", ".join(f"{{prompt: 'who {i}?', checks: [{{contains: cat}}]}}" for i in range(8))
+SUITE = f"""\
+sampling: {{max_new_tokens: 3}}
+groups:
+  - name: says cat
+    cases: [{CASES}]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_folder):
+    """Rows, a suite, and three runs of one recipe that learn to say cat."""
+    folder = tmp_path_factory.mktemp("compare")
+    rows = [{"prompt": f"who {i}?", "completion": "cat"} for i in range(24)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "suite.yaml").write_text(SUITE)
+    for seed in range(3):
+        run(resolve({**SETTINGS, "model": str(tiny_folder), "data.path": [str(folder / "rows.jsonl")], "seed": seed,
+                     "out": str(folder / f"s{seed}"), "train.lr": 3e-2, "train.epochs": 3, "eval.samples": 0,
+                     "eval.forgetting": False, "eval.rows": 1}))  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def wish(place, tiny_folder):
+    """Compare the tiny model with its runs; settings may be changed."""
+
+    def make(*sides, data=True, **changes):
+        given = {**SETTINGS, "eval.rows": 12, "eval.samples": 8, "eval.max_new_tokens": 3}
+        config = resolve({**given, "data.path": [str(place / "rows.jsonl")] if data else []})
+        labelled = tuple(side.replace("BASE", str(tiny_folder)).replace("RUN", str(place / "s")) for side in sides)
+        return replace(Wish(labelled, config, given), **changes)
+
+    return make
+
+
+def by_name(result):
+    return {(row["name"], row["model"]): row for row in result["rows"]}
+
+
+def test_rows_before_and_after_tuning(wish, tmp_path, place):
+    result = compare_all(wish("base=BASE", "tuned=RUN0", out=tmp_path / "items.jsonl", check=True))
+    rows = by_name(result)
+    assert rows["loss", "tuned"]["verdict"] == "better"
+    assert rows["loss", "tuned"]["title"] == "loss per token"
+    assert (rows["loss", "tuned"]["n"], rows["accuracy", "tuned"]["n"]) == (12, 8)
+    assert rows["accuracy", "tuned"]["after"] == 1.0
+    assert rows["accuracy", "tuned"]["test"] == "exact McNemar"
+    assert result["gains"][0]["texts"].keys() == {"base", "tuned"} or result["gains"][0]["question"] == "loss"
+    assert set(result["false_alarms"]) == {row["name"] for row in result["rows"]}
+    assert max(result["false_alarms"].values()) <= 16 / 200
+    items = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text().splitlines()]
+    losses = [item for item in items if item["question"] == "loss"]
+    assert len(losses) == 12
+    assert losses[0]["place"].startswith(str(place / "rows.jsonl"))
+    total = sum(item["weight"] for item in losses)
+    assert sum(item["values"]["tuned"][0] for item in losses) / total == pytest.approx(rows["loss", "tuned"]["after"])
+
+
+def test_the_loss_is_that_of_transformers(wish, tiny_folder, tmp_path):
+    """Row by row: the summed loss of the answer's tokens."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    compare_all(wish("base=BASE", "tuned=RUN0", out=tmp_path / "items.jsonl"))
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_folder), AutoTokenizer.from_pretrained(tiny_folder)
+    for line in (tmp_path / "items.jsonl").read_text().splitlines():
+        item = json.loads(line)
+        if item["question"] != "loss":
+            continue
+        row = int(item["place"].rpartition(":")[2]) - 1
+        prompt = f"<|im_start|>user\nwho {row}?<|im_end|>\n<|im_start|>assistant\n"
+        first, answer = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prompt, "cat<|im_end|>"))
+        logp = model(torch.tensor([first + answer])).logits[0].log_softmax(-1).detach()
+        nats = -sum(float(logp[len(first) - 1 + k, token]) for k, token in enumerate(answer))
+        assert item["values"]["base"][0] == pytest.approx(nats, abs=1e-4)
+        assert item["weight"] == len(answer)
+
+
+def test_runs_are_pooled(wish):
+    result = compare_all(wish("base=BASE", "tuned=RUN0,RUN1,RUN2"))
+    row = by_name(result)["loss", "tuned"]
+    assert row["runs"] == (1, 3)
+    assert row["test"] == "Student's t over runs and items"
+    assert [len(names) for names in result["models"].values()] == [1, 3]
+    singles = [by_name(compare_all(wish("base=BASE", f"tuned=RUN{i}")))["loss", "tuned"]["after"] for i in range(3)]
+    assert row["after"] == pytest.approx(np.mean(singles), abs=1e-5)
+
+
+def test_a_suite_for_all(wish, place):
+    result = compare_all(wish("base=BASE", "one=RUN0", "two=RUN1", data=False, suite=place / "suite.yaml"))
+    rows = by_name(result)
+    assert set(rows) == {("all cases", "one"), ("all cases", "two")}
+    assert rows["all cases", "one"]["after"] == 1.0
+    assert rows["all cases", "one"]["verdict"] == "better"
+    assert result["regressions"] == []
+    assert "✗ does not contain 'cat'" in result["gains"][0]["texts"]["base"]
+
+
+def test_different_vocabularies_are_measured_by_the_byte():
+    examples = [
+        Chat(messages=(Message("user", "q"), Message("assistant", "abcd")), origin=Origin("f", i)) for i in range(6)
+    ]
+    one = _Side(dict.fromkeys(range(6), (8.0, 4)), {}, {}, {}, "t")
+    other = _Side(dict.fromkeys(range(1, 6), (4.0, 2)), {}, {}, {}, "t")
+    question = _loss({"a": [one], "b": [other]}, [one, other], examples)[0].question
+    assert question.title == "loss per byte"
+    assert question.weights.tolist() == [4.0] * 5
+    assert question.values["b"].tolist() == [[4.0] * 5]
+    same = _loss({"a": [one], "b": [one]}, [one, one], examples)[0].question
+    assert (same.title, same.weights.tolist()) == ("loss per token", [4.0] * 6)
+
+
+# --- Records of benchmarks --------------------------------------------------------------------------------
+
+
+def records(folder, task, right, card=None, **more):
+    """Records as `luthier eval` writes them: document i is right or not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {"doc": i, "question": f"q{i}", "choices": ["x", "y"], "gold": 1, "pick": int(hit), "logp": [-1.0, -2.0], "acc": float(hit),
+         "cut": 0, **more} for i, hit in enumerate(right)
+    ]  # fmt: skip
+    (folder / f"{task}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if card:
+        (folder / f"{task}.json").write_text(json.dumps(card))
+
+
+def tasks(wish, tmp_path, names="all", *sides):
+    return compare_all(wish(*(sides or (str(tmp_path / "a"), str(tmp_path / "b"))), data=False, tasks=names))
+
+
+def test_tasks_on_the_same_documents(wish, tmp_path):
+    records(tmp_path / "a" / "evals", "arc", [0, 1] * 20)
+    records(tmp_path / "b", "arc", [1, 1] * 20)
+    records(tmp_path / "b", "other", [1])
+    result = tasks(wish, tmp_path)
+    assert [(row["name"], row["verdict"], row["before"], row["after"]) for row in result["rows"]] == [
+        ("arc acc", "better", 0.5, 1.0)
+    ]
+    assert result["rows"][0]["p"] == pytest.approx(2 / 2**20)
+    assert result["gains"][0] | {"place": ""} == {
+        "question": "arc acc", "model": "b", "against": "a", "before": 0.0, "after": 1.0, "place": "", "prompt": "q0",
+        "reference": "y", "texts": {"a": "x", "b": "y"},
+    }  # fmt: skip
+
+
+def test_texts_are_compared_by_bits_per_byte(wish, tmp_path):
+    for name, logp in (("a", -8.0), ("b", -4.0)):
+        folder = tmp_path / name
+        folder.mkdir()
+        lines = [
+            {"doc": i, "logp": logp * (1 + i % 2), "tokens": 3, "words": 2, "bytes": 4 * (1 + i % 2)} for i in range(12)
+        ]
+        (folder / "text.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    row = tasks(wish, tmp_path)["rows"][0]
+    assert (row["name"], row["verdict"]) == ("text bits_per_byte", "better")
+    assert (row["before"], row["after"]) == (pytest.approx(2 / np.log(2)), pytest.approx(1 / np.log(2)))
+
+
+def test_only_documents_that_all_have(wish, tmp_path, capsys):
+    records(tmp_path / "a", "arc", [1] * 20)
+    records(tmp_path / "b", "arc", [1] * 15)
+    assert tasks(wish, tmp_path, "arc")["rows"][0]["n"] == 15
+    assert "arc: 15 of 20 documents were measured for all" in capsys.readouterr().err
+
+
+def test_records_that_do_not_fit_are_refused(wish, tmp_path):
+    card = {"files": {"x/arc.jsonl": "hash"}, "shots": 0}
+    records(tmp_path / "a", "arc", [1] * 6, card)
+    with pytest.raises(InputError, match="b: no records of benchmarks; make them: luthier eval"):
+        tasks(wish, tmp_path)
+    records(tmp_path / "b", "arc", [1] * 6, card | {"files": {"y/arc.jsonl": "hash"}})
+    assert tasks(wish, tmp_path)["rows"]
+    with pytest.raises(InputError, match="no records of 'arcc'; did you mean 'arc'"):
+        tasks(wish, tmp_path, "arcc")
+    records(tmp_path / "b", "arc", [1] * 6, card | {"shots": 5})
+    with pytest.raises(InputError, match="arc was measured with other shots than in"):
+        tasks(wish, tmp_path)
+    records(tmp_path / "b", "arc", [1] * 6, card, question="another")
+    with pytest.raises(InputError, match="document 0 of arc is another than in"):
+        tasks(wish, tmp_path)
+    (tmp_path / "b" / "arc.jsonl").write_text('{"doc": 0, "question": "q0"}\n')
+    with pytest.raises(InputError, match="the records of arc do not all have 'acc'"):
+        tasks(wish, tmp_path)
+    (tmp_path / "b" / "arc.jsonl").write_text('{"doc": "0"}\n')
+    with pytest.raises(InputError, match=r"arc.jsonl:1: a record without the number 'doc'"):
+        tasks(wish, tmp_path)
+
+
+def test_one_way_to_compare_must_be_named(wish, tmp_path):
+    with pytest.raises(InputError, match=r"compared on what\?; give --data FILE, --suite FILE or --tasks NAMES"):
+        compare_all(wish("a=BASE", "b=BASE", data=False))
+    with pytest.raises(InputError, match="more than one thing to compare on"):
+        compare_all(wish("a=BASE", "b=BASE", tasks="all"))
+    with pytest.raises(InputError, match="b: a run stands twice"):
+        compare_all(wish("a=BASE", "b=RUN0,RUN0"))
+
+
+def test_rows_that_have_no_loss_per_text(wish, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 8)
+    made = wish("a=BASE", "b=BASE")
+    config = made.config.model_copy(
+        update={"data": made.config.data.model_copy(update={"path": (str(tmp_path / "pairs.jsonl"),)})}
+    )
+    with pytest.raises(InputError, match="these are preference rows; give chats or texts"):
+        compare_all(replace(made, config=config))

@@ -1,0 +1,280 @@
+"""Judging from contestants to judgments: local and written judges, stops and failures half-way, and what is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from luthier.app import judge as judge_module
+from luthier.app.contestants import Asking, answered, named
+from luthier.app.judge import Asked, judge
+from luthier.app.judges import Local, Wanted, Written
+from luthier.app.use import open_model
+from luthier.core.config import DataConfig
+from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.types import Message
+from luthier.evals.judge import Choice, contests
+from luthier.evals.judgments import read
+
+PROMPTS = ["who sat?", "who ran?", "what is red?"]
+
+
+def asking(tmp_path, **changes):
+    values = {"data": DataConfig(), "rows": 100, "max_new_tokens": 4, "out": tmp_path / "out" / "j.jsonl", "seed": 0,
+              "device": "cpu", "dtype": "float32"}  # fmt: skip
+    return Asking(**(values | changes))
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two files of answers to the same prompts; one more prompt in the first. The longer one is better."""
+    for name, answers in (("a", ["cat", "dog", "same", "x"]), ("b", ["the cat", "the dog", "same"])):
+        rows = [{"prompt": p, "answer": a} for p, a in zip([*PROMPTS, "why?"], answers, strict=False)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")
+
+
+class Longer:
+    """Prefers the longer answer; fails after `calls` judgments."""
+
+    name = "longer"
+
+    def __init__(self, calls=99, unread=()):
+        self.calls, self.unread, self.asked = calls, unread, []
+
+    def pairs(self, asked, stop):
+        for index, contest in enumerate(asked):
+            if len(self.asked) == self.calls:
+                raise RunError("status 503", where="big", mend="see whether the server is well")
+            self.asked.append(contest)
+            shown = [contest.answers[i] for i in contest.order]
+            yield index, None if index in self.unread else Choice("A" if len(shown[0]) > len(shown[1]) else "B")
+
+
+@pytest.fixture
+def judged(tmp_path, files, monkeypatch):
+    """Judge the files with a judge of ours."""
+
+    def run(one, **changes):
+        monkeypatch.setattr(Wanted, "open", lambda self, where=None: lambda: one)
+        return judge(replace(Asked(files, Wanted(), asking(tmp_path)), **changes))
+
+    return run
+
+
+def test_both_orders_of_every_prompt_are_judged_and_kept(judged, tmp_path):
+    one = Longer()
+    result = judged(one)
+    assert (result["prompts"], result["asked"], result["equal"], result["kept"]) == (3, 4, 1, 0)
+    assert result["pairs"] == [
+        {"models": ["a.jsonl", "b.jsonl"], "wins": 0, "losses": 2, "ties": 1, "score": pytest.approx(1 / 6), "low": None,
+         "high": None, "n": 3}
+    ]  # fmt: skip
+    habits = result["annotators"][0]
+    assert (habits["longer"]["value"], habits["first"]["value"], habits["steady"]["value"]) == (1.0, 0.5, 1.0)
+    said = read([str(tmp_path / "out" / "j.jsonl")])
+    assert len(said) == 5
+    assert {j.annotator for j in said} == {"longer"}
+    assert said[0].info == {"equal": True}
+
+
+def test_a_judge_that_fails_half_way_goes_on_where_it_was(judged, tmp_path):
+    with pytest.raises(RunError) as error:
+        judged(Longer(calls=3))
+    out = tmp_path / "out" / "j.jsonl"
+    assert str(error.value) == (
+        f"big: status 503; 4 of 5 judgments are in {out}; see whether the server is well; run the same command again to go on"
+    )
+    with open(out, "ab") as handle:
+        handle.write(b'{"prompt": "half a li')  # as a kill leaves it
+    one = Longer()
+    result = judged(one)
+    assert (len(one.asked), result["kept"], result["asked"]) == (1, 4, 1)
+    assert len(read([str(out)])) == 5
+    again = Longer()
+    assert judged(again)["pairs"] == result["pairs"]
+    assert not again.asked
+
+
+def test_what_cannot_be_read_is_left_out_and_asked_again(judged, capsys):
+    result = judged(Longer(unread=(0, 1)))
+    assert result["unreadable"] == 2
+    assert "2 of 4 comparisons could not be read" in capsys.readouterr().err
+    assert sum(result["pairs"][0][key] for key in ("wins", "losses", "ties")) == 2
+    again = Longer()
+    assert judged(again)["unreadable"] == 0
+    assert len(again.asked) == 2
+
+
+def test_other_answers_are_other_judgments(judged, files):
+    judged(Longer())
+    Path(files[0]).write_text(Path(files[0]).read_text().replace('"cat"', '"a cat"'))
+    one = Longer()
+    assert judged(one)["kept"] == 3
+    assert {c.prompt[0].content for c in one.asked} == {"who sat?"}
+
+
+def test_people_are_compared_with(judged, tmp_path, capsys):
+    judged(Longer())
+    rows = [json.loads(line) for line in (tmp_path / "out" / "j.jsonl").read_text().splitlines()]
+    people = [
+        row | {"annotator": "me", "verdict": [1, 2] if row["prompt"] == "who sat?" else row["verdict"]} for row in rows
+    ]
+    (tmp_path / "people.jsonl").write_text("".join(json.dumps(row) + "\n" for row in people))
+    result = judged(Longer(), human=(str(tmp_path / "people.jsonl"),))
+    assert (result["human"]["same"], result["human"]["units"]) == (pytest.approx(2 / 3), 3)
+    assert {row["annotator"] for row in result["annotators"]} == {"longer", "me"}
+    (tmp_path / "people.jsonl").write_text(json.dumps(people[0] | {"prompt": "else?"}) + "\n")
+    assert judged(Longer(), human=(str(tmp_path / "people.jsonl"),))["human"] is None
+    assert "no pair of answers was judged by people too" in capsys.readouterr().err
+
+
+def test_the_file_is_held_by_one_process(judged, tmp_path):
+    with (
+        judge_module._journal(tmp_path / "out" / "j.jsonl"),
+        pytest.raises(InputError, match="another process writes this"),
+    ):
+        judged(Longer())
+
+
+# --- Contestants ----------------------------------------------------------------------------------------
+
+
+def test_labels():
+    assert named(["x/runs/a", "base=y"], "c") == {"a": "x/runs/a", "base": "y"}
+    assert named(["x/a", "y/a"], "c") == {"x/a": "x/a", "y/a": "y/a"}
+    with pytest.raises(InputError, match="two are called 'b'; give them labels: LABEL=NAME"):
+        named(["b", "b=c"], "c")
+    with pytest.raises(InputError, match="a comparison needs two or more; such as `luthier judge base runs/mine`"):
+        named(["b"], "luthier judge")
+
+
+def test_models_answer_once_and_the_data_is_a_contestant(tmp_path, tiny_folder, monkeypatch):
+    rows = [{"prompt": p, "completion": "cat"} for p in PROMPTS]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = asking(tmp_path, data=DataConfig(path=(str(tmp_path / "rows.jsonl"),)), rows=2)
+    names = {"base": str(tiny_folder), "reference": "reference"}
+    prompts, given = answered(names, settings, lambda: False)
+    assert len(prompts.messages) == 2
+    assert given["reference"] == ["cat", "cat"]
+    kept = tmp_path / "out" / "j.base.answers.jsonl"
+    assert [json.loads(line)["answer"] for line in kept.read_text().splitlines()] == given["base"]
+    opened = []
+    monkeypatch.setattr("luthier.app.contestants.open_model", lambda *a, **n: opened.append(a) or open_model(*a, **n))
+    assert answered(names, settings, lambda: False)[1] == given
+    assert not opened
+    _, other = answered(names, replace(settings, max_new_tokens=2), lambda: False)
+    assert len(opened) == 1
+    assert all(long.startswith(short) for long, short in zip(given["base"], other["base"], strict=True))
+
+
+def test_contestants_that_do_not_fit(tmp_path, files, tiny_folder):
+    settings = asking(tmp_path)
+    with pytest.raises(InputError, match="which prompts are answered"):
+        answered({"a": files[0], "m": str(tiny_folder)}, settings, lambda: False)
+    (tmp_path / "c.jsonl").write_text('{"prompt": "zzz", "answer": "x"}\n')
+    with pytest.raises(InputError, match="no prompt is answered by all"):
+        answered({"a": files[0], "c": str(tmp_path / "c.jsonl")}, settings, lambda: False)
+    (tmp_path / "c.jsonl").write_text('{"prompt": "zzz", "answr": "x"}\n')
+    with pytest.raises(InputError, match=r"c.jsonl:1: a row without a text 'answer'"):
+        answered({"a": files[0], "c": str(tmp_path / "c.jsonl")}, settings, lambda: False)
+    (tmp_path / "rows.jsonl").write_text('{"text": "zzz"}\n')
+    data = DataConfig(path=(str(tmp_path / "rows.jsonl"),))
+    with pytest.raises(InputError, match="no row asks anything"):
+        answered({"a": files[0], "b": files[1]}, replace(settings, data=data), lambda: False)
+
+
+# --- Judges ---------------------------------------------------------------------------------------------
+
+
+def test_a_local_judge_decides_by_the_probability_of_its_first_token(tiny_folder):
+    """Against transformers, sequence by sequence."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    opened = open_model(str(tiny_folder), device="cpu", dtype="float32")
+    asked = contests([(Message("user", p),) for p in PROMPTS[:2]], {"a": ["the cat", "a"], "b": ["the dog", "tree"]})
+    judge_ = Local("tiny", replace_room(opened))
+    found = dict(judge_.pairs(asked, lambda: False))
+    theirs = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    for index, contest in enumerate(asked):
+        text = f"<|im_start|>user\n{contest.messages[0].content}<|im_end|>\n<|im_start|>assistant\n"
+        ids = torch.tensor([opened.tokenizer.encode(text, special=True)])
+        logp = theirs(ids).logits[0, -1].log_softmax(-1).detach()
+        a, b = (opened.tokenizer.encode(option)[0] for option in "AB")
+        assert found[index].log_odds == pytest.approx(float(logp[a] - logp[b]), abs=1e-4)
+        assert found[index].option == ("A" if logp[a] >= logp[b] else "B")
+
+
+def replace_room(opened):
+    opened.model.config.max_position_embeddings = 4096
+    return opened
+
+
+def test_what_a_local_judge_cannot_hold_is_not_judged(tiny_folder):
+    opened = open_model(str(tiny_folder), device="cpu", dtype="float32")
+    asked = contests([(Message("user", "who? " * 200),)], {"a": ["x"], "b": ["y"]})
+    assert dict(Local("tiny", opened).pairs(asked, lambda: False)) == {0: None, 1: None}
+    with pytest.raises(Stopped):
+        list(Local("tiny", opened).yes([(Message("user", "?"),)], lambda: True))
+
+
+class Served:
+    """An endpoint that answers from a function."""
+
+    model = "big"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def complete(self, messages, accept, stop):
+        return accept(self.answer(messages[0].content))
+
+
+def test_a_written_judge_asks_in_parallel_and_skips_garbage(capsys):
+    asked = contests([(Message("user", f"q{i}"),) for i in range(6)], {"a": ["x"] * 6, "b": ["yy"] * 6})
+    found = dict(
+        Written(Served(lambda text: "what?" if "q3" in text else "tie"), parallel=3).pairs(asked, lambda: False)
+    )
+    assert sorted(found) == list(range(12))
+    assert [i for i, choice in found.items() if choice is None] == [6, 7] or {6, 7} == {
+        i for i, c in found.items() if c is None
+    }
+    assert found[0] == Choice("tie")
+    assert "left out: the answer names none of A, B, tie: 'what?'" in capsys.readouterr().err
+
+
+def test_a_written_judge_that_fails_gives_out_what_was_under_way():
+    def answer(text):
+        if "q2" in text:
+            raise RunError("status 401", where="big")
+        return "A"
+
+    asked = contests([(Message("user", f"q{i}"),) for i in range(40)], {"a": ["x"] * 40, "b": ["yy"] * 40})
+    seen = []
+    with pytest.raises(RunError, match="status 401"):
+        seen.extend(index for index, _ in Written(Served(answer), parallel=2).pairs(asked, lambda: False))
+    assert {0, 1, 2, 3} <= set(seen)
+    assert len(seen) < 10
+
+
+def test_a_written_judge_stops_when_asked():
+    asked = contests([(Message("user", f"q{i}"),) for i in range(40)], {"a": ["x"] * 40, "b": ["yy"] * 40})
+    seen = []
+    source = Written(Served(lambda text: "A"), parallel=2).pairs(asked, lambda: len(seen) >= 4)
+    with pytest.raises(Stopped):
+        seen.extend(index for index, _ in source)
+    assert 4 <= len(seen) <= 8
+
+
+def test_one_judge_must_be_named():
+    with pytest.raises(InputError, match=r"who judges\?; give --judge MODEL, or --endpoint URL"):
+        Wanted().open()
+    with pytest.raises(InputError, match=r"suite.yaml:3: who judges"):
+        Wanted().open("suite.yaml:3")
+    with pytest.raises(InputError, match="two judges"):
+        Wanted(judge="a", endpoint="http://b").open()
+    assert isinstance(Wanted(endpoint="http://b", endpoint_model="c").open()(), Written)

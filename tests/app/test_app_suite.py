@@ -1,0 +1,121 @@
+"""A suite run on a tiny model: answers, Python checks in a process of their own, a judge, the XML."""
+
+from __future__ import annotations
+
+import pytest
+
+from luthier.app import suite as suite_module
+from luthier.app.judges import Wanted
+from luthier.app.suite import run_suite
+from luthier.core.config import RewardConfig
+from luthier.core.errors import InputError, RunError
+from luthier.evals.judge import Choice
+
+SUITE = """\
+name: tiny
+sampling: {max_new_tokens: 4}
+threshold: 0.5
+groups:
+  - name: plain
+    cases:
+      - {name: short, prompt: "who?", checks: [{length: {max: 400}}]}
+      - {name: never, prompt: "what?", checks: [{equals: what no model says}]}
+  - name: code
+    cases:
+      - name: python
+        prompt: "who sat?"
+        reference: cat
+        checks: [{python: "f.py:right"}, {python: {function: "f.py:score", at_least: 2}}]
+  - name: many
+    sampling: {n: 3, temperature: 1, seed: 5}
+    cases:
+      - {name: judged, prompt: a, checks: [{judged: "Is it short?"}, {not: {judged: "Is it long?"}}]}
+"""
+CODE = """\
+def right(answers, references, prompts):
+    return [r == "cat" and p == "who sat?" for r, p in zip(references, prompts)]
+
+def score(answers):
+    return [1.5] * len(answers)
+"""
+
+
+class Short:
+    """Says that everything is short, and nothing long."""
+
+    name = "short"
+
+    def __init__(self):
+        self.asked = []
+
+    def yes(self, asked, stop):
+        self.asked.append(len(asked))
+        for index, messages in enumerate(asked):
+            yield index, Choice("Yes" if "short" in messages[0].content else "No")
+
+
+@pytest.fixture
+def tested(tmp_path, tiny_folder, monkeypatch):
+    """Run SUITE, changed, on the tiny model."""
+    (tmp_path / "f.py").write_text(CODE)
+    judge = Short()
+
+    def run(text=SUITE, own_judge=True, **named):
+        (tmp_path / "suite.yaml").write_text(text)
+        with monkeypatch.context() as patch:
+            if own_judge:
+                patch.setattr(Wanted, "open", lambda self, where=None: lambda: judge)
+            return run_suite(
+                tmp_path / "suite.yaml",
+                str(tiny_folder),
+                Wanted(),
+                settings=RewardConfig(),
+                device="cpu",
+                dtype="float32",
+                **named,
+            )
+
+    run.judge = judge
+    return run
+
+
+def test_every_kind_of_check_is_run(tested, tmp_path):
+    found = tested(xml=tmp_path / "out" / "results.xml")
+    assert [(o.case.name, o.passed) for o in found.outcomes] == [
+        ("short", True), ("never", False), ("python", False), ("judged", True)
+    ]  # fmt: skip
+    assert found.outcomes[2].failures[0][1] == ["f.py:score gives 1.5, less than 2"]
+    assert tested.judge.asked == [3, 3]  # the three answers at once, for each question
+    assert len(found.outcomes[3].answers) == 3
+    assert (found.all.rate, found.met, found.name) == (0.5, True, "tiny")
+    assert '<testcase name="never" classname="plain">' in (tmp_path / "out" / "results.xml").read_text()
+    told = found.as_dict()
+    assert told["all"]["met"]
+    assert [group["passed"] for group in told["groups"]] == [1, 0, 1]
+
+
+def test_answers_are_those_of_generation_and_their_seed(tested):
+    one, two = tested(), tested()
+    assert [o.answers for o in one.outcomes] == [o.answers for o in two.outcomes]
+    other = tested(SUITE.replace("seed: 5", "seed: 6"))
+    assert other.outcomes[3].answers != one.outcomes[3].answers
+    assert other.outcomes[0].answers == one.outcomes[0].answers
+
+
+def test_everything_wrong_is_found_before_a_model_is_loaded(tested, monkeypatch):
+    monkeypatch.setattr(suite_module, "open_model", lambda *a, **n: pytest.fail("loaded"))
+    with pytest.raises(InputError, match=r"suite.yaml:18: who judges\?"):
+        tested(own_judge=False)
+    with pytest.raises(InputError, match=r"reward 'python:g.py:right': no such file"):
+        tested(SUITE.replace("f.py:right", "g.py:right"))
+    with pytest.raises(InputError, match="no function 'wrong'"):
+        tested(SUITE.replace("f.py:right", "f.py:wrong"))
+
+
+def test_a_python_check_that_fails_or_gives_too_little_is_named(tested, tmp_path):
+    (tmp_path / "f.py").write_text(CODE.replace("[1.5] * len(answers)", "[]"))
+    with pytest.raises(InputError, match=r"python 'f.py:score': gives 0 numbers for 1 answers"):
+        tested()
+    (tmp_path / "f.py").write_text(CODE.replace("[1.5] * len(answers)", "1 / 0"))
+    with pytest.raises(RunError, match="ZeroDivisionError"):
+        tested()

@@ -1,0 +1,178 @@
+"""Endpoints: what is sent, what is tried again, what is given up at once, and what never happens."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from luthier.app.endpoint import Endpoint, Garbage, open_endpoint
+from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.types import Message
+
+ASKED = (Message("user", "who?"),)
+
+
+def completion(text):
+    return 200, {"choices": [{"message": {"role": "assistant", "content": text}}]}
+
+
+@pytest.fixture
+def server():
+    """A server that answers with the entries of `replies` in turn, the last one for ever; `seen` are the requests."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            made.seen.append((self.path, dict(self.headers), json.loads(body)))
+            reply = made.replies.pop(0) if len(made.replies) > 1 else made.replies[0]
+            status, value, *headers = reply
+            raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+            self.send_response(status)
+            for name, text in headers:
+                self.send_header(name, text)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        do_GET = do_POST
+
+        def log_message(self, *about):
+            pass
+
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.replies, made.seen = [completion("A")], []
+    made.url = f"http://127.0.0.1:{made.server_port}/v1"
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+@pytest.fixture
+def pauses():
+    return []
+
+
+def endpoint(server, pauses, **changes):
+    return Endpoint(server.url, "big", sleep=pauses.append, **{"timeout": 2.0, **changes})
+
+
+def test_what_is_sent(server, pauses):
+    asked = endpoint(server, pauses, key="secret", extra={"max_tokens": None, "seed": 3})
+    assert asked.complete(ASKED, str.lower) == "a"
+    path, headers, body = server.seen[0]
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == "Bearer secret"
+    assert body == {"model": "big", "messages": [{"role": "user", "content": "who?"}], "temperature": 0, "seed": 3}
+    assert "secret" not in repr(asked)
+
+
+def test_what_may_pass_is_tried_again_with_growing_pauses(server, pauses):
+    server.replies = [(500, {}), (429, {}), (503, b"busy"), completion("B")]
+    assert endpoint(server, pauses).complete(ASKED, str) == "B"
+    assert sum(pauses) == pytest.approx(1 + 2 + 4)
+    assert len(server.seen) == 4
+
+
+def test_a_server_that_says_when_is_believed(server, pauses):
+    server.replies = [(429, {}, ("Retry-After", "7")), completion("B")]
+    assert endpoint(server, pauses).complete(ASKED, str) == "B"
+    assert sum(pauses) == pytest.approx(7)
+
+
+def test_garbage_is_asked_for_again_twice(server, pauses):
+    replies = [(200, b"<html>"), (200, {"choices": []}), completion("x")]
+    server.replies = list(replies)
+    assert endpoint(server, pauses).complete(ASKED, str) == "x"
+    server.replies = [*replies[:2], completion("  "), completion("x")]
+    with pytest.raises(Garbage, match="holds no text"):
+        endpoint(server, pauses).complete(ASKED, str)
+
+    def refuse(text):
+        raise Garbage(f"not {text}")
+
+    server.replies, server.seen[:] = [completion("x")], []
+    with pytest.raises(Garbage, match="not x"):
+        endpoint(server, pauses).complete(ASKED, refuse)
+    assert len(server.seen) == 3
+
+
+def test_what_will_not_pass_is_given_up_at_once(server, pauses):
+    server.replies = [(401, {"error": {"message": "wrong \x1b[31mkey"}})]
+    with pytest.raises(RunError) as error:
+        endpoint(server, pauses, key="secret").complete(ASKED, str)
+    assert str(error.value) == f"big at {server.url}: status 401: wrong \ufffd[31mkey; check the key: --key-env"
+    assert len(server.seen) == 1
+    assert pauses == []
+
+
+def test_when_every_try_failed_the_last_fault_is_told(server, pauses):
+    server.replies = [(503, {"detail": "overloaded"})]
+    with pytest.raises(RunError, match="status 503: overloaded; see whether the server is well, or raise --timeout"):
+        endpoint(server, pauses, retries=2).complete(ASKED, str)
+    assert len(server.seen) == 3
+
+
+def test_a_server_that_is_not_there(server, pauses):
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(RunError, match="no connection: Connection refused"):
+        endpoint(server, pauses, retries=1).complete(ASKED, str)
+
+
+def test_a_server_that_does_not_answer_in_time(server, pauses, monkeypatch):
+    waiting = threading.Event()
+    monkeypatch.setattr(server.RequestHandlerClass, "do_POST", lambda self: waiting.wait(5))
+    with pytest.raises(RunError, match="no answer in time"):
+        endpoint(server, pauses, retries=0, timeout=0.1).complete(ASKED, str)
+    waiting.set()
+
+
+def test_redirects_are_not_followed(server, pauses):
+    """The key would go along."""
+    server.replies = [(307, {}, ("Location", f"{server.url}/elsewhere"))]
+    with pytest.raises(RunError, match="status 307"):
+        endpoint(server, pauses, key="secret").complete(ASKED, str)
+    assert len(server.seen) == 1
+
+
+def test_a_stop_is_heard_between_two_tries(server, pauses):
+    server.replies = [(500, {})]
+    with pytest.raises(Stopped):
+        endpoint(server, pauses).complete(ASKED, str, lambda: True)
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("localhost:8000", "'localhost:8000' is not the address of a server"),
+        ("file:///etc/passwd", "is not the address of a server"),
+        ("http://", "is not the address of a server"),
+        ("http://me:key@host/v1", "a key does not belong into the address; name its variable: --key-env NAME"),
+    ],
+)
+def test_addresses_that_are_refused(url, message):
+    with pytest.raises(InputError, match=f"--endpoint: .*{message}|{message}"):
+        open_endpoint(url, "big", None, 1, 1)
+
+
+def test_the_key_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret")
+    found = open_endpoint(
+        "http://host/v1/chat/completions", "big", "MY_KEY", 1, 1, ["max_tokens=null", "effort=low", "n=2"]
+    )
+    assert (found.key, found.url) == ("secret", "http://host/v1")
+    assert found.extra == {"max_tokens": None, "effort": "low", "n": 2}
+    monkeypatch.delenv("MY_KEY")
+    with pytest.raises(InputError, match="--key-env: the environment variable MY_KEY is not set"):
+        open_endpoint("http://host/v1", "big", "MY_KEY", 1, 1)
+    with pytest.raises(InputError, match="--endpoint-model: which model"):
+        open_endpoint("http://host/v1", None, None, 1, 1)
+    with pytest.raises(InputError, match="--request: 'x' is not KEY=VALUE"):
+        open_endpoint("http://host/v1", "big", None, 1, 1, ["x"])

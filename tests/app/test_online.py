@@ -1,0 +1,261 @@
+"""Learning from rewards, whole runs: PPO with its four models, GRPO, reward models at work, streams and mixed rows."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from luthier.app import train as app_train
+from luthier.app.scorer import open_scorer
+from luthier.app.train import run
+from luthier.app.verify import resume
+from luthier.cli import run as cli
+from luthier.core.config import resolve
+from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.types import Message
+
+WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The same 30 questions answered, and with a better and a worse answer."""
+    draw, chats, pairs = random.Random(0), [], []
+    for i in range(30):
+        question = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 5))) + f" {i}?"
+        good = question.split()[0]
+        chats.append({"prompt": question, "completion": good})
+        pairs.append({"prompt": question, "chosen": good, "rejected": f"no {draw.choice(WORDS)}"})
+    return {"chat": write(tmp_path / "chat.jsonl", chats), "pairs": write(tmp_path / "pairs.jsonl", pairs)}
+
+
+@pytest.fixture
+def settings(tiny_folder, files, tmp_path):
+    def make(method, out="run", data="chat", **changes):
+        base = {
+            "method": method, "model": str(tiny_folder), "data.path": [str(files[data])], "out": str(tmp_path / out),
+            "train.batch": 3, "train.tokens": 256, "train.checkpoint": 2, "train.keep": 9, "train.steps": 6,
+            "data.holdout": 0.2, "eval.max_new_tokens": 6, "eval.samples": 6, "eval.forgetting": False, "lora.rank": 2,
+            "rollout.samples": 4, "rollout.max_new_tokens": 6, "threads": 1, "device": "cpu", "dtype": "float32",
+            "train.lr": 1e-2,
+        }  # fmt: skip
+        if method in ("ppo", "grpo"):
+            base["reward.use"] = ["length:3"]
+        return base | {key.replace("__", "."): value for key, value in changes.items()}
+
+    return make
+
+
+def bits(folder):
+    return load_file(next(folder.glob("a*/adapter_model.safetensors"), folder / "model" / "model.safetensors"))
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(bool((a[k] == b[k]).all()) for k in a)
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+@pytest.mark.parametrize(("method", "more"), [("grpo", {}), ("ppo", {"policy.epochs": 2, "policy.minibatches": 2})])
+def test_a_policy_learns_what_is_rewarded(settings, tmp_path, method, more, tune):
+    code = tmp_path / "mine.py"
+    code.write_text("def vowels(answers):\n    return [sum(c in 'aeiou' for c in a) / max(1, len(a)) for a in answers]\n")
+    reward = f"python:{code}:vowels"
+    result = run(resolve(settings(method, tune=tune, train__steps=24, reward__use=[reward], **more)))
+    assert result["metrics"]["reward"]["after"] > result["metrics"]["reward"]["before"]
+    assert {"before", "after", "low", "high", "n"} <= set(result["metrics"]["loss"])  # of the right answers: likelihood
+    assert result["kl_per_answer"] != 0
+    records = lines(tmp_path / "run" / "metrics.jsonl")
+    wanted = {"reward", f"reward/{reward}", "kl_per_answer", "length", "ended", "entropy", "clipped", "groups_skipped"}
+    assert all(wanted <= set(record) for record in records)
+    assert records[-1]["reward"] > records[0]["reward"]
+    assert ("explained_variance" in records[0]) == (method == "ppo")
+    assert lines(tmp_path / "run" / "samples.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("ppo", {"policy.epochs": 2, "policy.minibatches": 2, "policy.kl_target": 1.0}),
+        ("grpo", {"policy.epochs": 2, "policy.variant": "dapo"}),
+    ],
+)
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_stopped_in_the_middle_of_a_rollout_and_gone_on_equals_uninterrupted(
+    settings, tmp_path, method, more, tune, monkeypatch
+):
+    changes = {"tune": tune, "train__steps": 7, "lora__dropout": 0.1, **more}
+    whole = run(resolve(settings(method, out="whole", **changes)))
+    config = resolve(settings(method, out="parts", **changes))
+    original = app_train._note
+    for stop_at in (1, 3, 6):
+
+        def stopping(folder, progress, report, *rest, stop_at=stop_at):
+            original(folder, progress, report, *rest)
+            if report.step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(app_train, "_note", stopping)
+        with pytest.raises(Stopped, match="run the same command again"):
+            run(config)
+    monkeypatch.setattr(app_train, "_note", original)
+    parts = run(config)
+    assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
+    assert parts["metrics"] == whole["metrics"]
+    assert resume(tmp_path / "parts")["same_bits"]
+
+
+def test_a_reward_that_raises_stops_before_the_update_and_loses_nothing(settings, tmp_path):
+    code = tmp_path / "mine.py"
+    code.write_text(
+        "def score(answers, prompts):\n    return [1.0 + 'x' if '3' in p else float(len(a)) for a, p in zip(answers, prompts)]\n"
+    )
+    arguments = settings("grpo", reward__use=[f"python:{code}:score"], data__holdout=0)
+    with pytest.raises(RunError, match="TypeError"):
+        run(resolve(arguments))
+    saved = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    code.write_text("def score(answers):\n    return [float(len(a)) for a in answers]\n")
+    result = run(resolve(arguments))
+    assert result["steps"] == 6
+    assert saved or result["metrics"]["reward"]["n"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"reward__use": []}, "none is given"),
+        ({"reward__use": ["exakt"]}, "did you mean 'exact'"),
+        ({"reward__use": ["model:nowhere"]}, "nowhere"),
+        ({"policy__kl_budget": 1.0}, "--eval.every"),
+        ({"policy__pretrain": ["PAIRS"]}, "neither text nor conversations"),
+        ({"data__stream": True}, "looks at all rows"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(settings, files, change, says):
+    values = settings("grpo", **change)
+    if values.get("policy.pretrain"):
+        values["policy.pretrain"] = [str(files["pairs"])]
+    with pytest.raises(InputError) as caught:
+        run(resolve(values))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_four_models_on_one_base(settings, tmp_path):
+    """Demonstrations, a reward model that goes on from them, PPO that goes on from the same adapter with it."""
+    run(resolve(settings("sft", out="sft", train__steps=4)))
+    start = str(tmp_path / "sft")
+    rm = run(resolve(settings("reward", out="rm", data="pairs", model=start, train__steps=20, train__epochs=1)))
+    assert rm["metrics"]["accuracy"]["after"] > 0.5
+    assert 0 <= rm["reward_model"]["calibration_error"] <= 1
+    spec = f"model:{tmp_path / 'rm'}"
+    result = run(
+        resolve(settings("ppo", model=start, reward__use=[spec], policy__pretrain=[str(tmp_path / "chat.jsonl")]))
+    )
+    records = lines(tmp_path / "run" / "metrics.jsonl")
+    assert records[0]["kl_per_answer"] == 0  # the reference is the demonstrations' run, adapter included
+    assert "pretrain_nll" in records[0]
+    assert result["metrics"]["reward"]["n"] == 6
+    # what the policy plays during PPO scores as the reward model opened on its own
+    alone = open_scorer(str(tmp_path / "rm"), device="cpu", dtype="float32")
+    kept = [record for record in lines(tmp_path / "run" / "evals" / "after.jsonl") if "rewards" in record]
+    again = alone.score([((Message("user", record["prompt"]),), record["answer"]) for record in kept])
+    assert [record["rewards"]["reward"] for record in kept] == pytest.approx(again, abs=1e-4)
+
+
+def test_a_reward_model_scores_a_file(settings, files, tmp_path, capsys):
+    run(resolve(settings("reward", out="rm", data="pairs", train__steps=12, tune="full", train__lr=3e-3)))
+    out = tmp_path / "scores.jsonl"
+    arguments = ["score", str(tmp_path / "rm"), str(files["pairs"]), "--out", str(out), "--threads", "1", "--json"]
+    assert cli(arguments) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) == {
+        "out", "rows", "answers", "score", "length_correlation", "pairs", "accuracy", "calibration_error",
+    }  # fmt: skip
+    assert (result["rows"], result["answers"], result["pairs"]) == (30, 60, 30)
+    assert result["accuracy"]["value"] > 0.8
+    written = lines(out)
+    better = [a["score"] > b["score"] for a, b in zip(written[::2], written[1::2], strict=True)]
+    assert sum(better) / 30 == pytest.approx(result["accuracy"]["value"])
+    assert cli(arguments) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert cli([*arguments[:4], str(tmp_path / "other.jsonl")]) == 0
+    assert "better preferred" in capsys.readouterr().out
+
+
+def test_only_a_reward_model_scores(settings, files, tmp_path, capsys):
+    run(resolve(settings("sft", out="sft", train__steps=1)))
+    assert cli(["score", str(tmp_path / "sft"), str(files["pairs"]), "--out", str(tmp_path / "s.jsonl")]) == 2
+    assert "not a reward model" in capsys.readouterr().err
+
+
+def test_a_reward_model_chooses_the_best_of_n(settings, files, tmp_path, capsys):
+    run(resolve(settings("reward", out="rm", data="pairs", train__steps=4)))
+    out = tmp_path / "best.jsonl"
+    arguments = [
+        "sample", settings("sft")["model"], str(files["chat"]), "--reward", f"model:{tmp_path / 'rm'}", "--n", "3",
+        "--limit", "4", "--max-new-tokens", "6", "--write", "pairs", "--out", str(out), "--threads", "1", "--json",
+    ]  # fmt: skip
+    assert cli(arguments) == 0
+    best = json.loads(capsys.readouterr().out)["best_of"]
+    assert best[-1]["reward"] > best[0]["reward"]
+
+
+def test_the_best_checkpoint_within_the_budget_is_kept(settings, tmp_path):
+    changes = {"train__steps": 12, "eval__every": 2, "policy__kl_budget": 1e-9}
+    result = run(resolve(settings("grpo", **changes)))
+    evals = [record for record in lines(tmp_path / "run" / "metrics.jsonl") if "eval_reward" in record]
+    allowed = [record for record in evals if record["kl_per_answer"] <= 1e-9]
+    if allowed:
+        assert result["kept"] == {
+            "step": max(allowed, key=lambda r: r["eval_reward"])["step"],
+            "why": "best held-out reward",
+        }
+    else:
+        assert result["kept"]["why"] == "last"
+    wide = run(resolve(settings("grpo", out="wide", **(changes | {"policy__kl_budget": 1e9}))))
+    evals = [record for record in lines(tmp_path / "wide" / "metrics.jsonl") if "eval_reward" in record]
+    assert wide["kept"]["step"] == max(evals, key=lambda r: (r["eval_reward"], -r["step"]))["step"]
+
+
+def test_orpo_learns_from_mixed_rows(settings, files, tmp_path):
+    texts = [{"text": " ".join(WORDS)}] * 3
+    mixed = tmp_path / "mixed.jsonl"
+    write(mixed, [*lines(files["chat"])[:6], *lines(files["pairs"])[6:14], *texts])
+    files["mixed"] = mixed
+    result = run(resolve(settings("orpo", data="mixed", data__layout="mixed", data__holdout=0)))
+    assert result["data"]["rows"] == 17
+    with pytest.raises(InputError, match="method 'dpo' learns from"):
+        run(resolve(settings("dpo", out="other", data="mixed", data__layout="mixed")))
+
+
+def test_standard_input_is_a_stream_that_ends(settings, files, tmp_path, monkeypatch):
+    class Pipe(io.BytesIO):
+        """Standard input with 30 pairs."""
+
+    def piped():
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Pipe(files["pairs"].read_bytes())))
+
+    changes = {"data__stream": True, "train__steps": 50, "data__path": ["-"], "data__eval": [str(files["pairs"])]}
+    piped()
+    result = run(resolve(settings("orpo", data="pairs", **changes)))
+    assert result["steps"] == 10  # 30 rows, 3 a step
+    assert not torch.isnan(torch.tensor(result["loss"]["last"]))
+    with pytest.raises(InputError, match="standard input"):
+        resume(tmp_path / "run")

@@ -1,0 +1,175 @@
+"""Comparisons: verdicts, correction, several runs of a model, and how rarely equal models are called different."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from luthier.core.errors import RunError
+from luthier.evals import compare as compare_module
+from luthier.evals.compare import NONE_SHOWN, TOO_FEW, Question, compare, false_alarms, question
+from luthier.evals.intervals import difference
+
+
+def asked(name="accuracy", weights=None, better=True, **values):
+    return Question(
+        name,
+        {k: np.atleast_2d(np.asarray(v, dtype=float)) for k, v in values.items()},
+        weights,
+        higher_is_better=better,
+    )
+
+
+def test_one_run_each_is_the_paired_interval():
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=40), random.normal(0.2, 1, 40)
+    row, found = compare([asked(a=a, b=b)])[0], difference(list(a), list(b))
+    assert (row.low, row.high, row.before, row.after) == (found.low, found.high, found.before, found.after)
+    assert (row.model, row.against, row.n, row.runs, row.test) == ("b", "a", 40, (1, 1), "sign-flip permutation")
+
+
+def test_verdicts_and_their_order():
+    rise, fall = [0.0] * 10 + [1.0] * 2, [1.0] * 10 + [0.0] * 2
+    rows = compare([
+        asked("same", a=rise, b=rise), asked("up", a=rise, b=[1.0] * 12), asked("loss", better=False, a=rise, b=[1.0] * 12),
+        asked("length", better=None, a=fall, b=[0.0] * 12), asked("few", a=[0.0] * 5, b=[1.0] * 5),
+    ])  # fmt: skip
+    assert [(row.name, row.verdict) for row in rows] == [
+        ("loss", "worse"), ("up", "better"), ("length", "lower"), ("same", NONE_SHOWN), ("few", TOO_FEW)
+    ]  # fmt: skip
+    assert rows[-1].p is rows[-1].corrected is rows[-1].low is None
+    assert rows[3].needed is None  # equal on every item: nothing to show
+    assert rows[1].test == "exact McNemar"
+    assert rows[1].p == pytest.approx(2 / 2**10)
+    assert rows[1].corrected == pytest.approx(4 * 2 / 2**10)
+    assert json.loads(json.dumps(rows[0].as_dict()))["verdict"] == "worse"
+
+
+def test_a_single_finding_among_many_questions_is_not_called():
+    """Six of six gained: p = 1/32 alone, and 1 of twenty tables like it would show one by chance."""
+    found = asked("found", a=[0.0] * 6, b=[1.0] * 6)
+    random = np.random.default_rng(1)
+    noise = [asked(f"n{i}", a=random.normal(size=30), b=random.normal(size=30)) for i in range(3)]
+    assert compare([found])[0].verdict == "better"
+    row = next(row for row in compare([found, *noise]) if row.name == "found")
+    assert (row.verdict, row.low) == (NONE_SHOWN, 1.0)
+    assert row.corrected == pytest.approx(4 / 32)
+
+
+def test_the_first_model_is_the_one_compared_with():
+    rows = compare([asked(base=[0.0] * 12, b=[1.0] * 12, c=[0.0] * 12)])
+    assert [(row.model, row.against, row.verdict) for row in rows] == [
+        ("b", "base", "better"),
+        ("c", "base", NONE_SHOWN),
+    ]
+
+
+def test_weights_make_ratios():
+    """Summed losses over tokens: (4 + 1) / 10 - (10 + 1) / 10."""
+    weights = np.array([8.0, 2.0] * 6)
+    row = compare([asked("loss", weights, False, a=[10.0, 1.0] * 6, b=[4.0, 1.0] * 6)])[0]
+    assert (row.before, row.after) == (pytest.approx(1.1), pytest.approx(0.5))
+    assert row.difference == pytest.approx(-0.6)
+    assert row.verdict == "better"
+
+
+def test_what_is_needed_is_as_many_times_the_items_as_the_square_of_the_distance():
+    random = np.random.default_rng(2)
+    noise = random.normal(size=200)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    row = compare([asked(a=np.zeros(200), b=0.1 + noise)])[0]
+    assert row.verdict == NONE_SHOWN
+    assert row.needed == 785  # (2.8016 / 0.1)^2 = 784.9
+    assert row.detectable == pytest.approx(2.8016 / 200**0.5, rel=1e-3)
+
+
+def test_values_that_are_no_numbers_name_model_and_item():
+    with pytest.raises(RunError, match="b, item 2: measured nan"):
+        compare([asked(a=[0.0] * 6, b=[0, 0, float("nan"), 0, 0, 0])])
+
+
+def test_a_metric_brings_its_own_title():
+    found = question("length", {"a": np.zeros((1, 6)), "b": np.ones((1, 6))})
+    assert compare([found])[0].verdict == "higher"
+
+
+# --- Equal models are rarely called different -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["0/1", "numbers", "skewed"])
+def test_two_exchangeable_models_are_called_different_in_at_most_5_percent_of_200(kind):
+    """At most 16 of 200: P(X > 16) is 2.5 % for X ~ Binomial(200, 0.05)."""
+    random = np.random.default_rng(3)
+    skill = random.random(80)
+    values = {
+        "0/1": lambda: (random.random(80) < skill).astype(float),
+        "numbers": lambda: skill + random.normal(0, 0.3, 80),
+        "skewed": lambda: skill + random.lognormal(0, 1, 80),
+    }[kind]
+    alarms = false_alarms(asked(a=values(), b=values()))
+    assert alarms <= 16 / 200
+    fresh = sum(
+        compare([asked(a=values(), b=values())], seed=i, rounds=1000)[0].verdict != NONE_SHOWN for i in range(200)
+    )
+    assert fresh <= 16
+
+
+def runs_of(random, runs, items, spread, skill, gap=0.0):
+    """Values of several runs: each has a skill of its own and noise on every item."""
+    return skill + gap + random.normal(0, spread, (runs, 1)) + random.normal(0, 0.5, (runs, items))
+
+
+@pytest.mark.parametrize(("runs", "spread"), [(3, 0.3), (5, 0.1), (2, 0.2)])
+def test_runs_of_one_recipe_are_rarely_called_different(runs, spread):
+    """Between two sets of runs of the same recipe, chance in training is all there is: pooling must count it."""
+    random = np.random.default_rng(4)
+    called = naive = 0
+    for i in range(200):
+        skill = random.normal(0, 1, 60)
+        a, b = (runs_of(random, runs, 60, spread, skill) for _ in range(2))
+        called += compare([asked(a=a, b=b)], seed=i, rounds=500)[0].verdict != NONE_SHOWN
+        naive += compare([asked(a=a.mean(0), b=b.mean(0))], seed=i, rounds=500)[0].verdict != NONE_SHOWN
+    assert called <= 16
+    assert naive > 40 or spread < 0.2  # taking the runs for one would call far too many different
+
+
+def test_several_runs_find_a_difference_that_is_there():
+    random = np.random.default_rng(5)
+    skill = random.normal(0, 1, 200)
+    a, b = runs_of(random, 4, 200, 0.05, skill), runs_of(random, 4, 200, 0.05, skill, gap=0.5)
+    row = compare([asked(a=a, b=b)])[0]
+    assert row.verdict == "better"
+    assert row.runs == (4, 4)
+    assert row.low < 0.5 < row.high
+    assert row.test == "Student's t over runs and items"
+
+
+@pytest.mark.parametrize(("runs", "spread"), [(2, 0.2), (3, 0.3), (6, 0.05)])
+def test_the_interval_over_runs_and_items_holds_the_truth_about_as_often_as_it_says(runs, spread):
+    """Truth: both recipes' mean over all runs and items, so skills differ by gaps of mean 0.3 that are drawn anew."""
+    random = np.random.default_rng(8)
+    hits = 0
+    for i in range(200):
+        skill = random.normal(0, 1, 60)
+        a = runs_of(random, runs, 60, spread, skill)
+        b = runs_of(random, runs, 60, spread, skill + random.normal(0.3, 0.4, 60))
+        row = compare([asked(a=a, b=b)], seed=i, rounds=500)[0]
+        hits += row.low <= 0.3 <= row.high
+    assert 0.91 <= hits / 200 <= 0.995
+
+
+def test_when_runs_vary_more_items_do_not_help():
+    random = np.random.default_rng(6)
+    skill = random.normal(0, 1, 400)
+    row = compare([asked(a=runs_of(random, 3, 400, 0.5, skill), b=runs_of(random, 3, 400, 0.5, skill))])[0]
+    assert (row.verdict, row.needed) == (NONE_SHOWN, None)
+
+
+def test_the_interval_of_runs_does_not_depend_on_how_many_draws_fit_in_memory(monkeypatch):
+    random = np.random.default_rng(7)
+    values = asked(a=random.normal(size=(3, 30)), b=random.normal(size=(2, 30)))
+    whole = compare([values], rounds=400)[0]
+    monkeypatch.setattr(compare_module, "DRAWS_AT_ONCE", 30 * 70)
+    assert compare([values], rounds=400)[0] == whole
