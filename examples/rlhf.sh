@@ -6,23 +6,27 @@
 # alpaca_eval_pref/alpaca_eval_pref_train.jsonl.gz (pairs of answers and which is better, several to an instruction).
 set -euo pipefail
 data=${1:-../shared/data} out=${2:-runs/rlhf}
-demonstrations=$data/rasbt_instruct/instruction-data.json
+
+# 0. Demonstrations, split once: what is held out here is seen by no step below, the pretraining term included.
+luthier data "$data/rasbt_instruct/instruction-data.json" --split --to "$out/data" --data.holdout 0.06
+train=$out/data/train.jsonl test=$out/data/test.jsonl
 
 # 1. Supervised tuning on demonstrations: the starting point, and the reference of what follows.
-luthier train "$demonstrations" --out "$out/sft" --train.steps 40 --train.batch 16 --eval.samples 32 --eval.max_new_tokens 48
+luthier train "$train" --data.eval "$test" --out "$out/sft" --train.steps 36 --train.batch 16 \
+  --eval.rows 60 --eval.samples 0 --no-eval.forgetting
 
 # 2. A reward model: all answers to an instruction are one example, its comparisons weighed together.
 luthier train "$data/alpaca_eval_pref/alpaca_eval_pref_train.jsonl.gz" --method reward --model "$out/sft" \
-  --out "$out/reward" --data.limit 2000 --text.max_length 192 --train.steps 24 --train.batch 4 --eval.rows 24
+  --out "$out/reward" --data.limit 1500 --text.max_length 128 --train.steps 14 --train.batch 4 --eval.rows 14
 
 # 3. PPO twice: the same rewards, without and with the likelihood of the demonstrations in the loss.
 for kind in plain pretrain; do
   extra=()
-  [ "$kind" = pretrain ] && extra=(--policy.pretrain "$demonstrations" --policy.pretrain_weight 0.5)
-  luthier train "$demonstrations" --method ppo --model "$out/sft" --out "$out/ppo-$kind" \
-    --reward.use "model:$out/reward" --rollout.samples 1 --rollout.max_new_tokens 48 --train.batch 16 --train.steps 20 \
-    --policy.epochs 2 --policy.kl 0.02 --train.lr 3e-4 --train.schedule constant --eval.rows 100 --eval.samples 64 \
-    --eval.max_new_tokens 48 --no-eval.forgetting "${extra[@]}"
+  [ "$kind" = pretrain ] && extra=(--policy.pretrain "$train" --policy.pretrain_weight 0.5)
+  luthier train "$train" --data.eval "$test" --method ppo --model "$out/sft" --out "$out/ppo-$kind" \
+    --reward.use "model:$out/reward" --rollout.samples 1 --rollout.max_new_tokens 32 --train.batch 16 --train.steps 16 \
+    --policy.epochs 2 --policy.kl 0.02 --train.lr 6e-4 --train.schedule constant --eval.rows 60 --eval.samples 60 \
+    --eval.max_new_tokens 32 --no-eval.forgetting "${extra[@]}"
 done
 
 # 4. What it came to.

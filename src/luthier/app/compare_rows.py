@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from luthier.app.assemble import packing_of
 from luthier.app.measure import Measured, Ruler
-from luthier.app.train import packing_of
 from luthier.app.use import open_model
 from luthier.core import log
 from luthier.core.config import RunConfig, resolve

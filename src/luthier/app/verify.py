@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from luthier.app import train
+from luthier.app.assemble import Run, assemble, packing_of, put, steps_of, weights, with_reference
 from luthier.app.folder import differences, lineage, read_run
 from luthier.app.prepare import chosen_method, encode_all, open_texts, read_examples, use_threads
 from luthier.app.stop import stopping
@@ -42,22 +42,22 @@ def resume(path: Path) -> dict[str, Any]:
         for name in ("data", "model"):
             if made["inputs"].get(name) != facts["inputs"][name]:
                 raise InputError(f"the {name} changed since this run was made, so it cannot be made again", where=path)
-        job = train.Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
-        parts = train.assemble(job)
+        job = Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
+        parts = assemble(job)
         if chosen_method(config).reference:
-            train.with_reference(job, parts, train.packing_of(config, parts.state.model), ())
+            with_reference(job, parts, packing_of(config, parts.state.model), ())
         if older is not None:
-            train.put(parts, older)
+            put(parts, older)
         first, last = parts.state.step, newer.state["step"]
         with log.progress("taking the steps again", last - first) as bar:
-            for _ in train.steps_of(job, parts):
+            for _ in steps_of(job, parts):
                 bar.advance()
                 if parts.state.step == last:
                     break
         if stop():
             raise Stopped("stopped while verifying")
-    same = _equal(train.weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
-    largest = max(float((train.weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
+    same = _equal(weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
+    largest = max(float((weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
     return {
         "run": str(path), "from": first, "to": last, "same_bits": same, "largest_difference": largest,
         "changed_since": differences([made, *made.get("later_starts", ())][-1], facts),
