@@ -1,0 +1,175 @@
+"""What trains: the loaded model, what of it learns, who takes part, the optimizer and the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from luthier.app import measure, online
+from luthier.app.folder import RunFolder
+from luthier.app.prepare import (
+    Examples,
+    Ready,
+    Texts,
+    chosen_method,
+    goes_on,
+    learning_rate,
+    load_model,
+    lora_settings,
+    stream_trees,
+)
+from luthier.app.stop import Stop
+from luthier.core import seeds
+from luthier.core.config import RunConfig
+from luthier.core.types import TokenTree
+from luthier.model import adapters, heads, lora, tune
+from luthier.model import load as model_load
+from luthier.model.forward import forward
+from luthier.rewards.specs import Rewards
+from luthier.text.weigh import RULES
+from luthier.train import annotate, checkpoint
+from luthier.train.loop import Report, State, Steps, train
+from luthier.train.optim import Optimizer
+from luthier.train.rollout import Rollouts
+from luthier.train.steps import OfflineSteps, Packing, StreamSteps
+
+
+@dataclass
+class Run:
+    """A run under way: its folder, settings and parts."""
+
+    config: RunConfig
+    folder: RunFolder
+    examples: Examples
+    texts: Texts
+    ready: Ready
+    stop: Stop
+    rewards: Rewards | None = None
+    judge: Rewards | None = None
+
+
+@dataclass
+class Parts:
+    """What trains: the loaded model, what of it learns, the optimizer, the steps."""
+
+    loaded: model_load.LoadedModel
+    tuned: tune.Tuned
+    state: State
+    steps: Steps
+    rate: float
+    device: torch.device
+    team: online.Team | None = None
+
+
+def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Parts:
+    """Make a model ready to train as this run trains it, at step 0."""
+    config = job.config
+    loaded = loaded or load_model(job.texts, config)
+    device = next(loaded.model.parameters()).device
+    seeds.seed_torch(config.seed, "adapter")
+    shape = lora_settings(job.texts, config)
+    if goes_on(job.texts, config):
+        lora.detach(loaded.model)
+    method = chosen_method(config)
+    wanted = heads.names(replace(method.needs, value=False))  # the critic has a value head of its own
+    tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, wanted)
+    if goes_on(job.texts, config) and job.texts.start.adapter:
+        adapters.go_on(loaded.model, job.texts.start.adapter)
+    team = online.team(tuned, method.needs.value) if method.online else None
+    if team:
+        tuned = replace(tuned, parameters=tuned.parameters | team.critic_parameters)
+    rates = {name: config.lora.lr_ratio for name in tuned.parameters if name.endswith(".B")}
+    rates |= {n: rates.get(n, 1.0) * config.policy.critic_lr for n in tuned.parameters if n.startswith("critic.")}
+    state = State(tuned.model, Optimizer(tuned.parameters, config.train, rates))
+    rate = learning_rate(config, loaded.config.hidden_size)
+    packing = packing_of(config, loaded.model)
+    if team:
+        if job.rewards is None:
+            job.rewards = online.open_rewards(config, config.reward.use, loaded.model, job.texts.start)
+            if config.reward.judge:
+                job.judge = online.open_rewards(config, config.reward.judge, loaded.model, job.texts.start)
+        steps: Steps = online.rollouts(job, team, job.rewards, packing, device)
+    else:
+        steps = _steps(job, packing)
+    return Parts(loaded, tuned, state, steps, rate, device, team)
+
+
+def with_reference(job: Run, parts: Parts, packing: Packing, held_out: Sequence[TokenTree]) -> list[TokenTree]:
+    """Put the log-probabilities of the starting model on the trees that the steps take; return `held_out` with them.
+
+    Kept in the run's folder under a hash of the tokens, so that a run that goes on does not make them again.
+    """
+
+    def score(part: Sequence[TokenTree], title: str) -> list[list[float]]:
+        file = f"evals/reference-{annotate.fingerprint(part)[:16]}.jsonl"
+        if (records := job.folder.records(file)) is None:
+            model, device = parts.state.model, parts.device
+            values = annotate.answer_logps(forward, model, part, packing, device, title, job.stop)
+            job.folder.write_records(file, records := [{"logp": value} for value in values])
+        return [record["logp"] for record in records]
+
+    steps = parts.steps
+    assert isinstance(steps, OfflineSteps)
+    used = steps.used()
+    found = annotate.reference([steps.trees[i] for i in used], partial(score, title="reference: rows to learn from"))
+    learn = list(steps.trees)
+    for i, tree in zip(used, found, strict=True):
+        learn[i] = tree
+    parts.steps = replace(steps, trees=learn)
+    return annotate.reference(held_out, partial(score, title="reference: held-out rows"))
+
+
+def packing_of(config: RunConfig, model: Any) -> Packing:
+    """Tokens of a micro-batch; row lengths are padded where a new length costs a compilation: bfloat16 on a CPU."""
+    parameter = next(model.parameters())
+    slow = parameter.device.type == "cpu" and parameter.dtype == torch.bfloat16
+    return Packing(config.train.tokens, 128 if slow else 1)
+
+
+def _steps(job: Run, packing: Packing) -> Steps:
+    config, trees = job.config.train, job.ready.train
+    total = config.steps * config.batch if config.steps else max(1, round(config.epochs * len(trees)))
+    if job.examples.stream:
+        texts, settings = job.texts, job.config
+        live = job.examples.live
+        return StreamSteps(
+            lambda: stream_trees(texts, settings, live), config.batch, total, RULES[config.weigh], packing,
+            once=live is not None,
+        )  # fmt: skip
+    return OfflineSteps(trees, config.batch, total, RULES[config.weigh], packing, job.config.seed)
+
+
+def steps_of(job: Run, parts: Parts) -> Iterator[Report]:
+    """The remaining steps, taken as they are asked for."""
+    method = chosen_method(job.config)
+    return train(
+        parts.state, parts.steps, measure.loss_of(method, job.config),
+        partial(parts.team.forward if parts.team else forward, needs=method.needs),
+        job.config.train, lr=parts.rate, seed=job.config.seed, device=parts.device, cancelled=job.stop,
+        annotate=lambda model, step: annotate.baseline(forward, model, step, parts.device) if step.aside else step,
+    )  # fmt: skip
+
+
+def weights(parts: Parts) -> dict[str, torch.Tensor]:
+    """What learns, by name."""
+    return {name: parameter.detach() for name, parameter in parts.tuned.parameters.items()}
+
+
+def put(parts: Parts, saved: checkpoint.Checkpoint) -> None:
+    """Set weights, optimizer and step to those of a checkpoint."""
+    put_weights(parts, saved.weights)
+    parts.state.optimizer.load(saved.optimizer, saved.state["t"])
+    parts.state.step = saved.state["step"]
+    if isinstance(parts.steps, Rollouts):
+        parts.steps.load(saved.state["rollout"])
+
+
+@torch.no_grad()
+def put_weights(parts: Parts, saved: dict[str, torch.Tensor]) -> None:
+    """Set what learns to saved weights."""
+    for name, parameter in parts.tuned.parameters.items():
+        parameter.copy_(saved[name])
