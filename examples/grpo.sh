@@ -11,5 +11,5 @@ luthier train "$data/train.csv" --out "$out/sft" --text.template plain --train.s
 
 luthier train "$data/train.csv" --method grpo --model "$out/sft" --out "$out/grpo" --reward.use exact \
   --data.eval "$data/test.csv" --eval.rows 50 --eval.samples 300 --eval.max_new_tokens 18 --no-eval.forgetting \
-  --rollout.samples 8 --rollout.max_new_tokens 18 --train.batch 16 --train.steps 40 --train.lr 3e-4 \
-  --train.schedule constant
+  --eval.temperature 0.8 --rollout.temperature 0.8 --rollout.samples 8 --rollout.max_new_tokens 18 \
+  --train.batch 16 --train.steps 30 --train.lr 1e-4

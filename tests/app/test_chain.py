@@ -7,12 +7,15 @@ import math
 import os
 import random
 import signal
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from luthier.app import train as app_train
+from luthier.app import verify
+from luthier.app.prepare import chosen_method, read_examples
 from luthier.app.start import find
 from luthier.app.train import run
 from luthier.app.use import open_model
@@ -32,10 +35,10 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.fixture
-def rows(tmp_path):
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
     """Files of the same 40 small questions: answered, with a better and a worse answer, and with labels."""
-    draw, out = random.Random(0), {"chat": [], "pairs": [], "labels": []}
+    folder, draw, out = tmp_path_factory.mktemp("rows"), random.Random(0), {"chat": [], "pairs": [], "labels": []}
     for i in range(40):
         question = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 6))) + f" {i}?"
         good, bad = f"{question.split()[0]} it is", f"no {draw.choice(WORDS)}"
@@ -43,19 +46,19 @@ def rows(tmp_path):
         out["pairs"].append({"prompt": question, "chosen": good, "rejected": bad})
         out["labels"].append({"prompt": question, "completion": bad if i % 2 else good, "label": not i % 2})
     for name, found in out.items():
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
-    return lambda name: tmp_path / f"{name}.jsonl"
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    return lambda name: folder / f"{name}.jsonl"
 
 
 def data_of(method):
     return {"sft": "chat", "kto": "labels"}.get(method, "pairs")
 
 
-@pytest.fixture
-def settings(tiny_folder, rows, tmp_path):
-    def make(method, out="run", **changes):
+@pytest.fixture(scope="module")
+def settings_in(tiny_folder, rows):
+    def make(folder, method, out="run", **changes):
         base = {
-            "method": method, "model": str(tiny_folder), "data.path": [str(rows(data_of(method)))], "out": str(tmp_path / out),
+            "method": method, "model": str(tiny_folder), "data.path": [str(rows(data_of(method)))], "out": str(folder / out),
             "train.batch": 4, "train.tokens": 128, "train.checkpoint": 2, "train.keep": 9, "data.holdout": 0.2,
             "eval.samples": 0, "eval.forgetting": False, "lora.rank": 3, "threads": 1, "device": "cpu", "dtype": "float32",
             "train.lr": 1e-2,
@@ -63,6 +66,11 @@ def settings(tiny_folder, rows, tmp_path):
         return resolve(base | {key.replace("__", "."): value for key, value in changes.items()})
 
     return make
+
+
+@pytest.fixture
+def settings(settings_in, tmp_path):
+    return partial(settings_in, tmp_path)
 
 
 def bits(folder):
@@ -76,7 +84,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_and_its_table_says_what_changed(settings, tmp_path, method):
-    result = run(settings(method, train__epochs=3))
+    result = run(settings(method, train__epochs=2))
     metrics = result["metrics"]
     names = {"loss", "accuracy"} if method == "kto" else {"loss", "accuracy", "margin"}
     if method not in ("kto", "reward"):
@@ -95,11 +103,12 @@ def test_every_method_runs_and_its_table_says_what_changed(settings, tmp_path, m
         assert {"reward_wanted", "reward_unwanted", "kl_baseline"} <= set(every[-1])
 
 
-@pytest.fixture
-def sft(settings, tmp_path):
+@pytest.fixture(scope="module")
+def sft(settings_in, tmp_path_factory):
     """A finished sft run, whose adapter has a shape of its own."""
-    run(settings("sft", "sft", lora__rank=5, lora__alpha=7.0, train__epochs=3))
-    return tmp_path / "sft"
+    folder = tmp_path_factory.mktemp("runs")
+    run(settings_in(folder, "sft", "sft", lora__rank=5, lora__alpha=7.0, train__epochs=2))
+    return folder / "sft"
 
 
 def logps(model, trees):
@@ -109,7 +118,7 @@ def logps(model, trees):
 
 def held_out(settings, folder, tmp_path):
     """The held-out trees of a run, in the order of its file, and their records before training."""
-    examples = app_train.read_examples(settings, app_train.chosen_method(settings).example).test
+    examples = read_examples(settings, chosen_method(settings).example).test
     opened = open_model(str(folder), device="cpu", dtype="float32")
     trees = encode(examples, opened.template, opened.tokenizer, settings.text).trees
     return trees, lines(tmp_path / "evals" / "before.jsonl")
@@ -210,7 +219,7 @@ def test_transformers_reads_the_reward_model_of_a_run(settings, tmp_path, tiny_f
         base = AutoModelForSequenceClassification.from_pretrained(tiny_folder, num_labels=1, pad_token_id=None)
         theirs = PeftModel.from_pretrained(base, tmp_path / "run" / "adapter")
     trees = encode(
-        app_train.read_examples(config, app_train.chosen_method(config).example).test,
+        read_examples(config, chosen_method(config).example).test,
         (opened := open_model(str(tmp_path / "run"), device="cpu", dtype="float32")).template, opened.tokenizer, config.text,
     ).trees  # fmt: skip
     with torch.no_grad():
@@ -250,6 +259,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, method, ex
         assert parts[name] == whole[name]
     left, right = ((tmp_path / name / "losses.jsonl").read_text() for name in ("whole", "parts"))
     assert left == right
+    assert verify.resume(tmp_path / "parts")["same_bits"]
 
 
 def test_references_are_made_once(settings, tmp_path, monkeypatch):
@@ -361,6 +371,15 @@ def test_a_row_that_teaches_nothing_is_dropped_and_counted(settings, tmp_path, c
     assert command(settings(method), [*good[3:], row], tmp_path, "--data.eval", str(eval_file)) == 0
     assert f"1 of 10 rows dropped: {reason}" in " ".join(capsys.readouterr().err.split())
     assert json.loads((tmp_path / "run" / "result.json").read_text())["data"]["dropped"] == {reason: 1}
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "simpo", "reward"])
+def test_a_stream_is_for_methods_that_look_at_no_other_row(settings, rows, tmp_path, capsys, method):
+    found = [json.loads(line) for line in rows(data_of(method)).read_text().splitlines()]
+    status = command(settings(method), found, tmp_path, "--data.stream", "--train.steps", "3")
+    assert status == (2 if method in ("dpo", "kto") else 0)
+    said = "looks at all rows before it begins; leave --data.stream out, or use --method orpo or simpo"
+    assert (said in capsys.readouterr().err) == (method in ("dpo", "kto"))
 
 
 def test_bad_rows_can_be_skipped(settings, tmp_path):

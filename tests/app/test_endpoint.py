@@ -8,7 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from luthier.app.contestants import Asking
 from luthier.app.endpoint import Endpoint, Garbage, open_endpoint
+from luthier.app.judge import Asked, judge
+from luthier.app.judges import Wanted
+from luthier.core.config import DataConfig
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.types import Message
 
@@ -176,3 +180,24 @@ def test_the_key_comes_from_the_environment(monkeypatch):
         open_endpoint("http://host/v1", None, None, 1, 1)
     with pytest.raises(InputError, match="--request: 'x' is not KEY=VALUE"):
         open_endpoint("http://host/v1", "big", None, 1, 1, ["x"])
+
+
+def test_a_server_that_fails_half_way_is_asked_for_the_rest(server, tmp_path):
+    for name in "ab":
+        rows = [{"prompt": f"q{i}", "answer": f"{name}{i}"} for i in range(6)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    wanted = Wanted(endpoint=server.url, endpoint_model="big", retries=0, parallel=1)
+    asking = Asking(DataConfig(), 100, 8, tmp_path / "j.jsonl", 0, "cpu", "float32")
+    asked = Asked((str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")), wanted, asking)
+    server.replies = [completion("A")] * 5 + [(500, {"error": {"message": "out of order"}})]
+    with pytest.raises(RunError) as error:
+        judge(asked)
+    assert "status 500: out of order; 5 of 12 judgments are in" in str(error.value)
+    assert str(error.value).endswith("run the same command again to go on")
+    assert len(server.seen) == 6
+    server.replies, server.seen[:] = [completion("**B**\n")], []
+    result = judge(asked)
+    assert (result["kept"], result["asked"], len(server.seen)) == (5, 7, 7)
+    assert sum(result["pairs"][0][key] for key in ("wins", "losses", "ties")) == 6
+    prompts = [body["messages"][0]["content"] for _, _, body in server.seen]
+    assert not any("q0" in prompt or "q1" in prompt for prompt in prompts)

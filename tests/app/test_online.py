@@ -75,7 +75,9 @@ def same(a, b):
 @pytest.mark.parametrize(("method", "more"), [("grpo", {}), ("ppo", {"policy.epochs": 2, "policy.minibatches": 2})])
 def test_a_policy_learns_what_is_rewarded(settings, tmp_path, method, more, tune):
     code = tmp_path / "mine.py"
-    code.write_text("def vowels(answers):\n    return [sum(c in 'aeiou' for c in a) / max(1, len(a)) for a in answers]\n")
+    code.write_text(
+        "def vowels(answers):\n    return [sum(c in 'aeiou' for c in a) / max(1, len(a)) for a in answers]\n"
+    )
     reward = f"python:{code}:vowels"
     result = run(resolve(settings(method, tune=tune, train__steps=24, reward__use=[reward], **more)))
     assert result["metrics"]["reward"]["after"] > result["metrics"]["reward"]["before"]
@@ -259,3 +261,12 @@ def test_standard_input_is_a_stream_that_ends(settings, files, tmp_path, monkeyp
     assert not torch.isnan(torch.tensor(result["loss"]["last"]))
     with pytest.raises(InputError, match="standard input"):
         resume(tmp_path / "run")
+
+
+def test_held_out_answers_are_drawn_at_the_temperature_asked_for(settings, tmp_path):
+    found = {}
+    for name, temperature in (("greedy", 0.0), ("drawn", 1.0), ("again", 1.0)):
+        run(resolve(settings("sft", out=name, train__steps=1, eval__temperature=temperature)))
+        found[name] = [r["answer"] for r in lines(tmp_path / name / "evals" / "before.jsonl") if "answer" in r]
+    assert found["drawn"] == found["again"]
+    assert found["drawn"] != found["greedy"]

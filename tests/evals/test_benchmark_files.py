@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def test_a_folder_of_the_benchmark_itself_will_do(tmp_path):
 
 
 def test_a_folder_without_the_files_says_what_was_looked_for(tmp_path):
-    with pytest.raises(InputError, match=r"no file of hellaswag in it: looked for 'hellaswag_val.jsonl'.*--data-dir") as error:
+    with pytest.raises(
+        InputError, match=r"no file of hellaswag in it: looked for 'hellaswag_val.jsonl'.*--data-dir"
+    ) as error:
         files.from_folder(TASKS["hellaswag"], tmp_path, 0)
     assert error.value.where == tmp_path
     with pytest.raises(InputError, match="no such folder"):
@@ -97,7 +100,11 @@ def test_rows_of_the_hub_become_documents(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     found = files.from_hub(TASKS["arc_easy"], 2)
     assert asked == [("allenai/ai2_arc", "ARC-Easy", "test"), ("allenai/ai2_arc", "ARC-Easy", "train")]
-    assert (len(found.documents), found.own_shots, list(found.files)) == (3, True, [f"{p}/{n}/{s}" for p, n, s in asked])
+    assert (len(found.documents), found.own_shots, list(found.files)) == (
+        3,
+        True,
+        [f"{p}/{n}/{s}" for p, n, s in asked],
+    )
 
     def broken(*_, **__):
         raise ConnectionError("no network\nat all")
@@ -113,7 +120,12 @@ def test_rows_of_the_hub_become_documents(monkeypatch):
 def test_mmlu_with_and_without_a_header(tmp_path):
     (tmp_path / "anatomy_test.csv").write_text('"What, then?",w,"x ""y""",y,z,C\n')
     (found,) = rows.mmlu(tmp_path / "anatomy_test.csv")
-    assert found.fields == {"question": "What, then?", "choices": ["w", 'x "y"', "y", "z"], "answer": "C", "subject": "anatomy"}
+    assert found.fields == {
+        "question": "What, then?",
+        "choices": ["w", 'x "y"', "y", "z"],
+        "answer": "C",
+        "subject": "anatomy",
+    }
     (tmp_path / "virology_dev.csv").write_text("question,choice0,choice1,choice2,choice3,answer\nq,w,x,y,z,3\n")
     (found,) = rows.mmlu(tmp_path / "virology_dev.csv")
     assert documents.mmlu(found).gold == 3
@@ -154,7 +166,9 @@ def test_llm_foundrys_layout_gives_the_same_documents():
     arc = row(query="Question: Why?", choices=["a", "b", "c"], gold=2)
     assert documents.arc(arc) == documents.arc(row(**ARC))
     blank = row(context_options=["He", "She"], continuation="left.", gold=1)
-    assert documents.winogrande(blank) == documents.winogrande(row(sentence="_ left.", option1="He", option2="She", answer="2"))
+    assert documents.winogrande(blank) == documents.winogrande(
+        row(sentence="_ left.", option1="He", option2="She", answer="2")
+    )
     assert documents.lambada(row(context="a b", continuation="c")) == documents.lambada(row(text="a b c"))
     goal = row(query="Question: go\n", choices=["a", "b"], gold=1)
     assert documents.piqa(goal) == documents.piqa(row(goal="go", sol1="a", sol2="b", label=1))
@@ -205,10 +219,14 @@ def test_wikitext_is_cut_into_pages(tmp_path):
 
 
 def test_names_groups_subjects_and_the_nearest_name():
-    assert [task.name for task in find("truthfulqa, arc_easy,truthfulqa_mc2")] == ["truthfulqa_mc1", "truthfulqa_mc2", "arc_easy"]
-    with pytest.raises(InputError, match="unknown task 'helaswag'; did you mean 'hellaswag'?"):
+    assert [task.name for task in find("truthfulqa, arc_easy,truthfulqa_mc2")] == [
+        "truthfulqa_mc1",
+        "truthfulqa_mc2",
+        "arc_easy",
+    ]
+    with pytest.raises(InputError, match=re.escape("unknown task 'helaswag'; did you mean 'hellaswag'?")):
         find("helaswag")
-    with pytest.raises(InputError, match="did you mean 'mmlu_virology'?"):
+    with pytest.raises(InputError, match=re.escape("did you mean 'mmlu_virology'?")):
         find("mmlu_virolgy")
     with pytest.raises(InputError, match="known: arc, arc_challenge"):
         find("zzz")
@@ -232,9 +250,7 @@ def test_more_examples_than_rows_is_an_error():
         Shots(TASKS["arc_easy"], material(4), 5)
     with pytest.raises(InputError, match="4 examples are asked for, but there are 4 rows"):
         Shots(TASKS["arc_easy"], material(4, own=False), 4)
-    mmlu = [
-        documents.mmlu(row(question=str(i), subject="anatomy", choices=list("abcd"), answer=0)) for i in range(3)
-    ]
+    mmlu = [documents.mmlu(row(question=str(i), subject="anatomy", choices=list("abcd"), answer=0)) for i in range(3)]
     shots = Shots(TASKS["mmlu"], files.Material(tuple(mmlu), tuple(mmlu), True, {}), 5)
     with pytest.raises(InputError, match="5 examples are asked for, but there are 3 rows of anatomy"):
         shots.draw(mmlu[0])

@@ -135,6 +135,15 @@ def test_who_took_every_point_has_an_open_end():
     assert table.unbounded == ("took every point from the rest, so how far above it is not known: c",)
 
 
+def test_of_two_models_one_may_have_won_all():
+    table = rate(games("a", "b", 12, 0))
+    found = by_name(table)
+    assert found["a"].rating - found["b"].rating == pytest.approx(-400 * log10(2 ** (1 / 12) - 1), abs=1)
+    assert found["a"].rating + found["b"].rating == pytest.approx(2000)
+    assert (found["a"].high, found["b"].low, found["b"].rank) == (None, None, 2)
+    assert found["a"].low > found["b"].high
+
+
 def test_who_took_no_point_is_below_all_that_could_be():
     """2.5 % chance of no point in 20 duels: a gap of 400 log10(1 / (0.025^(-1/20) - 1)) at most, b's own spread aside."""
     table = rate(games("a", "b", 10, 10) + games("b", "c", 20, 0, start=20), anchor=Anchor("b", 0.0))

@@ -61,7 +61,11 @@ def test_examples_question_and_choices_become_one_tree():
     assert [node.parent for node in forest.nodes] == [-1, 0, 1, 1, 1, 0, 5, 5, 5]
 
 
-@given(st.lists(st.lists(token, min_size=1, max_size=300).map(tuple), min_size=1, max_size=8), st.integers(1, 400), st.data())
+@given(
+    st.lists(st.lists(token, min_size=1, max_size=300).map(tuple), min_size=1, max_size=8),
+    st.integers(1, 400),
+    st.data(),
+)
 @settings(max_examples=60, deadline=None)
 def test_loads_hold_every_sequence_once_and_never_claim_to_know_too_much(sequences, tokens, data):
     prefix = data.draw(st.lists(token, max_size=200).map(tuple))

@@ -76,8 +76,16 @@ def test_two_equal_models_are_rarely_called_different():
 
 @pytest.mark.parametrize(
     ("p", "freedom", "wanted"),
-    [(0.975, 1, 12.7062), (0.975, 2, 4.3027), (0.975, 5, 2.5706), (0.975, 10, 2.2281), (0.975, 39, 2.0227),
-     (0.95, 7, 1.8946), (0.995, 20, 2.8453), (0.975, 100_000, 1.95999)],  # fmt: skip
+    [
+        (0.975, 1, 12.7062),
+        (0.975, 2, 4.3027),
+        (0.975, 5, 2.5706),
+        (0.975, 10, 2.2281),
+        (0.975, 39, 2.0227),
+        (0.95, 7, 1.8946),
+        (0.995, 20, 2.8453),
+        (0.975, 100_000, 1.95999),
+    ],  # fmt: skip
 )
 def test_quantiles_of_student_are_those_of_the_tables(p, freedom, wanted):
     assert intervals.student(p, freedom) == pytest.approx(wanted, abs=1e-4)

@@ -52,6 +52,11 @@ def test_every_pair_in_both_orders_but_equal_answers():
     assert shown.index("[Answer A]\n2") < shown.index("[Answer B]\n1")
 
 
+def test_who_is_named_first_changes_nothing():
+    answers = {"b": ["2"], "a": ["1"]}
+    assert contests([PROMPT], answers) == contests([PROMPT], dict(sorted(answers.items())))
+
+
 def test_a_choice_is_a_verdict_on_what_was_shown():
     first, second = contests([PROMPT], {"a": ["1"], "b": ["2"]})
     verdict = {

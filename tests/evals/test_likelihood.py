@@ -6,8 +6,8 @@ import random
 
 import pytest
 import torch
-from conftest import tiny_model
 
+from conftest import tiny_model
 from luthier.core.errors import InputError, RunError
 from luthier.evals import likelihood
 from luthier.evals.likelihood import Request, Scorer, windows
@@ -60,8 +60,9 @@ def test_what_is_shared_is_not_computed_again(monkeypatch):
     scorer = Scorer(tiny_model(), 512, 256)
     list(scorer.answer(requests[:20]))
     list(scorer.answer(requests[20:]))
-    # 192 + 40 * 20 tokens, and the padding of five passes to whole 64s
-    assert 192 + 40 * 20 <= sum(computed) <= 192 + 40 * 20 + 5 * 64
+    # what the requests share, 192 tokens, once in all; in float32 nothing is padded
+    assert sum(computed) <= 192 + 40 * 20
+    assert len(computed) > 4
 
 
 def test_a_greedy_continuation_is_known_as_such():

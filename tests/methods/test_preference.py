@@ -150,6 +150,10 @@ def test_kto_by_hand():
     assert loss.each.tolist() == pytest.approx([wanted, unwanted])
     assert float(loss.total) == pytest.approx((wanted + unwanted) / 2)
     assert loss.items["accuracy"].tolist() == [1.0, 0.0]
+    start = preference.kto(
+        batch_of(kto_tree(True, -3.0, 0.0), kto_tree(False, -3.0, 0.0)), said(*[-1.0, -2.0] * 2), settings
+    )
+    assert start.items["accuracy"].tolist() == [0.5, 0.5], "at the start nothing is preferred"
     assert loss.metrics["reward_wanted"] == (1.0, 1.0)
     assert loss.metrics["reward_unwanted"] == (0.25, 1.0)
     assert loss.metrics["kl_baseline"] == (1.5, 2.0)

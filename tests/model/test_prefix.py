@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_model
 
+from conftest import tiny_model
 from luthier.core.types import Node, TokenTree
 from luthier.model import forward as forward_module
 from luthier.model.forward import hidden_states, logp_of

@@ -25,7 +25,7 @@ def trees(count=12, seed=0, method="sft"):
     draw = random.Random(seed)
     prefix = tuple(draw.randrange(512) for _ in range(6))
     example = METHODS[method].example
-    if Chat in example and Preference not in example or Text in example and Preference not in example:
+    if (Chat in example and Preference not in example) or (Text in example and Preference not in example):
         return [random_tree(draw, prefix=prefix, row=i) for i in range(count)]
     out = []
     for i in range(count):

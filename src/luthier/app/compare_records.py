@@ -28,7 +28,6 @@ NO_METRIC = {
     "words",
     "bytes",
 }  # numbers, but none to compare
-TITLES = {"acc": "accuracy", "acc_norm": "accuracy, by length", "mc2": "true share", "exact_match": "exact match"}
 MUST = ("files", "shots", "chat_template")  # what must be the same for scores to be compared
 
 
@@ -126,22 +125,11 @@ def _identity(value: Any) -> Any:
 
 
 def _of_task(task: str, found: Mapping[str, Sequence[Records]]) -> list[Asked]:
-    all_ = [records for runs in found.values() for records in runs]
-    docs = sorted(set.intersection(*(set(records.by_doc) for records in all_)))
-    if not docs:
-        raise InputError(
-            f"no document of {task} was measured for all", where=all_[0].path, mend="measure the same ones"
-        )
-    most = max(len(records.by_doc) for records in all_)
-    if len(docs) < most:
-        log.note(f"{task}: {len(docs):,} of {most:,} documents were measured for all")
-    first = all_[0].by_doc
-    for records in all_:
-        odd = next((doc for doc in docs if records.by_doc[doc].get("question") != first[doc].get("question")), None)
-        if odd is not None:
-            raise InputError(f"document {odd} of {task} is another than in {all_[0].path}", where=records.path)
-    items = [_item(docs[i], found) for i in range(len(docs))]
-    names = [key for key, value in first[docs[0]].items() if key not in NO_METRIC and isinstance(value, int | float)]
+    """Every metric of the records, or bits per byte where they are of texts."""
+    docs = _shared(task, [records for runs in found.values() for records in runs])
+    first = next(iter(found.values()))[0]
+    record = first.by_doc[docs[0]]
+    names = [key for key, value in record.items() if key not in NO_METRIC and isinstance(value, int | float)]
 
     def values(key: str, factor: float = 1.0) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
         return {
@@ -150,41 +138,51 @@ def _of_task(task: str, found: Mapping[str, Sequence[Records]]) -> list[Asked]:
         }
 
     try:
-        out = [Asked(Question(f"{task} {key}", values(key), title=f"{task}, {TITLES.get(key, key)}", unit="%", top=1.0), items)
-               for key in names]  # fmt: skip
-        if not names and "bytes" in first[docs[0]]:
-            sizes = np.array([float(first[doc]["bytes"]) for doc in docs])
-            bits = Question(
-                f"{task} bits_per_byte",
-                values("logp", -1 / ln(2)),
-                sizes,
-                f"{task}, bits per byte",
-                higher_is_better=False,
-            )
-            out.append(Asked(bits, items))
+        if names:
+            return [
+                Asked(
+                    Question(f"{task} {key}", values(key), title=f"{task} {key}", unit="%", top=1.0),
+                    [_item(doc, found, "pick_norm" if key == "acc_norm" else "pick") for doc in docs],
+                )
+                for key in names
+            ]
+        sizes = np.array([float(first.by_doc[doc]["bytes"]) for doc in docs])
+        title = f"{task}, bits per byte"
+        bits = Question(f"{task} bits_per_byte", values("logp", -1 / ln(2)), sizes, title, higher_is_better=False)
+        return [Asked(bits, [_item(doc, found, "pick") for doc in docs])]
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"the records of {task} do not all have {error}", where=all_[0].path, mend="measure it again"
-        ) from None
-    if not out:
-        raise InputError(f"the records of {task} hold no metric", where=all_[0].path)
-    return out
+        what = f"the records of {task} do not all have {error}"
+        raise InputError(what, where=first.path, mend="measure it again") from None
 
 
-def _item(doc: int, found: Mapping[str, Sequence[Records]]) -> Item:
+def _shared(task: str, all_: Sequence[Records]) -> list[int]:
+    """The documents that all have. Raises InputError when there are none, and when one of them asks something else."""
+    docs = sorted(set.intersection(*(set(records.by_doc) for records in all_)))
+    if not docs:
+        what = f"no document of {task} was measured for all"
+        raise InputError(what, where=all_[0].path, mend="measure the same ones")
+    most = max(len(records.by_doc) for records in all_)
+    if len(docs) < most:
+        log.note(f"{task}: {len(docs):,} of {most:,} documents were measured for all")
+    first = all_[0].by_doc
+    for records in all_:
+        odd = next((doc for doc in docs if records.by_doc[doc].get("question") != first[doc].get("question")), None)
+        if odd is not None:
+            raise InputError(f"document {odd} of {task} is another than in {all_[0].path}", where=records.path)
+    return docs
+
+
+def _item(doc: int, found: Mapping[str, Sequence[Records]], picked: str) -> Item:
+    """A document: its question, the right answer, and what each model wrote or picked."""
     record = next(iter(found.values()))[0].by_doc[doc]
-    choices = record.get("choices")
-    gold = record.get("gold")
-    reference = choices[gold] if isinstance(choices, list) and isinstance(gold, int) else gold
+    choices, gold = list(record.get("choices", ())), record.get("gold")
+    reference = choices[gold] if choices and isinstance(gold, int) else gold
     texts = {}
     for label, runs in found.items():
-        other = runs[0].by_doc[doc]
-        pick = other.get("answer", choices[other["pick"]] if isinstance(choices, list) and "pick" in other else None)
-        if pick is not None:
-            texts[label] = str(pick)
-    return Item(
-        str(record.get("origin", doc)),
-        str(record.get("question", "")),
-        None if reference is None else str(reference),
-        texts,
-    )
+        said = runs[0].by_doc[doc]
+        if "answer" in said:
+            texts[label] = str(said["answer"])
+        elif choices and picked in said:
+            texts[label] = str(choices[said[picked]])
+    place, question = str(record.get("origin", doc)), str(record.get("question", ""))
+    return Item(place, question, None if reference is None else str(reference), texts)

@@ -85,7 +85,7 @@ def _equal(prompts: Prompts, given: Mapping[str, Sequence[str]], annotator: str)
     return [
         Judgment(prompt, (one, other), (given[one][i], given[other][i]), (0, 1), (1, 1), annotator, {"equal": True})
         for i, prompt in enumerate(prompts.messages)
-        for one, other in combinations(given, 2)
+        for one, other in combinations(sorted(given), 2)
         if given[one][i].strip() == given[other][i].strip()
     ]
 

@@ -149,12 +149,13 @@ class Ruler:
         return tuple((row, *found[row]) for row in rows), tuple(items[row] for row in rows)
 
     def answers(self, prompt_ids: Sequence[Sequence[int]], longest: int, stop: Cancelled, title: str) -> list[Sample]:
-        """Greedy answers to prompts."""
+        """Answers to prompts, drawn at `eval.temperature`: the same random numbers each time."""
         if not prompt_ids:
             return []
         sampling = Sampling(
-            max_new_tokens=longest, stop_ids=tuple(sorted(self.template.stop_ids)), stop=self.template.stops
-        )
+            temperature=self.config.eval.temperature, seed=self.config.seed % 2**31, max_new_tokens=longest,
+            stop_ids=tuple(sorted(self.template.stop_ids)), stop=self.template.stops,
+        )  # fmt: skip
         made = 0
         with log.progress(title, None) as bar:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -116,6 +117,8 @@ class Bench:
                 asked, answers.write(opened, [c.messages for c in asked], sampling, stop, model), strict=True
             ):
                 said[case.number] = texts
+        del opened
+        gc.collect()
         return said
 
     def _outside(self, check: Check, given: Sequence[Given], stop: Stop) -> list[Verdict]:

@@ -133,6 +133,9 @@ class EvalConfig(Section):
         ("auto",), description="Metrics of the generated answers; 'auto' chooses by the data."
     )
     max_new_tokens: int = Field(128, ge=1, description="Longest generated answer in tokens.")
+    temperature: float = Field(
+        0.0, ge=0, description="How held-out answers are drawn: 0 takes the likeliest token, 1 samples from the model."
+    )
     patience: int = Field(
         0, ge=0, description="Stop after so many evaluations without a better loss; 0 never stops early."
     )

@@ -97,7 +97,7 @@ def contests(prompts: Sequence[Messages], answers: Mapping[str, Sequence[str]]) 
     return [
         Contest(prompt, (one, other), (answers[one][i], answers[other][i]), order)
         for i, prompt in enumerate(prompts)
-        for one, other in combinations(answers, 2)
+        for one, other in combinations(sorted(answers), 2)  # so that who is named first changes nothing
         if answers[one][i].strip() != answers[other][i].strip()
         for order in ((0, 1), (1, 0))
     ]

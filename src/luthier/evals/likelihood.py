@@ -17,7 +17,7 @@ from luthier.model.forward import logp_of
 from luthier.model.prefix import Prefix, hidden_after
 from luthier.text.pack import pack
 
-SHAPE = 64  # rows are padded to a multiple: bfloat16 kernels are compiled for every new length
+SHAPE = 64  # rows are padded to a multiple in bfloat16, whose kernels are compiled for every new length
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,11 @@ class Scorer:
         longer than the model's context, RunError when a probability is not a number."""
         inputs = [self._input(request) for request in requests]
         first = [len(ids) - len(request.continuation) for ids, request in zip(inputs, requests, strict=True)]
-        device = next(self.model.parameters()).device
+        weight = next(self.model.parameters())
+        device, shape = weight.device, 1 if weight.dtype == torch.float32 else SHAPE
         for load in loads(inputs, first, self.tokens, self._kept.ids):
             forest = grow(inputs, load.members)
-            batch = pack([forest.tree], [()], pad_to=SHAPE, share=False).to(device)
+            batch = pack([forest.tree], [()], pad_to=shape, share=False).to(device)
             hidden, self._kept = hidden_after(self.model, batch, self._kept, load.known, load.keep)
             place = [at for i in load.members for at in forest.places(i, first[i], len(inputs[i]))]
             token = [token for i in load.members for token in requests[i].continuation]

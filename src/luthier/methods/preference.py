@@ -97,7 +97,7 @@ def kto(batch: Batch, output: Output, settings: PreferenceConfig) -> Loss:
         total=(batch.tree_weight * each).sum(),
         each=each.detach(),
         count=torch.ones_like(batch.tree_weight),
-        items={"accuracy": ((reward > 0) == wanted).float()},
+        items={"accuracy": torch.where(reward == 0, 0.5, ((reward > 0) == wanted).float())},
         metrics={
             "reward_wanted": (float(reward[wanted].sum()), float(wanted.sum())),
             "reward_unwanted": (float(reward[~wanted].sum()), float((~wanted).sum())),

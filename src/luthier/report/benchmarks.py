@@ -30,7 +30,7 @@ def tables(result: Values, metrics: Mapping[str, Metric]) -> Iterator[Renderable
     """The result of `luthier eval`, part by part: the suite, every task, its subjects, what was measured how."""
     if suite := result.get("suite"):
         yield heading(suite["name"])
-        yield suite_table(plain(str(result["model"])), suite)
+        yield suite_table(str(result["model"]), suite)
     yield heading("tasks")
     yield task_table(result, metrics)
     for name, subjects in result["subjects"].items():
@@ -49,7 +49,7 @@ def suite_table(model: str, suite: Values) -> Table:
     table.add_column("Model", overflow="fold")
     for title, _ in cells:
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_row(model, *(Text(_figure(cell["value"], "%"), style=STRONG) for _, cell in cells))
+    table.add_row(Text(plain(model)), *(Text(_figure(cell["value"], "%"), style=STRONG) for _, cell in cells))
     table.add_row("", *(Text(_span(cell, "%"), style=FAINT) for _, cell in cells))
     shots = [
         Text("95 % intervals", style=FAINT),
@@ -88,7 +88,11 @@ def subject_table(subjects: Mapping[str, Values], most: int = 4) -> Table:
             table.add_row("…", "", "")
             continue
         estimate = subjects[name]["acc"]
-        table.add_row(name.replace("_", " "), _figure(estimate["value"], "%"), Text(_span(estimate, "%"), style=FAINT))
+        table.add_row(
+            Text(plain(name.replace("_", " "))),
+            _figure(estimate["value"], "%"),
+            Text(_span(estimate, "%"), style=FAINT),
+        )
     return table
 
 

@@ -22,9 +22,7 @@ def compare_screen(result: Mapping[str, Any]) -> list[RenderableType]:
     """What `luthier compare` prints, from the keys of its `--json`."""
     parts: list[RenderableType] = []
     for kind, sign, style in (("regressions", "items that got worse", BAD), ("gains", "items that got better", GOOD)):
-        shown = [change for change in result[kind] if change["texts"]]
-        found = list({(change["model"], change["place"]): change for change in reversed(shown)}.values())[::-1][:ITEMS]
-        if found:
+        if found := _telling(result["rows"], result[kind]):
             parts.append(heading(sign))
             parts += [part for change in found for part in _change(change, style)]
     against = next(iter(result["models"]))
@@ -33,21 +31,29 @@ def compare_screen(result: Mapping[str, Any]) -> list[RenderableType]:
     return parts
 
 
+def _telling(rows: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Items with something to read, of the first row of the table that has any."""
+    for row in rows:
+        key = (row["name"], row["model"])
+        if found := [one for one in changes if one["texts"] and (one["question"], one["model"]) == key]:
+            return found[:ITEMS]
+    return []
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
-    table.add_column("", overflow="fold")
     several = len({row["model"] for row in rows}) > 1
+    table.add_column("", overflow="fold", min_width=15)
     if several:
-        table.add_column("model", overflow="fold")
+        table.add_column("model", overflow="fold", min_width=8)
     table.add_column(plain(rows[0]["against"]), justify="right", style=FAINT, overflow="fold")
     table.add_column("it" if several else plain(rows[0]["model"]), justify="right", style=STRONG, overflow="fold")
-    counts = len({row["n"] for row in rows}) > 1
-    for name in ("change", "95 % interval", "p", *(["items"] if counts else [])):
+    for name in ("change", "95 % interval", "p"):
         table.add_column(name, justify="right", no_wrap=True, style=FAINT if name != "change" else "")
     takes = any(row["verdict"] == NONE_SHOWN for row in rows)
     if takes:
         table.add_column("needs", justify="right", no_wrap=True, style=FAINT)
-    table.add_column("", no_wrap=True)
+    table.add_column("", min_width=13)
     for row in rows:
         old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
         style = STYLES.get(row["verdict"], "")
@@ -55,7 +61,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         model = [Text(plain(row["model"]))] if several else []
         table.add_row(
             Text(plain(title(row))), *model, old, new, Text(change, style=style), span, _p(row["corrected"]),
-            *([f"{row['n']:,}"] if counts else []), *([_needed(row)] if takes else []), Text(row["verdict"], style=style),
+            *([_needed(row)] if takes else []), Text(row["verdict"], style=style),
         )  # fmt: skip
     return table
 
@@ -75,9 +81,14 @@ def _p(value: float | None) -> str:
 
 
 def _notes(result: Mapping[str, Any]) -> list[Text]:
-    sizes, tests = sorted({row["n"] for row in result["rows"]}), dict.fromkeys(row["test"] for row in result["rows"])
-    lines = [f"{sizes[0]:,} items"] if len(sizes) == 1 else []
-    lines.append(f"p by {', '.join(tests)}; corrected for all rows (Holm)")
+    sizes: dict[int, list[str]] = {}
+    for row in result["rows"]:
+        sizes.setdefault(row["n"], []).append(plain(row["title"]))
+    tests = dict.fromkeys(row["test"] for row in result["rows"])
+    counted = (
+        f"{n:,} items" + (f" ({', '.join(dict.fromkeys(of))})" if len(sizes) > 1 else "") for n, of in sizes.items()
+    )
+    lines = ["; ".join(counted), f"p by {', '.join(tests)}; corrected for all rows (Holm)"]
     if any(row["verdict"] == NONE_SHOWN for row in result["rows"]):
         lines.append("needs: the items that would show a true difference of this size with 80 % chance")
     pooled = {label: len(names) for label, names in result["models"].items() if len(names) > 1}

@@ -72,8 +72,12 @@ def annotators(found: Sequence[Mapping[str, Any]], agreement: Mapping[str, Any] 
         shares = [share(row[name]) for name in ("ties", "first", "longer", "steady")]
         cells = [f"{row['judgments']:,}", *shares, "" if alpha is None else f"{alpha:.2f}".replace("-", "−")]
         table.add_row(Text(plain(row["annotator"])), *cells)
-    words = "in %: ties, wins of the answer shown first and of the longer one, pairs judged alike in both orders"
+    words = "in %: ties; wins of what is shown first, of what is longer; pairs judged alike in both orders"
     parts: list[RenderableType] = [table, Text(f"  {words}", style=FAINT)]
+    for row in found:
+        if row["steady"] and row["steady"]["value"] < 0.5:
+            words = "judges fewer than half of the pairs alike in both orders: it goes by place more than by answer"
+            parts.append(Text(f"  {plain(row['annotator'])} {words}", style=CAREFUL))
     if agreement:
         alpha = agreement["alpha"]
         words = "not defined: every value is the same" if alpha is None else f"{alpha:.2f}".replace("-", "−")
@@ -97,9 +101,7 @@ def _ratings(result: Mapping[str, Any]) -> list[RenderableType]:
         f"  {result['judgments']:,} judgments, {result['duels']:,} duels, {result['prompts']:,} prompts; "
         "intervals by prompts drawn again"
     )
-    table = Table(
-        box=box.SIMPLE_HEAD, collapse_padding=True, caption=Text(caption, style=FAINT), caption_justify="left"
-    )
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
     table.add_column("", justify="right", style=FAINT)
     table.add_column("model", overflow="fold")
     table.add_column("rating", justify="right", style=STRONG)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from math import exp, inf
 from typing import Any
 
+from luthier.core.errors import InputError
 from luthier.evals.benchmarks.documents import Document
 from luthier.evals.benchmarks.encode import Coder
 from luthier.evals.benchmarks.files import Material
 from luthier.evals.benchmarks.prompts import Prompt, Render, Shots, prompt
 from luthier.evals.benchmarks.tasks import Task
 from luthier.evals.forest import Ids
-from luthier.evals.likelihood import Answer, Request, Scorer
+from luthier.evals.likelihood import Answer, Scorer
 
 WINDOW = 128  # documents that are made ready and packed together
 NEW_TOKENS = 256  # longest generated answer
@@ -67,18 +68,15 @@ def measure(
 
 def _scored(window: Sequence[Chosen], engine: Engine) -> Iterator[tuple[int, Document, list[Answer]]]:
     """The documents of a window with an answer for each of their choices."""
-    requests: list[Request] = []
-    owners: list[int] = []
-    for place, asked in enumerate(engine.coder.requests(part.pairs) for _, _, part in window):
-        requests += asked
-        owners += [place] * len(asked)
-    first = {owner: place for place, owner in reversed(list(enumerate(owners)))}
+    pairs = [part.pairs for _, _, part in window]
+    owners = [(owner, choice) for owner, part in enumerate(pairs) for choice in range(len(part))]
+    requests = engine.coder.requests([pair for part in pairs for pair in part])
     answers: dict[int, dict[int, Answer]] = {}
     for place, answer in engine.scorer.answer(requests):
-        owner = owners[place]
+        owner, choice = owners[place]
         found = answers.setdefault(owner, {})
-        found[place - first[owner]] = answer
-        if len(found) == len(window[owner][2].pairs):
+        found[choice] = answer
+        if len(found) == len(pairs[owner]):
             index, document, _ = window[owner]
             yield index, document, [found[i] for i in sorted(answers.pop(owner))]
 
@@ -111,6 +109,11 @@ def _words(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[Rec
 def _generated(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[Record]:
     prompts = engine.coder.encode([part.contexts[0] for _, _, part in window])
     room = engine.scorer.room - NEW_TOKENS
+    if room < 1:
+        raise InputError(
+            f"the model's context of {engine.scorer.room} tokens has no room for answers of {NEW_TOKENS}",
+            mend=f"leave {task.name} out",
+        )
     answers = engine.write([ids[-room:] for ids in prompts], STOPS)
     for (index, document, _), ids, answer in zip(window, prompts, answers, strict=True):
         found = {"exact_match": _strict(answer), "exact_match_flexible": _flexible(answer)}
