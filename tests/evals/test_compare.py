@@ -58,6 +58,17 @@ def test_a_single_finding_among_many_questions_is_not_called():
     assert row.corrected == pytest.approx(4 / 32)
 
 
+def test_a_test_alone_calls_nothing_when_the_interval_reaches_zero():
+    random = np.random.default_rng(9)
+    for _ in range(400):
+        row = compare([asked(a=np.zeros(8), b=random.normal(0.8, 1, 8))], rounds=300)[0]
+        if row.p <= 0.05 and row.low <= 0:
+            break
+    assert row.p <= 0.05
+    assert row.low <= 0 <= row.high
+    assert row.verdict == NONE_SHOWN
+
+
 def test_the_first_model_is_the_one_compared_with():
     rows = compare([asked(base=[0.0] * 12, b=[1.0] * 12, c=[0.0] * 12)])
     assert [(row.model, row.against, row.verdict) for row in rows] == [
