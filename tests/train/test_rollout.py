@@ -10,7 +10,7 @@ import pytest
 
 from luthier.core.config import PolicyConfig
 from luthier.train.rollout import Asked, Players, Rollouts, with_defaults
-from luthier.train.steps import Packing
+from luthier.train.steps import Packing, chosen_places
 
 LOGP = -2.0
 
@@ -138,3 +138,13 @@ def test_defaults_by_method_and_variant():
     assert with_defaults(PolicyConfig(variant="rloo"), False).kl_in == "reward"
     assert with_defaults(PolicyConfig(variant="dapo"), False).clip_high == 0.28
     assert with_defaults(PolicyConfig(variant="dapo", clip_high=0.3, kl=0.2), False).clip_high == 0.3
+
+
+def test_prompts_come_in_another_order_than_rows_of_offline_runs():
+    """Else the first prompts after supervised tuning on the same file are the rows that it has just learned."""
+    steps = Rollouts(
+        [Asked((1, 2, 3), row) for row in range(100)], Table().players(), with_defaults(PolicyConfig(), False), 20, 1, 8,
+        Packing(10_000), seed=0,
+    )  # fmt: skip
+    asked = [row for batch in steps.step(0).micro for row in batch.rows]
+    assert set(asked) != set(chosen_places(0, "order", 100, 0, 20))

@@ -185,7 +185,8 @@ class Rollouts:
             if self.settings.variant != "dapo":
                 places = range(number * count, (number + 1) * count)
             new = [
-                self.prompts[i] for i in chosen_places(self.seed, "order", len(self.prompts), places.start, places.stop)
+                self.prompts[i]
+                for i in chosen_places(self.seed, "prompts", len(self.prompts), places.start, places.stop)
             ]
             answers = self.players.answers(new, seeds.derive(self.seed, "rollout", number, round_))
             got, by_part = self.players.rewards(new, answers)
