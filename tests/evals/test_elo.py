@@ -144,6 +144,19 @@ def test_of_two_models_one_may_have_won_all():
     assert found["a"].low > found["b"].high
 
 
+def test_of_who_took_every_point_with_long_answers_length_is_taken_off():
+    both = simulated(np.random.default_rng(2), {"a": 1000.0, "b": 1000.0}, 400, slope=400)
+    long = [Duel(400 + i, 400 + i, "b", "c", 0.0, "judge", (100, 400)) for i in range(20)]
+    table = rate(both + long, length=True, rounds=200)
+    found = by_name(table)
+    x = np.array([(d.lengths[0] - d.lengths[1]) / sum(d.lengths) for d in both + long])
+    bought = table.length[0] / x.std() * 300 / 500
+    gap = found["c"].rating - found["b"].rating
+    assert gap == pytest.approx(-400 * log10(2 ** (1 / 20) - 1) - bought, abs=3)
+    assert bought > 100
+    assert found["c"].low < found["c"].rating < -400 * log10(2 ** (1 / 20) - 1) + found["b"].rating
+
+
 def test_who_took_no_point_is_below_all_that_could_be():
     """2.5 % chance of no point in 20 duels: a gap of 400 log10(1 / (0.025^(-1/20) - 1)) at most, b's own spread aside."""
     table = rate(games("a", "b", 10, 10) + games("b", "c", 20, 0, start=20), anchor=Anchor("b", 0.0))
