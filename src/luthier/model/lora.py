@@ -279,6 +279,7 @@ def playing(model: nn.Module, part: Role) -> Iterator[None]:
     try:
         for name in before:
             _replace(model, name, part.layers[name] if name in part.layers else own[name].base)
+        model.train(model.training)  # dropout acts on a part when it acts on the model, whatever it last played in
         for name in heads.NAMES:
             setattr(model, name, part.whole.get(name))
         yield
