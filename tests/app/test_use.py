@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -76,6 +77,13 @@ def test_an_adapter_over_a_named_model(runs, tiny_folder):
     assert (model.active, list(model.names)) == ("lora", ["lora"])
     direct = opened(tiny_folder, adapter=[str(runs / "lora" / "adapter")])
     assert torch.equal(log_probabilities(model, TEXTS), log_probabilities(direct, TEXTS))
+
+
+def test_adapters_of_the_same_folder_name_are_told_apart(runs, tmp_path):
+    """'lora' and '.../other/lora': the second once took the place of the first."""
+    shutil.copytree(runs / "lora", tmp_path / "lora")
+    model = opened(runs / "lora", adapter=[str(tmp_path / "lora")])
+    assert list(model.names) == ["lora", f"{tmp_path.name}/lora"]
 
 
 def test_a_run_is_asked_under_the_system_prompt_it_was_trained_with(runs, monkeypatch):

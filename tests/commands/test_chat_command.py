@@ -85,6 +85,12 @@ def test_what_is_not_known_is_said_and_the_talk_goes_on(chat):
     ]
 
 
+def test_a_question_longer_than_the_context_is_said_and_the_talk_goes_on(chat):
+    out = chat(lines=["who 3", "who " * 900, "/reset", "who 3"]).out.splitlines()
+    assert (out[0], out[2]) == ("cat", "cat")
+    assert "the model's context 512" in out[1]
+
+
 def test_an_unknown_name_ends_with_one_line(chat, tmp_path, tiny_folder):
     assert chat("--compare", "dogs", status=2).err.endswith("luthier: no adapter 'dogs'; there are: base, cats\n")
     assert "no adapter_config.json here" in chat("--adapter", tmp_path, "--prompt", "x", status=2).err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", 
     found: dict[str, Path] = {Path(name).resolve().name: start.adapter} if start.adapter else {}
     for other in adapter:
         folder = Path(other) / "adapter" if (Path(other) / "adapter").is_dir() else Path(other)
-        found[Path(other).resolve().name] = folder
+        found[_own_name(Path(other).resolve(), found)] = folder
     place = model_load.pick_device(device)
     loaded = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place))
     loaded.model.requires_grad_(False)
@@ -74,6 +74,12 @@ def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", 
     for other in reversed(found):  # each is tried now, and the first one stays
         opened.switch(other)
     return opened
+
+
+def _own_name(folder: Path, taken: Container[str]) -> str:
+    """The shortest end of the path that no other adapter has: 'run', or 'second/run'."""
+    ends = ["/".join(folder.parts[-n:]) for n in range(1, len(folder.parts))]
+    return next((end for end in ends if end not in taken), str(folder))
 
 
 @torch.no_grad()

@@ -120,17 +120,17 @@ class Talk:
             return True
         if text in ("/quit", "/exit"):
             return False
-        if not text.startswith("/"):
-            self.say(text)
-            return True
         name, _, rest = text.partition(" ")
-        if name not in self.commands:
+        if text.startswith("/") and name not in self.commands:
             guess = nearest(name, [*self.commands, "/quit"])
             print(f"  unknown command {name}; " + (f"did you mean {guess}?" if guess else "see /help"))
             return True
         try:
-            self.commands[name](rest.strip())
-        except InputError as error:
+            if text.startswith("/"):
+                self.commands[name](rest.strip())
+            else:
+                self.say(text)
+        except InputError as error:  # such as a conversation longer than the model's context: /reset mends it
             print(f"  {error}")
         return True
 
@@ -171,6 +171,7 @@ class Talk:
 
     def _answer(self, name: str, text: str) -> Any:
         """The pieces of one side's answer; its conversation grows by both turns."""
+        from luthier.core.errors import InputError
         from luthier.core.types import Message
 
         if self.opened.active != name:
@@ -182,8 +183,10 @@ class Talk:
             for piece in self.opened.answer(turns, self.sampling):
                 answer += piece
                 yield piece
-        finally:
-            turns.append(Message("assistant", answer))
+        except InputError:
+            turns.pop()  # it was not said
+            raise
+        turns.append(Message("assistant", answer))
 
     def _marked(self, name: str) -> str:
         return f"[{name}]" if name == self.opened.active else name
