@@ -10,8 +10,8 @@ the 8-bit mantissa would otherwise be lost.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -39,25 +39,29 @@ def schedule(step: int, steps: int, config: TrainConfig) -> float:
 
 
 class Moments(Protocol):
-    """Moments of one parameter."""
+    """Moments of one parameter. `update` steps many parameters at once: on a GPU, a call each is mostly waiting."""
 
-    def step(self, weight: torch.Tensor, grad: torch.Tensor, t: int, lr: float, decay: float) -> None: ...
     def tensors(self) -> dict[str, torch.Tensor]: ...
+    @staticmethod
+    def update(group: Sequence[Update], t: int, lr: float, decay: float, betas: tuple[float, float]) -> None: ...
+
+
+Update = tuple[torch.Tensor, torch.Tensor, Any]  # weight, gradient, its moments
 
 
 class _Adam:
     """Float32 moments."""
 
-    def __init__(self, weight: torch.Tensor, betas: tuple[float, float]) -> None:
-        self.betas = betas
+    def __init__(self, weight: torch.Tensor) -> None:
         self.m, self.v = torch.zeros_like(weight), torch.zeros_like(weight)
 
-    def step(self, weight: torch.Tensor, grad: torch.Tensor, t: int, lr: float, decay: float) -> None:
-        b1, b2 = self.betas
-        count = torch.tensor(float(t), device=weight.device)
+    @staticmethod
+    def update(group: Sequence[Update], t: int, lr: float, decay: float, betas: tuple[float, float]) -> None:
+        weights, grads, moments = zip(*group, strict=True)
+        count = torch.full((), float(t), device=weights[0].device)
         torch._fused_adamw_(
-            [weight], [grad], [self.m], [self.v], [], [count],
-            lr=lr, beta1=b1, beta2=b2, weight_decay=decay, eps=EPS, amsgrad=False, maximize=False,
+            weights, grads, [x.m for x in moments], [x.v for x in moments], [], [count] * len(group),
+            lr=lr, beta1=betas[0], beta2=betas[1], weight_decay=decay, eps=EPS, amsgrad=False, maximize=False,
         )  # fmt: skip
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -72,16 +76,22 @@ class _Adam8:
     v never becomes zero and its update never explodes.
     """
 
-    def __init__(self, weight: torch.Tensor, betas: tuple[float, float]) -> None:
-        self.betas = betas
+    def __init__(self, weight: torch.Tensor) -> None:
         blocks = -(-weight.numel() // BLOCK)
         self.m = torch.zeros(blocks, BLOCK, dtype=torch.int8, device=weight.device)
         self.v = torch.zeros(blocks, BLOCK, dtype=torch.uint8, device=weight.device)
         self.m_scale = torch.zeros(blocks, 1, device=weight.device)
         self.v_scale = torch.zeros(blocks, 1, device=weight.device)
 
-    def step(self, weight: torch.Tensor, grad: torch.Tensor, t: int, lr: float, decay: float) -> None:
-        b1, b2 = self.betas
+    @staticmethod
+    def update(group: Sequence[Update], t: int, lr: float, decay: float, betas: tuple[float, float]) -> None:
+        for weight, grad, moments in group:
+            moments.step(weight, grad, t, lr, decay, betas)
+
+    def step(
+        self, weight: torch.Tensor, grad: torch.Tensor, t: int, lr: float, decay: float, betas: tuple[float, float]
+    ) -> None:
+        b1, b2 = betas
         g = torch.nn.functional.pad(grad.reshape(-1).float(), (0, self.m.numel() - grad.numel())).view_as(self.m)
         codes = self.m.float() / 127
         m = (codes * codes.abs() * self.m_scale).lerp_(g, 1 - b1)
@@ -99,7 +109,7 @@ class _Adam8:
         return {"m": self.m, "v": self.v, "m_scale": self.m_scale, "v_scale": self.v_scale}
 
 
-KINDS: dict[str, Callable[[torch.Tensor, tuple[float, float]], Moments]] = {"adamw": _Adam, "adamw8bit": _Adam8}
+KINDS: dict[str, type[_Adam] | type[_Adam8]] = {"adamw": _Adam, "adamw8bit": _Adam8}
 
 
 class Optimizer:
@@ -112,9 +122,7 @@ class Optimizer:
         low = (torch.bfloat16, torch.float16)
         self.masters = {n: p.detach().float() for n, p in self.parameters.items() if p.dtype in low}
         kind = KINDS[config.optimizer]
-        self.state: dict[str, Moments] = {
-            n: kind(self.masters.get(n, p.detach()), (config.beta1, config.beta2)) for n, p in self.parameters.items()
-        }
+        self.state: dict[str, Moments] = {n: kind(self.masters.get(n, p.detach())) for n, p in self.parameters.items()}
 
     def clip(self) -> float:
         """Scale all gradients so that their joint norm is at most `clip`; return the norm before. Not finite: NaN or inf."""
@@ -132,17 +140,19 @@ class Optimizer:
     def step(self, lr: float) -> None:
         """Update every parameter that has a gradient, and drop the gradients."""
         self.t += 1
+        config, groups = self.config, dict[tuple[Any, ...], list[Update]]()
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
             weight = self.masters.get(name, parameter.data)
-            decay = self.config.weight_decay if parameter.dim() > 1 else 0.0
-            self.state[name].step(
-                weight, parameter.grad.to(weight.dtype), self.t, lr * self.rates.get(name, 1.0), decay
-            )
-            if name in self.masters:
-                parameter.data.copy_(weight)
+            decay = config.weight_decay if parameter.dim() > 1 else 0.0
+            alike = (self.rates.get(name, 1.0), decay, weight.dtype, weight.device)
+            groups.setdefault(alike, []).append((weight, parameter.grad.to(weight.dtype), self.state[name]))
             parameter.grad = None
+        for (rate, decay, *_), group in groups.items():
+            KINDS[config.optimizer].update(group, self.t, lr * rate, decay, (config.beta1, config.beta2))
+        for name, master in self.masters.items():
+            self.parameters[name].data.copy_(master)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything to save, flat: moments and masters."""
