@@ -407,3 +407,7 @@ def test_pairs_of_a_prompt_are_one_example_of_a_reward_model(settings, tmp_path)
     assert together["data"]["rows"] + together["data"]["held_out"] == 12
     assert apart["data"]["rows"] + apart["data"]["held_out"] == 36
     assert together["tokens"] < apart["tokens"] / 1.5
+    assert command(settings("dpo", "dpo"), rows, tmp_path) == 0
+    assert json.loads((tmp_path / "dpo" / "result.json").read_text())["data"]["rows"] == apart["data"]["rows"]
+    assert command(settings("dpo", "joined"), rows, tmp_path, "--ranking.gather") == 0
+    assert json.loads((tmp_path / "joined" / "result.json").read_text())["data"]["rows"] == together["data"]["rows"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from luthier.core.types import Labelled, Message, Origin, Preference, Ranking
-from luthier.data.gather import gather
+from luthier.data.gather import gather, unpair
 
 
 def said(text, role="assistant"):
@@ -85,3 +85,13 @@ def test_prompts_that_differ_in_any_way_are_kept_apart():
 def test_the_group_that_a_split_keeps_together_goes_on():
     rows = [replace(pair("a", "b"), group="g"), replace(pair("b", "c"), group="g")]
     assert gather(rows)[0].group == "g"
+
+
+def test_pairs_taken_apart_are_a_wanted_and_an_unwanted_answer():
+    alone = Labelled(said("?", "user"), said("c"), False)
+    first, second, third = unpair([replace(pair("a", "b", line=7), group="g"), alone])
+    assert (first.completion, first.label) == (said("a"), True)
+    assert (second.completion, second.label) == (said("b"), False)
+    assert first.prompt == second.prompt == said("?", "user")
+    assert (first.origin.line, first.group) == (second.origin.line, second.group) == (7, "g")
+    assert third is alone

@@ -1,4 +1,4 @@
-"""Pairs of answers to one prompt -> one ranking of them all, each answer once.
+"""Pairs of answers to one prompt -> one ranking of them all, each answer once; or -> single answers, wanted or not.
 
 Trained as pairs, a prompt with many comparisons counts many times and its answers are computed again and again;
 as one example they are read in one pass and count once (Ouyang et al. 2022, section 3.5).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from luthier.core.types import Example, Preference, Ranking
+from luthier.core.types import Example, Labelled, Preference, Ranking
 
 
 def gather(examples: Sequence[Example]) -> list[Example]:
@@ -28,6 +28,18 @@ def gather(examples: Sequence[Example]) -> list[Example]:
             out.append(example)
         elif group[0] is example:
             out.append(_joined(group))
+    return out
+
+
+def unpair(examples: Sequence[Example]) -> list[Example]:
+    """The examples, with each preference taken apart: the chosen answer is wanted, the rejected one is not."""
+    out: list[Example] = []
+    for example in examples:
+        if isinstance(example, Preference):
+            for answer, wanted in ((example.chosen, True), (example.rejected, False)):
+                out.append(Labelled(example.prompt, answer, wanted, origin=example.origin, group=example.group))
+        else:
+            out.append(example)
     return out
 
 

@@ -60,7 +60,7 @@ METHODS: dict[str, Method] = {
         "preference", rate=0.5,
     ),
     "kto": Method(
-        (Labelled,), preference.kto, "learn from single answers, each wanted or unwanted",
+        (Labelled, Preference), preference.kto, "learn from single answers, each wanted or unwanted",
         "preference", reference=True, rate=0.1, arrange=annotate.with_others,
     ),
     "response": Method(
