@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
-from math import exp
+from math import exp, log
 
 import pytest
+import torch
 
 from luthier.core.errors import RunError
-from luthier.evals.forgetting import GENERAL_PROMPTS, forgetting
+from luthier.evals.forgetting import (
+    GENERAL_PROMPTS,
+    Own,
+    divergence,
+    drift,
+    forgetting,
+    manners,
+    per_token,
+)
 
 
 @pytest.mark.parametrize(
@@ -79,3 +88,36 @@ def test_as_dict_is_json_with_the_sentence():
 
 def test_the_general_prompts_are_sixteen_different_ones():
     assert len(set(GENERAL_PROMPTS)) == 16
+
+
+def test_the_drift_alone_is_that_of_the_whole():
+    before, after = [(-4.0, 4), (-16.0, 16)], [(-6.0, 4), (-17.0, 16)]
+    assert drift(before, after) == pytest.approx(3 / 20)
+    assert drift(before, after) == pytest.approx(forgetting(before, after).drift)
+
+
+def test_the_divergence_by_hand():
+    """p = (1/2, 1/2), q = (1/4, 3/4): KL(p || q) = 1/2 log 2 + 1/2 log 2/3, KL(q || p) = 1/4 log 1/2 + 3/4 log 3/2."""
+    p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    there, back = 0.5 * log(2) + 0.5 * log(2 / 3), 0.25 * log(0.5) + 0.75 * log(1.5)
+    assert divergence(p, q) == pytest.approx(there)
+    assert divergence(q, p) == pytest.approx(back)
+    assert divergence(torch.cat([p, q]), torch.cat([q, q])) == pytest.approx(there)
+
+
+def test_a_divergence_per_token_counts_tokens_not_answers():
+    found = per_token([(2.0, 4), (0.0, 16), (0.0, 0)])
+    assert (found.value, found.n) == (pytest.approx(0.1), 2)
+    wide = per_token([(float(i), 10) for i in range(8)])
+    assert wide.low < wide.value < wide.high
+    assert wide.value == pytest.approx(0.35)
+
+
+def test_manners_are_rows_of_a_table():
+    before = [Own((1,), (5, 6), "I cannot help with that.", "stop")] * 4 + [Own((1,), (5,) * 6, "Yes.", "length")] * 4
+    after = [Own((1,), (5,), "Yes.", "stop")] * 8
+    refusals, ended, length = manners(before, after)
+    assert (refusals["before"], refusals["after"], refusals["unit"]) == (0.5, 0.0, "%")
+    assert (ended["before"], ended["after"]) == (0.5, 1.0)
+    assert (length["before"], length["after"], length["n"]) == (4.0, 1.0, 8)
+    assert length["high"] < 0

@@ -44,7 +44,8 @@ def after(**changes):
         "references": ["r"] * 9,
         "before": ["b"] * 9,
         "after": ["a"] * 9,
-        "forgetting": "lost 0.20 nats/token [sic]",
+        "forgetting": ["lost 0.20 nats/token [sic]"],
+        "lost": [dict(table({"exact": [0.0] * 9}, {"exact": [1.0] * 9})[0], title="refusals")],
         "result": RESULT,
     }
     return values | changes
@@ -66,7 +67,7 @@ def test_before_says_the_loss_or_nothing():
 
 def test_after_shows_everything_in_order():
     text = shown("after", after())
-    parts = ["before and after", "the same questions", "what the model forgot", "[sic]", "the run", "1:01:01"]
+    parts = ["before and after", "the same questions", "what the model forgot", "[sic]", "refusals, %", "the run", "1:01:01"]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
     assert [f"prompt {i}" in text for i in range(9)] == [i < screens.SAMPLES for i in range(9)]
@@ -74,7 +75,7 @@ def test_after_shows_everything_in_order():
 
 
 def test_after_leaves_out_what_was_not_measured():
-    text = shown("after", after(rows=[], after=[], before=[], forgetting=None))
+    text = shown("after", after(rows=[], after=[], before=[], forgetting=[], lost=[]))
     assert text.splitlines()[0].startswith("the run ─")
     assert "questions" not in text
 

@@ -23,6 +23,7 @@ from luthier.app.prepare import (
     stream_trees,
 )
 from luthier.app.stop import Stop
+from luthier.app.tracking import Tracker
 from luthier.core import seeds
 from luthier.core.config import RunConfig
 from luthier.core.types import TokenTree
@@ -50,6 +51,7 @@ class Run:
     stop: Stop
     rewards: Rewards | None = None
     judge: Rewards | None = None
+    tracker: Tracker | None = None
 
 
 @dataclass
@@ -131,8 +133,9 @@ def packing_of(config: RunConfig, model: Any) -> Packing:
 
 
 def _steps(job: Run, packing: Packing) -> Steps:
-    config, trees = job.config.train, job.ready.train
-    total = config.steps * config.batch if config.steps else max(1, round(config.epochs * len(trees)))
+    config, trees, replay = job.config.train, job.ready.train, job.ready.replay
+    share = job.config.data.replay_share if replay else 0.0  # of all examples: the epochs are those of the data
+    total = config.steps * config.batch if config.steps else max(1, round(config.epochs * len(trees) / (1 - share)))
     if job.examples.stream:
         texts, settings = job.texts, job.config
         live = job.examples.live
@@ -140,7 +143,9 @@ def _steps(job: Run, packing: Packing) -> Steps:
             lambda: stream_trees(texts, settings, live), config.batch, total, RULES[config.weigh], packing,
             once=live is not None,
         )  # fmt: skip
-    return OfflineSteps(trees, config.batch, total, RULES[config.weigh], packing, job.config.seed)
+    return OfflineSteps(
+        [*trees, *replay], config.batch, total, RULES[config.weigh], packing, job.config.seed, len(replay), share
+    )
 
 
 def steps_of(job: Run, parts: Parts) -> Iterator[Report]:

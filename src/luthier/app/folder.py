@@ -24,7 +24,7 @@ import torch
 
 from luthier import __version__
 from luthier.core import log
-from luthier.core.config import RunConfig, fields, read_yaml, resolve, write_yaml
+from luthier.core.config import BESIDE, RunConfig, fields, read_yaml, resolve, write_yaml
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, write_json, writing
 
@@ -181,7 +181,7 @@ def _same_settings(path: Path, config: RunConfig) -> None:
     old = resolve(read_yaml(path / "run.yaml"), where=path / "run.yaml")
     before, now = _flat(old), _flat(config)
     for name in fields():
-        if name not in ("out", "force") and before[name] != now[name]:
+        if name not in BESIDE and before[name] != now[name]:
             raise InputError(
                 f"this folder holds another run: {name} was {before[name]!r} there and is {now[name]!r} here", where=path,
                 mend="give another --out, or the same settings to go on with it",

@@ -20,7 +20,7 @@ from luthier.evals import score
 from luthier.evals.calibration import correlation, expected_calibration_error
 from luthier.evals.intervals import difference
 from luthier.methods.ops import leaf_length
-from luthier.model.forward import forward
+from luthier.model.forward import distributions, forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.specs import Rewards
@@ -28,18 +28,20 @@ from luthier.text.encode import encode, encode_prompt_ids
 from luthier.train import annotate
 from luthier.train.loop import example_losses
 from luthier.train.rollout import with_defaults
-from luthier.train.steps import Packing, scoring_step
+from luthier.train.steps import Packing, scoring_batches, scoring_step
 from luthier.train.table import METHODS, Method, method
 
 Cancelled = Callable[[], bool]
 General = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # (prompt ids, answer ids)
 BATCH = 64  # answers that are generated at once
+DIGITS = 4  # of the log-probabilities that are kept
 GENERAL_TOKENS = 48  # of each of the model's own answers, whose loss of likelihood is measured
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is measured: trees for the loss; prompts, with their rows, ids and references, for generation."""
+    """What is measured: trees for the loss; prompts, with their rows, ids and references, for generation; general
+    `texts` of the user's, whose likelihood is."""
 
     trees: Sequence[TokenTree]
     rows: Sequence[int] = ()
@@ -47,19 +49,25 @@ class HeldOut:
     prompt_ids: Sequence[tuple[int, ...]] = ()
     references: Sequence[str] = ()
     examples: Sequence[Example] = ()
+    texts: Sequence[TokenTree] = ()
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: (row, loss, units) of each row, what the method reports of each beside it, generated answers
-    and their rewards, and (log-likelihood, tokens) of the `general` answers."""
+    """One measurement: (row, loss, units) of each row, what the method reports of each beside it, generated answers,
+    how each ended and log p of its tokens (see `Sample`; both absent from old records), their rewards, (log-likelihood,
+    tokens) of the `general` answers, the model's `own` answers to the same prompts, and the loss of general `texts`."""
 
     losses: tuple[tuple[int, float, int], ...] = ()
     items: tuple[dict[str, Any], ...] = ()
     scored: tuple[dict[str, float], ...] = ()
     answers: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
+    logps: tuple[tuple[float, ...], ...] = ()
     general: tuple[tuple[float, int], ...] = ()
     general_ids: General = ()
+    own: tuple[forgot.Own, ...] = ()
+    texts: tuple[tuple[int, float, int], ...] = ()
 
     @property
     def reward(self) -> float | None:
@@ -171,24 +179,40 @@ class Ruler:
             raise Stopped("stopped while generating")
         return out
 
-    def measure(self, held_out: HeldOut, stop: Cancelled, general: General | None, *, title: str) -> Measured:
-        """Everything: loss, answers, and the likelihood of the `general` answers, which are made now when None."""
+    def measure(
+        self, held_out: HeldOut, stop: Cancelled, general: General | None, *, title: str, own: bool = False
+    ) -> Measured:
+        """Everything: loss, answers, and the likelihood of the `general` answers, which are the model's `own` when None."""
         losses, items = self.losses(held_out.trees, stop, f"{title}: held-out loss")
         answers = self.answers(held_out.prompt_ids, self.config.eval.max_new_tokens, stop, f"{title}: answers, tokens")
-        pairs = self._own_answers(stop, title) if general is None else general
-        trees = [
-            TokenTree((Node(prompt + answer, (False,) * len(prompt) + (True,) * len(answer)),), row=i)
-            for i, (prompt, answer) in enumerate(pairs)
-        ]
-        kept = self.losses(trees, stop, f"{title}: its own earlier answers", METHODS["sft"])[0] if trees else ()
+        said = self._own_answers(stop, title) if own or general is None else ()
+        pairs = [(one.prompt_ids, one.ids) for one in said] if general is None else general
+        kept = self.losses(answer_trees(pairs), stop, f"{title}: its own earlier answers", METHODS["sft"])[0]
+        texts = self.losses(held_out.texts, stop, f"{title}: general texts", METHODS["sft"])[0]
         return Measured(
             losses=losses,
             items=items,
             answers=tuple(sample.text for sample in answers),
+            ended=tuple(sample.ended for sample in answers),
+            logps=tuple(tuple(round(logp, DIGITS) for logp in sample.logp) for sample in answers),
             scored=self._scored(held_out, answers),
             general=tuple((-nats, count) for _, nats, count in kept),
             general_ids=pairs,
+            own=tuple(said),
+            texts=texts,
         )
+
+    @torch.no_grad()
+    def distributions(self, pairs: General, stop: Cancelled) -> list[torch.Tensor]:
+        """log p of the whole vocabulary at every token of each answer: [tokens, vocabulary] on the CPU."""
+        self.model.eval()
+        found: dict[int, torch.Tensor] = {}
+        for batch in scoring_batches(answer_trees(pairs), self.packing):
+            if stop():
+                raise Stopped("stopped while measuring")
+            logp = distributions(self.model, batch.to(self.device)).cpu()
+            found |= {row: logp[batch.tree == tree] for tree, row in enumerate(batch.rows)}
+        return [found[i] for i in range(len(pairs))]
 
     def _right_answers(self, examples: Sequence[Example], rows: Sequence[int]) -> list[TokenTree]:
         """Trees of prompts with their right answers, where there are any: what a policy's likelihood is measured on."""
@@ -213,40 +237,61 @@ class Ruler:
     def _prompt(self, messages: Sequence[Message], tools: Any) -> list[int]:
         return encode_prompt_ids(messages, tools, self.template, self.tokenizer, system=self.config.text.system)
 
-    def _own_answers(self, stop: Cancelled, title: str) -> General:
+    def _own_answers(self, stop: Cancelled, title: str) -> list[forgot.Own]:
         prompts = [tuple(self._prompt([Message("user", text)], ())) for text in forgot.GENERAL_PROMPTS]
         samples = self.answers(prompts, GENERAL_TOKENS, stop, f"{title}: general answers, tokens")
-        return [(prompts[s.prompt], s.ids) for s in samples]
+        return [forgot.Own(prompts[s.prompt], s.ids, s.text, s.ended) for s in samples]
+
+
+def answer_trees(pairs: General) -> list[TokenTree]:
+    """Prompts with answers, of which the answers count."""
+    return [
+        TokenTree((Node(prompt + answer, (False,) * len(prompt) + (True,) * len(answer)),), row=i)
+        for i, (prompt, answer) in enumerate(pairs)
+    ]
 
 
 def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
-    """A measurement as JSONL lines: held-out rows first, then the general answers."""
+    """A measurement as JSONL lines: held-out rows first, then what was measured of general answers and texts."""
     records: dict[int, dict[str, Any]] = {}
     for (row, loss, count), items in zip(measured.losses, measured.items, strict=True):
         records[row] = {"row": row, "loss": loss, "units": count, **({"items": items} if items else {})}
     for i, answer in enumerate(measured.answers):
         record = records.setdefault(held_out.rows[i], {"row": held_out.rows[i]})
         record |= {"prompt": held_out.prompts[i], "reference": held_out.references[i], "answer": answer}
+        if measured.ended:
+            record |= {"ended": measured.ended[i], "logps": list(measured.logps[i])}
         if measured.scored:
             record["rewards"] = measured.scored[i]
     general = [
         {"general": list(answer), "prompt_ids": list(prompt), "logp": logp, "tokens": count}
         for (logp, count), (prompt, answer) in zip(measured.general, measured.general_ids, strict=True)
     ]
+    general += [
+        {"own": list(one.ids), "prompt_ids": list(one.prompt_ids), "said": one.text, "ended": one.ended}
+        for one in measured.own
+    ]
+    general += [{"text": row, "loss": loss, "units": count} for row, loss, count in measured.texts]
     return [records[row] for row in sorted(records)] + general
 
 
 def from_records(records: Sequence[dict[str, Any]]) -> Measured:
     """The reverse of `to_records`."""
-    rows = [record for record in records if "general" not in record]
+    rows = [record for record in records if "row" in record]
     general = [record for record in records if "general" in record]
     return Measured(
         losses=tuple((r["row"], r["loss"], r["units"]) for r in rows if "loss" in r),
         items=tuple(r.get("items", {}) for r in rows if "loss" in r),
         answers=tuple(r["answer"] for r in rows if "answer" in r),
+        ended=tuple(r["ended"] for r in rows if "ended" in r),
+        logps=tuple(tuple(r["logps"]) for r in rows if "logps" in r),
         scored=tuple(r["rewards"] for r in rows if "rewards" in r),
         general=tuple((r["logp"], r["tokens"]) for r in general),
         general_ids=tuple((tuple(r["prompt_ids"]), tuple(r["general"])) for r in general),
+        own=tuple(
+            forgot.Own(tuple(r["prompt_ids"]), tuple(r["own"]), r["said"], r["ended"]) for r in records if "own" in r
+        ),
+        texts=tuple((r["text"], r["loss"], r["units"]) for r in records if "text" in r),
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from luthier.core import log
 from luthier.core.config import LoraConfig, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
-from luthier.core.types import Chat, Example, TokenTree
+from luthier.core.types import Chat, Example, Ranking, TokenTree
 from luthier.data import load as data_load
-from luthier.data.gather import gather
+from luthier.data.gather import gather, unpair
 from luthier.data.read import files_of
 from luthier.data.split import split
-from luthier.data.texts import identity
+from luthier.data.texts import identity, prompt_key
 from luthier.model import adapters, lora, memory, quantize, tune
 from luthier.model import load as model_load
 from luthier.text.encode import Encoded, encode, encode_chunk
@@ -40,7 +40,8 @@ STDLIB = "stdlib"  # as data: functions of Python's standard library and their d
 
 @dataclass(frozen=True)
 class Examples:
-    """The rows of a run: to learn from, and held out; and the files they came from."""
+    """The rows of a run: to learn from, and held out; and the files they came from. `replay` are general rows that are
+    mixed in, of `replay_files`."""
 
     layout: str
     train: Sequence[Example]
@@ -49,6 +50,8 @@ class Examples:
     skipped: int = 0
     stream: bool = False
     live: Iterator[Example] | None = None  # of a stream that can be read once only: standard input
+    replay: Sequence[Example] = ()
+    replay_files: tuple[str, ...] = ()
 
     def digests(self) -> dict[str, str]:
         """The sha256 of every file; of the examples themselves where there is none (standard input, stdlib)."""
@@ -58,6 +61,11 @@ class Examples:
         for example in (*self.train, *self.test):
             rows.update(identity(example))
         return {"examples": rows.hexdigest()}
+
+    def replay_digests(self) -> dict[str, dict[str, str]]:
+        """{'replay': {file: sha256}}; nothing where no general rows are mixed in."""
+        found = {path: sha256(Path(path)) for path in self.replay_files}
+        return {"replay": found} if found else {}
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,12 @@ class Texts:
 
 @dataclass(frozen=True)
 class Ready:
-    """Encoded data. `counts` says what was dropped and cut."""
+    """Encoded data. `counts` says what was dropped and cut. Rows of `replay` are numbered after those of the data."""
 
     train: list[TokenTree]
     test: list[TokenTree]
     counts: dict[str, Any] = field(default_factory=dict)
+    replay: list[TokenTree] = field(default_factory=list)
 
 
 def use_threads(config: RunConfig) -> None:
@@ -86,6 +95,11 @@ def use_threads(config: RunConfig) -> None:
 
 def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     """Read, recognise and split the data. Raises InputError when it is not what the method learns from."""
+    main = _read(config, kinds)
+    return _with_replay(main, config, kinds) if config.data.replay else main
+
+
+def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     data = config.data
     if not data.path:
         raise InputError("no data given", mend="luthier train DATA, such as luthier train rows.jsonl")
@@ -113,11 +127,46 @@ def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Exampl
     return Examples(main.layout.name, train, test, tuple(files_of([*data.path, *data.eval])), main.skipped.count)
 
 
+def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
+    """General rows beside those of the data, without any whose prompt is held out."""
+    if main.stream:
+        raise InputError(
+            "a stream has no end after which replay rows could be numbered", where="--data.replay",
+            mend="leave --data.stream out, or mix the files beforehand",
+        )  # fmt: skip
+    if chosen_method(config).online:
+        mend = (
+            "give these files to --policy.pretrain" if config.method == "ppo" else "--policy.kl keeps it near its start"
+        )
+        raise InputError(
+            f"{config.method} learns from its own answers, not from rows", where="--data.replay", mend=mend
+        )
+    settings = config.data.model_copy(update={"columns": {}, "layout": "auto", "limit": None, "group": None})
+    loaded = data_load.load(config.data.replay, settings)
+    _check_kind(loaded.examples, kinds, config.method, loaded.layout.name, "--data.replay takes rows as the data's own")
+    held_out = {prompt_key(example) for example in main.test}
+    rows = [example for example in loaded.examples if prompt_key(example) not in held_out]
+    if left := len(loaded.examples) - len(rows):
+        log.warn(f"{left} of {len(loaded.examples)} replay rows are left out: their prompts are held out")
+    if not rows:
+        raise InputError(
+            "every replay row is held out", where=config.data.replay[0], mend="give --data.replay other files"
+        )
+    return replace(
+        main, replay=_prepared(rows, config), replay_files=tuple(files_of(config.data.replay)),
+        skipped=main.skipped + loaded.skipped.count,
+    )  # fmt: skip
+
+
 def _prepared(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
-    """The rows as the method takes them: pairs of a prompt together, or prompts only."""
+    """The rows as the method takes them: prompts only, pairs taken apart (kto), or pairs of a prompt together."""
     if chosen_method(config).online:
         return as_prompts(examples)
-    return gather(examples) if config.method == "reward" and config.ranking.gather else examples
+    if config.method == "kto":
+        return unpair(examples)
+    wanted, takes = config.ranking.gather, chosen_method(config).example
+    joined = config.method == "reward" if wanted is None else wanted and Ranking in takes
+    return gather(examples) if joined else examples
 
 
 def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
@@ -166,14 +215,16 @@ def stream_trees(texts: Texts, config: RunConfig, live: Iterator[Example] | None
         )
 
 
-def _check_kind(examples: Sequence[Example], kinds: tuple[type[Example], ...], name: str, layout: str) -> None:
+def _check_kind(
+    examples: Sequence[Example], kinds: tuple[type[Example], ...], name: str, layout: str, mend: str | None = None
+) -> None:
     first = next((example for example in examples if not isinstance(example, kinds)), None)
     if first is not None:
         wanted = " or ".join(kind.__name__.lower() for kind in kinds)
         fitting = [other for other, row in METHODS.items() if isinstance(first, row.example)]
         raise InputError(
             f"method '{name}' learns from {wanted} rows, but these are {layout} rows", where=first.origin,
-            mend=f"use --method {' or '.join(fitting)}" if fitting else None,
+            mend=mend or (f"use --method {' or '.join(fitting)}" if fitting else None),
         )  # fmt: skip
 
 
@@ -218,7 +269,12 @@ def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
 def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: Any) -> Ready:
     """Encode both parts, saying what was dropped or cut."""
     encoded = []
-    for name, part in (("train", examples.train), ("held-out", examples.test)):
+    count = len(examples.train)
+    for name, part, first in (
+        ("train", examples.train, 0),
+        ("held-out", examples.test, 0),
+        ("replay", examples.replay, count),
+    ):
         if not part:
             encoded.append(Encoded([], []))
             continue
@@ -229,21 +285,31 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
                 bar.advance(count)
 
             settings, bad = config.text, config.data.skip_bad
-            encoded.append(encode(part, texts.template, texts.tokenizer, settings, skip_bad=bad, progress=moved))
-    train, test = encoded
-    reasons = Counter(drop.reason for drop in train.dropped)
-    counts = {
-        "rows": len(examples.train), "held_out": len(examples.test), "skipped": examples.skipped,
-        "dropped": dict(reasons), "cut": train.cut, "cut_tokens": train.cut_tokens, "unended": train.unended,
-    }  # fmt: skip
-    for reason, number in reasons.items():
-        log.warn(f"{number} of {len(examples.train)} rows dropped: {reason}")
-    if train.cut:
+            encoded.append(encode(part, texts.template, texts.tokenizer, settings, first, skip_bad=bad, progress=moved))
+    train, test, replay = encoded
+    counts = _counts(examples, train, replay)
+    for reason, number in counts["dropped"].items():
+        log.warn(f"{number} of {count + len(examples.replay)} rows dropped: {reason}")
+    if counts["cut"]:
         log.warn(
-            f"{train.cut} of {len(examples.train)} rows were longer than --text.max_length {config.text.max_length} "
-            f"and lost {train.cut_tokens} tokens of their end"
+            f"{counts['cut']} of {count + len(examples.replay)} rows were longer than --text.max_length "
+            f"{config.text.max_length} and lost {counts['cut_tokens']} tokens of their end"
         )
-    return Ready(arranged(train.trees, config), arranged(test.trees, config, train.trees), counts)
+    learn = arranged(train.trees, config)
+    beside = arranged(replay.trees, config, train.trees)
+    return Ready(learn, arranged(test.trees, config, train.trees), counts, beside)
+
+
+def _counts(examples: Examples, train: Encoded, replay: Encoded) -> dict[str, Any]:
+    """The `data` of result.json: rows of each kind, and what was lost of those to learn from."""
+    counts: dict[str, Any] = {"rows": len(examples.train), "held_out": len(examples.test)}
+    if examples.replay:
+        counts["replay"] = len(examples.replay)
+    counts |= {
+        "skipped": examples.skipped,
+        "dropped": dict(Counter(d.reason for d in (*train.dropped, *replay.dropped))),
+    }
+    return counts | {name: getattr(train, name) + getattr(replay, name) for name in ("cut", "cut_tokens", "unended")}
 
 
 def arranged(trees: Sequence[TokenTree], config: RunConfig, beside: Sequence[TokenTree] = ()) -> list[TokenTree]:
@@ -259,7 +325,7 @@ def check_memory(
 ) -> memory.Memory:
     """Estimate the peak before loading, say it, and refuse what cannot fit unless forced."""
     # An example longer than a micro-batch gets one of its own.
-    longest = max((len(tree) for tree in (*ready.train, *ready.test)), default=config.text.max_length)
+    longest = max((len(tree) for tree in (*ready.train, *ready.replay, *ready.test)), default=config.text.max_length)
     estimate = memory.estimate(
         model_load.load_config(texts.start.source.folder), tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
         dtype=dtype, tokens=max(config.train.tokens, longest), optimizer=config.train.optimizer, device=device,

@@ -5,7 +5,8 @@ command goes on from there and ends with the same bits.
     training    checkpoints/          step by step
     export      adapter/ or model/    in PEFT's or transformers' format
     after       evals/after.jsonl     the tuned model on the same rows
-    result      result.json           what `--json` prints
+    result      report.html           the page of the run
+                result.json           what `--json` prints
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from luthier.app import export, measure
+from luthier.app import export, lost, measure, tracking
 from luthier.app.assemble import Parts, Run, assemble, packing_of, put, put_weights, steps_of, weights, with_reference
 from luthier.app.folder import RunFolder, lineage, locked, open_run
 from luthier.app.prepare import (
@@ -32,7 +33,9 @@ from luthier.app.prepare import (
     read_examples,
     use_threads,
 )
+from luthier.app.report import write as write_report
 from luthier.app.stop import stopping
+from luthier.app.watch import Progress, Watch, kept
 from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import DiskFull, InputError, LuthierError, Stopped
@@ -52,21 +55,18 @@ from luthier.train.rollout import Rollouts
 LOOK = 5000  # training rows that 'auto' metrics are chosen by
 
 
-@dataclass
-class Progress:
-    """What a run carries from step to step beside its weights; saved with every checkpoint."""
+@dataclass(frozen=True)
+class Done:
+    """What is left of a run when its model is gone. `size` is that of the untouched model in bytes."""
 
-    passed: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    first: float | None = None
-    last: float | None = None
-    best: float | None = None
-    best_step: int = 0
-    worse: int = 0
-    evaluated: int = 0
-    stopped: bool = False
-    drift: float = 0.0
+    held_out: measure.HeldOut
+    before: measure.Measured
+    after: measure.Measured
+    scores: tuple[lost.Scores, lost.Scores]
+    views: lost.Views | None
+    size: int
+    device: torch.device
+    figures: dict[str, Any]
 
 
 def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
@@ -81,14 +81,17 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
             "checkpoints are chosen when they are measured", where="--policy.kl_budget", mend="give --eval.every N"
         )
     choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
+    lost.check(config)
+    tracking.check(config.track)
     with stopping() as stop:
         examples = read_examples(config, method.example)
         texts = open_texts(config)
         ready = encode_all(examples, texts, config, stop)
+        probes = lost.open_probes(config, texts)
         facts = lineage(
             config, data=examples.digests(), model=texts.start.digests(),
             template=texts.template.fingerprint, tokenizer=texts.tokenizer.fingerprint(),
-            computing=computing(config),
+            computing=computing(config), **examples.replay_digests(), **probes.inputs,
         )  # fmt: skip
         folder = open_run(config, data_name(config.data.path), facts)
         job = Run(config, folder, examples, texts, ready, stop)
@@ -99,27 +102,63 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
                     show("done", done)
                 return done
             try:
-                return _phases(job, show or (lambda name, value: None))
+                job.tracker = tracking.open_tracker(config, folder)
+                return _phases(job, probes, show or (lambda name, value: None))
             except Stopped as stopped:
                 raise Stopped(
                     f"{stopped.what}; everything so far is in {folder.path}", mend="run the same command again to go on"
                 ) from None
             finally:
-                for open_rewards in (job.rewards, job.judge):
-                    if open_rewards:
-                        open_rewards.close()
+                for part in (job.rewards, job.judge, job.tracker):
+                    if part:
+                        part.close()
 
 
-def _phases(job: Run, show: Any) -> dict[str, Any]:
-    config, folder = job.config, job.folder
+def _phases(job: Run, probes: lost.Probes, show: Any) -> dict[str, Any]:
+    config, folder, method = job.config, job.folder, chosen_method(job.config)
     began = time.monotonic()
+    unit = "nats per token" if method.loss is likelihood else ""
+    done = _made(job, probes, unit, show)
+    held_out, before, after = done.held_out, done.before, done.after
+    drift = forgot.forgetting(before.general, after.general, seed=config.seed) if before.general else None
+    kl = lost.divergences(job, after, done.views, done.size, done.device) if done.views else None
+    beside = lost.rows(before, after, probes, done.scores, config.seed)
+    rows = measure.compare(held_out, before, after, _metrics(job, held_out), config.seed)
+    result = {
+        "run": str(folder.path),
+        "seconds": round(time.monotonic() - began, 2),
+        **done.figures,
+        "metrics": as_json(rows),
+        "forgetting": lost.as_json(drift, kl, beside, probes),
+        "data": job.ready.counts,
+    }
+    if method.needs.score:
+        result["reward_model"] = measure.worth(held_out, after)
+    _pictures(folder, rows, unit)
+    if job.tracker:
+        job.tracker.finish(result)
+    write_report(folder, config, result)
+    write_json(folder.path / "result.json", result)
+    show(
+        "after",
+        {
+            "rows": rows, "prompts": held_out.prompts, "references": held_out.references, "before": before.answers,
+            "after": after.answers, "forgetting": lost.sentences(drift, kl), "lost": beside, "result": result,
+        },
+    )  # fmt: skip
+    return result
+
+
+def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
+    """Load, measure, train, export, measure. When it returns, the model is gone and its memory free."""
+    config, folder, method = job.config, job.folder, chosen_method(job.config)
     device = model_load.pick_device(config.device)
     check_memory(job.texts, config, job.ready, model_load.pick_dtype(config.dtype, device), device)
     loaded = load_model(job.texts, config)
     packing = packing_of(config, loaded.model)
     ruler = measure.Ruler(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
+    size = sum(parameter.nbytes for parameter in loaded.model.parameters())
     show("ready", _opening(job))
-    method = chosen_method(config)
     parts = None
     if method.reference or method.needs.score or method.online:  # what it measures, the bare model does not have
         parts = assemble(job, loaded)
@@ -127,23 +166,19 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
     held_out = ruler.held_out(job.examples.test, job.ready.test)
     if parts and method.reference:
         held_out = replace(held_out, trees=with_reference(job, parts, packing, held_out.trees))
-    lost = config.eval.forgetting and method.needs.logp
-    before = _measured(job, ruler, held_out, "before", None if lost else ())
-    unit = "nats per token" if method.loss is likelihood else ""
+    everything = replace(held_out, texts=probes.texts)
+    own = config.eval.forgetting and method.needs.logp
+    before = _measured(job, ruler, everything, "before", None if own else ())
+    scores = lost.benchmarks(job, loaded.model, probes, "before")
     show("before", {"loss": before.loss, "unit": unit, "prompts": held_out.prompts, "answers": before.answers})
     parts = parts or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
-    progress = _train(job, parts, ruler, held_out)
+    progress = _train(job, parts, Watch(job, parts, ruler, held_out, before, _metrics(job, held_out)))
     export.write(folder, parts.tuned, loaded, job.texts.template, config)
     if config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32:
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
-    after = _measured(job, ruler, held_out, "after", before.general_ids)
-
-    rows = measure.compare(held_out, before, after, _metrics(job, held_out), config.seed)
-    forgotten = forgot.forgetting(before.general, after.general, seed=config.seed) if before.general else None
-    result = {
-        "run": str(folder.path),
-        "seconds": round(time.monotonic() - began, 2),
+    after = _measured(job, ruler, everything, "after", before.general_ids, own=own)
+    figures = {
         "steps": parts.state.step,
         "tokens": progress.passed,
         "tokens_per_second": round(progress.passed / progress.seconds, 1) if progress.seconds else None,
@@ -152,28 +187,11 @@ def _phases(job: Run, show: Any) -> dict[str, Any]:
         "trainable": parts.tuned.trainable,
         "parameters": total,
         "loss": {"first": progress.first, "last": progress.last, "eval": after.loss},
-        "metrics": as_json(rows),
-        "forgetting": forgotten.as_dict() if forgotten else None,
-        "kept": {
-            "step": progress.best_step or parts.state.step,
-            "why": f"best held-out {'reward' if method.online else 'loss'}" if progress.best_step else "last",
-        },
-        "data": job.ready.counts,
+        "kept": kept(config, progress, parts.state.step, online=method.online),
+        **({"kl_per_answer": progress.drift} if method.online else {}),
     }
-    if method.online:
-        result["kl_per_answer"] = progress.drift
-    if method.needs.score:
-        result["reward_model"] = measure.worth(held_out, after)
-    _pictures(folder, rows, unit)
-    write_json(folder.path / "result.json", result)
-    show(
-        "after",
-        {
-            "rows": rows, "prompts": held_out.prompts, "references": held_out.references, "before": before.answers,
-            "after": after.answers, "forgetting": forgotten.sentence if forgotten else None, "result": result,
-        },
-    )  # fmt: skip
-    return result
+    tuned = lost.benchmarks(job, loaded.model, probes, "after")
+    return Done(held_out, before, after, (scores, tuned), lost.views(ruler, after, job), size, device, figures)
 
 
 def _metrics(job: Run, held_out: measure.HeldOut) -> tuple[str, ...]:
@@ -196,18 +214,23 @@ def _opening(job: Run) -> dict[str, Any]:
 
 
 def _measured(
-    job: Run, ruler: measure.Ruler, held_out: measure.HeldOut, stage: str, general: measure.General | None
+    job: Run,
+    ruler: measure.Ruler,
+    held_out: measure.HeldOut,
+    stage: str,
+    general: measure.General | None,
+    own: bool = False,
 ) -> measure.Measured:
     """The measurement of one stage, read from its file when an earlier start of this run made it."""
     name = f"evals/{stage}.jsonl"
     if (records := job.folder.records(name)) is not None:
         return measure.from_records(records)
-    measured = ruler.measure(held_out, job.stop, general, title=stage)
+    measured = ruler.measure(held_out, job.stop, general, title=stage, own=own)
     job.folder.write_records(name, measure.to_records(held_out, measured))
     return measured
 
 
-def _train(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldOut) -> Progress:
+def _train(job: Run, parts: Parts, watch: Watch) -> Progress:
     """All remaining steps. Saves every `checkpoint` steps, at the end, and when asked to stop."""
     config, folder, state = job.config, job.folder, parts.state
     progress = _go_on(folder, parts)
@@ -216,23 +239,25 @@ def _train(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldO
         f"training {parts.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
         f"learning rate {parts.rate:g}" + (f", going on from step {state.step}" if state.step else "")
     )
+    watch.keep_start()
     try:
         # Stopped in the middle of an evaluation, a run has the step but not its measurement.
-        early = progress.stopped or (
-            _due(config, state.step, count) and _evaluate(job, parts, ruler, held_out, progress)
-        )
+        progress.stopped = progress.stopped or (watch.due() and watch.look(progress))
         with log.progress("training", count) as bar:
             bar.start_at(state.step)
-            for report in steps_of(job, parts) if not early else ():
+            for report in steps_of(job, parts) if not progress.stopped else ():
                 _note(folder, progress, report, bar, parts.device)
-                if _due(config, report.step, count) and _evaluate(job, parts, ruler, held_out, progress):
-                    progress.stopped = True
+                progress.stopped = watch.due() and watch.look(progress)
                 if progress.stopped or report.step == count or report.step % config.train.checkpoint == 0:
                     _save(job, parts, progress)
+                if job.tracker:
+                    job.tracker.follow()
                 if progress.stopped:
                     break
         if 0 < state.step < count and not progress.stopped:
             log.note(f"the stream is over after {state.step} steps")
+            if config.eval.every:
+                watch.look(progress)
             _save(job, parts, progress)
     except DiskFull:
         raise
@@ -242,11 +267,6 @@ def _train(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldO
     if (folder.checkpoints / "best" / "manifest.json").is_file():
         put_weights(parts, checkpoint.load(folder.checkpoints / "best").weights)
     return progress
-
-
-def _due(config: RunConfig, step: int, count: int) -> bool:
-    """Whether the model is measured after this step."""
-    return bool(config.eval.every and step) and (step == count or step % config.eval.every == 0)
 
 
 def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, device: torch.device) -> None:
@@ -273,43 +293,6 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, d
         {"reward": f"{report.metrics['reward']:.3f}"} if "reward" in report.metrics else {"loss": f"{report.loss:.3f}"}
     )
     bar.advance(1, **shown, **{"tokens/s": rate}, memory=log.size(memory.peak(device)))
-
-
-def _evaluate(job: Run, parts: Parts, ruler: measure.Ruler, held_out: measure.HeldOut, progress: Progress) -> bool:
-    """Measure in the middle of training (once a step), keep the best weights; True when it is time to stop early."""
-    step = parts.state.step
-    if progress.evaluated == step:
-        return False
-    measured = ruler.measure(held_out, job.stop, (), title=f"step {step}")
-    reward = measured.reward
-    name, loss = ("loss", measured.loss) if reward is None else ("reward", -reward)
-    budget = job.config.policy.kl_budget
-    if reward is not None and budget and progress.drift > budget:
-        loss = None  # too far from the start to be kept
-    record: dict[str, Any] = {"step": step, **({"eval_loss": loss} if reward is None else {"eval_reward": reward})}
-    if reward is not None:
-        record["kl_per_answer"] = progress.drift
-        if "judge" in measured.scored[0]:
-            record["eval_judge"] = sum(row["judge"] for row in measured.scored) / len(measured.scored)
-    if measured.answers:
-        for name, values in measure.scores(held_out, measured, _metrics(job, held_out)).items():
-            record[name] = sum(values) / len(values)
-        for prompt, answer in list(zip(held_out.prompts, measured.answers, strict=True))[:5]:
-            job.folder.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
-    job.folder.append("metrics.jsonl", record)
-    progress.evaluated = step
-    if loss is None:
-        return False
-    if progress.best is None or loss < progress.best:
-        progress.best, progress.best_step, progress.worse = loss, step, 0
-        checkpoint.write(job.folder.checkpoints / "best", weights(parts), {}, {"step": step, "eval_loss": loss})
-    else:
-        progress.worse += 1
-    log.note(
-        f"step {step}: held-out {name} {abs(loss):.4f}"
-        + (f", best {abs(progress.best):.4f} at step {progress.best_step}" if progress.worse else "")
-    )
-    return bool(job.config.eval.patience) and progress.worse >= job.config.eval.patience
 
 
 def _save(job: Run, parts: Parts, progress: Progress) -> None:

@@ -37,9 +37,10 @@ def resume(path: Path) -> dict[str, Any]:
     with stopping() as stop:
         examples = read_examples(config, chosen_method(config).example)
         texts = open_texts(config)
-        facts = lineage(config, data=examples.digests(), model=texts.start.digests())
+        replay = examples.replay_digests()
+        facts = lineage(config, data=examples.digests(), model=texts.start.digests(), **replay)
         made = read_json(path / "lineage.json")
-        for name in ("data", "model"):
+        for name in ("data", "model", *replay):
             if made["inputs"].get(name) != facts["inputs"][name]:
                 raise InputError(f"the {name} changed since this run was made, so it cannot be made again", where=path)
         job = Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)

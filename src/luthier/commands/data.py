@@ -11,7 +11,7 @@ from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, config_of, with_settings
 
 
-@with_settings("data", "text.max_length", "model", "seed", without=("data.path",))
+@with_settings("data", "text.max_length", "model", "seed", without=("data.path", "data.replay", "data.replay_share"))
 @click.command("data", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option(

@@ -15,7 +15,7 @@ TITLES = {
     "": "Run", "data": "Data", "text": "Text", "lora": "Adapters (lora, qlora)", "quant": "Quantized base (qlora)",
     "train": "Training", "preference": "Preferences (dpo, simpo, orpo, kto, response)",
     "ranking": "Reward models (reward)", "rollout": "Sampling (ppo, grpo)", "policy": "Policy (ppo, grpo)",
-    "eval": "Evaluation", "reward": "Rewards (ppo, grpo, sample)",
+    "eval": "Evaluation", "stop": "Stopping early", "reward": "Rewards (ppo, grpo, sample)",
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
     "policy",
     "reward",
     "eval",
+    "stop",
     without=("data.path",),
 )
 @click.command("train", cls=SettingsCommand, context_settings={"max_content_width": 110})

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from luthier.core.errors import InputError, nearest, unknown
 
 VERSION = 1
+BESIDE = ("out", "force", "track")  # settings that change nothing of the result
 
 
 class Section(BaseModel):
@@ -39,6 +40,10 @@ class DataConfig(Section):
     stream: bool = Field(
         False, description="Read rows as they are needed: data larger than memory, a growing file, or standard input."
     )
+    replay: tuple[str, ...] = Field(
+        (), description="Files of general rows that are mixed in, so that less is forgotten; docs/forgetting.md."
+    )
+    replay_share: float = Field(0.1, gt=0, lt=1, description="Share of the examples that are general rows.")
 
 
 class TextConfig(Section):
@@ -122,7 +127,9 @@ class RankingConfig(Section):
         "pairs", description="All pairs of a prompt's answers, or their order as a whole."
     )
     center: float = Field(0.0, ge=0, description="Weight of a term that keeps the scores of each pair around 0.")
-    gather: bool = Field(True, description="Pairs of the same prompt become one example, each answer computed once.")
+    gather: bool | None = Field(
+        None, description="Pairs of the same prompt become one example, each answer computed once; by default for reward."
+    )
 
 
 class EvalConfig(Section):
@@ -140,6 +147,20 @@ class EvalConfig(Section):
         0, ge=0, description="Stop after so many evaluations without a better loss; 0 never stops early."
     )
     forgetting: bool = Field(True, description="Measure what the model lost of its own answers.")
+    general: tuple[str, ...] = Field(
+        (), description="Files of general texts or chats whose likelihood is measured before and after."
+    )
+    benchmark: str | None = Field(
+        None, description="Benchmarks measured before and after, as `luthier eval --tasks`, such as hellaswag,arc_easy."
+    )
+    benchmark_dir: str | None = Field(None, description="Folder with the files of these benchmarks.")
+    benchmark_limit: int = Field(50, ge=1, description="Documents of each of these benchmarks.")
+
+
+class StopConfig(Section):
+    forgetting: float | None = Field(
+        None, gt=0, description="Stop when more nats per token of the model's own answers are lost; needs --eval.every."
+    )
 
 
 class RolloutConfig(Section):
@@ -210,6 +231,9 @@ class RunConfig(Section):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; by default all cores.")
     force: bool = Field(False, description="Run although the memory estimate says it cannot fit.")
+    track: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
+        "none", description="Where the lines of metrics.jsonl go too; wandb sends them to its servers."
+    )
     data: DataConfig = DataConfig()
     text: TextConfig = TextConfig()
     lora: LoraConfig = LoraConfig()
@@ -220,11 +244,12 @@ class RunConfig(Section):
     rollout: RolloutConfig = RolloutConfig()
     policy: PolicyConfig = PolicyConfig()
     eval: EvalConfig = EvalConfig()
+    stop: StopConfig = StopConfig()
     reward: RewardConfig = RewardConfig()
 
     def fingerprint(self) -> str:
         """Eight hex digits of everything that changes the result; the run directory's default name ends in it."""
-        settings = self.model_dump(mode="json", exclude={"out", "force"})
+        settings = self.model_dump(mode="json", exclude=set(BESIDE))
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 

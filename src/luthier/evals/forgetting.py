@@ -7,16 +7,23 @@ those same answers. The drift is how much less likely it finds them:
 
 It is log p_base / log p_tuned along the base model's greedy path, so it needs no reference answers, no
 judge and no second generation. It says how far the model moved, not whether the new answers are worse.
+
+Beside it stand the divergence of the whole distributions at those tokens, KL(base || tuned), the other way round at
+the tokens of what the tuned model answers, KL(tuned || base), and how these answers differ: refusals, ends, lengths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from luthier.evals.intervals import ratio_difference
+from luthier.evals.errors.signs.phrases import refusal
+from luthier.evals.intervals import Estimate, difference, ratio_difference
+
+if TYPE_CHECKING:
+    import torch
 
 GENERAL_PROMPTS = (
     # facts
@@ -48,6 +55,16 @@ GENERAL_PROMPTS = (
 NONE_SHOWN = "none shown"
 MODERATE = 0.1
 LARGE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A model's own answer to a general prompt: its tokens, its text, and whether a stop token or the limit ended it."""
+
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    text: str
+    ended: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +118,38 @@ def forgetting(before: Sequence[tuple[float, int]], after: Sequence[tuple[float,
         size=_size(interval.difference, interval.low),
         items=tuple((first - second) / count for first, second, count in answers),
     )
+
+
+def drift(before: Sequence[tuple[float, int]], after: Sequence[tuple[float, int]]) -> float:
+    """The drift alone, in nats per token; see `forgetting`."""
+    return (sum(old for old, _ in before) - sum(new for new, _ in after)) / sum(count for _, count in before)
+
+
+def divergence(p: torch.Tensor, q: torch.Tensor) -> float:
+    """KL(p || q) in nats, summed over tokens; log-probabilities [tokens, vocabulary]."""
+    return float((p.exp() * (p - q)).sum(-1).double().sum())
+
+
+def per_token(sums: Sequence[tuple[float, int]], seed: int = 0) -> Estimate:
+    """The mean per token of (sum, tokens) of each answer, and its 95 % interval over answers."""
+    values, counts = zip(*((value, count) for value, count in sums if count), strict=True)
+    found = ratio_difference([0.0] * len(values), values, counts, seed=seed)
+    return Estimate(found.after, found.low, found.high, found.n)
+
+
+def manners(before: Sequence[Own], after: Sequence[Own], seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of a table before | after: the share of refusals, of answers that end by themselves, and their length."""
+    kinds: dict[str, tuple[str, str, Callable[[Own], float]]] = {
+        "refused": ("refusals", "%", lambda own: float(refusal(own.text) is not None)),
+        "ended": ("ended by itself", "%", lambda own: float(own.ended == "stop")),
+        "length": ("length in tokens", "", lambda own: float(len(own.ids))),
+    }
+    rows = []
+    for name, (title, unit, value) in kinds.items():
+        interval = difference([value(own) for own in before], [value(own) for own in after], seed=seed)
+        about = {"name": name, "title": title, "unit": unit, "top": None, "higher_is_better": None}
+        rows.append({**about, **interval.as_dict()})
+    return rows
 
 
 def _size(drift: float, low: float | None) -> str:

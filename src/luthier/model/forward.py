@@ -85,6 +85,15 @@ def logp_of(
     return logp, best
 
 
+@torch.no_grad()
+def distributions(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """log p of every token of the vocabulary at every target of `batch`: [M, V] float32. For few targets."""
+    hidden = hidden_states(model, batch)[batch.source]
+    scale, cap = _logit_scale(model.config), getattr(model.config, "final_logit_softcapping", None)
+    logits = model.get_output_embeddings()(hidden).to(_wide(hidden.dtype)) * scale  # type: ignore[operator]
+    return (torch.tanh(logits / cap) * cap if cap else logits).log_softmax(-1)
+
+
 def _logit_scale(config: Any) -> float:
     """Cohere multiplies logits by `logit_scale`, Granite divides them by `logits_scaling`."""
     return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil, floor, log10
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -141,11 +142,11 @@ def before_after_bars(rows: Sequence[Row], path: Path, title: str = "Before and 
 def moving_average(points: Sequence[Point], share: float = SMOOTH_SHARE) -> list[Point]:
     """The mean of the losses around each point: `share` of all points, the window shrinking evenly at both ends."""
     reach = floor(len(points) * share / 2)
+    sums = [0.0, *accumulate(loss for _, loss in points)]  # of the losses before each: long runs stay linear
     smooth = []
     for index, (step, _) in enumerate(points):
         side = min(reach, index, len(points) - 1 - index)
-        window = [loss for _, loss in points[index - side : index + side + 1]]
-        smooth.append((step, sum(window) / len(window)))
+        smooth.append((step, (sums[index + side + 1] - sums[index - side]) / (2 * side + 1)))
     return smooth
 
 

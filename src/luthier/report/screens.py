@@ -46,8 +46,11 @@ def _after(values: Mapping[str, Any]) -> list[RenderableType]:
     if values["after"]:
         some = {key: values[key][:SAMPLES] for key in ("prompts", "references", "before", "after")}
         parts += [heading("the same questions, before and after"), samples_side_by_side(**some)]
-    if values["forgetting"]:
-        parts += [heading("what the model forgot"), Text(f"  {values['forgetting']}")]
+    if values["forgetting"] or values["lost"]:
+        parts.append(heading("what the model forgot"))
+        parts += [Text(f"  {sentence}") for sentence in values["forgetting"]]
+    if values["lost"]:
+        parts.append(before_after(values["lost"]))
     return [*parts, heading("the run"), run_summary(values["result"])]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from luthier.core import seeds
 from luthier.core.types import Batch, Step, TokenTree
+from luthier.data.mix import turns
 from luthier.text.pack import bins, pack, shared_prefix
 from luthier.text.weigh import Rule, learned
 
@@ -61,7 +62,8 @@ class OfflineSteps:
     """Steps over encoded examples in memory: epochs end to end, each in an order of its own.
 
     `total` examples are seen in all (epochs x examples, which need not be whole); the last step may be
-    smaller than `batch`.
+    smaller than `batch`. The last `replay` of the trees are general rows: they make up `share` of the examples, to
+    within one in every stretch, and the others come in the order they would have without them.
     """
 
     trees: Sequence[TokenTree]
@@ -70,23 +72,33 @@ class OfflineSteps:
     rule: Rule
     packing: Packing
     seed: int
+    replay: int = 0
+    share: float = 0.0
 
     def __len__(self) -> int:
         return -(-self.total // self.batch)
 
     def step(self, index: int) -> Step:
         """Optimizer step `index`, from 0."""
-        places = range(index * self.batch, min(self.total, (index + 1) * self.batch))
-        return make_step([self.trees[self._at(place)] for place in places], self.rule, self.packing)
+        chosen = self._at(index * self.batch, min(self.total, (index + 1) * self.batch))
+        return make_step([self.trees[i] for i in chosen], self.rule, self.packing)
 
     def used(self) -> list[int]:
         """The trees that any step takes, by index."""
-        if self.total >= len(self.trees):
+        if self.total >= len(self.trees) and not self.replay:
             return list(range(len(self.trees)))
-        return sorted({self._at(place) for place in range(self.total)})
+        return sorted(set(self._at(0, self.total)))
 
-    def _at(self, place: int) -> int:
-        return chosen_places(self.seed, "order", len(self.trees), place, place + 1)[0]
+    def _at(self, start: int, stop: int) -> list[int]:
+        """The trees at places start..stop, by index."""
+        own = len(self.trees) - self.replay
+        if not self.replay:
+            return chosen_places(self.seed, "order", own, start, stop)
+        out = []
+        for source, turn in islice(turns((1 - self.share, self.share), self.seed, start), stop - start):
+            name, count, first = ("replay", self.replay, own) if source else ("order", own, 0)
+            out.append(first + chosen_places(self.seed, name, count, turn, turn + 1)[0])
+        return out
 
 
 def chosen_places(seed: int, name: str, count: int, start: int, stop: int) -> list[int]:

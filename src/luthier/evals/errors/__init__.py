@@ -1,6 +1,8 @@
 """What is wrong with answers, and what in the data caused it.
 
-    answered   an answer as detectors see it          detectors  what is wrong with it, without a judge
-    task       what training rows show of the task    slices     where answers are worse than elsewhere
-    nearest    the training rows most like a text     suspects   training rows whose label is doubtful
+answered   an answer as detectors see it        task       what training rows show of the task
+detectors  what is wrong with an answer,        signs/     what they look for: shape, relation to prompt and
+           without a judge                                 reference, wording; and the parts these share
+slices     where answers are worse              kinds      kinds of rows: by length, by topic
+nearest    training rows most like a text       suspects   training rows whose answer is doubtful
 """

@@ -1,0 +1,175 @@
+"""A finished run's data, read again as the run read it, and its answers to the held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from luthier.app.choose import question
+from luthier.app.folder import RunFolder, read_run
+from luthier.app.prepare import STDLIB, read_examples
+from luthier.core import log
+from luthier.core.config import RunConfig
+from luthier.core.errors import InputError
+from luthier.core.files import read_json, sha256
+from luthier.core.types import Example
+from luthier.data import load as data_load
+from luthier.data.read import files_of
+from luthier.data.split import split
+from luthier.data.texts import prompt_text
+from luthier.train.table import METHODS
+
+MOST = 20_000  # rows of a stream that are looked at
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A run's generated answers, a held-out row each: `before` and `after` are records of evals/ (docs/run.md)."""
+
+    folder: RunFolder
+    config: RunConfig
+    before: Sequence[dict[str, Any]]
+    after: Sequence[dict[str, Any]]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the records say how answers ended and how likely they were; older runs kept neither."""
+        return all("ended" in record for record in (*self.before, *self.after))
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A row to learn from: its number in losses.jsonl, what is asked last, the whole prompt, and the answer."""
+
+    row: int
+    asked: str
+    prompt: str
+    answer: str
+    example: Example
+
+    @property
+    def where(self) -> str:
+        """file:line"""
+        return str(self.example.origin)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The rows of a run that have a prompt and an answer, and all held-out rows. `total` counts all to learn from;
+    `partly` where they are the first of a stream; `mendable` where they stand in files that can be written anew."""
+
+    taught: Sequence[Taught]
+    held_out: Sequence[Example]
+    total: int
+    partly: bool = False
+    mendable: bool = True
+
+
+def read_answers(path: Path) -> Answers:
+    """The answers of a finished run. Raises InputError for one that is not finished, or that generated none."""
+    folder, config = read_run(path)
+    before, after = (folder.records(f"evals/{stage}.jsonl") for stage in ("before", "after"))
+    if folder.result is None or before is None or after is None:
+        raise InputError("this run is not finished", where=path, mend=f"go on with it: luthier train {path}/run.yaml")
+    old, new = ([record for record in records if "answer" in record] for records in (before, after))
+    if not new:
+        raise _no_answers(path, config)
+    assert [record["row"] for record in old] == [record["row"] for record in new]
+    return Answers(folder, config, old, new)
+
+
+def _no_answers(path: Path, config: RunConfig) -> InputError:
+    if METHODS[config.method].example[0].__name__ in ("Chat", "Prompt"):
+        mend = f"train with --eval.samples N, which is {config.eval.samples} in this run"
+    elif METHODS[config.method].needs.score:
+        mend = "a reward model scores answers and gives none: look at the policy that learns from it"
+    else:
+        mend = f"`luthier compare {config.model} {path} --data ROWS --eval.samples 64` asks it rows with a right answer"
+    return InputError(f"this run of {config.method} generated no held-out answers", where=path, mend=mend)
+
+
+def read_data(answers: Answers) -> RunData:
+    """The data of the run, as it was then.
+
+    Raises InputError when a file is gone or changed since, and for standard input, which cannot be read again.
+    """
+    folder, config = answers.folder, answers.config
+    known = read_json(folder.path / "lineage.json")["inputs"]["data"]
+    _check_files(known, config, folder.path)
+    own = config.model_copy(
+        update={"data": config.data.model_copy(update={"replay": ()})}
+    )  # general rows taught no task
+    examples = read_examples(own, METHODS[config.method].example)
+    if "examples" in known and examples.digests() != known:
+        raise InputError(
+            "this Python's standard library is not the one the run learned from", where=folder.path,
+            mend="use the Python it was trained with, or train again",
+        )  # fmt: skip
+    train: Sequence[Example] = examples.train
+    if examples.stream:
+        train = list(islice(data_load.stream(config.data.path, config.data), MOST))
+        if len(train) == MOST:
+            log.note(f"the data is a stream: its first {MOST:,} rows are looked at")
+    mendable = "examples" not in known and not examples.stream
+    return RunData(list(taught(train)), examples.test, len(train), examples.stream, mendable)
+
+
+def taught(examples: Sequence[Example]) -> Iterator[Taught]:
+    """The rows that have a prompt and an answer in words."""
+    for row, example in enumerate(examples):
+        asked = question(example)
+        if asked is not None and asked.messages and asked.reference is not None:
+            yield Taught(row, asked.prompt, prompt_text(example), asked.reference, example)
+
+
+def _check_files(known: dict[str, str], config: RunConfig, run: Path) -> None:
+    """Refuse data that is not what the run read."""
+    if "-" in config.data.path:
+        raise InputError(
+            "the data came from standard input and cannot be read again", where=run, mend="train from a file"
+        )
+    if "examples" in known:  # the standard library
+        assert config.data.path == (STDLIB,)
+        return
+    for name, digest in known.items():
+        if not Path(name).is_file():
+            raise InputError(
+                "the data of this run is gone", where=name,
+                mend="put it back, or run this where the run was trained, if the path is relative",
+            )  # fmt: skip
+        if sha256(Path(name)) != digest:
+            raise InputError(
+                f"this file changed since {run} learned from it",
+                where=name,
+                mend="put it back as it was, or train again",
+            )
+    if set(files_of([*config.data.path, *config.data.eval])) != set(known):
+        raise InputError(f"there are other files than when {run} was trained", where=config.data.path[0],
+                         mend="take out what is new, or train again")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Files:
+    """The rows of a run's data files, and those of them that it learned from."""
+
+    loaded: data_load.Loaded
+    train: Sequence[Example]
+
+
+def read_files(answers: Answers) -> Files:
+    """The data files of the run, to be mended. Raises InputError as `read_data`, and for data that is in no file."""
+    config = answers.config
+    known = read_json(answers.folder.path / "lineage.json")["inputs"]["data"]
+    _check_files(known, config, answers.folder.path)
+    if "examples" in known or config.data.stream:
+        kind = "a stream" if config.data.stream else "Python's standard library"
+        raise InputError(f"this run learned from {kind}, which is not mended", where=answers.folder.path,
+                         mend="train on a file of rows")  # fmt: skip
+    loaded = data_load.load(config.data.path, config.data)
+    train: Sequence[Example] = loaded.examples
+    if config.data.holdout and not config.data.eval:
+        train, _ = split(loaded.examples, config.data.holdout, config.seed)
+    return Files(loaded, train)

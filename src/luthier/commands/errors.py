@@ -1,0 +1,78 @@
+"""luthier errors"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from luthier.commands.output import as_json, console, print_json
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("errors", context_settings={"max_content_width": 110})
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--category", metavar="NAME", help="Show all answers of one category.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Show each category of an earlier run beside this one.",
+)
+@click.option(
+    "--fix", type=FILE, metavar="FILE", help="Propose mends of the training rows: JSON Lines for you to accept."
+)
+@click.option("--apply", "mends", type=FILE, metavar="FILE", help="Apply the accepted mends; with --to.")
+@click.option("--to", type=FILE, metavar="FILE", help="--apply: the new version of the data set, JSON Lines.")
+@as_json
+def command(
+    run: Path,
+    category: str | None,
+    against: Path | None,
+    fix: Path | None,
+    mends: Path | None,
+    to: Path | None,
+    json_: bool,
+) -> None:
+    """What is wrong with the held-out answers of RUN, base and tuned side by side, where it is worse than elsewhere, and which
+    training rows taught it. No judge is asked and no model is loaded.
+
+    \b
+    Examples:
+      luthier errors runs/NAME
+      luthier errors runs/NAME --category repetition
+    From the errors to better data, and back:
+      luthier errors runs/NAME --fix mends.jsonl                     propose; write "accept": true where you agree
+      luthier errors runs/NAME --apply mends.jsonl --to rows2.jsonl
+      luthier train runs/NAME/run.yaml rows2.jsonl --out runs/NEW
+      luthier errors runs/NEW --against runs/NAME
+    """
+    from luthier.app.against import against as compared
+    from luthier.app.apply_mends import apply
+    from luthier.app.errors import errors
+    from luthier.app.mend import propose
+    from luthier.core.errors import InputError
+    from luthier.report import errors as report
+
+    given = [
+        name for name, value in (("category", category), ("against", against), ("fix", fix), ("apply", mends)) if value
+    ]
+    if len(given) > 1:
+        raise InputError(f"--{given[0]} and --{given[1]} are two things to do", mend="give one of them")
+    if bool(mends) != bool(to):
+        raise InputError("--apply and --to go together", mend="luthier errors RUN --apply MENDS.jsonl --to NEW.jsonl")
+    if mends and to:
+        result, screen = apply(run, mends, to), report.applied_screen
+    elif fix:
+        result, screen = propose(run, fix), report.mends_screen
+    elif against:
+        result, screen = compared(run, against), report.against_screen
+    else:
+        result, screen = errors(run, category), report.category_screen if category else report.errors_screen
+    if json_:
+        print_json(result)
+        return
+    page = console()
+    for part in screen(result):
+        page.print(part)

@@ -1,0 +1,200 @@
+"""A run in words: what was tuned on what, the main change with its interval, what got better and what was lost."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.core.config import RunConfig, fields
+from luthier.core.log import clock, size
+from luthier.report.page.view import View
+from luthier.report.tables import Row, figures, title, verdict
+
+MAIN = ("reward", "judge", "accuracy", "loss")  # of these and the metrics of answers, which one a run is about
+NONE_SHOWN, TOO_FEW = "no difference shown", "too few items"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The main change, as large figures: what it is, before and after, the change, its interval and the verdict."""
+
+    title: str
+    before: str
+    after: str
+    change: str
+    interval: str
+    verdict: str
+    n: int
+
+
+def main_row(rows: Sequence[Row]) -> Row | None:
+    """The row that a run is about: the reward it learned from, else the first metric in which more or less is better,
+    answers before the loss. Chosen by what was measured and never by how it came out."""
+    telling = [row for row in rows if row.get("higher_is_better") is not None]
+    for name in MAIN[:-1]:
+        if found := [row for row in telling if row["name"] == name]:
+            return found[0]
+    answers = [row for row in telling if row["name"] != "loss"]
+    return next(iter([*answers, *telling]), None)
+
+
+def headline(view: View) -> Headline | None:
+    """The main change of a run; None where nothing was measured before and after."""
+    row = main_row(view.rows)
+    if row is None:
+        return None
+    old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
+    interval = f"{low} … {high}" if row["low"] is not None else ""
+    return Headline(title(row), old, new, change, interval, verdict(row), row["n"])
+
+
+def opening(view: View) -> str:
+    """What was tuned on what, in one sentence."""
+    config, result = view.config, view.result
+    share = ""
+    if result.get("parameters"):
+        share = f", {result['trainable'] / result['parameters']:.2%} of its weights".replace("%", " %")
+    rows = f"{result['data']['rows']:,} rows of {data_name(config)}" if "data" in result else data_name(config)
+    return (
+        f"{'/'.join(Path(config.model).parts[-2:])} was tuned {tuned(config)}{share}, on {rows}. Method: {view.method}."
+    )
+
+
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """The outcome in sentences: first whether anything is shown at all, then what got better, worse and neither."""
+    telling = [row for row in rows if row.get("higher_is_better") is not None]
+    found = {words: [row for row in rows if verdict(row) == words] for words in dict.fromkeys(map(verdict, rows))}
+    if not rows:
+        return ["Nothing was measured before and after: there were no held-out rows."]
+    out = []
+    if not {verdict(row) for row in telling} & {"better", "worse"}:
+        few = any(verdict(row) == TOO_FEW for row in telling)
+        reason = " There are too few held-out rows for an interval." if few else ""
+        out.append(f"No difference between before and after is shown on the held-out rows.{reason}")
+    for words in ("better", "worse"):
+        if words in found:
+            out.append(f"{words.capitalize()}: {'; '.join(_moved(row) for row in found[words])}.")
+    if "better" in found and "worse" not in found:
+        out.append("Nothing measured got worse.")
+    if NONE_SHOWN in found and len(out) and found.keys() & {"better", "worse"}:
+        out.append(f"No difference shown: {', '.join(str(row['title']) for row in found[NONE_SHOWN])}.")
+    moved = [_moved(row) for words in ("higher", "lower") for row in found.get(words, ())]
+    if moved:
+        out.append(f"Changed, where neither is better: {'; '.join(moved)}.")
+    return out
+
+
+def lost(view: View) -> list[str]:
+    """What the model forgot, in sentences: its own earlier answers first, then how far its distributions moved."""
+    forgetting = view.result.get("forgetting")
+    if not forgetting:
+        return ["What the model forgot was not measured."]
+    sentence = str(forgetting["sentence"])
+    interval = (
+        f" 95 % interval {_span(forgetting)}, {forgetting['n']} answers." if forgetting["low"] is not None else ""
+    )
+    out = [f"{sentence[0].upper()}{sentence[1:]}.{interval}"]
+    for name, where in (("before", "of its answers before"), ("after", "of those it gives now")):
+        if kl := (forgetting.get("kl") or {}).get(f"on_answers_{name}"):
+            span = f" ({_span(kl)})" if kl["low"] is not None else ""
+            out.append(f"Divergence from the start (KL) on the tokens {where}: {kl['value']:.2f} nats{span}.")
+    return out
+
+
+def kept(view: View) -> str:
+    """Which step's weights the run gave out, and why."""
+    found = view.result["kept"]
+    return f"The weights are those of step {found['step']:,} of {view.result['steps']:,}: {found['why']}."
+
+
+def cost(view: View) -> list[tuple[str, str]]:
+    """Time, memory and size of the run, each with its name; what is not known is left out."""
+    result = view.result
+    out = [("time", clock(result["seconds"])), ("steps", f"{result['steps']:,}"), ("tokens", f"{result['tokens']:,}")]
+    if result.get("tokens_per_second"):
+        out.append(("tokens a second", f"{result['tokens_per_second']:,.0f}"))
+    out += [
+        ("peak memory", size(result["peak_memory_bytes"])),
+        ("weights learned", f"{result['trainable']:,}"),
+    ]
+    if result.get("kl_per_answer") is not None:
+        out.append(("KL, nats an answer", f"{result['kl_per_answer']:.2f}"))
+    return out
+
+
+def data_name(config: RunConfig) -> str:
+    """The data as people call it: its file names."""
+    if config.data.path == ("stdlib",):
+        return "Python's standard library"
+    names = [Path(path).name or path for path in config.data.path]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def tuned(config: RunConfig) -> str:
+    """What learned, in words."""
+    kind, _, rest = config.tune.partition(":")
+    return {
+        "full": "in full",
+        "head": "at its head alone",
+        "last": f"in its last {rest} layers",
+        "layers": f"in the layers {rest}",
+        "lora": f"with LoRA adapters of rank {config.lora.rank}",
+        "qlora": f"with LoRA adapters of rank {config.lora.rank} on a base in {config.quant.kind}",
+    }.get(kind, config.tune)
+
+
+def settings(config: RunConfig) -> list[tuple[str, str, str, bool]]:
+    """Every setting as (name, value, what it means, whether it differs from the default), those that differ first."""
+    out = []
+    for name, info in fields().items():
+        value = _value(config, name)
+        differs = value != info.get_default(call_default_factory=True)
+        out.append((name, _words(value), str(info.description), differs))
+    return sorted(out, key=lambda row: not row[3])
+
+
+def command(config: RunConfig) -> str:
+    """The command that makes the run again: `luthier train` with every setting that differs from its default."""
+    parts = [shlex.join(["luthier", "train", *config.data.path])]
+    for name, info in fields().items():
+        value = _value(config, name)
+        if name in ("data.path", "out", "version") or value == info.get_default(call_default_factory=True):
+            continue
+        if isinstance(value, bool):
+            parts.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            pairs = [f"{key}={item}" for key, item in value.items()] if isinstance(value, dict) else value
+            several = pairs if isinstance(pairs, list | tuple) else [pairs]
+            parts += [shlex.join([f"--{name}", str(item)]) for item in several]
+    return " \\\n  ".join(parts)
+
+
+def _moved(row: Row) -> str:
+    old, new = figures(row, ("before", "after"))
+    return f"{title(row)} {old} → {new}"
+
+
+def _span(found: Mapping[str, Any]) -> str:
+    return f"{found['low']:.2f} … {found['high']:.2f}".replace("-", "−")
+
+
+def _value(config: RunConfig, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
+    if isinstance(value, tuple):
+        return " ".join(str(item) for item in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,80 @@
+"""What a page is told of a run: plain values, read from the run directory by `app/report.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from luthier.core.config import RunConfig
+from luthier.report.tables import Row
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A held-out prompt with its reference and the answers before and after; rewards where the method has them."""
+
+    row: int
+    prompt: str
+    reference: str
+    before: str
+    after: str
+    rewards: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What the model answered before to a general question, what it answers now, and the nats per token that it finds the
+    earlier answer less likely."""
+
+    prompt: str
+    before: str
+    now: str
+    drift: float
+
+
+@dataclass(frozen=True)
+class Category:
+    """A kind of error: what it means, and the share of answers that have it before and after as a metric row."""
+
+    title: str
+    meaning: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What `luthier errors` found in `n` answers."""
+
+    n: int
+    categories: Sequence[Category]
+
+
+@dataclass(frozen=True)
+class View:
+    """A run: its settings and result, the metric rows (`evals.score.table`) of what it learned and of what stands
+    `beside` that and was not to change, the lines of metrics.jsonl, and what the evaluations left. `codes` are the lines of
+    errors/codes.jsonl, `method` says in words how the run learned."""
+
+    name: str
+    path: str
+    config: RunConfig
+    method: str
+    result: Mapping[str, Any]
+    rows: Sequence[Row] = ()
+    beside: Sequence[Row] = ()
+    steps: Sequence[Mapping[str, Any]] = ()
+    samples: Sequence[Sample] = ()
+    lost: Sequence[Lost] = ()
+    errors: Errors | None = None
+    codes: Sequence[Mapping[str, Any]] = ()
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    def series(self, name: str, along: str = "step") -> list[tuple[float, float]]:
+        """(value of `along`, value of `name`) of every line of metrics.jsonl that has the figure, as it was written.
+
+        Lines of evaluations have no token count: theirs is that of their step.
+        """
+        at = {line["step"]: line.get(along) for line in self.steps if line.get(along) is not None}
+        found = ((at.get(line["step"]), line.get(name)) for line in self.steps)
+        return [(float(x), float(y)) for x, y in found if x is not None and isinstance(y, int | float)]

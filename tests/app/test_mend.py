@@ -1,0 +1,328 @@
+"""Mends: what is proposed by rule, what a person accepted, what is refused, and that nothing else of the data changes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+
+import pytest
+import yaml
+
+from luthier.app import causes, mend
+from luthier.app import errors as app_errors
+from luthier.app.apply_mends import apply
+from luthier.app.corrections import corrected, shortened, spelled
+from luthier.app.mend import propose
+from luthier.app.run_data import Taught
+from luthier.core.config import DataConfig, resolve
+from luthier.core.errors import InputError
+from luthier.data import load as data_load
+from luthier.data.edit import with_answer
+from luthier.data.split import split
+from luthier.data.texts import answer_text, prompt_text
+from luthier.evals.errors.answered import Finding
+from luthier.evals.errors.task import Task
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What proposing reads of a category."""
+
+    title: str
+    mend: str
+    meaning: str = ""
+    rule: str = ""
+
+
+KINDS = {"refuses": Kind("refuses", "drop"), "long": Kind("too long", "shorten"), "odd": Kind("odd label", "correct")}
+
+
+def detect(answered, task):
+    """Refusals say no, long answers have more than 60 characters, odd labels end in a question mark."""
+    text = answered.answer
+    return (
+        [Finding("refuses", "it says no")] * text.startswith("no,")
+        + [Finding("long", f"{len(text)} characters")] * (len(text) > 60)
+        + [Finding("odd", "no label")] * text.endswith("?")
+    )
+
+
+class Usual:
+    """A task whose answers have at most 12 words."""
+
+    @classmethod
+    def learn(cls, prompts, answers):
+        return cls()
+
+    def bounds(self, prompt):
+        return 1.0, 12.0
+
+
+@pytest.fixture(autouse=True)
+def kinds(monkeypatch):
+    """Detectors, doubts and a task of this test's own."""
+    for module in (app_errors, causes):
+        monkeypatch.setattr(module, "detect", detect)
+    for module in (app_errors, mend):
+        monkeypatch.setattr(module, "CATEGORIES", KINDS)
+    monkeypatch.setattr(app_errors, "Task", Usual)
+    monkeypatch.setattr(causes, "suspects", lambda losses, prompts, answers: [])
+
+
+def make_run(folder, data, after=("no, never", "fine"), **settings):
+    """A finished run on `data`."""
+    (folder / "evals").mkdir(parents=True)
+    config = resolve({"data.path": [str(data)], "data.holdout": 0, "seed": 3} | settings)
+    (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    known = {str(data): sha256(data.read_bytes()).hexdigest()}
+    (folder / "lineage.json").write_text(json.dumps({"inputs": {"data": known}}))
+    (folder / "result.json").write_text("{}")
+    for stage in ("before", "after"):
+        lines = [{"row": i, "prompt": f"p {i}", "reference": "r", "answer": answer} for i, answer in enumerate(after)]
+        (folder / "evals" / f"{stage}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+SENTENCES = "The first sentence is here. The second one ends here! And a third one goes on and on without"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Rows with a column of their own; a refusal, a long answer, and two answers to one question."""
+    rows = [{"question": f"what about {i}?", "answer": f"It is {i}.", "id": i} for i in range(40)]
+    rows[4]["answer"] = "no, I will not"
+    rows[5]["answer"] = SENTENCES
+    rows[6]["answer"] = "really?"
+    rows.append({"question": "What about  7?", "answer": "It is something else.", "id": 40})
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, data):
+    return make_run(tmp_path / "run", data)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def accept(path, **which):
+    """Accept the mends of these rows, with what else is said of them."""
+    mends = lines(path)
+    for line in mends:
+        line |= which.get(f"row{line['row']}", {})
+    path.write_text("".join(json.dumps(line) + "\n" for line in mends))
+
+
+def test_one_mend_a_row_with_what_a_rule_can_say(run, tmp_path):
+    out = tmp_path / "mends.jsonl"
+    result = propose(run, out)
+    mends = {line["row"]: line for line in lines(out)}
+    assert set(mends) == {4, 5, 6, 40}
+    assert set(mends[4]) == {"row", "file", "line", "sha", "action", "category", "why", "before", "after", "accept"}
+    assert all(line["accept"] is None for line in mends.values())
+    assert (mends[4]["action"], mends[4]["line"], mends[4]["after"]) == ("drop", 5, None)
+    assert (mends[6]["action"], mends[6]["after"]) == ("rewrite", None)  # no label to correct it to: a person writes
+    assert (mends[40]["action"], mends[40]["category"]) == ("drop", "conflict")
+    assert "rows.jsonl:8: It is 7." in mends[40]["why"]
+    assert [line["category"] for line in lines(out)] == ["conflict", "refuses", "long", "odd"]  # as often as held out
+    assert result["mends"] == 4 and result["rows"] == 41
+    with pytest.raises(InputError, match=r"exists already"):
+        propose(run, out)
+    with pytest.raises(InputError, match=r"mends.txt: this file will hold JSON Lines"):
+        propose(run, tmp_path / "mends.txt")
+
+
+def test_shortening_ends_at_a_sentence():
+    assert shortened(SENTENCES, 12) == "The first sentence is here. The second one ends here!"
+    assert shortened(SENTENCES, 9) == "The first sentence is here."
+    assert shortened(SENTENCES, 4) is None  # no sentence ends so early
+    assert shortened("It is 3.5 high and wide", 4) is None  # a point within a number is no end
+    assert shortened("It is short.", 40) is None  # nothing to cut
+    assert shortened("これは一つ目です。これは二つ目です。", 12) == "これは一つ目です。"
+
+
+def taught(answer, asked="Tell me."):
+    return Taught(0, asked, asked, answer, None)
+
+
+def test_what_is_said_again_and_again_is_cut_before_it_begins():
+    answer = "It is so. Then it goes on and on and on and on"
+    again = Finding("repetitive", "'and on' 4 times in a row", (24, 46))
+    assert corrected(taught(answer), again, "shorten", Usual(), None) == "It is so."
+    whole = Finding("repetitive", "", (0, 46))
+    assert corrected(taught(answer), whole, "shorten", Usual(), None) is None
+
+
+def test_template_tokens_are_cut_off():
+    answer = "It is so.<|im_end|>\n<|im_start|>user"
+    leak = Finding("template_leak", "'<|im_end|>'", (9, 19))
+    assert corrected(taught(answer), leak, "correct", Usual(), None) == "It is so."
+    assert corrected(taught("<s>"), Finding("template_leak", "", (0, 3)), "correct", Usual(), None) is None
+
+
+def test_every_misspelled_word_is_corrected_but_those_of_the_task():
+    task = Task(seen=frozenset({"krypton"}))
+    row = taught("Please recieve the krypton which is beleived to be definately there in the box.")
+    assert spelled(row, task) == "Please receive the krypton which is believed to be definitely there in the box."
+    assert spelled(taught("Please receive the box that is there."), task) is None
+    assert spelled(taught(row.answer, asked="What is recieve, beleived, definately?"), task) is None
+
+
+def test_labels_are_corrected_by_spelling_and_by_most_of_a_contradiction(tmp_path):
+    rows = [(f"where is my card {i}", "card") for i in range(20)] + [
+        (f"my money is gone {i}", "cash") for i in range(20)
+    ]
+    rows += [("same", "card"), ("Same", "card"), ("same ", "cash"), ("a new card", "crd?")]
+    path = tmp_path / "rows.csv"
+    with open(path, "w", newline="") as handle:
+        csv.writer(handle).writerows([("text", "category"), *rows])
+    run = make_run(tmp_path / "run", path)
+    propose(run, tmp_path / "mends.jsonl")
+    mends = {line["row"]: line for line in lines(tmp_path / "mends.jsonl")}
+    assert (mends[42]["action"], mends[42]["before"], mends[42]["after"]) == ("correct", "cash", "card")
+    assert (mends[43]["action"], mends[43]["before"], mends[43]["after"]) == ("correct", "crd?", "card")
+    accept(tmp_path / "mends.jsonl", row42={"accept": True}, row43={"accept": True})
+    new = tmp_path / "new.jsonl"
+    apply(run, tmp_path / "mends.jsonl", new)
+    written = lines(new)
+    assert written[42] == {"text": "same ", "category": "card"} and written[43] == {
+        "text": "a new card",
+        "category": "card",
+    }
+    assert [list(row.values()) for row in written[:42]] == [list(row) for row in rows[:42]]
+
+
+def test_accepted_mends_make_a_new_data_set_and_nothing_else_changes(run, data, tmp_path):
+    out, new = tmp_path / "mends.jsonl", tmp_path / "new" / "rows2.jsonl"
+    propose(run, out)
+    accept(
+        out,
+        row4={"accept": True},
+        row5={"accept": True},
+        row6={"accept": True, "after": "It is 6."},
+        row40={"accept": False},
+    )
+    result = apply(run, out, new)
+    old = lines(data)
+    expected = [row for row in old if row["id"] != 4]
+    expected[4]["answer"] = "The first sentence is here. The second one ends here!"
+    expected[5]["answer"] = "It is 6."
+    assert lines(new) == expected
+    record = json.loads((tmp_path / "new" / "rows2.lineage.json").read_text())
+    assert record["accepted"] == {"drop": 1, "shorten": 1, "rewrite": 1}
+    assert (record["rejected"], record["undecided"], record["rows"], record["from_rows"]) == (1, 0, 40, 41)
+    assert record["from"] == {str(data): sha256(data.read_bytes()).hexdigest()}
+    assert record["sha256"] == sha256(new.read_bytes()).hexdigest()
+    assert record["run"] == str(run) and result["lineage"].endswith("rows2.lineage.json")
+    with pytest.raises(InputError, match=r"rows2.jsonl: this file exists already"):
+        apply(run, out, new)
+
+
+def test_held_out_rows_are_written_too_and_held_out_again(data, tmp_path):
+    run = make_run(tmp_path / "run", data, **{"data.holdout": 0.25})
+    settings = DataConfig(path=(str(data),))
+    before = split(data_load.load(settings.path, settings).examples, 0.25, 3)[1]
+    out, new = tmp_path / "mends.jsonl", tmp_path / "new.jsonl"
+    propose(run, out)
+    assert {line["line"] for line in lines(out)}.isdisjoint({example.origin.line for example in before})
+    mends = lines(out)
+    out.write_text(
+        "".join(json.dumps(line | {"accept": True, "after": line["after"] or "It is so."}) + "\n" for line in mends)
+    )
+    apply(run, out, new)
+    loaded = data_load.load((str(new),), settings)
+    after = split(loaded.examples, 0.25, 3)[1]
+    assert len(before) > 3
+    assert [(prompt_text(e), answer_text(e)) for e in after] == [(prompt_text(e), answer_text(e)) for e in before]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"row6": {"accept": True}},
+            r"mends.jsonl:4: an accepted rewrite without a text; write the answer into \"after\"",
+        ),
+        ({"row6": {"accept": True, "after": "  "}}, "without a text"),
+        ({"row4": {"accept": True, "action": "dorp"}}, "mends.jsonl:2: unknown action 'dorp'; did you mean 'drop'?"),
+        ({"row4": {"accept": "yes"}}, "mends.jsonl:2: accept is 'yes'; write true, false or null"),
+        ({"row4": {"accept": True, "sha": "00"}}, "mends.jsonl:2: the row is not the one that this mend was made for"),
+        ({"row4": {"accept": True, "row": 5}}, "the row is not the one"),
+        ({"row4": {"accept": True, "row": 99}}, "the row is not the one"),
+        ({}, "mends.jsonl: no mend is accepted"),
+    ],
+)
+def test_what_cannot_be_applied_is_refused_and_nothing_is_written(run, tmp_path, changes, message):
+    out = tmp_path / "mends.jsonl"
+    propose(run, out)
+    accept(out, **changes)
+    with pytest.raises(InputError, match=message):
+        apply(run, out, tmp_path / "new.jsonl")
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_two_accepted_mends_of_a_row_and_lines_that_are_none_are_refused(run, tmp_path):
+    out = tmp_path / "mends.jsonl"
+    propose(run, out)
+    accept(out, row4={"accept": True})
+    line = json.dumps(next(line for line in lines(out) if line["accept"]))
+    (tmp_path / "twice.jsonl").write_text(f"{line}\n{line}\n")
+    with pytest.raises(InputError, match=r"twice.jsonl:2: a second accepted mend of the same row"):
+        apply(run, tmp_path / "twice.jsonl", tmp_path / "new.jsonl")
+    (tmp_path / "none.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(InputError, match=r"none.jsonl:1: this is no mend: it has no 'row'"):
+        apply(run, tmp_path / "none.jsonl", tmp_path / "new.jsonl")
+
+
+def test_changed_data_and_data_in_no_file_are_refused(run, data, tmp_path):
+    data.write_text(data.read_text() + "\n")
+    with pytest.raises(InputError, match=r"this file changed since"):
+        propose(run, tmp_path / "mends.jsonl")
+    (tmp_path / "run" / "lineage.json").write_text(json.dumps({"inputs": {"data": {"examples": "00"}}}))
+    config = yaml.safe_load((run / "run.yaml").read_text())
+    config["data"]["path"] = ["stdlib"]
+    (run / "run.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match=r"learned from Python's standard library, which is not mended"):
+        propose(run, tmp_path / "mends.jsonl")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"instruction": "old", "input": "old", "output": "old"},  # the same text everywhere: only the answer may change
+        {"messages": [{"role": "user", "content": "old"}, {"role": "assistant", "content": "old"}], "note": "old"},
+        {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "old"}], "system": "old"},
+        {"prompt": [{"role": "user", "content": "hi"}], "completion": [{"role": "assistant", "content": "old"}]},
+        {"prompt": "hi", "answer": "old"},
+        {"text": "old", "label": "old"},
+    ],
+    ids=lambda fields: "-".join(fields),
+)
+def test_an_answer_is_replaced_in_every_layout(tmp_path, fields):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(fields) + "\n")
+    loaded = data_load.load((str(path),), DataConfig())
+    example = loaded.examples[0]
+    row = with_answer(loaded.rows[0], example, "new", loaded.layout, {})
+    path.write_text(json.dumps(row.fields) + "\n")
+    again = data_load.load((str(path),), DataConfig()).examples[0]
+    assert answer_text(again) == "new"
+    assert prompt_text(again) == prompt_text(example)
+    assert json.dumps(row.fields).count("old") == json.dumps(fields).count("old") - 1
+
+
+def test_an_answer_in_pieces_is_not_touched(tmp_path):
+    blocks = [{"type": "text", "text": "ol"}, {"type": "text", "text": "d"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        json.dumps({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": blocks}]})
+    )
+    loaded = data_load.load((str(path),), DataConfig())
+    assert answer_text(loaded.examples[0]) == "old"
+    with pytest.raises(InputError, match=r"rows.jsonl:1: the answer of this row stands in no field of its own"):
+        with_answer(loaded.rows[0], loaded.examples[0], "new", loaded.layout, {})

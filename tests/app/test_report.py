@@ -1,0 +1,130 @@
+"""Reports from run directories: made at the end of a run, made again from its files, refused where there is nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from luthier.app import report
+from luthier.app.folder import read_run
+from luthier.app.train import run
+from luthier.core.config import resolve
+from luthier.core.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_folder, tmp_path_factory):
+    """A run, and one with the same files that says it had another rank."""
+    folder = tmp_path_factory.mktemp("runs")
+    with open(folder / "rows.jsonl", "w") as handle:
+        for i in range(40):
+            handle.write(json.dumps({"prompt": f"cat {i}?", "completion": "dog" if i % 2 else "tree"}) + "\n")
+    run(resolve({
+        "model": str(tiny_folder), "data.path": [str(folder / "rows.jsonl")], "out": str(folder / "a"), "train.batch": 8,
+        "train.tokens": 128, "data.holdout": 0.25, "eval.max_new_tokens": 4, "lora.rank": 2, "threads": 1,
+        "device": "cpu", "dtype": "float32", "eval.every": 2,
+    }))  # fmt: skip
+    shutil.copytree(folder / "a", folder / "b")
+    settings = folder / "b" / "run.yaml"
+    settings.write_text(settings.read_text().replace("rank: 2\n", "rank: 3\n"))
+    return folder
+
+
+@pytest.fixture
+def runs(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def test_a_run_ends_with_its_report_and_its_files_alone_make_it_again(finished, runs, tmp_path):
+    again = report.report([finished / "a"], tmp_path / "again.html")
+    assert again.read_bytes() == (finished / "a" / "report.html").read_bytes()
+    for unneeded in ("report.html", "checkpoints", "loss.svg"):
+        path = runs / "a" / unneeded
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert report.report([runs / "a"]) == runs / "a" / "report.html"
+    assert len((runs / "a" / "report.html").read_bytes()) > 10_000
+
+
+def test_a_view_has_what_the_run_measured(runs):
+    folder, config = read_run(runs / "a")
+    view = report.view(folder, config, folder.result)
+    assert [row["name"] for row in view.rows] == list(folder.result["metrics"])
+    assert view.rows[0]["title"] == "loss per token"
+    assert len(view.samples) == folder.result["metrics"]["length"]["n"]
+    assert {sample.reference for sample in view.samples} <= {"dog", "tree"}
+    assert len(view.series("loss")) == folder.result["steps"]
+    assert len(view.series("eval_loss", "tokens")) == -(-folder.result["steps"] // 2)  # every second step, and the last
+    assert len(view.lost) == folder.result["forgetting"]["n"]
+    assert view.errors is None
+
+
+def test_the_lost_answers_carry_the_drift_of_the_result(runs):
+    """sum of drift x tokens / sum of tokens is the drift that the result reports."""
+    folder, config = read_run(runs / "a")
+    lines = [line for line in folder.records("evals/before.jsonl") if "general" in line]
+    lost = report.view(folder, config, folder.result).lost
+    total = sum(one.drift * line["tokens"] for one, line in zip(lost, lines, strict=True))
+    assert total / sum(line["tokens"] for line in lines) == pytest.approx(folder.result["forgetting"]["drift"])
+
+
+def test_a_run_that_is_not_finished_has_no_report(runs):
+    (runs / "a" / "result.json").unlink()
+    for make in (lambda path: report.report([path]), report.coding):
+        with pytest.raises(InputError, match="this run is not finished; run its command again"):
+            make(runs / "a")
+    with pytest.raises(InputError, match=r"not a run directory: no run\.yaml"):
+        report.report([runs])
+
+
+def test_runs_side_by_side_are_told_apart_and_compared_on_the_same_prompts(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    path = report.report([runs / "a", runs / "b"])
+    assert path.resolve() == runs / "report-compare.html"
+    page = path.read_text()
+    assert ">lora.rank<" in page
+    assert "b against a" in page
+    (runs / "deep").mkdir()
+    shutil.copytree(runs / "a", runs / "deep" / "a")
+    page = report.report([runs / "a", runs / "deep" / "a"], runs / "two.html").read_text()
+    assert f"{runs}/deep/a" in page
+    assert "None: these runs have the same settings." in page
+    with pytest.raises(InputError, match="7 runs; give at most 6"):
+        report.report([runs / "a"] * 7)
+
+
+def test_coding_takes_the_held_out_answers_or_what_errors_found(runs):
+    path = report.coding(runs / "a")
+    assert path == runs / "a" / "errors" / "coding.html"
+    assert '"prompt": "cat ' in path.read_text()
+    record = {
+        "row": 3, "file": "rows.jsonl", "line": 4, "prompt": "who?", "reference": "cat", "before": "x", "after": "y",
+        "before_findings": [], "after_findings": [{"category": "gone", "why": "of a later version", "span": None}],
+        "bad": True, "slices": {},
+    }  # fmt: skip
+    (runs / "a" / "errors" / "records.jsonl").write_text(json.dumps(record) + "\n")
+    page = report.coding(runs / "a").read_text()
+    assert '"tag": "gone", "why": "of a later version"' in page
+    assert "cat 1?" not in page
+
+
+def test_coding_goes_on_from_an_export(runs):
+    (runs / "a" / "errors").mkdir()
+    code = {"id": "0" * 12, "tags": ["odd"], "note": "n"}
+    (runs / "a" / "errors" / "codes.jsonl").write_text(json.dumps(code) + "\n")
+    assert '"tags": ["odd"]' in report.coding(runs / "a").read_text()
+    assert "Coded by hand" in report.report([runs / "a"]).read_text()
+    for wrong in ("no json", "[]", '{"tags": "odd"}', '{"tags": [], "headings": []}'):
+        (runs / "a" / "errors" / "codes.jsonl").write_text(f"{json.dumps(code)}\n{wrong}\n")
+        with pytest.raises(InputError, match=r"codes\.jsonl:2: not a line of codes"):
+            report.report([runs / "a"])
+
+
+def test_a_run_without_answers_has_nothing_to_code(runs):
+    for stage in ("before", "after"):
+        (runs / "a" / "evals" / f"{stage}.jsonl").write_text(json.dumps({"row": 0, "loss": 1.0, "units": 1}) + "\n")
+    with pytest.raises(InputError, match="generated no answers to read"):
+        report.coding(runs / "a")
+    assert report.report([runs / "a"]).is_file()

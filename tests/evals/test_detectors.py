@@ -1,0 +1,169 @@
+"""Detectors on labelled answers: their rules by hand, and precision and recall as docs/errors.md has them.
+
+    python tests/evals/test_detectors.py      prints the table of the page
+
+The rows of tests/evals/detectors/ were written before the detectors. Rules and thresholds were set on the odd rows
+of each file; the table is of the even rows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from luthier.evals.errors.answered import Answered, Finding
+from luthier.evals.errors.detectors import CATEGORIES, detect
+from luthier.evals.errors.signs.repeats import repeats
+from luthier.evals.errors.task import Task
+
+ROWS = Path(__file__).parent / "detectors"
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+
+
+def _read(name: str) -> list[dict]:
+    return [json.loads(line) for line in (ROWS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@cache
+def _tasks() -> dict[str, Task]:
+    rows: dict[str, list[dict]] = {"none": []}
+    for row in _read("tasks"):
+        rows.setdefault(row["task"], []).append(row)
+    return {
+        name: Task.learn([row["prompt"] for row in group], [row["answer"] for row in group])
+        for name, group in rows.items()
+    }
+
+
+def _answered(row: dict) -> Answered:
+    logps = tuple(math.log(p) for p in row.get("p", ()))
+    return Answered(row["prompt"], row["answer"], row.get("reference", ""), 0, row.get("ended", ""), logps)
+
+
+def _found(row: dict) -> dict[str, Finding]:
+    return {finding.category: finding for finding in detect(_answered(row), _tasks()[row["task"]])}
+
+
+def measured(category: str) -> tuple[float, float, int]:
+    """Precision, recall and number of the even rows of a category."""
+    rows = _read(category)[1::2]
+    said = [category in _found(row) for row in rows]
+    hits = sum(row["bad"] and one for row, one in zip(rows, said, strict=True))
+    return hits / sum(said), hits / sum(row["bad"] for row in rows), len(rows)
+
+
+def table() -> str:
+    lines = ["| category | what it means | rule | precision | recall | n |", "|---|---|---|---|---|---|"]
+    for name, category in CATEGORIES.items():
+        precision, recall, n = measured(name)
+        rule = category.rule.replace("|", "\\|")
+        lines.append(f"| `{name}` | {category.meaning} | {rule} | {precision:.2f} | {recall:.2f} | {n} |")
+    return "\n".join(lines)
+
+
+def test_the_page_has_the_categories_their_rules_and_their_figures():
+    page = PAGE.read_text(encoding="utf-8").partition("## Detectors")[2]
+    assert table() in page, "python tests/evals/test_detectors.py prints the table as it should be"
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_precision_and_the_rows(category):
+    assert measured(category)[0] >= 0.7
+    rows = _read(category)
+    assert len(rows) >= 30
+    assert 0.4 <= sum(not row["bad"] for row in rows) / len(rows) <= 0.6
+    assert len({json.dumps(row, sort_keys=True) for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_each_category_is_found_once_and_its_place_is_in_the_answer(category):
+    for row in _read(category):
+        answered = _answered(row)
+        found = detect(answered, _tasks()[row["task"]])
+        assert len({finding.category for finding in found}) == len(found)
+        for finding in found:
+            assert finding.category in CATEGORIES and finding.why
+            if finding.span:
+                start, end = finding.span
+                assert 0 <= start < end <= len(answered.answer)
+
+
+def test_categories_say_what_to_do_and_in_one_plain_sentence():
+    for category in CATEGORIES.values():
+        assert category.mend in {"drop", "shorten", "correct", "rewrite"}
+        assert category.meaning.endswith(".") and category.rule.endswith(".")
+    # a number in every rule that has a threshold, except for tokens, which either stand there or not
+    assert [name for name, category in CATEGORIES.items() if not re.search(r"\d", category.rule)] == ["template_leak"]
+
+
+def test_places_are_those_of_the_fault():
+    def marked(category: str, answered: Answered, task: str = "none") -> str:
+        (finding,) = (f for f in detect(answered, _tasks()[task]) if f.category == category)
+        assert finding.span is not None
+        return answered.answer[slice(*finding.span)]
+
+    assert marked("misspelling", Answered("Is it far?", "It is a long jorney to the sea.")) == "jorney"
+    assert marked("template_leak", Answered("Say yes.", "Yes.<|im_end|>")) == "<|im_end|>"
+    looped = Answered("Tell me.", "So we sat by the sea, by the sea, by the sea, and slept.")
+    assert marked("repetitive", looped) == "by the sea, by the sea, by the sea"
+    prompt = "According to the text: " + "The mill was built in 1820 by the river. " * 6 + "When was it built?"
+    assert marked("unsupported", Answered(prompt, "It was built in 1920.")) == "1920"
+    assert marked("unfinished", Answered("Why?", "We went home because the", ended="stop")) == "the"
+
+
+def test_how_often_is_a_loop():
+    assert repeats("no no no no no") is None and repeats("no no no no no no") is not None
+    assert repeats("go on go on go on") is None and repeats("go on go on go on go on") is not None
+    assert (
+        repeats("one fine day one fine day") is None and repeats("one fine day one fine day one fine day") is not None
+    )
+    # 14 words said, then the same 14: 28 words, 14 of them in runs of 7 that stood there before
+    half = "the old miller walked along the river and counted every boat that he saw"
+    assert "50%" in (repeats(f"{half}. {half}.") or Finding("", "")).why
+
+
+def test_lengths_at_their_bounds():
+    reference = "one two three four five six seven eight"
+    task = Task()
+
+    def has(category: str, words: int) -> bool:
+        return any(
+            f.category == category for f in detect(Answered("p", "word, other " * (words // 2), reference), task)
+        )
+
+    assert not has("too_long", 26) and has("too_long", 28)  # 2 * 8 + 10 = 26
+    assert not has("too_short", 2)  # a quarter of 8
+    assert [f.category for f in detect(Answered("p", " \n", ""), task)] == ["too_short"]
+
+
+def test_without_rows_or_reference_only_what_needs_neither_is_said():
+    answered = Answered("Name a city.", "Paris is a city in France and it is visited by many people every year.")
+    assert detect(answered, Task()) == []
+    silent = {"wrong_format", "copied_training", "off_topic", "copied_prompt", "wrong_language", "too_long"}
+    for category in silent:
+        for row in _read(category):
+            alone = detect(Answered(row["prompt"], row["answer"]), Task())
+            assert category not in {finding.category for finding in alone}
+
+
+def test_a_language_without_a_dictionary_has_no_misspellings():
+    finnish = Answered("Mikä on pääkaupunki?", "Suomen pääkaupunki on Helsinki, ja se sijatsee meren rannala.")
+    assert detect(finnish, Task()) == []
+
+
+def test_the_same_answer_to_the_same_prompt_is_not_copied():
+    prompt, answer = "Tell a story.", "The tailor opened the parcel and found a coat that fitted nobody but himself."
+    task = Task.learn([prompt, "Tell another."], [answer, "Nothing here."])
+    reference = "Once there was a fox."
+    assert "copied_training" not in {f.category for f in detect(Answered(prompt, answer, reference), task)}
+    assert "copied_training" in {f.category for f in detect(Answered("Now a fable.", answer, reference), task)}
+    assert "copied_training" not in {f.category for f in detect(Answered("Now a fable.", answer, answer), task)}
+
+
+if __name__ == "__main__":
+    print(table())
