@@ -30,7 +30,7 @@ COMMANDS = {
     "test": "Test a model by prompts and by what answers must be.",
     "judge": "Let a model judge which of two or more answers better.",
     "elo": "Rate models on the Elo scale from judgments.",
-    "report": "The page of a run, or of several side by side; a page to code answers by hand.",
+    "report": "The page of a run, of several side by side, or to code answers.",
     "merge": "Merge a run's adapter into its model, and say how close it is.",
     "verify": "Prove that a run resumes to the same bits.",
     "models": "Models that are embedded or cached here.",

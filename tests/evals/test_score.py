@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.evals.score import as_json, loss_row, score, table
+from luthier.evals.intervals import difference
+from luthier.evals.score import as_json, loss_row, row, score, table
 
 
 def test_scores_keep_the_order_of_items():
@@ -48,3 +49,11 @@ def test_items_are_paired():
     assert row["low"] == pytest.approx(0.01)
     (row,) = table({"rouge_l": before}, {"rouge_l": [value + 0.01 for value in reversed(before)]})
     assert row["low"] < 0 < row["high"]
+
+
+def test_accuracy_of_answers_is_not_that_of_a_preference():
+    """Both are called accuracy: the metric of labels, and the share of pairs that a reward model has right."""
+    (labels,) = table({"accuracy": [0.0] * 8}, {"accuracy": [1.0] * 8})
+    assert labels["title"] == "accuracy"
+    assert row("accuracy", difference([0.0] * 8, [1.0] * 8))["title"] == "better answer preferred"
+    assert row("reward/exact", difference([0.0] * 8, [1.0] * 8))["title"] == "reward: exact"

@@ -111,14 +111,7 @@ def _rows(result: dict[str, Any], after: measure.Measured) -> list[dict[str, Any
         if name == "loss":
             rows.append({"name": name, **loss, **values})
         elif name in METRICS and name not in of_method:
-            metric = METRICS[name]
-            about = {
-                "title": metric.title,
-                "unit": metric.unit,
-                "top": metric.top,
-                "higher_is_better": metric.higher_is_better,
-            }
-            rows.append({"name": name, **about, **values})
+            rows.append(score.metric_row(name, Interval(**values)))
         else:
             rows.append(score.row(name, Interval(**values)))
     return rows

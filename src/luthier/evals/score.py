@@ -45,19 +45,21 @@ def table(
 
     `low` and `high` bound the difference at 95 %, paired by item; None with fewer than six items.
     """
-    return [row(name, difference(before[name], after[name], seed=seed)) for name in before]
+    return [metric_row(name, difference(before[name], after[name], seed=seed)) for name in before]
+
+
+def metric_row(name: str, interval: Interval) -> dict[str, Any]:
+    """One row of `table`, for a metric of answers."""
+    metric = METRICS[name]
+    return _row(name, (metric.title, metric.unit, metric.top, metric.higher_is_better), interval)
 
 
 def row(name: str, interval: Interval) -> dict[str, Any]:
-    """One row of `table`, for an item or a metric by name."""
-    about: tuple[str, str, float | None, bool | None]
-    if name == "judge" or name.startswith("reward"):
-        about = (name.replace("/", ": "), "", None, True)
-    elif name in ITEMS:
-        about = ITEMS[name]
-    else:
-        metric = METRICS[name]
-        about = (metric.title, metric.unit, metric.top, metric.higher_is_better)
+    """A row like those of `table` for what a method reports (ITEMS), or a reward or judge by name."""
+    return _row(name, ITEMS.get(name) or (name.replace("/", ": "), "", None, True), interval)
+
+
+def _row(name: str, about: tuple[str, str, float | None, bool | None], interval: Interval) -> dict[str, Any]:
     keys = ("title", "unit", "top", "higher_is_better")
     return {"name": name, **dict(zip(keys, about, strict=True)), **interval.as_dict()}
 
