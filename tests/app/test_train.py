@@ -335,3 +335,17 @@ def test_a_full_model_loads_in_transformers_with_its_template(settings, tmp_path
     logp = theirs(ids).logits[0].log_softmax(-1)[:-1].gather(-1, ids[0, 1:, None])[:, 0]
     torch.testing.assert_close(ours, logp.detach(), atol=1e-5, rtol=1e-5)
     assert tokenizer.chat_template == tiny_tokenizer.chat_template
+
+
+def test_the_best_step_is_chosen_by_other_rows_than_those_reported(settings, tmp_path, capsys):
+    """What is chosen by the rows it is reported on looks better than it is."""
+    changes = {"data__holdout": 0.4, "eval__every": 2, "eval__samples": 3, "train__steps": 4}
+    result = run(resolve(settings(**changes, eval__rows=5)))
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    seen = [line["eval_loss"] for line in steps if "eval_loss" in line]
+    assert "look a little better" not in capsys.readouterr().err
+    assert min(abs(result["loss"]["eval"] - value) for value in seen) > 1e-3, "other rows, another loss"
+    same = run(resolve(settings(**changes, eval__rows=200, out=str(tmp_path / "same"))))
+    steps = [json.loads(line) for line in (tmp_path / "same" / "metrics.jsonl").read_text().splitlines()]
+    assert "look a little better" in capsys.readouterr().err
+    assert same["loss"]["eval"] == pytest.approx(min(s["eval_loss"] for s in steps if "eval_loss" in s), rel=1e-4)

@@ -93,12 +93,17 @@ class Ruler:
         self.rewards: Rewards | None = None  # set for methods that learn from them
         self.judge: Rewards | None = None
 
-    def held_out(self, examples: Sequence[Example], trees: Sequence[TokenTree]) -> HeldOut:
-        """Choose the rows: `eval.rows` for the loss, `eval.samples` with an answer to generate it.
+    def held_out(
+        self, examples: Sequence[Example], trees: Sequence[TokenTree], beside: HeldOut | None = None
+    ) -> HeldOut:
+        """Choose the rows: `eval.rows` for the loss, `eval.samples` with an answer to generate it; others than those
+        of `beside`.
 
         Drawn with the run's seed, because held-out files are often sorted by label or source.
         """
+        taken = {*beside.rows, *(tree.row for tree in beside.trees)} if beside else set()
         order = [int(row) for row in seeds.generator(self.config.seed, "held out").permutation(len(examples))]
+        order = [row for row in order if row not in taken]
         measured = set(order[: self.config.eval.rows])
         kept = [tree for tree in trees if tree.row in measured]
         if self.method.online:
