@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import yaml
 
@@ -68,7 +71,7 @@ def kinds(monkeypatch):
     for module in (app_errors, mend):
         monkeypatch.setattr(module, "CATEGORIES", KINDS)
     monkeypatch.setattr(app_errors, "Task", Usual)
-    monkeypatch.setattr(causes, "suspects", lambda losses, prompts, answers: [])
+    monkeypatch.setattr(causes, "suspects", lambda losses, prompts, answers, progress: [])
 
 
 def make_run(folder, data, after=("no, never", "fine"), **settings):
@@ -146,6 +149,30 @@ def test_shortening_ends_at_a_sentence():
     assert shortened("これは一つ目です。これは二つ目です。", 12) == "これは一つ目です。"
 
 
+def test_shortening_does_not_end_at_the_number_of_a_list():
+    answer = "1. Mix flour\n2. Add water\n3. Bake it now for ten minutes"
+    assert shortened(answer, 7) == "1. Mix flour\n2. Add water"  # with "3." it would have 7 words
+    assert shortened("A first line.\n\n2.1. And more words than that", 4) == "A first line."
+    assert shortened("He was born in 1990. And more of it", 5) == "He was born in 1990."
+
+
+@pytest.mark.parametrize(
+    "start", ["Ask Dr.", "See the U.S.", "Take fruit, e.g.", "By J.", "Look at Fig.", "See Smith et al."]
+)
+def test_shortening_does_not_end_at_an_abbreviation(start):
+    longest = len(start.split()) + 1
+    assert shortened(f"{start} Smith and the others say so in their test", longest) is None
+    assert shortened(f"It is. {start} Smith and the others say so in their test", longest + 1) == "It is."
+
+
+def test_shortening_does_not_end_inside_code():
+    code = "```python\nx = f(a)\ny = g(x)\n```"
+    answer = f"This is how.\n\n{code}\n\nNow it runs. And more is to be said of it."
+    assert shortened(answer, 8) == "This is how."  # the first line of code has the 8th word
+    assert shortened(answer, 13) == f"This is how.\n\n{code}\n\nNow it runs."
+    assert shortened("~~~\na = 1\nb = 2\nc = 3", 5) is None
+
+
 def taught(answer, asked="Tell me."):
     return Taught(0, asked, asked, answer, None)
 
@@ -221,6 +248,74 @@ def test_accepted_mends_make_a_new_data_set_and_nothing_else_changes(run, data, 
     assert record["run"] == str(run) and result["lineage"].endswith("rows2.lineage.json")
     with pytest.raises(InputError, match=r"rows2.jsonl: this file exists already"):
         apply(run, out, new)
+
+
+def test_rows_that_a_limit_left_unread_are_written_too(data, tmp_path):
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"question": "and what?", "answer": "It is more.", "id": 41}\n')
+    settings = {"data.path": [str(data), str(more)], "data.limit": 10}
+    run = make_run(tmp_path / "run", data, **settings)
+    known = {str(path): sha256(path.read_bytes()).hexdigest() for path in (data, more)}
+    (run / "lineage.json").write_text(json.dumps({"inputs": {"data": known}}))
+    out, new = tmp_path / "mends.jsonl", tmp_path / "new.jsonl"
+    propose(run, out)
+    accept(out, row4={"accept": True})
+    record = apply(run, out, new)
+    assert lines(new) == [row for row in (*lines(data), *lines(more)) if row["id"] != 4]
+    assert (record["rows"], record["from_rows"], record["from"], record["skipped"]) == (41, 42, known, 0)
+
+
+def test_bad_rows_after_the_limit_are_counted(data, tmp_path):
+    text = data.read_text()
+    data.write_text("no row\n" + text + "no row either\n")
+    run = make_run(tmp_path / "run", data, **{"data.limit": 10, "data.skip_bad": True})
+    out, new = tmp_path / "mends.jsonl", tmp_path / "new.jsonl"
+    propose(run, out)
+    accept(out, row4={"accept": True})
+    record = apply(run, out, new)
+    assert (record["rows"], record["from_rows"], record["skipped"]) == (40, 41, 2)
+    assert [row["id"] for row in lines(new)] == [i for i in range(41) if i != 4]
+
+
+def test_an_earlier_lineage_is_left_alone(run, tmp_path):
+    out = tmp_path / "mends.jsonl"
+    propose(run, out)
+    accept(out, row4={"accept": True})
+    (tmp_path / "new.lineage.json").write_text("mine")
+    with pytest.raises(InputError, match=r"new.lineage.json: this file exists already and is left alone"):
+        apply(run, out, tmp_path / "new.jsonl")
+    assert (tmp_path / "new.lineage.json").read_text() == "mine" and not (tmp_path / "new.jsonl").exists()
+
+
+@pytest.mark.parametrize("value", [b"\x00", datetime(2024, 1, 2), [{"at": datetime(2024, 1, 2)}]], ids=str)
+def test_values_that_json_cannot_hold_are_refused(tmp_path, value):
+    rows = [
+        {"question": f"what about {i}?", "answer": "no, never" if i == 4 else f"It is {i}.", "extra": None}
+        for i in range(9)
+    ]
+    rows[6]["extra"] = value
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    run, out = make_run(tmp_path / "run", path), tmp_path / "mends.jsonl"
+    propose(run, out)
+    accept(out, row4={"accept": True})
+    with pytest.raises(InputError, match=r"rows.parquet:7: field 'extra' holds what JSON cannot: .*(bytes|datetime)"):
+        apply(run, out, tmp_path / "new.jsonl")
+    assert not list(tmp_path.glob("new*"))
+
+
+@pytest.mark.parametrize(
+    ("value", "answer", "expected"),
+    [(3, "4", 4), (3, "-1", -1), (3.5, "4.25", 4.25), (3, "four", "four"), (3, "04", "04"), (3, "NaN", "NaN"),
+     ("3", "4", "4"), (3, "[1]", "[1]")],
+)  # fmt: skip
+def test_a_mended_number_stays_a_number(tmp_path, value, answer, expected):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "how many?", "label": value, "n": value}) + "\n")
+    loaded = data_load.load((str(path),), DataConfig())
+    row = with_answer(loaded.rows[0], loaded.examples[0], answer, loaded.layout, {})
+    assert row.fields == {"text": "how many?", "label": expected, "n": value}
+    assert type(row.fields["label"]) is type(expected)
 
 
 def test_held_out_rows_are_written_too_and_held_out_again(data, tmp_path):

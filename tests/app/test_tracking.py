@@ -108,6 +108,22 @@ def test_every_line_arrives_once_over_stops(settings, tmp_path, client, monkeypa
     assert opened["resume"] == "allow" and opened["project"] == "luthier" and opened["config"]["train"]["batch"] == 4
 
 
+def test_a_client_that_fails_is_left_alone_and_the_run_goes_on(settings, client, capsys, monkeypatch):
+    """A full disk or a lost network is no reason to lose a run."""
+    sent = []
+
+    def log(values, step):
+        if step == 3:
+            raise OSError("no space left on device")
+        sent.append(step)
+
+    monkeypatch.setattr(client, "log", log)
+    result = run(resolve(settings(track=client.__name__)))
+    assert result["steps"] == 6
+    assert max(sent) == 2
+    assert capsys.readouterr().err.count("failed (no space left on device): nothing more is sent") == 1
+
+
 def test_lines_made_again_after_a_kill_are_not_sent_again(settings, tmp_path, client, monkeypatch):
     """Killed at step 5, a run goes on from the checkpoint of step 3."""
     config = resolve(settings(track=client.__name__))

@@ -85,7 +85,11 @@ def test_open_answers_are_compared_with_those_as_long():
 
 
 def test_without_losses():
-    assert suspects({}, unlike(100), [NAMES[i % 4] for i in range(100)]) == []
+    done: list[int] = []
+    assert suspects({}, unlike(100), [NAMES[i % 4] for i in range(100)], done.append) == []
+    assert sum(done) == 100 and len(done) > 1  # labels are looked up one by one
+    suspects({}, unlike(100), unlike(100), done.append)
+    assert sum(done) == 200
     assert suspects({}, [], []) == [] == suspects({}, ["a", "b"], ["one", "two"])
 
 

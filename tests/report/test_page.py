@@ -297,9 +297,14 @@ def test_errors_and_codes_by_hand():
     assert [(h, [(b.name, b.count, b.share) for b in bars]) for h, bars in grouped.items()] == [
         ("h", [("a", 3, 0.75)]), ("", [("b", 1, 0.25)]),
     ]  # fmt: skip
-    page = text(run_page(view(errors=Errors(8, [category]), codes=lines)))
-    assert "wrong number another number 4 2 better −40.0 … −10.0" in page
+    sound = Category("nothing found", "No rule.", row("sound", 0.5, 0.75, 0.1, 0.4, better=True, unit="%"))
+    page = text(run_page(view(errors=Errors(8, sound, [category]), codes=lines)))
+    assert "Verdict nothing found No rule. 4 6 better +10.0 … +40.0" in page
+    assert "Defects wrong number another number 4 2 better −40.0 … −10.0" in page
+    assert "None of 8 answers has a defect" not in page
     assert "Coded by hand 4 answers." in page
+    page = text(run_page(view(errors=Errors(8, sound, []))))
+    assert "None of 8 answers has a defect that rules can find." in page and "Defects" not in page
 
 
 def test_the_answers_that_lost_most_come_first():

@@ -175,6 +175,18 @@ def test_ticks_by_hand():
     assert plot.ticks(2.5, 2.5) == [2.35, 2.4, 2.45, 2.5, 2.55, 2.6, 2.65]
 
 
+@pytest.mark.parametrize(
+    "points",
+    [[(1, -2.3e-9)], [(1, 3e-9), (2, 3.2e-9)], [(1, 0.69314718), (2, 0.6931471800001)], [(1, 0.0), (2, 0.0)]],
+)
+def test_float_noise_is_drawn(tmp_path, points):
+    """The loss of an on-policy step is noise around zero; its picture once ended the run with a division by zero."""
+    from luthier.report.page.charts import Line, chart
+
+    curve(tmp_path, points)
+    assert chart("loss", "loss", "", [Line("training", points)]) is not None
+
+
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.booleans())
 def test_ticks_are_round_and_span_the_data(low, size, whole):
     high = low + size

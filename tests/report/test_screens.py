@@ -67,7 +67,15 @@ def test_before_says_the_loss_or_nothing():
 
 def test_after_shows_everything_in_order():
     text = shown("after", after())
-    parts = ["before and after", "the same questions", "what the model forgot", "[sic]", "refusals, %", "the run", "1:01:01"]
+    parts = [
+        "before and after",
+        "the same questions",
+        "what the model forgot",
+        "[sic]",
+        "refusals, %",
+        "the run",
+        "1:01:01",
+    ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
     assert [f"prompt {i}" in text for i in range(9)] == [i < screens.SAMPLES for i in range(9)]

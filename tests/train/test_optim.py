@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from luthier.core.config import TrainConfig
+from luthier.train import optim
 from luthier.train.optim import Optimizer, schedule
 
 
@@ -51,6 +52,26 @@ def test_small_updates_survive_in_bfloat16():
         weight.grad = torch.ones_like(weight)
         optimizer.step(1e-4)
     assert weight[0, 0].item() == pytest.approx(0.98, abs=0.005)
+
+
+def test_gradients_of_16_bits_are_cast_a_few_at_a_time_with_the_same_bits(monkeypatch):
+    """All float32 copies at once would take twice the gradients' memory again."""
+    found, groups = [], []
+    update = optim._Adam.update
+    monkeypatch.setattr(
+        optim._Adam, "update", staticmethod(lambda group, *rest: (groups.append(len(group)), update(group, *rest)))
+    )
+    for most in (0, 1 << 30):
+        monkeypatch.setattr(optim, "CAST", most)
+        torch.manual_seed(0)
+        weights = {str(i): torch.nn.Parameter(torch.randn(8, 8, dtype=torch.bfloat16)) for i in range(5)}
+        optimizer = Optimizer(weights, TrainConfig(), {})
+        for weight in weights.values():
+            weight.grad = torch.randn_like(weight)
+        optimizer.step(1e-2)
+        found.append(list(optimizer.masters.values()))
+    assert groups == [1, 1, 1, 1, 1, 5]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_eight_bit_state_learns_like_adamw_in_a_quarter_of_the_memory():

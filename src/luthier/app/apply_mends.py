@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from luthier import __version__
-from luthier.app.mend import ACTIONS, check_new
-from luthier.app.run_data import Files, read_answers, read_files
+from luthier.app.mend import ACTIONS, check_free, check_new
+from luthier.app.run_data import Files, read_answers, read_files, rows_beyond
 from luthier.core.errors import InputError, unknown
 from luthier.core.files import sha256, write_json
 from luthier.core.types import Example
@@ -33,12 +34,14 @@ def apply(run: Path, mends: Path, to: Path) -> dict[str, Any]:
     """Write the run's data set with every accepted mend to `to`, rows in order and their other fields as they were, and
     where it came from beside it (NAME.lineage.json, which is also what is returned).
 
-    All rows of the data are written, held-out ones too where the run held some back: the same prompts are held back
-    again. Raises InputError for an existing file, a line that is no mend, an unknown action, a row that is not the one the
-    mend was made for, two accepted mends of a row, and an accepted text that nobody wrote.
+    All rows of the data are written, held-out ones too where the run held some back (the same prompts are held back
+    again), and those after `data.limit`. Raises InputError for an existing file, a value that JSON cannot hold, a line that
+    is no mend, an unknown action, a row that is not the one the mend was made for, two accepted mends of a row, and an
+    accepted text that nobody wrote.
     """
     lineage = to.with_suffix(".lineage.json")
     check_new(to)
+    check_free(lineage)
     answers = read_answers(run)
     files = read_files(answers)
     accepted, counts = _read(mends, files)
@@ -52,13 +55,18 @@ def apply(run: Path, mends: Path, to: Path) -> dict[str, Any]:
             rows.append(row)
         elif mend.answer is not None:
             rows.append(with_answer(row, example, mend.answer, loaded.layout, columns))
+    beyond, left_out = rows_beyond(answers.config)
+    rows += beyond
     if not rows:
         raise InputError("no row would be left", where=mends, mend="accept fewer drops")
-    paths = list(dict.fromkeys(row.origin.file for row in loaded.rows))
+    for row in rows:
+        _check_json(row)
+    paths = list(dict.fromkeys(row.origin.file for row in (*loaded.rows, *beyond)))
     write_jsonl(rows, to)
     record = {
         "file": str(to), "sha256": sha256(to), "rows": len(rows),
-        "from": {path: sha256(Path(path)) for path in paths}, "from_rows": len(loaded.rows), "skipped": loaded.skipped.count,
+        "from": {path: sha256(Path(path)) for path in paths}, "from_rows": len(loaded.rows) + len(beyond),
+        "skipped": loaded.skipped.count + left_out,
         "run": str(run), "mends": {"file": str(mends), "sha256": sha256(mends)}, **counts, "luthier": __version__,
     }  # fmt: skip
     write_json(lineage, record)
@@ -89,6 +97,18 @@ def _read(path: Path, files: Files) -> tuple[dict[int, Accepted], dict[str, Any]
         accepted[id(example)] = Accepted(example, fields["action"], _text(fields, where))
     actions = Counter(mend.action for mend in accepted.values())
     return accepted, {"accepted": dict(actions), "rejected": left["rejected"], "undecided": left["undecided"]}
+
+
+def _check_json(row: Row) -> None:
+    """Refuse a value that could only be written as something else, such as bytes or a time of a parquet file."""
+    for name, value in row.fields.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise InputError(
+                f"field '{name}' holds what JSON cannot: {error}", where=row.origin,
+                mend="write the column as text or numbers into a file, and train on that",
+            ) from None  # fmt: skip
 
 
 def _example(rows: Sequence[Example], fields: dict[str, Any], where: str) -> Example:

@@ -53,6 +53,13 @@ class Run:
     judge: Rewards | None = None
     tracker: Tracker | None = None
 
+    def close_rewards(self) -> None:
+        """End the processes of rewards, and let go of the models they hold."""
+        for rewards in (self.rewards, self.judge):
+            if rewards:
+                rewards.close()
+        self.rewards = self.judge = None
+
 
 @dataclass
 class Parts:

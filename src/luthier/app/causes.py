@@ -73,7 +73,8 @@ def doubtful(answers: Answers, rows: Sequence[Taught]) -> list[Suspect]:
         for number, loss, units in record["rows"]:
             if number in place:
                 losses.setdefault(place[number], []).append((record["step"], loss, units))
-    return suspects(losses, [row.prompt for row in rows], [row.answer for row in rows])
+    with log.progress("doubtful rows", len(rows)) as bar:
+        return suspects(losses, [row.prompt for row in rows], [row.answer for row in rows], bar.advance)
 
 
 def disagreeing(rows: Sequence[Taught]) -> list[tuple[int, ...]]:

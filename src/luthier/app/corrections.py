@@ -18,6 +18,13 @@ from luthier.evals.errors.task import Task
 NEIGHBOURS = 10  # rows that are asked for a label
 SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]]*(?=\s|$)|[。！？]|\n""")
 
+# What ends with a point and ends no sentence: the number of a list, a letter of a name, an abbreviation.
+NO_END = re.compile(
+    r"(^[ \t>#*_(]*((\d{1,3}\.)*\d{1,3}|[ivxIVX]{1,5})|\b[^\W\d_]|\b(Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Gen|Rev|vs|etc|cf|al|"
+    r"approx|ca|No|Nr|Fig|Eq|Vol|pp|Inc|Ltd|Co|Corp|Dept|bzw|usw|vgl))\.$"
+)
+FENCE = re.compile(r"^[ \t]*(```|~~~)", re.MULTILINE)
+
 
 class Labels:
     """The labels of a closed set, and which of them a row's neighbours have."""
@@ -61,6 +68,9 @@ def shortened(answer: str, longest: float) -> str | None:
     """The answer up to the last end of a sentence within `longest` words; None when there is none, or nothing to cut."""
     for found in reversed(list(SENTENCE_END.finditer(answer.rstrip()))):
         text = answer[: found.end()].rstrip()
+        inside = len(FENCE.findall(text)) % 2
+        if inside or NO_END.search(text.rpartition("\n")[2]):
+            continue
         if text != answer.rstrip() and len(words(text)) <= longest:
             return text or None
     return None

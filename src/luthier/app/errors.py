@@ -42,6 +42,11 @@ class Seen:
     after: Found
     wrong: str | None
 
+    @property
+    def meant(self) -> str:
+        """What an answer that counts as bad is, in words."""
+        return title(WRONG) if self.wrong else "anything found"
+
     def bad(self, stage: str) -> list[float]:
         """1 for every answer of 'before' or 'after' that counts as bad, else 0."""
         if self.wrong is None:
@@ -72,7 +77,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     rows = causes.chosen(data.taught, answers.config.seed)
     parts = slices(groups, seen.bad("after"))
     return shown | {
-        "bad": title(WRONG) if seen.wrong else "anything found",
+        "bad": seen.meant,
         "rows": table(marks(seen, "before"), marks(seen, "after"), answers.config.seed),
         "categories": categories(seen, data, rows),
         "confusions": confusions(seen),
@@ -222,7 +227,7 @@ def grouped(seen: Seen, data: RunData) -> list[dict[str, str]]:
 
 def write_records(seen: Seen, data: RunData, groups: Sequence[Mapping[str, str]]) -> None:
     """Keep what was found of each answer in RECORDS."""
-    bad = seen.bad("after")
+    before, after = seen.bad("before"), seen.bad("after")
     lines = []
     for i, (old, new) in enumerate(zip(seen.answers.before, seen.answers.after, strict=True)):
         origin = data.held_out[new["row"]].origin
@@ -232,7 +237,7 @@ def write_records(seen: Seen, data: RunData, groups: Sequence[Mapping[str, str]]
                 "reference": new["reference"], "before": old["answer"], "after": new["answer"],
                 "before_findings": [asdict(finding) for finding in seen.before[i]],
                 "after_findings": [asdict(finding) for finding in seen.after[i]],
-                "bad": bool(bad[i]), "slices": groups[i],
+                "before_bad": bool(before[i]), "bad": bool(after[i]), "bad_means": seen.meant, "slices": groups[i],
             }
         )  # fmt: skip
     seen.answers.folder.write_records(RECORDS, lines)

@@ -77,6 +77,8 @@ def check(config: RunConfig) -> None:
         )
     if benchmark:
         _tasks(benchmark)
+    elif config.eval.benchmark_dir is not None:
+        raise InputError("no benchmark is named", where="--eval.benchmark_dir", mend="give --eval.benchmark too")
 
 
 def open_probes(config: RunConfig, texts: Texts) -> Probes:
@@ -113,6 +115,8 @@ def _tasks(names: str) -> list[Task]:
 
 def _general(config: RunConfig, texts: Texts) -> tuple[list[TokenTree], dict[str, str]]:
     """Trees of up to `eval.rows` rows of the user's general texts, drawn with the run's seed."""
+    if "-" in config.eval.general:
+        raise InputError("standard input is for the data itself", where="--eval.general", mend="give a file")
     settings = config.data.model_copy(update={"columns": {}, "layout": "auto", "limit": None, "group": None})
     loaded = data_load.load(config.eval.general, settings)
     if other := next((e for e in loaded.examples if not isinstance(e, (Chat, Text))), None):
@@ -157,10 +161,24 @@ def _measured(job: Run, opened: Opened, task: Task, material: Material, stage: s
 
 
 def views(ruler: measure.Ruler, after: measure.Measured, job: Run) -> Views | None:
-    """What is kept of the tuned model, so that it may be gone when the one it started from is read again."""
+    """What is kept of the tuned model, so that it may be gone when the one it started from is read again.
+
+    None where it was not asked, and where there is no room for it.
+    """
     if not after.own:
         return None
+    tokens = sum(len(answer) for _, answer in (*after.general_ids, *_pairs(after.own)))
+    if not _room(4 * tokens * ruler.model.config.get_text_config().vocab_size, torch.device("cpu")):
+        return None
     return Views(*(ruler.distributions(pairs, job.stop) for pairs in (after.general_ids, _pairs(after.own))))
+
+
+def _room(size: int, device: torch.device) -> bool:
+    """Whether `size` bytes are free there; if not, say what is left out."""
+    if (free := memory.available(device)) < size:
+        log.warn(f"the divergence from the start is left out: it takes {log.size(size)} and {log.size(free)} are free")
+        return False
+    return True
 
 
 def _pairs(own: Sequence[forgot.Own]) -> measure.General:
@@ -180,9 +198,9 @@ def divergences(
     gc.collect()  # the tuned model hangs in reference cycles
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    need = weights + max(sum(view.nbytes for view in part) for part in (tuned.before, tuned.after))
-    if (free := memory.available(device)) < need:
-        log.warn(f"the divergence from the start is left out: it takes {log.size(need)} and {log.size(free)} are free")
+    said = max(sum(view.nbytes for view in part) for part in (tuned.before, tuned.after))  # kept on the CPU
+    on_cpu = device.type == "cpu"
+    if not _room(weights + said * on_cpu, device) or not (on_cpu or _room(said, torch.device("cpu"))):
         return None
     start = load_model(job.texts, job.config).model
     ruler = measure.Ruler(

@@ -212,7 +212,8 @@ class Ruler:
         """log p of the whole vocabulary at every token of each answer: [tokens, vocabulary] on the CPU."""
         self.model.eval()
         found: dict[int, torch.Tensor] = {}
-        for batch in scoring_batches(answer_trees(pairs), self.packing):
+        alone = replace(self.packing, tokens=1)  # an answer at a time: its logits are many times its hidden states
+        for batch in scoring_batches(answer_trees(pairs), alone):
             if stop():
                 raise Stopped("stopped while measuring")
             logp = distributions(self.model, batch.to(self.device)).cpu()

@@ -110,6 +110,11 @@ def check_new(path: Path) -> None:
     """Raise InputError when the file exists, or its name does not say that it holds JSON Lines."""
     if path.suffix not in (".jsonl", ".ndjson"):
         raise InputError("this file will hold JSON Lines", where=path, mend="give a name that ends in .jsonl")
+    check_free(path)
+
+
+def check_free(path: Path) -> None:
+    """Raise InputError when the file exists."""
     if path.exists():
         raise InputError("this file exists already and is left alone", where=path, mend="give another name")
 

@@ -129,6 +129,8 @@ def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
 
 def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     """General rows beside those of the data, without any whose prompt is held out."""
+    if "-" in config.data.replay:
+        raise InputError("standard input is for the data itself", where="--data.replay", mend="give a file")
     if main.stream:
         raise InputError(
             "a stream has no end after which replay rows could be numbered", where="--data.replay",

@@ -166,11 +166,14 @@ def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:
         | {name: [float(any(f["category"] == name for f in line[key])) for line in lines] for name in CATEGORIES}
         for key in ("before_findings", "after_findings")
     )
-    meanings = {name: category.meaning for name, category in CATEGORIES.items()} | {
-        errors.SOUND: "no rule found anything"
-    }
-    rows = errors.table(before, after, config.seed)
-    return Errors(len(lines), [Category(row["title"], meanings[row["name"]], row) for row in rows])
+    if all(line.get("bad_means") == errors.title(errors.WRONG) for line in lines):
+        for shares, key in ((before, "before_bad"), (after, "bad")):
+            shares[errors.WRONG] = [float(line[key]) for line in lines]
+    sound, *rows = errors.table(before, after, config.seed)
+    return Errors(
+        len(lines), Category(sound["title"], "No rule found anything.", sound),
+        [Category(row["title"], errors.about(row["name"])["meaning"], row) for row in rows],
+    )  # fmt: skip
 
 
 def _codes(folder: RunFolder) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from luthier.core.errors import InputError
 from luthier.core.files import read_json, sha256
 from luthier.core.types import Example
 from luthier.data import load as data_load
-from luthier.data.read import files_of
+from luthier.data.read import Row, files_of, read_rows
 from luthier.data.split import split
 from luthier.data.texts import prompt_text
 from luthier.train.table import METHODS
@@ -127,7 +127,7 @@ def taught(examples: Sequence[Example]) -> Iterator[Taught]:
 
 def _check_files(known: dict[str, str], config: RunConfig, run: Path) -> None:
     """Refuse data that is not what the run read."""
-    if "-" in config.data.path:
+    if "-" in (*config.data.path, *config.data.eval):
         raise InputError(
             "the data came from standard input and cannot be read again", where=run, mend="train from a file"
         )
@@ -173,3 +173,16 @@ def read_files(answers: Answers) -> Files:
     if config.data.holdout and not config.data.eval:
         train, _ = split(loaded.examples, config.data.holdout, config.seed)
     return Files(loaded, train)
+
+
+def rows_beyond(config: RunConfig) -> tuple[list[Row], int]:
+    """The rows of the run's data files after those that `data.limit` let it read, and how many bad ones among them are left out
+    (with skip_bad). Raises InputError as `read_rows`."""
+    if config.data.limit is None:
+        return [], 0
+    skipped = data_load.Left()
+    rows = read_rows(config.data.path, skipped=skipped if config.data.skip_bad else None)
+    for _ in islice(rows, config.data.limit):
+        pass
+    before = skipped.count
+    return list(rows), skipped.count - before

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from luthier.app.folder import RunFolder
+from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, write_json
@@ -42,45 +43,63 @@ class Tracker:
         self.state: dict[str, Any] = read_json(self.card) if self.card.is_file() else {}
         if self.state.get("tracker") != name:  # a new one begins with the first step
             self.state = {"tracker": name, "id": uuid4().hex[:8], "lines": 0, "finished": False}
+        self.failed = False
         self.seen = self.place = 0  # lines and bytes of the journal that this start has gone through
         with redirect_stdout(sys.stderr):  # standard output belongs to results
             try:
                 self.sender = SENDERS[name](folder.path, f"{folder.path.name}-{self.state['id']}", config)
             except Exception as error:  # whatever its client raises: no account, no network
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise InputError(
-                    f"{name} does not start: {reason[:160]}", where="--track", mend="mend that, or leave it out"
+                    f"{name} does not start: {_reason(error)}", where="--track", mend="mend that, or leave it out"
                 ) from error
 
     def follow(self) -> None:
-        """Pass on the lines that are new in metrics.jsonl."""
-        if not self.journal.is_file():
+        """Pass on the lines that are new in metrics.jsonl. A tracker that fails is left alone from then on: the run
+        matters more."""
+        if not self.journal.is_file() or self.failed:
             return
+        before = self.state["lines"]
         with open(self.journal, encoding="utf-8") as lines:
             lines.seek(self.place)
             while line := lines.readline():
                 self.seen += 1
                 if self.seen > self.state["lines"]:
                     record = json.loads(line)
-                    self._send(named(record), record["step"], lines=self.seen)
+                    if not self._send(named(record), record["step"]):
+                        break
+                    self.state["lines"] = self.seen
             self.place = lines.tell()
+        if self.state["lines"] != before:
+            write_json(self.card, self.state)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Pass on what is left, and the figures before and after."""
         self.follow()
-        if not self.state["finished"]:
-            self._send(final(result), result["steps"], finished=True)
+        if not self.state["finished"] and not self.failed and self._send(final(result), result["steps"]):
+            self.state["finished"] = True
+            write_json(self.card, self.state)
 
     def close(self) -> None:
         """Let it finish its work."""
         with redirect_stdout(sys.stderr):
-            self.sender.close()
+            self._try(self.sender.close)
 
-    def _send(self, values: Values, step: int, **state: Any) -> None:
+    def _send(self, values: Values, step: int) -> bool:
         with redirect_stdout(sys.stderr):
-            self.sender.log(values, step)
-        self.state |= state
-        write_json(self.card, self.state)
+            return self._try(lambda: self.sender.log(values, step))
+
+    def _try(self, work: Callable[[], None]) -> bool:
+        """Do it, or say why not: True when it was done."""
+        try:
+            work()
+        except Exception as error:  # whatever its client raises: a full disk, no network
+            self.failed = True
+            log.warn(f"{self.state['tracker']} failed ({_reason(error)}): nothing more is sent to it")
+        return not self.failed
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def check(name: str) -> None:

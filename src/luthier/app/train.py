@@ -109,9 +109,9 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
                     f"{stopped.what}; everything so far is in {folder.path}", mend="run the same command again to go on"
                 ) from None
             finally:
-                for part in (job.rewards, job.judge, job.tracker):
-                    if part:
-                        part.close()
+                job.close_rewards()
+                if job.tracker:
+                    job.tracker.close()
 
 
 def _phases(job: Run, probes: lost.Probes, show: Any) -> dict[str, Any]:
@@ -164,12 +164,11 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
         parts = assemble(job, loaded)
         ruler.rewards, ruler.judge = job.rewards, job.judge
     held_out = ruler.held_out(job.examples.test, job.ready.test)
-    chosen_by = _to_choose_by(job, ruler, held_out)
+    others = _to_choose_by(job, ruler, held_out)
     if parts and method.reference:
-        trees = with_reference(job, parts, packing, [*held_out.trees, *chosen_by.trees])
-        held_out, chosen_by = (
-            replace(held_out, trees=trees[: len(held_out.trees)]), replace(chosen_by, trees=trees[len(held_out.trees) :]),
-        )  # fmt: skip
+        trees = with_reference(job, parts, packing, [*held_out.trees, *(others.trees if others else ())])
+        others = others and replace(others, trees=trees[len(held_out.trees) :])
+        held_out = replace(held_out, trees=trees[: len(held_out.trees)])
     everything = replace(held_out, texts=probes.texts)
     own = config.eval.forgetting and method.needs.logp
     before = _measured(job, ruler, everything, "before", None if own else ())
@@ -177,7 +176,7 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     show("before", {"loss": before.loss, "unit": unit, "prompts": held_out.prompts, "answers": before.answers})
     parts = parts or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
-    progress = _train(job, parts, Watch(job, parts, ruler, chosen_by, before, _metrics(job, held_out)))
+    progress = _train(job, parts, Watch(job, parts, ruler, others or held_out, before, _metrics(job, held_out)))
     export.write(folder, parts.tuned, loaded, job.texts.template, config)
     if config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32:
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
@@ -195,14 +194,16 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
         **({"kl_per_answer": progress.drift} if method.online else {}),
     }
     tuned = lost.benchmarks(job, loaded.model, probes, "after")
-    return Done(held_out, before, after, (scores, tuned), lost.views(ruler, after, job), size, device, figures)
+    views = lost.views(ruler, after, job)
+    job.close_rewards()  # a reward model may hold the model that it shares
+    return Done(held_out, before, after, (scores, tuned), views, size, device, figures)
 
 
-def _to_choose_by(job: Run, ruler: measure.Ruler, held_out: measure.HeldOut) -> measure.HeldOut:
-    """The rows that the best step is chosen by: others than those reported, where at least half as many are left.
-    What is chosen by the rows it is reported on looks better than it is."""
+def _to_choose_by(job: Run, ruler: measure.Ruler, held_out: measure.HeldOut) -> measure.HeldOut | None:
+    """The rows that the best step is chosen by: others than those reported, where at least half as many are left; else
+    None. What is chosen by the rows it is reported on looks better than it is."""
     if not job.config.eval.every:
-        return held_out
+        return None
     found = ruler.held_out(job.examples.test, job.ready.test, beside=held_out)
     if 2 * len(found.trees) >= len(held_out.trees) and 2 * len(found.rows) >= len(held_out.rows):
         return found
@@ -210,7 +211,7 @@ def _to_choose_by(job: Run, ruler: measure.Ruler, held_out: measure.HeldOut) -> 
         "too few rows are held out to choose the best step by others than those reported, so these look a little better "
         "than they are; hold out more, or lower --eval.rows"
     )
-    return held_out
+    return None
 
 
 def _metrics(job: Run, held_out: measure.HeldOut) -> tuple[str, ...]:

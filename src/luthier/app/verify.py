@@ -24,7 +24,7 @@ def resume(path: Path) -> dict[str, Any]:
     Nothing in the run is changed. Raises InputError when the run has no checkpoint, or its inputs changed.
     """
     folder, config = read_run(path)
-    if "-" in config.data.path:
+    if "-" in (*config.data.path, *config.data.eval):
         raise InputError("this run read standard input, which is gone", where=path, mend="verify a run on files")
     saved = checkpoint.whole(folder.checkpoints)
     if not saved:

@@ -14,7 +14,16 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
     "data",
     "text",
     "model",
-    without=("data.path", "data.eval", "data.holdout", "data.group", "data.stream", "data.limit", "data.replay", "data.replay_share"),
+    without=(
+        "data.path",
+        "data.eval",
+        "data.holdout",
+        "data.group",
+        "data.stream",
+        "data.limit",
+        "data.replay",
+        "data.replay_share",
+    ),
 )
 @click.command("show", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("paths", nargs=-1, metavar="PATH...")

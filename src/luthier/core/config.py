@@ -128,7 +128,8 @@ class RankingConfig(Section):
     )
     center: float = Field(0.0, ge=0, description="Weight of a term that keeps the scores of each pair around 0.")
     gather: bool | None = Field(
-        None, description="Pairs of the same prompt become one example, each answer computed once; by default for reward."
+        None,
+        description="Pairs of the same prompt become one example, each answer computed once; by default for reward.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -47,7 +48,9 @@ def _replaced(value: Any, old: str, new: str) -> Any:
     """The value of a field with the answer `old` replaced: a text, a message, or the last such message of a list. None
     where it holds no such answer."""
     if isinstance(value, (str, int, float)):
-        return new if str(value) == old else None
+        if str(value) != old:
+            return None
+        return new if isinstance(value, (str, bool)) else _number(new)
     if isinstance(value, Mapping):
         key = next((key for key in ("content", "value") if value.get(key) == old), None)
         return {**value, key: new} if key else None
@@ -56,3 +59,12 @@ def _replaced(value: Any, old: str, new: str) -> Any:
             if isinstance(value[i], Mapping) and (item := _replaced(value[i], old, new)) is not None:
                 return [*value[:i], item, *value[i + 1 :]]
     return None
+
+
+def _number(text: str) -> int | float | str:
+    """The number that the text is, where it is written as that number is; else the text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, (int, float)) and str(value) == text else text

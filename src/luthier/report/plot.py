@@ -156,7 +156,7 @@ def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[
     The first is at most `low`, the last at least `high`; a single value gets ticks on both sides. `whole`
     keeps to whole numbers.
     """
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value, but for float noise
         margin = (abs(low) or 1) * 0.05
         low, high = low - margin, high + margin
     rough = (high - low) / about
@@ -164,7 +164,7 @@ def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
     step = max(1.0, step) if whole else step
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, last + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def _range(values: Iterable[float]) -> tuple[float, float]:
@@ -175,7 +175,7 @@ def _range(values: Iterable[float]) -> tuple[float, float]:
 def _tick(value: float, all_ticks: Sequence[float]) -> str:
     """A tick's number, with the decimals that the distance of the ticks needs."""
     decimals = max(0, -floor(log10(all_ticks[1] - all_ticks[0]) + 1e-9))
-    return f"{value:,.{decimals}f}"
+    return f"{value:.2g}" if decimals > 6 and value else f"{value:,.{min(decimals, 6)}f}"
 
 
 def _loss(value: float) -> str:

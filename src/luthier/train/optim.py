@@ -20,6 +20,7 @@ from luthier.core.config import TrainConfig
 
 EPS = 1e-8
 BLOCK = 256  # state values that share one scale in 8-bit AdamW
+CAST = 64 << 20  # bytes of gradients copied to float32 that may wait for their update together
 
 
 def schedule(step: int, steps: int, config: TrainConfig) -> float:
@@ -140,19 +141,30 @@ class Optimizer:
     def step(self, lr: float) -> None:
         """Update every parameter that has a gradient, and drop the gradients."""
         self.t += 1
-        config, groups = self.config, dict[tuple[Any, ...], list[Update]]()
+        groups, cast = dict[tuple[Any, ...], list[Update]](), 0
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
             weight = self.masters.get(name, parameter.data)
-            decay = config.weight_decay if parameter.dim() > 1 else 0.0
+            grad = parameter.grad.to(weight.dtype)
+            cast += grad.nbytes if grad.dtype != parameter.grad.dtype else 0
+            decay = self.config.weight_decay if parameter.dim() > 1 else 0.0
             alike = (self.rates.get(name, 1.0), decay, weight.dtype, weight.device)
-            groups.setdefault(alike, []).append((weight, parameter.grad.to(weight.dtype), self.state[name]))
+            groups.setdefault(alike, []).append((weight, grad, self.state[name]))
             parameter.grad = None
-        for (rate, decay, *_), group in groups.items():
-            KINDS[config.optimizer].update(group, self.t, lr * rate, decay, (config.beta1, config.beta2))
+            if cast > CAST:
+                self._update(groups, lr)
+                cast = 0
+        self._update(groups, lr)
         for name, master in self.masters.items():
             self.parameters[name].data.copy_(master)
+
+    def _update(self, groups: dict[tuple[Any, ...], list[Update]], lr: float) -> None:
+        """Step all groups, and empty them."""
+        betas = (self.config.beta1, self.config.beta2)
+        for (rate, decay, *_), group in groups.items():
+            KINDS[self.config.optimizer].update(group, self.t, lr * rate, decay, betas)
+        groups.clear()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything to save, flat: moments and masters."""

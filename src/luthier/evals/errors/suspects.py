@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -67,18 +67,22 @@ class Witness:
 NOTHING = Witness(0.0, "")
 
 
-def suspects(losses: Losses, prompts: Sequence[str], answers: Sequence[str]) -> list[Suspect]:
+def suspects(
+    losses: Losses, prompts: Sequence[str], answers: Sequence[str], progress: Callable[[int], None] = lambda rows: None
+) -> list[Suspect]:
     """Rows worth a look, the most doubtful first; rows are places in `prompts` and `answers`.
 
     `losses`: row -> (step, loss summed over its units, units) of each time it was seen. Rows may be absent from it.
+    `progress` is told of every so many rows that are done: of labels each is looked up among all others.
     """
     labels = [folded(answer) for answer in answers]
     if not is_closed(labels):
         model, bar = by_length(losses), OUTLYING
+        progress(len(prompts))
         neighbours: Mapping[int, Witness] = {}
     else:
         model, bar = by_label(losses), bar_for(len(set(labels)))
-        neighbours = by_neighbours(prompts, answers)
+        neighbours = by_neighbours(prompts, answers, progress)
     found = []
     for row in range(len(prompts)):
         witnesses = model.get(row, NOTHING), neighbours.get(row, NOTHING)
@@ -177,7 +181,9 @@ def _told(
     }
 
 
-def by_neighbours(prompts: Sequence[str], answers: Sequence[str]) -> dict[int, Witness]:
+def by_neighbours(
+    prompts: Sequence[str], answers: Sequence[str], progress: Callable[[int], None] = lambda rows: None
+) -> dict[int, Witness]:
     """The log odds against each row's label, by the labels of the prompts nearest to its prompt.
 
     A neighbour's vote w is its BM25 score over that of the prompt itself, and p(label) = (votes for it + a n(label) / n) / (all
@@ -187,7 +193,10 @@ def by_neighbours(prompts: Sequence[str], answers: Sequence[str]) -> dict[int, W
     labels = [folded(answer) for answer in answers]
     shown = dict(zip(labels, answers, strict=True))
     index = Nearest(prompts)
-    near = [_others(index, prompt, row) for row, prompt in enumerate(prompts)]
+    near = []
+    for row, prompt in enumerate(prompts):
+        near.append(_others(index, prompt, row))
+        progress(1)
     votes: list[dict[str, float]] = []
     for found in near:
         votes.append(dict.fromkeys((labels[i] for i, _ in found), 0.0))

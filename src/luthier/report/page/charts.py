@@ -118,7 +118,8 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
 def _label(value: float, all_ticks: Sequence[float]) -> str:
     """A tick's number, with the decimals that the distance of the ticks needs."""
     decimals = max(0, -floor(log10(all_ticks[1] - all_ticks[0]) + 1e-9))
-    return f"{value:.0e}" if decimals > 5 and value else f"{value:,.{min(decimals, 5)}f}".replace("-", "−")
+    text = f"{value:.2g}" if decimals > 5 and value else f"{value:,.{min(decimals, 5)}f}"
+    return text.replace("-", "−")
 
 
 def _joined(places: Sequence[Point]) -> str:

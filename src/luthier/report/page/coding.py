@@ -47,7 +47,7 @@ def coding_page(name: str, fingerprint: str, records: Sequence[Record], codes: S
     data = {"key": f"luthier-coding:{fingerprint}", "run": name, "records": lines, "codes": list(codes)}
     return render(
         "coding.html", title=f"{name}, coding answers", style="coding.css", script="coding.js", name=name,
-        count=len(lines), data=Markup(_inert(data)),
+        data=Markup(_inert(data)),
     )  # fmt: skip
 
 

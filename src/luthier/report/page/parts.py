@@ -13,7 +13,7 @@ from markupsafe import Markup
 from luthier.report.page import summary
 from luthier.report.page.charts import Chart, Line, chart
 from luthier.report.page.page import render
-from luthier.report.page.view import Errors, Sample, View
+from luthier.report.page.view import Category, Errors, Sample, View
 from luthier.report.page.words import block, marked
 from luthier.report.tables import Row, figures, title, verdict, worth
 
@@ -38,7 +38,6 @@ class Cells:
     change: str
     interval: str
     verdict: str
-    n: str
     span: tuple[float, float, float] | None
 
 
@@ -98,7 +97,7 @@ def run_page(view: View) -> str:
         samples=[side(number, sample) for number, sample in enumerate(some, 1)], open=OPEN,
         left=len(view.samples) - len(some),
         worth=list(worth(found)) if (found := view.result.get("reward_model")) else [],
-        errors=view.errors, kinds=kinds(view.errors) if view.errors else [], codes=codes(view.codes), coded=len(view.codes),
+        errors=view.errors, kinds=kinds(view.errors) if view.errors else {}, codes=codes(view.codes), coded=len(view.codes),
         forgetting=view.result.get("forgetting"), beside=[cells(row) for row in view.beside],
         forgot=forgot(view), kept=summary.kept(view),
         curves=curves(view), speed=speed(view), data=data(view),
@@ -116,7 +115,7 @@ def cells(row: Row) -> Cells:
         first, middle, last = (50 + 45 * row[name] / most for name in ("low", "difference", "high"))
         interval, span = f"{low} … {high}", (first, middle, last)
     words = row.get("verdict") or verdict(row)
-    return Cells(title(row), old, new, change, interval, words, f"{row['n']:,}", span)
+    return Cells(title(row), old, new, change, interval, words, span)
 
 
 def side(number: int, sample: Sample) -> Side:
@@ -130,14 +129,15 @@ def side(number: int, sample: Sample) -> Side:
     )  # fmt: skip
 
 
-def kinds(errors: Errors) -> list[Kind]:
-    """The categories of errors as the table shows them."""
-    out = []
-    for one in errors.categories:
-        before, after = one.row["before"], one.row["after"]
-        counts = round(errors.n * before), round(errors.n * after)
-        out.append(Kind(one.title, one.meaning, cells(one.row), *counts, 100 * before, 100 * after))
-    return out
+def kinds(errors: Errors) -> dict[str, list[Kind]]:
+    """The categories of errors as the table shows them, below the answers without any; by heading."""
+    groups = {"": [errors.sound], "Defects": errors.categories}
+    return {heading: [_kind(one, errors.n) for one in group] for heading, group in groups.items() if group}
+
+
+def _kind(one: Category, n: int) -> Kind:
+    before, after = one.row["before"], one.row["after"]
+    return Kind(one.title, one.meaning, cells(one.row), round(n * before), round(n * after), 100 * before, 100 * after)
 
 
 def codes(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Bar]]:

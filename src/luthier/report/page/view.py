@@ -44,9 +44,10 @@ class Category:
 
 @dataclass(frozen=True)
 class Errors:
-    """What `luthier errors` found in `n` answers."""
+    """What `luthier errors` found in `n` answers; `sound` are those in which it found nothing."""
 
     n: int
+    sound: Category
     categories: Sequence[Category]
 
 

@@ -10,10 +10,11 @@ from hashlib import sha256
 import pytest
 import yaml
 
-from luthier.app import causes
+from luthier.app import causes, report, verify
 from luthier.app import errors as app_errors
 from luthier.app.against import against
-from luthier.app.errors import errors
+from luthier.app.errors import RECORDS, errors
+from luthier.app.folder import read_run
 from luthier.app.run_data import read_answers
 from luthier.core.config import resolve
 from luthier.core.errors import InputError
@@ -136,11 +137,14 @@ def test_records_hold_every_answer_with_what_was_found(run, kinds):
     assert result["records"] == str(run / "errors" / "records.jsonl")
     assert len(lines) == 20
     assert set(lines[0]) == {
-        "row", "file", "line", "prompt", "reference", "before", "after", "before_findings", "after_findings", "bad", "slices",
+        "row", "file", "line", "prompt", "reference", "before", "after", "before_findings", "after_findings", "before_bad",
+        "bad", "bad_means", "slices",
     }  # fmt: skip
     assert lines[3]["after_findings"] == [{"category": "empty", "why": "there is no text", "span": None}]
     assert lines[3]["before_findings"][0]["span"] == [0, 5]
     assert [line["bad"] for line in lines] == [True] * 4 + [False] * 16
+    assert [line["before_bad"] for line in lines] == [True] * 15 + [False] * 5
+    assert {line["bad_means"] for line in lines} == {"anything found"}
 
 
 def test_labels_are_bad_when_wrong_and_make_slices(tmp_path, kinds):
@@ -154,6 +158,23 @@ def test_labels_are_bad_when_wrong_and_make_slices(tmp_path, kinds):
     worst = result["slices"][0]
     assert (worst["kind"], worst["value"], worst["n"], worst["rate"], worst["rest"]) == ("label", "green", 15, 1.0, 0.0)
     assert worst["clear"]
+
+
+@pytest.mark.parametrize("answers", [("green", "red"), ("A", "b")], ids=["labels", "text"])
+def test_the_report_has_the_rows_that_errors_says(tmp_path, answers):
+    """With the real detectors: the same rows, p-values corrected for as many."""
+    labels = ["red", "green"] * 30 if answers[1] == "red" else [f"a sentence about number {i}" for i in range(60)]
+    train = rows_file(tmp_path / "train.jsonl", labels)
+    test = rows_file(tmp_path / "test.jsonl", labels[:30])
+    run = make_run(tmp_path / "run", train, test, [answers[0]] * 25 + ["Blue"] * 5, [answers[1]] * 30)
+    rows = errors(run)["rows"]
+    folder, config = read_run(run)
+    found = report._errors(folder, config)
+    assert [found.sound.row, *(category.row for category in found.categories)] == rows
+    assert ("wrong" in [row["name"] for row in rows]) == (answers[1] == "red")
+    old = [{k: v for k, v in line.items() if k not in ("before_bad", "bad_means")} for line in folder.records(RECORDS)]
+    folder.write_records(RECORDS, old)
+    assert "wrong" not in [category.row["name"] for category in report._errors(folder, config).categories]
 
 
 def test_labels_that_were_taken_for_others_are_counted(tmp_path, kinds):
@@ -238,6 +259,18 @@ def test_changed_and_missing_data_are_refused(run, tmp_path):
     train.unlink()
     with pytest.raises(InputError, match=r"train.jsonl: the data of this run is gone; put it back"):
         errors(run)
+
+
+@pytest.mark.parametrize("given", ["path", "eval"])
+def test_data_from_standard_input_is_refused(run, given):
+    config = yaml.safe_load((run / "run.yaml").read_text())
+    config["data"][given] = ["-"]
+    (run / "run.yaml").write_text(yaml.safe_dump(config))
+    (run / "lineage.json").write_text(json.dumps({"inputs": {"data": {"examples": "00"}}}))
+    with pytest.raises(InputError, match="the data came from standard input and cannot be read again"):
+        errors(run)
+    with pytest.raises(InputError, match="this run read standard input, which is gone"):
+        verify.resume(run)
 
 
 def test_runs_that_are_not_finished_or_have_no_answers_are_refused(run, tmp_path):
