@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from conftest import random_tree
 from luthier.core.types import Node, TokenTree
-from luthier.text.pack import bins, pack, shared_prefix
+from luthier.text.pack import MIN_SHARED, Shared, arrange, bins, pack, shared, shared_nodes, shared_tokens
 from luthier.text.weigh import RULES, example_mean, token_mean
 
 
@@ -43,7 +43,6 @@ def test_children_start_after_the_prompt_and_are_predicted_from_its_last_token()
 
 def test_a_shared_prefix_stands_once_and_weights_stay_with_their_tokens():
     trees = [TokenTree((node([9, 9, 9, 9, i, i + 1], [False] * 5 + [True]),), row=i) for i in (1, 2, 3)]
-    assert shared_prefix(trees) == 4
     batch = pack(trees, [[0.1], [0.2], [0.7]])
     assert batch.tokens.tolist() == [9, 9, 9, 9, 1, 2, 2, 3, 3, 4]
     assert batch.node_parent == (-1, 0, 0, 0)
@@ -53,9 +52,59 @@ def test_a_shared_prefix_stands_once_and_weights_stay_with_their_tokens():
     assert batch.tree.tolist() == [0, 1, 2]
 
 
-def test_a_trained_token_is_never_part_of_a_shared_prefix():
+def test_beginnings_within_beginnings_stand_once_each():
+    starts = [[9] * 4 + [5] * 4, [9] * 4 + [5] * 4, [9] * 4 + [6, 7, 8]]
+    trees = [TokenTree((node([*start, i], [False] * len(start) + [True]),), row=i) for i, start in enumerate(starts)]
+    batch = pack(trees, ones(trees))
+    assert batch.tokens.tolist() == [9, 9, 9, 9, 5, 5, 5, 5, 0, 1, 6, 7, 8, 2]
+    assert (batch.node_start, batch.node_parent) == ((0, 4, 8, 9, 10, 14), (-1, 0, 1, 1, 0))
+    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 4, 5, 6, 7]
+    assert (batch.source.tolist(), batch.target.tolist()) == ([7, 7, 12], [8, 9, 13])
+
+
+def test_shared_nodes_by_hand():
+    assert shared_nodes([]) == ([], [-1])
+    assert shared_nodes([3, 0]) == ([], [-1, -1, -1])
+    assert shared_nodes([4, 9, 9, 0, 5]) == (
+        [Shared(0, 4, -1), Shared(4, 9, 0), Shared(0, 5, -1)], [0, 1, 1, 1, 2, 2],
+    )  # fmt: skip
+    assert shared_nodes([6, 4]) == ([Shared(0, 4, -1)], [0, 0, 0])  # two more are not worth a node
+
+
+def test_a_trained_token_is_never_part_of_a_shared_beginning():
     trees = [TokenTree((node([1, 2, 3, 4, 5, 6, i], [False] * 5 + [True] * 2),)) for i in (7, 8)]
-    assert shared_prefix(trees) == 5
+    assert shared_tokens(trees) == [5]
+    assert pack(trees, ones(trees)).tokens.tolist() == [1, 2, 3, 4, 5, 6, 7, 6, 8]
+
+
+@given(st.lists(st.integers(0, 2), max_size=200), st.lists(st.integers(0, 2), max_size=200), st.integers(0, 150))
+def test_shared_is_the_length_of_the_common_beginning(a, b, start):
+    expected = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    assert shared(a, b, min(start, expected)) == expected
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(8, 60))
+def test_rows_hold_every_tree_once_and_fit(seed, count, capacity):
+    draw = random.Random(seed)
+    begin = [tuple(draw.randrange(3) for _ in range(6)) for _ in range(3)]
+    trees = [random_tree(draw, prefix=draw.choice(begin), children=draw.choice([0, 2]), row=i) for i in range(count)]
+    rows = arrange(trees, capacity)
+    assert sorted(i for row in rows for i in row) == list(range(count))
+    for row in rows:
+        members = [trees[i] for i in row]
+        slack = (MIN_SHARED - 1) * len(row)
+        assert len(row) == 1 or pack(members, ones(members)).real <= capacity + slack
+
+
+def test_rows_that_begin_alike_go_together():
+    """Two templates, taken in turns: rows of either kind cost less than mixed ones."""
+    trees = [TokenTree((node([7 + i % 2] * 20 + [i], [False] * 20 + [True]),)) for i in range(8)]
+    assert sorted(sorted(row) for row in arrange(trees, 26)) == [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+
+def test_rows_without_a_common_beginning_are_filled():
+    trees = [TokenTree((node([i] * size, [False] + [True] * (size - 1)),)) for i, size in enumerate([9, 3, 8, 2])]
+    assert len(arrange(trees, 11)) == 2
 
 
 def test_the_first_token_of_a_root_has_no_predecessor_and_no_target():
@@ -77,17 +126,36 @@ def test_bins_hold_everything_once_and_overflow_only_for_one_item(sizes, capacit
     assert len(found) <= 2 * -(-sum(sizes) // capacity) + sum(size > capacity for size in sizes)
 
 
+def paths(batch):
+    """The tokens that each target is predicted from, first to last."""
+    found = []
+    for place in batch.source.tolist():
+        n = max(n for n, start in enumerate(batch.node_start[:-1]) if start <= place)
+        path, end = [], place + 1
+        while n >= 0:
+            path = batch.tokens[batch.node_start[n] : end].tolist() + path
+            n = batch.node_parent[n]
+            end = batch.node_start[n + 1]
+        found.append(path)
+    return found
+
+
 @given(st.integers(0, 10_000), st.integers(1, 6), st.booleans())
 def test_sharing_changes_what_is_computed_but_no_target(seed, count, children):
     draw = random.Random(seed)
     prefix = tuple(draw.randrange(50) for _ in range(draw.choice([0, 3, 6])))
-    trees = [random_tree(draw, prefix=prefix, children=2 * children, row=i) for i in range(count)]
+    second = tuple(draw.randrange(50) for _ in range(draw.choice([2, 5])))
+    begin = [prefix, prefix + second]
+    trees = [random_tree(draw, prefix=begin[i >= count // 2], children=2 * children, row=i) for i in range(count)]
     apart, together = pack(trees, ones(trees), share=False), pack(trees, ones(trees))
     assert together.tokens[together.target].tolist() == apart.tokens[apart.target].tolist()
     assert together.positions[together.target].tolist() == apart.positions[apart.target].tolist()
     assert together.tree.tolist() == apart.tree.tolist()
-    saved = shared_prefix(trees) * (count - 1)
+    assert paths(together) == paths(apart)
+    nodes, below = shared_nodes(shared_tokens(trees))
+    saved = sum(nodes[n].end for n in below if n >= 0) - sum(n.end - n.begin for n in nodes)
     assert together.real == apart.real - saved
+    assert saved >= (len(prefix) if len(prefix) >= MIN_SHARED else 0) * (count - 1)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())

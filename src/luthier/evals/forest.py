@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from luthier.core.types import Node, TokenTree
+from luthier.text.pack import MIN_SHARED, shared
 
-MIN_SHARED = 4  # a shorter common beginning saves less than the extra node costs
 KEPT = 64  # a beginning is remembered from one load to the next in multiples of so many tokens
 
 Ids = tuple[int, ...]
@@ -104,18 +104,6 @@ def _common(sequences: Sequence[Ids], members: Sequence[int]) -> Ids:
     """What all of these, which are in order, begin with."""
     first, last = sequences[members[0]], sequences[members[-1]]
     return first[: shared(first, last)]
-
-
-def shared(a: Ids, b: Ids, start: int = 0) -> int:
-    """How many tokens `a` and `b` begin with in common; the first `start` are known to be."""
-    shortest = min(len(a), len(b))
-    step = 64  # tuples compare much faster than tokens one by one
-    while start < shortest and a[start : start + step] == b[start : start + step]:
-        start += step
-    start = min(start, shortest)
-    while start < shortest and a[start] == b[start]:
-        start += 1
-    return start
 
 
 def _branch(

@@ -16,7 +16,7 @@ import numpy as np
 from luthier.core import seeds
 from luthier.core.types import Batch, Step, TokenTree
 from luthier.data.mix import turns
-from luthier.text.pack import bins, pack, shared_prefix
+from luthier.text.pack import arrange, pack
 from luthier.text.weigh import Rule, learned
 
 
@@ -32,14 +32,12 @@ def make_step(trees: Sequence[TokenTree], rule: Rule, packing: Packing) -> Step:
     """Pack `trees` into micro-batches whose weights together are normalised once over all of them."""
     weights = rule(trees)
     compared = sum(bool(tree.pairs) for tree in trees) or len(trees)
-    prefix = shared_prefix(trees)
-    sizes = [len(tree) - prefix for tree in trees]
     micro = [
         pack(
             [trees[i] for i in members], [weights[i] for i in members],
             tree_weight=1 / compared, pad_to=packing.pad_to,
         )
-        for members in bins(sizes, max(1, packing.tokens - prefix))
+        for members in arrange(trees, packing.tokens)
     ]  # fmt: skip
     return Step(
         micro=tuple(micro), tokens=sum(len(tree) for tree in trees), examples=len(trees), aside=_aside(trees, packing)
@@ -168,4 +166,5 @@ def scoring_batches(trees: Sequence[TokenTree], packing: Packing) -> Iterator[Ba
             chunk.append(order[at + len(chunk)])
             size += len(trees[chunk[-1]])
         at += len(chunk)
+        chunk.sort(key=lambda i: (trees[i].nodes[0].ids, i))  # what begins alike stands together
         yield pack([trees[i] for i in chunk], [ones[i] for i in chunk], pad_to=packing.pad_to)
