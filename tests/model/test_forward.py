@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import gradient, random_tree, separate_logp, tiny_model
-from luthier.model import plan
-from luthier.model.forward import SLICE_BYTES, forward, head_output, hidden_states
+from luthier.model import plan, vocabulary
+from luthier.model.forward import forward, head_output, hidden_states
 from luthier.text.pack import pack
 
 
@@ -108,8 +108,8 @@ def test_gradient_of_attention_in_float64():
 @pytest.mark.parametrize("changes", [{}, {"logit_scale": 0.3}, {"final_logit_softcapping": 2.0}], ids=str)
 @pytest.mark.parametrize("trained", [False, True], ids=["frozen head", "trained head"])
 def test_the_head_has_right_gradients_whatever_the_loss(changes, trained, monkeypatch):
-    """Liger#968 #678 #512 #827, cut-cross-entropy#14: the sliced head against the plain one, in float64."""
-    monkeypatch.setattr("luthier.model.forward.SLICE_BYTES", 4 * 512 * 3)  # slices of three targets
+    """Liger#968 #678 #512 #827, cut-cross-entropy#14: the tiled head against the plain one, in float64."""
+    monkeypatch.setattr(vocabulary, "CPU_TILE", (3, 200))  # of three states and 200 of 512 tokens
     model = tiny_model(dtype=torch.float64)
     for name, value in changes.items():
         setattr(model.config, name, value)
@@ -117,19 +117,37 @@ def test_the_head_has_right_gradients_whatever_the_loss(changes, trained, monkey
     hidden = torch.randn(10, 32, dtype=torch.float64, requires_grad=True)
     target = torch.randint(0, 512, (10,))
 
-    def plain():
+    def plain_logits():
         logits = hidden @ weight.T * changes.get("logit_scale", 1.0)
         cap = changes.get("final_logit_softcapping")
-        logits = torch.tanh(logits / cap) * cap if cap else logits
-        return logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    def plain():
+        return plain_logits().log_softmax(-1).gather(-1, target[:, None])[:, 0]
 
     out = head_output(model, hidden, target, entropy=True)
     wanted = [hidden, weight] if trained else [hidden]
     loss = lambda logp: (logp.exp() * torch.arange(10)).sum()  # noqa: E731  any function of logp
     ours, theirs = torch.autograd.grad(loss(out.logp), wanted), torch.autograd.grad(loss(plain()), wanted)
     torch.testing.assert_close(out.logp, plain())
+    logits = plain_logits()
+    torch.testing.assert_close(out.entropy, -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 300.0])
+def test_the_head_is_exact_for_logits_of_any_size(size, monkeypatch):
+    """The largest logit may stand in any block: sums so far are scaled down, and nothing overflows."""
+    monkeypatch.setattr(vocabulary, "CPU_TILE", (4, 50))
+    weight = torch.randn(512, 32, dtype=torch.float64) * size
+    hidden, target = torch.randn(9, 32, dtype=torch.float64, requires_grad=True), torch.randint(0, 512, (9,))
+    logp, entropy = vocabulary.HeadLogp.apply(hidden, weight, target, 1.0, None, True)
+    plain = (hidden @ weight.T).log_softmax(-1)
+    torch.testing.assert_close(logp, plain.gather(-1, target[:, None])[:, 0])
+    torch.testing.assert_close(entropy, -(plain.exp() * plain).nansum(-1))
+    ours, theirs = (torch.autograd.grad(x.sum(), hidden)[0] for x in (logp, plain.gather(-1, target[:, None])))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_entropy_is_that_of_the_distribution():
@@ -157,7 +175,7 @@ def test_no_tensor_of_tokens_by_vocabulary_is_ever_made():
     hidden = torch.randn(2000, 32, requires_grad=True)
     with Watch():
         head_output(model, hidden, torch.randint(0, 50_000, (2000,))).logp.sum().backward()
-    assert 4 * largest <= SLICE_BYTES < 4 * 2000 * 50_000
+    assert largest <= max(512 * 1024, 50_000 * 32) < 2000 * 50_000  # a tile of logits, the weights themselves
 
 
 def test_other_heads_take_the_plain_path():

@@ -1,7 +1,7 @@
 """The one forward pass: Batch -> Output, for every method, benchmark and score.
 
-The vocabulary head runs only where a target is predicted, in slices, and no [tokens, vocabulary]
-tensor is kept for the backward pass.
+The vocabulary head runs only where a target is predicted, in tiles (`vocabulary`), and no [tokens, vocabulary]
+tensor is ever made.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from luthier.core.types import LOGP, Batch, Needs, Output
 from luthier.model.plan import TreePlan
+from luthier.model.vocabulary import HeadLogp, blocks, wide
 
-SLICE_BYTES = 24 << 20  # logits of one slice of targets, in float32
+SLICE_BYTES = 24 << 20  # logits of one slice of targets, in float32, where whole rows of them are needed
 
 
 def forward(model: nn.Module, batch: Batch, needs: Needs = LOGP) -> Output:
@@ -54,7 +54,7 @@ def head_output(model: nn.Module, hidden: torch.Tensor, target: torch.Tensor, *,
     head, config = model.get_output_embeddings(), model.config  # type: ignore[operator]
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
     if type(head) is nn.Linear and head.bias is None:
-        logp, spread = _HeadLogp.apply(hidden, head.weight, target, scale, cap, entropy)
+        logp, spread = HeadLogp.apply(hidden, head.weight, target, scale, cap, entropy)
     else:
         logp, spread = _sliced(head, hidden, target, scale, cap)
     return Output(logp=logp, entropy=spread if entropy else None)
@@ -73,10 +73,10 @@ def logp_of(
     config: Any = model.config
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
     places, row = place.unique(return_inverse=True)
-    logp = torch.empty(len(token), dtype=_wide(hidden.dtype), device=hidden.device)
+    logp = torch.empty(len(token), dtype=wide(hidden.dtype), device=hidden.device)
     best = torch.empty(len(token), dtype=torch.bool, device=hidden.device)
     for part in _slices(len(places), getattr(head, "out_features", config.get_text_config().vocab_size)):
-        logits = head(hidden[places[part]]).to(_wide(hidden.dtype)) * scale
+        logits = head(hidden[places[part]]).to(wide(hidden.dtype)) * scale
         logits = torch.tanh(logits / cap) * cap if cap else logits
         asked = ((row >= part.start) & (row < part.stop)).nonzero().squeeze(-1)
         at, wanted = row[asked] - part.start, token[asked]
@@ -90,7 +90,7 @@ def distributions(model: nn.Module, batch: Batch) -> torch.Tensor:
     """log p of every token of the vocabulary at every target of `batch`: [M, V] float32. For few targets."""
     hidden = hidden_states(model, batch)[batch.source]
     scale, cap = _logit_scale(model.config), getattr(model.config, "final_logit_softcapping", None)
-    logits = model.get_output_embeddings()(hidden).to(_wide(hidden.dtype)) * scale  # type: ignore[operator]
+    logits = model.get_output_embeddings()(hidden).to(wide(hidden.dtype)) * scale  # type: ignore[operator]
     return (torch.tanh(logits / cap) * cap if cap else logits).log_softmax(-1)
 
 
@@ -100,99 +100,7 @@ def _logit_scale(config: Any) -> float:
 
 
 def _slices(count: int, vocabulary: int) -> list[slice]:
-    size = max(1, SLICE_BYTES // (4 * vocabulary))
-    return [slice(a, min(count, a + size)) for a in range(0, count, size)]
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _logits(hidden: torch.Tensor, weight: torch.Tensor, scale: float, cap: float | None) -> torch.Tensor:
-    logits = F.linear(hidden, weight).to(_wide(hidden.dtype))
-    if scale != 1.0:
-        logits.mul_(scale)
-    if cap:
-        logits.div_(cap).tanh_().mul_(cap)
-    return logits
-
-
-class _HeadLogp(torch.autograd.Function):
-    """logp_m = z_m[t_m] - logsumexp(z_m) with z = cap(scale W h), slice by slice.
-
-    d logp_m / d h_m = W^T (onehot(t_m) - softmax(z_m)) is a vector of size H whatever the loss will be,
-    so it is computed in the forward pass, while the logits of the slice are at hand; the backward pass
-    only multiplies it by the incoming gradient. The gradient of W itself does need the incoming
-    gradient, so when the head is trained its logits are computed a second time.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: torch.Tensor,
-        weight: torch.Tensor,
-        target: torch.Tensor,
-        scale: float,
-        cap: float | None,
-        entropy: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        wide = _wide(hidden.dtype)
-        logp = torch.empty(len(hidden), dtype=wide, device=hidden.device)
-        spread = torch.empty(len(hidden) if entropy else 0, dtype=wide, device=hidden.device)
-        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for part in _slices(len(hidden), len(weight)):
-            logits = _logits(hidden[part], weight, scale, cap)
-            norm = logits.logsumexp(-1, keepdim=True)
-            logp[part] = logits.gather(-1, target[part, None]).sub_(norm).squeeze(-1)
-            if slope is not None or entropy:
-                if entropy:
-                    shares = (logits - norm).exp_()
-                    spread[part] = norm.squeeze(-1) - (shares * logits).sum(-1)
-                if slope is not None:
-                    slope[part] = _push(logits, norm, target[part], weight, scale, cap).to(hidden.dtype)
-        ctx.save_for_backward(*(x for x in (hidden, weight, target, slope) if x is not None))
-        ctx.scale, ctx.cap, ctx.has_slope = scale, cap, slope is not None
-        ctx.mark_non_differentiable(spread)
-        return logp, spread
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad = grads[0]
-        hidden, weight, target = ctx.saved_tensors[:3]
-        dhidden = ctx.saved_tensors[3] * grad[:, None].to(hidden.dtype) if ctx.has_slope else None
-        dweight = None
-        if ctx.needs_input_grad[1]:
-            dweight = torch.zeros_like(weight)
-            for part in _slices(len(hidden), len(weight)):
-                logits = _logits(hidden[part], weight, ctx.scale, ctx.cap)
-                norm = logits.logsumexp(-1, keepdim=True)
-                dlogits = _dlogits(logits, norm, target[part], ctx.scale, ctx.cap).mul_(grad[part, None])
-                dweight.addmm_(dlogits.to(hidden.dtype).T, hidden[part])
-        return dhidden, dweight, None, None, None, None
-
-
-def _dlogits(
-    logits: torch.Tensor, norm: torch.Tensor, target: torch.Tensor, scale: float, cap: float | None
-) -> torch.Tensor:
-    """d logp / d (W h), [m, V]. Overwrites `logits`."""
-    slope = 1 - (logits / cap).square_() if cap else None
-    dlogits = logits.sub_(norm).exp_().neg_()
-    dlogits.scatter_add_(-1, target[:, None], torch.ones_like(norm))
-    if slope is not None:
-        dlogits.mul_(slope)
-    return dlogits.mul_(scale) if scale != 1.0 else dlogits
-
-
-def _push(
-    logits: torch.Tensor,
-    norm: torch.Tensor,
-    target: torch.Tensor,
-    weight: torch.Tensor,
-    scale: float,
-    cap: float | None,
-) -> torch.Tensor:
-    """d logp / d h, [m, H]."""
-    return _dlogits(logits, norm, target, scale, cap).to(weight.dtype) @ weight
+    return blocks(count, max(1, SLICE_BYTES // (4 * vocabulary)))
 
 
 def _sliced(
@@ -202,7 +110,7 @@ def _sliced(
     from torch.utils.checkpoint import checkpoint
 
     def one(h: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = head(h).to(_wide(h.dtype)) * scale
+        logits = head(h).to(wide(h.dtype)) * scale
         logits = torch.tanh(logits / cap) * cap if cap else logits
         logp = logits.log_softmax(-1)
         return logp.gather(-1, t[:, None]).squeeze(-1), -(logp.exp() * logp).sum(-1).detach()

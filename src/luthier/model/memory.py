@@ -22,12 +22,12 @@ from transformers import AutoModelForCausalLM
 from luthier.core.config import LoraConfig, QuantConfig
 from luthier.core.log import size
 from luthier.model import attention, tune
-from luthier.model.forward import SLICE_BYTES
 from luthier.model.quantize import quantizable, stored_bytes
+from luthier.model.vocabulary import tile_bytes
 
 # Bytes of optimizer state per trainable weight, and float32 copies of the largest one during its update.
 _STATE = {"adamw": (8.0, 1), "adamw8bit": (2.0 + 8 / 256, 8)}
-_HEAD_COPIES = 3  # a slice of logits, its softmax, and that cast for the product
+_HEAD_COPIES = 3  # a tile of logits, its softmax, and that cast for the product
 # A CPU's allocator leaves holes among the many tensors of a pass: 1.3 to 1.5 times their bytes, as measured.
 _HOLES = 1.4
 
@@ -192,11 +192,11 @@ def _bytes_per_token(model: nn.Module) -> int:
 
 
 def _head(model: nn.Module, tokens: int) -> int:
-    """Logits of a slice of targets, the hidden states of all targets with their slope, a trained head's gradient."""
+    """Logits of a tile, the hidden states of all targets with their slope, a trained head's gradient."""
     weight = model.get_output_embeddings().weight  # type: ignore[operator]
     vocabulary, hidden = weight.shape
-    slices = _HEAD_COPIES * min(SLICE_BYTES, 4 * tokens * vocabulary)
-    return int(slices + 3 * tokens * hidden * weight.element_size() + (weight.nbytes if weight.requires_grad else 0))
+    tiles = _HEAD_COPIES * tile_bytes(tokens, vocabulary, weight.device)
+    return int(tiles + 3 * tokens * hidden * weight.element_size() + (weight.nbytes if weight.requires_grad else 0))
 
 
 # --- What there is --------------------------------------------------------------------------------
