@@ -23,7 +23,8 @@ from conftest import CHATML
 from luthier.core.config import TextConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
-from luthier.text.encode import encode, encode_chunk, encode_prompt_ids, spans
+from luthier.text.encode import encode, encode_chunk, encode_prompt_ids
+from luthier.text.spans import spans
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
 

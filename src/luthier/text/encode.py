@@ -1,9 +1,6 @@
 """Example -> TokenTree: which text, which tokens, which of them are learned.
 
-What is learned is found by rendering, so it holds for every template, with or without marks in it.
-P is the conversation up to an answer, rendered as a prompt; F is the conversation through the answer.
-F must start with P, and what it adds, up to and with the token that ends the turn, is the answer.
-Each segment is tokenized on its own, so that generation starts from exactly the ids of training.
+Each segment (`spans`) is tokenized on its own, so that generation starts from exactly the ids of training.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from luthier.core.config import TextConfig
 from luthier.core.errors import InputError
@@ -31,21 +28,13 @@ from luthier.core.types import (
     Text,
     TokenTree,
 )
+from luthier.text.spans import Segment, prompt_spans, spans
 from luthier.text.template import Template, Tools
 from luthier.text.tokenizer import BORDER, Tokenizer
 
 CHUNK = 2048
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Text that is tokenized on its own. `answer` marks a whole assistant turn: it ends in a stop token."""
-
-    text: str
-    trained: bool
-    answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +62,6 @@ class Encoded:
     cut_tokens: int = 0
     unended: int = 0
     quoted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """Where an assistant turn stands in the text, or why that cannot be told."""
-
-    index: int
-    start: int = 0
-    end: int = 0
-    fault: InputError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +150,7 @@ def encode_prompt_ids(
 
     Raises InputError when the template refuses the messages or BOS stands twice.
     """
-    segments = _prompt(with_system(tuple(messages), system), tools, template)
+    segments = prompt_spans(with_system(tuple(messages), system), tools, template)
     befores = ["", *(segment.text for segment in segments)]
     pieces = list(zip(befores, (segment.text for segment in segments), strict=False))
     ids = [index for piece in tokenizer.encode_pieces(pieces) for index in piece]
@@ -198,99 +177,6 @@ def refuse_nothing_left(encoded: Encoded) -> None:
     )
 
 
-def spans(
-    messages: Sequence[Message],
-    tools: Tools,
-    template: Template,
-    train_on: Literal["assistant", "last", "all"] = "assistant",
-    *,
-    first: int = 0,
-) -> list[Segment]:
-    """The conversation's text, cut where answers begin and end; joined, the segments are `render(messages)`.
-
-    train_on: 'assistant' learns every assistant turn from message `first` on, 'last' the last one, 'all' the
-    whole text. Turns with `train=False` are never learned. White space that a template puts after the
-    end-of-turn token belongs to no answer.
-
-    Raises InputError when a turn to be learned cannot be told from the text: its prompt is not a prefix of
-    prompt and answer, it has no stop token, or the template writes it otherwise once turns follow (as those
-    do that remove the thinking of earlier turns; 'last' works with them).
-    """
-    whole, answers = _answers(messages, tools, template, prompt=False)
-    wanted = answers[-1:] if train_on != "assistant" else [answer for answer in answers if answer.index >= first]
-    wanted = [answer for answer in wanted if messages[answer.index].train]
-    for answer in wanted:
-        if answer.fault:
-            raise answer.fault
-    every = train_on == "all"
-    learned = {i for i, message in enumerate(messages) if message.train} if every else {a.index for a in wanted}
-    return _segments(whole, answers, learned, every)
-
-
-def _prompt(messages: Sequence[Message], tools: Tools, template: Template) -> list[Segment]:
-    """What the model sees before it answers, cut as `spans` cuts it."""
-    whole, answers = _answers(messages, tools, template, prompt=True)
-    return _segments(whole, answers, set(), False)
-
-
-def _segments(whole: str, answers: Sequence[_Answer], learned: set[int], every: bool) -> list[Segment]:
-    out, done = [], 0
-    for answer in answers:
-        if answer.fault:
-            continue
-        out.append(Segment(whole[done : answer.start], every))
-        out.append(Segment(whole[answer.start : answer.end], answer.index in learned, answer=True))
-        done = answer.end
-    out.append(Segment(whole[done:], every))
-    return [segment for segment in out if segment.text]
-
-
-def _answers(
-    messages: Sequence[Message], tools: Tools, template: Template, *, prompt: bool
-) -> tuple[str, list[_Answer]]:
-    """The text of the conversation, and where each assistant turn stands in it."""
-    text = template.open(messages, tools)
-    whole = text(len(messages), prompt)
-    out = []
-    for index, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        final = index == len(messages) - 1 and not prompt
-        try:
-            through = whole if final else text(index + 1, False)
-            out.append(_locate(index, text(index, True), through, whole, template))
-        except InputError as error:
-            out.append(_Answer(index, fault=error))
-    return whole, out
-
-
-def _locate(index: int, before: str, through: str, whole: str, template: Template) -> _Answer:
-    """Where the turn lies. Raises InputError when it cannot be told."""
-    turn = f"turn {index + 1}"
-    if not through.startswith(before):
-        same = next((i for i, (a, b) in enumerate(zip(before, through, strict=False)) if a != b), len(through))
-        raise InputError(
-            f"{turn}: the prompt is not a prefix of prompt and answer: after {before[max(0, same - 20) : same]!r} the"
-            f" prompt has {before[same : same + 20]!r} and the answer {through[same : same + 20]!r}",
-            mend="use another --text.template, or leave this turn unlearned",
-        )
-    ends = [through.rfind(stop, len(before)) + len(stop) for stop in template.stops if stop in through[len(before) :]]
-    after = template.tokenizer.control_pattern.sub("", through[max(ends) :]) if ends else ""
-    if not ends or after.strip():  # a stop token before the answer ends an earlier turn
-        raise InputError(
-            f"{turn}: the template {template.name} writes no stop token after the answer, so the model would never"
-            f" learn to stop; the turn ends in {through[-20:]!r}",
-            mend="write the EOS token after assistant turns in the template",
-        )
-    kept = [end for end in ends if whole.startswith(through[:end])]  # a last stop token may close the whole text
-    if not kept:
-        raise InputError(
-            f"{turn}: the template {template.name} writes this turn otherwise once others follow",
-            mend="give --text.train_on last",
-        )
-    return _Answer(index, len(before), max(kept))
-
-
 def _draft(example: Example, row: int, template: Template, settings: TextConfig) -> _Draft:
     """The nodes of an example as text. Raises InputError when the example does not fit the template."""
 
@@ -305,7 +191,9 @@ def _draft(example: Example, row: int, template: Template, settings: TextConfig)
             messages = with_system(messages, settings.system)
             return draft(_Branch(tuple(spans(messages, tools, template, settings.train_on))))
         case Prompt(messages=messages, answer=answer):
-            return draft(_Branch(tuple(_prompt(with_system(messages, settings.system), (), template))), answer=answer)
+            return draft(
+                _Branch(tuple(prompt_spans(with_system(messages, settings.system), (), template))), answer=answer
+            )
         case Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin):
             return draft(*_branches(prompt, (chosen, rejected), template, settings), margin=margin or 0.0)
         case Ranking(prompt=prompt, responses=responses):
@@ -323,7 +211,7 @@ def _branches(
     if not prompt:
         return _bare(completions, template.tokenizer)
     prompt = with_system(prompt, settings.system)
-    root = tuple(_prompt(prompt, (), template))
+    root = tuple(prompt_spans(prompt, (), template))
     children = []
     for completion in completions:
         segments = spans((*prompt, *completion), (), template, first=len(prompt))
