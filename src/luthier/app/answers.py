@@ -13,8 +13,6 @@ from luthier.model.generate import generate
 from luthier.model.sample import Sampling
 from luthier.text.encode import encode_prompt_ids
 
-BATCH = 64  # answers that are generated at once
-
 
 def write(
     opened: Opened, prompts: Sequence[Messages], sampling: Mapping[str, Any], stop: Callable[[], bool], title: str
@@ -26,9 +24,7 @@ def write(
     settings = Sampling(**sampling, stop_ids=tuple(sorted(opened.template.stop_ids)), stop=opened.template.stops)
     opened.model.eval()
     with log.progress(f"{title}: answers, tokens", None) as bar:
-        found = generate(
-            opened.model, ids, settings, opened.tokenizer.decode, batch=BATCH, progress=bar.advance, cancelled=stop
-        )
+        found = generate(opened.model, ids, settings, opened.tokenizer.decode, progress=bar.advance, cancelled=stop)
     if stop():
         raise Stopped("stopped while answering")
     out: list[list[str]] = [[] for _ in prompts]

@@ -33,7 +33,6 @@ from luthier.train.table import METHODS, Method, method
 
 Cancelled = Callable[[], bool]
 General = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # (prompt ids, answer ids)
-BATCH = 64  # answers that are generated at once
 DIGITS = 4  # of the log-probabilities that are kept
 GENERAL_TOKENS = 48  # of each of the model's own answers, whose loss of likelihood is measured
 
@@ -177,9 +176,7 @@ class Ruler:
                 made += count
                 bar.advance(count)
 
-            out = generate(
-                self.model, prompt_ids, sampling, self.tokenizer.decode, batch=BATCH, progress=moved, cancelled=stop
-            )
+            out = generate(self.model, prompt_ids, sampling, self.tokenizer.decode, progress=moved, cancelled=stop)
         if stop():
             raise Stopped("stopped while generating")
         return out

@@ -28,6 +28,8 @@ from luthier.model.sample import TORN, Decode, Sampling, Text, draw, random_numb
 
 PASS = 1024  # prompt tokens read in one pass, at most
 SHARED = 16  # a common beginning of at least so many tokens is read once for all prompts
+ROWS = 64, 256  # sequences that run at once where nobody says: the more, the quicker, while their cache is small
+CACHE = 1 << 30  # bytes of keys and values that are small
 WORTH_PACKING = 256  # tokens from which on packing the weights first takes less time than it saves
 
 Ended = Literal["stop", "length", "stop_string"]
@@ -57,20 +59,22 @@ def generate(
     sampling: Sampling,
     decode: Decode,
     *,
-    batch: int = 32,
+    batch: int | None = None,
     progress: Callable[[int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> list[Sample]:
     """`sampling.n` samples of each prompt, in the order of the prompts.
 
-    At most `batch` sequences run at once. A sample depends on its prompt, its place and the seed, never on
-    `batch` (float rounding of products of other sizes aside). `progress` is told after each pass how many
-    tokens were made; when `cancelled` answers True, the samples that have ended by then are returned.
+    At most `batch` sequences run at once; by default 64, and up to 256 while their cache stays small. A sample depends
+    on its prompt, its place and the seed, never on `batch` (float rounding of products of other sizes aside). `progress` is
+    told after each pass how many tokens were made; when `cancelled` answers True, the samples that have ended by then are
+    returned.
 
     Raises InputError for a prompt without tokens or as long as the model's context, and RunError when the
     model's logits are not finite.
     """
     done: dict[tuple[int, int], Sample] = {}
+    batch = batch or _rows(model, prompts, sampling)
     for active in _passes(model, prompts, sampling, decode, batch, bool(sampling.stop)):
         done |= {(s.prompt.index, s.number): s.sample(decode) for s in active if s.ended}
         if progress:
@@ -174,12 +178,13 @@ class DecodeCache:
     places 0..l-1 of its row in the buffers [rows, kv_heads, capacity, D] of every layer.
 
     It is the `tree` of a forward pass: `plan` says what the pass holds, `attend` stores its keys and values
-    and attends. Buffers double when a sequence outgrows them; a row that ends is filled by another.
+    and attends. Buffers double when a sequence outgrows them, up to the `longest` there will be; a row that ends is
+    filled by another.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, longest: int) -> None:
         self.lengths: list[int] = []
-        self._rows = rows
+        self._rows, self._most = rows, longest
         self._keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
 
@@ -249,7 +254,9 @@ class DecodeCache:
             if old is not None and old.shape[2] >= length:
                 continue
             # zeros, since what a mask hides is still multiplied (by 0), and 0 times a stray NaN is NaN
-            buffers[layer] = new.new_zeros(self._rows, new.shape[0], max(64, 2 * length), new.shape[2])
+            buffers[layer] = new.new_zeros(
+                self._rows, new.shape[0], max(length, min(self._most, max(64, 2 * length))), new.shape[2]
+            )
             if old is not None:
                 buffers[layer][:, :, : old.shape[2]] = old
         return self._keys[layer], self._values[layer]
@@ -305,7 +312,7 @@ class _Run:
         self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         for index, ids in enumerate(prompts):
             _check(index, ids, self.context)
-        self.cache = DecodeCache(self.batch)
+        self.cache = DecodeCache(self.batch, _longest(prompts, sampling))
         self.running: list[_Sequence] = []
         self.ready: deque[_Sequence] = deque()
         self.waiting: deque[_Prompt] = deque(self._share(prompts))
@@ -451,6 +458,21 @@ def _check(index: int, ids: Sequence[int], context: int | None) -> None:
             f"the prompt has {len(ids)} tokens, the model's context {context}",
             where=f"prompt {index}", mend="shorten it",
         )  # fmt: skip
+
+
+def _longest(prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
+    """Tokens of the longest sequence there can be."""
+    return max(map(len, prompts), default=0) + sampling.max_new_tokens
+
+
+def _rows(model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
+    """How many sequences run at once where nobody says; the same on every machine."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    least, most = ROWS
+    return int(min(most, max(least, CACHE // (token * _longest(prompts, sampling)))))
 
 
 def _common(prompts: Sequence[Sequence[int]]) -> int:
