@@ -16,6 +16,13 @@ def test_scores_keep_the_order_of_items():
         score(["a"], ["a"], [""], ("exat",))
 
 
+def test_an_answer_that_was_broken_off_keeps_no_form():
+    """Nobody knows how it would have gone on; what it says so far counts all the same."""
+    found = score(["a b", "a b"], ["a b", "a b"], ["", ""], ("one_line", "exact"), ("stop", "length"))
+    assert found == {"one_line": [1.0, 0.0], "exact": [1.0, 1.0]}
+    assert score(["a b"], ["a b"], [""], ("one_line",)) == {"one_line": [1.0]}  # records from before that was kept
+
+
 def test_the_table_and_its_json():
     rows = table({"exact": [0.0] * 8}, {"exact": [1.0] * 8})
     assert as_json(rows) == {"exact": {"before": 0.0, "after": 1.0, "difference": 1.0, "low": 1.0, "high": 1.0, "n": 8}}

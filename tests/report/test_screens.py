@@ -11,7 +11,7 @@ from rich.text import Text
 
 from luthier.core.types import Chat, Message
 from luthier.data.card import card
-from luthier.evals.score import table
+from luthier.evals.score import means, table
 from luthier.report import screens
 
 RESULT = {"run": "runs/x", "seconds": 3661, "steps": 3, "loss": {"first": 3.0, "last": 2.0, "eval": 2.5}}
@@ -60,9 +60,19 @@ def test_what_is_about_to_happen():
 
 
 def test_before_says_the_loss_or_nothing():
-    assert "held-out loss 3.1234 nats per token" in shown("before", {"loss": 3.12341, "unit": "nats per token"})
-    assert shown("before", {"loss": 0.6931, "unit": ""}).endswith("held-out loss 0.6931\n")
-    assert shown("before", {"loss": None}) == ""
+    nothing = {"scores": [], "prompts": (), "references": (), "answers": ()}
+    assert "held-out loss  3.1234 nats per token" in shown("before", nothing | {"loss": 3.12341, "unit": "nats per token"})
+    assert shown("before", nothing | {"loss": 0.6931, "unit": ""}).strip().endswith("held-out loss  0.6931")
+    assert shown("before", nothing | {"loss": None}) == ""
+
+
+def test_before_shows_what_the_model_says_as_it_is():
+    scores = means({"rouge_l": [0.1, 0.3], "one_line": [0.0, 1.0]})
+    asked = {"prompts": ["p 1", "p 2", "p 3"], "references": ["r 1", "r 2", "r 3"], "answers": ["a 1", "a 2", "[a] 3"]}
+    text = shown("before", {"loss": 2.5, "unit": "nats per token", "scores": scores, **asked})
+    words = " ".join(text.split())
+    assert "held-out loss 2.5000 nats per token ROUGE-L 0.200 one line, % 50.0 prompt p 1 reference r 1 answer a 1" in words
+    assert ("p 2" in text, "p 3" in text) == (True, False)
 
 
 def test_after_shows_everything_in_order():

@@ -32,6 +32,7 @@ class _Side:
 
     losses: dict[int, tuple[float, int]]
     answers: dict[int, str]
+    ended: dict[int, str]
     prompts: dict[int, str]
     references: dict[int, str]
     template: str
@@ -77,7 +78,8 @@ def _measured(
         )
     side = _Side(
         {row: (loss, units) for row, loss, units in measured.losses if row not in cut},
-        dict(zip(held_out.rows, measured.answers, strict=True)), dict(zip(held_out.rows, held_out.prompts, strict=True)),
+        dict(zip(held_out.rows, measured.answers, strict=True)), dict(zip(held_out.rows, measured.ended, strict=True)),
+        dict(zip(held_out.rows, held_out.prompts, strict=True)),
         dict(zip(held_out.rows, held_out.references, strict=True)), f"{template.name} {settings.text.system or ''}",
     )  # fmt: skip
     del opened, ruler
@@ -119,7 +121,10 @@ def _metrics(
     known = [e.messages[-1].content for e in examples if isinstance(e, Chat) and e.messages[-1].role == "assistant"]
     names = choose(config.eval.metrics, known)
     scores = {
-        label: [score.score([side.answers[row] for row in rows], references, prompts, names) for side in runs]
+        label: [
+            score.score([side.answers[row] for row in rows], references, prompts, names, [side.ended[row] for row in rows])
+            for side in runs
+        ]
         for label, runs in found.items()
     }
     items = [

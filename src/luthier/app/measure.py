@@ -300,7 +300,12 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
 
 def scores(held_out: HeldOut, measured: Measured, names: Sequence[str]) -> score.Scores:
     """Every metric of every answer: name -> one number per answer."""
-    return score.score(measured.answers, held_out.references, held_out.prompts, names)
+    return score.score(measured.answers, held_out.references, held_out.prompts, names, measured.ended)
+
+
+def means(held_out: HeldOut, measured: Measured, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The mean of each metric as a row with `before` alone; none where nothing was generated."""
+    return score.means(scores(held_out, measured, names)) if measured.answers else []
 
 
 def compare(

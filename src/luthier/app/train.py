@@ -173,7 +173,7 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     own = config.eval.forgetting and method.needs.logp
     before = _measured(job, ruler, everything, "before", None if own else ())
     scores = lost.benchmarks(job, loaded.model, probes, "before")
-    show("before", {"loss": before.loss, "unit": unit, "prompts": held_out.prompts, "answers": before.answers})
+    show("before", _as_it_is(before, held_out, unit, _metrics(job, held_out)))
     parts = parts or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
     progress = _train(job, parts, Watch(job, parts, ruler, others or held_out, before, _metrics(job, held_out)))
@@ -219,6 +219,17 @@ def _metrics(job: Run, held_out: measure.HeldOut) -> tuple[str, ...]:
     chats = islice((e for e in job.examples.train if isinstance(e, Chat)), LOOK)
     learned = [chat.messages[-1].content for chat in chats]
     return choose(job.config.eval.metrics, learned or held_out.references)
+
+
+def _as_it_is(
+    before: measure.Measured, held_out: measure.HeldOut, unit: str, metrics: tuple[str, ...]
+) -> dict[str, Any]:
+    """What the model can do before it is tuned, for the screen."""
+    means = measure.means(held_out, before, metrics)
+    return {
+        "loss": before.loss, "unit": unit, "scores": means, "prompts": held_out.prompts, "references": held_out.references,
+        "answers": before.answers,
+    }  # fmt: skip
 
 
 def _opening(job: Run) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Metric:
     `function(answer, reference, prompt)` scores one item; where `whole(answers, references)` is given, it gives the
     numbers of the items of a set instead, whose mean is the value of the set. `higher_is_better` is None where neither
     is. `unit` '%' marks a share from 0 to 1 that people read as a percentage. `top` is the best
-    value there is, None where there is none.
+    value there is, None where there is none. `finished`: an answer that was broken off at its length limit scores 0, because
+    nobody knows how it would have gone on.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Metric:
     top: float | None
     description: str
     whole: SetFunction | None = None
+    finished: bool = False
 
 
 @cache
@@ -200,7 +202,7 @@ METRICS: dict[str, Metric] = {
         Metric("token_f1", "token F1", token_f1, True, "", 1, "words shared in any order, F1, 0 to 1"),
         Metric("macro_f1", "macro-F1", exact, True, "", 1, "F1 of each label, all labels alike, 0 to 1", macro_f1),
         Metric("bleu", "BLEU", bleu, True, "", 100, "short word sequences shared, 0 to 100", corpus_bleu),
-        Metric("one_line", "one line", one_line, True, "%", 1, "share of answers that are one line"),
+        Metric("one_line", "one line", one_line, True, "%", 1, "share of answers that end after one line", finished=True),
         Metric("length", "length", length, None, "", None, "characters of the answer"),
     )
 }

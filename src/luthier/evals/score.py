@@ -20,8 +20,12 @@ ITEMS: dict[str, tuple[str, str, float | None, bool | None]] = {
 }
 
 
-def score(samples: Sequence[str], references: Sequence[str], prompts: Sequence[str], metrics: Sequence[str]) -> Scores:
-    """Every metric of every answer: name -> one number per item, in the order given.
+def score(
+    samples: Sequence[str], references: Sequence[str], prompts: Sequence[str], metrics: Sequence[str],
+    ended: Sequence[str] = (),
+) -> Scores:  # fmt: skip
+    """Every metric of every answer: name -> one number per item, in the order given. `ended` says how each answer ended
+    (`generate.Sample`), where that is known.
 
     Raises InputError for a name that is not in METRICS ('auto' is made definite by `metrics.choose`).
     """
@@ -35,6 +39,8 @@ def score(samples: Sequence[str], references: Sequence[str], prompts: Sequence[s
             scores[name] = metric.whole(samples, references)
         else:
             scores[name] = [metric.function(*item) for item in zip(samples, references, prompts, strict=True)]
+        if metric.finished and ended:
+            scores[name] = [x * (how != "length") for x, how in zip(scores[name], ended, strict=True)]
     return scores
 
 
@@ -52,6 +58,14 @@ def metric_row(name: str, interval: Interval) -> dict[str, Any]:
     """One row of `table`, for a metric of answers."""
     metric = METRICS[name]
     return _row(name, (metric.title, metric.unit, metric.top, metric.higher_is_better), interval)
+
+
+def means(scores: Scores) -> list[dict[str, Any]]:
+    """Rows like those of `table` before there is anything to compare with: only `before`, a plain mean."""
+    return [
+        {"name": name, "title": METRICS[name].title, "unit": METRICS[name].unit, "before": sum(items) / len(items)}
+        for name, items in scores.items()
+    ]
 
 
 def row(name: str, interval: Interval) -> dict[str, Any]:

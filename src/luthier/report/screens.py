@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,20 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.log import size
-from luthier.report.tables import before_after, card_table, grid_of, plain, run_summary, samples_side_by_side
+from luthier.report.tables import (
+    before_after,
+    card_table,
+    figures,
+    grid_of,
+    plain,
+    run_summary,
+    sample,
+    samples_side_by_side,
+    title,
+)
 
 SAMPLES = 5
+BASE_SAMPLES = 2
 
 
 def show(screen: Console, name: str, values: Any) -> None:
@@ -34,9 +46,12 @@ def _ready(values: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _before(values: Mapping[str, Any]) -> list[RenderableType]:
-    if values["loss"] is None:
+    lines = [] if values["loss"] is None else [("held-out loss", f"{values['loss']:.4f} {values['unit']}".rstrip())]
+    lines += [(title(row), *figures(row, ("before",))) for row in values["scores"]]
+    if not lines:
         return []
-    return [Text(f"  before: held-out loss {values['loss']:.4f} {values['unit']}".rstrip())]
+    asked = zip(values["prompts"], values["references"], values["answers"], strict=True)
+    return [heading("before: what the model says as it is"), grid_of(lines), *starmap(sample, islice(asked, BASE_SAMPLES))]
 
 
 def _after(values: Mapping[str, Any]) -> list[RenderableType]:

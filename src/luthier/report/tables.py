@@ -49,7 +49,7 @@ def figures(row: Row, names: Sequence[str]) -> list[str]:
     Shares (unit '%') read as percentages, without the sign: the title carries it. None is '?'.
     """
     scale = 100.0 if row.get("unit") == "%" else 1.0
-    largest = scale * max(abs(row["before"]), abs(row["after"]))
+    largest = scale * max(abs(row[name]) for name in ("before", "after") if name in row)
     decimals = 1 if scale > 1 else 3 if largest < 10 else 1 if largest < 1000 else 0
     signed = {"difference", "low", "high"}
     values = ((name, row[name]) for name in names)
@@ -114,6 +114,12 @@ def samples_side_by_side(
         answers.add_row(short(old), short(new))
         blocks += [Rule(Text(f"{number} of {len(items)}"), style=FAINT), head, Text(), answers, Text()]
     return Group(*blocks)
+
+
+def sample(prompt: str, reference: str, answer: str) -> Group:
+    """One prompt, its reference and an answer to it, below each other; long text is cut and says so."""
+    named = (("prompt", prompt), ("reference", reference), ("answer", answer))
+    return Group(Text(), grid_of((name, short(text)) for name, text in named))
 
 
 def card_table(card: Mapping[str, Any]) -> Group:
