@@ -126,7 +126,7 @@ def _samples(folder: RunFolder) -> list[Sample]:
     return [
         Sample(
             row, line["prompt"], line["reference"], old[row]["answer"], line["answer"],
-            (old[row]["rewards"]["reward"], line["rewards"]["reward"]) if "rewards" in line else None,
+            (old[row]["rewards"]["reward"], line["rewards"]["reward"]) if "rewards" in line else None, line.get("ended", ""),
         )
         for row, line in new.items()
         if row in old
@@ -217,11 +217,14 @@ def _told_apart(views: Sequence[View]) -> list[View]:
 
 def _paired(first: View, other: View) -> Paired:
     """The metrics of the answers of two runs on the prompts that both answered, with paired intervals."""
-    mine, theirs = ({(s.prompt, s.reference): s.after for s in one.samples} for one in (first, other))
+    mine, theirs = ({(s.prompt, s.reference): s for s in one.samples} for one in (first, other))
     shared = [key for key in mine if key in theirs]
     names = [name for name in first.result["metrics"] if name in METRICS and name in other.result["metrics"]]
     if not shared or not names:
         return Paired(other.name, ())
     prompts, references = zip(*shared, strict=True)
-    old, new = (score.score([one[key] for key in shared], references, prompts, names) for one in (mine, theirs))
+    old, new = (
+        score.score([s.after for s in side], references, prompts, names, [s.ended for s in side])
+        for side in ([one[key] for key in shared] for one in (mine, theirs))
+    )
     return Paired(other.name, score.table(old, new, seed=first.config.seed))

@@ -12,7 +12,8 @@ from luthier.report.tables import Row
 
 @dataclass(frozen=True)
 class Sample:
-    """A held-out prompt with its reference and the answers before and after; rewards where the method has them."""
+    """A held-out prompt with its reference and the answers before and after; rewards where the method has them.
+    `ended` says how the answer after ended, where that was kept."""
 
     row: int
     prompt: str
@@ -20,6 +21,7 @@ class Sample:
     before: str
     after: str
     rewards: tuple[float, float] | None = None
+    ended: str = ""
 
 
 @dataclass(frozen=True)
