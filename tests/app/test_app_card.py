@@ -25,6 +25,18 @@ def config(tmp_path, tiny_folder):
     return make
 
 
+def test_without_a_model_at_hand_lengths_are_characters(config, monkeypatch, capsys):
+    def unreachable(name):
+        raise InputError("cannot fetch it", where=name)
+
+    monkeypatch.setattr("luthier.app.card.sources.resolve", unreachable)
+    card = describe(config(model="smollm2-135m")).as_dict()
+    assert (card["tokens"]["unit"], card["over_limit"]) == ("characters", None)
+    assert "for want of a tokenizer: smollm2-135m: cannot fetch it" in capsys.readouterr().err
+    with pytest.raises(InputError, match="cannot fetch it"):
+        describe(config(model="some/other"))
+
+
 def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 

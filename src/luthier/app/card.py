@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Example
@@ -39,13 +40,12 @@ class Described:
 
 
 def card_of(
-    examples: Sequence[Example], tokenizer: Tokenizer, limit: int, *, layout: str,
+    examples: Sequence[Example], tokenizer: Tokenizer | None, limit: int, *, layout: str,
     test: Sequence[Example] | None = None, dropped: dict[str, int] | None = None,
 ) -> Card:  # fmt: skip
-    """The card, lengths in tokens."""
-    return card(
-        examples, count=lambda text: len(tokenizer.encode(text)), limit=limit, test=test, layout=layout, dropped=dropped
-    )
+    """The card, lengths in tokens; in characters without a tokenizer."""
+    count = (lambda text: len(tokenizer.encode(text))) if tokenizer else None
+    return card(examples, count=count, limit=limit, test=test, layout=layout, dropped=dropped)
 
 
 def describe(config: RunConfig) -> Described:
@@ -57,12 +57,22 @@ def describe(config: RunConfig) -> Described:
     source = data_load.stream(data.path, data) if data.stream else data_load.load(data.path, data)
     examples, seen = sample(source, STREAMED) if isinstance(source, data_load.Stream) else (source.examples, None)
     left = Counter(reason for _, reason in (*source.skipped.first, *source.unused.first))
-    tokenizer = Tokenizer(model_load.load_tokenizer(sources.resolve(config.model).folder))
     about = card_of(
-        examples, tokenizer, config.text.max_length, layout=source.layout.name, test=test, dropped=dict(left)
+        examples, _tokenizer(config), config.text.max_length, layout=source.layout.name, test=test, dropped=dict(left)
     )
     loaded = source if isinstance(source, data_load.Loaded) else None
     return Described(about, loaded, seen or len(examples), source.skipped.count, source.unused.count)
+
+
+def _tokenizer(config: RunConfig) -> Tokenizer | None:
+    """The model's. None when it is the one that nobody asked for and it is not at hand: a card needs no model."""
+    try:
+        return Tokenizer(model_load.load_tokenizer(sources.resolve(config.model).folder))
+    except InputError as error:
+        if config.model != RunConfig().model:
+            raise
+        log.warn(f"lengths are in characters, for want of a tokenizer: {error}")
+        return None
 
 
 def rewrite(

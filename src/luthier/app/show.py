@@ -9,31 +9,38 @@ from rich.text import Text
 
 from luthier.app.prepare import Texts
 from luthier.core.config import RunConfig
-from luthier.core.types import Example, TokenTree
+from luthier.core.types import Example
 from luthier.text import show
-from luthier.text.encode import encode
+from luthier.text.encode import Encoded, encode
 
 
-def trees_of(examples: Sequence[Example], texts: Texts, config: RunConfig) -> list[TokenTree]:
-    """The trees that training would see."""
-    return encode(examples, texts.template, texts.tokenizer, config.text, skip_bad=config.data.skip_bad).trees
+def encoded(examples: Sequence[Example], texts: Texts, config: RunConfig) -> Encoded:
+    """The trees that training would see, and the rows that it would not."""
+    return encode(examples, texts.template, texts.tokenizer, config.text, skip_bad=config.data.skip_bad)
 
 
 def coloured(examples: Sequence[Example], texts: Texts, config: RunConfig, width: int = 100) -> list[Text]:
-    """Each tree with a summary line, learned tokens coloured."""
-    trees = trees_of(examples, texts, config)
-    return [show.render_rich(tree, texts.tokenizer, texts.template, width=width) for tree in trees]
+    """Each tree with a summary line, learned tokens coloured; then the rows that are left out."""
+    found = encoded(examples, texts, config)
+    trees = [show.render_rich(tree, texts.tokenizer, texts.template, width=width) for tree in found.trees]
+    return trees + [Text(line, style="yellow") for line in _left_out(found)]
 
 
 def plain(examples: Sequence[Example], texts: Texts, config: RunConfig) -> str:
     """The same for pipes: learned tokens marked in text."""
-    trees = trees_of(examples, texts, config)
-    return "\n\n".join(show.render_plain(tree, texts.tokenizer, texts.template) for tree in trees)
+    found = encoded(examples, texts, config)
+    trees = [show.render_plain(tree, texts.tokenizer, texts.template) for tree in found.trees]
+    return "\n\n".join(trees + _left_out(found))
+
+
+def _left_out(found: Encoded) -> list[str]:
+    return [f"{row.origin} · left out: {row.reason}" for row in found.dropped]
 
 
 def records(examples: Sequence[Example], texts: Texts, config: RunConfig) -> list[dict[str, Any]]:
     """The same for scripts."""
-    return [
+    found = encoded(examples, texts, config)
+    trees = [
         {
             "origin": str(tree.origin),
             "trained": tree.trained,
@@ -42,5 +49,6 @@ def records(examples: Sequence[Example], texts: Texts, config: RunConfig) -> lis
                 for piece in show.show(tree, texts.tokenizer, texts.template)
             ],
         }
-        for tree in trees_of(examples, texts, config)
+        for tree in found.trees
     ]
+    return trees + [{"origin": str(row.origin), "left_out": row.reason} for row in found.dropped]

@@ -1,0 +1,53 @@
+"""luthier quickstart: the whole way, on a tiny model; stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from luthier.app import train as app_train
+from luthier.cli import run
+from luthier.core.files import read_json
+
+
+@pytest.fixture
+def arguments(tmp_path, tiny_folder):
+    options = {
+        "--model": tiny_folder, "--out": tmp_path / "run", "--data.limit": 24, "--train.steps": 4, "--train.batch": 4,
+        "--eval.rows": 8, "--eval.samples": 8, "--threads": 1, "--device": "cpu",
+    }  # fmt: skip
+    return ["quickstart", *(str(part) for option in options.items() for part in option)]
+
+
+def test_a_stop_leaves_a_run_that_the_same_command_goes_on_with(arguments, tmp_path, capsys, monkeypatch):
+    original = app_train._note
+
+    def stopping(folder, progress, report, *rest):
+        original(folder, progress, report, *rest)
+        if report.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(app_train, "_note", stopping)
+    assert run(arguments) == 1
+    out, err = capsys.readouterr()
+    headings = [line.strip("─ ") for line in out.splitlines() if line.endswith("───") and line[0] != "─"]
+    assert headings == [
+        "the data", "what is learned, token by token", "this run", "before: what the model says as it is",
+    ]  # fmt: skip
+    assert out.count(" tokens · ") == 3  # three examples token by token
+    assert "ROUGE-L" in out and "one line, %" in out and out.count("answer") >= 2
+    assert "run the same command again to go on" in err
+    monkeypatch.setattr(app_train, "_note", original)
+    assert run([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["steps"], result["metrics"]["rouge_l"]["n"]) == (4, 8)
+    assert result["forgetting"]["sentence"]
+    assert {"rouge_l", "chrf", "one_line", "length", "loss"} <= set(result["metrics"])
+    assert result == read_json(tmp_path / "run" / "result.json")
+    assert run(arguments) == 0
+    text = capsys.readouterr().out
+    places = [text.index(part) for part in ("before and after", "the same questions", "what the model forgot", "the run")]
+    assert places == sorted(places)
