@@ -119,8 +119,8 @@ def test_different_vocabularies_are_measured_by_the_byte():
     examples = [
         Chat(messages=(Message("user", "q"), Message("assistant", "abcd")), origin=Origin("f", i)) for i in range(6)
     ]
-    one = _Side(dict.fromkeys(range(6), (8.0, 4)), {}, {}, {}, "t")
-    other = _Side(dict.fromkeys(range(1, 6), (4.0, 2)), {}, {}, {}, "t")
+    one = _Side(dict.fromkeys(range(6), (8.0, 4)), {}, {}, {}, {}, "t")
+    other = _Side(dict.fromkeys(range(1, 6), (4.0, 2)), {}, {}, {}, {}, "t")
     question = _loss({"a": [one], "b": [other]}, [one, other], examples)[0].question
     assert question.title == "loss per byte"
     assert question.weights.tolist() == [4.0] * 5

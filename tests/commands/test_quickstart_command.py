@@ -31,7 +31,7 @@ def test_a_stop_leaves_a_run_that_the_same_command_goes_on_with(arguments, tmp_p
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(app_train, "_note", stopping)
-    assert run(arguments) == 1
+    assert run(arguments) == 130
     out, err = capsys.readouterr()
     headings = [line.strip("─ ") for line in out.splitlines() if line.endswith("───") and line[0] != "─"]
     assert headings == [
@@ -41,13 +41,15 @@ def test_a_stop_leaves_a_run_that_the_same_command_goes_on_with(arguments, tmp_p
     assert "ROUGE-L" in out and "one line, %" in out and out.count("answer") >= 2
     assert "run the same command again to go on" in err
     monkeypatch.setattr(app_train, "_note", original)
+    assert run(arguments) == 0
+    text = capsys.readouterr().out
+    places = [
+        text.index(part) for part in ("before and after", "the same questions", "what the model forgot", "the run ─")
+    ]
+    assert places == sorted(places)
     assert run([*arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["steps"], result["metrics"]["rouge_l"]["n"]) == (4, 8)
     assert result["forgetting"]["sentence"]
     assert {"rouge_l", "chrf", "one_line", "length", "loss"} <= set(result["metrics"])
     assert result == read_json(tmp_path / "run" / "result.json")
-    assert run(arguments) == 0
-    text = capsys.readouterr().out
-    places = [text.index(part) for part in ("before and after", "the same questions", "what the model forgot", "the run")]
-    assert places == sorted(places)

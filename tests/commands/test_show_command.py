@@ -151,11 +151,11 @@ def test_what_learns_nothing_is_refused_with_the_reason(show):
 
 def test_rows_that_are_left_out_are_named(show, tmp_path, tiny_folder, capsys):
     path = tmp_path / "rows.jsonl"
-    rows = [{"prompt": "who", "completion": "yes"}, {"prompt": "the cat sat on the mat " * 4, "completion": "yes"}]
+    rows = [{"prompt": "who", "completion": "yes"}, {"prompt": "the cat sat on the mat " * 9, "completion": "yes"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = ["show", str(path), "--model", str(tiny_folder), "--text.max_length", "16"]
+    asked = ["show", str(path), "--model", str(tiny_folder), "--text.max_length", "48"]
     assert run(asked) == 0
-    assert f"{path}:2 · left out: no token to be trained within 16 tokens" in capsys.readouterr().out
+    assert f"{path}:2 · left out: no token to be trained within 48 tokens" in capsys.readouterr().out
     assert run([*asked, "--json"]) == 0
     last = json.loads(capsys.readouterr().out)["rows"][-1]
     assert last["origin"] == f"{path}:2" and last["left_out"].startswith("no token to be trained")

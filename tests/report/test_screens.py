@@ -61,7 +61,9 @@ def test_what_is_about_to_happen():
 
 def test_before_says_the_loss_or_nothing():
     nothing = {"scores": [], "prompts": (), "references": (), "answers": ()}
-    assert "held-out loss  3.1234 nats per token" in shown("before", nothing | {"loss": 3.12341, "unit": "nats per token"})
+    assert "held-out loss  3.1234 nats per token" in shown(
+        "before", nothing | {"loss": 3.12341, "unit": "nats per token"}
+    )
     assert shown("before", nothing | {"loss": 0.6931, "unit": ""}).strip().endswith("held-out loss  0.6931")
     assert shown("before", nothing | {"loss": None}) == ""
 
@@ -71,7 +73,10 @@ def test_before_shows_what_the_model_says_as_it_is():
     asked = {"prompts": ["p 1", "p 2", "p 3"], "references": ["r 1", "r 2", "r 3"], "answers": ["a 1", "a 2", "[a] 3"]}
     text = shown("before", {"loss": 2.5, "unit": "nats per token", "scores": scores, **asked})
     words = " ".join(text.split())
-    assert "held-out loss 2.5000 nats per token ROUGE-L 0.200 one line, % 50.0 prompt p 1 reference r 1 answer a 1" in words
+    assert (
+        "held-out loss 2.5000 nats per token ROUGE-L 0.200 one line, % 50.0 prompt p 1 reference r 1 answer a 1"
+        in words
+    )
     assert ("p 2" in text, "p 3" in text) == (True, False)
 
 

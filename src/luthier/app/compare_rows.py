@@ -122,7 +122,9 @@ def _metrics(
     names = choose(config.eval.metrics, known)
     scores = {
         label: [
-            score.score([side.answers[row] for row in rows], references, prompts, names, [side.ended[row] for row in rows])
+            score.score(
+                [side.answers[row] for row in rows], references, prompts, names, [side.ended[row] for row in rows]
+            )
             for side in runs
         ]
         for label, runs in found.items()

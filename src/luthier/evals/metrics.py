@@ -202,7 +202,9 @@ METRICS: dict[str, Metric] = {
         Metric("token_f1", "token F1", token_f1, True, "", 1, "words shared in any order, F1, 0 to 1"),
         Metric("macro_f1", "macro-F1", exact, True, "", 1, "F1 of each label, all labels alike, 0 to 1", macro_f1),
         Metric("bleu", "BLEU", bleu, True, "", 100, "short word sequences shared, 0 to 100", corpus_bleu),
-        Metric("one_line", "one line", one_line, True, "%", 1, "share of answers that end after one line", finished=True),
+        Metric(
+            "one_line", "one line", one_line, True, "%", 1, "share of answers that end after one line", finished=True
+        ),
         Metric("length", "length", length, None, "", None, "characters of the answer"),
     )
 }

@@ -51,7 +51,11 @@ def _before(values: Mapping[str, Any]) -> list[RenderableType]:
     if not lines:
         return []
     asked = zip(values["prompts"], values["references"], values["answers"], strict=True)
-    return [heading("before: what the model says as it is"), grid_of(lines), *starmap(sample, islice(asked, BASE_SAMPLES))]
+    return [
+        heading("before: what the model says as it is"),
+        grid_of(lines),
+        *starmap(sample, islice(asked, BASE_SAMPLES)),
+    ]
 
 
 def _after(values: Mapping[str, Any]) -> list[RenderableType]:
