@@ -47,7 +47,7 @@ def _ready(values: Mapping[str, Any]) -> list[RenderableType]:
 
 def _before(values: Mapping[str, Any]) -> list[RenderableType]:
     lines = [] if values["loss"] is None else [("held-out loss", f"{values['loss']:.4f} {values['unit']}".rstrip())]
-    lines += [(title(row), *figures(row, ("before",))) for row in values["scores"]]
+    lines += [(title(row), figures(row, ("before",))[0]) for row in values["scores"]]
     if not lines:
         return []
     asked = zip(values["prompts"], values["references"], values["answers"], strict=True)
@@ -98,8 +98,8 @@ STAGES: dict[str, Callable[[Any], list[RenderableType]]] = {
 def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
     """Models at hand: name, kind, parameters, size on disk, licence, folder."""
     table = Table(box=box.SIMPLE_HEAD)
-    for title in ("name", "kind", "parameters", "on disk", "licence", "where"):
-        table.add_column(title, justify="right" if title in ("parameters", "on disk") else "left", overflow="fold")
+    for column in ("name", "kind", "parameters", "on disk", "licence", "where"):
+        table.add_column(column, justify="right" if column in ("parameters", "on disk") else "left", overflow="fold")
     for m in models:
         where = str(m["folder"]).replace(str(Path.home()), "~") if m["folder"] else "fetched when first used"
         disk = size(m["bytes"]) if m["bytes"] else ""
