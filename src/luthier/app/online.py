@@ -3,7 +3,8 @@
     actor       the model under training                 critic     its own adapter and value head (ppo)
     reference   the actor as it was before the first step  reward     rules, functions, or a reward model
 
-With adapters the four share one frozen base and differ in what the model plays; with full tuning each is a model.
+With adapters they share one frozen base and differ in what the model plays, the reward model where its adapter was made
+for that very base; with full tuning each is a model.
 """
 
 from __future__ import annotations
