@@ -96,6 +96,16 @@ def test_a_policy_learns_what_is_rewarded(settings, tmp_path, method, more, tune
     [
         ("ppo", {"policy.epochs": 2, "policy.minibatches": 2, "policy.kl_target": 1.0}),
         ("grpo", {"policy.epochs": 2, "policy.variant": "dapo"}),
+        (
+            "grpo",
+            {
+                "policy.minibatches": 3,
+                "policy.kl": 0.1,
+                "policy.kl_target": 1.0,
+                "policy.kl_budget": 1.0,
+                "eval.every": 3,
+            },
+        ),
     ],
 )
 @pytest.mark.parametrize("tune", ["lora", "full"])
