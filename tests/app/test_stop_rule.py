@@ -171,4 +171,7 @@ def test_what_is_kept_in_words():
     assert kept(config, best, 20, online=True) == {
         "step": 10, "why": "best held-out reward; forgetting stayed under 0.1 until step 15",
     }  # fmt: skip
+    alone = resolve({"policy.kl_budget": 1.0, "eval.every": 5})
+    assert kept(alone, Progress(), 20, online=True)["step"] == 0
+    assert kept(alone, Progress(best=-1.0, best_step=5), 20, online=True) == {"step": 5, "why": "best held-out reward"}
     assert kept(resolve(), Progress(), 7, online=False) == {"step": 7, "why": "last"}

@@ -161,6 +161,22 @@ def test_ppo_by_hand():
     assert loss.metrics["clipped"] == (2.0, 2.0)
 
 
+@pytest.mark.parametrize("steered", [None, 0.6])
+def test_ppo_learns_from_the_divergence_at_its_weight_of_the_step(steered):
+    """Ratios 2 and 0.5, d = log pi_ref - log pi; the weight is that of the settings, or the one it was steered to."""
+    columns = {"advantage": [0.0, 0.0], "old_logp": [-1.0, -1.0], "reference": [-1.5, -0.5]}
+    columns |= {"old_value": [0.0, 0.0], "return": [0.0, 0.0]}
+    batch = batch_of(columns, [0.5, 0.5])
+    if steered:
+        batch = replace(batch, columns={**batch.columns, "kl_weight": torch.tensor([steered])})
+    logp = torch.tensor([-1 + math.log(2), -1 + math.log(0.5)])
+    settings = PolicyConfig(kl=0.3, kl_in="loss")
+    loss = policy.ppo(batch, Output(logp, value=torch.zeros(2)), settings)
+    first, second = -0.5 - math.log(2), 0.5 + math.log(2)
+    by_token = [2 * (math.exp(first) - first - 1), 0.5 * (math.exp(second) - second - 1)]
+    assert float(loss.total) == pytest.approx((steered or 0.3) * 0.5 * sum(by_token))
+
+
 def test_the_pretraining_term_is_likelihood_times_its_weight():
     tree = TokenTree((Node((1, 2, 3), (False, True, True)),))
     batch = pack([tree], [[0.5, 0.5]])
@@ -193,6 +209,8 @@ def test_advantages_by_hand():
     both = np.concatenate([one, two])
     assert both.mean() == pytest.approx(0)
     assert both.std() == pytest.approx(1)
+    equal = [0.1, 0.1, 0.1]  # whose mean is not 0.1
+    assert advantages.leave_one_out(equal) == advantages.group_relative(equal, scale=True) == [0.0] * 3
 
 
 def test_the_critic_is_explained_by_variance():

@@ -18,6 +18,7 @@ from luthier.model import heads
 from luthier.model.forward import forward
 from luthier.text.pack import pack
 from luthier.text.weigh import RULES
+from luthier.train.loop import sums
 from luthier.train.steps import Packing, make_step, scoring_step
 from luthier.train.table import METHODS
 
@@ -266,3 +267,18 @@ def test_the_held_out_loss_is_the_training_loss(method):
         (batch,) = scoring_step([tree], Packing(4096)).micro
         measured = float(loss_of(row, config)(batch, forward(model, batch)).each)
     assert measured == pytest.approx(trained, rel=1e-6)
+
+
+def test_what_orpo_reports_of_mixed_rows_is_of_those_with_a_pair_however_they_are_packed():
+    draw, model = random.Random(0), tiny_model()
+    trees = [random_tree(draw, row=i, children=0 if i % 3 else 2) for i in range(6)]
+    trees = [replace(tree, pairs=((0, 1),)) if len(tree.leaves) == 2 else tree for tree in trees]
+    found = []
+    for tokens in (1, 10_000):
+        reported = dict.fromkeys(("accuracy", "margin"), (0.0, 0.0))
+        for batch in make_step(trees, RULES["token"], Packing(tokens)).micro:
+            one = sums(preference.orpo(batch, forward(model, batch), PreferenceConfig()))
+            reported = {name: tuple(map(sum, zip(total, one[name], strict=True))) for name, total in reported.items()}
+        found.append(reported)
+    assert [reported["accuracy"][1] for reported in found] == [2, 2]
+    assert found[0]["margin"] == pytest.approx(found[1]["margin"], rel=1e-4)

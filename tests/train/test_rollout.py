@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from luthier.core.config import PolicyConfig
@@ -95,8 +96,19 @@ def test_groups_of_equal_rewards_are_skipped_and_counted_and_leave_their_weight(
 
 
 def test_all_equal_still_makes_a_step_that_teaches_nothing():
-    step = rollouts(Table(lambda row, number: 1.0)).step(0)
+    """Three rewards of 0.1 have a mean that is not 0.1."""
+    step = rollouts(Table(lambda row, number: 0.1)).step(0)
     assert [set(batch.columns["advantage"].tolist()) for batch in step.micro] == [{0.0}]
+    assert step.metrics["groups_skipped"] == 1.0
+
+
+@pytest.mark.parametrize(("first", "weights"), [(2, [1.0, 0.5, 0.5]), (5, [0.5, 0.0, 0.0])])
+def test_what_is_left_is_dealt_out_evenly_and_nothing_is_learned_twice(first, weights):
+    """Of six prompts, those from `first` on teach; whatever the minibatch, an answer weighs what it would among all."""
+    steps = rollouts(Table(lambda row, number: float(number) * (row >= first)), minibatches=3)
+    micro = [batch for i in range(3) for batch in steps.step(i).micro]
+    assert sorted(row for batch in micro for row in batch.rows if float(batch.weight.sum())) == list(range(first, 6))
+    assert [float(batch.weight.sum()) for batch in micro] == pytest.approx(weights)
 
 
 def test_dapo_draws_other_prompts_in_the_place_of_useless_groups():
@@ -130,6 +142,25 @@ def test_the_weight_of_the_divergence_is_steered_to_its_target():
     near.step(0)
     assert far.kl > 0.1 > near.kl
     assert math.isclose(far.kl, 0.1 * (1 + 0.1 * 0.2 * 6 / 64))
+
+
+def test_the_steered_weight_reaches_the_loss():
+    steps = rollouts(Table(drift=5.0), kl=0.1, kl_target=1.0)
+    found = [steps.step(i).micro[0].columns["kl_weight"].tolist() for i in range(2)]
+    assert found[0] == pytest.approx([0.1, 0.1])
+    assert found[1] == pytest.approx([0.1 * (1 + 0.1 * 0.2 * 6 / 64)] * 2)
+
+
+def test_reinforce_plus_plus_by_hand():
+    """Token t of answer n is given n at its end, less kl d = 0.05 for itself and each to come; then all are scaled."""
+    (batch,) = rollouts(batch=1, variant="reinforce++", kl=0.1).step(0).micro
+    plain = np.array([n - 0.05 * left for n, count in enumerate((2, 3, 2)) for left in range(count, 0, -1)])
+    assert batch.columns["advantage"].tolist() == pytest.approx(((plain - plain.mean()) / plain.std()).tolist())
+
+
+def test_ppo_with_the_divergence_in_the_loss_leaves_the_reward_alone():
+    (batch,) = rollouts(critic=True, batch=1, kl=0.1, kl_in="loss", lam=1.0).step(0).micro
+    assert batch.columns["return"].tolist() == pytest.approx([0, 0, 1, 1, 1, 2, 2])
 
 
 def test_defaults_by_method_and_variant():

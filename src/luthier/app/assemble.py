@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from luthier.app import measure, online
+from luthier.app.choose import require_references
 from luthier.app.folder import RunFolder
 from luthier.app.prepare import (
     Examples,
@@ -26,7 +27,7 @@ from luthier.app.stop import Stop
 from luthier.app.tracking import Tracker
 from luthier.core import seeds
 from luthier.core.config import RunConfig
-from luthier.core.types import TokenTree
+from luthier.core.types import Prompt, TokenTree
 from luthier.model import adapters, heads, lora, tune
 from luthier.model import load as model_load
 from luthier.model.forward import forward
@@ -97,14 +98,22 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Parts:
     rate = learning_rate(config, loaded.config.hidden_size)
     packing = packing_of(config, loaded.model)
     if team:
-        if job.rewards is None:
-            job.rewards = online.open_rewards(config, config.reward.use, loaded.model, job.texts.start)
-            if config.reward.judge:
-                job.judge = online.open_rewards(config, config.reward.judge, loaded.model, job.texts.start)
-        steps: Steps = online.rollouts(job, team, job.rewards, packing, device)
+        rewards = job.rewards or _open_rewards(job, loaded.model, shape.init)
+        steps: Steps = online.rollouts(job, team, rewards, packing, device)
     else:
         steps = _steps(job, packing)
     return Parts(loaded, tuned, state, steps, rate, device, team)
+
+
+def _open_rewards(job: Run, model: Any, init: str) -> Rewards:
+    """Open the rewards to learn from and those that only measure; return the former."""
+    opening = partial(online.open_rewards, job.config, model=model, start=job.texts.start, init=init)
+    job.rewards = opening(job.config.reward.use)
+    job.judge = opening(job.config.reward.judge) if job.config.reward.judge else None
+    prompts = [e for e in (*job.examples.train, *job.examples.test) if isinstance(e, Prompt)]
+    for rewards in filter(None, (job.rewards, job.judge)):
+        require_references(rewards, [(prompt.answer, prompt.origin) for prompt in prompts])
+    return job.rewards
 
 
 def with_reference(job: Run, parts: Parts, packing: Packing, held_out: Sequence[TokenTree]) -> list[TokenTree]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from luthier.app.kept import Given
+from luthier.core.errors import InputError
 from luthier.core.types import (
     Chat,
     Example,
@@ -23,6 +24,7 @@ from luthier.core.types import (
 from luthier.data.texts import as_row, joined
 from luthier.rewards.answer import Answer
 from luthier.rewards.best import best, ranks, worst
+from luthier.rewards.specs import Rewards
 
 Write = Literal["sft", "pairs", "rankings", "all"]
 WRITES: tuple[Write, ...] = ("sft", "pairs", "rankings", "all")
@@ -74,6 +76,16 @@ def question(example: Example) -> Question | None:
         return None
     known = answer and not any(message.tool_calls for message in answer)
     return Question(messages, tools, joined(answer) if known else None, example.origin)
+
+
+def require_references(rewards: Rewards, rows: Iterable[tuple[str | None, Origin]]) -> None:
+    """Raise InputError when a reward compares with the right answer and one of `rows` (right answer, place) has none."""
+    lacking = next((origin for reference, origin in rows if reference is None), None) if rewards.referring else None
+    if lacking:
+        raise InputError(
+            f"reward '{rewards.referring[0]}' compares with the right answer, and this row has none", where=lacking,
+            mend="map its column, such as --data.columns answer=COLUMN, or use another reward",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

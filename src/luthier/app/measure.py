@@ -54,13 +54,15 @@ class HeldOut:
 @dataclass(frozen=True)
 class Measured:
     """One measurement: (row, loss, units) of each row, what the method reports of each beside it, generated answers,
-    how each ended and log p of its tokens (see `Sample`; both absent from old records), their rewards, (log-likelihood,
-    tokens) of the `general` answers, the model's `own` answers to the same prompts, and the loss of general `texts`."""
+    their token ids (which records do not keep), how each ended and log p of its tokens (see `Sample`; both absent from old
+    records), their rewards, (log-likelihood, tokens) of the `general` answers, the model's `own` answers to the same
+    prompts, and the loss of general `texts`."""
 
     losses: tuple[tuple[int, float, int], ...] = ()
     items: tuple[dict[str, Any], ...] = ()
     scored: tuple[dict[str, float], ...] = ()
     answers: tuple[str, ...] = ()
+    ids: tuple[tuple[int, ...], ...] = ()
     ended: tuple[str, ...] = ()
     logps: tuple[tuple[float, ...], ...] = ()
     general: tuple[tuple[float, int], ...] = ()
@@ -153,7 +155,8 @@ class Ruler:
                     found[row] = (found[row][0] + value, found[row][1] + units)
                 for name, values in _by_tree(batch, output, result).items():
                     for row, value in zip(batch.rows, values, strict=True):
-                        items[row][name] = value
+                        if value == value:  # nan where the row has none
+                            items[row][name] = value
                 bar.advance(len(batch.rows))
         if any(not math.isfinite(value) for value, _ in found.values()):
             raise RunError("the held-out loss is not finite", mend="try --dtype float32")
@@ -195,6 +198,7 @@ class Ruler:
             losses=losses,
             items=items,
             answers=tuple(sample.text for sample in answers),
+            ids=tuple(tuple(sample.ids) for sample in answers),
             ended=tuple(sample.ended for sample in answers),
             logps=tuple(tuple(round(logp, DIGITS) for logp in sample.logp) for sample in answers),
             scored=self._scored(held_out, answers),

@@ -3,27 +3,31 @@
     actor       the model under training                 critic     its own adapter and value head (ppo)
     reference   the actor as it was before the first step  reward     rules, functions, or a reward model
 
-With adapters the four share one frozen base and differ in what the model plays; with full tuning each is a model.
+With adapters they share one frozen base and differ in what the model plays, the reward model where its adapter was made
+for that very base; with full tuning each is a model.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import nn
 
-from luthier.app.scorer import open_scorer
+from luthier.app.scorer import Scorer, can_be_played, open_scorer
+from luthier.app.start import Start
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError, Stopped
 from luthier.core.types import Batch, Chat, Needs, Output, Prompt, Text, TokenTree
 from luthier.data import load as data_load
+from luthier.evals.forgetting import divergence
 from luthier.model import heads, lora, tune
-from luthier.model.forward import forward
+from luthier.model.forward import distributions, forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.answer import Answer
@@ -31,10 +35,12 @@ from luthier.rewards.specs import Rewards, Scored, parse
 from luthier.text.encode import encode, with_system
 from luthier.train import annotate
 from luthier.train.rollout import Asked, Columns, Players, Rollouts, with_defaults
-from luthier.train.steps import Packing, chosen_places
+from luthier.train.steps import Packing, chosen_places, scoring_batches
+from luthier.train.table import method
 
 VALUE = Needs(logp=False, value=True)
 LOGP_ONLY = Needs()
+NO_ROW = -1  # of trees that are none of the data's
 
 
 @dataclass
@@ -52,6 +58,19 @@ class Team:
             return out
         with self.as_(self.critic) as player:
             return replace(out, value=forward(player, batch, VALUE).value)
+
+    @torch.no_grad()
+    def drift(self, trees: Sequence[TokenTree], device: torch.device, stop: Callable[[], bool]) -> float:
+        """Nats that an answer of the model as it is lies from the start: the mean over `trees`, a prompt with an answer
+        each, of KL(pi | pi_ref) over the whole vocabulary, summed over the answer's tokens."""
+        found = []
+        for batch in scoring_batches(trees, Packing(1)):  # an answer at a time: logits are many times hidden states
+            if stop():
+                raise Stopped("stopped while measuring")
+            now = distributions(self.model.eval(), batch.to(device))
+            with self.as_(self.reference) as player:
+                found.append(divergence(now, distributions(player.eval(), batch.to(device))))
+        return fmean(found)
 
     def as_(self, part: lora.Role | nn.Module) -> AbstractContextManager[nn.Module]:
         """The model that plays `part`."""
@@ -94,8 +113,45 @@ def team(tuned: tune.Tuned, critic: bool) -> Team:
     return Team(tuned.model, copy.deepcopy(tuned.model).requires_grad_(False), other)
 
 
-def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: Any) -> Rewards:
-    """The rewards that `specs` name. A reward model on the same base is played by `model`."""
+def check(config: RunConfig) -> None:
+    """Raise InputError for settings of `reward`, `policy` and `rollout` that teach nothing or are not read."""
+    online, critic, s = method(config.method).online, method(config.method).needs.value, config.policy
+    reward = config.reward
+    given = (("reward.use", reward.use), ("reward.judge", reward.judge), ("policy.kl_budget", s.kl_budget))
+    if not online and (name := next((name for name, value in given if value), None)):
+        raise InputError(
+            f"{config.method} does not learn from rewards",
+            where=f"--{name}",
+            mend="leave it out, or use --method ppo or grpo",
+        )
+    if not online:
+        return
+    if s.kl_budget and not config.eval.every:
+        raise InputError(
+            "checkpoints are chosen when they are measured", where="--policy.kl_budget", mend="give --eval.every N"
+        )
+    if s.kl_target and not with_defaults(s, critic).kl:
+        raise InputError("a weight of 0 cannot be steered", where="--policy.kl_target", mend="give --policy.kl 0.05")
+    if s.pretrain and not critic:
+        raise InputError(
+            f"{config.method} has no likelihood term",
+            where="--policy.pretrain",
+            mend="leave it out, or use --method ppo",
+        )
+    if critic and s.variant != "grpo":
+        raise InputError(
+            f"{s.variant} is a variant of grpo", where="--policy.variant", mend="leave it out, or use --method grpo"
+        )
+    if not critic and config.rollout.samples == 1 and s.variant != "reinforce++":  # that compares over the rollout
+        raise InputError(
+            "one answer has no other to be compared with, so nothing is learned", where="--rollout.samples",
+            mend="give 2 or more, or use --method ppo",
+        )  # fmt: skip
+
+
+def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: Start, init: str) -> Rewards:
+    """The rewards that `specs` name. `model` plays the reward models that it can: it starts from `start`, and `init`
+    says how its adapter does."""
     if not specs:
         raise InputError(
             f"{config.method} learns from rewards, and none is given", where="--reward.use",
@@ -103,8 +159,16 @@ def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: Any
         )  # fmt: skip
     return parse(
         specs, config.reward,
-        lambda run: open_scorer(run, device=config.device, dtype=config.dtype, share=(model, start)),
+        lambda run: open_scorer(
+            run, device=config.device, dtype=config.dtype,
+            player=lambda reward: model if can_be_played(reward, start, config.tune, init) else None,
+        ),
     )  # fmt: skip
+
+
+def played(rewards: Rewards | None) -> bool:
+    """Whether the model that learns plays one of these: then its base must stay as it is."""
+    return rewards is not None and any(isinstance(p.component, Scorer) and p.component.role for p in rewards.parts)
 
 
 def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample], system: str | None) -> Scored:
@@ -123,8 +187,7 @@ def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample]
 def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: torch.device) -> Rollouts:
     """The step source of an online run."""
     config: RunConfig = job.config
-    method_critic = side.critic is not None
-    settings = with_defaults(config.policy, method_critic)
+    settings = with_defaults(config.policy, side.critic is not None)
     r = config.rollout
     template, decode = job.texts.template, job.texts.tokenizer.decode
     prompts = [Asked(tree.nodes[0].ids, tree.row) for tree in job.ready.train]
@@ -176,7 +239,7 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
     )
     return Rollouts(
         prompts, players, settings, config.train.batch, total, r.max_new_tokens, packing, config.seed,
-        critic=method_critic, pretrain=_pretrain(job), tell=lambda record: job.folder.append("samples.jsonl", record),
+        critic=critic is not None, pretrain=_pretrain(job), tell=lambda record: job.folder.append("samples.jsonl", record),
     )  # fmt: skip
 
 
@@ -191,7 +254,8 @@ def _pretrain(job: Any) -> Any:
             f"{loaded.layout.name} rows are neither text nor conversations", where=loaded.examples[0].origin,
             mend="give --policy.pretrain files of text, or of chats",
         )  # fmt: skip
-    trees = encode(loaded.examples, job.texts.template, job.texts.tokenizer, config.text).trees
+    found = encode(loaded.examples, job.texts.template, job.texts.tokenizer, config.text).trees
+    trees = [replace(tree, row=NO_ROW) for tree in found]
     batch = config.train.batch
     return lambda step: [
         trees[place] for place in chosen_places(config.seed, "pretrain", len(trees), step * batch, (step + 1) * batch)

@@ -15,6 +15,7 @@ import torch
 
 from luthier.app import stdlib_pairs
 from luthier.app.choose import as_prompts
+from luthier.app.scorer import can_be_played
 from luthier.app.start import Start, find
 from luthier.core import log
 from luthier.core.config import LoraConfig, RunConfig
@@ -28,6 +29,7 @@ from luthier.data.split import split
 from luthier.data.texts import identity, prompt_key
 from luthier.model import adapters, lora, memory, quantize, tune
 from luthier.model import load as model_load
+from luthier.rewards.specs import models
 from luthier.text.encode import Encoded, encode, encode_chunk
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
@@ -338,6 +340,9 @@ def check_memory(
         critic = method.needs.value
         beside = estimate.weights * (1 + critic) + critic * (estimate.gradients + estimate.optimizer)
         log.note(f"and {log.size(beside)} for the reference{' and the critic' if critic else ''}")
+    if others := _reward_models(texts, config, dtype):
+        log.note(f"and {log.size(others)} for reward models")
+        beside += others
     free = memory.available(device)
     if estimate.needed + beside > free and not config.force:
         raise InputError(
@@ -346,6 +351,14 @@ def check_memory(
             mend="lower --train.tokens, use --tune lora or qlora, or a smaller model; --force tries all the same",
         )  # fmt: skip
     return estimate
+
+
+def _reward_models(texts: Texts, config: RunConfig, dtype: torch.dtype) -> int:
+    """Bytes of the reward models that the model that learns cannot play."""
+    init = lora_settings(texts, config).init
+    starts = [find(run) for run in models((*config.reward.use, *config.reward.judge))]
+    own = [start for start in starts if not can_be_played(start, texts.start, config.tune, init)]
+    return sum(memory.weights(model_load.load_config(start.source.folder), dtype) for start in own)
 
 
 def computing(config: RunConfig) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from luthier.app.choose import Question, Write, choose, question
+from luthier.app.choose import Question, Write, choose, question, require_references
 from luthier.app.kept import Given, Kept, keeping
 from luthier.app.prepare import use_threads
 from luthier.app.scorer import Scorer, open_scorer
@@ -79,7 +79,7 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
                 f"rows of layout '{loaded.layout.name}' have no prompt to answer", where=loaded.examples[0].origin,
                 mend="give rows with a prompt, or map its column, such as --data.columns prompt=COLUMN",
             )  # fmt: skip
-        _check_references(questions, rewards)
+        require_references(rewards, [(asked.reference, asked.origin) for asked in questions])
         opened = open_model(config.model, device=config.device, dtype=config.dtype)
         questions, long = _encoded(questions, opened, config.text.system or opened.config.text.system)
         dropped["prompt too long"] = long
@@ -102,15 +102,6 @@ def _check(options: Options) -> None:
         raise InputError(f"{options.write} need two answers or more", where="--n", mend="such as --n 8")
     if options.temperature == 0 and options.n > 1:
         raise InputError("all answers to a prompt are equal at 0", where="--temperature", mend="give 1, or --n 1")
-
-
-def _check_references(questions: Sequence[Question], rewards: Rewards) -> None:
-    lacking = next((asked for asked in questions if asked.reference is None), None)
-    if rewards.referring and lacking:
-        raise InputError(
-            f"reward '{rewards.referring[0]}' compares with the right answer, and this row has none", where=lacking.origin,
-            mend="map its column, such as --data.columns answer=COLUMN, or use another reward",
-        )  # fmt: skip
 
 
 def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) -> tuple[list[Question], int]:

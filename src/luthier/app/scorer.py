@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,13 @@ from safetensors import safe_open
 
 from luthier.app.start import Start, find
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Message, Messages, Needs, TokenTree
-from luthier.model import adapters, heads, lora
+from luthier.core.types import Chat, Message, Messages, Needs
+from luthier.evals.benchmarks.encode import room
+from luthier.model import adapters, heads, lora, quantize
 from luthier.model import load as model_load
 from luthier.model.forward import forward
-from luthier.rewards.answer import Answer
-from luthier.text.encode import encode
+from luthier.rewards.answer import Answer, opening
+from luthier.text.encode import encode_chunk
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
 from luthier.train.steps import Packing, scoring_batches
@@ -44,11 +45,22 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, rows: Sequence[tuple[Messages, str]]) -> list[float]:
-        """The score of each (prompt, answer). An answer longer than the length it was trained on is cut."""
+        """The score of each (prompt, answer). An answer is cut where the model's context ends.
+
+        Raises InputError for a prompt that alone fills it.
+        """
         examples = [Chat((*prompt, Message("assistant", text))) for prompt, text in rows]
-        settings = self.start.config.text.model_copy(update={"too_long": "cut", "train_on": "last"})
-        trees: list[TokenTree] = encode(examples, self.template, self.tokenizer, settings).trees
-        assert len(trees) == len(rows), "an answer always has its stop token to be scored at"
+        context = room(self.model.config, self.tokenizer)
+        update = {"too_long": "cut", "train_on": "last", "max_length": context}
+        settings = self.start.config.text.model_copy(update=update)
+        trees = encode_chunk(examples, self.template, self.tokenizer, settings).trees
+        if lost := set(range(len(rows))) - {tree.row for tree in trees}:  # all others have a token to be scored at
+            asked = rows[min(lost)][0][-1].content
+            raise InputError(
+                f"the prompt '{opening(asked)}' leaves no room for an answer in the context of {context} tokens",
+                where=f"reward model {self.start.adapter or self.start.source.folder}",
+                mend="shorten it, or leave its row out",
+            )  # fmt: skip
         training = self.model.training
         self.model.eval()
         out = [0.0] * len(rows)
@@ -63,23 +75,33 @@ class Scorer:
         return out
 
 
+def can_be_played(reward: Start, start: Start, tune_kind: str, init: str) -> bool:
+    """Whether the model that starts from `start` can play the reward model: where its base stays as the adapter of
+    the reward model found it. Other tune kinds than lora move or quantize it, and PiSSA takes a part out of it."""
+    if tune_kind != "lora" or init == "pissa" or not reward.adapter or reward.config.tune != "lora":
+        return False
+    return reward.source.folder == start.source.folder or reward.source.digests() == start.source.digests()
+
+
 def open_scorer(
-    run: str, *, device: str = "auto", dtype: str = "auto", share: tuple[Any, Start] | None = None
+    run: str, *, device: str = "auto", dtype: str = "auto", player: Callable[[Start], Any] = lambda reward: None
 ) -> Scorer:
-    """The reward model of a run. With `share` = (model, where it started) and an adapter on the same base, that
-    model plays it and nothing more is loaded. Raises InputError for a run that is no reward model."""
+    """The reward model of a run. `player` gives the model that can play it, and then nothing more is loaded.
+    Raises InputError for a run that is no reward model."""
     start = find(run)
     if start.config.method != "reward":
         raise InputError("not a reward model", where=run, mend="give a run of `luthier train --method reward`")
     tokenizer = Tokenizer(model_load.load_tokenizer(start.source.folder))
     template = load_template(start.config.text.template, tokenizer)
-    if share and start.adapter and share[1].source.digests() == start.source.digests():
-        model = share[0]
+    if start.adapter and (model := player(start)) is not None:
         return Scorer(model, tokenizer, template, start, adapters.role(model, start.adapter))
     place = model_load.pick_device(device)
     model = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place)).model
     model.requires_grad_(False)
     if start.adapter:
+        if start.config.tune == "qlora":  # the adapter belongs to the quantized base
+            q = start.config.quant
+            quantize.quantize_linears(model, kind=q.kind, block=q.block, double=q.double)
         adapters.apply(model, start.adapter)
         lora.merge(model)
     else:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from luthier.app import export, lost, measure, tracking
+from luthier.app import export, lost, measure, online, tracking
 from luthier.app.assemble import Parts, Run, assemble, packing_of, put, put_weights, steps_of, weights, with_reference
 from luthier.app.folder import RunFolder, lineage, locked, open_run
 from luthier.app.prepare import (
@@ -76,11 +76,8 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
     """
     use_threads(config)
     method = chosen_method(config)
-    if config.policy.kl_budget and not config.eval.every:
-        raise InputError(
-            "checkpoints are chosen when they are measured", where="--policy.kl_budget", mend="give --eval.every N"
-        )
     choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
+    online.check(config)
     lost.check(config)
     tracking.check(config.track)
     with stopping() as stop:
@@ -178,7 +175,8 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     total = sum(p.numel() for p in loaded.model.parameters())
     progress = _train(job, parts, Watch(job, parts, ruler, others or held_out, before, _metrics(job, held_out)))
     export.write(folder, parts.tuned, loaded, job.texts.template, config)
-    if config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32:
+    plain = config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32
+    if plain and not online.played(job.rewards) and not online.played(job.judge):
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
     after = _measured(job, ruler, everything, "after", before.general_ids, own=own)
     figures = {
@@ -204,6 +202,11 @@ def _to_choose_by(job: Run, ruler: measure.Ruler, held_out: measure.HeldOut) -> 
     None. What is chosen by the rows it is reported on looks better than it is."""
     if not job.config.eval.every:
         return None
+    if job.config.policy.kl_budget and not held_out.rows:
+        raise InputError(
+            "no held-out prompt to choose a checkpoint by", where="--policy.kl_budget",
+            mend="hold out rows, with --eval.samples above 0",
+        )  # fmt: skip
     found = ruler.held_out(job.examples.test, job.ready.test, beside=held_out)
     if 2 * len(found.trees) >= len(held_out.trees) and 2 * len(found.rows) >= len(held_out.rows):
         return found
@@ -352,7 +355,7 @@ def _pictures(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) -> N
     by_drift = sorted((r["kl_per_answer"], r["reward"]) for r in records if "reward" in r)
     if by_drift:
         name = "judge" if any("eval_judge" in r for r in records) else "reward"
-        held = sorted((r["kl_per_answer"], r[f"eval_{name}"]) for r in records if f"eval_{name}" in r)
+        held = sorted((r["eval_kl_per_answer"], r[f"eval_{name}"]) for r in records if f"eval_{name}" in r)
         names = ("learned from", "judge" if name == "judge" else "held-out")
         along = "nats per answer from the start (KL)"
         title = "reward, the further the policy moves"

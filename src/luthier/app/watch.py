@@ -56,7 +56,8 @@ class Watch:
 
     def keep_start(self) -> None:
         """Keep the weights as they are before the first step, for the case that none stays within the limit."""
-        if self.job.config.stop.forgetting is not None and not self.parts.state.step:
+        config = self.job.config
+        if (config.stop.forgetting is not None or config.policy.kl_budget) and not self.parts.state.step:
             self._keep(0, None)
 
     def look(self, progress: Progress) -> bool:
@@ -66,21 +67,33 @@ class Watch:
             return False
         measured = self.ruler.measure(self.held_out, self.job.stop, self.start.general_ids, title=f"step {step}")
         lost = drift(self.start.general, measured.general) if measured.general else None
-        self._write(step, measured, lost, progress)
+        apart = self._drift(measured)
+        self._write(step, measured, lost, apart)
         progress.evaluated = step
         if limit is not None and lost is not None and lost > limit:
             progress.over = True
             log.note(f"step {step}: {lost:.3f} nats/token of its own answers are lost, over {limit:g}: training stops")
             return True
         progress.within = step
-        return self._judge(step, measured, lost, progress)
+        return self._judge(step, measured, lost, apart, progress)
 
-    def _judge(self, step: int, measured: measure.Measured, lost: float | None, progress: Progress) -> bool:
+    def _drift(self, measured: measure.Measured) -> float | None:
+        """How far the answers just given lie from the start, for methods that learn from rewards."""
+        team = self.parts.team
+        if team is None or not measured.ids:
+            return None
+        trees = measure.answer_trees(list(zip(self.held_out.prompt_ids, measured.ids, strict=True)))
+        return team.drift(trees, self.parts.device, self.job.stop)
+
+    def _judge(
+        self, step: int, measured: measure.Measured, lost: float | None, apart: float | None, progress: Progress
+    ) -> bool:
         """Keep these weights when they are the best within the limits; True when patience is over."""
-        config, reward = self.job.config, measured.reward
+        config, reward, budget = self.job.config, measured.reward, self.job.config.policy.kl_budget
         name, value = ("loss", measured.loss) if reward is None else ("reward", -reward)
-        if reward is not None and config.policy.kl_budget and progress.drift > config.policy.kl_budget:
-            return False  # too far from the start to be kept
+        if budget and apart is not None and apart > budget:
+            log.note(f"step {step}: {apart:.3f} nats per answer from the start, over {budget:g}: not kept")
+            return False
         if value is None:
             if config.stop.forgetting is not None:  # nothing else tells weights apart: the last within the limit
                 progress.best_step = step
@@ -102,13 +115,13 @@ class Watch:
         folder = self.job.folder.checkpoints / "best"
         checkpoint.write(folder, weights(self.parts), {}, {"step": step, "eval_loss": loss})
 
-    def _write(self, step: int, measured: measure.Measured, lost: float | None, progress: Progress) -> None:
+    def _write(self, step: int, measured: measure.Measured, lost: float | None, apart: float | None) -> None:
         """The line of metrics.jsonl, and a few answers."""
         reward, folder = measured.reward, self.job.folder
         record: dict[str, Any] = {"step": step}
         record |= {"eval_loss": measured.loss} if reward is None else {"eval_reward": reward}
         if reward is not None:
-            record["kl_per_answer"] = progress.drift
+            record["eval_kl_per_answer"] = apart
             if "judge" in measured.scored[0]:
                 record["eval_judge"] = sum(row["judge"] for row in measured.scored) / len(measured.scored)
         if lost is not None:
@@ -123,12 +136,12 @@ class Watch:
 
 def kept(config: RunConfig, progress: Progress, steps: int, *, online: bool) -> dict[str, Any]:
     """Which step's weights a run keeps, and why."""
-    limit = config.stop.forgetting
+    limit, budget = config.stop.forgetting, config.policy.kl_budget
     best = f"best held-out {'reward' if online else 'loss'}" if progress.best is not None else "last"
-    if limit is None:
+    if limit is None and (progress.best_step or not budget):
         return {"step": progress.best_step or steps, "why": best}
     if not progress.best_step:
-        over = f"forgetting was over {limit:g} at step {progress.evaluated}"
-        return {"step": 0, "why": f"the start: {over if progress.over else 'no step stayed within --policy.kl_budget'}"}
+        why = f"forgetting was over {limit:g} at step {progress.evaluated}" if progress.over else ""
+        return {"step": 0, "why": f"the start: {why or 'no step stayed within --policy.kl_budget'}"}
     until = f" until step {progress.within}" if progress.over else ""
     return {"step": progress.best_step, "why": f"{best}; forgetting stayed under {limit:g}{until}"}

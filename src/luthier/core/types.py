@@ -283,7 +283,8 @@ class Loss:
     """`total` is a weighted SUM, never a mean: weights were normalised before.
 
     each     [S]  the unweighted loss of each tree, summed over its `count` units (tokens, or 1), detached
-    items    name -> [S] one number per tree, whose plain mean is reported, with an interval on held-out rows
+    items    name -> [S] one number per tree, whose plain mean is reported, with an interval on held-out rows; nan where a
+             tree has none
     metrics  name -> (sum, weight), for what belongs to no single tree
     """
 

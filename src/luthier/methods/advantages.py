@@ -14,15 +14,17 @@ Numbers = NDArray[np.float64]
 
 def group_relative(rewards: Sequence[float], *, scale: bool) -> list[float]:
     """r - mean over the group, divided by its standard deviation (n - 1) when `scale` (GRPO); not divided for
-    Dr. GRPO (Liu et al. 2025)."""
+    Dr. GRPO (Liu et al. 2025). Exactly 0 for equal rewards, whose mean may be rounded."""
+    if max(rewards) == min(rewards):
+        return [0.0] * len(rewards)
     mean = fmean(rewards)
-    spread = stdev(rewards) + EPS if scale and len(rewards) > 1 else 1.0
+    spread = stdev(rewards) + EPS if scale else 1.0
     return [(reward - mean) / spread for reward in rewards]
 
 
 def leave_one_out(rewards: Sequence[float]) -> list[float]:
     """r - mean of the others of the group (RLOO, Ahmadian et al. 2024)."""
-    if len(rewards) < 2:
+    if max(rewards) == min(rewards):
         return [0.0] * len(rewards)
     total = sum(rewards)
     return [reward - (total - reward) / (len(rewards) - 1) for reward in rewards]

@@ -62,7 +62,9 @@ def grpo(batch: Batch, output: Output, settings: PolicyConfig) -> Loss:
     if "reference" in batch.columns:
         apart = batch.columns["reference"] - logp
         if settings.kl_in == "loss":
-            loss = loss + (settings.kl or 0.0) * ratio * divergence(apart, settings.kl_estimator or "k3")
+            steered = batch.columns.get("kl_weight")  # of each tree
+            kl = settings.kl or 0.0 if steered is None else steered[batch.tree]
+            loss = loss + kl * ratio * divergence(apart, settings.kl_estimator or "k3")
         metrics["kl"] = (float(divergence(apart.detach(), "k3").sum()), float(len(apart)))
     count = float(len(logp))
     with torch.no_grad():

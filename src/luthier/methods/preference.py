@@ -118,19 +118,19 @@ def _paired(batch: Batch, output: Output, loss: torch.Tensor, reward: torch.Tens
     paired = tree_sum(batch, torch.ones_like(loss), tree) > 0
     total = (batch.tree_weight * each).sum()
     each = each.detach()
-    nll, items = -output.logp, {}
+    nll = -output.logp
     if likelihood:
         total = total + likelihood * (batch.weight * nll).sum()
         learned = batch.weight > 0
         each = each + likelihood * tree_mean(batch, nll.detach()[learned], batch.tree[learned])
     with torch.no_grad():
         margin, logp = _difference(batch, reward), leaf_sum(batch, output.logp)
-        if bool(paired.all()):
-            won = (margin > 0).float() + 0.5 * (margin == 0)
-            items = {
-                "accuracy": tree_mean(batch, won, tree),
-                "margin": tree_mean(batch, margin, tree),
-                "chosen_logp": tree_mean(batch, logp[batch.pairs[:, 0]], tree),
-                "rejected_logp": tree_mean(batch, logp[batch.pairs[:, 1]], tree),
-            }
+        won = (margin > 0).float() + 0.5 * (margin == 0)
+        items = {
+            "accuracy": tree_mean(batch, won, tree),
+            "margin": tree_mean(batch, margin, tree),
+            "chosen_logp": tree_mean(batch, logp[batch.pairs[:, 0]], tree),
+            "rejected_logp": tree_mean(batch, logp[batch.pairs[:, 1]], tree),
+        }
+        items = {name: values.masked_fill(~paired, torch.nan) for name, values in items.items()}
     return Loss(total=total, each=each, count=torch.ones_like(each), items=items)

@@ -119,6 +119,13 @@ def estimate(
     )
 
 
+def weights(config: Any, dtype: torch.dtype) -> int:
+    """Bytes of the weights of the model of `config` alone."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
+    return sum(p.nbytes for p in model.parameters())
+
+
 class _Frozen(nn.Linear):
     """Stands in for a quantized layer: it keeps nothing either, and adapters treat it as one that is not plain."""
 

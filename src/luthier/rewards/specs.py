@@ -100,6 +100,12 @@ def parse(specs: Sequence[str], settings: RewardConfig, model: Callable[[str], C
         return Rewards(parts, closing.pop_all())
 
 
+def models(specs: Sequence[str]) -> list[str]:
+    """The runs of the reward models that `specs` name."""
+    matches = [_SPEC.fullmatch(text.strip()) for text in specs]
+    return [match[3] for match in matches if match and match[2] == "model" and match[3]]
+
+
 def _part(text: str, settings: RewardConfig, model: Callable[[str], Component] | None, closing: ExitStack) -> Part:
     match = _SPEC.fullmatch(text)
     assert match  # the name may be anything up to the first colon

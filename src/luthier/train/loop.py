@@ -94,7 +94,7 @@ def _train_step(
         result = loss(batch, output)
         result.total.backward()
         value += float(result.total.detach())
-        rows += example_losses(batch, result)
+        rows += [found for found in example_losses(batch, result) if found[0] >= 0]  # others are none of the data's
         for name, (amount, weight) in sums(result).items():
             before = metrics.get(name, (0.0, 0.0))
             metrics[name] = (before[0] + amount, before[1] + weight)
@@ -123,7 +123,7 @@ def example_losses(batch: Batch, loss: Loss) -> list[tuple[int, float, int]]:
 
 def sums(loss: Loss) -> dict[str, tuple[float, float]]:
     """Everything a loss reports beside itself: name -> (sum, weight)."""
-    means = {name: (float(values.sum()), float(len(values))) for name, values in loss.items.items()}
+    means = {name: (float(values.nansum()), float((~values.isnan()).sum())) for name, values in loss.items.items()}
     return {**means, **loss.metrics}
 
 

@@ -97,7 +97,6 @@ class Rollouts:
         self.kl = self.settings.kl or 0.0
         self._number = -1
         self._trees: list[TokenTree] = []
-        self._share = 1.0  # of the rollout's answers that are left after those that teach nothing
         self._metrics: dict[str, float] = {}
 
     def __len__(self) -> int:
@@ -110,10 +109,11 @@ class Rollouts:
             self._roll(number)
         epoch, part = divmod(inner, self.settings.minibatches)
         order = seeds.generator(self.seed, "minibatch", number, epoch).permutation(len(self._trees))
-        size = -(-len(self._trees) // self.settings.minibatches)
-        trees = [self._trees[i] for i in sorted(order[part * size : (part + 1) * size])]
-        rule = _scaled(rule_of(self.settings, self.longest), self._share)
-        step = make_step(trees or self._trees[:1], rule, self.packing)
+        weight = {"kl_weight": self._metrics["kl_weight"]}
+        chosen = sorted(np.array_split(order, self.settings.minibatches)[part])
+        trees = [replace(self._trees[i], columns=weight) for i in chosen or [0]]  # of none, one that weighs nothing
+        share = float(bool(chosen)) if self.settings.variant == "dapo" else len(chosen) / self.batch
+        step = make_step(trees, _scaled(rule_of(self.settings, self.longest), share), self.packing)
         if self.pretrain:
             more = make_step(self.pretrain(index), RULES["token"], self.packing)
             step = replace(step, micro=step.micro + more.micro)
@@ -125,12 +125,11 @@ class Rollouts:
             {"row": t.row, "prompt": t.nodes[0].ids, "answers": [n.ids for n in t.nodes[1:]], **_lists(t)}
             for t in self._trees
         ]
-        return {"number": self._number, "kl": self.kl, "share": self._share, "trees": trees, "metrics": self._metrics}
+        return {"number": self._number, "kl": self.kl, "trees": trees, "metrics": self._metrics}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Take up a rollout that `state` gave."""
         self._number, self.kl, self._metrics = saved["number"], saved["kl"], saved["metrics"]
-        self._share = saved["share"]
         self._trees = [
             replace(_tree(tuple(t["prompt"]), t["answers"], t["row"]), target_columns=t["targets"])
             for t in saved["trees"]
@@ -152,8 +151,6 @@ class Rollouts:
         learnt = self.settings.kl_in == "loss" and self.kl > 0  # then the divergence teaches, whatever the rewards
         flat = [all(x == 0 for leaf in column["advantage"] for x in leaf) and not learnt for column in columns]
         keep = [i for i, nothing in enumerate(flat) if not nothing] or [0]
-        answers = sum(map(len, drawn))
-        self._share = sum(len(drawn[i]) for i in keep) / answers if self.settings.variant != "dapo" else 1.0
         self._trees = [replace(trees[i], target_columns=_joined(columns[i])) for i in keep]
         every = [x for group in totals for x in group]
         drift = [float(leaf.sum()) for tree in apart for leaf in tree]
@@ -164,7 +161,7 @@ class Rollouts:
             "kl_per_answer": fmean(drift), "kl_weight": self.kl,
             "length": fmean(x for group in lengths for x in group),
             "ended": fmean(d.ended == "stop" for group in drawn for d in group),
-            "groups_skipped": (len(totals) - len(keep)) / len(totals), "rounds": rounds, **told,
+            "groups_skipped": sum(flat) / len(flat), "rounds": rounds, **told,
         }  # fmt: skip
         self._steer(fmean(drift), len(every))
         best = max(range(len(drawn[0])), key=lambda i: totals[0][i])
