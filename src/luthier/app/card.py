@@ -70,8 +70,9 @@ def rewrite(
 ) -> dict[str, dict[str, Any]]:
     """Write new files of the rows with their own fields; what was written: name -> path, rows, and why for dropped rows.
 
-    Cleaning writes clean.jsonl and dropped.jsonl (every dropped row with its place and reason); splitting
-    writes train.jsonl and test.jsonl, of the cleaned rows when both are asked for, no prompt on both sides.
+    Cleaning writes clean.jsonl and dropped.jsonl (every other row with its place and reason, those that reading left
+    out too); splitting writes train.jsonl and test.jsonl, of the cleaned rows when both are asked for, no prompt on
+    both sides.
     """
     names = ["clean", "dropped"] * (cleaning is not None) + ["train", "test"] * splitting
     if there := [path for name in names if (path := folder / f"{name}.jsonl").exists()]:
@@ -98,8 +99,12 @@ def rewrite(
             }
             for d in cleaned.dropped
         ]
+        why = dict(cleaned.counts)
+        for name, left in (("bad row", loaded.skipped), ("no example", loaded.unused)):
+            rows += [{"reason": reason, "filter": name, "origin": str(origin)} for origin, reason in left.first]
+            why |= {name: left.count} if left.count else {}
         path = folder / "dropped.jsonl"
-        written["dropped"] = {"path": str(path), "rows": write_jsonl(rows, path), "why": cleaned.counts}
+        written["dropped"] = {"path": str(path), "rows": write_jsonl(rows, path), "why": why}
     if splitting:
         train, test = split(kept, config.data.holdout, config.seed)
         write("train", train)
