@@ -6,7 +6,7 @@ Rows: the first of the Alpaca data (../shared/data/alpaca), each as the Alpaca p
 rank 16 on all linear layers, no dropout, learning rate 1e-3, one epoch. Each setting runs in a process of its
 own, one after the other. tokens/s counts the tokens of the rows (prompt, output and EOS, no padding, a
 shared prefix once per row) over the time of all optimizer steps but the first; peak memory is the process's.
-TRL runs in float32, in bfloat16 and packed, at batch sizes 4 and 16; its best counts.
+TRL runs in float32 at batch sizes 4 and 16, in bfloat16 at 16, and packed (float32) at 4; its best counts.
 """
 
 from __future__ import annotations

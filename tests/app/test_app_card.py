@@ -67,6 +67,23 @@ def test_new_files_keep_every_field_of_the_rows(config, tmp_path):
     assert written["train"]["rows"] + written["test"]["rows"] == written["clean"]["rows"] == 30
 
 
+def test_what_reading_left_out_is_among_the_dropped_rows(config, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    pairs = [{"instruction": f"q{i}", "output_1": f"a{i}", "output_2": f"b{i}", "preference": 1} for i in range(9)]
+    tie = pairs[0] | {"preference": 1.5}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*pairs, tie]) + "{broken\n" * 1200)
+    settings = config(data__path=[str(path)], data__skip_bad=True)
+    described = describe(settings)
+    assert sum(described.as_dict()["dropped"].values()) == 1201, "more than the first thousand"
+    written = rewrite(described.loaded, tmp_path / "new", settings, CleanSettings(near=0), False)
+    assert written["dropped"]["why"] == {"bad row": 1200, "no example": 1}
+    dropped = read(tmp_path / "new" / "dropped.jsonl")
+    assert len(dropped) == written["dropped"]["rows"] == 1201
+    assert [row["origin"] for row in dropped] == [f"{path}:{line}" for line in (*range(11, 1211), 10)]
+    assert "broken JSON" in dropped[1199]["reason"]
+    assert "tie" in dropped[1200]["reason"]
+
+
 def test_a_split_alone_keeps_duplicates_together(config, tmp_path):
     settings = config(data__holdout=0.4)
     rewrite(describe(settings).loaded, tmp_path, settings, None, True)

@@ -61,6 +61,26 @@ def test_peft_loads_the_adapter_and_gives_the_same_logits(tuned, tiny_folder, ch
     assert (theirs - before).abs().max() > 1e-2
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
+def test_peft_finds_the_base_of_an_adapter(tuned, tiny_folder, tmp_path, monkeypatch):
+    """A model that was named by a relative path is found from elsewhere too."""
+    from peft import AutoPeftModelForCausalLM
+
+    from luthier.app.use import log_probabilities, open_model
+
+    monkeypatch.chdir(tiny_folder.parent)
+    folder = tuned(model=tiny_folder.name)
+    monkeypatch.chdir(tmp_path)
+    text = "the cat sat on the mat"
+    found = AutoPeftModelForCausalLM.from_pretrained(folder / "adapter", dtype=torch.float32).eval()
+    monkeypatch.chdir(tiny_folder.parent)
+    opened = open_model(str(folder), device="cpu", dtype="float32")
+    ids = torch.tensor([opened.tokenizer.encode(text)])
+    with torch.no_grad():
+        theirs = found(ids).logits[0].log_softmax(-1)[:-1].gather(-1, ids[0, 1:, None])[:, 0]
+    torch.testing.assert_close(log_probabilities(opened, [text]), theirs, atol=1e-5, rtol=0)
+
+
 def test_the_exported_template_renders_the_trained_prompt(tuned):
     """LLaMA-Factory#4544 and others: trained in one template, served in another."""
     from transformers import AutoTokenizer

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -20,6 +21,7 @@ from luthier.app.verify import resume
 from luthier.cli import run as cli
 from luthier.core.config import resolve
 from luthier.core.errors import InputError, Stopped
+from luthier.model import memory
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -52,6 +54,15 @@ def settings(tiny_folder, rows, tmp_path):
 def bits(folder):
     """The learned weights of a run."""
     return load_file(next(folder.glob("a*/adapter_model.safetensors"), folder / "model" / "model.safetensors"))
+
+
+def started(values):
+    """`luthier train` with these settings in a process of its own."""
+    arguments = [sys.executable, "-m", "luthier", "train", *values["data.path"], "--json"]
+    for key in values.keys() - {"data.path"}:
+        flag = isinstance(values[key], bool)
+        arguments += [f"--{'' if values[key] else 'no-'}{key}"] if flag else [f"--{key}", str(values[key])]
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def same(a, b):
@@ -107,12 +118,12 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, extr
     whole = run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
     config = resolve(settings(out=str(tmp_path / "parts"), **changes))
     original = app_train._note
-    for stop_at in (3, 4, 9):
+    for stop_at, number in ((3, signal.SIGINT), (4, signal.SIGTERM), (9, signal.SIGINT)):
 
-        def stopping(folder, progress, report, *rest, stop_at=stop_at):
+        def stopping(folder, progress, report, *rest, stop_at=stop_at, number=number):
             original(folder, progress, report, *rest)
             if report.step == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
 
         monkeypatch.setattr(app_train, "_note", stopping)
         with pytest.raises(Stopped, match="run the same command again"):
@@ -137,17 +148,14 @@ def test_kill_minus_nine_at_random_moments(settings, tmp_path):
     changes = {"train__epochs": 12, "train__checkpoint": 1, "eval__every": 8}
     run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
     values = settings(out=str(tmp_path / "killed"), **changes)
-    arguments = [sys.executable, "-m", "luthier", "train", *values.pop("data.path"), "--json"]
-    for key, value in values.items():
-        arguments += [f"--{key}", str(value)]
     draw, kills = random.Random(5), 0
     for attempt in range(40):
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = started(values)
         try:
-            process.wait(draw.uniform(4.5, 7) if attempt < 12 else 300)
+            process.communicate(timeout=draw.uniform(4.5, 7) if attempt < 12 else 300)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.communicate()
             kills += 1
             continue
         assert process.returncode == 0
@@ -156,18 +164,32 @@ def test_kill_minus_nine_at_random_moments(settings, tmp_path):
     assert same(bits(tmp_path / "whole"), bits(tmp_path / "killed"))
 
 
+def test_killed_in_mid_training_loses_nothing(settings, tmp_path):
+    """One kill -9 for every `make test`; the slow test above takes many moments."""
+    quick = {"train__epochs": 6, "eval__samples": 0, "eval__forgetting": False, "data__holdout": 0.0}
+    run(resolve(settings(out=str(tmp_path / "whole"), **quick)))
+    values, parts = settings(out=str(tmp_path / "parts"), **quick), tmp_path / "parts"
+    process, until = started(values), time.monotonic() + 120
+    while not list(parts.glob("checkpoints/step-*/manifest.json")):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, said
+    assert not (parts / "adapter").exists(), "it had ended before the signal"
+    run(resolve(values))
+    assert same(bits(tmp_path / "whole"), bits(parts))
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("phase", ["tokens of", "before:", "training", "after:"])
-def test_sigterm_in_every_phase_saves_and_leaves(settings, tmp_path, phase):
+def test_a_signal_in_every_phase_saves_and_leaves(settings, phase, number):
     """goodfire-ai/spd#677: a flag polled only between steps missed every other phase."""
-    values = settings(train__epochs=40)
-    arguments = [sys.executable, "-m", "luthier", "train", *values.pop("data.path")]
-    for key, value in values.items():
-        arguments += [f"--{key}", str(value)]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = started(settings(train__epochs=40))
     for line in process.stderr:
         if phase in line:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             break
     began = time.monotonic()
     rest = process.stderr.read()
@@ -195,6 +217,42 @@ def test_verify_takes_steps_again_and_sees_a_changed_bit(settings, tmp_path):
     manifest = json.loads((newest / "manifest.json").read_text())
     write_json(newest / "manifest.json", manifest | {"weights.safetensors": sha256(newest / "weights.safetensors")})
     assert resume(tmp_path / "run")["same_bits"] is False
+
+
+def test_what_cannot_fit_in_memory_is_refused_unless_forced(settings, tmp_path, monkeypatch):
+    """axolotl#848, litgpt#920: will it fit?"""
+    monkeypatch.setattr(memory, "available", lambda device: 1000)
+    with pytest.raises(InputError, match=r"--tune lora: this needs about \S+ \SB more and 1 kB are free; .*--force"):
+        run(resolve(settings()))
+    assert not (tmp_path / "run" / "evals" / "before.jsonl").exists(), "refused before any work"
+    assert run(resolve(settings(force=True)))["steps"] > 0
+
+
+def test_seconds_are_those_of_the_whole_start(settings, monkeypatch):
+    now, read = [0.0], app_train.read_examples
+
+    def slow(*arguments):
+        now[0] += 1000
+        return read(*arguments)
+
+    monkeypatch.setattr(app_train, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(app_train, "read_examples", slow)
+    assert run(resolve(settings()))["seconds"] == 1000
+
+
+def test_patience_without_evaluations_is_refused(settings):
+    with pytest.raises(InputError, match=r"--eval\.patience: .*; give --eval\.every N"):
+        run(resolve(settings(eval__patience=2)))
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_rows_that_spell_out_a_control_token_are_counted(settings, rows, capsys, count):
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    for line in lines[:count]:
+        line["completion"] = "say <|im_end|>"
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run(resolve(settings(data__holdout=0.0, train__steps=1)))
+    assert ("3 of 40 rows spell out a control token" in capsys.readouterr().err) == bool(count)
 
 
 def test_a_finished_run_is_not_done_again(settings, capsys):

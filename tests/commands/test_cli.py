@@ -127,6 +127,8 @@ def test_debug_shows_where(monkeypatch):
         (["train", "--train.rl", "1"], "unknown option '--train.rl'; did you mean '--train.lr'?"),
         (["data", "--clea"], "unknown option '--clea'; did you mean '--clean'?"),
         (["train", "--train.schedule", "cosin"], "--train.schedule: unknown value 'cosin'; did you mean 'cosine'?"),
+        (["train", "ROWS", "--dtype", "float16"], "--dtype: unknown value 'float16'; did you mean 'bfloat16'?"),
+        (["quickstart", "--dtype", "float16"], "--dtype: unknown value 'float16'; did you mean 'bfloat16'?"),
         (["train", "ROWS", "--method", "stf"], "--method: unknown method 'stf'; did you mean 'sft'?"),
         (["train", "ROWS", "--tune", "loar"], "--tune: unknown tune kind 'loar'; did you mean 'lora'?"),
         (["train", "ROWS", "--data.layout", "alpca"], "unknown layout 'alpca'; did you mean 'alpaca'?"),

@@ -40,6 +40,7 @@ def tuned(tmp_path, tiny_folder, capsys):
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
 def test_the_merged_model_says_what_the_run_says(tuned, capsys, tune, options):
+    """peft#2321 #2105, transformers#31293: merged into a 4-bit base, the model changed. Here through full precision."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from luthier.app.use import log_probabilities, open_model
@@ -59,6 +60,7 @@ def test_the_merged_model_says_what_the_run_says(tuned, capsys, tune, options):
 
 
 def test_it_says_how_close_and_may_be_done_again(tuned, capsys):
+    """unsloth#3091 #5410 #2142, torchtune#1101: the merged model differed, and nobody could tell."""
     folder = tuned("lora")
     for _ in range(2):
         assert run(["merge", str(folder), "--dtype", "bfloat16"]) == 0

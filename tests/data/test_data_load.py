@@ -51,6 +51,16 @@ def test_bad_rows_stop_or_are_counted(path):
     assert [origin.line for origin, _ in loaded.skipped.first] == [301, 302, 303]
 
 
+def test_a_stream_counts_every_reason_and_keeps_a_thousand(path):
+    with open(path, "a") as handle:
+        handle.write("broken\n" * 1200)
+    source, loaded = stream([path], DataConfig(skip_bad=True)), load([path], DataConfig(skip_bad=True))
+    assert len(list(source)) == len(loaded.examples) == 300
+    assert source.skipped.count == loaded.skipped.count == 1200
+    assert sum(source.skipped.reasons.values()) == 1200
+    assert (len(source.skipped.first), len(loaded.skipped.first)) == (1000, 1200)
+
+
 def test_no_usable_row(tmp_path):
     ties = tmp_path / "ties.jsonl"
     ties.write_text('{"instruction": "q", "output_1": "a", "output_2": "b", "preference": 1.5}\n')

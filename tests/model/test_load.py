@@ -29,7 +29,7 @@ def test_a_folder_loads_as_transformers_loads_it(model: Path, capfd: pytest.Capt
     capfd.readouterr()
     ids = torch.tensor([[1, 5, 9, 2]])
     torch.testing.assert_close(loaded.model(ids).logits, expected(ids).logits, rtol=1e-5, atol=1e-5)
-    assert loaded.name == "model"
+    assert loaded.address == str(model.resolve())
     assert not loaded.model.training
     assert load(model, device=CPU, dtype=torch.bfloat16).model.dtype == torch.bfloat16
     assert capfd.readouterr() == ("", "")

@@ -272,6 +272,31 @@ def test_two_processes_convert_once(cache: Path, tmp_path: Path) -> None:
     assert len(answers) == 1
 
 
+def test_snapshots_of_the_hub_are_listed(
+    cache: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    hub = tmp_path / "hub"
+
+    def snapshot(name: str, branch: str = "main") -> Path:
+        repo = hub / f"models--owner--{name}"
+        (repo / "refs").mkdir(parents=True)
+        (repo / "refs" / branch).write_text("abc")
+        return Path(shutil.copytree(model, repo / "snapshots" / "abc"))
+
+    whole, half, _ = snapshot("whole"), snapshot("half"), snapshot("other", "dev")
+    (half / "model.safetensors").unlink()
+    scan = huggingface_hub.scan_cache_dir
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(hub))
+    (row,) = (row for row in sources.cached() if row.kind == "hub")
+    assert (row.name, row.folder, row.licence) == ("owner/whole", whole, "")
+    assert row.bytes == sum(path.stat().st_size for path in whole.iterdir())
+    assert row.parameters > 10_000
+    shutil.rmtree(hub)
+    assert not [row for row in sources.cached() if row.kind == "hub"]
+
+
 def test_models_are_listed(cache: Path, embedded: Callable[..., list[list[str]]], tiny_folder: Path) -> None:
     embedded()
     rows = {row.name: row for row in sources.cached()}

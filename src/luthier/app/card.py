@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +55,7 @@ def describe(config: RunConfig) -> Described:
     test = data_load.load(data.eval, data.model_copy(update={"limit": None})).examples if data.eval else None
     source = data_load.stream(data.path, data) if data.stream else data_load.load(data.path, data)
     examples, seen = sample(source, STREAMED) if isinstance(source, data_load.Stream) else (source.examples, None)
-    left = Counter(reason for _, reason in (*source.skipped.first, *source.unused.first))
+    left = source.skipped.reasons + source.unused.reasons
     about = card_of(
         examples, _tokenizer(config), config.text.max_length, layout=source.layout.name, test=test, dropped=dict(left)
     )
@@ -80,8 +79,9 @@ def rewrite(
 ) -> dict[str, dict[str, Any]]:
     """Write new files of the rows with their own fields; what was written: name -> path, rows, and why for dropped rows.
 
-    Cleaning writes clean.jsonl and dropped.jsonl (every dropped row with its place and reason); splitting
-    writes train.jsonl and test.jsonl, of the cleaned rows when both are asked for, no prompt on both sides.
+    Cleaning writes clean.jsonl and dropped.jsonl (every other row with its place and reason, those that reading left
+    out too); splitting writes train.jsonl and test.jsonl, of the cleaned rows when both are asked for, no prompt on
+    both sides.
     """
     names = ["clean", "dropped"] * (cleaning is not None) + ["train", "test"] * splitting
     if there := [path for name in names if (path := folder / f"{name}.jsonl").exists()]:
@@ -108,8 +108,12 @@ def rewrite(
             }
             for d in cleaned.dropped
         ]
+        why = dict(cleaned.counts)
+        for name, left in (("bad row", loaded.skipped), ("no example", loaded.unused)):
+            rows += [{"reason": reason, "filter": name, "origin": str(origin)} for origin, reason in left.first]
+            why |= {name: left.count} if left.count else {}
         path = folder / "dropped.jsonl"
-        written["dropped"] = {"path": str(path), "rows": write_jsonl(rows, path), "why": cleaned.counts}
+        written["dropped"] = {"path": str(path), "rows": write_jsonl(rows, path), "why": why}
     if splitting:
         train, test = split(kept, config.data.holdout, config.seed)
         write("train", train)

@@ -21,7 +21,7 @@ def write(folder: RunFolder, tuned: tune.Tuned, loaded: LoadedModel, template: T
 
 
 def _adapter(out: Path, model: Any, loaded: LoadedModel, template: Template, config: RunConfig) -> None:
-    adapters.save(out, model, loaded.name, config.lora)
+    adapters.save(out, model, loaded.address, config.lora)
     _tokenizer(out, loaded.tokenizer, template)
 
 

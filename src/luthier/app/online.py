@@ -126,10 +126,6 @@ def check(config: RunConfig) -> None:
         )
     if not online:
         return
-    if s.kl_budget and not config.eval.every:
-        raise InputError(
-            "checkpoints are chosen when they are measured", where="--policy.kl_budget", mend="give --eval.every N"
-        )
     if s.kl_target and not with_defaults(s, critic).kl:
         raise InputError("a weight of 0 cannot be steered", where="--policy.kl_target", mend="give --policy.kl 0.05")
     if s.pretrain and not critic:

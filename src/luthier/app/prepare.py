@@ -299,6 +299,11 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
             f"{counts['cut']} of {count + len(examples.replay)} rows were longer than --text.max_length "
             f"{config.text.max_length} and lost {counts['cut_tokens']} tokens of their end"
         )
+    if quoted := train.quoted + replay.quoted:
+        log.warn(
+            f"{quoted} of {count + len(examples.replay)} rows spell out a control token of the model; there it is read "
+            "as plain text"
+        )
     learn = arranged(train.trees, config)
     beside = arranged(replay.trees, config, train.trees)
     return Ready(learn, arranged(test.trees, config, train.trees), counts, beside)

@@ -74,10 +74,12 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
 
     `show(name, value)` is told of results as they come: 'ready', 'before', 'after'.
     """
+    began = time.monotonic()
     use_threads(config)
     method = chosen_method(config)
     choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
     online.check(config)
+    _needs_evaluations(config)
     lost.check(config)
     tracking.check(config.track)
     with stopping() as stop:
@@ -100,7 +102,7 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
                 return done
             try:
                 job.tracker = tracking.open_tracker(config, folder)
-                return _phases(job, probes, show or (lambda name, value: None))
+                return _phases(job, probes, show or (lambda name, value: None), began)
             except Stopped as stopped:
                 raise Stopped(
                     f"{stopped.what}; everything so far is in {folder.path}", mend="run the same command again to go on"
@@ -111,9 +113,17 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
                     job.tracker.close()
 
 
-def _phases(job: Run, probes: lost.Probes, show: Any) -> dict[str, Any]:
+def _needs_evaluations(config: RunConfig) -> None:
+    """Raise InputError for settings that look at a model measured in the middle, where none is."""
+    asked = {"policy.kl_budget": config.policy.kl_budget, "eval.patience": config.eval.patience}
+    if not config.eval.every and (name := next((name for name, value in asked.items() if value), None)):
+        raise InputError(
+            "this is decided when the model is measured during training", where=f"--{name}", mend="give --eval.every N"
+        )
+
+
+def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str, Any]:
     config, folder, method = job.config, job.folder, chosen_method(job.config)
-    began = time.monotonic()
     unit = "nats per token" if method.loss is likelihood else ""
     done = _made(job, probes, unit, show)
     held_out, before, after = done.held_out, done.before, done.after

@@ -15,7 +15,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-@with_settings(*SETTINGS)
+@with_settings(*SETTINGS, refused={"dtype": ["float16"]})
 @click.command("quickstart", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @as_json
 def command(json_: bool, **settings: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
@@ -22,9 +22,11 @@ TITLES = {
 class Setting(click.Option):
     """One field of the settings; its value is None when it was not given."""
 
-    def __init__(self, name: str, info: Any) -> None:
+    def __init__(self, name: str, info: Any, refused: Sequence[str] = ()) -> None:
         self.setting = name
         kind, multiple, flag = _kind(info.annotation)
+        if refused:
+            kind = click.Choice([choice for choice in kind.choices if choice not in refused])
         declaration = f"--{name}/--no-{name}" if flag else f"--{name}"
         extra: dict[str, Any] = (
             {} if flag else {"type": kind, "multiple": multiple, "metavar": _metavar(info.annotation)}
@@ -47,12 +49,17 @@ class SettingsCommand(click.Command):
                     formatter.write_dl([record for p in found if (record := p.get_help_record(ctx))])
 
 
-def with_settings(*sections: str, without: Sequence[str] = ()) -> Callable[[Any], Any]:
-    """Add the options of these sections ('' for the top level); a name with a dot or no section adds one field."""
+def with_settings(
+    *sections: str, without: Sequence[str] = (), refused: Mapping[str, Sequence[str]] | None = None
+) -> Callable[[Any], Any]:
+    """Add the options of these sections ('' for the top level); a name with a dot or no section adds one field.
+
+    `refused` names values of a field that the command would not take: they are not offered.
+    """
 
     def add(command: Any) -> Any:
         chosen = [
-            Setting(name, info)
+            Setting(name, info, (refused or {}).get(name, ()))
             for name, info in fields().items()
             if name != "version" and name not in without and (name.rpartition(".")[0] in sections or name in sections)
         ]

@@ -25,6 +25,7 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
     "eval",
     "stop",
     without=("data.path",),
+    refused={"dtype": ["float16"]},
 )
 @click.command("train", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("data", nargs=-1)

@@ -145,7 +145,7 @@ class EvalConfig(Section):
         0.0, ge=0, description="How held-out answers are drawn: 0 takes the likeliest token, 1 samples from the model."
     )
     patience: int = Field(
-        0, ge=0, description="Stop after so many evaluations without a better loss; 0 never stops early."
+        0, ge=0, description="Stop after so many evaluations without a better loss; needs --eval.every."
     )
     forgetting: bool = Field(True, description="Measure what the model lost of its own answers.")
     general: tuple[str, ...] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,18 +16,25 @@ from luthier.data.read import Row, read_rows
 from luthier.data.schema import Layout, describe, detect, to_pairs
 
 LOOK = 200  # rows that the layout is detected on
+KEPT = 1000  # rows left out of a stream that are kept with place and reason
 
 
 @dataclass
 class Left:
-    """Rows left out: how many, and the first thousand with place and reason. Counts while rows are read."""
+    """Rows left out: how many for each reason, and the first `most` (None: all) with place and reason. Counts while
+    rows are read."""
 
-    count: int = 0
+    most: int | None = KEPT
     first: list[tuple[Origin, str]] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        return self.reasons.total()
 
     def __call__(self, origin: Origin, reason: str) -> None:
-        self.count += 1
-        if self.count <= 1000:
+        self.reasons[reason] += 1
+        if self.most is None or len(self.first) < self.most:
             self.first.append((origin, reason))
 
 
@@ -50,7 +58,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Loaded:
-    """All examples, their rows beside them; the rest as in `Stream`."""
+    """All examples, their rows beside them; the rest as in `Stream`, with the place of every row that was left out."""
 
     layout: Layout
     about: Mapping[str, Any]
@@ -70,7 +78,7 @@ class Loaded:
 
 def load(paths: Sequence[str], settings: DataConfig) -> Loaded:
     """Read everything. Raises InputError as `read_rows`, `detect` and `to_examples` do, and when no row is left."""
-    source = stream(paths, settings)
+    source = stream(paths, settings, most=None)
     pairs = list(source.pairs)
     if not pairs:
         place, reason = (source.skipped.first + source.unused.first)[0]
@@ -79,12 +87,13 @@ def load(paths: Sequence[str], settings: DataConfig) -> Loaded:
     return Loaded(source.layout, source.about, examples, rows, source.skipped, source.unused)
 
 
-def stream(paths: Sequence[str], settings: DataConfig) -> Stream:
-    """Find the layout on the first rows; the rest is read on demand, and nothing but the row at hand is held.
+def stream(paths: Sequence[str], settings: DataConfig, *, most: int | None = KEPT) -> Stream:
+    """Find the layout on the first rows; the rest is read on demand, and nothing but the row at hand is held, and
+    `most` of the rows left out (see `Left`).
 
     Raises InputError as `load` does, for rows after the first ones when they are reached.
     """
-    skipped, unused = Left(), Left()
+    skipped, unused = Left(most), Left(most)
     on_bad = skipped if settings.skip_bad else None
     rows = itertools.islice(read_rows(paths, skipped=on_bad), settings.limit)
     first = list(itertools.islice(rows, LOOK))

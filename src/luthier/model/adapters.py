@@ -20,7 +20,7 @@ SAME_MODEL = "load it on the model it was tuned from"
 
 
 def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
-    """Write the adapters of `model`, whose base is called `base`, so that `peft.PeftModel.from_pretrained` reads them.
+    """Write the adapters of `model`, whose base is at `base` (a folder or a hub name), so that PEFT reads them and finds it.
 
     The scale is written as alpha / rank whatever the variant, so no reader needs to know of rsLoRA, and a
     PiSSA adapter is written as the difference to its start, on the unchanged base. A score or value head is

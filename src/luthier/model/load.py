@@ -25,12 +25,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, its tokenizer, and the tokens that end its answers, most usual first."""
+    """A model, its tokenizer, and the tokens that end its answers, most usual first. `address` is where other programs
+    find it."""
 
     model: Any
     tokenizer: Any
     config: Any
-    name: str
+    address: str
     eos_ids: tuple[int, ...]
 
 
@@ -43,7 +44,8 @@ def load(
     Raises InputError for weights that are pickled, broken or not those of the configuration, and for
     a model that transformers does not know.
     """
-    folder, name = (source.folder, source.name) if isinstance(source, Source) else (source, source.name)
+    source = source if isinstance(source, Source) else Source(source.name, source, "folder")
+    folder = source.folder
     check_folder(folder)
     config = load_config(folder)
     odd = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
@@ -68,7 +70,7 @@ def load(
             )
     fuse.fuse(model.to(device))
     tokenizer = load_tokenizer(folder)
-    return LoadedModel(model.eval(), tokenizer, config, name, _eos_ids(model, tokenizer))
+    return LoadedModel(model.eval(), tokenizer, config, source.address, _eos_ids(model, tokenizer))
 
 
 def load_config(folder: Path) -> Any:

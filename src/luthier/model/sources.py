@@ -39,6 +39,11 @@ class Source:
     folder: Path
     kind: Kind
 
+    @property
+    def address(self) -> str:
+        """What other programs find it by: its name on the hub, or the folder on this disk."""
+        return self.name if self.kind == "hub" else str(self.folder.resolve())
+
     def digests(self) -> dict[str, str]:
         """The sha256 of every file that decides what the model says, by name: the lineage of a run."""
         names = sorted(path for path in self.folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja"))
@@ -368,7 +373,7 @@ class Listed:
 
 
 def cached() -> list[Listed]:
-    """The embedded models and those converted into the cache, embedded ones first."""
+    """The embedded models, those converted into the cache, and those of the hub's own cache, in this order."""
     rows = {
         name: Listed(name, "embedded", 0, model.parameters, model.licence, None) for name, model in EMBEDDED.items()
     }
@@ -380,7 +385,28 @@ def cached() -> list[Listed]:
         total = sum(path.stat().st_size for path in folder.iterdir())
         key = origin["name"] if origin["kind"] == "embedded" else folder.name
         rows[key] = Listed(origin["name"], origin["kind"], total, _parameters(folder), origin["licence"], folder)
-    return list(rows.values())
+    return [*rows.values(), *_hub_cached()]
+
+
+def _hub_cached() -> Iterator[Listed]:
+    """The hub's snapshots on this disk that are whole and that Luthier loads. Their licence is not among the files."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir().repos
+    except (CacheNotFound, OSError, ValueError):
+        return
+    for repo in sorted(repos, key=lambda repo: repo.repo_id):
+        snapshot = repo.refs.get("main")  # the one that `_hub` takes
+        if repo.repo_type != "model" or snapshot is None:
+            continue
+        folder = snapshot.snapshot_path
+        try:
+            check_folder(folder)
+        except InputError:
+            continue
+        yield Listed(repo.repo_id, "hub", snapshot.size_on_disk, _parameters(folder), "", folder)
 
 
 def _parameters(folder: Path) -> int:
