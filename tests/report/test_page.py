@@ -243,6 +243,20 @@ def test_a_series_by_token_gives_evaluations_the_tokens_of_their_step():
     assert view().series("loss", "tokens")[0] == (100.0, 3.5)
 
 
+def test_data_says_what_the_rows_are():
+    about = {
+        "layout": "alpaca", "lengths": {"unit": "tokens", "min": 5, "median": 60, "p95": 1200, "max": 2048}, "duplicates": 3,
+        "languages": {"English": 0.9, "German": 0.095, "Dutch": 0.005}, "looked_at": 2000,
+    }  # fmt: skip
+    rows = dict(parts.data(view(about=about)))
+    assert rows["layout"] == "alpaca"
+    assert rows["tokens of a row"] == "5 to 2,048; half have up to 60, 95 % up to 1,200"
+    assert rows["rows equal to an earlier one"] == "3"
+    assert rows["languages, guessed from 2,000 rows"] == "English 90%, German 10%"
+    unknown = dict(parts.data(view(about={"layout": "text", "lengths": None, "duplicates": None, "languages": None})))
+    assert set(unknown) == {"layout", *dict(parts.data(view()))}  # a stream, and a run that kept none of it
+
+
 def test_data_names_what_was_dropped_and_cut():
     page = text(run_page(view()))
     assert "dropped 3 empty; 2 could not be read" in page

@@ -108,6 +108,19 @@ def card(
     )
 
 
+def outline(examples: Sequence[Example], lengths: Sequence[int], layout: str) -> dict[str, Any]:
+    """A card at a glance, for rows that are learned from: `lengths` are their tokens. Languages are guessed from LOOK rows.
+    What is not known, of a stream, is None."""
+    looked = [full_text(example) for example in _spaced(examples, LOOK)]
+    return {
+        "layout": layout,
+        "lengths": _summary(lengths, "tokens") if lengths else None,
+        "duplicates": len(duplicates(examples)) if examples else None,
+        "languages": languages(looked) if looked else None,
+        "looked_at": len(looked),
+    }
+
+
 def sample(items: Iterable[T], size: int, seed: int = 0) -> tuple[list[T], int]:
     """`size` items of a stream, every one with the same chance, in their order, and how many there were
     (reservoir sampling, algorithm R of Vitter 1985)."""
