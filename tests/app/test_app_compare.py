@@ -133,7 +133,7 @@ def test_different_vocabularies_are_measured_by_the_byte():
 # --- Records of benchmarks --------------------------------------------------------------------------------
 
 
-def records(folder, task, right, card=None, **more):
+def records(folder, task, right, card=None, /, **more):
     """Records as `luthier eval` writes them: document i is right or not."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
@@ -189,14 +189,17 @@ def test_records_that_do_not_fit_are_refused(wish, tmp_path):
     records(tmp_path / "a", "arc", [1] * 6, card)
     with pytest.raises(InputError, match=r"b: no records of benchmarks; make them: luthier eval .*/b --tasks NAMES"):
         tasks(wish, tmp_path)
-    with pytest.raises(InputError, match=r"luthier eval \S+/b --tasks arc,piqa --data-dir FOLDER, luthier eval \S+/b --tasks mmlu --data-dir FOLDER --shots 5 --chat$"):
+    with pytest.raises(
+        InputError,
+        match=r"luthier eval \S+/b --tasks arc,piqa --data-dir FOLDER, luthier eval \S+/b --tasks mmlu --data-dir FOLDER --shots 5 --chat$",
+    ):
         tasks(wish, tmp_path, "arc,piqa,mmlu-5shot-chat")
     records(tmp_path / "b", "arc", [1] * 6, card | {"files": {"y/arc.jsonl": "hash"}})
     assert tasks(wish, tmp_path)["rows"]
     with pytest.raises(InputError, match="no records of 'arcc'; did you mean 'arc'"):
         tasks(wish, tmp_path, "arcc")
     records(tmp_path / "b", "arc", [1] * 6, card | {"shots": 5})
-    with pytest.raises(InputError, match="arc was measured with other shots than in .*: 5, not 0; measure both"):
+    with pytest.raises(InputError, match=r"arc was measured with other shots than in .*: 5, not 0; measure both"):
         tasks(wish, tmp_path)
     for key, values, words in (
         ("dtype", ("float32", "bfloat16"), "other dtype than in .*: bfloat16, not float32"),
@@ -230,14 +233,14 @@ def test_a_suite_of_benchmarks_is_its_records(wish, tmp_path):
     names = ["arc_challenge-25shot", "hellaswag-10shot", "mmlu-5shot", "truthfulqa_mc2"]
 
     def compared():
-        return compare_all(
-            wish(str(tmp_path / "a"), str(tmp_path / "b"), data=False, suite=Path("leaderboard"))
-        )
+        return compare_all(wish(str(tmp_path / "a"), str(tmp_path / "b"), data=False, suite=Path("leaderboard")))
 
     for side, count in (("a", 4), ("b", 3)):
         for name in names[:count]:
             records(tmp_path / side, name, [0, 1] * 6)
-    with pytest.raises(InputError, match=r"no records of 'truthfulqa_mc2'.* luthier eval \S+ --suite leaderboard --data-dir"):
+    with pytest.raises(
+        InputError, match=r"no records of 'truthfulqa_mc2'.* luthier eval \S+ --suite leaderboard --data-dir"
+    ):
         compared()
     records(tmp_path / "b", names[3], [0, 1] * 6)
     assert {row["name"] for row in compared()["rows"]} == {f"{name} acc" for name in names}

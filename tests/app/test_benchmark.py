@@ -164,7 +164,9 @@ def test_records_of_something_else_are_not_gone_on_with(tiny_folder, data, tmp_p
 def test_examples_that_are_drawn_otherwise_are_other_records(data, tmp_path, capsys):
     """A suite draws none too much for HellaSwag, so its examples are not those of the task alone."""
     task, material = TASKS["hellaswag"], files.from_folder(TASKS["hellaswag"], data, 10)
-    alone, suite = (benchmark._about(benchmark.Job(one, 10, material), {}) for one in (task, replace(task, spare=False)))
+    alone, suite = (
+        benchmark._about(benchmark.Job(one, 10, material), {}) for one in (task, replace(task, spare=False))
+    )
     benchmark.Journal(tmp_path / "hellaswag.jsonl", suite, "m").close({})
     (tmp_path / "hellaswag.jsonl").write_text('{"doc": 0}\n')
     assert benchmark.Journal(tmp_path / "hellaswag.jsonl", suite, "m").records.keys() == {0}

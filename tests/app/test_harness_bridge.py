@@ -91,7 +91,9 @@ def test_a_run_is_asked_under_its_system_prompt(pair, monkeypatch):
     asked = ours.apply_chat_template(turns)
     assert asked == "<|im_start|>system\nBe brief.<|im_end|>\n" + plain
     assert asked == chat_text(ours.opened, [Message("user", "who?")])
-    assert ours.apply_chat_template([{"role": "assistant", "content": "It"}], add_generation_prompt=False).endswith("It")
+    assert ours.apply_chat_template([{"role": "assistant", "content": "It"}], add_generation_prompt=False).endswith(
+        "It"
+    )
 
 
 @pytest.mark.slow

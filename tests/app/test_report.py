@@ -59,7 +59,7 @@ def test_a_view_has_what_the_run_measured(runs):
     assert len(view.series("loss")) == folder.result["steps"]
     assert len(view.series("eval_loss", "tokens")) == -(-folder.result["steps"] // 2)  # every second step, and the last
     assert len(view.lost) == folder.result["forgetting"]["n"]
-    assert view.errors is None
+    assert view.errors.n == len(view.samples)
 
 
 def test_the_lost_answers_carry_the_drift_of_the_result(runs):
@@ -83,8 +83,13 @@ def test_a_run_that_is_not_finished_has_no_report(runs):
 def test_a_run_ends_with_what_its_data_and_its_errors_are(runs):
     about = json.loads((runs / "a" / "data.json").read_text())
     assert about["layout"] == "prompt_completion"
-    assert 0 < about["lengths"]["min"] <= about["lengths"]["median"] <= about["lengths"]["p95"] <= about["lengths"]["max"]
-    assert (about["duplicates"], about["looked_at"]) == (0, json.loads((runs / "a" / "result.json").read_text())["data"]["rows"])
+    assert (
+        0 < about["lengths"]["min"] <= about["lengths"]["median"] <= about["lengths"]["p95"] <= about["lengths"]["max"]
+    )
+    assert (about["duplicates"], about["looked_at"]) == (
+        0,
+        json.loads((runs / "a" / "result.json").read_text())["data"]["rows"],
+    )
     folder, config = read_run(runs / "a")
     found = report.view(folder, config, folder.result).errors
     assert found.n == folder.result["metrics"]["length"]["n"]

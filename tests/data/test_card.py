@@ -33,7 +33,12 @@ def test_lengths_in_tokens_and_the_share_over_the_limit():
 def test_a_card_at_a_glance():
     made = outline([chat("q", "a"), chat("r", "b"), chat("q", "a")], [3, 5, 4], "alpaca")
     assert made["lengths"] == {"unit": "tokens", "min": 3, "median": 4, "p95": 5, "max": 5}
-    assert (made["layout"], made["duplicates"], made["looked_at"], made["languages"]) == ("alpaca", 1, 3, {"unknown": 1.0})
+    assert (made["layout"], made["duplicates"], made["looked_at"], made["languages"]) == (
+        "alpaca",
+        1,
+        3,
+        {"unknown": 1.0},
+    )
     assert set(outline([], [], "text").values()) == {"text", None, 0}  # a stream
 
 

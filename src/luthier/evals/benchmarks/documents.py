@@ -294,7 +294,7 @@ def _beside(row: Row, columns: Mapping[str, Any], one: str, other: str) -> list[
     lists = [columns.get(name) for name in (one, other)]
     if not all(isinstance(found, list | tuple) for found in lists) or len(lists[0]) != len(lists[1]):  # type: ignore[arg-type]
         raise _bad(row, f"'{one}' and '{other}' are not lists of the same length")
-    return list(zip(*lists, strict=True))  # type: ignore[arg-type]
+    return list(zip(*lists, strict=True))
 
 
 def _integer(row: Row, name: str) -> int:
