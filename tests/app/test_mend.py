@@ -245,6 +245,8 @@ def test_a_known_label_goes_before_a_drop(category):
     made, place = mend._mend(row, [refusal, right])
     assert (made.action, made.after, made.category, place) == ("correct", "card", category, 3)
     assert made.why == "others say card; it says no"
+    clash = Idea(CONFLICT, "drop", "answered otherwise")
+    assert mend._mend(row, [clash, Idea(DOUBTFUL, "correct", "others say card", "card")])[0].action == "drop"
     assert mend._mend(row, [refusal, Idea("odd", "correct", "no label", "card")])[0].action == "drop"
 
 
