@@ -202,7 +202,8 @@ def data(view: View) -> list[tuple[str, str]]:
         low, half, most, high = (f"{found[name]:,}" for name in ("min", "median", "p95", "max"))
         out.append(("tokens of a row", f"{low} to {high}; half have up to {half}, 95 % up to {most}"))
     if (again := about.get("duplicates")) is not None:
-        out.append(("rows equal to an earlier one", f"{again:,}" if again else "none"))
+        of = f", of the first {n:,}" if (n := about["compared"]) < counts.get("rows", 0) else ""
+        out.append((f"rows equal to an earlier one{of}", f"{again:,}" if again else "none"))
     if spoken := about.get("languages"):
         shares = [f"{name} {share:.0%}" for name, share in spoken.items() if share >= LEAST]
         out.append((f"languages, guessed from {about['looked_at']:,} rows", ", ".join(shares)))
