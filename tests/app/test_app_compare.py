@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def wish(place, tiny_folder):
     """Compare the tiny model with its runs; settings may be changed."""
 
     def make(*sides, data=True, **changes):
-        given = {**SETTINGS, "eval.rows": 12, "eval.samples": 8, "eval.max_new_tokens": 3}
+        given = SETTINGS | ({"eval.rows": 12, "eval.samples": 8, "eval.max_new_tokens": 3} if data else {})
         config = resolve({**given, "data.path": [str(place / "rows.jsonl")] if data else []})
         labelled = tuple(side.replace("BASE", str(tiny_folder)).replace("RUN", str(place / "s")) for side in sides)
         return replace(Wish(labelled, config, given), **changes)
@@ -132,7 +133,7 @@ def test_different_vocabularies_are_measured_by_the_byte():
 # --- Records of benchmarks --------------------------------------------------------------------------------
 
 
-def records(folder, task, right, card=None, **more):
+def records(folder, task, right, card=None, /, **more):
     """Records as `luthier eval` writes them: document i is right or not."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
@@ -186,15 +187,29 @@ def test_only_documents_that_all_have(wish, tmp_path, capsys):
 def test_records_that_do_not_fit_are_refused(wish, tmp_path):
     card = {"files": {"x/arc.jsonl": "hash"}, "shots": 0}
     records(tmp_path / "a", "arc", [1] * 6, card)
-    with pytest.raises(InputError, match="b: no records of benchmarks; make them: luthier eval"):
+    with pytest.raises(InputError, match=r"b: no records of benchmarks; make them: luthier eval .*/b --tasks NAMES"):
         tasks(wish, tmp_path)
+    with pytest.raises(
+        InputError,
+        match=r"luthier eval \S+/b --tasks arc,piqa --data-dir FOLDER, luthier eval \S+/b --tasks mmlu --data-dir FOLDER --shots 5 --chat$",
+    ):
+        tasks(wish, tmp_path, "arc,piqa,mmlu-5shot-chat")
     records(tmp_path / "b", "arc", [1] * 6, card | {"files": {"y/arc.jsonl": "hash"}})
     assert tasks(wish, tmp_path)["rows"]
     with pytest.raises(InputError, match="no records of 'arcc'; did you mean 'arc'"):
         tasks(wish, tmp_path, "arcc")
     records(tmp_path / "b", "arc", [1] * 6, card | {"shots": 5})
-    with pytest.raises(InputError, match="arc was measured with other shots than in"):
+    with pytest.raises(InputError, match=r"arc was measured with other shots than in .*: 5, not 0; measure both"):
         tasks(wish, tmp_path)
+    for key, values, words in (
+        ("dtype", ("float32", "bfloat16"), "other dtype than in .*: bfloat16, not float32"),
+        ("spare", (True, False), "other examples than in"),
+    ):
+        for side, value in zip("ab", values, strict=True):
+            records(tmp_path / side, "arc", [1] * 6, card | {key: value})
+        with pytest.raises(InputError, match=words):
+            tasks(wish, tmp_path)
+    records(tmp_path / "a", "arc", [1] * 6, card)
     records(tmp_path / "b", "arc", [1] * 6, card, question="another")
     with pytest.raises(InputError, match="document 0 of arc is another than in"):
         tasks(wish, tmp_path)
@@ -204,6 +219,38 @@ def test_records_that_do_not_fit_are_refused(wish, tmp_path):
     (tmp_path / "b" / "arc.jsonl").write_text('{"doc": "0"}\n')
     with pytest.raises(InputError, match=r"arc.jsonl:1: a record without the number 'doc'"):
         tasks(wish, tmp_path)
+
+
+def test_a_runs_own_benchmarks_are_no_tasks(wish, tmp_path):
+    """--eval.benchmark leaves benchmarks-before.jsonl, several tasks in one file, in the same folder."""
+    for side in "ab":
+        records(tmp_path / side, "arc", [0, 1] * 6)
+        records(tmp_path / side, "benchmarks-after", [1] * 6, task="piqa")
+    assert {row["name"] for row in tasks(wish, tmp_path)["rows"]} == {"arc acc"}
+
+
+def test_a_suite_of_benchmarks_is_its_records(wish, tmp_path):
+    names = ["arc_challenge-25shot", "hellaswag-10shot", "mmlu-5shot", "truthfulqa_mc2"]
+
+    def compared():
+        return compare_all(wish(str(tmp_path / "a"), str(tmp_path / "b"), data=False, suite=Path("leaderboard")))
+
+    for side, count in (("a", 4), ("b", 3)):
+        for name in names[:count]:
+            records(tmp_path / side, name, [0, 1] * 6)
+    with pytest.raises(
+        InputError, match=r"no records of 'truthfulqa_mc2'.* luthier eval \S+ --suite leaderboard --data-dir"
+    ):
+        compared()
+    records(tmp_path / "b", names[3], [0, 1] * 6)
+    assert {row["name"] for row in compared()["rows"]} == {f"{name} acc" for name in names}
+
+
+@pytest.mark.parametrize("name", ["data.limit", "eval.rows", "text.system"])
+def test_settings_of_rows_are_refused_where_no_rows_are_measured(wish, name):
+    for way in ({"tasks": "all"}, {"suite": Path("suite.yaml")}):
+        with pytest.raises(InputError, match=f"--{name}: this is for the rows of --data; leave it out"):
+            compare_all(replace(wish("a=BASE", "b=BASE", data=False, **way), given={**SETTINGS, name: 1}))
 
 
 def test_one_way_to_compare_must_be_named(wish, tmp_path):

@@ -177,6 +177,23 @@ def test_the_report_has_the_rows_that_errors_says(tmp_path, answers):
     assert "wrong" not in [category.row["name"] for category in report._errors(folder, config).categories]
 
 
+def test_a_column_with_few_values_makes_slices(tmp_path, kinds):
+    """Of medquad, where all rows stand in one file, this is where an answer comes from."""
+    train = rows_file(tmp_path / "train.jsonl", [f"calm answer {i}" for i in range(12)])
+    test = tmp_path / "test.jsonl"
+    with open(test, "w") as handle:
+        for i in range(30):
+            more = {"source": "NIH" if i % 2 else "CDC", "id": i, "all": "one", "score": 0.5 + i % 2, "tags": [i % 2]}
+            handle.write(json.dumps({"prompt": f"question {i}?", "completion": f"calm {i}", **more}) + "\n")
+    run = make_run(tmp_path / "run", train, test, ["fine"] * 30, ["OH NO", "well"] * 15)
+    result = errors(run)
+    assert {part["kind"] for part in result["slices"]} & {"source", "id", "all", "score", "tags"} == {"source"}
+    worst = next(part for part in result["slices"] if part["kind"] == "source")
+    assert (worst["value"], worst["n"], worst["rate"], worst["rest"], worst["clear"]) == ("CDC", 15, 1.0, 0.0, True)
+    line = json.loads((run / "errors" / "records.jsonl").read_text().splitlines()[1])
+    assert line["slices"]["source"] == "NIH"
+
+
 def test_labels_that_were_taken_for_others_are_counted(tmp_path, kinds):
     train = rows_file(tmp_path / "train.jsonl", ["red", "green", "blue"] * 20)
     test = rows_file(tmp_path / "test.jsonl", ["red", "green", "blue"] * 4)

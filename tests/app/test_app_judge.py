@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,8 +43,11 @@ class Longer:
 
     name = "longer"
 
-    def __init__(self, calls=99, unread=()):
-        self.calls, self.unread, self.asked = calls, unread, []
+    def __init__(self, calls=99, unread=(), version="1"):
+        self.calls, self.unread, self.version, self.asked = calls, unread, version, []
+
+    def digest(self):
+        return self.version
 
     def pairs(self, asked, stop):
         for index, contest in enumerate(asked):
@@ -115,6 +119,35 @@ def test_other_answers_are_other_judgments(judged, files):
     one = Longer()
     assert judged(one)["kept"] == 3
     assert {c.prompt[0].content for c in one.asked} == {"who sat?"}
+
+
+def test_another_judge_of_the_same_name_judges_anew(judged, capsys):
+    judged(Longer())
+    other = Longer(version="2")
+    result = judged(other)
+    assert (len(other.asked), result["kept"], result["asked"]) == (4, 1, 4)  # equal answers are nobody's verdict
+    assert "4 judgments in" in capsys.readouterr().err
+    again = Longer(version="2")
+    judged(again)
+    assert not again.asked
+
+
+def test_a_judge_is_what_it_is_and_how_it_is_asked(tiny_folder, tmp_path):
+    def served(url="http://a/v1", *request):
+        return Wanted(endpoint=url, endpoint_model="m", request=request).open()().digest()
+
+    assert served() == served()
+    assert len({served(), served("http://b/v1"), served("http://a/v1", "max_tokens=5")}) == 3
+    opened = open_model(str(tiny_folder), device="cpu", dtype="float32")
+    first = Local(str(tiny_folder), opened).digest()
+    assert first == Local(str(tiny_folder), opened).digest()
+    opened.config = opened.config.model_copy(
+        update={"text": opened.config.text.model_copy(update={"system": "Be strict."})}
+    )
+    assert Local(str(tiny_folder), opened).digest() != first
+    shutil.copytree(tiny_folder, tmp_path / "other")
+    (tmp_path / "other" / "generation_config.json").write_text('{"eos_token_id": 0}')
+    assert Local(str(tmp_path / "other"), opened).digest() not in (first, Local(str(tiny_folder), opened).digest())
 
 
 def test_people_are_compared_with(judged, tmp_path, capsys):

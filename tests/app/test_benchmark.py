@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from luthier.app import benchmark
 from luthier.app.benchmark import Asked, evaluate
 from luthier.core.errors import InputError
+from luthier.evals.benchmarks import files
+from luthier.evals.benchmarks.tasks import TASKS
 
 LABELS = "ABCD"
 
@@ -84,7 +87,8 @@ def test_the_leaderboard_from_files_to_its_average(tiny_folder, data, tmp_path):
         f"{p}/{s}_{p}.csv" for p in ("test", "dev") for s in ("anatomy", "virology")
     }
     assert "drawn from the measured documents" in result["notes"]["hellaswag"]
-    assert list(result["notes"]) == ["hellaswag"]
+    assert result["notes"]["mmlu"] == "2 of 57 subjects"
+    assert list(result["notes"]) == ["hellaswag", "mmlu"]
     records = lines(tmp_path / "out" / "arc_challenge-25shot.jsonl")
     assert sorted(r["doc"] for r in records) == list(range(8))
     card = json.loads((tmp_path / "out" / "arc_challenge-25shot.json").read_text())
@@ -157,6 +161,28 @@ def test_records_of_something_else_are_not_gone_on_with(tiny_folder, data, tmp_p
     assert "was measured with other files" in capsys.readouterr().err
 
 
+def test_examples_that_are_drawn_otherwise_are_other_records(data, tmp_path, capsys):
+    """A suite draws none too much for HellaSwag, so its examples are not those of the task alone."""
+    task, material = TASKS["hellaswag"], files.from_folder(TASKS["hellaswag"], data, 10)
+    alone, suite = (
+        benchmark._about(benchmark.Job(one, 10, material), {}) for one in (task, replace(task, spare=False))
+    )
+    benchmark.Journal(tmp_path / "hellaswag.jsonl", suite, "m").close({})
+    (tmp_path / "hellaswag.jsonl").write_text('{"doc": 0}\n')
+    assert benchmark.Journal(tmp_path / "hellaswag.jsonl", suite, "m").records.keys() == {0}
+    assert not benchmark.Journal(tmp_path / "hellaswag.jsonl", alone, "m").records
+    assert "was measured with other spare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["no json", "[]", '{"doc": "0"}', '{"question": "q"}'])
+def test_a_line_that_is_no_record_is_named(tmp_path, line):
+    path = tmp_path / "piqa.jsonl"
+    benchmark.Journal(path, {"task": "piqa"}, "m").close({})
+    path.write_text(f'{{"doc": 0}}\n{line}\n')
+    with pytest.raises(InputError, match=r"piqa\.jsonl:2: not a record of `luthier eval`; take the line out"):
+        benchmark.Journal(path, {"task": "piqa"}, "m")
+
+
 def test_texts_of_ones_own(tiny_folder, tmp_path):
     (tmp_path / "a.txt").write_text("the cat sat on the mat\n" * 40)
     (tmp_path / "b.jsonl").write_text('{"text": "a dog ran"}\n{"text": "by the tree"}\n')
@@ -187,6 +213,9 @@ def test_what_is_wrong_is_found_before_the_model_is_loaded(tiny_folder, data, mo
         (Asked(tasks="perplexity"), "perplexity needs texts"),
         (Asked(suite="leaderbord", data_dir=data), "did you mean 'leaderboard'"),
         (Asked(tasks="piqa", data_dir=data), "no file of piqa in it"),
+        (Asked(tasks="piqa", data_dir=data, hub=True), "--hub and --data-dir are two places"),
+        (Asked(suite="leaderboard", shots=3, data_dir=data), "--shots: the suite leaderboard has its own examples"),
+        (Asked(suite="leaderboard", tasks="mmlu", shots=3, data_dir=data), "the suite leaderboard has its own"),
     ]
     for asked, words in faults:
         with pytest.raises(InputError, match=words):

@@ -16,7 +16,9 @@ from lm_eval.api.registry import get_model  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
 from luthier.app import harness  # noqa: E402
+from luthier.app.benchmark import chat_text  # noqa: E402
 from luthier.cli import run  # noqa: E402
+from luthier.core.types import Message  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,20 @@ def test_chat(pair):
     )
     assert ours.chat_template(True) == theirs.chat_template(True)
     assert ours.tok_decode(ours.tok_encode("the cat")) == "the cat"
+
+
+def test_a_run_is_asked_under_its_system_prompt(pair, monkeypatch):
+    ours, _ = pair
+    turns = [{"role": "user", "content": "who?"}]
+    plain = ours.apply_chat_template(turns)
+    text = ours.opened.config.text.model_copy(update={"system": "Be brief."})
+    monkeypatch.setattr(ours.opened, "config", ours.opened.config.model_copy(update={"text": text}))
+    asked = ours.apply_chat_template(turns)
+    assert asked == "<|im_start|>system\nBe brief.<|im_end|>\n" + plain
+    assert asked == chat_text(ours.opened, [Message("user", "who?")])
+    assert ours.apply_chat_template([{"role": "assistant", "content": "It"}], add_generation_prompt=False).endswith(
+        "It"
+    )
 
 
 @pytest.mark.slow

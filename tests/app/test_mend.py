@@ -16,11 +16,12 @@ import yaml
 from luthier.app import causes, mend
 from luthier.app import errors as app_errors
 from luthier.app.apply_mends import apply
-from luthier.app.corrections import corrected, shortened, spelled
-from luthier.app.mend import propose
+from luthier.app.corrections import Labels, corrected, shortened, spelled
+from luthier.app.mend import CONFLICT, DOUBTFUL, Idea, propose
 from luthier.app.run_data import Taught
 from luthier.core.config import DataConfig, resolve
 from luthier.core.errors import InputError
+from luthier.core.types import Chat, Message
 from luthier.data import load as data_load
 from luthier.data.edit import with_answer
 from luthier.data.split import split
@@ -222,6 +223,31 @@ def test_labels_are_corrected_by_spelling_and_by_most_of_a_contradiction(tmp_pat
         "category": "card",
     }
     assert [list(row.values()) for row in written[:42]] == [list(row) for row in rows[:42]]
+
+
+def labelled(*rows):
+    return Labels([Taught(i, asked, asked, answer, None) for i, (asked, answer) in enumerate(rows)])
+
+
+def test_a_label_is_corrected_only_to_one_that_outvotes_its_own():
+    alike = "where is my new card"
+    labels = labelled(*[(alike, "card")] * 9, (alike, "cash"))
+    assert labels.likely(0) is None  # nine of ten neighbours agree with it
+    assert labels.likely(9) == "card"
+    assert labelled((alike, "card"), (alike, "card"), (alike, "cash")).likely(0) is None  # one for each
+    assert labelled((alike, "card"), ("nothing in common", "cash")).likely(0) is None
+
+
+@pytest.mark.parametrize("category", [CONFLICT, DOUBTFUL])
+def test_a_known_label_goes_before_a_drop(category):
+    row = Taught(0, "a", "a", "no, cash", Chat((Message("user", "a"), Message("assistant", "no, cash"))))
+    right, refusal = Idea(category, "correct", "others say card", "card", 3), Idea("refuses", "drop", "it says no")
+    made, place = mend._mend(row, [refusal, right])
+    assert (made.action, made.after, made.category, place) == ("correct", "card", category, 3)
+    assert made.why == "others say card; it says no"
+    clash = Idea(CONFLICT, "drop", "answered otherwise")
+    assert mend._mend(row, [clash, Idea(DOUBTFUL, "correct", "others say card", "card")])[0].action == "drop"
+    assert mend._mend(row, [refusal, Idea("odd", "correct", "no label", "card")])[0].action == "drop"
 
 
 def test_accepted_mends_make_a_new_data_set_and_nothing_else_changes(run, data, tmp_path):

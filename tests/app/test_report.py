@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from luthier.app import report
+from luthier.app.errors import errors
 from luthier.app.folder import read_run
 from luthier.app.train import run
 from luthier.core.config import resolve
@@ -58,7 +59,7 @@ def test_a_view_has_what_the_run_measured(runs):
     assert len(view.series("loss")) == folder.result["steps"]
     assert len(view.series("eval_loss", "tokens")) == -(-folder.result["steps"] // 2)  # every second step, and the last
     assert len(view.lost) == folder.result["forgetting"]["n"]
-    assert view.errors is None
+    assert view.errors.n == len(view.samples)
 
 
 def test_the_lost_answers_carry_the_drift_of_the_result(runs):
@@ -77,6 +78,33 @@ def test_a_run_that_is_not_finished_has_no_report(runs):
             make(runs / "a")
     with pytest.raises(InputError, match=r"not a run directory: no run\.yaml"):
         report.report([runs])
+
+
+def test_a_run_ends_with_what_its_data_and_its_errors_are(runs):
+    about = json.loads((runs / "a" / "data.json").read_text())
+    assert about["layout"] == "prompt_completion"
+    assert (
+        0 < about["lengths"]["min"] <= about["lengths"]["median"] <= about["lengths"]["p95"] <= about["lengths"]["max"]
+    )
+    assert (about["duplicates"], about["looked_at"]) == (
+        0,
+        json.loads((runs / "a" / "result.json").read_text())["data"]["rows"],
+    )
+    folder, config = read_run(runs / "a")
+    found = report.view(folder, config, folder.result).errors
+    assert found.n == folder.result["metrics"]["length"]["n"]
+    result = errors(runs / "a")
+    assert [found.sound.row, *(category.row for category in found.categories)] == result["rows"]
+
+
+def test_errors_writes_the_page_again(runs):
+    page = runs / "a" / "report.html"
+    whole = page.read_bytes()
+    page.write_text("old")
+    assert errors(runs / "a")["report"] == str(page)
+    assert page.read_bytes() == whole
+    page.unlink()
+    assert errors(runs / "a")["report"] is None and not page.exists()
 
 
 def test_runs_side_by_side_are_told_apart_and_compared_on_the_same_prompts(runs, monkeypatch):
@@ -111,7 +139,6 @@ def test_coding_takes_the_held_out_answers_or_what_errors_found(runs):
 
 
 def test_coding_goes_on_from_an_export(runs):
-    (runs / "a" / "errors").mkdir()
     code = {"id": "0" * 12, "tags": ["odd"], "note": "n"}
     (runs / "a" / "errors" / "codes.jsonl").write_text(json.dumps(code) + "\n")
     assert '"tags": ["odd"]' in report.coding(runs / "a").read_text()
@@ -125,6 +152,7 @@ def test_coding_goes_on_from_an_export(runs):
 def test_a_run_without_answers_has_nothing_to_code(runs):
     for stage in ("before", "after"):
         (runs / "a" / "evals" / f"{stage}.jsonl").write_text(json.dumps({"row": 0, "loss": 1.0, "units": 1}) + "\n")
+    (runs / "a" / "errors" / "records.jsonl").unlink()
     with pytest.raises(InputError, match="generated no answers to read"):
         report.coding(runs / "a")
-    assert report.report([runs / "a"]).is_file()
+    assert "generated no answers in which errors could be looked for" in report.report([runs / "a"]).read_text()

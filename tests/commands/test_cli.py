@@ -6,6 +6,8 @@ import errno
 import gzip
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -14,8 +16,10 @@ import click
 import pytest
 
 from luthier import cli as cli_module
+from luthier.app.errors import WRONG
 from luthier.cli import COMMANDS, run
 from luthier.core.errors import InputError, RunError, Stopped
+from luthier.evals.errors.detectors import CATEGORIES
 
 GOOD = [{"prompt": f"the cat {i}?", "completion": "dog"} for i in range(12)]
 
@@ -59,6 +63,23 @@ def test_the_help_names_every_option_and_has_an_example(name, capsys):
     assert "Example" in text
     assert f"  luthier {name}" in text
     assert "PATH...\n" not in text.partition("Options:")[2]
+
+
+def examples(text):
+    """The command lines among the indented lines of a text; what stands after two blanks is a remark."""
+    found = (re.split(r"  +", line.strip())[0] for line in text.splitlines() if line.startswith((" ", "\t")))
+    return [shlex.split(line)[1:] for line in found if line.startswith("luthier ")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_of_the_help_is_a_command_that_is_understood(name):
+    """Not run: options, their values and the number of arguments are checked."""
+    told = examples(import_module(f"luthier.commands.{name.replace('-', '_')}").command.help)
+    assert told
+    for example, *arguments in told:
+        command = import_module(f"luthier.commands.{example.replace('-', '_')}").command
+        values = command.make_context(example, list(arguments)).params
+        assert values.get("category") in (None, WRONG, *CATEGORIES)
 
 
 def test_the_first_help_lists_every_command(capsys):

@@ -112,7 +112,10 @@ def test_judge_then_elo(place, tiny_folder, capsys):
         (("judge", "a.jsonl", "b.jsonl", "--endpoint", "x"), "--endpoint: 'x' is not the address of a server"),
         (("judge", "a.jsonl"), "a comparison needs two or more; such as `luthier judge base runs/mine`"),
         (("compare", "a", "b"), "compared on what?; give --data FILE, --suite FILE or --tasks NAMES, one of them"),
-        (("compare", "a", "b", "--tasks", "all"), "a: no records of benchmarks; make them: luthier eval a --tasks ..."),
+        (
+            ("compare", "a", "b", "--tasks", "all"),
+            "a: no records of benchmarks; make them: luthier eval a --tasks NAMES --data-dir FOLDER",
+        ),
         (("elo", "rows.jsonl"), "rows.jsonl:1: unknown key 'completion' in a judgment"),
         (("elo", "none.jsonl"), "none.jsonl: no such file or folder"),
         (("test", "none.yaml", "--model", "x"), "none.yaml: cannot read the suite: No such file or directory"),

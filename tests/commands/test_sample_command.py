@@ -44,6 +44,13 @@ def test_one_json_object_whose_keys_are_documented(sample):
     assert Path("sampled.jsonl").is_file()
 
 
+def test_the_judge_of_training_is_no_option_here(sample):
+    """Nothing would read it."""
+    status, _, err = sample("--reward", "length:4", "--reward.judge", "exact")
+    assert status == 2
+    assert "--reward.judge" in err
+
+
 def test_what_a_person_sees(sample):
     status, out, _ = sample("--reward", "length:4", "--reward", "0*ended", "--keep-above", "0.1", "--top_p", "0.9")
     assert status == 0

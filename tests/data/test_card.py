@@ -5,7 +5,7 @@ import json
 import pytest
 
 from luthier.core.types import Chat, Message, Preference, Text
-from luthier.data.card import card, sample, warnings
+from luthier.data.card import card, outline, sample, warnings
 
 LONG = " ".join(f"word{i}" for i in range(60))
 
@@ -28,6 +28,18 @@ def test_lengths_in_tokens_and_the_share_over_the_limit():
     assert made.turns == {"unit": "messages", "min": 2, "median": 2, "p95": 2, "max": 2}
     assert card(examples, count=None, limit=1).over_limit is None
     assert card([Text("abcd")], count=None, limit=1).tokens["max"] == 4
+
+
+def test_a_card_at_a_glance():
+    made = outline([chat("q", "a"), chat("r", "b"), chat("q", "a")], [3, 5, 4], "alpaca")
+    assert made["lengths"] == {"unit": "tokens", "min": 3, "median": 4, "p95": 5, "max": 5}
+    assert (made["layout"], made["duplicates"], made["looked_at"], made["languages"]) == (
+        "alpaca",
+        1,
+        3,
+        {"unknown": 1.0},
+    )
+    assert set(outline([], [], "text").values()) == {"text", None, 0}  # a stream
 
 
 def test_what_is_worth_mending_is_counted_and_told():

@@ -111,7 +111,8 @@ def test_a_metric_brings_its_own_title():
 
 @pytest.mark.parametrize("kind", ["0/1", "numbers", "skewed"])
 def test_two_exchangeable_models_are_called_different_in_at_most_5_percent_of_200(kind):
-    """At most 16 of 200: P(X > 16) is 2.5 % for X ~ Binomial(200, 0.05)."""
+    """Of 200 fresh pairs at most 10. Exchanged values of one table are called as often as the level says, 5 % on average, so of
+    200 draws there may be more: at most 16, P(X > 16) is 2.5 % for X ~ Binomial(200, 0.05)."""
     random = np.random.default_rng(3)
     skill = random.random(80)
     values = {
@@ -124,7 +125,7 @@ def test_two_exchangeable_models_are_called_different_in_at_most_5_percent_of_20
     fresh = sum(
         compare([asked(a=values(), b=values())], seed=i, rounds=1000)[0].verdict != NONE_SHOWN for i in range(200)
     )
-    assert fresh <= 16
+    assert fresh <= 10
 
 
 def runs_of(random, runs, items, spread, skill, gap=0.0):
@@ -142,7 +143,7 @@ def test_runs_of_one_recipe_are_rarely_called_different(runs, spread):
         a, b = (runs_of(random, runs, 60, spread, skill) for _ in range(2))
         called += compare([asked(a=a, b=b)], seed=i, rounds=500)[0].verdict != NONE_SHOWN
         naive += compare([asked(a=a.mean(0), b=b.mean(0))], seed=i, rounds=500)[0].verdict != NONE_SHOWN
-    assert called <= 16
+    assert called <= 10
     assert naive > 40 or spread < 0.2  # taking the runs for one would call far too many different
 
 

@@ -106,6 +106,9 @@ def test_train_wrote_a_page_that_shows_every_section(opened, pages):
         assert page.locator(".chart svg .line").count() >= 4
         assert page.locator("#samples article.sample:visible").count() == 10
         assert page.locator("#forgetting article.sample:visible").count() == 4
+        assert page.locator("section#errors table tbody tr").first.is_visible()  # looked for without being asked
+        assert "14 answers" in page.locator("section#errors caption").inner_text()
+        assert "tokens of a row" in page.locator("section#data").inner_text()
         assert page.locator("nav").get_by_role("link", name="Lineage").is_visible()
 
 

@@ -13,19 +13,19 @@ from typing import Any
 
 from luthier.app.folder import RunFolder, locked
 from luthier.app.prepare import use_threads
-from luthier.app.use import Opened, open_model
+from luthier.app.use import Opened, open_model, weights
 from luthier.core import log
 from luthier.core.config import resolve
 from luthier.core.errors import InputError, unknown
-from luthier.core.files import sha256, write_json
+from luthier.core.files import write_json
 from luthier.core.types import Message
 from luthier.evals.benchmarks import files, results
 from luthier.evals.benchmarks.encode import Coder, room
 from luthier.evals.benchmarks.run import NEW_TOKENS, Engine, Record, chosen, measure
-from luthier.evals.benchmarks.tasks import SUITES, Entry, Task, find
+from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, Entry, Task, find
 from luthier.evals.forest import Ids
 from luthier.evals.likelihood import Scorer
-from luthier.model import memory, sources
+from luthier.model import memory
 from luthier.model.generate import generate
 from luthier.model.sample import Sampling
 from luthier.text.tokenizer import BORDER
@@ -146,6 +146,8 @@ class Journal:
             before = json.loads(self.card.read_text(encoding="utf-8"))
         except ValueError:
             return False
+        if not isinstance(before, dict):
+            return False
         changed = [name for name, value in json.loads(json.dumps(self.about)).items() if before.get(name) != value]
         if changed:
             log.warn(f"{self.path} was measured with other {', '.join(changed)}: it is measured anew")
@@ -155,10 +157,18 @@ class Journal:
         """Take the whole lines; what was written half when the power went is cut off."""
         whole = 0
         with open(self.path, "rb") as lines:
-            for line in lines:
+            for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
                     break
-                record = json.loads(line)
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    record = None
+                if not isinstance(record, dict) or not isinstance(record.get("doc"), int):
+                    raise InputError(
+                        "not a record of `luthier eval`", where=f"{self.path}:{number}",
+                        mend="take the line out, or the file away to measure anew",
+                    )  # fmt: skip
                 self.records[record["doc"]] = record
                 whole += len(line)
         os.truncate(self.path, whole)
@@ -172,9 +182,16 @@ def _suite(name: str | None) -> tuple[Entry, ...]:
 
 def _jobs(asked: Asked, entries: Sequence[Entry]) -> list[Job]:
     """The tasks with their files read, suites first. A suite says where shots come from, so none is drawn too much."""
+    if asked.hub and asked.data_dir is not None:
+        raise InputError("--hub and --data-dir are two places", mend="give one of them")
     wanted = [(replace(task, spare=False), entry.shots) for entry in entries for task in find(entry.task)]
     known = {task.name for task, _ in wanted}
-    for task in find(asked.tasks):
+    named = find(asked.tasks)
+    if asked.shots is not None and known and all(task.name in known for task in named):
+        raise InputError(
+            f"the suite {asked.suite} has its own examples", where="--shots", mend="leave it out, or name tasks instead"
+        )
+    for task in named:
         shots = task.shots if task.fixed or asked.shots is None else asked.shots
         if asked.shots and task.fixed:
             log.warn(f"{task.name} is always measured with {task.shots} examples, as the harness does")
@@ -219,7 +236,7 @@ def engine(opened: Opened, asked: Asked) -> Engine:
     """The model as benchmarks ask it."""
     scorer = Scorer(opened.model, room(opened.model.config, opened.tokenizer), asked.tokens)
     return Engine(
-        scorer, Coder(opened.tokenizer), partial(_write, opened), partial(_chat, opened) if asked.chat else None
+        scorer, Coder(opened.tokenizer), partial(_write, opened), partial(chat_text, opened) if asked.chat else None
     )
 
 
@@ -238,10 +255,10 @@ def end_ids(opened: Opened) -> tuple[int, ...]:
     return tuple(sorted(token for token in found if token is not None))
 
 
-def _chat(opened: Opened, messages: Sequence[Message]) -> str:
+def chat_text(opened: Opened, messages: Sequence[Message]) -> str:
     """The model's turn is next. A run is asked under the system prompt it was trained with."""
     system, rest = opened.config.text.system, list(messages)
-    if system and rest[0].role == "system":
+    if system and rest and rest[0].role == "system":
         rest[0] = Message("system", f"{system}\n\n{rest[0].content}")
     elif system:
         rest.insert(0, Message("system", system))
@@ -265,26 +282,25 @@ def _name(job: Job, chat: bool) -> str:
 
 def _identity(opened: Opened, model: str, asked: Asked) -> dict[str, Any]:
     """What the records are of, besides the task: weights, type, template."""
-    path = Path(model)
-    if (path / "run.yaml").is_file():
-        weights = [file for part in ("adapter", "model") for file in sorted((path / part).glob("*.safetensors"))]
-        digests = {str(file.relative_to(path)): sha256(file) for file in weights}
-        digests |= sources.resolve(opened.config.model).digests() if (path / "adapter").is_dir() else {}
-    else:
-        digests = sources.resolve(model).digests()
     chat = {"template": opened.template.fingerprint, "system": opened.config.text.system} if asked.chat else {}
     dtype = str(opened.model.dtype).removeprefix("torch.")
-    return {"weights": digests, "dtype": dtype, "chat_template": asked.chat, **chat}
+    return {"weights": weights(opened, model), "dtype": dtype, "chat_template": asked.chat, **chat}
 
 
 def _about(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
-    return {"task": job.task.name, "shots": job.shots, "files": job.material.files, **identity}
+    """What makes records the same. With `spare` other examples are drawn: a suite's are not those of the task alone."""
+    about = {"task": job.task.name, "shots": job.shots, "spare": job.task.spare, "files": job.material.files}
+    return about | identity
 
 
 def _note(job: Job) -> str:
-    if not job.shots or job.material.own_shots or not job.task.shot_files:
-        return ""
-    return "no file of examples found: they are drawn from the measured documents, each without itself"
+    notes = []
+    found = {document.group for document in job.material.documents} & set(SUBJECTS)
+    if found and not job.task.group and len(found) < len(SUBJECTS):
+        notes.append(f"{len(found)} of {len(SUBJECTS)} subjects")
+    if job.shots and not job.material.own_shots and job.task.shot_files:
+        notes.append("no file of examples found: they are drawn from the measured documents, each without itself")
+    return "; ".join(notes)
 
 
 def _column(name: str, entries: Sequence[Entry], scores: dict[str, results.Scores]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from luthier.app.run_data import Answers, Taught
 from luthier.core import log
@@ -20,14 +20,16 @@ from luthier.train.table import METHODS
 LOOKED_AT = 5000  # training rows whose answers are looked at for defects
 NEAREST = 2  # training rows of each example
 FIRST = 5  # training rows that are named
+T = TypeVar("T")
 UNSEEN = ("uncertain", "copied_training")  # in training rows: these need the model's probabilities, or a reference
 
 
-def chosen(rows: Sequence[Taught], seed: int) -> list[Taught]:
-    """At most LOOKED_AT of the rows, drawn with the run's seed, in order."""
-    if len(rows) <= LOOKED_AT:
+def chosen(rows: Sequence[T], seed: int, most: int | None = None) -> list[T]:
+    """At most LOOKED_AT of the rows, or `most`, drawn with the run's seed, in order."""
+    most = LOOKED_AT if most is None else most
+    if len(rows) <= most:
         return list(rows)
-    drawn = generator(seed, "training rows looked at").permutation(len(rows))[:LOOKED_AT]
+    drawn = generator(seed, "training rows looked at").permutation(len(rows))[:most]
     return [rows[i] for i in sorted(drawn.tolist())]
 
 

@@ -19,6 +19,7 @@ from luthier.app.suite import Bench, Tested
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import writing
+from luthier.evals.benchmarks.tasks import SUITES
 from luthier.evals.changes import Asked, Item, changes
 from luthier.evals.compare import Question, compare, false_alarms
 
@@ -28,7 +29,8 @@ SHOWN = 5  # items of each question that changed most
 @dataclass(frozen=True)
 class Wish:
     """What the user wants compared: NAME or LABEL=NAME,NAME of models and runs, the first being compared with, and on
-    what: rows (`config.data.path`), a suite, or tasks. `given` are the settings that the user gave."""
+    what: rows (`config.data.path`), a suite (a file of tests, or the name of benchmarks), or tasks. `given` are the settings
+    that the user gave."""
 
     sides: tuple[str, ...]
     config: RunConfig
@@ -47,9 +49,12 @@ def compare_all(wish: Wish) -> dict[str, Any]:
     if sum(ways) != 1:
         what = "compared on what?" if not any(ways) else "more than one thing to compare on"
         raise InputError(what, mend="give --data FILE, --suite FILE or --tasks NAMES, one of them")
+    _refuse_unread(wish)
     sides = {label: _runs(label, name) for label, name in named(wish.sides, "luthier compare").items()}
     with stopping() as stop:
-        if wish.suite is not None:
+        if str(wish.suite) in SUITES:
+            asked = compare_records.questions(sides, [str(wish.suite)])
+        elif wish.suite is not None:
             asked = _suite(sides, wish, wish.suite, stop)
         elif wish.tasks:
             asked = compare_records.questions(sides, [name.strip() for name in wish.tasks.split(",")])
@@ -70,6 +75,17 @@ def compare_all(wish: Wish) -> dict[str, Any]:
         "out": str(wish.out) if wish.out else None,
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def _refuse_unread(wish: Wish) -> None:
+    """Raise InputError for settings of rows where no rows are measured."""
+    if wish.config.data.path:
+        return
+    unread = [name for name in wish.given if name.partition(".")[0] in ("data", "eval", "text")]
+    if unread:
+        raise InputError(
+            "this is for the rows of --data", where=f"--{unread[0]}", mend="leave it out, or compare with --data FILE"
+        )
 
 
 def _runs(label: str, name: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log as ln
@@ -14,6 +15,7 @@ import numpy as np
 from luthier.core import log
 from luthier.core.errors import InputError, nearest
 from luthier.data.read import read_rows
+from luthier.evals.benchmarks.tasks import SUITES, TASKS
 from luthier.evals.changes import Asked, Item
 from luthier.evals.compare import Question
 
@@ -28,7 +30,8 @@ NO_METRIC = {
     "words",
     "bytes",
 }  # numbers, but none to compare
-MUST = ("files", "shots", "chat_template")  # what must be the same for scores to be compared
+# What must be the same for scores to be compared, and what it is called. With `spare` other examples are drawn.
+MUST = {"files": "files", "shots": "shots", "spare": "examples", "chat_template": "chat template", "dtype": "dtype"}
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,14 @@ class Records:
 
 
 def questions(sides: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[Asked]:
-    """Every metric of every task on the documents that all runs have; 'all' is every task that all have.
+    """Every metric of every task on the documents that all runs have; 'all' is every task that all have, and the name of
+    a suite is its tasks.
 
-    Raises InputError for records that are missing, broken, or of other files or shots.
+    Raises InputError for records that are missing, with the command that makes them, broken, or of other files or shots.
     """
-    folders = {label: [_folder(name) for name in names] for label, names in sides.items()}
+    if len(tasks) == 1 and tasks[0] in SUITES:
+        tasks = suite_tasks(tasks[0])
+    folders = {label: [_folder(name, tasks) for name in names] for label, names in sides.items()}
     here = [set(_tasks(folder)) for runs in folders.values() for folder in runs]
     if tuple(tasks) == ("all",):
         tasks = sorted(set.intersection(*here))
@@ -53,42 +59,70 @@ def questions(sides: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[
             raise InputError("no task was measured for all", where="--tasks", mend="run `luthier eval` for each")
     out: list[Asked] = []
     for task in tasks:
-        found = {label: [_read(folder, task, name) for folder, name in zip(runs, sides[label], strict=True)]
+        found = {label: [_read(folder, task, name, tasks) for folder, name in zip(runs, sides[label], strict=True)]
                  for label, runs in folders.items()}  # fmt: skip
         _refuse_other(found, task)
         out += _of_task(task, found)
     return out
 
 
-def _folder(name: str) -> Path:
+def suite_tasks(name: str) -> list[str]:
+    """The names of the records that `luthier eval --suite` leaves."""
+    return [
+        entry.task if entry.shots == TASKS[entry.task].shots else f"{entry.task}-{entry.shots}shot"
+        for entry in SUITES[name]
+    ]
+
+
+def command(name: str, tasks: Sequence[str], among: Sequence[str] = ()) -> str:
+    """The commands that make the records of these tasks, named as files of records are; of a suite as a whole, when they are
+    `among` its tasks, because it draws examples in its own way."""
+    for suite in SUITES:
+        if set(among or tasks) == set(suite_tasks(suite)):
+            return f"luthier eval {name} --suite {suite} --data-dir FOLDER"
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for task in tasks:
+        plain, shots, chat = re.fullmatch(r"(.*?)(?:-(\d+)shot)?(-chat)?", task).groups()  # type: ignore[union-attr]
+        options = (*(("--shots", shots) if shots else ()), *(("--chat",) if chat else ()))
+        options = ("--text FILE" if plain == "perplexity" else "--data-dir FOLDER", *options)
+        alike.setdefault(options, []).append(plain)
+    return ", ".join(
+        f"luthier eval {name} --tasks {','.join(names)} {' '.join(options)}" for options, names in alike.items()
+    )
+
+
+def _folder(name: str, tasks: Sequence[str]) -> Path:
     """Where the records of a model or run are: the folder itself, its `evals`, or evals/NAME as `luthier eval` makes it."""
     plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
     for path in (Path(name) / "evals", Path(name), Path("evals") / Path(name).name, Path("evals") / plain):
         if path.is_dir() and _tasks(path):
             return path
-    raise InputError("no records of benchmarks", where=name, mend=f"make them: luthier eval {name} --tasks ...")
+    wanted = ["NAMES"] if tuple(tasks) == ("all",) else tasks
+    raise InputError("no records of benchmarks", where=name, mend=f"make them: {command(name, wanted)}")
 
 
 def _tasks(folder: Path) -> list[str]:
-    """The tasks with records in a folder: the JSONL files whose lines have a `doc`."""
+    """The tasks with records in a folder: the JSONL files whose lines have a `doc`. Lines that name their `task` are of a
+    run's own --eval.benchmark, several in one file."""
     out = []
     for path in sorted(folder.glob("*.jsonl")):
         with open(path, encoding="utf-8", errors="replace") as lines:
-            if '"doc"' in lines.readline():
-                out.append(path.stem)
+            try:
+                first = json.loads(lines.readline())
+            except ValueError:
+                continue
+        if isinstance(first, dict) and "doc" in first and "task" not in first:
+            out.append(path.stem)
     return out
 
 
-def _read(folder: Path, task: str, name: str) -> Records:
+def _read(folder: Path, task: str, name: str, among: Sequence[str]) -> Records:
     path = folder / f"{task}.jsonl"
     if not path.is_file():
         known = _tasks(folder)
         guess = nearest(task, known)
-        mend = (
-            f"did you mean '{guess}'?"
-            if guess
-            else f"luthier eval {name} --tasks {task}; there are: {', '.join(known)}"
-        )
+        mend = f"did you mean '{guess}'? Else make them: " if guess else "make them: "
+        mend = f"{mend}{command(name, [task], among)}; there are: {', '.join(known)}"
         raise InputError(f"no records of '{task}'", where=folder, mend=mend)
     by_doc = {}
     for row in read_rows([str(path)]):
@@ -101,18 +135,19 @@ def _read(folder: Path, task: str, name: str) -> Records:
         about = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
     except ValueError:
         about = {}
-    return Records(path, by_doc, about)
+    return Records(path, by_doc, about if isinstance(about, dict) else {})
 
 
 def _refuse_other(found: Mapping[str, Sequence[Records]], task: str) -> None:
-    """Raise InputError where two sides were measured on other files or with other shots."""
+    """Raise InputError where two sides were measured on other files, with other shots or in another type of numbers."""
     first, *rest = [records for runs in found.values() for records in runs]
     for other in rest:
         for key in MUST:
             one, two = _identity(first.card.get(key)), _identity(other.card.get(key))
-            if first.card and other.card and one != two:
+            if key in first.card and key in other.card and one != two:
+                values = "" if key in ("files", "spare") else f": {two}, not {one}"
                 raise InputError(
-                    f"{task} was measured with other {key.replace('_', ' ')} than in {first.path}", where=other.path,
+                    f"{task} was measured with other {MUST[key]} than in {first.path}{values}", where=other.path,
                     mend="measure both in the same way",
                 )  # fmt: skip
 

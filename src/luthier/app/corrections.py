@@ -35,14 +35,16 @@ class Labels:
         self.index = Nearest([row.prompt for row in rows])
 
     def likely(self, place: int) -> str | None:
-        """The label other than its own that a row's nearest rows are most for, by how near they are; None when all have its
+        """The label that a row's nearest other rows are most for, by how near they are; None unless it outvotes the row's
         own."""
         own = self.rows[place].answer.strip()
-        votes: dict[str, float] = {}
+        votes = {own: 0.0}
         for i, score in self.index.find(self.rows[place].prompt, NEIGHBOURS + 1):
-            if (label := self.rows[i].answer.strip()) != own:
+            if i != place:
+                label = self.rows[i].answer.strip()
                 votes[label] = votes.get(label, 0.0) + score
-        return max(votes, key=lambda label: votes[label]) if votes else None
+        best = max(votes, key=lambda label: votes[label])  # its own stands first: a tie leaves it
+        return best if best != own else None
 
     def spelled(self, answer: str) -> str | None:
         """The more frequent label that is spelled most like the answer."""

@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from luthier.app import causes
-from luthier.app.run_data import Answers, RunData, Taught, read_answers, read_data
+from luthier.app import causes, report
+from luthier.app.folder import RunFolder
+from luthier.app.run_data import Answers, RunData, Taught, answers_of, columns, read_answers, read_data, taught
+from luthier.core.config import RunConfig
 from luthier.core.errors import InputError, unknown
+from luthier.core.types import Example
 from luthier.data.texts import prompt_text
 from luthier.evals.compare import Question, compare
 from luthier.evals.errors.answered import Answered, Finding
@@ -23,6 +26,7 @@ from luthier.evals.errors.slices import slices
 from luthier.evals.errors.task import Task
 from luthier.evals.metrics import METRICS, choose
 
+LEARNED = 2000  # rows that the task is learned from when a run ends
 EXAMPLES = 3  # of each category
 CONFUSIONS = 10  # of labels
 RECORDS = "errors/records.jsonl"
@@ -56,7 +60,8 @@ class Seen:
 
 
 def errors(run: Path, category: str | None = None) -> dict[str, Any]:
-    """The whole analysis, or all answers of one category: the keys of `luthier errors --json` (docs/errors.md).
+    """The whole analysis, or all answers of one category: the keys of `luthier errors --json` (docs/errors.md). The page of
+    the run is written again.
 
     Raises InputError for a run that is not finished, has no generated answers, or whose data is not what it was.
     """
@@ -65,9 +70,12 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     answers = read_answers(run)
     data = read_data(answers)
     seen = look(answers, data.taught)
-    groups = grouped(seen, data)
+    groups = grouped(seen, data, columns(answers, data) if data.mendable else {})
     write_records(seen, data, groups)
-    shown = {"run": str(run), "answers": len(answers.after), "records": str(answers.folder.path / RECORDS)}
+    shown = {
+        "run": str(run), "answers": len(answers.after), "records": str(answers.folder.path / RECORDS),
+        "report": _page(answers),
+    }  # fmt: skip
     if category is not None:
         if category == WRONG and seen.wrong is None:
             raise InputError(
@@ -88,10 +96,26 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     }
 
 
-def look(answers: Answers, taught: Sequence[Taught], task: Task | None = None) -> Seen:
-    """Run every detector on every answer, before and after. The task is what `taught` shows, unless it is known."""
-    learned = [row.answer for row in taught]
-    task = task or Task.learn([row.asked for row in taught], learned)
+def record(folder: RunFolder, config: RunConfig, train: Sequence[Example], held_out: Sequence[Example]) -> None:
+    """Look for errors in the answers of a run that ends, and keep them in RECORDS for its page; of a run without answers,
+    nothing. What the task is, at most LEARNED of the rows to learn from show: nobody asked for this, so it must be quick."""
+    if (answers := answers_of(folder, config)) is None:
+        return
+    rows = list(taught(causes.chosen(train, config.seed, LEARNED)))
+    data, seen = RunData(rows, held_out, len(train)), look(answers, rows)
+    write_records(seen, data, grouped(seen, data, {}))
+
+
+def _page(answers: Answers) -> str | None:
+    """Write the page again, where there is one."""
+    path = answers.folder.path / report.PAGE
+    return str(report.write(answers.folder, answers.config, answers.folder.result or {})) if path.is_file() else None
+
+
+def look(answers: Answers, rows: Sequence[Taught], task: Task | None = None) -> Seen:
+    """Run every detector on every answer, before and after. The task is what `rows` show, unless it is known."""
+    learned = [row.answer for row in rows]
+    task = task or Task.learn([row.asked for row in rows], learned)
     before, after = ([detect(_answered(r), task) for r in records] for records in (answers.before, answers.after))
     metric = choose(("auto",), learned or [r["reference"] for r in answers.after])[0]
     return Seen(answers, task, before, after, metric if metric in ("accuracy", "number") else None)
@@ -208,9 +232,9 @@ def _shown(seen: Seen, data: RunData, i: int, category: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def grouped(seen: Seen, data: RunData) -> list[dict[str, str]]:
+def grouped(seen: Seen, data: RunData, more: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """For each answer the slices it belongs to: kind -> value. The label where answers are a closed set; the source file
-    where there are several."""
+    where there are several; the columns `more`."""
     records = seen.answers.after
     prompts = [record["prompt"] for record in records]
     files = [data.held_out[record["row"]].origin.file for record in records]
@@ -222,6 +246,7 @@ def grouped(seen: Seen, data: RunData) -> list[dict[str, str]]:
         kinds["label"] = [record["reference"].strip() for record in records]
     if len(set(files)) > 1:
         kinds["file"] = files
+    kinds |= {f"column {name}" if name in kinds else name: values for name, values in more.items()}
     return [dict(zip(kinds, values, strict=True)) for values in zip(*kinds.values(), strict=True)]
 
 

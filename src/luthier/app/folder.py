@@ -4,7 +4,8 @@ run.yaml        every setting, resolved        metrics.jsonl   one line per step
 lineage.json    hashes of what went in         losses.jsonl    loss of every example, step by step
 checkpoints/    to go on from                  samples.jsonl   answers generated during training
 adapter/ or model/   the result                evals/          held-out rows before and after
-result.json     the figures `--json` prints    loss.svg, table.svg   to look at
+data.json       what the rows are              errors/          what is wrong with answers
+result.json     the figures `--json` prints    report.html, loss.svg, table.svg   to look at
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
-from luthier.app.benchmark import WRITTEN_AT_ONCE, end_ids
+from luthier.app.benchmark import WRITTEN_AT_ONCE, chat_text, end_ids
 from luthier.app.use import open_model
 from luthier.core import log
 from luthier.core.errors import InputError
@@ -25,7 +25,6 @@ from luthier.evals.benchmarks.encode import Coder, room
 from luthier.evals.likelihood import Request, Scorer
 from luthier.model.generate import generate
 from luthier.model.sample import Sampling
-from luthier.text.tokenizer import BORDER
 
 WINDOW = 512  # requests that are packed together
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -88,11 +87,12 @@ class LuthierLM(TemplateLM):  # type: ignore[misc]
         return self.opened.template.as_jinja() if chat_template else None
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Messages as text; a last turn of the assistant is begun, and left open, when no answer is asked for."""
+        """Messages as text, under the system prompt that a run was trained with; a last turn of the assistant is begun,
+        and left open, when no answer is asked for."""
         begun = "" if add_generation_prompt else chat_history[-1]["content"]
         asked = chat_history if add_generation_prompt else chat_history[:-1]
         messages = [Message(turn["role"], turn["content"]) for turn in asked]
-        return self.opened.template.render(messages, prompt=True).replace(BORDER, "") + begun
+        return chat_text(self.opened, messages) + begun
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str] | None, list[int], list[int]]], disable_tqdm: bool = False, **others: Any

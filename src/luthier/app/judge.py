@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import IO, Any
@@ -49,9 +49,10 @@ def judge(asked: Asked) -> dict[str, Any]:
     with stopping() as stop, _journal(asked.out) as journal:
         prompts, given = answered(names, asked.asking, stop)
         judge_ = open_judge()
+        digest = judge_.digest()
         equal = _equal(prompts, given, judge_.name)
         wanted = contests(prompts.messages, given)
-        before = _kept(asked.out, {c.asked(judge_.name) for c in wanted} | {j.asked for j in equal})
+        before = _kept(asked.out, {c.asked(judge_.name) for c in wanted} | {j.asked for j in equal}, digest)
         known = {judgment.asked for judgment in before}
         fresh = [journal(judgment) for judgment in equal if judgment.asked not in known]
         left = [contest for contest in wanted if contest.asked(judge_.name) not in known]
@@ -63,7 +64,8 @@ def judge(asked: Asked) -> dict[str, Any]:
                 if choice is None:
                     unread += 1
                 else:
-                    fresh.append(journal(contest.judged(choice, judge_.name)))
+                    judgment = contest.judged(choice, judge_.name)
+                    fresh.append(journal(replace(judgment, info={**judgment.info, "judge": digest})))
         except (RunError, Stopped) as error:
             done = f"{len(before) + len(fresh):,} of {len(wanted) + len(equal):,} judgments are in {asked.out}"
             raise type(error)(f"{error.what}; {done}", where=error.where, mend=_go_on(error)) from None
@@ -128,12 +130,18 @@ def _cut(handle: IO[bytes]) -> None:
     handle.truncate(whole)
 
 
-def _kept(path: Path, wanted: set[Any]) -> list[Judgment]:
-    """The judgments of an earlier start that this comparison needs."""
+def _kept(path: Path, wanted: set[Any], digest: str) -> list[Judgment]:
+    """The judgments of an earlier start that this comparison needs, by this very judge: another one may have its name."""
     if not path.stat().st_size:
         return []
-    found = {judgment.asked: judgment for judgment in judgments.read([str(path)])}
-    return [judgment for asked, judgment in found.items() if asked in wanted]
+    there = [judgment for judgment in judgments.read([str(path)]) if judgment.asked in wanted]
+    own = [judgment for judgment in there if judgment.info.get("equal") or judgment.info.get("judge") == digest]
+    if len(own) < len(there):
+        log.warn(
+            f"{len(there) - len(own):,} judgments in {path} are by another judge of this name, or it was asked otherwise: they "
+            "are not used here, but `luthier elo` cannot tell them apart; give another --out"
+        )
+    return list({judgment.asked: judgment for judgment in own}.values())
 
 
 def _result(said: Sequence[Judgment], people: Sequence[Judgment], annotator: str, seed: int) -> dict[str, Any]:

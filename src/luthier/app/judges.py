@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from hashlib import sha256
+from typing import Any, Protocol, TypeVar
 
 from luthier.app.endpoint import Endpoint, Garbage, open_endpoint
-from luthier.app.use import Opened, open_model
+from luthier.app.use import Opened, open_model, weights
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped
-from luthier.core.types import Messages
+from luthier.core.types import Message, Messages
 from luthier.evals.benchmarks.encode import room
 from luthier.evals.judge import PAIR, TIE, YES, Choice, Contest, pair_messages, read_choice
 from luthier.evals.likelihood import Request, Scorer
@@ -27,6 +29,10 @@ class Judge(Protocol):
     @property
     def name(self) -> str:
         """Who the judgments are by."""
+        ...
+
+    def digest(self) -> str:
+        """What makes its judgments those of the same judge: weights or address, and all that is said to it but the pair."""
         ...
 
     def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
@@ -45,6 +51,12 @@ class Local:
     name: str
     opened: Opened
     tokens: int = 4096
+
+    def digest(self) -> str:
+        opened = self.opened
+        return _digest(
+            weights(opened, self.name), opened.template.fingerprint, opened.config.text.system, written=False
+        )
 
     def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         return self._choose([contest.messages for contest in asked], PAIR, stop)
@@ -91,6 +103,10 @@ class Written:
     def name(self) -> str:
         return self.endpoint.model
 
+    def digest(self) -> str:
+        endpoint = self.endpoint
+        return _digest(endpoint.url, endpoint.model, dict(endpoint.extra), written=True)
+
     def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         shown = [pair_messages(c.prompt, c.answers[c.order[0]], c.answers[c.order[1]], written=True) for c in asked]
         return self._choose(shown, (*PAIR, TIE), stop)
@@ -115,6 +131,11 @@ class Written:
                 return None
 
         yield from _each(one, asked, self.parallel, stop)
+
+
+def _digest(*parts: Any, written: bool) -> str:
+    wording = pair_messages((Message("user", ""),), "", "", written=written)[0].content
+    return sha256(json.dumps([*parts, wording], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _each(

@@ -120,8 +120,10 @@ def check_free(path: Path) -> None:
 
 
 def _mend(row: Taught, ideas: Sequence[Idea]) -> tuple[Mend, int]:
-    """The mend of a row, and its place: the first action of ACTIONS that is asked for, and every reason."""
-    best = min(ideas, key=lambda idea: ACTIONS.index(idea.action))
+    """The mend of a row, and its place, with every reason: what a contradiction asks for, else the right label where it is
+    known, because such a row need not be lost, else the first action of ACTIONS that is asked for."""
+    known = (CONFLICT, "drop"), (CONFLICT, "correct"), (DOUBTFUL, "correct")
+    best = min(ideas, key=lambda idea: ((idea.category, idea.action) not in known, ACTIONS.index(idea.action)))
     why = "; ".join(dict.fromkeys(idea.why for idea in (best, *ideas)))
     origin, sha = row.example.origin, identity(row.example).hex()
     mend = Mend(row.row, origin.file, origin.line, sha, best.action, best.category, why, row.answer, best.after)

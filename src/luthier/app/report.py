@@ -24,7 +24,7 @@ from luthier.report.page.parts import run_page
 from luthier.report.page.view import Category, Errors, Lost, Sample, View
 from luthier.train.table import METHODS
 
-PAGE, CODING = "report.html", "errors/coding.html"
+PAGE, CODING, DATA = "report.html", "errors/coding.html", "data.json"
 RECORDS, CODES = "errors/records.jsonl", "errors/codes.jsonl"
 
 
@@ -73,7 +73,7 @@ def coding(run: Path, out: Path | None = None) -> Path:
 
 def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
     """What the run directory holds, as pages want it."""
-    lineage = folder.path / "lineage.json"
+    lineage, about = folder.path / "lineage.json", folder.path / DATA
     before, after = (
         measure.from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after")
     )
@@ -83,7 +83,7 @@ def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
         rows=_rows(result, after), beside=_beside(before, after, result, config.seed),
         steps=folder.records("metrics.jsonl") or (), samples=_samples(folder),
         lost=_lost(before, after), errors=_errors(folder, config), codes=_codes(folder),
-        lineage=read_json(lineage) if lineage.is_file() else {},
+        lineage=read_json(lineage) if lineage.is_file() else {}, about=read_json(about) if about.is_file() else {},
     )  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def _beside(
 
 
 def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:
-    """What `luthier errors` found, as it counts and tests it; None when it was not asked."""
+    """What was found at the end of the run, or by `luthier errors`, as that counts and tests it; None when nobody looked."""
     lines = folder.records(RECORDS)
     if lines is None:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, sha256
-from luthier.core.types import Example
+from luthier.core.types import Example, Origin
 from luthier.data import load as data_load
 from luthier.data.read import Row, files_of, read_rows
 from luthier.data.split import split
@@ -23,6 +23,7 @@ from luthier.data.texts import prompt_text
 from luthier.train.table import METHODS
 
 MOST = 20_000  # rows of a stream that are looked at
+KINDS, LONGEST, COLUMNS = 30, 60, 6  # values of a column that tells kinds of rows, their characters, such columns
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,21 @@ class RunData:
 def read_answers(path: Path) -> Answers:
     """The answers of a finished run. Raises InputError for one that is not finished, or that generated none."""
     folder, config = read_run(path)
-    before, after = (folder.records(f"evals/{stage}.jsonl") for stage in ("before", "after"))
-    if folder.result is None or before is None or after is None:
+    if folder.result is None or any(folder.records(f"evals/{stage}.jsonl") is None for stage in ("before", "after")):
         raise InputError("this run is not finished", where=path, mend=f"go on with it: luthier train {path}/run.yaml")
-    old, new = ([record for record in records if "answer" in record] for records in (before, after))
-    if not new:
+    if (found := answers_of(folder, config)) is None:
         raise _no_answers(path, config)
+    return found
+
+
+def answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
+    """The answers of a run that was measured before and after; None when it generated none."""
+    old, new = (
+        [record for record in folder.records(f"evals/{stage}.jsonl") or () if "answer" in record]
+        for stage in ("before", "after")
+    )
     assert [record["row"] for record in old] == [record["row"] for record in new]
-    return Answers(folder, config, old, new)
+    return Answers(folder, config, old, new) if new else None
 
 
 def _no_answers(path: Path, config: RunConfig) -> InputError:
@@ -123,6 +131,36 @@ def taught(examples: Sequence[Example]) -> Iterator[Taught]:
         asked = question(example)
         if asked is not None and asked.messages and asked.reference is not None:
             yield Taught(row, asked.prompt, prompt_text(example), asked.reference, example)
+
+
+def columns(answers: Answers, data: RunData) -> dict[str, list[str]]:
+    """The columns that the layout left unread and that tell a few kinds of rows, such as their source: name -> its value for
+    each answer, "" where there is none. Their files are read up to the last row that was answered."""
+    settings = answers.config.data
+    source = data_load.stream(
+        settings.eval or settings.path, settings.model_copy(update={"limit": None} if settings.eval else {})
+    )
+    if source.layout.name == "mixed":  # each row has a layout of its own, and leaves other columns unread
+        return {}
+    places = [data.held_out[record["row"]].origin for record in answers.after]
+    left = set(places)
+    fields: dict[Origin, Mapping[str, Any]] = {}
+    for row, _ in source.pairs:
+        if row.origin in left:
+            left.discard(row.origin)
+            fields[row.origin] = row.fields
+        if not left:
+            break
+    found: dict[str, list[str]] = {}
+    for name in source.about["unread"]:
+        values = [fields.get(place, {}).get(name) for place in places]
+        texts = ["" if value is None else str(value).strip() for value in values]
+        plain = all(value is None or isinstance(value, str | int) for value in values)
+        kinds = set(texts) - {""}
+        few = 2 <= len(kinds) <= min(KINDS, len(texts) // 2)
+        if plain and few and max(map(len, kinds)) <= LONGEST and len(found) < COLUMNS:
+            found[name] = texts
+    return found
 
 
 def _check_files(known: dict[str, str], config: RunConfig, run: Path) -> None:

@@ -5,7 +5,9 @@ command goes on from there and ends with the same bits.
     training    checkpoints/          step by step
     export      adapter/ or model/    in PEFT's or transformers' format
     after       evals/after.jsonl     the tuned model on the same rows
-    result      report.html           the page of the run
+    result      data.json             what the rows are
+                errors/records.jsonl  what is wrong with the answers
+                report.html           the page of the run
                 result.json           what `--json` prints
 """
 
@@ -19,7 +21,7 @@ from typing import Any
 
 import torch
 
-from luthier.app import export, lost, measure, online, tracking
+from luthier.app import errors, export, lost, measure, online, tracking
 from luthier.app.assemble import Parts, Run, assemble, packing_of, put, put_weights, steps_of, weights, with_reference
 from luthier.app.folder import RunFolder, lineage, locked, open_run
 from luthier.app.prepare import (
@@ -33,6 +35,7 @@ from luthier.app.prepare import (
     read_examples,
     use_threads,
 )
+from luthier.app.report import DATA
 from luthier.app.report import write as write_report
 from luthier.app.stop import stopping
 from luthier.app.watch import Progress, Watch, kept
@@ -41,6 +44,7 @@ from luthier.core.config import RunConfig
 from luthier.core.errors import DiskFull, InputError, LuthierError, Stopped
 from luthier.core.files import write_json
 from luthier.core.types import Chat
+from luthier.data.card import outline
 from luthier.evals import forgetting as forgot
 from luthier.evals.metrics import choose
 from luthier.evals.score import as_json
@@ -144,7 +148,7 @@ def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str,
     _pictures(folder, rows, unit)
     if job.tracker:
         job.tracker.finish(result)
-    write_report(folder, config, result)
+    _look_back(job, result)
     write_json(folder.path / "result.json", result)
     show(
         "after",
@@ -154,6 +158,14 @@ def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str,
         },
     )  # fmt: skip
     return result
+
+
+def _look_back(job: Run, result: dict[str, Any]) -> None:
+    """What the data was and what is wrong with the answers, and the page that shows it."""
+    lengths = [sum(len(node.ids) for node in tree.nodes) for tree in job.ready.train]
+    write_json(job.folder.path / DATA, outline(job.examples.train, lengths, job.examples.layout))
+    errors.record(job.folder, job.config, job.examples.train, job.examples.test)
+    write_report(job.folder, job.config, result)
 
 
 def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:

@@ -12,8 +12,9 @@ import torch
 from luthier.app.start import find
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
+from luthier.core.files import sha256
 from luthier.core.types import Message
-from luthier.model import adapters, lora, quantize
+from luthier.model import adapters, lora, quantize, sources
 from luthier.model import load as model_load
 from luthier.model.generate import stream
 from luthier.model.sample import Sampling
@@ -74,6 +75,16 @@ def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", 
     for other in reversed(found):  # each is tried now, and the first one stays
         opened.switch(other)
     return opened
+
+
+def weights(opened: Opened, name: str) -> dict[str, str]:
+    """The sha256 of every file of weights of what was opened as `name`: of a run its own, and those of its base."""
+    path = Path(name)
+    if not (path / "run.yaml").is_file():
+        return sources.resolve(name).digests()
+    files = [file for part in ("adapter", "model") for file in sorted((path / part).glob("*.safetensors"))]
+    own = {str(file.relative_to(path)): sha256(file) for file in files}
+    return own | (sources.resolve(opened.config.model).digests() if (path / "adapter").is_dir() else {})
 
 
 def _own_name(folder: Path, taken: Container[str]) -> str:

@@ -22,7 +22,10 @@ from luthier.commands.settings import SettingsCommand, config_of, given, with_se
 @click.option(
     "--data", multiple=True, metavar="FILE", help="Held-out rows: their loss, and the metrics of the answers."
 )
-@click.option("--suite", type=click.Path(path_type=Path), metavar="FILE", help="A test suite: what passes.")
+@click.option(
+    "--suite", type=click.Path(path_type=Path), metavar="FILE",
+    help="A test suite: what passes; or leaderboard: the records that `luthier eval --suite leaderboard` left.",
+)  # fmt: skip
 @click.option(
     "--tasks", default="", metavar="NAMES", help="Benchmarks that `luthier eval` has measured for all, or 'all'."
 )

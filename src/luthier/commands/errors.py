@@ -41,7 +41,7 @@ def command(
     \b
     Examples:
       luthier errors runs/NAME
-      luthier errors runs/NAME --category repetition
+      luthier errors runs/NAME --category repetitive
     From the errors to better data, and back:
       luthier errors runs/NAME --fix mends.jsonl                     propose; write "accept": true where you agree
       luthier errors runs/NAME --apply mends.jsonl --to rows2.jsonl

@@ -14,7 +14,7 @@ SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}  # sett
 
 
 @with_settings("seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.skip_bad", "reward",
-               without=("reward.use",))  # fmt: skip
+               without=("reward.use", "reward.judge"))  # fmt: skip
 @click.command("sample", cls=SettingsCommand, context_settings={"max_content_width": 110, **SPELLING})
 @click.argument("model", metavar="MODEL_OR_RUN")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPTS...")

@@ -19,6 +19,7 @@ from luthier.data.split import leaks
 from luthier.data.texts import answer_text, empty_fields, full_text
 
 LOOK = 2000  # examples whose script, language and diversity are looked at, evenly spaced
+COMPARED = 10_000  # rows that equal ones are looked for among, at a glance
 WORDS = 100_000  # words that the diversity is measured on
 LABELS = 200  # most distinct answers that are taken for labels
 
@@ -106,6 +107,21 @@ def card(
         leaks=None if found is None else {"exact": found["exact"], "near": found["near"]},
         dropped=dict(dropped or {}),
     )
+
+
+def outline(examples: Sequence[Example], lengths: Sequence[int], layout: str) -> dict[str, Any]:
+    """A card at a glance, for rows that are learned from: `lengths` are their tokens. Equal rows are counted among the first
+    `compared`, languages are guessed from `looked_at`. What is not known, of a stream, is None."""
+    looked = [full_text(example) for example in _spaced(examples, LOOK)]
+    first = examples[:COMPARED]
+    return {
+        "layout": layout,
+        "lengths": _summary(lengths, "tokens") if lengths else None,
+        "duplicates": len(duplicates(first)) if first else None,
+        "compared": len(first),
+        "languages": languages(looked) if looked else None,
+        "looked_at": len(looked),
+    }
 
 
 def sample(items: Iterable[T], size: int, seed: int = 0) -> tuple[list[T], int]:

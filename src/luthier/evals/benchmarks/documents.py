@@ -78,7 +78,7 @@ def arc(row: Row) -> Document:
         listed = question.get("choices") if published else _need(row, "choices")
         question = question.get("stem") if published else question
         if isinstance(listed, Mapping):
-            listed = [{"text": t, "label": k} for t, k in zip(listed["text"], listed["label"], strict=True)]
+            listed = [{"text": text, "label": label} for text, label in _beside(row, listed, "text", "label")]
         if not isinstance(listed, Sequence) or not all(isinstance(c, Mapping) and "label" in c for c in listed):
             raise _bad(row, "the choices are not a list of texts with labels")
         choices = _choices(row, [choice.get("text") for choice in listed])
@@ -152,7 +152,8 @@ def _truthfulqa(row: Row, name: str, column: str) -> tuple[list[str], list[bool]
     if not isinstance(targets, Mapping):
         raise _bad(row, f"'{name}' is not a map from answers to 0 or 1")
     if set(targets) == {"choices", "labels"}:
-        targets = dict(zip(targets["choices"], targets["labels"], strict=True))
+        pairs = _beside(row, targets, "choices", "labels")
+        targets = dict(zip(_choices(row, [choice for choice, _ in pairs]), (label for _, label in pairs), strict=True))
     return _choices(row, list(targets)), [bool(label) for label in targets.values()]
 
 
@@ -288,9 +289,17 @@ def _choices(row: Row, values: Any) -> list[str]:
     return list(values)
 
 
+def _beside(row: Row, columns: Mapping[str, Any], one: str, other: str) -> list[tuple[Any, Any]]:
+    """Two lists that belong together, item by item."""
+    lists = [columns.get(name) for name in (one, other)]
+    if not all(isinstance(found, list | tuple) for found in lists) or len(lists[0]) != len(lists[1]):  # type: ignore[arg-type]
+        raise _bad(row, f"'{one}' and '{other}' are not lists of the same length")
+    return list(zip(*lists, strict=True))
+
+
 def _integer(row: Row, name: str) -> int:
     value = _need(row, name)
-    if isinstance(value, str) and value.strip().lstrip("-").isdigit():
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]+\s*", value):
         return int(value)
     if not isinstance(value, int):
         raise _bad(row, f"'{name}' is {value!r}, not a whole number")

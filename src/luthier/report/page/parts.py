@@ -19,6 +19,7 @@ from luthier.report.tables import Row, figures, title, verdict, worth
 
 OPEN, MOST = 10, 200  # samples that are open, and that are on the page at all
 LOST_SHOWN = 4
+LEAST = 0.01  # of the rows: a language that is named
 SECTIONS = {
     "summary": "Summary", "results": "Before and after", "samples": "Samples", "errors": "Errors",
     "forgetting": "Forgetting", "training": "Training", "speed": "Speed and memory", "data": "Data",
@@ -192,10 +193,20 @@ def speed(view: View) -> list[Chart]:
 
 
 def data(view: View) -> list[tuple[str, str]]:
-    """Rows, what was held out, dropped with its reasons, cut; tokens."""
-    counts, result = view.result.get("data", {}), view.result
+    """Layout and rows, what they are, what was held out, dropped with its reasons, cut; tokens."""
+    counts, result, about = view.result.get("data", {}), view.result, view.about
     named = {"rows": "rows learned from", "replay": "general rows mixed in", "held_out": "rows held out"}
-    out = [(words, f"{counts[key]:,}") for key, words in named.items() if key in counts]
+    out = [("layout", str(about["layout"]))] if about else []
+    out += [(words, f"{counts[key]:,}") for key, words in named.items() if key in counts]
+    if found := about.get("lengths"):
+        low, half, most, high = (f"{found[name]:,}" for name in ("min", "median", "p95", "max"))
+        out.append(("tokens of a row", f"{low} to {high}; half have up to {half}, 95 % up to {most}"))
+    if (again := about.get("duplicates")) is not None:
+        of = f", of the first {n:,}" if (n := about["compared"]) < counts.get("rows", 0) else ""
+        out.append((f"rows equal to an earlier one{of}", f"{again:,}" if again else "none"))
+    if spoken := about.get("languages"):
+        shares = [f"{name} {share:.0%}" for name, share in spoken.items() if share >= LEAST]
+        out.append((f"languages, guessed from {about['looked_at']:,} rows", ", ".join(shares)))
     dropped = {**counts.get("dropped", {}), **({"could not be read": n} if (n := counts.get("skipped")) else {})}
     out.append(("dropped", "; ".join(f"{n:,} {reason}" for reason, n in dropped.items()) or "none"))
     cut = f"{counts['cut']:,} rows, {counts['cut_tokens']:,} tokens of them lost" if counts.get("cut") else "none"

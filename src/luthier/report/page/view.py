@@ -57,7 +57,7 @@ class Errors:
 class View:
     """A run: its settings and result, the metric rows (`evals.score.table`) of what it learned and of what stands
     `beside` that and was not to change, the lines of metrics.jsonl, and what the evaluations left. `codes` are the lines of
-    errors/codes.jsonl, `method` says in words how the run learned."""
+    errors/codes.jsonl, `about` is data.json (what the rows are), `method` says in words how the run learned."""
 
     name: str
     path: str
@@ -72,6 +72,7 @@ class View:
     errors: Errors | None = None
     codes: Sequence[Mapping[str, Any]] = ()
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def series(self, name: str, along: str = "step") -> list[tuple[float, float]]:
         """(value of `along`, value of `name`) of every line of metrics.jsonl that has the figure, as it was written.
