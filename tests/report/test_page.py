@@ -245,9 +245,8 @@ def test_a_series_by_token_gives_evaluations_the_tokens_of_their_step():
 
 def test_data_says_what_the_rows_are():
     about = {
-        "layout": "alpaca", "lengths": {"unit": "tokens", "min": 5, "median": 60, "p95": 1200, "max": 2048}, "duplicates": 3,
-        "compared": 90,
-        "languages": {"English": 0.9, "German": 0.095, "Dutch": 0.005}, "looked_at": 2000,
+        "layout": "alpaca", "lengths": {"unit": "tokens", "min": 5, "median": 60, "p95": 1200, "max": 2048},
+        "duplicates": 3, "compared": 90, "languages": {"English": 0.9, "German": 0.095, "Dutch": 0.005}, "looked_at": 2000,
     }  # fmt: skip
     rows = dict(parts.data(view(about=about)))
     assert rows["layout"] == "alpaca"
