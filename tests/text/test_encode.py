@@ -440,6 +440,13 @@ def test_prompt_that_is_no_prefix_is_refused_with_both_texts():
         trees_of([Chat(messages=(user("a"), answer("b")))], with_source(source))
 
 
+def test_an_answer_without_a_prompt_says_so_where_the_template_needs_one():
+    """Templates that write a system prompt of their own into an empty conversation, as SmolLM2's does."""
+    source = "{% if messages and messages[0].role != 'system' %}<|im_start|>system\nx<|im_end|>\n{% endif %}" + CHATML
+    with pytest.raises(InputError, match=r"turn 1: the prompt is not a prefix .*; give the row a prompt"):
+        trees_of([Chat(messages=(answer("b"),))], with_source(source))
+
+
 def test_skip_bad_drops_and_names_the_row():
     rows = [Chat(messages=THOUGHT, origin=Origin("a", 1)), Chat(messages=THOUGHT[:2], origin=Origin("a", 2))]
     template = with_source(THINKING)

@@ -109,7 +109,7 @@ def _locate(index: int, before: str, through: str, whole: str, template: Templat
         raise InputError(
             f"{turn}: the prompt is not a prefix of prompt and answer: after {before[max(0, same - 20) : same]!r} the"
             f" prompt has {before[same : same + 20]!r} and the answer {through[same : same + 20]!r}",
-            mend="use another --text.template, or leave this turn unlearned",
+            mend="use another --text.template, or leave this turn unlearned" if index else "give the row a prompt",
         )
     ends = [through.rfind(stop, len(before)) + len(stop) for stop in template.stops if stop in through[len(before) :]]
     after = template.tokenizer.control_pattern.sub("", through[max(ends) :]) if ends else ""
