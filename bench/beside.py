@@ -35,6 +35,7 @@ def parser(about: str | None, *, rows: int, batch: int, tokens: int) -> argparse
     out.add_argument("--batch", type=int, default=batch, help="rows per optimizer step")
     out.add_argument("--tokens", type=int, default=tokens, help="Luthier: tokens per forward pass")
     out.add_argument("--threads", type=int, default=2)
+    out.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     out.add_argument("--repeat", type=int, default=1, help="processes of each setting; their median counts")
     out.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="run only settings whose name starts so")
     out.add_argument("--model", default="smollm2-135m")
@@ -50,13 +51,12 @@ def compare(options: argparse.Namespace, script: str, settings: Sequence[str], o
     if options.child:
         _child(options, one)
         return
-    from luthier.model.load import cpu_has_bfloat16
     from luthier.model.sources import resolve
 
     options.model = str(resolve(options.model).folder)
-    native = cpu_has_bfloat16()
+    native = has_bfloat16(options.device)
     print(
-        f"{options.rows} rows, {options.batch} a step, {options.threads} threads, "
+        f"{options.rows} rows, {options.batch} a step, {where(options)}, "
         f"bfloat16 {'native' if native else 'emulated: left out'}"
     )
     chosen = [n for n in settings if n.startswith(tuple(options.only)) and (native or "bfloat16" not in n)]
@@ -69,9 +69,33 @@ def _child(options: argparse.Namespace, one: One) -> None:
 
     torch.set_num_threads(options.threads)
     found = one(options, options.child)
+    print("RESULT " + json.dumps(found | {"peak": peak(options.device)}))
+
+
+def peak(device: str) -> int:
+    """Most bytes so far: of torch's allocations on a GPU, of the process on the processor."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status").read_text()  # not getrusage: a child can inherit its parent's peak there
-    found["peak"] = 1024 * int(status.split("VmHWM:")[1].split()[0])
-    print("RESULT " + json.dumps(found))
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 itself."""
+    import torch
+
+    from luthier.model.load import pick_dtype
+
+    return pick_dtype("auto", torch.device(device)) == torch.bfloat16
+
+
+def where(options: argparse.Namespace) -> str:
+    """The device in words."""
+    import torch
+
+    return torch.cuda.get_device_name() if options.device == "cuda" else f"{options.threads} threads"
 
 
 def _measure(options: argparse.Namespace, script: str, name: str, unit: str) -> dict[str, Any] | None:
@@ -108,7 +132,7 @@ def _ratios(found: dict[str, dict[str, Any]]) -> None:
     best, mine = (max(group.values(), key=lambda f: f["rate"]) for group in (theirs, ours))
     print(f"speed {mine['rate'] / best['rate']:.2f} x TRL's best   memory {mine['peak'] / best['peak']:.2f} of it")
     exact = [[f for n, f in group.items() if "bfloat16" not in n] for group in (theirs, ours)]
-    if all(exact):
+    if all(exact) and exact[1][0]["first"]:
         pairs = [(t["first"], exact[1][0]["first"]) for t in exact[0]]
         apart = max(abs(a[key] - b[key]) / max(1.0, abs(a[key])) for a, b in pairs for key in a.keys() & b.keys())
         print(f"first figures in float32 differ by {apart:.1e}" + ("" if apart < CLOSE else f": MORE THAN {CLOSE:g}"))
@@ -143,12 +167,12 @@ def in_order(trainer: type) -> type:
     return InOrder
 
 
-def trainer_settings(dtype: str, batch: int) -> dict[str, Any]:
-    """Arguments of every TRL trainer: on the processor, one epoch, nothing kept, a constant rate."""
+def trainer_settings(dtype: str, batch: int, device: str) -> dict[str, Any]:
+    """Arguments of every TRL trainer: one epoch, nothing kept, a constant rate."""
     import tempfile
 
     return {
-        "output_dir": tempfile.mkdtemp(), "report_to": "none", "use_cpu": True, "bf16": dtype == "bfloat16",
+        "output_dir": tempfile.mkdtemp(), "report_to": "none", "use_cpu": device == "cpu", "bf16": dtype == "bfloat16",
         "disable_tqdm": True, "per_device_train_batch_size": batch, "num_train_epochs": 1, "gradient_checkpointing": False,
         "logging_steps": 1, "save_strategy": "no", "max_length": 1024, "lr_scheduler_type": "constant",
     }  # fmt: skip

@@ -44,7 +44,7 @@ def trl(options: argparse.Namespace, dtype: str, precomputed: bool) -> dict[str,
 
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     clock = beside.clock()
-    shared = beside.trainer_settings(dtype, options.batch)
+    shared = beside.trainer_settings(dtype, options.batch, options.device)
     trainer = Timed(
         model=AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, dtype)),
         args=DPOConfig(**shared, learning_rate=RATE, beta=0.1, precompute_ref_log_probs=precomputed),
@@ -74,7 +74,7 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     from luthier.train.optim import Optimizer
     from luthier.train.steps import Packing
 
-    device = torch.device("cpu")
+    device = torch.device(options.device)
     loaded = load.load(Path(options.model), device=device, dtype=getattr(torch, dtype))
     trees = preferences.trees(preferences.pairs(options.rows, loaded.tokenizer), loaded.tokenizer)
     torch.manual_seed(0)

@@ -18,10 +18,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+import beside
 
 
 def material(options: argparse.Namespace) -> Any:
@@ -30,7 +29,7 @@ def material(options: argparse.Namespace) -> Any:
     from luthier.evals.benchmarks.tasks import TASKS
 
     name, _, shots = options.task.partition(":")
-    found = from_folder(TASKS[name], DATA, int(shots))
+    found = from_folder(TASKS[name], beside.DATA, int(shots))
     return TASKS[name], replace(found, documents=found.documents[: options.documents]), int(shots)
 
 
@@ -44,7 +43,7 @@ def harness(options: argparse.Namespace, dtype: str, batch: str) -> dict[str, An
     task, found, shots = material(options)
     draws = Shots(task, found, shots)
     parts = [prompt(task, document, draws.draw(document), None).pairs for document in found.documents]
-    model = HFLM(pretrained=options.model, device="cpu", dtype=dtype, batch_size=batch)
+    model = HFLM(pretrained=options.model, device=options.device, dtype=dtype, batch_size=batch)
     requests = [Instance("loglikelihood", {}, pair, i) for part in parts for i, pair in enumerate(part)]
     began = time.perf_counter()
     answers = model.loglikelihood(requests, disable_tqdm=True)
@@ -58,7 +57,7 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     from luthier.evals.benchmarks.run import measure
 
     task, found, shots = material(options)
-    opened = open_model(options.model, device="cpu", dtype=dtype)
+    opened = open_model(options.model, device=options.device, dtype=dtype)
     ours = engine(opened, Asked(tokens=options.tokens))
     began = time.perf_counter()
     records = list(measure(task, found, ours, shots=shots))
@@ -73,14 +72,12 @@ def child(options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    if options.child.endswith("auto"):
+    if options.child.endswith("auto") and options.device == "cpu":
         room = psutil.virtual_memory().available + psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (room, room))
     name, *rest = options.child.split()
     found = luthier(options, *rest) if name == "luthier" else harness(options, *rest)
-    status = Path("/proc/self/status").read_text()  # not getrusage: a child can inherit its parent's peak there
-    found["peak"] = 1024 * int(status.split("VmHWM:")[1].split()[0])
-    print("RESULT " + json.dumps(found))
+    print("RESULT " + json.dumps(found | {"peak": beside.peak(options.device)}))
 
 
 def run(name: str, options: argparse.Namespace, task: str) -> dict[str, Any] | None:
@@ -101,9 +98,7 @@ def run(name: str, options: argparse.Namespace, task: str) -> dict[str, Any] | N
 
 def compare(task: str, options: argparse.Namespace) -> None:
     """Every setting on one task, and ours beside the harness's best."""
-    from luthier.model.load import cpu_has_bfloat16
-
-    dtypes = ["float32", "bfloat16"] if cpu_has_bfloat16() else ["float32"]
+    dtypes = ["float32", "bfloat16"] if beside.has_bfloat16(options.device) else ["float32"]
     theirs = {f"lm-eval {d} {b}": None for d in dtypes for b in options.batches.split(",")}
     found = {name: run(name, options, task) for name in [*theirs, *(f"luthier {dtype}" for dtype in dtypes)]}
     best = max((f for n, f in found.items() if n in theirs and f), key=lambda f: f["rate"], default=None)
@@ -125,6 +120,7 @@ def main() -> None:
     parser.add_argument("--batches", default="8,16,auto", help="batch sizes of lm-eval")
     parser.add_argument("--tokens", type=int, default=2048, help="Luthier: tokens per forward pass")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="", help=argparse.SUPPRESS)
     parser.add_argument("--task", help=argparse.SUPPRESS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -136,7 +132,7 @@ def main() -> None:
 
     options.model = options.model or str(resolve("smollm2-135m").folder)
     for task in options.tasks.split(","):
-        print(f"{task.replace(':', ', ')} shots, {options.documents} documents, {options.threads} threads", flush=True)
+        print(f"{task.replace(':', ', ')} shots, {options.documents} documents, {beside.where(options)}", flush=True)
         compare(task, options)
 
 

@@ -45,7 +45,7 @@ def trl(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
         model.score.weight.copy_(head(model.config.hidden_size))
     clock = beside.clock()
     trainer = beside.in_order(RewardTrainer)(
-        model=model, args=RewardConfig(**beside.trainer_settings(dtype, options.batch), learning_rate=RATE),
+        model=model, args=RewardConfig(**beside.trainer_settings(dtype, options.batch, options.device), learning_rate=RATE),
         train_dataset=preferences.rows(preferences.pairs(options.rows, tokenizer)), processing_class=tokenizer,
         peft_config=LoraConfig(
             r=beside.RANK, lora_alpha=beside.ALPHA, target_modules=beside.LINEAR, task_type="SEQ_CLS",
@@ -74,7 +74,7 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     from luthier.train.optim import Optimizer
     from luthier.train.steps import Packing
 
-    device = torch.device("cpu")
+    device = torch.device(options.device)
     loaded = load.load(Path(options.model), device=device, dtype=getattr(torch, dtype))
     trees = preferences.trees(preferences.pairs(options.rows, loaded.tokenizer), loaded.tokenizer)
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """Tokens/s of generation: Luthier's and transformers' `generate`, on the same prompts, weights and threads.
 
-    python bench/rollout.py [--model smollm2-135m] [--dtype float32] [--tokens 64] [--batch 1 16 64] [--times 3]
+    python bench/rollout.py [--model smollm2-135m] [--dtype float32] [--tokens 64] [--batch 1 16 64] [--times 3] [--device cuda]
 
 Both take the likeliest token and never stop early, so both make the same number of tokens; how many are
 equal is printed too (in bfloat16, rounding makes the two diverge after a while). Medians of --times.
@@ -44,7 +44,7 @@ def ours(model: Any, tokenizer: Any, ids: list[list[int]], tokens: int) -> list[
 
 
 def theirs(model: Any, tokenizer: Any, ids: list[list[int]], tokens: int) -> list[list[int]]:
-    padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt", padding_side="left")
+    padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt", padding_side="left").to(model.device)
     out = model.generate(**padded, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens, eos_token_id=None)
     rows: list[list[int]] = out[:, padded["input_ids"].shape[1] :].tolist()
     return rows
@@ -65,16 +65,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--times", type=int, default=3)
     args = parser.parse_args()
 
-    source, device, dtype = resolve(args.model), torch.device("cpu"), DTYPES[args.dtype]
+    source, device, dtype = resolve(args.model), torch.device(args.device), DTYPES[args.dtype]
     own = load(source, device=device, dtype=dtype)
     other = load(source, device=device, dtype=dtype, attention="sdpa")
     own.tokenizer.pad_token = own.tokenizer.pad_token or own.tokenizer.eos_token
-    print(f"{source.name}, {args.dtype}, {torch.get_num_threads()} threads, {args.tokens} new tokens")
+    where = torch.cuda.get_device_name() if args.device == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{source.name}, {args.dtype}, {where}, {args.tokens} new tokens")
     print(f"{'batch':>5} {'luthier':>12} {'transformers':>12} {'ratio':>6} {'equal':>6}")
     for batch in args.batch:
         ids = prompts(own.tokenizer, batch)

@@ -6,7 +6,8 @@ Rows: the first of the Alpaca data (../shared/data/alpaca), each as the Alpaca p
 rank 16 on all linear layers, no dropout, learning rate 1e-3, one epoch. Each setting runs in a process of its
 own, one after the other. tokens/s counts the tokens of the rows (prompt, output and EOS, no padding, a
 shared prefix once per row) over the time of all optimizer steps but the first; peak memory is the process's.
-TRL runs in float32 at batch sizes 4 and 16, in bfloat16 at 16, and packed (float32) at 4; its best counts.
+TRL runs in float32 at batch sizes 4 and 16, in bfloat16 at 16 (on a GPU at 64 too), and packed (float32) at 4; its
+best counts.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SETTINGS = [
     *("trl float32 4", "trl float32 16", "trl bfloat16 16", "trl packed 4"),
     *("luthier float32", "luthier bfloat16"),
 ]
+ON_A_GPU = ["trl bfloat16 64"]
 RATE = 1e-3
 
 
@@ -54,7 +56,7 @@ def trl(options: argparse.Namespace, dtype: str, batch: int, packed: bool) -> di
     data = [{"prompt": p, "completion": c} for p, c in rows(options.rows)]
     clock = beside.clock()
     settings = SFTConfig(
-        **beside.trainer_settings(dtype, batch), gradient_accumulation_steps=max(1, options.batch // batch),
+        **beside.trainer_settings(dtype, batch, options.device), gradient_accumulation_steps=max(1, options.batch // batch),
         learning_rate=RATE, shuffle_dataset=False, packing=packed, completion_only_loss=True,
     )  # fmt: skip
     trainer = beside.in_order(SFTTrainer)(
@@ -88,7 +90,8 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     from luthier.train.optim import Optimizer
     from luthier.train.steps import OfflineSteps, Packing
 
-    loaded = load.load(Path(options.model), device=torch.device("cpu"), dtype=getattr(torch, dtype))
+    device = torch.device(options.device)
+    loaded = load.load(Path(options.model), device=device, dtype=getattr(torch, dtype))
     tokenizer = Tokenizer(loaded.tokenizer)
     chats = [Chat((Message("user", p), Message("assistant", c))) for p, c in rows(options.rows)]
     trees = encode(chats, load_template("plain", tokenizer), tokenizer, TextConfig()).trees
@@ -100,7 +103,7 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     packing = Packing(options.tokens, 128 if dtype == "bfloat16" else 1)
     steps = OfflineSteps(trees, options.batch, len(trees), RULES["token"], packing, seed=0)
     state = State(tuned.model, Optimizer(tuned.parameters, config, {}))
-    run = train(state, steps, likelihood, forward, config, lr=RATE, seed=0, device=torch.device("cpu"))
+    run = train(state, steps, likelihood, forward, config, lr=RATE, seed=0, device=device)
     reports = list(run)
     return {
         "seconds": sum(r.seconds for r in reports[1:]), "count": sum(r.tokens for r in reports[1:]),
@@ -118,7 +121,7 @@ def first_loss(trees: Any, model: Any, options: argparse.Namespace) -> float:
 
     step = make_step(trees[: options.batch], RULES["token"], Packing(options.tokens))
     with torch.no_grad():
-        return float(sum(-(b.weight * forward(model, b).logp).sum() for b in step.micro))
+        return float(sum(-(b.weight * forward(model, b).logp).sum() for b in (b.to(model.device) for b in step.micro)))
 
 
 def count_tokens(tokenizer: Any, count: int) -> int:
@@ -136,4 +139,5 @@ def one(options: argparse.Namespace, name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     options = beside.parser(__doc__, rows=128, batch=16, tokens=512).parse_args()
-    beside.compare(options, __file__, SETTINGS, one, "tokens")
+    settings = [*SETTINGS, *(ON_A_GPU if options.device == "cuda" else [])]
+    beside.compare(options, __file__, settings, one, "tokens")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from luthier.app import suite as suite_module
 from luthier.app.judges import Wanted
@@ -47,6 +50,9 @@ class Short:
 
     def __init__(self):
         self.asked = []
+
+    def digest(self):
+        return self.name
 
     def yes(self, asked, stop):
         self.asked.append(len(asked))
@@ -119,3 +125,78 @@ def test_a_python_check_that_fails_or_gives_too_little_is_named(tested, tmp_path
     (tmp_path / "f.py").write_text(CODE.replace("[1.5] * len(answers)", "1 / 0"))
     with pytest.raises(RunError, match="ZeroDivisionError"):
         tested()
+
+
+ALIKE = """\
+sampling: {max_new_tokens: 4}
+threshold: 0
+groups:
+  - name: alike
+    cases:
+      - {name: near, prompt: "who?", checks: [{similar: {to: the cat, by: embedding, at_least: -1, encoder: toy}}]}
+      - {name: far, prompt: "who?", checks: [{similar: {to: the cat, by: embedding, at_least: 1, encoder: toy}}]}
+"""
+
+
+def test_likeness_in_meaning_is_the_cosine_of_an_encoder(tested, monkeypatch):
+    class Toy:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def embed(self, texts):
+            assert texts[0] == "the cat"
+            return torch.tensor([[1.0, 0.0]] + [[0.6, 0.8]] * (len(texts) - 1))
+
+    asked = []
+    monkeypatch.setattr(suite_module, "Encoder", Toy)
+    monkeypatch.setattr(
+        suite_module, "resolve_encoder", lambda name: asked.append(name) or SimpleNamespace(folder=name)
+    )
+    found = tested(ALIKE)
+    assert asked == ["toy"], "opened once, before any model"
+    assert [o.passed for o in found.outcomes] == [True, False]
+    assert found.outcomes[1].failures[0][1] == ["cosine 0.60, less than 1"]
+
+
+def test_settings_of_likeness_that_say_nothing_are_refused(tested):
+    with pytest.raises(InputError, match="'encoder' says nothing to 'rouge_l'"):
+        tested(ALIKE.replace("by: embedding, ", "", 1))
+    with pytest.raises(InputError, match="no cosine is 40"):
+        tested(ALIKE.replace("at_least: 1,", "at_least: 40,", 1))
+    with pytest.raises(InputError, match="did you mean 'embedding'"):
+        tested(ALIKE.replace("by: embedding", "by: embeding", 1))
+
+
+def test_what_a_judge_said_is_kept_and_not_asked_again(tested, tmp_path):
+    """A judge that fails half-way has not spoken in vain; a torn line, as a kill leaves it, is passed over."""
+    said = tmp_path / "said.jsonl"
+    whole, failing = tested.judge.yes, tested.judge
+
+    def half(asked, stop):
+        yield from list(whole(asked, stop))[:2]
+        raise RunError("the endpoint is gone")
+
+    failing.yes = half
+    with pytest.raises(RunError, match="is gone"):
+        tested(said=said)
+    assert len(said.read_text().splitlines()) == 2
+    with open(said, "a") as handle:
+        handle.write('{"judge": "sh')
+    failing.yes = whole
+    failing.asked.clear()
+    found = tested(said=said)
+    assert failing.asked == [1, 3], "two of the first question's three answers were known"
+    assert found.outcomes[3].passed
+    failing.asked.clear()
+    assert tested(said=said).outcomes[3].passed
+    assert failing.asked == [0, 0]
+    tested.judge.name = "another"
+    assert tested(said=said).outcomes[3].passed
+    assert failing.asked[2:] == [3, 3], "what one judge said is not another's"
+
+
+def test_a_file_that_cannot_be_written_is_found_before_a_model_is_loaded(tested, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite_module, "open_model", lambda *a, **n: pytest.fail("loaded"))
+    (tmp_path / "plain").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        tested(said=tmp_path / "plain" / "said.jsonl")

@@ -9,8 +9,9 @@ import pytest
 
 from luthier.core.errors import RunError
 from luthier.evals import compare as compare_module
-from luthier.evals.compare import NONE_SHOWN, TOO_FEW, Question, compare, false_alarms, question
+from luthier.evals.compare import LEVEL, NONE_SHOWN, TOO_FEW, Question, compare, false_alarms, question
 from luthier.evals.intervals import difference
+from luthier.evals.significance import mcnemar, sign_flip
 
 
 def asked(name="accuracy", weights=None, better=True, **values):
@@ -185,3 +186,12 @@ def test_the_interval_of_runs_does_not_depend_on_how_many_draws_fit_in_memory(mo
     whole = compare([values], rounds=400)[0]
     monkeypatch.setattr(compare_module, "DRAWS_AT_ONCE", 30 * 70)
     assert compare([values], rounds=400)[0] == whole
+
+
+def test_of_all_exchanges_of_two_models_at_most_one_in_twenty_has_a_p_value_of_5_percent():
+    """Not a sample of exchanges but all of them, so that chance has no part in it: the tests below a verdict are exact."""
+    ways = 1 - 2 * ((np.arange(2**10)[:, None] >> np.arange(10)) & 1)
+    numbers = np.random.default_rng(2).lognormal(0, 1, 10)
+    assert np.mean([sign_flip(way * numbers) <= LEVEL for way in ways]) <= LEVEL
+    right = np.mean([mcnemar((way > 0).tolist(), (way < 0).tolist()) <= LEVEL for way in ways])
+    assert 0 < right <= LEVEL

@@ -193,3 +193,17 @@ def test_other_heads_take_the_plain_path():
 def test_hidden_states_have_one_row_a_token():
     tree = random_tree(random.Random(0))
     assert hidden_states(tiny_model(), pack([tree], [[1.0] * tree.trained])).shape == (len(tree), 32)
+
+
+def test_a_kernel_that_cannot_be_compiled_is_left_out_with_a_word(monkeypatch, capsys):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fails(*args, **kwargs):
+        raise TorchDynamoException("no compiler here")
+
+    monkeypatch.setattr(plan, "_compiled", fails)
+    q = torch.zeros(1, 1, 4, 16)
+    assert plan._block_sparse(q, q, q, None, 1.0) is None
+    assert "no compiler here" in capsys.readouterr().err
+    assert plan._block_sparse(q, q, q, None, 1.0) is None, "asked once"
+    assert not capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,7 +107,7 @@ def test_the_formula_agrees_with_the_trace() -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(CONFIG, dtype=torch.bfloat16, attn_implementation="luthier")
     tune.prepare(model, "lora", LoraConfig(rank=1), QuantConfig())
-    assert memory._activations(model, 512) == pytest.approx(512 * memory._bytes_per_token(model), rel=0.1)
+    assert memory._activations(model, 512) == pytest.approx(512 * memory._bytes_per_token(model.config, 2), rel=0.1)
 
 
 def test_mixtures_of_experts_are_counted_by_the_formula() -> None:
@@ -187,3 +188,18 @@ def test_a_measured_peak_is_within_a_quarter(kind: str) -> None:
     ran = subprocess.run([sys.executable, "-c", MEASURED, kind], capture_output=True, text=True, check=True)
     guessed, measured = map(int, ran.stdout.split())
     assert guessed == pytest.approx(measured, rel=0.25)
+
+
+@pytest.mark.parametrize(("gigabytes", "tokens"), [(141, 8192), (80, 4096), (24, 2048), (12, 1024), (2, 1024)])
+def test_a_gpu_takes_as_many_tokens_a_pass_as_half_its_memory_holds(monkeypatch, gigabytes, tokens) -> None:
+    """A model of 7 billion: 5.7 MB of activations for each token."""
+    config = LlamaConfig(
+        hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32
+    )
+    card = SimpleNamespace(total_memory=gigabytes << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert memory.pass_tokens(config, torch.bfloat16, torch.device("cuda")) == tokens
+
+
+def test_a_processor_takes_1024_tokens_a_pass() -> None:
+    assert memory.pass_tokens(CONFIG, torch.float32, torch.device("cpu")) == 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,10 @@ class Drawn:
     ids: tuple[int, ...]
     text: str = ""
     ended: str = "stop"
+
+    @property
+    def logp(self) -> tuple[float, ...]:
+        return (LOGP - 1,) * len(self.ids)
 
 
 class Table:
@@ -179,3 +183,14 @@ def test_prompts_come_in_another_order_than_rows_of_offline_runs():
     )  # fmt: skip
     asked = [row for batch in steps.step(0).micro for row in batch.rows]
     assert set(asked) != set(chosen_places(0, "order", 100, 0, 20))
+
+
+def test_without_a_policy_player_samples_say_their_own_log_probabilities():
+    table = Table(drift=0.5)
+    source = Rollouts(
+        [Asked((1, 2, 3 + row), row) for row in range(6)], replace(table.players(), policy=None),
+        with_defaults(PolicyConfig(), False), 2, 12, 8, Packing(1000), seed=0,
+    )  # fmt: skip
+    (batch,) = source.step(0).micro
+    assert set(batch.columns["old_logp"].tolist()) == {LOGP - 1}
+    assert source.step(0).metrics["kl_per_answer"] < 0, "the reference is likelier by half a nat a token"

@@ -31,6 +31,7 @@ from luthier.core.types import Prompt, TokenTree
 from luthier.model import adapters, heads, lora, tune
 from luthier.model import load as model_load
 from luthier.model.forward import forward
+from luthier.model.memory import pass_tokens
 from luthier.rewards.specs import Rewards
 from luthier.text.weigh import RULES
 from luthier.train import annotate, checkpoint
@@ -145,7 +146,8 @@ def packing_of(config: RunConfig, model: Any) -> Packing:
     """Tokens of a micro-batch; row lengths are padded where a new length costs a compilation: bfloat16 on a CPU."""
     parameter = next(model.parameters())
     slow = parameter.device.type == "cpu" and parameter.dtype == torch.bfloat16
-    return Packing(config.train.tokens, 128 if slow else 1)
+    tokens = config.train.tokens or pass_tokens(model.config, parameter.dtype, parameter.device)
+    return Packing(tokens, 128 if slow else 1)
 
 
 def _steps(job: Run, packing: Packing) -> Steps:

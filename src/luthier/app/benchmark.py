@@ -27,6 +27,7 @@ from luthier.evals.forest import Ids
 from luthier.evals.likelihood import Scorer
 from luthier.model import memory
 from luthier.model.generate import generate
+from luthier.model.memory import MANY
 from luthier.model.sample import Sampling
 from luthier.text.tokenizer import BORDER
 
@@ -46,7 +47,7 @@ class Asked:
     limit: int | None = None
     chat: bool = False
     out: Path | None = None
-    tokens: int = 2048
+    tokens: int | None = None  # by default 2048 on a processor, 8192 on a GPU
     device: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
@@ -234,7 +235,8 @@ def _records(job: Job, engine: Engine, journal: Journal, limit: int | None) -> l
 
 def engine(opened: Opened, asked: Asked) -> Engine:
     """The model as benchmarks ask it."""
-    scorer = Scorer(opened.model, room(opened.model.config, opened.tokenizer), asked.tokens)
+    tokens = asked.tokens or (2048 if opened.model.device.type == "cpu" else MANY)
+    scorer = Scorer(opened.model, room(opened.model.config, opened.tokenizer), tokens)
     return Engine(
         scorer, Coder(opened.tokenizer), partial(_write, opened), partial(chat_text, opened) if asked.chat else None
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from luthier.app.endpoint import Endpoint, Garbage, open_endpoint
@@ -90,6 +91,54 @@ class Local:
             other, logp = half.pop(place)
             first, second = (logp, answer.logp) if other == 0 else (answer.logp, logp)
             yield place, None if answer.cut else Choice(options[0] if first >= second else options[1], first - second)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A judge whose answers to questions are kept in a file, {"judge", "asked", "said"} a line, and not asked for again."""
+
+    judge: Judge
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.judge.name
+
+    def digest(self) -> str:
+        return self.judge.digest()
+
+    def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        return self.judge.pairs(asked, stop)
+
+    def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        who = self.digest()
+        keys = [
+            _digest(*((message.role, message.content) for message in messages), written=False) for messages in asked
+        ]
+        known = self._known(who)
+        yield from ((i, Choice(known[key])) for i, key in enumerate(keys) if key in known)
+        rest = [i for i, key in enumerate(keys) if key not in known]
+        with open(self.path, "a", encoding="utf-8") as out:
+            if out.tell() and not self.path.read_bytes().endswith(b"\n"):
+                out.write("\n")  # the last line was cut by a kill
+            for place, choice in self.judge.yes([asked[i] for i in rest], stop):
+                if choice is not None:
+                    line = {"judge": who, "asked": keys[rest[place]], "said": choice.option}
+                    out.write(json.dumps(line) + "\n")
+                    out.flush()
+                yield rest[place], choice
+
+    def _known(self, who: str) -> dict[str, str]:
+        """What this judge said: question -> answer. Lines that are none of it are passed over."""
+        known = {}
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else ():
+            try:
+                found = json.loads(line)
+                if found["judge"] == who and found["said"] in YES:
+                    known[found["asked"]] = found["said"]
+            except (ValueError, KeyError, TypeError):
+                continue
+        return known
 
 
 @dataclass(frozen=True)

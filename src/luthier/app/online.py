@@ -226,10 +226,13 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
                 player.train(training)
 
     critic = side.critic
+    wide = next(side.model.parameters()).dtype in (torch.float32, torch.float64)
     players = Players(
         answers=answers,  # type: ignore[arg-type]
         rewards=rewarded,  # type: ignore[arg-type]
-        policy=lambda trees: read(side.model, LOGP_ONLY, trees),
+        policy=None
+        if wide
+        else lambda trees: read(side.model, LOGP_ONLY, trees),  # 16 bits round a token at a time otherwise
         reference=lambda trees: read(side.reference, LOGP_ONLY, trees),
         values=None if critic is None else lambda trees: read(critic, VALUE, trees),
     )

@@ -335,9 +335,11 @@ def check_memory(
     """Estimate the peak before loading, say it, and refuse what cannot fit unless forced."""
     # An example longer than a micro-batch gets one of its own.
     longest = max((len(tree) for tree in (*ready.train, *ready.replay, *ready.test)), default=config.text.max_length)
+    shape = model_load.load_config(texts.start.source.folder)
+    tokens = config.train.tokens or memory.pass_tokens(shape, dtype, device)
     estimate = memory.estimate(
-        model_load.load_config(texts.start.source.folder), tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
-        dtype=dtype, tokens=max(config.train.tokens, longest), optimizer=config.train.optimizer, device=device,
+        shape, tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
+        dtype=dtype, tokens=max(tokens, longest), optimizer=config.train.optimizer, device=device,
     )  # fmt: skip
     log.note(memory.describe(estimate))
     method, beside = chosen_method(config), 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.app import answers
-from luthier.app.judges import Judge, Wanted
+from luthier.app.judges import Judge, Remembered, Wanted
 from luthier.app.stop import stopping
 from luthier.app.use import open_model
 from luthier.core import log
@@ -22,10 +22,12 @@ from luthier.core.types import Message
 from luthier.evals.judge import YES, question_messages
 from luthier.evals.suite import results
 from luthier.evals.suite.cases import expand
-from luthier.evals.suite.checks import Given, Verdict
+from luthier.evals.suite.checks import EMBEDDING, Given, Verdict
 from luthier.evals.suite.document import Document, read
 from luthier.evals.suite.junit import junit
-from luthier.evals.suite.spec import Check, Judged, Python
+from luthier.evals.suite.spec import Check, Judged, Python, Similar
+from luthier.model.encoder import Encoder
+from luthier.model.sources import resolve_encoder
 from luthier.rewards.answer import Answer
 from luthier.rewards.function import Function
 
@@ -66,14 +68,15 @@ class Bench:
     Opening it raises InputError for everything that is wrong with the suite, before any model is loaded.
     """
 
-    def __init__(self, path: Path, judge: Wanted, settings: RewardConfig) -> None:
+    def __init__(self, path: Path, judge: Wanted, settings: RewardConfig, said: Path | None = None) -> None:
         self.document = read(path)
         self.cases = expand(self.document)
         self.ready = results.prepare(self.cases, path.parent)
-        self.wanted, self.settings = judge, settings
+        self.wanted, self.settings, self.said = judge, settings, said
         self.open_judge: Callable[[], Judge] | None = None
         self.judge: Judge | None = None
         self.functions: dict[str, Function] = {}
+        self.encoders: dict[str, Encoder] = {}
         self._closing = ExitStack()
 
     def __enter__(self) -> Bench:
@@ -94,8 +97,12 @@ class Bench:
             spec = str(self.document.path.parent / check.python.function)
             function = Function(f"python:{check.python.function}", spec, self.settings)
             self.functions[check.python.function] = self._closing.enter_context(function)
+        if check.similar and check.similar.by == EMBEDDING and (name := check.similar.encoder) not in self.encoders:
+            self.encoders[name] = Encoder(resolve_encoder(name).folder)
         if check.judged and self.open_judge is None:
             self.open_judge = self.wanted.open(where)
+            if self.said:
+                _touch(self.said)
 
     def run(self, model: str, device: str, dtype: str, stop: Stop) -> Tested:
         """Answer every case with the model and check the answers. Raises Stopped when asked to stop."""
@@ -124,6 +131,8 @@ class Bench:
     def _outside(self, check: Check, given: Sequence[Given], stop: Stop) -> list[Verdict]:
         if check.python:
             return self._python(check.python, given)
+        if check.similar:
+            return self._alike(check.similar, given)
         assert check.judged
         return self._judged(check.judged, given, stop)
 
@@ -146,9 +155,22 @@ class Bench:
             for value in values
         ]
 
+    def _alike(self, check: Similar, given: Sequence[Given]) -> list[Verdict]:
+        vectors = self.encoders[check.encoder].embed([check.to, *(item.answer for item in given)])
+        alike = (vectors[1:] @ vectors[0]).tolist()
+        return [
+            Verdict(
+                value >= check.at_least,
+                "" if value >= check.at_least else f"cosine {value:.2f}, less than {check.at_least:g}",
+            )
+            for value in alike
+        ]
+
     def _judged(self, check: Judged, given: Sequence[Given], stop: Stop) -> list[Verdict]:
         assert self.open_judge
-        self.judge = self.judge or self.open_judge()
+        if self.judge is None:
+            self.judge = self.open_judge()
+            self.judge = Remembered(self.judge, self.said) if self.said else self.judge
         asked = [question_messages(item.prompt, item.answer, check.question, item.reference) for item in given]
         out = [Verdict(False, "the judge's answer could not be read")] * len(given)
         with log.progress(f"judged by {self.judge.name}", len(given)) as bar:
@@ -160,12 +182,23 @@ class Bench:
         return out
 
 
+def _touch(path: Path) -> None:
+    """Raise InputError unless lines can be added to the file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", where=path, mend="give another --judged") from None
+
+
 def run_suite(
-    path: Path, model: str, judge: Wanted, *, settings: RewardConfig, xml: Path | None = None, device: str = "auto",
-    dtype: str = "auto",
+    path: Path, model: str, judge: Wanted, *, settings: RewardConfig, xml: Path | None = None, said: Path | None = None,
+    device: str = "auto", dtype: str = "auto",
 ) -> Tested:  # fmt: skip
-    """Run a suite on a model; with `xml`, write the results there for a CI server."""
-    with stopping() as stop, Bench(path, judge, settings) as bench:
+    """Run a suite on a model; with `xml`, write the results there for a CI server. What a judge says is kept in `said`, and
+    not asked again."""
+    with stopping() as stop, Bench(path, judge, settings, said) as bench:
         found = bench.run(model, device, dtype, stop)
     if xml:
         with writing(xml) as handle:

@@ -20,9 +20,15 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
 @click.option(
     "--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML for a CI server."
 )
+@click.option(
+    "--judged",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Keep what the judge says, line by line; the same command goes on from there.",
+)
 @with_judge
 @as_json
-def command(suite: Path, model: str, junit: Path | None, json_: bool, **values: Any) -> None:
+def command(suite: Path, model: str, junit: Path | None, judged: Path | None, json_: bool, **values: Any) -> None:
     """Test a model by SUITE, a YAML file of prompts and of what their answers must be (docs/compare.md).
 
     Exit status 1 when a threshold of the suite is missed; without any, when a case fails. --judge or --endpoint names
@@ -40,7 +46,9 @@ def command(suite: Path, model: str, junit: Path | None, json_: bool, **values: 
     config = config_of((), values)
     use_threads(config)
     judge = judge_of(values, config.device, config.dtype)
-    found = run_suite(suite, model, judge, settings=config.reward, xml=junit, device=config.device, dtype=config.dtype)
+    found = run_suite(
+        suite, model, judge, settings=config.reward, xml=junit, said=judged, device=config.device, dtype=config.dtype
+    )
     result = {"model": model, **found.as_dict()}
     if json_:
         print_json(result)

@@ -83,8 +83,11 @@ class TrainConfig(Section):
     epochs: float = Field(1.0, gt=0, description="Passes over the data.")
     steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides epochs.")
     batch: int = Field(16, ge=1, description="Examples per optimizer step.")
-    tokens: int = Field(
-        1024, ge=32, description="Tokens per forward pass: the memory knob. Changes no result but rounding."
+    tokens: int | None = Field(
+        None,
+        ge=32,
+        description="Tokens per forward pass: the memory knob. Changes no result but rounding. By default 1024 on a "
+        "processor, up to 8192 on a GPU.",
     )
     lr: float | None = Field(
         None, gt=0, description="Peak learning rate; by default chosen from the tune kind and model width."

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from luthier.core.errors import InputError
 from luthier.model import attention, fuse
 from luthier.model.attention import NAME
+from luthier.model.same_bits import same_products
 from luthier.model.sources import Source, check_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -133,6 +134,8 @@ def pick_device(name: str = "auto") -> torch.device:
     if not here.get(name, False):
         present = ", ".join(kind for kind, found in here.items() if found)
         raise InputError(f"no device '{name}' here", where="--device", mend=f"present: {present}")
+    if name == "cuda":
+        same_products()
     return torch.device(name)
 
 

@@ -28,6 +28,7 @@ from luthier.model.vocabulary import tile_bytes
 # Bytes of optimizer state per trainable weight, and float32 copies of the largest one during its update.
 _STATE = {"adamw": (8.0, 1), "adamw8bit": (2.0 + 8 / 256, 8)}
 _HEAD_COPIES = 3  # a tile of logits, its softmax, and that cast for the product
+FEW, MANY = 1024, 8192  # tokens of a forward pass on a CPU, and on a GPU with room for them
 # A CPU's allocator leaves holes among the many tensors of a pass: 1.3 to 1.5 times their bytes, as measured.
 _HOLES = 1.4
 
@@ -177,7 +178,7 @@ def _activations(model: nn.Module, tokens: int) -> int:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             decoder(input_ids=row, position_ids=row, attention_mask=row, use_cache=False, tree=_Shapes())
     except (RuntimeError, NotImplementedError):  # mixtures of experts route by value
-        return tokens * _bytes_per_token(model)
+        return tokens * _bytes_per_token(model.config, next(model.parameters()).element_size())
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
@@ -186,14 +187,14 @@ def _shared(model: nn.Module, tokens: int) -> int:
     return tokens * tokens * next(model.parameters()).element_size() + 24 * tokens
 
 
-def _bytes_per_token(model: nn.Module) -> int:
-    """The sum in `_activations`' description, over all blocks, with the experts one token passes through."""
-    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+def _bytes_per_token(config: Any, width: int) -> int:
+    """The sum in `_activations`' description, over all blocks, with the experts one token passes through; `width` is the
+    bytes of a value."""
+    config = config.get_text_config()
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     q, k = config.num_attention_heads * head_width, config.num_key_value_heads * head_width
     experts = getattr(config, "num_experts_per_tok", None) or 1
     wide = experts * (getattr(config, "moe_intermediate_size", None) or config.intermediate_size)
-    width = next(model.parameters()).element_size()
     kept = width * (2 * config.hidden_size + 3 * q + 2 * k + 4 * wide) + 8 * config.hidden_size
     return int(config.num_hidden_layers * kept)
 
@@ -207,6 +208,22 @@ def _head(model: nn.Module, tokens: int) -> int:
 
 
 # --- What there is --------------------------------------------------------------------------------
+
+
+def pass_tokens(config: Any, dtype: torch.dtype, device: torch.device) -> int:
+    """How many tokens a forward pass takes where nobody says: 1024 on a CPU, whose caches they fill; on a GPU, which needs
+    many to be busy, 8192 or the largest half, quarter, ... of that whose activations take half of its whole memory.
+
+    The same on one machine whatever else runs there, since a run goes on exactly only with the same passes.
+    """
+    if device.type == "cpu":
+        return FEW
+    cuda = device.type == "cuda"
+    whole = torch.cuda.get_device_properties(device).total_memory if cuda else torch.mps.recommended_max_memory()
+    tokens, each = MANY, _bytes_per_token(config, dtype.itemsize)
+    while tokens > FEW and tokens * each > whole / 2:
+        tokens //= 2
+    return tokens
 
 
 def available(device: torch.device) -> int:

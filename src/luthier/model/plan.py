@@ -3,7 +3,8 @@
 On a CPU, blocks of queries of like size are gathered into a few padded groups, and each group is one
 call of torch's fused attention. On a GPU, one block-sparse kernel takes the rule `j <= i < reach[j]`, where
 reach[j] is the end of the subtree of j's node: in depth-first order that is exactly "j is i or comes
-before it, and j's node is i's node or an ancestor of it".
+before it, and j's node is i's node or an ancestor of it". Where that kernel cannot be had (heads narrower than 16, no
+compiler on the machine) or gains nothing (short rows) the groups serve there too.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from luthier.core import log
 from luthier.core.types import Batch
 
 BLOCK = 128  # queries that attend together: what lies above the diagonal is skipped between blocks
 WASTE = 1.4  # a group may compute this many times the scores its blocks need
 ENTRIES = 1 << 22  # entries of one group's mask: bounds memory
+NARROWEST = 16  # head size from which on the block-sparse kernel exists
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,13 @@ class TreePlan:
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
     ) -> torch.Tensor:
         """q [1, heads, T, D], k and v [1, kv_heads, T, D] -> [1, T, heads, D]."""
-        if q.device.type == "cuda":
-            mask = self.block_mask(window)
-            return _flex()(q, k, v, block_mask=mask, scale=scaling, enable_gqa=True).transpose(1, 2)
+        if q.device.type == "cuda" and q.shape[-1] >= NARROWEST and q.shape[-2] >= BLOCK:
+            out = _block_sparse(q, k, v, self.block_mask(window), scaling)
+            if out is not None:
+                return out.transpose(1, 2)
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
-        out = [_attend(q, k, v, group, mask, scaling) for group, mask in self.masked(q.dtype, window)]
-        return torch.cat(out).index_select(0, self.order)[None]
+        parts = [_attend(q, k, v, group, mask, scaling) for group, mask in self.masked(q.dtype, window)]
+        return torch.cat(parts).index_select(0, self.order)[None]
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -113,12 +117,17 @@ class TreePlan:
             tokens = self.starts[-1]
             ends = torch.tensor(reach(self.starts, self.parents)).repeat_interleave(torch.tensor(self.starts).diff())
             ends, depth = ends.to(self.device), self.positions.to(self.device)
-            width = tokens if window is None else window
 
-            def visible(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-                return (j <= i) & (i < ends[j]) & (depth[i] - depth[j] < width)
+            far = torch.tensor(tokens if window is None else window, device=self.device)  # kernels take tensors alone
 
-            self._block_masks[window] = create_block_mask(visible, None, None, tokens, tokens, device=str(self.device))
+            def above(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+                return (j <= i) & (i < ends[j])
+
+            def near(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+                return above(b, h, i, j) & (depth[i] - depth[j] < far)
+
+            rule = above if window is None else near
+            self._block_masks[window] = create_block_mask(rule, None, None, tokens, tokens, device=str(self.device))
         return self._block_masks[window]
 
     def _paths(self) -> list[list[int]]:
@@ -180,14 +189,25 @@ def _attend(
     return out.transpose(1, 2).flatten(0, 1)
 
 
-def _flex() -> Any:
-    """Flex attention, compiled once per process: the eager form would build the whole score matrix."""
-    global _COMPILED
-    if _COMPILED is None:
-        from torch.nn.attention.flex_attention import flex_attention
+def _block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scaling: float) -> torch.Tensor | None:
+    """Flex attention, compiled once per process (the eager form would build the whole score matrix); None where it
+    cannot be compiled."""
+    from torch._dynamo.exc import TorchDynamoException
+    from torch.nn.attention.flex_attention import flex_attention
 
-        _COMPILED = torch.compile(flex_attention, dynamic=True)
-    return _COMPILED
+    global _compiled
+    if _compiled is False:
+        return None
+    if _compiled is None:
+        _compiled = torch.compile(flex_attention, dynamic=True)
+    try:
+        out: torch.Tensor = _compiled(q, k, v, block_mask=mask, scale=scaling, enable_gqa=True)
+    except TorchDynamoException as error:
+        _compiled = False
+        reason = str(error).strip().splitlines()[0][:200]
+        log.warn(f"the attention kernel for this GPU could not be compiled, a slower one is used: {reason}")
+        return None
+    return out
 
 
-_COMPILED: Any = None
+_compiled: Any = None  # the kernel; False where compiling it failed

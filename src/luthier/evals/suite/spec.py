@@ -82,11 +82,13 @@ class OneOf(Part):
 
 
 class Similar(Part):
-    """The answer is at least this like a text, by a metric of the generated answers, such as rouge_l or chrf."""
+    """The answer is at least this like a text: by a metric of the generated answers, such as rouge_l or chrf, or with
+    `by: embedding` by the cosine of what a sentence encoder makes of the two."""
 
     to: str
     at_least: float = Field(0.5)
     by: str = "rouge_l"
+    encoder: str = "all-minilm-l6-v2"
 
 
 class Python(Part):
