@@ -335,10 +335,9 @@ def check_memory(
     """Estimate the peak before loading, say it, and refuse what cannot fit unless forced."""
     # An example longer than a micro-batch gets one of its own.
     longest = max((len(tree) for tree in (*ready.train, *ready.replay, *ready.test)), default=config.text.max_length)
-    shape = model_load.load_config(texts.start.source.folder)
-    tokens = config.train.tokens or memory.pass_tokens(shape, dtype, device)
+    tokens = _pass_tokens(texts, config, dtype, device)
     estimate = memory.estimate(
-        shape, tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
+        model_load.load_config(texts.start.source.folder), tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
         dtype=dtype, tokens=max(tokens, longest), optimizer=config.train.optimizer, device=device,
     )  # fmt: skip
     log.note(memory.describe(estimate))
@@ -368,10 +367,18 @@ def _reward_models(texts: Texts, config: RunConfig, dtype: torch.dtype) -> int:
     return sum(memory.weights(model_load.load_config(start.source.folder), dtype) for start in own)
 
 
-def computing(config: RunConfig) -> dict[str, str]:
-    """On what and in which type this run computes: a run goes on only on the same."""
+def computing(texts: Texts, config: RunConfig) -> dict[str, Any]:
+    """On what, in which type and in how large passes this run computes: a run goes on only on the same."""
     device = model_load.pick_device(config.device)
-    return {"device": device.type, "dtype": str(model_load.pick_dtype(config.dtype, device)).removeprefix("torch.")}
+    dtype = model_load.pick_dtype(config.dtype, device)
+    tokens = _pass_tokens(texts, config, dtype, device)
+    return {"device": device.type, "dtype": str(dtype).removeprefix("torch."), "tokens": tokens}
+
+
+def _pass_tokens(texts: Texts, config: RunConfig, dtype: torch.dtype, device: torch.device) -> int:
+    """Tokens of a forward pass: the user's, or the rule's."""
+    shape = model_load.load_config(texts.start.source.folder)
+    return config.train.tokens or memory.pass_tokens(shape, dtype, device)
 
 
 def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:

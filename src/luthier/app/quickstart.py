@@ -13,12 +13,12 @@ from luthier.core.config import RunConfig, resolve
 DEFAULTS: dict[str, Any] = {
     "out": "runs/quickstart",
     "data.path": [STDLIB],
-    "data.limit": 1000,
+    "data.limit": 900,
     "text.max_length": 512,
     "train.lr": 1e-3,
     "train.checkpoint": 5,
-    "eval.rows": 96,
-    "eval.samples": 96,
+    "eval.rows": 80,
+    "eval.samples": 80,
     "eval.max_new_tokens": 48,
 }
 

@@ -21,7 +21,7 @@ from luthier.core.types import Chat, Message, Origin
 
 INSTRUCTION = "Say in one line what this Python function does.\n\n"
 SHORTEST_LINE, LONGEST_LINE = 20, 120
-LONGEST_CODE = 320
+LONGEST_CODE = 280
 TEST_SHARE = 5
 LEAST = 100
 

@@ -94,7 +94,7 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
         facts = lineage(
             config, data=examples.digests(), model=texts.start.digests(),
             template=texts.template.fingerprint, tokenizer=texts.tokenizer.fingerprint(),
-            computing=computing(config), **examples.replay_digests(), **probes.inputs,
+            computing=computing(texts, config), **examples.replay_digests(), **probes.inputs,
         )  # fmt: skip
         folder = open_run(config, data_name(config.data.path), facts)
         job = Run(config, folder, examples, texts, ready, stop)
