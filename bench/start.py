@@ -24,6 +24,7 @@ from luthier.app.prepare import encode_all, open_texts, read_examples
 from luthier.app.stop import Stop
 from luthier.core.config import RunConfig, resolve
 from luthier.model import load
+from luthier.model.memory import FEW
 from luthier.model.sources import resolve as find
 from luthier.text.weigh import RULES
 from luthier.train.steps import OfflineSteps, Packing
@@ -37,7 +38,7 @@ def rows(config: RunConfig) -> None:
     """Files -> the batches of every step of one epoch."""
     examples = read_examples(config, METHODS[config.method].example)
     trees = encode_all(examples, open_texts(config), config, Stop()).train
-    packing = Packing(config.train.tokens)
+    packing = Packing(config.train.tokens or FEW)
     steps = OfflineSteps(trees, config.train.batch, len(trees), RULES[config.train.weigh], packing, config.seed)
     for index in range(len(steps)):
         steps.step(index)

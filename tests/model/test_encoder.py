@@ -50,6 +50,10 @@ def test_vectors_are_those_of_sentence_transformers(folder, mode):
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
     wanted = torch.from_numpy(theirs.encode(TEXTS[:-1]))
     torch.testing.assert_close(Encoder(folder).embed(TEXTS[:-1]), wanted, atol=1e-5, rtol=1e-5)
+    saved = folder.parent / "saved"
+    theirs.save(str(saved))
+    assert (saved / "modules.json").is_file()
+    torch.testing.assert_close(Encoder(saved).embed(TEXTS[:-1]), wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_a_text_has_the_same_vector_alone_and_beside_others(folder):
@@ -72,13 +76,31 @@ def test_texts_longer_than_the_model_reads_are_cut(folder):
 
 def test_what_cannot_be_computed_is_refused(folder):
     pooling(folder, pooling_mode_max_tokens=True, pooling_mode_mean_tokens=False)
-    with pytest.raises(InputError, match="pooling_mode_max_tokens: Luthier pools by"):
+    with pytest.raises(InputError, match="it pools by pooling_mode_max_tokens; Luthier by the mean"):
         Encoder(folder)
     pooling(folder, pooling_mode_mean_tokens=True)
-    (folder / "2_Dense").mkdir()
-    with pytest.raises(InputError, match="a layer after the pooling"):
+    module = "sentence_transformers.models."
+    listed = [
+        {"type": f"{module}{kind}", "path": f"{i}_{kind}"} for i, kind in enumerate(("Transformer", "Pooling", "Dense"))
+    ]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    with pytest.raises(InputError, match="a module 'Dense', which Luthier does not compute"):
         Encoder(folder)
-    (folder / "2_Dense").rmdir()
+    (folder / "modules.json").write_text(json.dumps(listed[:2]))
+    assert Encoder(folder).pool == "mean"
+    (folder / "modules.json").write_text(json.dumps([*listed[:1], {**listed[1], "path": "elsewhere"}]))
+    with pytest.raises(InputError, match="it does not say how it pools"):
+        Encoder(folder)
+    (folder / "modules.json").unlink()
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in tokenizer.items() if k != "pad_token"}))
+    with pytest.raises(InputError, match="no token to pad with"):
+        Encoder(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    shape = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(shape | {"num_hidden_layers": 3}))
+    with pytest.raises(InputError, match=r"missing in the weights: encoder.layer.2"):
+        Encoder(folder)
     (folder / "config.json").write_text("{}")
     with pytest.raises(InputError, match="not a sentence encoder"):
         Encoder(folder)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MixtralConfig
 
 from luthier.core.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
@@ -190,16 +190,37 @@ def test_a_measured_peak_is_within_a_quarter(kind: str) -> None:
     assert guessed == pytest.approx(measured, rel=0.25)
 
 
-@pytest.mark.parametrize(("gigabytes", "tokens"), [(141, 8192), (80, 4096), (24, 2048), (12, 1024), (2, 1024)])
-def test_a_gpu_takes_as_many_tokens_a_pass_as_half_its_memory_holds(monkeypatch, gigabytes, tokens) -> None:
-    """A model of 7 billion: 5.7 MB of activations for each token."""
-    config = LlamaConfig(
-        hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32
-    )
+LLAMA_7B = LlamaConfig(
+    hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32
+)
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "tune_kind", "tokens"),
+    [(141, "lora", 8192), (80, "lora", 4096), (40, "lora", 2048), (24, "lora", 1024), (2, "lora", 1024),
+     (141, "full", 2048), (80, "full", 1024)],
+)  # fmt: skip
+def test_a_gpu_takes_as_many_tokens_a_pass_as_half_of_what_weights_leave(
+    monkeypatch, gigabytes, tune_kind, tokens
+) -> None:
+    """A model of 7 billion: 13.5 GB of weights, 5.7 MB of activations for each token."""
     card = SimpleNamespace(total_memory=gigabytes << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-    assert memory.pass_tokens(config, torch.bfloat16, torch.device("cuda")) == tokens
+    assert memory.pass_tokens(LLAMA_7B, tune_kind, torch.bfloat16, torch.device("cuda")) == tokens
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(n_embd=32, n_layer=2, n_head=2),
+        GPTNeoXConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64),
+    ],
+)
+def test_models_whose_configuration_names_less_have_a_size_too(monkeypatch, config) -> None:
+    card = SimpleNamespace(total_memory=1 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert memory.pass_tokens(config, "lora", torch.float32, torch.device("cuda")) == 8192
 
 
 def test_a_processor_takes_1024_tokens_a_pass() -> None:
-    assert memory.pass_tokens(CONFIG, torch.float32, torch.device("cpu")) == 1024
+    assert memory.pass_tokens(CONFIG, "lora", torch.float32, torch.device("cpu")) == 1024

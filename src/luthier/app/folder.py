@@ -191,12 +191,24 @@ def _same_settings(path: Path, config: RunConfig) -> None:
 
 def _same_inputs(path: Path, lineage: Mapping[str, Any]) -> None:
     before, now = read_json(path / "lineage.json").get("inputs", {}), lineage["inputs"]
-    changed = [name for name in now if name in before and before[name] != json.loads(json.dumps(now[name]))]
-    if changed:
+    if changed := changes(before, now):
         raise InputError(
             f"the {changed[0]} changed since this run began, so it cannot go on exactly", where=path,
             mend="give another --out to start anew",
         )  # fmt: skip
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The inputs that are not as they were, by name. Of what a run computes on, each part that was noted is told."""
+    out = []
+    for name, value in json.loads(json.dumps(dict(now))).items():
+        old = before.get(name, value)
+        if name == "computing":
+            parts = [key for key in value if key in old and old[key] != value[key]]
+            out += [f"{key} of computing ({old[key]}, now {value[key]})" for key in parts]
+        elif old != value:
+            out.append(name)
+    return out
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:

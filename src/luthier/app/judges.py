@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -104,41 +105,45 @@ class Remembered:
     def name(self) -> str:
         return self.judge.name
 
-    def digest(self) -> str:
-        return self.judge.digest()
+    @cached_property
+    def _who(self) -> str:
+        return self.judge.digest()  # reads all the weights of a local judge
 
-    def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
-        return self.judge.pairs(asked, stop)
-
-    def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
-        who = self.digest()
-        keys = [
-            _digest(*((message.role, message.content) for message in messages), written=False) for messages in asked
-        ]
-        known = self._known(who)
-        yield from ((i, Choice(known[key])) for i, key in enumerate(keys) if key in known)
-        rest = [i for i, key in enumerate(keys) if key not in known]
-        with open(self.path, "a", encoding="utf-8") as out:
-            if out.tell() and not self.path.read_bytes().endswith(b"\n"):
-                out.write("\n")  # the last line was cut by a kill
-            for place, choice in self.judge.yes([asked[i] for i in rest], stop):
-                if choice is not None:
-                    line = {"judge": who, "asked": keys[rest[place]], "said": choice.option}
-                    out.write(json.dumps(line) + "\n")
-                    out.flush()
-                yield rest[place], choice
-
-    def _known(self, who: str) -> dict[str, str]:
+    @cached_property
+    def _known(self) -> dict[str, str]:
         """What this judge said: question -> answer. Lines that are none of it are passed over."""
         known = {}
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else ():
             try:
                 found = json.loads(line)
-                if found["judge"] == who and found["said"] in YES:
+                if found["judge"] == self._who and found["said"] in YES:
                     known[found["asked"]] = found["said"]
             except (ValueError, KeyError, TypeError):
                 continue
         return known
+
+    def digest(self) -> str:
+        return self._who
+
+    def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        return self.judge.pairs(asked, stop)
+
+    def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        keys = [
+            _digest(*((message.role, message.content) for message in messages), written=False) for messages in asked
+        ]
+        yield from ((i, Choice(self._known[key])) for i, key in enumerate(keys) if key in self._known)
+        rest = [i for i, key in enumerate(keys) if key not in self._known]
+        with open(self.path, "a", encoding="utf-8") as out:
+            if out.tell() and not self.path.read_bytes().endswith(b"\n"):
+                out.write("\n")  # the last line was cut by a kill
+            for place, choice in self.judge.yes([asked[i] for i in rest], stop):
+                if choice is not None:
+                    key = keys[rest[place]]
+                    out.write(json.dumps({"judge": self._who, "asked": key, "said": choice.option}) + "\n")
+                    out.flush()
+                    self._known[key] = choice.option
+                yield rest[place], choice
 
 
 @dataclass(frozen=True)

@@ -378,7 +378,7 @@ def computing(texts: Texts, config: RunConfig) -> dict[str, Any]:
 def _pass_tokens(texts: Texts, config: RunConfig, dtype: torch.dtype, device: torch.device) -> int:
     """Tokens of a forward pass: the user's, or the rule's."""
     shape = model_load.load_config(texts.start.source.folder)
-    return config.train.tokens or memory.pass_tokens(shape, dtype, device)
+    return config.train.tokens or memory.pass_tokens(shape, config.tune, dtype, device)
 
 
 def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:

@@ -32,6 +32,7 @@ from luthier.rewards.answer import Answer
 from luthier.rewards.function import Function
 
 Stop = Callable[[], bool]
+ROUNDING = 1e-6  # of the cosine of a text with itself
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ class Bench:
             for case, checks in zip(self.cases, self.ready, strict=True):
                 for check, where in zip(checks, case.places, strict=True):
                     self._open(check.core, where)
+            if self.said and self.open_judge is None:
+                mend = "leave it out, or give the suite a check of the kind `judged`"
+                raise InputError("nothing is judged in this suite", where="--judged", mend=mend)
         except BaseException:
             self._closing.close()
             raise
@@ -98,7 +102,8 @@ class Bench:
             function = Function(f"python:{check.python.function}", spec, self.settings)
             self.functions[check.python.function] = self._closing.enter_context(function)
         if check.similar and check.similar.by == EMBEDDING and (name := check.similar.encoder) not in self.encoders:
-            self.encoders[name] = Encoder(resolve_encoder(name).folder)
+            beside = self.document.path.parent / name
+            self.encoders[name] = Encoder(resolve_encoder(str(beside) if beside.is_dir() else name).folder)
         if check.judged and self.open_judge is None:
             self.open_judge = self.wanted.open(where)
             if self.said:
@@ -159,10 +164,9 @@ class Bench:
         vectors = self.encoders[check.encoder].embed([check.to, *(item.answer for item in given)])
         alike = (vectors[1:] @ vectors[0]).tolist()
         return [
-            Verdict(
-                value >= check.at_least,
-                "" if value >= check.at_least else f"cosine {value:.2f}, less than {check.at_least:g}",
-            )
+            Verdict(True)
+            if value >= check.at_least - ROUNDING
+            else Verdict(False, f"cosine {value:.2f}, less than {check.at_least:g}")
             for value in alike
         ]
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from luthier.app.assemble import Run, assemble, packing_of, put, steps_of, weights, with_reference
-from luthier.app.folder import differences, lineage, read_run
-from luthier.app.prepare import chosen_method, encode_all, open_texts, read_examples, use_threads
+from luthier.app.folder import changes, differences, lineage, read_run
+from luthier.app.prepare import chosen_method, computing, encode_all, open_texts, read_examples, use_threads
 from luthier.app.stop import stopping
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped
@@ -38,11 +38,14 @@ def resume(path: Path) -> dict[str, Any]:
         examples = read_examples(config, chosen_method(config).example)
         texts = open_texts(config)
         replay = examples.replay_digests()
-        facts = lineage(config, data=examples.digests(), model=texts.start.digests(), **replay)
+        facts = lineage(
+            config, data=examples.digests(), model=texts.start.digests(), computing=computing(texts, config), **replay
+        )
         made = read_json(path / "lineage.json")
-        for name in ("data", "model", *replay):
-            if made["inputs"].get(name) != facts["inputs"][name]:
-                raise InputError(f"the {name} changed since this run was made, so it cannot be made again", where=path)
+        if changed := changes(made["inputs"], facts["inputs"]):
+            raise InputError(
+                f"the {changed[0]} changed since this run was made, so it cannot be made again", where=path
+            )
         job = Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
         parts = assemble(job)
         if chosen_method(config).reference:

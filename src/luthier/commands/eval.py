@@ -45,9 +45,9 @@ from luthier.commands.settings import config_of, with_settings
 @click.option(
     "--tokens",
     type=click.IntRange(64),
-    default=2048,
+    default=None,
     metavar="N",
-    help="Tokens per forward pass: the memory knob. Changes no result but rounding.  [2048]",
+    help="Tokens per forward pass: the memory knob. Changes no result but rounding.  [2048; on a GPU 8192]",
 )
 @as_json
 def command(model: str, json_: bool, **options: Any) -> None:

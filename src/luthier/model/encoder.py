@@ -3,7 +3,7 @@
     v = pool(h_1 .. h_L) / |pool(h_1 .. h_L)|     pool: the mean of a text's last hidden states, or the state of its first token
 
 The pooling and the longest text are read from the files that sentence-transformers writes beside a model; without them
-the mean is taken. Other poolings, and dense layers after them, are refused.
+the mean is taken. Other poolings, and other modules after the transformer, are refused.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import torch
 
 from luthier.core.errors import InputError
 from luthier.core.files import read_json
-from luthier.model.load import quiet
+from luthier.model.load import first_line, quiet
 
 BATCH = 32
-POOLS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
+MODULES = ("Transformer", "Pooling", "Normalize")
+POOLS = {"mean": "mean", "cls": "first", "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
 
 
 class Encoder:
@@ -32,13 +33,18 @@ class Encoder:
         try:
             with quiet():
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-                self.model: Any = AutoModel.from_pretrained(
-                    folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-                ).eval()
+                model, report = AutoModel.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                )
         except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"not a sentence encoder: {reason}", where=folder, mend="give another encoder") from None
-        self.longest = _longest(folder, self.model.config)
+            what = f"not a sentence encoder: {first_line(error)}"
+            raise InputError(what, where=folder, mend="give another encoder") from None
+        self.model: Any = model.eval()
+        missing = [str(key) for key in sorted(report["missing_keys"], key=str) if "pooler" not in str(key)]
+        if missing or self.tokenizer.pad_token is None:
+            what = f"missing in the weights: {missing[0]}" if missing else "its tokenizer has no token to pad with"
+            raise InputError(f"not a sentence encoder: {what}", where=folder, mend="give another encoder")
+        self.longest = _longest(folder, self.model.config, self.tokenizer)
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> torch.Tensor:
@@ -63,20 +69,31 @@ class Encoder:
 
 
 def _pool(folder: Path) -> str:
-    path = folder / "1_Pooling" / "config.json"
-    if (folder / "2_Dense").exists():
-        raise InputError("a layer after the pooling, which Luthier does not compute", where=folder / "2_Dense")
+    listed = folder / "modules.json"
+    modules = [(str(m["type"]).rpartition(".")[2], m["path"]) for m in read_json(listed)] if listed.is_file() else []
+    if odd := [kind for kind, _ in modules if kind not in MODULES]:
+        raise InputError(
+            f"a module '{odd[0]}', which Luthier does not compute", where=listed, mend="give another encoder"
+        )
+    path = folder / next((name for kind, name in modules if kind == "Pooling"), "1_Pooling") / "config.json"
     if not path.is_file():
+        if modules:
+            raise InputError("it does not say how it pools", where=path, mend="copy the folder again")
         return "mean"
-    asked = [name for name, value in read_json(path).items() if name.startswith("pooling_mode_") and value is True]
+    said = read_json(path)
+    older = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
+    asked = [said["pooling_mode"]] if isinstance(said.get("pooling_mode"), str) else older
     if len(asked) != 1 or asked[0] not in POOLS:
         what = ", ".join(asked) or "no pooling"
-        raise InputError(f"{what}: Luthier pools by {' or '.join(POOLS)}", where=path, mend="give another encoder")
+        raise InputError(
+            f"it pools by {what}; Luthier by the mean or the first token", where=path, mend="give another encoder"
+        )
     return POOLS[asked[0]]
 
 
-def _longest(folder: Path, config: Any) -> int:
+def _longest(folder: Path, config: Any, tokenizer: Any) -> int:
     """Tokens of the longest text that is read whole."""
     path = folder / "sentence_bert_config.json"
     asked = read_json(path).get("max_seq_length") if path.is_file() else None
-    return int(min(asked or 512, getattr(config, "max_position_embeddings", 512)))
+    places = getattr(config, "max_position_embeddings", None)
+    return int(min(limit for limit in (asked, places, tokenizer.model_max_length, 1 << 16) if limit))

@@ -62,7 +62,7 @@ def load(
                 use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
-            raise InputError(f"cannot load the model: {_first_line(error)}", where=folder) from error
+            raise InputError(f"cannot load the model: {first_line(error)}", where=folder) from error
     for key in ("missing_keys", "mismatched_keys"):
         if report[key]:
             first = sorted(str(item) for item in report[key])[0]
@@ -81,7 +81,7 @@ def load_config(folder: Path) -> Any:
             return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"transformers cannot read this configuration: {_first_line(error)}", where=folder / "config.json"
+                f"transformers cannot read this configuration: {first_line(error)}", where=folder / "config.json"
             ) from None
 
 
@@ -92,7 +92,7 @@ def load_tokenizer(folder: Path) -> Any:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # the tokenizers library raises bare Exception for a broken file
             raise InputError(
-                f"cannot read the tokenizer: {_first_line(error)}",
+                f"cannot read the tokenizer: {first_line(error)}",
                 where=folder,
                 mend="tokenizer.json must be beside the weights",
             ) from None
@@ -105,7 +105,8 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(token for token in (tokenizer.eos_token_id, *listed) if token is not None))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -192,9 +192,11 @@ def _bytes_per_token(config: Any, width: int) -> int:
     bytes of a value."""
     config = config.get_text_config()
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    q, k = config.num_attention_heads * head_width, config.num_key_value_heads * head_width
+    keys = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    q, k = config.num_attention_heads * head_width, keys * head_width
     experts = getattr(config, "num_experts_per_tok", None) or 1
-    wide = experts * (getattr(config, "moe_intermediate_size", None) or config.intermediate_size)
+    width_of_one = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None)
+    wide = experts * (width_of_one or 4 * config.hidden_size)
     kept = width * (2 * config.hidden_size + 3 * q + 2 * k + 4 * wide) + 8 * config.hidden_size
     return int(config.num_hidden_layers * kept)
 
@@ -210,9 +212,10 @@ def _head(model: nn.Module, tokens: int) -> int:
 # --- What there is --------------------------------------------------------------------------------
 
 
-def pass_tokens(config: Any, dtype: torch.dtype, device: torch.device) -> int:
+def pass_tokens(config: Any, tune_kind: str, dtype: torch.dtype, device: torch.device) -> int:
     """How many tokens a forward pass takes where nobody says: 1024 on a CPU, whose caches they fill; on a GPU, which needs
-    many to be busy, 8192 or the largest half, quarter, ... of that whose activations take half of its whole memory.
+    many to be busy, 8192 or the largest half, quarter, ... of that whose activations take half of what the weights leave
+    of its memory. Weights that learn count with their gradients, moments and masters: eight times in 16 bits, else four.
 
     The same on one machine whatever else runs there, since a run goes on exactly only with the same passes.
     """
@@ -220,8 +223,10 @@ def pass_tokens(config: Any, dtype: torch.dtype, device: torch.device) -> int:
         return FEW
     cuda = device.type == "cuda"
     whole = torch.cuda.get_device_properties(device).total_memory if cuda else torch.mps.recommended_max_memory()
+    beside = 1 if tune.is_adapter(tune_kind) else 8 if dtype.itemsize == 2 else 4
+    room = (whole - beside * weights(config, dtype)) / 2
     tokens, each = MANY, _bytes_per_token(config, dtype.itemsize)
-    while tokens > FEW and tokens * each > whole / 2:
+    while tokens > FEW and tokens * each > room:
         tokens //= 2
     return tokens
 

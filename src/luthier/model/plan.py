@@ -10,11 +10,13 @@ compiler on the machine) or gains nothing (short rows) the groups serve there to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from luthier.core import log
@@ -185,7 +187,11 @@ def _attend(
         x.reshape(len(x), -1).index_select(0, index.reshape(-1)).view(*index.shape, *x.shape[1:]).transpose(1, 2)
         for x, index in ((q, group.queries), (k, group.keys), (v, group.keys))
     )
-    out = scaled_dot_product_attention(qg, kg, vg, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
+    # On a GPU the fused kernels add up keys in no fixed order in the backward pass.
+    with sdpa_kernel(SDPBackend.MATH) if q.device.type == "cuda" else nullcontext():
+        out = scaled_dot_product_attention(
+            qg, kg, vg, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+        )
     return out.transpose(1, 2).flatten(0, 1)
 
 
@@ -204,7 +210,7 @@ def _block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, 
         out: torch.Tensor = _compiled(q, k, v, block_mask=mask, scale=scaling, enable_gqa=True)
     except TorchDynamoException as error:
         _compiled = False
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         log.warn(f"the attention kernel for this GPU could not be compiled, a slower one is used: {reason}")
         return None
     return out

@@ -386,10 +386,10 @@ def _hub(name: str, download: bool, subfolders: Sequence[str] = ()) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     wanted = [*_WANTED, *subfolders]
-    ignored = [] if subfolders else ["*/*"]
+    ignored = ["[!1]*/*"] if subfolders else ["*/*"]  # an encoder's pooling stands in 1_Pooling
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored, local_files_only=True))
-        if _has_all_weights(folder):
+        if _has_all_weights(folder) and (not subfolders or (folder / "modules.json").is_file()):
             check_folder(folder)
             return folder
     except LocalEntryNotFoundError:
