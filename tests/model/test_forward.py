@@ -207,3 +207,21 @@ def test_a_kernel_that_cannot_be_compiled_is_left_out_with_a_word(monkeypatch, c
     assert "no compiler here" in capsys.readouterr().err
     assert plan._block_sparse(q, q, q, None, 1.0) is None, "asked once"
     assert not capsys.readouterr().err
+
+
+def test_a_kernel_without_a_backward_pass_is_left_out_before_a_step_needs_it(monkeypatch, capsys):
+    class Forward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, q):
+            return q.clone()
+
+        @staticmethod
+        def backward(ctx, *grads):
+            raise RuntimeError("out of shared memory")
+
+    monkeypatch.setattr(plan, "_compiled", lambda q, k, v, **settings: Forward.apply(q))
+    monkeypatch.setattr(plan, "_learns", False)
+    q = torch.zeros(1, 1, 4, 16)
+    assert plan._block_sparse(q, q, q, None, 1.0) is not None, "nothing learns: the forward pass is enough"
+    assert plan._block_sparse(q.requires_grad_(), q, q, None, 1.0) is None
+    assert "out of shared memory" in capsys.readouterr().err

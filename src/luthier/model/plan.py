@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -197,18 +197,24 @@ def _attend(
 
 def _block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scaling: float) -> torch.Tensor | None:
     """Flex attention, compiled once per process (the eager form would build the whole score matrix); None where it
-    cannot be compiled."""
+    cannot be compiled. Before the first step that learns its backward pass is tried too: that is compiled when it runs."""
     from torch._dynamo.exc import TorchDynamoException
     from torch.nn.attention.flex_attention import flex_attention
 
-    global _compiled
+    global _compiled, _learns
     if _compiled is False:
         return None
     if _compiled is None:
         _compiled = torch.compile(flex_attention, dynamic=True)
+    kernel = partial(_compiled, block_mask=mask, scale=scaling, enable_gqa=True)
     try:
-        out: torch.Tensor = _compiled(q, k, v, block_mask=mask, scale=scaling, enable_gqa=True)
-    except TorchDynamoException as error:
+        if not _learns and torch.is_grad_enabled() and q.requires_grad:
+            kernel(*(x.detach().requires_grad_() for x in (q, k, v))).sum().backward()
+            _learns = True
+        out: torch.Tensor = kernel(q, k, v)
+    except torch.OutOfMemoryError:
+        raise
+    except (TorchDynamoException, RuntimeError) as error:
         _compiled = False
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         log.warn(f"the attention kernel for this GPU could not be compiled, a slower one is used: {reason}")
@@ -217,3 +223,4 @@ def _block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, 
 
 
 _compiled: Any = None  # the kernel; False where compiling it failed
+_learns = False  # whether its backward pass was seen to work
