@@ -202,18 +202,14 @@ def test_a_file_that_cannot_be_written_is_found_before_a_model_is_loaded(tested,
         tested(said=tmp_path / "plain" / "said.jsonl")
 
 
-def test_a_file_for_a_judge_is_refused_where_nothing_is_judged(tested, tmp_path):
+def test_a_file_for_a_judge_is_refused_where_nothing_is_judged(tested, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite_module, "resolve_encoder", lambda name: pytest.fail("fetched before it was refused"))
     with pytest.raises(InputError, match="nothing is judged in this suite"):
-        tested(
-            ALIKE.replace("encoder: toy", "encoder: gone")
-            .replace("by: embedding", "by: rouge_l")
-            .replace(", encoder: gone", ""),
-            said=tmp_path / "x",
-        )
+        tested(ALIKE, said=tmp_path / "x")
 
 
 def test_an_encoder_beside_the_suite_is_found_there(tested, tmp_path, monkeypatch):
     (tmp_path / "toy").mkdir()
     monkeypatch.setattr(suite_module, "Encoder", lambda folder: pytest.fail(str(folder)))
-    with pytest.raises(InputError, match=r"no config\.json"):
+    with pytest.raises(InputError, match=r"suite\.yaml:\d+: encoder 'toy': no config\.json"):
         tested(ALIKE)

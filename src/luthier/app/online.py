@@ -226,13 +226,12 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
                 player.train(training)
 
     critic = side.critic
-    wide = next(side.model.parameters()).dtype in (torch.float32, torch.float64)
+    # A token at a time, 16 bits round otherwise than all at once: there the policy reads its samples again.
+    narrow = next(side.model.parameters()).dtype not in (torch.float32, torch.float64)
     players = Players(
         answers=answers,  # type: ignore[arg-type]
         rewards=rewarded,  # type: ignore[arg-type]
-        policy=None
-        if wide
-        else lambda trees: read(side.model, LOGP_ONLY, trees),  # 16 bits round a token at a time otherwise
+        policy=(lambda trees: read(side.model, LOGP_ONLY, trees)) if narrow else None,
         reference=lambda trees: read(side.reference, LOGP_ONLY, trees),
         values=None if critic is None else lambda trees: read(critic, VALUE, trees),
     )

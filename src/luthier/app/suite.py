@@ -81,13 +81,13 @@ class Bench:
         self._closing = ExitStack()
 
     def __enter__(self) -> Bench:
+        if self.said and not any(check.core.judged for checks in self.ready for check in checks):
+            mend = "leave it out, or give the suite a check of the kind `judged`"
+            raise InputError("nothing is judged in this suite", where="--judged", mend=mend)
         try:
             for case, checks in zip(self.cases, self.ready, strict=True):
                 for check, where in zip(checks, case.places, strict=True):
                     self._open(check.core, where)
-            if self.said and self.open_judge is None:
-                mend = "leave it out, or give the suite a check of the kind `judged`"
-                raise InputError("nothing is judged in this suite", where="--judged", mend=mend)
         except BaseException:
             self._closing.close()
             raise
@@ -101,13 +101,20 @@ class Bench:
             spec = str(self.document.path.parent / check.python.function)
             function = Function(f"python:{check.python.function}", spec, self.settings)
             self.functions[check.python.function] = self._closing.enter_context(function)
-        if check.similar and check.similar.by == EMBEDDING and (name := check.similar.encoder) not in self.encoders:
-            beside = self.document.path.parent / name
-            self.encoders[name] = Encoder(resolve_encoder(str(beside) if beside.is_dir() else name).folder)
+        if check.similar and check.similar.by == EMBEDDING and check.similar.encoder not in self.encoders:
+            self.encoders[check.similar.encoder] = self._encoder(check.similar.encoder, where)
         if check.judged and self.open_judge is None:
             self.open_judge = self.wanted.open(where)
             if self.said:
                 _touch(self.said)
+
+    def _encoder(self, name: str, where: str) -> Encoder:
+        """The sentence encoder called `name`; a folder is looked for beside the suite first."""
+        beside = self.document.path.parent / name
+        try:
+            return Encoder(resolve_encoder(str(beside) if beside.is_dir() else name).folder)
+        except InputError as error:
+            raise InputError(f"encoder '{name}': {error.what}", where=where, mend=error.mend) from error
 
     def run(self, model: str, device: str, dtype: str, stop: Stop) -> Tested:
         """Answer every case with the model and check the answers. Raises Stopped when asked to stop."""

@@ -16,7 +16,7 @@ import torch
 
 from luthier.core.errors import InputError
 from luthier.core.files import read_json
-from luthier.model.load import first_line, quiet
+from luthier.model.load import first_line, load_tokenizer, quiet
 
 BATCH = 32
 MODULES = ("Transformer", "Pooling", "Normalize")
@@ -27,15 +27,16 @@ class Encoder:
     """A sentence encoder in float32 on the processor. Raises InputError for a folder that holds none."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
 
         self.pool = _pool(folder)
+        self.tokenizer: Any = load_tokenizer(folder)
         try:
             with quiet():
-                self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
                 model, report = AutoModel.from_pretrained(
-                    folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-                )
+                    folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
+                    output_loading_info=True,
+                )  # fmt: skip
         except (OSError, ValueError, KeyError) as error:
             what = f"not a sentence encoder: {first_line(error)}"
             raise InputError(what, where=folder, mend="give another encoder") from None

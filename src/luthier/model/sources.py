@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +135,7 @@ def resolve_encoder(name: str, *, download: bool = True) -> Source:
         check_folder(path)
         return Source(path.resolve().name, path, "folder")
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        return Source(name, _hub(name, download, subfolders=["1_Pooling/*"]), "hub")
+        return Source(name, _hub(name, download, ENCODERS, ["1_Pooling/*"]), "hub")
     raise unknown("sentence encoder", name, ENCODERS)
 
 
@@ -380,8 +380,9 @@ def _copied(archive: zipfile.ZipFile, name: str, place: Path) -> str:
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.jinja", "*.model"]
 
 
-def _hub(name: str, download: bool, subfolders: Sequence[str] = ()) -> Path:
-    """A hub model's snapshot: the one in the hub's own cache when it is whole, otherwise fetched."""
+def _hub(name: str, download: bool, known: Mapping[str, Embedded] = EMBEDDED, subfolders: Sequence[str] = ()) -> Path:
+    """A hub model's snapshot: the one in the hub's own cache when it is whole, otherwise fetched. Of its folders those of
+    `subfolders`; `known` is what there is without a hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -407,7 +408,7 @@ def _hub(name: str, download: bool, subfolders: Sequence[str] = ()) -> Path:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"cannot fetch '{name}' from the hub: {reason}",
-            mend=f"check the network, or use an embedded model ({', '.join(EMBEDDED)}) or a folder",
+            mend=f"check the network, or use {', '.join(known)} or a folder that is there",
         ) from None
     check_folder(folder)
     return folder
