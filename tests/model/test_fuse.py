@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from conftest import gradient, tiny_model
+from luthier.core.config import LoraConfig, QuantConfig
+from luthier.model import fuse as fuse_module
+from luthier.model import lora, tune
 from luthier.model.fuse import fuse
 
 IDS = torch.arange(1, 25).reshape(2, 12)
@@ -40,6 +44,40 @@ def test_bfloat16_is_as_near_as_the_model_itself(dtype):
     fuse(fused)
     worst = float((plain(IDS).logits.detach().double() - exact).abs().max())
     assert float((fused(IDS).logits.detach().double() - exact).abs().max()) <= 1.5 * worst + 1e-9
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "dora", "dropout", "qlora"])
+def test_the_gated_product_is_made_again_and_not_kept(kind, monkeypatch):
+    """The gradient is that of a model which keeps it, and its memory is free before the backward pass."""
+    config = LoraConfig(rank=4, dora=kind == "dora", dropout=0.5 * (kind == "dropout"))
+    made, gate_of = [], fuse_module._Gate
+
+    class Watched(gate_of):
+        @staticmethod
+        def forward(ctx, gate, up):
+            out = gate_of.forward(ctx, gate, up)
+            made.append(StorageWeakRef(out.untyped_storage()))
+            return out
+
+    monkeypatch.setattr(fuse_module, "_Gate", Watched)
+
+    def grads(fused: bool) -> torch.Tensor:
+        model = tiny_model("sdpa", dtype=torch.float64)
+        if fused:
+            fuse(model)
+        made.clear()
+        torch.manual_seed(1)
+        found = tune.prepare(model, kind if kind in ("full", "qlora") else "lora", config, QuantConfig())
+        for _, layer in lora.adapters(model):
+            torch.nn.init.normal_(layer.B, std=0.1)
+        torch.manual_seed(2)
+        loss = model.train()(IDS).logits.log_softmax(-1)[..., 5].sum()
+        assert all(storage.expired() for storage in made) and len(made) == 2 * fused
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in found.parameters.values()])
+
+    plain, ours = grads(False), grads(True)
+    assert float((ours - plain).norm() / plain.norm()) < 1e-6
 
 
 def test_other_formulas_are_left_alone():

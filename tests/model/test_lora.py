@@ -8,7 +8,7 @@ import torch
 from conftest import tiny_model
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError
-from luthier.model import adapters, lora
+from luthier.model import adapters, lora, quantize
 
 VARIANTS = {
     "lora": {},
@@ -192,3 +192,34 @@ def test_a_role_is_a_copy_that_learns_on_its_own():
     loud.sum().backward()
     assert all(p.grad is not None for p in part.parameters_by_name.values())
     assert all(p.grad is None for _, layer in lora.adapters(model) for p in (layer.A, layer.B))
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_casting_once_changes_nothing(quantized):
+    """In bfloat16 the products take A and B rounded, whoever rounds them; gradients arrive in float32."""
+    model = tiny_model("sdpa", dtype=torch.bfloat16).requires_grad_(False)
+    if quantized:
+        quantize.quantize_linears(model, block=16)
+    torch.manual_seed(1)
+    found = lora.attach(model, LoraConfig(rank=4))
+    for layer in found.values():
+        torch.nn.init.normal_(layer.B, std=0.1)
+
+    def results():
+        logits = model(IDS).logits
+        logits.float().log_softmax(-1)[..., 5].sum().backward()
+        grads = [p.grad for layer in found.values() for p in (layer.A, layer.B)]
+        model.zero_grad()
+        return logits.detach(), grads
+
+    logits, grads = results()
+    with lora.cast_once(model):
+        assert all(layer.cast and layer.cast[0].dtype == torch.bfloat16 for layer in found.values())
+        again, same = results()
+    assert torch.equal(again, logits)
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(grads, same, strict=True))
+    assert all(layer.cast is None for layer in found.values())
+    with torch.no_grad():
+        found["model.layers.0.mlp.up_proj"].B.mul_(2)
+    with lora.cast_once(model):
+        assert not torch.equal(model(IDS).logits, logits)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from luthier.core.types import LOGP, Batch, Needs, Output
+from luthier.model.lora import cast_once
 from luthier.model.plan import TreePlan
 from luthier.model.vocabulary import HeadLogp, blocks, wide
 
@@ -39,12 +40,13 @@ def forward(model: nn.Module, batch: Batch, needs: Needs = LOGP) -> Output:
 def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     """The decoder's last hidden states of the packed row, [T, H]."""
     decoder = model.get_decoder()  # type: ignore[operator]
-    out = decoder(
-        input_ids=batch.tokens[None],
-        position_ids=batch.positions[None],
-        use_cache=False,
-        tree=TreePlan(batch, batch.tokens.device),
-    )
+    with cast_once(model):
+        out = decoder(
+            input_ids=batch.tokens[None],
+            position_ids=batch.positions[None],
+            use_cache=False,
+            tree=TreePlan(batch, batch.tokens.device),
+        )
     hidden: torch.Tensor = out.last_hidden_state[0]
     return hidden
 

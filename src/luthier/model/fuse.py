@@ -1,7 +1,8 @@
 """The two element-wise parts of a block that cost most, as single functions that keep less for the backward pass.
 
     RMS norm   y = w * x / sqrt(mean(x^2) + eps)   keeps x and one number per row, not the normalised x
-    gated MLP  y = down(silu(gate(x)) * up(x))     keeps gate and up; silu and the product are made again
+    gated MLP  y = down(silu(gate(x)) * up(x))     keeps gate and up; silu and the product, which `down` would keep,
+                                                   are made again
 
 They take the place of a model's own only after giving the same values on a random input, so nothing needs to
 be known of the architecture: what looks different, or computes something else, stays as it is.
@@ -9,12 +10,14 @@ be known of the architecture: what looks different, or computes something else, 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import MethodType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
@@ -59,14 +62,37 @@ class _Gate(torch.autograd.Function):
 
 
 def _norm_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
+    if x.is_cuda:  # one kernel; rounded after the weight
+        return F.rms_norm(x, x.shape[-1:], module.weight, module.variance_epsilon)
     out: torch.Tensor = _RmsNorm.apply(x, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
     return out
 
 
 def _mlp_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
-    hidden = _Gate.apply(module.gate_proj(x), module.up_proj(x))  # type: ignore[no-untyped-call]
-    out: torch.Tensor = module.down_proj(hidden)
+    gate, up = module.gate_proj(x), module.up_proj(x)
+    hidden = _Gate.apply(gate, up)  # type: ignore[no-untyped-call]
+    with (
+        saved_tensors_hooks(*_made_again(hidden, gate.detach(), up.detach())) if hidden.requires_grad else nullcontext()
+    ):
+        out: torch.Tensor = module.down_proj(hidden)
     return out
+
+
+def _made_again(hidden: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[Any, Any]:
+    """What autograd does, while these hooks hold, to keep `hidden` in whatever shape: nothing, and silu(gate) * up for its gradient."""
+    storage, count = (
+        hidden.untyped_storage()._cdata,
+        hidden.numel(),
+    )  # hooks live as long as the graph: not `hidden` itself
+
+    def pack(kept: torch.Tensor) -> torch.Tensor | torch.Size:
+        whole = kept.untyped_storage()._cdata == storage and kept.numel() == count and kept.is_contiguous()
+        return kept.shape if whole else kept
+
+    def unpack(kept: torch.Tensor | torch.Size) -> torch.Tensor:
+        return kept if isinstance(kept, torch.Tensor) else F.silu(gate).mul_(up).view(kept)
+
+    return pack, unpack
 
 
 def fuse(model: nn.Module) -> int:
@@ -92,8 +118,10 @@ def _candidate(module: nn.Module) -> Any:
 
 @torch.no_grad()
 def _agrees(module: Any, forward: Any) -> bool:
-    """Whether `forward` gives what the module gives, on a few random rows."""
+    """Whether `forward` gives what the module gives, on a few random rows; without values the activation decides."""
     weight = module.weight if hasattr(module, "weight") else module.gate_proj.weight
+    if weight.is_meta:
+        return _same_gate(module, torch.device("cpu"))
     width = weight.shape[-1]
     x = (
         torch.linspace(-2, 2, 3 * width, dtype=torch.float64)

@@ -23,6 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from luthier.core.errors import InputError
 from luthier.model.attention import NAME
+from luthier.model.lora import cast_once
 from luthier.model.packed import packed
 from luthier.model.sample import TORN, Decode, Sampling, Text, draw, random_numbers
 
@@ -432,7 +433,7 @@ def _passes(
 ) -> Iterator[list[_Sequence]]:
     """The sequences that got a token, pass by pass; none in a pass that only read."""
     many = len(prompts) * sampling.n * sampling.max_new_tokens >= WORTH_PACKING
-    with _evaluating(model), packed(model) if many else nullcontext():
+    with _evaluating(model), cast_once(model), packed(model) if many else nullcontext():
         run = _Run(model, prompts, sampling, decode, batch, text)
         while run:
             yield run.step()

@@ -24,39 +24,55 @@ from torch import nn
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError, nearest
 from luthier.model import heads
+from luthier.model.quantize import Quantized, QuantLinear
 
 
 class _LoraLinear(torch.autograd.Function):
-    """x W^T + bias + s (x A^T) B^T with W frozen, and no intermediate kept but x and x A^T."""
+    """x W^T + bias + (s x A^T) B^T with W frozen, and no intermediate kept but x and s x A^T.
+
+    The products take `a` and `b`, which are A and B in the type of x; the gradients are those of A and B, in their own.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scale: float,
-    ) -> torch.Tensor:
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor | Quantized, bias: torch.Tensor | None, A: torch.Tensor,
+        B: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float,
+    ) -> torch.Tensor:  # fmt: skip
         """x [T, in], a [r, in], b [out, r] -> [T, out]."""
-        low = x @ a.T
-        out = F.linear(x, weight, bias)
-        out.addmm_(low, b.T, alpha=scale)
-        ctx.save_for_backward(x, weight, a, b, low)
-        ctx.scale = scale
+        low = _scaled(x, a.T, scale)
+        out = F.linear(x, _dense(weight, x.dtype), bias)
+        out.addmm_(low, b.T)
+        ctx.save_for_backward(x, a, b, low)
+        ctx.weight, ctx.scale, ctx.precise = weight, scale, A.dtype  # frozen: nobody writes to it in between
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, a, b, low = ctx.saved_tensors
+        x, a, b, low = ctx.saved_tensors
         (grad,) = grads
-        dlow = (grad @ b).mul_(ctx.scale)
+        dlow = _scaled(grad, b, ctx.scale)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = grad @ weight
+            dx = grad @ _dense(ctx.weight, grad.dtype)
             dx.addmm_(dlow, a)
-        return dx, None, None, dlow.T @ x, (grad.T @ low).mul_(ctx.scale), None
+        return dx, None, None, _precise(dlow.T, x, ctx.precise), _precise(grad.T, low, ctx.precise), None, None, None
+
+
+def _dense(weight: torch.Tensor | Quantized, dtype: torch.dtype) -> torch.Tensor:
+    """The weight itself; a quantized one is expanded for the product, never kept."""
+    return weight if isinstance(weight, torch.Tensor) else weight.dequantize(dtype)
+
+
+def _scaled(x: torch.Tensor, y: torch.Tensor, scale: float) -> torch.Tensor:
+    """scale x y, in one product."""
+    return torch.addmm(x.new_empty(()), x, y, beta=0, alpha=scale)
+
+
+def _precise(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """x y in `dtype`, on a GPU without rounding the sums to the type of x in between."""
+    if x.dtype == dtype:
+        return x @ y
+    return torch.mm(x, y, out_dtype=dtype) if x.is_cuda else (x @ y).to(dtype)
 
 
 class LoraLinear(nn.Module):
@@ -67,7 +83,11 @@ class LoraLinear(nn.Module):
         weight = _weight(base)
         out_features, in_features = weight.shape
         self.base = base.requires_grad_(False)
+        self.dtype = weight.dtype
         self.scale = config.alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
+        self.cast: tuple[torch.Tensor, torch.Tensor] | None = (
+            None  # A and B in the type of the products, see `cast_once`
+        )
         self.dropout = config.dropout
         precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
         self.A = nn.Parameter(torch.empty(config.rank, in_features, dtype=precise, device=weight.device))
@@ -79,14 +99,22 @@ class LoraLinear(nn.Module):
         if config.init == "pissa":
             self._start_at_singular_vectors(config.rank)
 
+    @property
+    def plain(self) -> bool:
+        """Whether the layer now computes W x + s B A x and no more: neither DoRA nor dropout."""
+        known = type(self.base) in (nn.Linear, QuantLinear)
+        return known and self.magnitude is None and not (self.dropout and self.training)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.plain:
+            weight = self.base.quantized if isinstance(self.base, QuantLinear) else self.base.weight
+            a, b = self.cast or (self.A.to(x.dtype), self.B.to(x.dtype))
+            flat = x.reshape(-1, x.shape[-1])
+            y = _LoraLinear.apply(flat, weight, self.base.bias, self.A, self.B, a, b, self.scale)  # type: ignore[no-untyped-call]
+            return y.view(*x.shape[:-1], -1)
         a, b = self.A.to(x.dtype), self.B.to(x.dtype)
         if self.magnitude is not None:
             return self._dora(x, a, b)
-        if type(self.base) is nn.Linear and not (self.dropout and self.training):
-            flat = x.reshape(-1, x.shape[-1])
-            y = _LoraLinear.apply(flat, self.base.weight, self.base.bias, a, b, self.scale)  # type: ignore[no-untyped-call]
-            return y.view(*x.shape[:-1], -1)
         return self.base(x) + self._low(x, a, b)
 
     def _low(self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -268,6 +296,24 @@ def role(model: nn.Module, *, learn: bool = False) -> Role:
         }
     whole = {name: copy.deepcopy(head).requires_grad_(learn) for name, head in heads.on(model).items()}
     return Role(layers, whole)
+
+
+@contextmanager
+def cast_once(model: nn.Module) -> Iterator[None]:
+    """For the block, which must not change them, all A and B are at hand in the type of the products: one call casts them
+    all, where each layer would cast its own."""
+    layers = [m for _, m in adapters(model) if m.plain and m.cast is None and m.dtype != m.A.dtype]
+    wide = [p.detach() for layer in layers for p in (layer.A, layer.B)]
+    cast = [torch.empty_like(p, dtype=layer.dtype) for layer in layers for p in (layer.A, layer.B)]
+    if layers:
+        torch._foreach_copy_(cast, wide)
+    for layer, a, b in zip(layers, cast[::2], cast[1::2], strict=True):
+        layer.cast = (a, b)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.cast = None
 
 
 @contextmanager

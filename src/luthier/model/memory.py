@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from luthier.core.config import LoraConfig, QuantConfig
 from luthier.core.log import size
-from luthier.model import attention, tune
+from luthier.model import attention, fuse, tune
 from luthier.model.quantize import quantizable, stored_bytes
 from luthier.model.vocabulary import tile_bytes
 
@@ -90,6 +90,7 @@ def estimate(
     config = copy.deepcopy(config)  # making a model ready may change its configuration
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention.NAME)
+    fuse.fuse(model)
     dense = sum(p.nbytes for p in model.parameters())
     quantized: list[torch.Tensor] = []
     if tune_kind == "qlora":
@@ -159,9 +160,9 @@ def _activations(model: nn.Module, tokens: int) -> int:
     """Bytes that autograd keeps of one pass of `tokens` tokens through the blocks, weights not counted.
 
     Each storage counts once. For a Llama block of hidden size H, q width Q, k width K, feed-forward width F and
-    16-bit values with adapters on all linear layers that is, per token, 2 (2H + 3Q + 2K + 4F) + 8H bytes and a
-    little for the adapters: inputs of the linear layers, q, k, v, the attention's output, the four tensors of
-    SwiGLU, and the two float32 inputs of the norms. Blocks that cannot be traced on shapes count so too.
+    16-bit values with adapters on all linear layers that is, per token, 2 (4H + 3Q + 2K + 2F) bytes and a
+    little for the adapters: inputs of the norms and of the linear layers but the last, q, k, v, the attention's output,
+    gate and up. Blocks that cannot be traced on shapes count so too.
     """
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
@@ -194,10 +195,10 @@ def _bytes_per_token(config: Any, width: int) -> int:
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     keys = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     q, k = config.num_attention_heads * head_width, keys * head_width
-    experts = getattr(config, "num_experts_per_tok", None) or 1
+    experts = getattr(config, "num_experts_per_tok", None)
     width_of_one = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None)
-    wide = experts * (width_of_one or 4 * config.hidden_size)
-    kept = width * (2 * config.hidden_size + 3 * q + 2 * k + 4 * wide) + 8 * config.hidden_size
+    wide = (width_of_one or 4 * config.hidden_size) * (4 * experts if experts else 2)  # experts keep all of SwiGLU
+    kept = width * (4 * config.hidden_size + 3 * q + 2 * k + wide)
     return int(config.num_hidden_layers * kept)
 
 

@@ -130,12 +130,12 @@ class Optimizer:
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
         if not grads:
             return 0.0
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.float()) for g in grads]))
-        factor = self.config.clip / (float(norm) + 1e-6)
+        wide = torch.promote_types(grads[0].dtype, torch.float32)
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, dtype=wide))))
+        factor = self.config.clip / (norm + 1e-6)
         if factor < 1:
-            for grad in grads:
-                grad.mul_(factor)
-        return float(norm)
+            torch._foreach_mul_(grads, factor)
+        return norm
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
