@@ -81,10 +81,13 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     tuned = tune.prepare(loaded.model, "lora", LoraConfig(rank=beside.RANK, alpha=beside.ALPHA), QuantConfig())
     packing = Packing(options.tokens, 128 if dtype == "bfloat16" else 1)
 
+    def score(part: Any) -> Any:
+        return annotate.answer_logps(forward, tuned.model, part, packing, device, "reference", bool)
+
+    if options.device == "cuda":
+        score(trees[: options.batch])  # the attention kernel is compiled, which is left out as the first step is
     began = time.perf_counter()
-    trees = annotate.reference(
-        trees, lambda part: annotate.answer_logps(forward, tuned.model, part, packing, device, "reference", bool)
-    )
+    trees = annotate.reference(trees, score)
     spent = time.perf_counter() - began
 
     config = TrainConfig(schedule="constant", warmup=0.0)

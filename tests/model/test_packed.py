@@ -12,12 +12,12 @@ from luthier.model.lora import LoraLinear
 
 
 class Net(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.wide = nn.Linear(256, 512)
-        self.small = nn.Linear(512, 8)
-        self.adapted = LoraLinear(nn.Linear(8, 16, bias=False), LoraConfig(rank=2, alpha=4))
+        self.wide = nn.Linear(256, 512, dtype=dtype)
+        self.small = nn.Linear(512, 8, dtype=dtype)
+        self.adapted = LoraLinear(nn.Linear(8, 16, bias=False, dtype=dtype), LoraConfig(rank=2, alpha=4))
         nn.init.normal_(self.adapted.B)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -39,6 +39,25 @@ def test_same_values_and_nothing_left_behind() -> None:
         assert torch.allclose(plain, inside, atol=1e-5)
         assert torch.equal(net(x), plain)
     assert not any("forward" in vars(m) for m in net.modules())
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_in_bfloat16_adapters_stay_beside_the_weight(real: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Added in, their updates would be rounded away."""
+    if not real:
+        monkeypatch.setattr(packed, "_reorder", lambda weight: weight)
+        monkeypatch.setattr(packed, "_product", nn.functional.linear)
+    elif not packed._works(torch.bfloat16):
+        pytest.skip("this processor has no bfloat16 products in oneDNN")
+    net, x = Net(torch.bfloat16), torch.randn(2, 5, 256).bfloat16()
+    with torch.no_grad():
+        plain = net(x)
+        with packed.packed(net):
+            assert {"forward"} <= vars(net.wide).keys() & vars(net.adapted).keys()
+            inside = net(x)
+    assert float((inside - plain).abs().max()) <= 2e-2 * float(plain.abs().max())
+    if not real:
+        assert torch.equal(inside, plain)
 
 
 @pytest.mark.parametrize("why", ["no memory", "another type", "no such product"])

@@ -71,19 +71,18 @@ def _norm_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
 def _mlp_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
     gate, up = module.gate_proj(x), module.up_proj(x)
     hidden = _Gate.apply(gate, up)  # type: ignore[no-untyped-call]
-    with (
-        saved_tensors_hooks(*_made_again(hidden, gate.detach(), up.detach())) if hidden.requires_grad else nullcontext()
-    ):
+    lean = saved_tensors_hooks(*_made_again(hidden, gate.detach(), up.detach()))
+    with lean if hidden.requires_grad else nullcontext():
         out: torch.Tensor = module.down_proj(hidden)
     return out
 
 
 def _made_again(hidden: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[Any, Any]:
-    """What autograd does, while these hooks hold, to keep `hidden` in whatever shape: nothing, and silu(gate) * up for its gradient."""
-    storage, count = (
-        hidden.untyped_storage()._cdata,
-        hidden.numel(),
-    )  # hooks live as long as the graph: not `hidden` itself
+    """Hooks under which autograd keeps the shape of `hidden` alone, and makes silu(gate) * up for the gradient.
+
+    They live as long as the graph, so they hold no reference to `hidden`.
+    """
+    storage, count = hidden.untyped_storage()._cdata, hidden.numel()
 
     def pack(kept: torch.Tensor) -> torch.Tensor | torch.Size:
         whole = kept.untyped_storage()._cdata == storage and kept.numel() == count and kept.is_contiguous()

@@ -85,14 +85,13 @@ class LoraLinear(nn.Module):
         self.base = base.requires_grad_(False)
         self.dtype = weight.dtype
         self.scale = config.alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
-        self.cast: tuple[torch.Tensor, torch.Tensor] | None = (
-            None  # A and B in the type of the products, see `cast_once`
-        )
+        self.cast: tuple[torch.Tensor, torch.Tensor] | None = None  # A and B in the products' type: `cast_once`
         self.dropout = config.dropout
         precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        self.A = nn.Parameter(torch.empty(config.rank, in_features, dtype=precise, device=weight.device))
+        start = torch.empty(config.rank, in_features, dtype=precise, device="meta" if weight.is_meta else "cpu")
+        nn.init.kaiming_uniform_(start, a=math.sqrt(5))  # drawn on the processor: the same numbers for every device
+        self.A = nn.Parameter(start.to(weight.device))
         self.B = nn.Parameter(torch.zeros(out_features, config.rank, dtype=precise, device=weight.device))
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
         # Of the weight as it was: PiSSA moves part of it into the adapter below.
         self.magnitude = nn.Parameter(self._norm(weight.to(precise))) if config.dora else None
         self.start: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -116,6 +115,13 @@ class LoraLinear(nn.Module):
         if self.magnitude is not None:
             return self._dora(x, a, b)
         return self.base(x) + self._low(x, a, b)
+
+    @torch.no_grad()
+    def add_low(self, out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """out + s B A x, in place, for an `out` [..., out] that nothing learns from."""
+        a, b = self.cast or (self.A.to(x.dtype), self.B.to(x.dtype))
+        out.view(-1, out.shape[-1]).addmm_(_scaled(x.reshape(-1, x.shape[-1]), a.T, self.scale), b.T)
+        return out
 
     def _low(self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         if self.dropout:
