@@ -24,6 +24,7 @@ from torch import nn
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError, nearest
 from luthier.model import heads
+from luthier.model.products import product
 from luthier.model.quantize import Quantized, QuantLinear
 
 
@@ -55,7 +56,7 @@ class _LoraLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx = grad @ _dense(ctx.weight, grad.dtype)
             dx.addmm_(dlow, a)
-        return dx, None, None, _precise(dlow.T, x, ctx.precise), _precise(grad.T, low, ctx.precise), None, None, None
+        return dx, None, None, product(dlow.T, x, ctx.precise), product(grad.T, low, ctx.precise), None, None, None
 
 
 def _dense(weight: torch.Tensor | Quantized, dtype: torch.dtype) -> torch.Tensor:
@@ -66,13 +67,6 @@ def _dense(weight: torch.Tensor | Quantized, dtype: torch.dtype) -> torch.Tensor
 def _scaled(x: torch.Tensor, y: torch.Tensor, scale: float) -> torch.Tensor:
     """scale x y, in one product."""
     return torch.addmm(x.new_empty(()), x, y, beta=0, alpha=scale)
-
-
-def _precise(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """x y in `dtype`, on a GPU without rounding the sums to the type of x in between."""
-    if x.dtype == dtype:
-        return x @ y
-    return torch.mm(x, y, out_dtype=dtype) if x.is_cuda else (x @ y).to(dtype)
 
 
 class LoraLinear(nn.Module):

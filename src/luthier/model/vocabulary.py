@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+
+from luthier.model.products import product
 
 # States and tokens of the vocabulary in one tile. On a CPU its logits and the weights that made them stay in cache.
 CPU_TILE = 512, 1024
@@ -116,7 +117,7 @@ class _Sweep:
             if weight.dtype == share.dtype:
                 self.pull.addmm_(share, weight)
             else:
-                self.pull.add_(share.to(weight.dtype) @ weight)
+                self.pull.add_(product(share.to(weight.dtype), weight, self.pull.dtype))
         self.top = top
 
     @property
@@ -157,7 +158,7 @@ def blocks(count: int, size: int) -> list[slice]:
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, scale: float, cap: float | None) -> torch.Tensor:
-    z = F.linear(hidden, weight).to(wide(hidden.dtype))
+    z = product(hidden, weight.T, wide(hidden.dtype))
     if scale != 1.0:
         z.mul_(scale)
     if cap:
