@@ -5,7 +5,8 @@
 Pairs: the first usable of ../shared/data/hh_rlhf_harmless as plain text, LoRA rank 16 on all linear layers, no
 dropout, beta 0.1, learning rate 1e-4, one epoch. Each setting runs in a process of its own, one after the other.
 pairs/s counts the pairs of all optimizer steps but the first over the time of those steps and their share of the
-time that references took before the steps; peak memory is the process's. TRL runs in float32 and bfloat16, with the
+time that references took before the steps, on a GPU less Luthier's first batch, in which the attention kernel is
+compiled; peak memory is the process's. TRL runs in float32 and bfloat16, with the
 reference in every step and precomputed; its best counts. The first loss is log 2 for both by definition, so the
 first log-probability of the chosen answers, whose tokens both must agree on, is compared as well.
 """

@@ -17,7 +17,7 @@ from luthier.core.errors import InputError
 from luthier.core.types import Batch, Node, TokenTree
 from luthier.model import memory, tune
 from luthier.model.forward import hidden_states
-from luthier.model.fuse import fuse
+from luthier.model.fuse import counted, fuse
 from luthier.model.memory import Memory, estimate
 from luthier.text.pack import pack
 
@@ -85,12 +85,14 @@ def test_head_and_last_blocks_by_hand() -> None:
         guess("last:9")
 
 
-@pytest.mark.parametrize("kind", ["full", "lora", "qlora", "last:2"])
+@pytest.mark.parametrize("kind", ["full", "lora", "dora", "dropout", "qlora", "last:2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_activations_are_those_a_real_pass_keeps(kind: str, dtype: torch.dtype) -> None:
+    lora = LoraConfig(rank=4, dora=kind == "dora", dropout=0.1 if kind == "dropout" else 0)
+    kind = "lora" if kind in ("dora", "dropout") else kind
     model = AutoModelForCausalLM.from_config(CONFIG, dtype=dtype, attn_implementation="luthier").train()
     fuse(model)
-    tune.prepare(model, kind, LoraConfig(rank=4), QuantConfig(block=16))
+    tune.prepare(model, kind, lora, QuantConfig(block=16))
     weights = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
     kept: dict[int, torch.Tensor] = {}
 
@@ -99,10 +101,10 @@ def test_activations_are_those_a_real_pass_keeps(kind: str, dtype: torch.dtype) 
             kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with counted(keep):
         hidden_states(model, batch(96))
     real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert guess(kind, tokens=96, dtype=dtype).activations / memory._HOLES == pytest.approx(real, rel=0.02)
+    assert guess(kind, tokens=96, dtype=dtype, lora=lora).activations / memory._HOLES == pytest.approx(real, rel=0.02)
 
 
 def test_the_formula_agrees_with_the_trace() -> None:
@@ -111,6 +113,21 @@ def test_the_formula_agrees_with_the_trace() -> None:
     fuse(model)
     tune.prepare(model, "lora", LoraConfig(rank=1), QuantConfig())
     assert memory._activations(model, 512) == pytest.approx(512 * memory._bytes_per_token(model.config, 2), rel=0.1)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+def test_a_gpu_counts_what_is_not_fused_as_it_is(monkeypatch: pytest.MonkeyPatch, activation: str) -> None:
+    """An MLP of another activation keeps two tensors more of its width."""
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=1024, intermediate_size=8192, num_hidden_layers=32, num_attention_heads=8,
+        num_key_value_heads=8, hidden_act=activation,
+    )  # fmt: skip
+    each = 2 * 32 * (4 * 1024 + 3 * 1024 + 2 * 1024 + (2 if activation == "silu" else 4) * 8192)
+    weights = memory.weights(config, torch.bfloat16)
+    for share, tokens in ((1.2, 8192), (0.9, 4096)):
+        card = SimpleNamespace(total_memory=int(weights + 2 * 8192 * share * each))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, card=card: card)
+        assert memory.pass_tokens(config, "lora", torch.bfloat16, torch.device("cuda")) == tokens
 
 
 def test_mixtures_of_experts_are_counted_by_the_formula() -> None:

@@ -10,7 +10,8 @@ be known of the architecture: what looks different, or computes something else, 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
@@ -71,9 +72,12 @@ def _norm_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
 def _mlp_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
     gate, up = module.gate_proj(x), module.up_proj(x)
     hidden = _Gate.apply(gate, up)  # type: ignore[no-untyped-call]
-    lean = saved_tensors_hooks(*_made_again(hidden, gate.detach(), up.detach()))
-    with lean if hidden.requires_grad else nullcontext():
-        out: torch.Tensor = module.down_proj(hidden)
+    out: torch.Tensor
+    if not hidden.requires_grad:
+        out = module.down_proj(hidden)
+        return out
+    with saved_tensors_hooks(*_made_again(hidden, gate.detach(), up.detach())):
+        out = module.down_proj(hidden)
     return out
 
 
@@ -85,13 +89,32 @@ def _made_again(hidden: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> t
     storage, count = hidden.untyped_storage()._cdata, hidden.numel()
 
     def pack(kept: torch.Tensor) -> torch.Tensor | torch.Size:
-        whole = kept.untyped_storage()._cdata == storage and kept.numel() == count and kept.is_contiguous()
-        return kept.shape if whole else kept
+        if kept.untyped_storage()._cdata == storage and kept.numel() == count and kept.is_contiguous():
+            return kept.shape
+        if _count:
+            _count(kept)
+        return kept
 
     def unpack(kept: torch.Tensor | torch.Size) -> torch.Tensor:
         return kept if isinstance(kept, torch.Tensor) else F.silu(gate).mul_(up).view(kept)
 
     return pack, unpack
+
+
+_count: Callable[[torch.Tensor], Any] | None = None
+
+
+@contextmanager
+def counted(count: Callable[[torch.Tensor], Any]) -> Iterator[None]:
+    """For the block, `count` is told of each tensor that autograd keeps of a fused model: hooks of torch around the model
+    do not hear of those that are saved under hooks within."""
+    global _count
+    _count = count
+    try:
+        with saved_tensors_hooks(count, lambda tensor: tensor):
+            yield
+    finally:
+        _count = None
 
 
 def fuse(model: nn.Module) -> int:
@@ -117,10 +140,12 @@ def _candidate(module: nn.Module) -> Any:
 
 @torch.no_grad()
 def _agrees(module: Any, forward: Any) -> bool:
-    """Whether `forward` gives what the module gives, on a few random rows; without values the activation decides."""
+    """Whether `forward` gives what the module gives, on a few random rows. On shapes alone, names decide: only what a run
+    will need is guessed from those."""
     weight = module.weight if hasattr(module, "weight") else module.gate_proj.weight
     if weight.is_meta:
-        return _same_gate(module, torch.device("cpu"))
+        norm = "rmsnorm" in type(module).__name__.lower()
+        return norm or (hasattr(module, "act_fn") and _same_gate(module, torch.device("cpu")))
     width = weight.shape[-1]
     x = (
         torch.linspace(-2, 2, 3 * width, dtype=torch.float64)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError, nearest
@@ -48,6 +49,7 @@ class _LoraLinear(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, a, b, low = ctx.saved_tensors
         (grad,) = grads
@@ -77,7 +79,6 @@ class LoraLinear(nn.Module):
         weight = _weight(base)
         out_features, in_features = weight.shape
         self.base = base.requires_grad_(False)
-        self.dtype = weight.dtype
         self.scale = config.alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
         self.cast: tuple[torch.Tensor, torch.Tensor] | None = None  # A and B in the products' type: `cast_once`
         self.dropout = config.dropout
@@ -91,6 +92,11 @@ class LoraLinear(nn.Module):
         self.start: tuple[torch.Tensor, torch.Tensor] | None = None
         if config.init == "pissa":
             self._start_at_singular_vectors(config.rank)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the products."""
+        return self.base.compute_dtype if isinstance(self.base, QuantLinear) else self.base.weight.dtype  # type: ignore[union-attr,return-value]
 
     @property
     def plain(self) -> bool:
@@ -191,7 +197,7 @@ def linears(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if module is not head and (isinstance(module, nn.Linear) or type(module).__name__ == "QuantLinear")
+        if module is not head and isinstance(module, (nn.Linear, QuantLinear))
     }
 
 
@@ -290,6 +296,7 @@ def role(model: nn.Module, *, learn: bool = False) -> Role:
     layers = {}
     for name, adapter in adapters(model):
         layers[name] = copy.copy(adapter)
+        layers[name].cast = None
         layers[name]._parameters = {
             key: None if p is None else nn.Parameter(p.detach().clone(), requires_grad=learn)
             for key, p in adapter._parameters.items()

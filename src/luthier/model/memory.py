@@ -176,7 +176,7 @@ def _activations(model: nn.Module, tokens: int) -> int:
     row = torch.zeros(1, tokens, dtype=torch.int64, device="meta")
     decoder = model.get_decoder()  # type: ignore[operator]
     try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with fuse.counted(keep):
             decoder(input_ids=row, position_ids=row, attention_mask=row, use_cache=False, tree=_Shapes())
     except (RuntimeError, NotImplementedError):  # mixtures of experts route by value
         return tokens * _bytes_per_token(model.config, next(model.parameters()).element_size())
@@ -189,15 +189,15 @@ def _shared(model: nn.Module, tokens: int) -> int:
 
 
 def _bytes_per_token(config: Any, width: int) -> int:
-    """The sum in `_activations`' description, over all blocks, with the experts one token passes through; `width` is the
-    bytes of a value."""
+    """The sum in `_activations`' description, over all blocks, with 4F for each expert that one token passes through;
+    `width` is the bytes of a value."""
     config = config.get_text_config()
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     keys = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     q, k = config.num_attention_heads * head_width, keys * head_width
-    experts = getattr(config, "num_experts_per_tok", None)
+    experts = getattr(config, "num_experts_per_tok", None) or 0
     width_of_one = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None)
-    wide = (width_of_one or 4 * config.hidden_size) * (4 * experts if experts else 2)  # experts keep all of SwiGLU
+    wide = (width_of_one or 4 * config.hidden_size) * (4 * experts or 2)
     kept = width * (4 * config.hidden_size + 3 * q + 2 * k + wide)
     return int(config.num_hidden_layers * kept)
 
@@ -226,7 +226,10 @@ def pass_tokens(config: Any, tune_kind: str, dtype: torch.dtype, device: torch.d
     whole = torch.cuda.get_device_properties(device).total_memory if cuda else torch.mps.recommended_max_memory()
     beside = 1 if tune.is_adapter(tune_kind) else 8 if dtype.itemsize == 2 else 4
     room = (whole - beside * weights(config, dtype)) / 2
-    tokens, each = MANY, _bytes_per_token(config, dtype.itemsize)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation=attention.NAME)
+    fuse.fuse(model)
+    tokens, each = MANY, _activations(model, FEW) // FEW
     while tokens > FEW and tokens * each > room:
         tokens //= 2
     return tokens

@@ -1,9 +1,9 @@
 """Weights laid out for the processor while nothing learns: what makes generation on a CPU quicker.
 
 A product of few rows, x W^T with x [B, in], spends much of its time bringing W into the order the processor
-reads it in. For the length of a `with` block every linear layer keeps its weight in that order (oneDNN's blocked
-layout). Adapters are added in where that rounds nothing, in float32, and stay beside the weight in bfloat16. The copy costs as
-much memory as the weights; where that is not free, nothing is done.
+reads it in. For the length of a `with` block linear layers keep their weights in that order (oneDNN's blocked
+layout). Adapters are added in where that rounds nothing, in float32, and stay beside the weight in bfloat16; quantized layers,
+and DoRA in bfloat16, stay as they are. The copy costs as much memory as the weights; where that is not free, nothing is done.
 """
 
 from __future__ import annotations

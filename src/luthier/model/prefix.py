@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from luthier.core.types import Batch
+from luthier.model.lora import cast_once
 from luthier.model.plan import TreePlan
 
 
@@ -28,9 +29,10 @@ def hidden_after(model: nn.Module, batch: Batch, prefix: Prefix, known: int, kee
     """The last hidden states of the row's tokens from `known` on, [T - known, H], and the row's first `keep` tokens
     remembered. The first `known` tokens must be those of `prefix`, and stand before everything else in the row."""
     plan = _Plan(batch, prefix, known, keep)
-    out = model.get_decoder()(  # type: ignore[operator]
-        input_ids=batch.tokens[None, known:], position_ids=batch.positions[None, known:], use_cache=False, tree=plan
-    )
+    with cast_once(model):
+        out = model.get_decoder()(  # type: ignore[operator]
+            input_ids=batch.tokens[None, known:], position_ids=batch.positions[None, known:], use_cache=False, tree=plan
+        )
     hidden: torch.Tensor = out.last_hidden_state[0]
     return hidden, Prefix(tuple(batch.tokens[:keep].tolist()), plan.keys, plan.values)
 

@@ -130,7 +130,7 @@ class Optimizer:
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
         if not grads:
             return 0.0
-        wide = torch.promote_types(grads[0].dtype, torch.float32)
+        wide = torch.float64 if any(g.dtype == torch.float64 for g in grads) else torch.float32
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, dtype=wide))))
         factor = self.config.clip / (norm + 1e-6)
         if factor < 1:
