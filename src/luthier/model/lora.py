@@ -49,7 +49,7 @@ class _LoraLinear(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, a, b, low = ctx.saved_tensors
         (grad,) = grads
@@ -96,7 +96,7 @@ class LoraLinear(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The type of the products."""
-        return self.base.compute_dtype if isinstance(self.base, QuantLinear) else self.base.weight.dtype  # type: ignore[union-attr,return-value]
+        return self.base.compute_dtype if isinstance(self.base, QuantLinear) else self.base.weight.dtype  # type: ignore[return-value]
 
     @property
     def plain(self) -> bool:
