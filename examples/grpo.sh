@@ -2,7 +2,8 @@
 # A reward that can be checked: is the answer the right intent? A little supervised tuning shows the model what an
 # intent looks like, then GRPO learns from its own right and wrong answers alone. Usage: examples/grpo.sh [DATA] [OUT]
 #
-# DATA holds banking77/train.csv and banking77/test.csv (text, category).
+# DATA holds banking77/train.csv and banking77/test.csv (text, category; of github.com/PolyAI-LDN/task-specific-datasets).
+# Needs the environment: . .venv/bin/activate. Killed and started again, it goes on.
 set -euo pipefail
 data=${1:-../shared/data}/banking77 out=${2:-runs/grpo}
 

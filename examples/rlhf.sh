@@ -2,13 +2,15 @@
 # The chain of InstructGPT on one machine: demonstrations, a reward model on rankings, PPO with and without the
 # pretraining term (Ouyang et al. 2022). Usage: examples/rlhf.sh [DATA] [OUT]
 #
-# DATA holds rasbt_instruct/instruction-data.json (instruction, input, output) and
-# alpaca_eval_pref/alpaca_eval_pref_train.jsonl.gz (pairs of answers and which is better, several to an instruction).
+# DATA holds rasbt_instruct/instruction-data.json (instruction, input, output; of github.com/rasbt/LLMs-from-scratch, ch07) and
+# alpaca_eval_pref/alpaca_eval_pref_train.jsonl.gz (instruction, output_1, output_2, preference, several pairs to an instruction).
+# Needs the environment: . .venv/bin/activate. Killed and started again, it goes on.
 set -euo pipefail
 data=${1:-../shared/data} out=${2:-runs/rlhf}
 
 # 0. Demonstrations, split once: what is held out here is seen by no step below, the pretraining term included.
-luthier data "$data/rasbt_instruct/instruction-data.json" --split --to "$out/data" --data.holdout 0.06
+[ -e "$out/data/train.jsonl" ] ||
+  luthier data "$data/rasbt_instruct/instruction-data.json" --split --to "$out/data" --data.holdout 0.06
 train=$out/data/train.jsonl test=$out/data/test.jsonl
 
 # 1. Supervised tuning on demonstrations: the starting point, and the reference of what follows.

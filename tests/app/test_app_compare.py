@@ -76,6 +76,17 @@ def test_rows_before_and_after_tuning(wish, tmp_path, place):
     assert sum(item["values"]["tuned"][0] for item in losses) / total == pytest.approx(rows["loss", "tuned"]["after"])
 
 
+def test_rows_that_a_run_learned_from_are_said(wish, capsys):
+    compare_all(wish("base=BASE", "tuned=RUN0"))
+    assert "rows.jsonl: compare on rows that it has not seen" in capsys.readouterr().err
+
+
+def test_a_name_that_is_wrong_is_told_before_any_model_answers(wish, monkeypatch):
+    monkeypatch.setattr("luthier.app.compare_rows.open_model", lambda *a, **k: pytest.fail("a model was opened"))
+    with pytest.raises(InputError, match="unknown model 'nobody'"):
+        compare_all(wish("base=BASE", "other=nobody"))
+
+
 def test_the_loss_is_that_of_transformers(wish, tiny_folder, tmp_path):
     """Row by row: the summed loss of the answer's tokens."""
     import torch

@@ -324,6 +324,7 @@ def test_a_run_that_is_not_there(refused, tmp_path):
     (tmp_path / "runs" / "one").mkdir(parents=True)
     (tmp_path / "runs" / "one" / "run.yaml").write_text("version: 1\n")
     assert "no such run; did you mean" in refused("chat", tmp_path / "runs" / "onne", model=False)
+    assert "no such run; luthier train --out NAME makes one" in refused("chat", "runs/none", model=False)
     assert "no such run; give a folder under runs/" in refused("merge", tmp_path / "none", model=False)
     assert "no adapter here; nothing to merge" in refused("merge", tmp_path / "runs" / "one", model=False)
     assert "this run is not finished; run its command again" in refused("chat", tmp_path / "runs" / "one", model=False)

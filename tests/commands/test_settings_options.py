@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import click
 import pytest
 
 from luthier.cli import run
+from luthier.commands.quickstart import command as quickstart
 from luthier.commands.settings import Setting, config_of, given
 from luthier.commands.train import command as train
-from luthier.core.config import fields, read_yaml, resolve, write_yaml
+from luthier.core.config import QUICKSTART, fields, read_yaml, resolve, write_yaml
 from luthier.core.errors import InputError
 from luthier.core.files import read_json
 
@@ -35,6 +37,16 @@ def test_an_option_given_its_default_changes_nothing(name):
     context = train.make_context("train", list(arguments))
     assert option.name in context.params
     assert resolve(given(context.params)) == default
+
+
+def test_a_commands_own_defaults_are_those_of_its_help():
+    help_ = " ".join(quickstart.get_help(click.Context(quickstart)).split())
+    for name, value in QUICKSTART.items():
+        option = next((p for p in quickstart.params if isinstance(p, Setting) and p.setting == name), None)
+        if option is not None:
+            assert option.help.endswith(f"[{value:g}]" if isinstance(value, float) else f"[{value}]")
+            assert " ".join(option.help.split()) in help_
+    assert "hash of these settings" not in help_
 
 
 def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path):

@@ -68,6 +68,14 @@ def test_yaml_and_back(tmp_path):
     assert "ü" in path.read_text(encoding="utf-8")
 
 
+def test_one_text_is_a_list_of_one(tmp_path):
+    """As people write it."""
+    path = tmp_path / "run.yaml"
+    path.write_text("data: {path: rows.jsonl}\nlora: {targets: q_proj}\n")
+    config = resolve(read_yaml(path))
+    assert (config.data.path, config.lora.targets) == (("rows.jsonl",), ("q_proj",))
+
+
 def test_yaml_makes_no_objects(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("seed: !!python/object/apply:os.getpid []\n")

@@ -149,6 +149,11 @@ def test_unknown_layout_tells_what_was_found_and_what_is_near():
     assert "alpaca" in fault(rows_of({"foo": 1}))
 
 
+def test_files_of_several_kinds_are_not_blamed_on_one():
+    rows = rows_of({"instruction": "q", "output": "a"}, {"prompt": "q"}, {"text": "t"})
+    assert "the files differ: no field stands in most of their rows; give them one by one" in fault(rows)
+
+
 def test_multiple_choice_is_not_mistaken_for_questions_with_answers():
     assert "multiple-choice" in fault(rows_of({"question": "q", "choices": ["a", "b"], "answer": 1}))
 

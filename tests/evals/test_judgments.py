@@ -8,6 +8,8 @@ import json
 import pytest
 
 from luthier.core.errors import InputError
+from luthier.core.types import Origin
+from luthier.data.read import Row
 from luthier.evals import judgments
 from luthier.evals.judgments import duels, lines, read
 
@@ -33,6 +35,11 @@ def test_a_line_is_read_and_written_unchanged(tmp_path):
     }
     path = written(tmp_path, GOOD, chat)
     assert [json.loads(line) for line in lines(read([path]))] == [GOOD, chat]
+
+
+def test_a_prompt_that_is_not_there_is_said():
+    with pytest.raises(InputError, match=r"a.jsonl:1: no field 'prompt': found instruction, output; a line is"):
+        judgments.prompt_of(Row({"instruction": "q", "output": "a"}, Origin("a.jsonl", 1)))
 
 
 @pytest.mark.parametrize(

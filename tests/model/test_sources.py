@@ -67,7 +67,7 @@ def test_a_folder_is_itself(model: Path) -> None:
     ("name", "words"),
     [
         ("smollm2-135", "did you mean 'smollm2-135m'"),
-        ("zzz", "known: smollm2-135m"),
+        ("zzz", "give smollm2-135m, a run, a folder, a .gguf file, or a hub name as owner/model"),
         ("./no/such/folder", "no such model folder"),
         ("a/b/c", "no such model folder"),
         ("../x", "no such model folder"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from luthier.app.assemble import packing_of
 from luthier.app.measure import Measured, Ruler
+from luthier.app.start import find
 from luthier.app.use import open_model
 from luthier.core import log
 from luthier.core.config import RunConfig, resolve
@@ -45,6 +47,12 @@ def questions(sides: Sides, config: RunConfig, given: Mapping[str, Any], stop: C
         kind = type(examples[0]).__name__.lower()
         raise InputError(f"these are {kind} rows", where=examples[0].origin, mend="give chats or texts")
     choose(config.eval.metrics, ())
+    for name in (
+        name for names in sides.values() for name in names
+    ):  # wrong names are told before the first model answers
+        learned = {Path(path).resolve() for path in find(name).config.data.path}
+        if seen := [path for path in config.data.path if Path(path).resolve() in learned]:
+            log.warn(f"{name} learned from {seen[0]}: compare on rows that it has not seen")
     found = {
         label: [_measured(name, examples, config, given, stop) for name in names] for label, names in sides.items()
     }

@@ -18,7 +18,7 @@ from luthier.app.choose import as_prompts
 from luthier.app.scorer import can_be_played
 from luthier.app.start import Start, find
 from luthier.core import log
-from luthier.core.config import LoraConfig, RunConfig
+from luthier.core.config import STDLIB, LoraConfig, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
 from luthier.core.types import Chat, Example, Ranking, TokenTree
@@ -37,7 +37,6 @@ from luthier.train import annotate
 from luthier.train.table import METHODS, Method, method
 
 STREAM_CHUNK = 256  # rows of a stream that are encoded together
-STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
 
 
 @dataclass(frozen=True)
@@ -219,6 +218,9 @@ def stream_trees(texts: Texts, config: RunConfig, live: Iterator[Example] | None
         )
 
 
+UNLEARNED = "no method learns from such rows; map them to a layout that one does, with --data.layout and --data.columns"
+
+
 def _check_kind(
     examples: Sequence[Example], kinds: tuple[type[Example], ...], name: str, layout: str, mend: str | None = None
 ) -> None:
@@ -228,7 +230,7 @@ def _check_kind(
         fitting = [other for other, row in METHODS.items() if isinstance(first, row.example)]
         raise InputError(
             f"method '{name}' learns from {wanted} rows, but these are {layout} rows", where=first.origin,
-            mend=mend or (f"use --method {' or '.join(fitting)}" if fitting else None),
+            mend=mend or (f"use --method {' or '.join(fitting)}" if fitting else UNLEARNED),
         )  # fmt: skip
 
 

@@ -6,26 +6,14 @@ from typing import Any
 
 from luthier.app import train
 from luthier.app.card import card_of
-from luthier.app.prepare import STDLIB, chosen_method, open_texts, read_examples, use_threads
+from luthier.app.prepare import chosen_method, open_texts, read_examples, use_threads
 from luthier.app.show import coloured
-from luthier.core.config import RunConfig, resolve
-
-DEFAULTS: dict[str, Any] = {
-    "out": "runs/quickstart",
-    "data.path": [STDLIB],
-    "data.limit": 900,
-    "text.max_length": 512,
-    "train.lr": 1e-3,
-    "train.checkpoint": 5,
-    "eval.rows": 80,
-    "eval.samples": 80,
-    "eval.max_new_tokens": 48,
-}
+from luthier.core.config import QUICKSTART, RunConfig, resolve
 
 
 def settings(overrides: dict[str, Any]) -> RunConfig:
     """The quickstart's settings, with what the user changed."""
-    return resolve(DEFAULTS, overrides)
+    return resolve(QUICKSTART, overrides)
 
 
 def quickstart(config: RunConfig, show: Any) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from luthier.app.choose import question
 from luthier.app.folder import RunFolder, read_run
-from luthier.app.prepare import STDLIB, read_examples
+from luthier.app.prepare import read_examples
 from luthier.core import log
-from luthier.core.config import RunConfig
+from luthier.core.config import STDLIB, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, sha256
 from luthier.core.types import Example, Origin

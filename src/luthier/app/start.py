@@ -46,9 +46,10 @@ def find(name: str) -> Start:
 
 
 def _refuse_a_typo(path: Path) -> None:
-    """Raise InputError for a path beside which there are runs: owner/model names look the same."""
+    """Raise InputError for a path in runs/, or beside which there are runs: owner/model names look the same, and nobody is asked
+    for them."""
     runs = [folder.parent for folder in path.parent.glob("*/run.yaml")]
-    if runs and path.parent != Path():
+    if path.parts[:-1] == ("runs",) or (runs and path.parent != Path()):
         guess = nearest(path.name, [run.name for run in runs])
-        mend = f"did you mean '{path.parent / guess}'?" if guess else "see which runs are there"
-        raise InputError("no such run", where=path, mend=mend)
+        here = "see which runs are there" if runs else "luthier train --out NAME makes one"
+        raise InputError("no such run", where=path, mend=f"did you mean '{path.parent / guess}'?" if guess else here)

@@ -8,6 +8,7 @@ import click
 
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, given, with_settings
+from luthier.core.config import QUICKSTART
 
 SETTINGS = (
     "data.limit", "model", "tune", "out", "seed", "device", "dtype", "threads", "train.epochs", "train.steps", "train.batch",
@@ -15,7 +16,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-@with_settings(*SETTINGS, refused={"dtype": ["float16"]})
+@with_settings(*SETTINGS, refused={"dtype": ["float16"]}, defaults=QUICKSTART)
 @click.command("quickstart", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @as_json
 def command(json_: bool, **settings: Any) -> None:

@@ -21,7 +21,7 @@ SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}  # sett
 @click.option(
     "--reward", "use", multiple=True, metavar="[WEIGHT*]SPEC",
     help="What makes an answer good, such as exact, regex:PATTERN, 0.2*length:40, python:FILE:FUNCTION or "
-    "model:REWARD_RUN; several are summed.",
+    "model:REWARD_RUN; at least one, and several are summed.",
 )  # fmt: skip
 @click.option(
     "--write", type=click.Choice(["sft", "pairs", "rankings", "all"]), default="sft",
@@ -37,7 +37,7 @@ SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}  # sett
               help="Keep the likeliest tokens of this sum.  [1]")  # fmt: skip
 @click.option("--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer.  [256]")
 @click.option("--batch", type=click.IntRange(1), default=64, metavar="N",
-              help="Answers generated at once: the memory knob. Changes no answer.  [64]")  # fmt: skip
+              help="Answers generated at once: the memory knob. Changes no answer but by rounding.  [64]")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), default=None, metavar="N", help="Use only the first N rows.")
 @click.option("--system", default=None, metavar="TEXT", help="System prompt for prompts that have none.")
 @as_json

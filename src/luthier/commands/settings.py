@@ -22,7 +22,7 @@ TITLES = {
 class Setting(click.Option):
     """One field of the settings; its value is None when it was not given."""
 
-    def __init__(self, name: str, info: Any, refused: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, info: Any, refused: Sequence[str] = (), default: Any = None) -> None:
         self.setting = name
         kind, multiple, flag = _kind(info.annotation)
         if refused:
@@ -31,7 +31,7 @@ class Setting(click.Option):
         extra: dict[str, Any] = (
             {} if flag else {"type": kind, "multiple": multiple, "metavar": _metavar(info.annotation)}
         )
-        super().__init__([declaration, name.replace(".", "__")], default=None, help=_help(info), **extra)
+        super().__init__([declaration, name.replace(".", "__")], default=None, help=_help(info, default), **extra)
 
 
 class SettingsCommand(click.Command):
@@ -50,16 +50,20 @@ class SettingsCommand(click.Command):
 
 
 def with_settings(
-    *sections: str, without: Sequence[str] = (), refused: Mapping[str, Sequence[str]] | None = None
+    *sections: str,
+    without: Sequence[str] = (),
+    refused: Mapping[str, Sequence[str]] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Any], Any]:
     """Add the options of these sections ('' for the top level); a name with a dot or no section adds one field.
 
-    `refused` names values of a field that the command would not take: they are not offered.
+    `refused` names values of a field that the command would not take: they are not offered. `defaults` are the command's
+    own, where they are not those of the settings.
     """
 
     def add(command: Any) -> Any:
         chosen = [
-            Setting(name, info, (refused or {}).get(name, ()))
+            Setting(name, info, (refused or {}).get(name, ()), (defaults or {}).get(name))
             for name, info in fields().items()
             if name != "version" and name not in without and (name.rpartition(".")[0] in sections or name in sections)
         ]
@@ -131,9 +135,12 @@ def _metavar(annotation: Any) -> str | None:
     return {int: "N", float: "X"}.get(annotation, "TEXT")
 
 
-def _help(info: Any) -> str:
-    default = info.get_default(call_default_factory=True)
+def _help(info: Any, own: Any = None) -> str:
+    """The description with the default; a command's own default takes the place of what the words say of it."""
+    default = info.get_default(call_default_factory=True) if own is None else own
     text = str(info.description)
+    if own is not None:
+        text = text.partition(";")[0].removesuffix(".") + "."
     if isinstance(default, tuple):
         default = " ".join(default)
     if default in (None, "", {}) or isinstance(default, bool):

@@ -44,12 +44,12 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
 
     \b
     Examples:
-      luthier train rows.jsonl
+      luthier train rows.jsonl --out runs/sft
       luthier train notes/*.txt --method cpt --tune full
       luthier train rows.csv --data.columns prompt=question --data.columns completion=answer
       luthier train run.yaml --train.lr 1e-4
-      luthier train pairs.jsonl --method dpo --model runs/sft-rows
-      luthier train rows.jsonl --method grpo --reward.use exact --model runs/sft-rows
+      luthier train pairs.jsonl --method dpo --model runs/sft
+      luthier train rows.jsonl --method grpo --reward.use exact --model runs/sft
 
     The same command again goes on with an unfinished run.
     """

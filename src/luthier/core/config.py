@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from luthier.core.errors import InputError, nearest, unknown
 
@@ -20,13 +20,37 @@ VERSION = 1
 BESIDE = ("out", "force", "track")  # settings that change nothing of the result
 
 
+STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
+QUICKSTART: dict[str, Any] = {
+    "out": "runs/quickstart",
+    "data.path": [STDLIB],
+    "data.limit": 900,
+    "text.max_length": 512,
+    "train.lr": 1e-3,
+    "train.checkpoint": 5,
+    "eval.rows": 80,
+    "eval.samples": 80,
+    "eval.max_new_tokens": 48,
+}
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any, info: ValidationInfo) -> Any:
+        """A single text where several may stand, as people write it in YAML: `path: rows.jsonl`."""
+        several = get_origin(cls.model_fields[str(info.field_name)].annotation) is tuple
+        return (value,) if several and isinstance(value, str) else value
 
 
 class DataConfig(Section):
     path: tuple[str, ...] = Field((), description="Files, folders or globs to train on; '-' is standard input.")
-    eval: tuple[str, ...] = Field((), description="Held-out files; without them, `holdout` of the data is kept aside.")
+    eval: tuple[str, ...] = Field(
+        (),
+        description="Held-out file, folder or quoted glob, again for more; without one, `holdout` of the data is kept aside.",
+    )
     layout: str = Field("auto", description="Layout of the rows; 'auto' detects it.")
     columns: dict[str, str] = Field(
         default_factory=dict, description="Column names: FIELD=COLUMN, such as output=answer."
@@ -41,7 +65,8 @@ class DataConfig(Section):
         False, description="Read rows as they are needed: data larger than memory, a growing file, or standard input."
     )
     replay: tuple[str, ...] = Field(
-        (), description="Files of general rows that are mixed in, so that less is forgotten; docs/forgetting.md."
+        (),
+        description="File of general rows that are mixed in, so that less is forgotten; again for more; docs/forgetting.md.",
     )
     replay_share: float = Field(0.1, gt=0, lt=1, description="Share of the examples that are general rows.")
 
@@ -152,7 +177,7 @@ class EvalConfig(Section):
     )
     forgetting: bool = Field(True, description="Measure what the model lost of its own answers.")
     general: tuple[str, ...] = Field(
-        (), description="Files of general texts or chats whose likelihood is measured before and after."
+        (), description="File of general texts or chats whose likelihood is measured before and after; again for more."
     )
     benchmark: str | None = Field(
         None, description="Benchmarks measured before and after, as `luthier eval --tasks`, such as hellaswag,arc_easy."
@@ -204,7 +229,9 @@ class PolicyConfig(Section):
     value_clip: float = Field(0.2, gt=0, description="ppo: how far a value may move from its old one.")
     value_weight: float = Field(0.1, ge=0, description="ppo: weight of the value loss.")
     critic_lr: float = Field(1.0, gt=0, description="ppo: learning rate of the critic over the policy's.")
-    pretrain: tuple[str, ...] = Field((), description="ppo: files of general text whose likelihood is kept up.")
+    pretrain: tuple[str, ...] = Field(
+        (), description="ppo: file of general text whose likelihood is kept up; again for more."
+    )
     pretrain_weight: float = Field(1.0, ge=0, description="ppo: weight of that likelihood.")
 
 
@@ -223,7 +250,9 @@ class RewardConfig(Section):
 class RunConfig(Section):
     version: int = Field(VERSION, description="Version of these settings.")
     method: str = Field("sft", description="How to learn: see `luthier train --help`.")
-    model: str = Field("smollm2-135m", description="Embedded name, folder, .gguf file or hub name.")
+    model: str = Field(
+        "smollm2-135m", description="A run, an embedded name, a folder, a .gguf file, or a hub name (owner/model)."
+    )
     tune: str = Field("lora", description="What to learn: full, head, last:K, layers:GLOB, lora, qlora.")
     out: str | None = Field(
         None, description="Run directory; by default runs/<method>-<data>-<hash of these settings>."

@@ -296,6 +296,11 @@ def _check_columns(columns: Mapping[str, str], rows: Sequence[Row]) -> None:
 
 def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[str, str]) -> InputError:
     where = rows[0].origin
+    if not found:
+        raise InputError(
+            "the files differ: no field stands in most of their rows", where=where,
+            mend="give them one by one, or --data.layout mixed",
+        )  # fmt: skip
     if CHOICES & {_plain(name) for name in found}:
         return InputError(
             f"multiple-choice questions, which are measured, not trained on: found {_listed(found)}",

@@ -163,7 +163,12 @@ def _from_row(row: Row) -> Judgment:
 
 def prompt_of(row: Row) -> Messages:
     """The prompt of a row: a text, or messages. Raises InputError when it is neither."""
-    value = row.fields.get("prompt")
+    if "prompt" not in row.fields:
+        raise InputError(
+            f"no field 'prompt': found {', '.join(row.fields)}", where=row.origin,
+            mend='a line is {"prompt": ..., "answer": ...}',
+        )  # fmt: skip
+    value = row.fields["prompt"]
     if isinstance(value, str):
         return (Message("user", value),)
     turns = value if isinstance(value, list) and all(isinstance(turn, dict) for turn in value) else []

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from luthier.core.errors import InputError, LuthierError, unknown
+from luthier.core.errors import InputError, LuthierError, nearest, unknown
 from luthier.core.files import cache_folder, fsync_folder, read_json, sha256, write_json
 from luthier.core.log import note, size
 
@@ -123,7 +123,12 @@ def resolve(name: str, *, download: bool = True) -> Source:
         return Source(name, _hub(name, download), "hub")
     if "/" in name or os.sep in name:
         raise InputError("no such model folder", where=name, mend="check the path, or give a hub name as owner/model")
-    raise unknown("model", name, EMBEDDED)
+    guess = nearest(name, EMBEDDED)
+    raise InputError(
+        f"unknown model '{name}'", where="--model",
+        mend=f"did you mean '{guess}'?" if guess
+        else f"give {' or '.join(EMBEDDED)}, a run, a folder, a .gguf file, or a hub name as owner/model",
+    )  # fmt: skip
 
 
 def resolve_encoder(name: str, *, download: bool = True) -> Source:

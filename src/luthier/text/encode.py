@@ -201,7 +201,10 @@ def _draft(example: Example, row: int, template: Template, settings: TextConfig)
         case Labelled(prompt=prompt, completion=completion, label=label):
             return draft(*_branches(prompt, (completion,), template, settings), label=label)
         case _:
-            raise InputError(f"a row of kind {type(example).__name__} has no tokens to learn one after the other")
+            raise InputError(
+                f"a row of kind {type(example).__name__.lower()}, of which no method learns", where=example.origin,
+                mend="map its columns to a layout that one learns from, with --data.layout and --data.columns",
+            )  # fmt: skip
 
 
 def _branches(
