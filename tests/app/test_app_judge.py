@@ -181,7 +181,9 @@ def test_labels():
     assert named(["x/a", "y/a"], "c") == {"x/a": "x/a", "y/a": "y/a"}
     with pytest.raises(InputError, match="two are called 'b'; give them labels: LABEL=NAME"):
         named(["b", "b=c"], "c")
-    with pytest.raises(InputError, match="a comparison needs two or more; such as `luthier judge smollm2-135m runs/mine`"):
+    with pytest.raises(
+        InputError, match="a comparison needs two or more; such as `luthier judge smollm2-135m runs/mine`"
+    ):
         named(["b"], "luthier judge")
 
 
