@@ -556,7 +556,7 @@ def test_one_unended_answer_of_two_counts():
 
 
 def test_pairs_of_texts_are_refused():
-    with pytest.raises(InputError, match="kind pair, of which no method learns; map its columns"):
+    with pytest.raises(InputError, match="a row of kind pair; no method learns from such rows; map"):
         trees_of([Pair(texts=("a", "b"))], with_source(CHATML))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,7 @@ def questions(sides: Sides, config: RunConfig, given: Mapping[str, Any], stop: C
         kind = type(examples[0]).__name__.lower()
         raise InputError(f"these are {kind} rows", where=examples[0].origin, mend="give chats or texts")
     choose(config.eval.metrics, ())
-    for name in (
-        name for names in sides.values() for name in names
-    ):  # wrong names are told before the first model answers
+    for name in chain.from_iterable(sides.values()):  # wrong names are told before the first model answers
         learned = {Path(path).resolve() for path in find(name).config.data.path}
         if seen := [path for path in config.data.path if Path(path).resolve() in learned]:
             log.warn(f"{name} learned from {seen[0]}: compare on rows that it has not seen")

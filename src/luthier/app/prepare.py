@@ -30,7 +30,7 @@ from luthier.data.texts import identity, prompt_key
 from luthier.model import adapters, lora, memory, quantize, tune
 from luthier.model import load as model_load
 from luthier.rewards.specs import models
-from luthier.text.encode import Encoded, encode, encode_chunk
+from luthier.text.encode import UNLEARNED, Encoded, encode, encode_chunk
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
 from luthier.train import annotate
@@ -216,9 +216,6 @@ def stream_trees(texts: Texts, config: RunConfig, live: Iterator[Example] | None
             where=config.data.path[0],
             mend="look at it with `luthier show`",
         )
-
-
-UNLEARNED = "no method learns from such rows; map them to a layout that one does, with --data.layout and --data.columns"
 
 
 def _check_kind(

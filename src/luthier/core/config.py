@@ -21,6 +21,7 @@ BESIDE = ("out", "force", "track")  # settings that change nothing of the result
 
 
 STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
+# What `luthier quickstart` sets; here, where its --help reads it without loading torch.
 QUICKSTART: dict[str, Any] = {
     "out": "runs/quickstart",
     "data.path": [STDLIB],

@@ -87,10 +87,7 @@ def estimate(
     The measured peak on a CPU is within 25 % of `total` (a test holds it there), of which activations are
     taken 1.4 times for the holes that the allocator leaves. Raises InputError as `tune.prepare` does.
     """
-    config = copy.deepcopy(config)  # making a model ready may change its configuration
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention.NAME)
-    fuse.fuse(model)
+    model = _on_shapes(config, dtype)
     dense = sum(p.nbytes for p in model.parameters())
     quantized: list[torch.Tensor] = []
     if tune_kind == "qlora":
@@ -123,9 +120,15 @@ def estimate(
 
 def weights(config: Any, dtype: torch.dtype) -> int:
     """Bytes of the weights of the model of `config` alone."""
+    return sum(p.nbytes for p in _on_shapes(config, dtype).parameters())
+
+
+def _on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:
+    """The model of `config` without values, as `load` makes it. A copy of the configuration: making a model ready may change it."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
-    return sum(p.nbytes for p in model.parameters())
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation=attention.NAME)
+    fuse.fuse(model)
+    return model
 
 
 class _Frozen(nn.Linear):
@@ -225,10 +228,8 @@ def pass_tokens(config: Any, tune_kind: str, dtype: torch.dtype, device: torch.d
     cuda = device.type == "cuda"
     whole = torch.cuda.get_device_properties(device).total_memory if cuda else torch.mps.recommended_max_memory()
     beside = 1 if tune.is_adapter(tune_kind) else 8 if dtype.itemsize == 2 else 4
-    room = (whole - beside * weights(config, dtype)) / 2
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation=attention.NAME)
-    fuse.fuse(model)
+    model = _on_shapes(config, dtype)
+    room = (whole - beside * sum(p.nbytes for p in model.parameters())) / 2
     tokens, each = MANY, _activations(model, FEW) // FEW
     while tokens > FEW and tokens * each > room:
         tokens //= 2

@@ -20,7 +20,7 @@ from luthier.model.lora import LoraLinear
 
 ROWS = 64  # the layout is chosen for products of about so many rows
 SMALLEST = 1 << 16  # weights with fewer numbers lie in cache in any order
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of the largest value
 
 Layer = tuple[Any, torch.Tensor, torch.Tensor | None, LoraLinear | None]
 

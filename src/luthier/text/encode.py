@@ -36,6 +36,8 @@ CHUNK = 2048
 
 T = TypeVar("T")
 
+UNLEARNED = "no method learns from such rows; map them to a layout that one does, with --data.layout and --data.columns"
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
@@ -201,10 +203,7 @@ def _draft(example: Example, row: int, template: Template, settings: TextConfig)
         case Labelled(prompt=prompt, completion=completion, label=label):
             return draft(*_branches(prompt, (completion,), template, settings), label=label)
         case _:
-            raise InputError(
-                f"a row of kind {type(example).__name__.lower()}, of which no method learns", where=example.origin,
-                mend="map its columns to a layout that one learns from, with --data.layout and --data.columns",
-            )  # fmt: skip
+            raise InputError(f"a row of kind {type(example).__name__.lower()}", where=example.origin, mend=UNLEARNED)
 
 
 def _branches(
