@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -159,7 +160,7 @@ def test_a_reward_that_raises_stops_before_the_update_and_loses_nothing(settings
         ({"data__stream": True}, "looks at all rows"),
     ],
 )
-def test_bad_settings_are_refused_in_one_line(settings, files, change, says):
+def test_bad_settings_are_refused_in_one_line_and_leave_nothing(settings, files, change, says):
     values = settings("ppo", **change)
     if values.get("policy.pretrain"):
         values["policy.pretrain"] = [str(files["pairs"])]
@@ -167,6 +168,7 @@ def test_bad_settings_are_refused_in_one_line(settings, files, change, says):
         run(resolve(values))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not Path(values["out"]).exists()
 
 
 @pytest.mark.parametrize(

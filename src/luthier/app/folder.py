@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256 as hasher
@@ -52,6 +53,12 @@ class RunFolder:
         """Add one line to a journal."""
         with open(self.path / journal, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def remove_if_unused(self) -> None:
+        """Remove the folder where nothing but its settings is in it: a run that was refused leaves nothing behind."""
+        files = {path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir()}
+        if files <= {"run.yaml", "lineage.json", ".lock"}:
+            shutil.rmtree(self.path)
 
     def marks(self) -> dict[str, int]:
         """How long each journal is now, in bytes, flushed to disk: a checkpoint keeps this."""

@@ -126,6 +126,11 @@ def check(config: RunConfig) -> None:
         )
     if not online:
         return
+    if not reward.use:
+        raise InputError(
+            f"{config.method} learns from rewards, and none is given", where="--reward.use",
+            mend="such as --reward.use exact, json, python:FILE:FUNCTION or model:runs/REWARD",
+        )  # fmt: skip
     if s.kl_target and not with_defaults(s, critic).kl:
         raise InputError("a weight of 0 cannot be steered", where="--policy.kl_target", mend="give --policy.kl 0.05")
     if s.pretrain and not critic:
@@ -148,11 +153,6 @@ def check(config: RunConfig) -> None:
 def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: Start, init: str) -> Rewards:
     """The rewards that `specs` name. `model` plays the reward models that it can: it starts from `start`, and `init`
     says how its adapter does."""
-    if not specs:
-        raise InputError(
-            f"{config.method} learns from rewards, and none is given", where="--reward.use",
-            mend="such as --reward.use exact, json, python:FILE:FUNCTION or model:runs/REWARD",
-        )  # fmt: skip
     return parse(
         specs, config.reward,
         lambda run: open_scorer(

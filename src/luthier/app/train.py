@@ -107,6 +107,9 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
             try:
                 job.tracker = tracking.open_tracker(config, folder)
                 return _phases(job, probes, show or (lambda name, value: None), began)
+            except InputError:
+                folder.remove_if_unused()
+                raise
             except Stopped as stopped:
                 raise Stopped(
                     f"{stopped.what}; everything so far is in {folder.path}", mend="run the same command again to go on"
