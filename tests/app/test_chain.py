@@ -199,6 +199,36 @@ def test_another_shape_than_the_adapter_has_is_refused(settings, sft):
         run(settings("dpo", "dpo", model=str(sft), lora__rank=4))
 
 
+TAKEN = {
+    "dora": {"lora__dora": True},
+    "int8": {"tune": "qlora", "quant__kind": "int8", "quant__block": 32},
+    "template": {"text__template": "alpaca"},
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_what_a_run_took_from_the_one_before_holds_when_it_is_used(settings, tmp_path, what):
+    """It was trained and measured so; opened, it once had no magnitudes, stood on another base, was asked otherwise."""
+    run(settings("sft", "one", **TAKEN[what]))
+    kept = {key: value for key, value in TAKEN[what].items() if key == "tune"}
+    config = settings("dpo", "two", model=str(tmp_path / "one"), **kept)
+    run(config)
+    trees, _ = held_out(config, tmp_path / "two", tmp_path / "two")
+    after = lines(tmp_path / "two" / "evals" / "after.jsonl")
+    wanted = [
+        values[0] for values in logps(open_model(str(tmp_path / "two"), device="cpu", dtype="float32").model, trees)
+    ]
+    assert [record["items"]["chosen_logp"] for record in after] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_another_base_than_the_adapter_has_is_refused(settings, tmp_path):
+    run(settings("sft", "one", tune="qlora", quant__kind="int8"))
+    with pytest.raises(
+        InputError, match=r"--quant\.block: training goes on with the adapter of .*, whose block is 64; leave it out"
+    ):
+        run(settings("dpo", "two", model=str(tmp_path / "one"), tune="qlora", quant__block=32))
+
+
 def test_a_reward_model_goes_on_from_an_adapter_and_from_a_reward_model(settings, sft, tmp_path):
     first = run(settings("reward", "one", model=str(sft), lora__rank=16))
     assert first["loss"]["first"] == pytest.approx(math.log(2), abs=1e-6), "a new head scores everything the same"

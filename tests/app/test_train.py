@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,7 +111,8 @@ def test_the_same_command_twice_gives_the_same_bits(settings, tmp_path):
     ("tune", "extra"),
     [(tune, {}) for tune in KINDS]
     + [("full", {"train__optimizer": "adamw8bit"}), ("lora", {"train__optimizer": "adamw8bit"})]
-    + [("lora", {"lora__dora": True}), ("lora", {"lora__init": "pissa"}), ("qlora", {"quant__kind": "int8"})],
+    + [("lora", {"lora__dora": True}), ("lora", {"lora__init": "pissa"}), ("qlora", {"quant__kind": "int8"})]
+    + [(tune, {"dtype": "bfloat16"}) for tune in ("lora", "full")],
     ids=lambda value: str(value),
 )
 def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, extra, monkeypatch):
@@ -240,6 +243,11 @@ def test_seconds_are_those_of_the_whole_start(settings, monkeypatch):
     assert run(resolve(settings()))["seconds"] == 1000
 
 
+def test_patience_without_held_out_rows_is_refused(settings):
+    with pytest.raises(InputError, match=r"--eval\.patience: no row is held out to stop by"):
+        run(resolve(settings(eval__every=2, eval__patience=1, data__holdout=0.0)))
+
+
 def test_patience_without_evaluations_is_refused(settings):
     with pytest.raises(InputError, match=r"--eval\.patience: .*; give --eval\.every N"):
         run(resolve(settings(eval__patience=2)))
@@ -310,7 +318,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(settings, tmp_path, m
 
 
 def test_the_best_checkpoint_is_kept_and_a_run_stops_early(settings, tmp_path):
-    result = run(resolve(settings(train__epochs=30, train__lr=0.3, eval__every=2, eval__patience=2, eval__samples=0)))
+    changes = {"train__epochs": 30, "train__lr": 0.3, "eval__every": 2, "eval__patience": 2, "eval__samples": 2}
+    result = run(resolve(settings(**changes)))
     assert result["steps"] < 30 * 8
     evals = [
         json.loads(line)
@@ -320,6 +329,39 @@ def test_the_best_checkpoint_is_kept_and_a_run_stops_early(settings, tmp_path):
     best = min(evals, key=lambda line: line["eval_loss"])
     assert result["kept"] == {"step": best["step"], "why": "best held-out loss"}
     assert result["loss"]["eval"] == pytest.approx(best["eval_loss"], rel=1e-4)
+    name = next(name for name in result["metrics"] if name != "loss")
+    assert all(math.isfinite(line[f"eval_{name}"]) for line in evals)
+    shown = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert {line["step"] for line in shown} == {line["step"] for line in evals}
+
+
+def test_a_best_checkpoint_that_was_damaged_is_refused(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(app_train.export, "write", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    config = resolve(settings(eval__every=2))
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    monkeypatch.undo()
+    best = tmp_path / "run" / "checkpoints" / "best"
+    whole = (best / "weights.safetensors").read_bytes()
+    (best / "weights.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(
+        InputError, match=r"cannot be believed: weights.safetensors is not what was saved; remove this folder"
+    ):
+        run(config)
+    shutil.rmtree(best)
+    assert run(config)["steps"]
+
+
+def test_lora_plus_moves_b_by_its_own_rate(settings, tmp_path):
+    def largest(ratio):
+        run(
+            resolve(
+                settings(out=str(tmp_path / str(ratio)), lora__lr_ratio=ratio, eval__samples=0, eval__forgetting=False)
+            )
+        )
+        return max(float(t.abs().max()) for name, t in bits(tmp_path / str(ratio)).items() if "lora_B" in name)
+
+    assert largest(0.001) < 0.01 * largest(1.0)
 
 
 def test_cpt_learns_raw_text(settings, tmp_path):
@@ -339,7 +381,7 @@ def test_a_stream_is_read_as_it_goes_and_resumes(settings, rows, tmp_path, monke
     changes = {"data__stream": True, "train__steps": 25, "data__eval": [str(rows)]}
     whole = run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
     assert whole["steps"] == 25
-    assert whole["data"]["rows"] == 0
+    assert whole["data"]["rows"] == 40
     lines = [json.loads(line) for line in (tmp_path / "whole" / "losses.jsonl").read_text().splitlines()]
     order = [row for line in lines for row, _, _ in line["rows"]]
     assert [sorted(order[i : i + 4]) for i in (0, 4, 36)] == [[0, 1, 2, 3], [4, 5, 6, 7], [36, 37, 38, 39]]
@@ -359,6 +401,79 @@ def test_a_stream_is_read_as_it_goes_and_resumes(settings, rows, tmp_path, monke
         monkeypatch.undo()
         run(config)
         assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
+
+
+@pytest.fixture
+def broken_off(settings, monkeypatch):
+    """A run of a stream that was stopped after 3 of 5 steps of 4 rows."""
+    changes = {"data__stream": True, "train__steps": 5, "eval__samples": 0, "eval__forgetting": False}
+    original = app_train._note
+
+    def stopping(folder, progress, report, *rest):
+        original(folder, progress, report, *rest)
+        if report.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(app_train, "_note", stopping)
+    config = resolve(settings(**changes))
+    with pytest.raises(Stopped):
+        run(config)
+    monkeypatch.undo()
+    return config
+
+
+def test_a_stream_may_grow(broken_off, rows):
+    rows.write_text(rows.read_text() + '{"prompt": "new", "completion": "row"}\n')
+    assert run(broken_off)["steps"] == 5
+
+
+def test_a_stream_of_other_rows_cannot_go_on(broken_off, rows):
+    lines = rows.read_text().splitlines()
+    rows.write_text("\n".join([*lines[1:], lines[0]]))
+    with pytest.raises(InputError, match=r"the first 12 rows are not those that this run learned from"):
+        run(broken_off)
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_what_a_stream_lost_is_counted(settings, tmp_path, capsys, monkeypatch, interrupt):
+    good = [{"prompt": f"who {i}?", "completion": "cat"} for i in range(20)]
+    lines = [json.dumps(row) for row in good]
+    lines[2:2] = ['{"prompt": ', json.dumps({"prompt": "who? " * 60, "completion": "cat " * 60})]
+    path = tmp_path / "some.jsonl"
+    path.write_text("\n".join(lines))
+    changes = {"data__stream": True, "train__steps": 4, "data__path": [str(path)], "data__skip_bad": True}
+    changes |= {"text__max_length": 64, "eval__samples": 0, "eval__forgetting": False}
+    config = resolve(settings(**changes))
+    if interrupt:  # after the last step: nothing is read any more
+        monkeypatch.setattr(app_train.export, "write", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+        monkeypatch.undo()
+    data = run(config)["data"]
+    assert (data["rows"], data["skipped"], data["cut"] + sum(data["dropped"].values())) == (21, 1, 1)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 rows of the stream skipped: they cannot be read" in said
+    assert "1 of 21 rows of the stream" in said
+
+
+def test_a_stream_of_mixed_rows_teaches_no_unwanted_answer(settings, tmp_path):
+    path = tmp_path / "mixed.jsonl"
+    wanted = [{"prompt": f"who {i}?", "completion": "cat"} for i in range(12)]
+    unwanted = [{"prompt": "who?", "completion": "bad", "label": False}] * 12
+    path.write_text("".join(json.dumps(row) + "\n" for row in wanted + unwanted))
+    changes = {"data__stream": True, "train__steps": 6, "data__path": [str(path)], "data__layout": "mixed"}
+    with pytest.raises(InputError, match=r"mixed.jsonl:13: method 'sft' learns from"):
+        run(resolve(settings(**changes)))
+
+
+def test_held_out_rows_that_are_cut_are_told(settings, tmp_path, capsys):
+    path = tmp_path / "test.jsonl"
+    rows = [{"prompt": "who?", "completion": "cat " * (2 + 100 * (i % 2))} for i in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = {"data__eval": [str(path)], "text__max_length": 64, "eval__samples": 0, "eval__forgetting": False}
+    data = run(resolve(settings(**changes)))["data"]
+    assert (data["held_out"], data["held_out_cut"], data["held_out_dropped"], data["cut"]) == (6, 3, {}, 0)
+    assert "3 of 6 held-out rows were longer than --text.max_length 64" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_stream_without_a_length_is_refused(settings):
@@ -393,6 +508,30 @@ def test_a_full_model_loads_in_transformers_with_its_template(settings, tmp_path
     logp = theirs(ids).logits[0].log_softmax(-1)[:-1].gather(-1, ids[0, 1:, None])[:, 0]
     torch.testing.assert_close(ours, logp.detach(), atol=1e-5, rtol=1e-5)
     assert tokenizer.chat_template == tiny_tokenizer.chat_template
+
+
+@pytest.mark.parametrize("tune", ["full", "head", "last:1", "layers:*.mlp.*"])
+def test_a_whole_model_is_read_back_as_it_was_measured(settings, tmp_path, tune):
+    """unsloth#9331, LLaMA-Factory#6749: a head that was untied, and weights that were left out of the file."""
+    from luthier.app.prepare import chosen_method, read_examples
+    from luthier.app.use import open_model
+    from luthier.model.forward import forward
+    from luthier.text.encode import encode
+    from luthier.train import annotate
+    from luthier.train.steps import Packing
+
+    config = resolve(settings(tune=tune, eval__samples=0, eval__forgetting=False))
+    result = run(config)
+    opened = open_model(str(tmp_path / "run"), device="cpu", dtype="float32")
+    trees = encode(
+        read_examples(config, chosen_method(config).example).test, opened.template, opened.tokenizer, config.text
+    ).trees
+    found = annotate.answer_logps(
+        forward, opened.model, trees, Packing(4096), next(opened.model.parameters()).device, "", bool
+    )
+    loss = -sum(sum(values) for values in found) / sum(tree.trained for tree in trees)
+    assert loss == pytest.approx(result["loss"]["eval"], rel=1e-4)
+    assert result["metrics"]["loss"]["before"] - loss > 1e-3
 
 
 def test_the_best_step_is_chosen_by_other_rows_than_those_reported(settings, tmp_path, capsys):

@@ -27,6 +27,9 @@ def runs(tmp_path_factory, tiny_folder):
         run(resolve({"model": str(tiny_folder), "data.path": [str(rows)], "out": str(folder / tune), "tune": tune, "threads": 1,
                      "device": "cpu", "dtype": "float32", "train.lr": 1e-2, "eval.samples": 0, "eval.forgetting": False,
                      "text.system": "be a cat"}))  # fmt: skip
+    run(resolve({"model": str(tiny_folder), "data.path": [str(rows)], "out": str(folder / "alpaca"), "threads": 1, "device": "cpu",
+                 "dtype": "float32", "eval.samples": 0, "eval.forgetting": False, "text.template": "alpaca",
+                 "text.system": "be a dog"}))  # fmt: skip
     return folder
 
 
@@ -94,6 +97,32 @@ def test_a_run_is_asked_under_the_system_prompt_it_was_trained_with(runs, monkey
     for turns in ([question], [Message("system", "be a cat"), question], [Message("system", "be a dog"), question]):
         list(model.answer(turns, {}))
     assert asked[0] == asked[1] != asked[2]
+
+
+def test_an_adapter_is_asked_as_its_run_was_and_the_base_as_itself(runs, tiny_folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "luthier.app.use.stream", lambda model, ids, *rest: asked.append((list(ids), rest[0].stop)) or iter(())
+    )
+    model = opened(tiny_folder, adapter=[str(runs / "alpaca")])
+    for one, name in (
+        (model, "alpaca"),
+        (model, "base"),
+        (opened(runs / "alpaca"), "alpaca"),
+        (opened(tiny_folder), "base"),
+    ):
+        one.switch(name)
+        list(one.answer([Message("user", "who")], {}))
+    assert asked[0] == asked[2] != asked[3] == asked[1]
+
+
+def test_an_adapter_of_qlora_brings_its_base(runs, tiny_folder):
+    alone = log_probabilities(opened(runs / "qlora"), TEXTS)
+    assert torch.equal(log_probabilities(opened(tiny_folder, adapter=[str(runs / "qlora")]), TEXTS), alone)
+    said = "one adapter was tuned on a base that is not quantized, another on a base in nf4, blocks of 64; open each by itself"
+    for name, other in ((tiny_folder, [runs / "lora", runs / "qlora"]), (runs / "lora", [runs / "qlora"])):
+        with pytest.raises(InputError, match=said):
+            opened(name, adapter=[str(path) for path in other])
 
 
 def test_what_cannot_be_opened(runs, tiny_folder, tmp_path):

@@ -28,6 +28,8 @@ def test_a_mapping_replaces_a_mapping():
         ({"train.lr": "fast"}, "f.yaml: train.lr: should be a valid number, not 'fast'"),
         ({"lora.rank": 0}, "f.yaml: lora.rank: should be greater than or equal to 1, not 0"),
         ({"train.schedule": "cosin"}, r"f.yaml: unknown schedule 'cosin'; did you mean 'cosine'\?"),
+        ({"policy.kl_in": "foo"}, "f.yaml: unknown kl_in 'foo'; known: "),
+        ({"version": 2, "new": {"thing": 1}}, "settings of version 2, but this Luthier knows version 1"),
         ({"version": 2}, "settings of version 2, but this Luthier knows version 1; install a newer Luthier"),
     ],
     ids=lambda value: str(value)[:30],

@@ -135,6 +135,13 @@ def test_broken_json_line_is_named_and_can_be_skipped(tmp_path):
     assert "half of a character" in left[2][1]
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_number_of_very_many_digits_is_one_line(tmp_path, name):
+    assert f"{name}:1: broken JSON: a whole number of more digits" in fault(
+        put(tmp_path, name, '{"text": ' + "1" * 5000 + "}")
+    )
+
+
 def test_broken_json_array_names_the_line(tmp_path):
     assert "a.json:3: broken JSON" in fault(put(tmp_path, "a.json", '[\n{"text": "a"},\n{"text" "b"}\n]'))
     assert "ends in the middle" in fault(put(tmp_path, "b.json", '[{"text": "a"},\n{"text": "b"}\n'))

@@ -207,6 +207,12 @@ def test_ties_are_left_out_and_counted_but_are_no_errors(verdict):
         ("pair", {"sentence1": "a", "sentence2": "b", "score": float("nan")}, "finite"),
         ("alpaca", {"instruction": {"a": 1}, "output": "b"}, "is an object, not text"),
         ("alpaca", {"instruction": "a", "output": "b", "history": ["x"]}, "history"),
+        ("alpaca", {"instruction": "a", "output": "b", "history": 5}, "history"),
+        (
+            "preference",
+            {"prompt": "a", "chosen": "b", "rejected": "c", "margin": 10**400},
+            "beyond what a number can be",
+        ),
     ],
 )
 def test_bad_values_name_file_and_line(name, fields, said):

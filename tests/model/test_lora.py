@@ -110,6 +110,21 @@ def test_pissa_starts_where_peft_starts():
     torch.testing.assert_close(ours(IDS).logits, plain(IDS).logits, atol=1e-4, rtol=1e-4)
 
 
+def test_pissa_of_a_higher_rank_than_a_layer_has():
+    plain, ours = tiny_model("sdpa"), tiny_model("sdpa").requires_grad_(False)
+    found = lora.attach(ours, LoraConfig(rank=48, alpha=48, init="pissa"))
+    assert min(min(layer.B.shape[0], layer.A.shape[1]) for layer in found.values()) < 48
+    torch.testing.assert_close(ours(IDS).logits, plain(IDS).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_without_linear_layers_is_refused():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=32, vocab_size=64))
+    with pytest.raises(InputError, match=r"no linear layer that takes an adapter; use --tune full"):
+        lora.attach(model, LoraConfig())
+
+
 def test_a_fresh_adapter_changes_nothing_and_can_be_switched_off():
     plain, model = tiny_model("sdpa"), tiny_model("sdpa").requires_grad_(False)
     lora.attach(model, LoraConfig(rank=4))

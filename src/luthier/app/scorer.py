@@ -99,7 +99,7 @@ def open_scorer(
     model = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place)).model
     model.requires_grad_(False)
     if start.adapter:
-        if start.config.tune == "qlora":  # the adapter belongs to the quantized base
+        if start.quantized:
             q = start.config.quant
             quantize.quantize_linears(model, kind=q.kind, block=q.block, double=q.double)
         adapters.apply(model, start.adapter)

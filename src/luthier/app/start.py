@@ -20,6 +20,11 @@ class Start:
     adapter: Path | None
     config: RunConfig
 
+    @property
+    def quantized(self) -> bool:
+        """Whether its adapter belongs to a quantized base: `config.quant` says to which."""
+        return self.adapter is not None and self.config.tune == "qlora"
+
     def digests(self) -> dict[str, str]:
         """The sha256 of every file that makes the model."""
         files = sorted(self.adapter.glob("adapter_*")) if self.adapter else []
@@ -37,12 +42,26 @@ def find(name: str) -> Start:
         _refuse_a_typo(path)
     if not (path / "run.yaml").is_file():
         return Start(sources.resolve(name), None, resolve({"model": name}))
-    _, config = read_run(path)
+    config = run_settings(path)
     if (path / "adapter").is_dir():
         return Start(find(config.model).source, path / "adapter", config)
     if (path / "model").is_dir():
         return Start(sources.resolve(str(path / "model")), None, config)
     raise InputError("this run is not finished", where=path, mend="run its command again to go on with it")
+
+
+def run_settings(run: Path) -> RunConfig:
+    """The settings of a run as they held: one that started from another run took from that one what nobody said."""
+    _, config = read_run(run)
+    before = Path(config.model)
+    if not (before / "run.yaml").is_file():
+        return config
+    theirs, text, quant = run_settings(before), config.text, config.quant
+    if text.template == "auto":
+        text = text.model_copy(update={"template": theirs.text.template})
+    if config.tune == theirs.tune == "qlora" and (before / "adapter").is_dir():
+        quant = theirs.quant  # it went on with an adapter on that base
+    return config.model_copy(update={"text": text, "quant": quant})
 
 
 def _refuse_a_typo(path: Path) -> None:

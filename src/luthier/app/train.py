@@ -55,13 +55,15 @@ from luthier.report import plot
 from luthier.train import checkpoint
 from luthier.train.loop import Report
 from luthier.train.rollout import Rollouts
+from luthier.train.steps import StreamSteps
 
 LOOK = 5000  # training rows that 'auto' metrics are chosen by
 
 
 @dataclass(frozen=True)
 class Done:
-    """What is left of a run when its model is gone. `size` is that of the untouched model in bytes."""
+    """What is left of a run when its model is gone. `size` is that of the untouched model in bytes, `read` what was read of
+    a stream."""
 
     held_out: measure.HeldOut
     before: measure.Measured
@@ -71,6 +73,7 @@ class Done:
     size: int
     device: torch.device
     figures: dict[str, Any]
+    read: dict[str, Any]
 
 
 def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
@@ -86,10 +89,14 @@ def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
     _needs_evaluations(config)
     lost.check(config)
     tracking.check(config.track)
+    examples = read_examples(config, method.example)  # nothing is written yet: a signal may end it at once
+    texts = open_texts(config)
     with stopping() as stop:
-        examples = read_examples(config, method.example)
-        texts = open_texts(config)
         ready = encode_all(examples, texts, config, stop)
+        if config.eval.patience and not ready.test:
+            raise InputError(
+                "no row is held out to stop by", where="--eval.patience", mend="give --data.eval or --data.holdout"
+            )
         probes = lost.open_probes(config, texts)
         facts = lineage(
             config, data=examples.digests(), model=texts.start.digests(),
@@ -144,7 +151,7 @@ def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str,
         **done.figures,
         "metrics": as_json(rows),
         "forgetting": lost.as_json(drift, kl, beside, probes),
-        "data": job.ready.counts,
+        "data": job.ready.counts | done.read,
     }
     if method.needs.score:
         result["reward_model"] = measure.worth(held_out, after)
@@ -219,7 +226,7 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     tuned = lost.benchmarks(job, loaded.model, probes, "after")
     views = lost.views(ruler, after, job)
     job.close_rewards()  # a reward model may hold the model that it shares
-    return Done(held_out, before, after, (scores, tuned), views, size, device, figures)
+    return Done(held_out, before, after, (scores, tuned), views, size, device, figures, progress.read)
 
 
 def _to_choose_by(job: Run, ruler: measure.Ruler, held_out: measure.HeldOut) -> measure.HeldOut | None:
@@ -313,6 +320,8 @@ def _train(job: Run, parts: Parts, watch: Watch) -> Progress:
                     job.tracker.follow()
                 if progress.stopped:
                     break
+        if job.examples.stream:
+            job.read.warn("rows of the stream", config)
         if 0 < state.step < count and not progress.stopped:
             log.note(f"the stream is over after {state.step} steps")
             if config.eval.every:
@@ -323,8 +332,14 @@ def _train(job: Run, parts: Parts, watch: Watch) -> Progress:
     except LuthierError:  # stopped, a bad row late in a stream, a loss that is not finite: the weights are whole
         _save(job, parts, progress)
         raise
-    if (folder.checkpoints / "best" / "manifest.json").is_file():
-        put_weights(parts, checkpoint.load(folder.checkpoints / "best").weights)
+    best = folder.checkpoints / "best"
+    if best.is_dir():
+        if fault := checkpoint.fault(best):
+            raise InputError(
+                f"the best step's checkpoint cannot be believed: {fault}", where=best,
+                mend="remove this folder to keep the last step's weights, and run the same command again",
+            )  # fmt: skip
+        put_weights(parts, checkpoint.load(best).weights)
     return progress
 
 
@@ -355,9 +370,13 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, d
 
 
 def _save(job: Run, parts: Parts, progress: Progress) -> None:
+    if job.read.rows >= progress.read.get("rows", 1):
+        progress.read = {"rows": job.read.rows} | job.read.lost()
     state = {"t": parts.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
     if isinstance(parts.steps, Rollouts):
         state["rollout"] = parts.steps.state()
+    if isinstance(parts.steps, StreamSteps):
+        state["stream"] = parts.steps.mark(parts.state.step)
     tensors = parts.state.optimizer.tensors()
     checkpoint.save(job.folder.checkpoints, parts.state.step, weights(parts), tensors, state, job.config.train.keep)
 

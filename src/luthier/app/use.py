@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from luthier.app.start import find
-from luthier.core.config import RunConfig
+from luthier.app.start import find, run_settings
+from luthier.core.config import QuantConfig, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
 from luthier.core.types import Message
@@ -23,15 +23,25 @@ from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a model learned to be asked."""
+
+    template: Template
+    system: str | None
+
+
 @dataclass
 class Opened:
-    """A model ready to answer. `names` are the adapters that can be switched to; 'base' is the model without any."""
+    """A model ready to answer. `names` are the adapters that can be switched to, `manners` how those that are runs of
+    their own are asked; 'base' is the model without any."""
 
     model: Any
     tokenizer: Tokenizer
     template: Template
     config: RunConfig
     names: dict[str, Path] = field(default_factory=dict)
+    manners: dict[str, Manner] = field(default_factory=dict)
     active: str = "base"
 
     def switch(self, name: str) -> None:
@@ -47,9 +57,9 @@ class Opened:
     def answer(self, messages: Sequence[Message], sampling: dict[str, Any]) -> Iterator[str]:
         """The answer in pieces, as they come. A run is asked under the system prompt it was trained with, unless
         `messages` bring their own."""
-        system = self.config.text.system
-        ids = encode_prompt_ids(messages, (), self.template, self.tokenizer, system=system)
-        settings = Sampling(**sampling, stop_ids=tuple(sorted(self.template.stop_ids)), stop=self.template.stops)
+        asked = self.manners.get(self.active) or Manner(self.template, self.config.text.system)
+        ids = encode_prompt_ids(messages, (), asked.template, self.tokenizer, system=asked.system)
+        settings = Sampling(**sampling, stop_ids=tuple(sorted(asked.template.stop_ids)), stop=asked.template.stops)
         return stream(self.model, ids, settings, self.tokenizer.decode)
 
 
@@ -61,30 +71,53 @@ def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", 
     start = find(name)
     config = start.config
     found: dict[str, Path] = {Path(name).resolve().name: start.adapter} if start.adapter else {}
+    others: dict[str, RunConfig] = {}
     for other in adapter:
         folder = Path(other) / "adapter" if (Path(other) / "adapter").is_dir() else Path(other)
-        found[_own_name(Path(other).resolve(), found)] = folder
+        found[own := _own_name(Path(other).resolve(), found)] = folder
+        if (folder.parent / "run.yaml").is_file():
+            others[own] = run_settings(folder.parent)
+    quant = _quant_of_all([*([config] if start.adapter else []), *others.values()])
     place = model_load.pick_device(device)
     loaded = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place))
     loaded.model.requires_grad_(False)
-    if config.tune == "qlora" and start.adapter:
-        q = config.quant
-        quantize.quantize_linears(loaded.model, kind=q.kind, block=q.block, double=q.double)
+    if quant:
+        quantize.quantize_linears(loaded.model, kind=quant.kind, block=quant.block, double=quant.double)
     tokenizer = Tokenizer(loaded.tokenizer)
-    opened = Opened(loaded.model, tokenizer, load_template(config.text.template, tokenizer), config, found)
+    manners = {own: Manner(load_template(run.text.template, tokenizer), run.text.system) for own, run in others.items()}
+    opened = Opened(loaded.model, tokenizer, load_template(config.text.template, tokenizer), config, found, manners)
     for other in reversed(found):  # each is tried now, and the first one stays
         opened.switch(other)
     return opened
 
 
-def weights(opened: Opened, name: str) -> dict[str, str]:
-    """The sha256 of every file of weights of what was opened as `name`: of a run its own, and those of its base."""
+def _quant_of_all(runs: Sequence[RunConfig]) -> QuantConfig | None:
+    """How the one base is quantized that the adapters of `runs` stand on; None for not at all.
+
+    Raises InputError when they stand on different ones.
+    """
+    bases = [run.quant if run.tune == "qlora" else None for run in runs]
+    for base in bases:
+        if base != bases[0]:
+            raise InputError(
+                f"one adapter was tuned on {_base(bases[0])}, another on {_base(base)}",
+                where="--adapter", mend="open each by itself",
+            )  # fmt: skip
+    return bases[0] if bases else None
+
+
+def _base(quant: QuantConfig | None) -> str:
+    return f"a base in {quant.kind}, blocks of {quant.block}" if quant else "a base that is not quantized"
+
+
+def weights(name: str) -> dict[str, str]:
+    """The sha256 of every file of weights of the model called `name`: of a run its own, and those of its base."""
     path = Path(name)
     if not (path / "run.yaml").is_file():
         return sources.resolve(name).digests()
     files = [file for part in ("adapter", "model") for file in sorted((path / part).glob("*.safetensors"))]
     own = {str(file.relative_to(path)): sha256(file) for file in files}
-    return own | (sources.resolve(opened.config.model).digests() if (path / "adapter").is_dir() else {})
+    return own | (find(name).source.digests() if (path / "adapter").is_dir() else {})
 
 
 def _own_name(folder: Path, taken: Container[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.app import measure
@@ -21,6 +21,7 @@ class Progress:
     best, best_step   the lowest held-out loss (or minus the highest reward), and the step whose weights are kept
     within            the last measured step that had not lost more than `stop.forgetting`
     over              whether one had
+    read              of a stream, how many rows were read and what was lost of them
     """
 
     passed: int = 0
@@ -36,6 +37,7 @@ class Progress:
     drift: float = 0.0
     within: int = 0
     over: bool = False
+    read: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -306,6 +306,7 @@ def resolve(*layers: Mapping[str, Any], where: object = None) -> RunConfig:
     """
     merged: dict[str, Any] = {}
     for layer in layers:
+        _check_version(layer.get("version"), where)  # first: a newer one may have other settings
         for key, value in _dotted(layer).items():
             _check_key(key, where)
             *path, last = key.split(".")
@@ -313,16 +314,18 @@ def resolve(*layers: Mapping[str, Any], where: object = None) -> RunConfig:
             for part in path:
                 node = node.setdefault(part, {})
             node[last] = value
-    version = merged.get("version", VERSION)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise _invalid(error, where) from None
+
+
+def _check_version(version: object, where: object) -> None:
     if isinstance(version, int) and version > VERSION:
         raise InputError(
             f"settings of version {version}, but this Luthier knows version {VERSION}",
             where=where, mend="install a newer Luthier",
         )  # fmt: skip
-    try:
-        return RunConfig.model_validate(merged)
-    except ValidationError as error:
-        raise _invalid(error, where) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -370,12 +373,15 @@ def _invalid(error: ValidationError, where: object) -> InputError:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "literal_error":
-        info = fields()[name]
-        return unknown(
-            name.rpartition(".")[2], str(first["input"]), get_args(info.annotation), where=where or f"--{name}"
-        )
+        known = _choices(fields()[name].annotation)
+        return unknown(name.rpartition(".")[2], str(first["input"]), known, where=where or f"--{name}")
     wanted = first["msg"].removeprefix("Input ").partition(", unable")[0]
     return InputError(f"{wanted}, not {first['input']!r}", where=f"{where}: {name}" if where else f"--{name}")
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The values of a Literal, or of one that may be None."""
+    return [value for part in get_args(annotation) for value in (get_args(part) or [part]) if isinstance(value, str)]
 
 
 def _check_key(key: str, where: object) -> None:

@@ -24,6 +24,11 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def full_disk(error: Exception) -> bool:
+    """Whether an error of writing says so; safetensors has an error of its own for it."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed onto it when the block ends well and removed when not.
@@ -39,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if full_disk(error):
             raise DiskFull("the disk is full", where=path, mend="free some space and run the command again") from error
         raise
     finally:
@@ -75,8 +80,8 @@ def write_folder(final: Path, fill: Callable[[Path], None]) -> Path:
             os.replace(final, aside)
         os.replace(temporary, final)
         fsync_folder(final.parent)
-    except Exception as error:  # safetensors reports a full disk in an error of its own
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+    except Exception as error:
+        if full_disk(error):
             raise DiskFull("the disk is full", where=final, mend="free some space and run the command again") from error
         raise
     finally:

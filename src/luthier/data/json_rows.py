@@ -9,6 +9,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 
+TOO_MANY_DIGITS = "a whole number of more digits than can be read"
 SPACE = re.compile(r"[ \t\r\n]*")
 # {"data": [rows]}: a list of rows that somebody wrapped in an object.
 WRAPPED = re.compile(r'\{\s*"(data|rows|examples|train)"\s*:\s*\[')
@@ -73,6 +74,8 @@ class JsonReader:
                 raise self._broken(reason_of(error)) from None
             except RecursionError:
                 raise self._broken("nested too deeply") from None
+            except ValueError:
+                raise self._broken(TOO_MANY_DIGITS) from None
             found = (self.line, value, self.text[self.position : end])
             self._move(end)
             return found

@@ -98,7 +98,7 @@ def ranking(values: Values) -> Ranking:
     if ranks is None:
         ranks = list(range(1, len(responses) + 1))
     whole = isinstance(ranks, list) and all(
-        isinstance(rank, (int, float)) and float(rank).is_integer() for rank in ranks
+        isinstance(rank, int) or (isinstance(rank, float) and rank.is_integer()) for rank in ranks
     )
     if not whole or len(ranks) != len(responses):
         raise InputError("field 'ranks' is not one whole number a response", mend="give each response its rank")
@@ -131,6 +131,8 @@ def _instruction(values: Values) -> Messages:
 def _history(value: Any) -> Messages:
     """Earlier turns of an Alpaca row: a list of [user, assistant] texts."""
     turns: list[Message] = []
+    if value is not None and not isinstance(value, (list, tuple)):
+        raise InputError("field 'history' is not a list of [question, answer]", mend="write pairs of texts")
     for item in value or ():
         if not isinstance(item, (list, tuple)) or len(item) != 2:
             raise InputError("field 'history' is not a list of [question, answer]", mend="write pairs of texts")
@@ -177,15 +179,13 @@ def _common(first: Messages, second: Messages) -> int:
     return next((i for i in range(limit) if first[i] != second[i]), limit)
 
 
-def _whole_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and float(value).is_integer()
-
-
 def _float(value: Any, field: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise InputError(f"field '{field}' is not a number: {value!r}", mend="write a number") from None
+    except OverflowError:  # a whole number of hundreds of digits
+        raise InputError(f"field '{field}' is beyond what a number can be", mend="write a finite number") from None
     if not math.isfinite(number):
         raise InputError(f"field '{field}' is {value!r}", mend="write a finite number")
     return number

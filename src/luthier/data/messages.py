@@ -148,7 +148,7 @@ def _json(value: Any, field: str, what: str) -> Any:
         return value
     try:
         return json.loads(value) if value.strip() else ()
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise InputError(f"field '{field}': {what} is not JSON: {value[:60]!r}", mend="mend the JSON text") from None
 
 

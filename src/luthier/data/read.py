@@ -25,7 +25,7 @@ from typing import IO, Any
 from luthier.core.errors import InputError, nearest
 from luthier.core.types import Origin
 from luthier.data.decode import BOM, WRAPPERS, decoded, opened, raw_lines, text_lines, text_pieces
-from luthier.data.json_rows import JsonReader, half_character, reason_of
+from luthier.data.json_rows import TOO_MANY_DIGITS, JsonReader, half_character, reason_of
 
 # A document of more characters is cut at an empty line (else at a line's end), so that a file of any size can be
 # streamed, and a single file can be split into training and held-out parts.
@@ -175,6 +175,8 @@ def _one_value(line: str) -> Any:
         ) from None
     except RecursionError:
         raise InputError("broken JSON: nested too deeply", mend=f"mend the line, {SKIP}") from None
+    except ValueError:
+        raise InputError(f"broken JSON: {TOO_MANY_DIGITS}", mend=f"mend the line, {SKIP}") from None
 
 
 def _json(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]:

@@ -27,11 +27,12 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
     written whole, as PEFT writes `modules_to_save`.
     """
     tensors: dict[str, torch.Tensor] = {}
-    names, scale, rank = [], 1.0, config.rank
+    names, scale, rank, dora = [], 1.0, config.rank, False
     for name, adapter in lora.adapters(model):
         for key, tensor in adapter.export().items():
             tensors[f"{PREFIX}{name}.{key}"] = tensor.cpu().contiguous()
         names.append(name)
+        dora = adapter.magnitude is not None  # not as `config` says: training may go on with an adapter made elsewhere
         scale, rank = adapter.scale, tensors[f"{PREFIX}{name}.lora_A.weight"].shape[0]
     whole = heads.on(model)
     tensors |= {f"{PREFIX}{name}.weight": head.weight.detach().cpu().contiguous() for name, head in whole.items()}
@@ -41,7 +42,7 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
         {
             "peft_type": "LORA", "task_type": "SEQ_CLS" if "score" in whole else "CAUSAL_LM", "base_model_name_or_path": base,
             "r": rank, "lora_alpha": scale * rank, "lora_dropout": config.dropout, "bias": "none",
-            "target_modules": _short(names, model), "use_dora": config.dora, "use_rslora": False,
+            "target_modules": _short(names, model), "use_dora": dora, "use_rslora": False,
             "modules_to_save": list(whole) or None, "fan_in_fan_out": False, "init_lora_weights": True, "inference_mode": True,
         },
     )  # fmt: skip

@@ -145,7 +145,8 @@ class LoraLinear(nn.Module):
 
     @torch.no_grad()
     def _start_at_singular_vectors(self, rank: int) -> None:
-        """A0 = sqrt(S) V^T and B0 = U sqrt(S) / s over the `rank` largest, taken out of the frozen weight."""
+        """A0 = sqrt(S) V^T and B0 = U sqrt(S) / s over the `rank` largest, taken out of the frozen weight. What rank is left over
+        in a small layer starts as it does elsewhere."""
         if type(self.base) is not nn.Linear:
             raise InputError(
                 "init=pissa changes the base weights, which qlora has quantized",
@@ -154,8 +155,8 @@ class LoraLinear(nn.Module):
             )
         u, s, vt = torch.linalg.svd(self.base.weight.to(self.A.dtype), full_matrices=False)
         root = s[:rank].sqrt()
-        self.A.copy_(root[:, None] * vt[:rank])
-        self.B.copy_(u[:, :rank] * root / self.scale)
+        self.A[: len(root)] = root[:, None] * vt[:rank]
+        self.B[:, : len(root)] = u[:, :rank] * root / self.scale
         self.start = (self.A.clone(), self.B.clone())
         self.base.weight.sub_((self.scale * (self.B @ self.A)).to(self.base.weight.dtype))
 
@@ -207,6 +208,11 @@ def chosen(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
     Raises InputError when a target matches nothing, or names the head while it shares its weight with the embedding.
     """
     candidates = linears(model)
+    if not candidates:
+        raise InputError(
+            "this model has no linear layer that takes an adapter", where="--tune lora",
+            mend="use --tune full, head, last:K or layers:GLOB",
+        )  # fmt: skip
     out: dict[str, nn.Module] = {}
     for target in targets:
         if target == "all-linear":

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from luthier.core.config import LoraConfig, QuantConfig
+from luthier.core.errors import InputError
 from luthier.core.log import size
 from luthier.model import attention, fuse, tune
 from luthier.model.quantize import quantizable, stored_bytes
@@ -126,7 +127,15 @@ def weights(config: Any, dtype: torch.dtype) -> int:
 def _on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:
     """The model of `config` without values, as `load` makes it. A copy of the configuration: making a model ready may change it."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation=attention.NAME)
+        try:
+            model = AutoModelForCausalLM.from_config(
+                copy.deepcopy(config), dtype=dtype, attn_implementation=attention.NAME
+            )
+        except ValueError:
+            raise InputError(
+                f"a model of type '{config.model_type}' is no causal language model", where="--model",
+                mend="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
+            ) from None  # fmt: skip
     fuse.fuse(model)
     return model
 

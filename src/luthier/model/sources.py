@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from luthier.core.errors import InputError, LuthierError, nearest, unknown
-from luthier.core.files import cache_folder, fsync_folder, read_json, sha256, write_json
+from luthier.core.files import cache_folder, fsync_folder, full_disk, read_json, sha256, write_json
 from luthier.core.log import note, size
 
 Kind = Literal["folder", "embedded", "encoder", "gguf", "hub"]
@@ -305,9 +305,12 @@ def _built(name: str, origin: dict[str, Any], build: Callable[[Path], None]) -> 
                 shutil.rmtree(temporary, ignore_errors=True)
     except LuthierError:
         raise
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and not full_disk(error):
+            raise
+        reason = "the disk is full" if full_disk(error) else error.strerror  # type: ignore[attr-defined]
         raise InputError(
-            f"cannot write the model: {error.strerror}", where=models, mend="free space, or set LUTHIER_CACHE"
+            f"cannot write the model: {reason}", where=models, mend="free space, or set LUTHIER_CACHE"
         ) from error
     return final
 
@@ -389,7 +392,7 @@ def _hub(name: str, download: bool, known: Mapping[str, Embedded] = EMBEDDED, su
     """A hub model's snapshot: the one in the hub's own cache when it is whole, otherwise fetched. Of its folders those of
     `subfolders`; `known` is what there is without a hub."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     wanted = [*_WANTED, *subfolders]
     ignored = ["[!1]*/*"] if subfolders else ["*/*"]  # an encoder's pooling stands in 1_Pooling
@@ -400,6 +403,8 @@ def _hub(name: str, download: bool, known: Mapping[str, Embedded] = EMBEDDED, su
             return folder
     except LocalEntryNotFoundError:
         pass
+    except HFValidationError as error:
+        raise InputError(f"unknown model '{name}': {str(error).partition(':')[0]}", mend="such as owner/name") from None
     if not download:
         raise InputError(f"hub model '{name}' is not in the cache", mend="run the command with the network")
     note(f"fetching {name} from the hub")

@@ -106,7 +106,7 @@ class Tokenizer:
         return len(self.fast)
 
     def fingerprint(self) -> str:
-        """16 hex digits of everything that turns text into ids: a cache of tokens holds while it does."""
+        """16 hex digits of everything that turns text into ids: what was made with one holds for no other."""
         parts = (self.fast.backend_tokenizer.to_str(), self.bos, self.eos, str(self.adds_bos))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

@@ -58,15 +58,15 @@ def write(final: Path, weights: Tensors, optimizer: Tensors, state: Mapping[str,
 def latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole, or None. Damaged ones are named and passed over."""
     for path in reversed(_all(folder)):
-        if (fault := _fault(path)) is None:
+        if (found := fault(path)) is None:
             return load(path)
-        log.warn(f"{path}: {fault}; going back to the checkpoint before it")
+        log.warn(f"{path}: {found}; going back to the checkpoint before it")
     return None
 
 
 def whole(folder: Path) -> list[Path]:
     """The checkpoints that can be believed, oldest first."""
-    return [path for path in _all(folder) if _fault(path) is None]
+    return [path for path in _all(folder) if fault(path) is None]
 
 
 def load(path: Path) -> Checkpoint:
@@ -82,7 +82,7 @@ def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*")) if folder.is_dir() else []
 
 
-def _fault(path: Path) -> str | None:
+def fault(path: Path) -> str | None:
     """Why a checkpoint cannot be believed, or None."""
     try:
         manifest = read_json(path / "manifest.json")

@@ -6,6 +6,7 @@ number, and a resumed run cannot take another order.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from itertools import islice
 import numpy as np
 
 from luthier.core import seeds
+from luthier.core.errors import InputError
 from luthier.core.types import Batch, Step, TokenTree
 from luthier.data.mix import turns
 from luthier.text.pack import arrange, pack
@@ -114,8 +116,8 @@ class StreamSteps:
     """Steps over a stream, in its own order, for data larger than memory or of unknown length.
 
     `read()` yields encoded examples from the first on. Steps must be asked for in order; to go on from the
-    middle, what comes before is read again and passed over. A stream that ends starts again, and reads what was
-    added to its file meanwhile; with `once` it is over.
+    middle, what comes before is read again and passed over: it must be what was learned from, whose `mark` a checkpoint
+    keeps. A stream that ends starts again, and reads what was added to its file meanwhile; with `once` it is over.
     """
 
     read: Callable[[], Iterator[TokenTree]]
@@ -128,6 +130,8 @@ class StreamSteps:
     def __post_init__(self) -> None:
         self._next = -1
         self._trees: Iterator[TokenTree] = iter(())
+        self._marks = {0: ""}  # of the steps before the one at hand, and with it
+        self._expected: tuple[int, str] | None = None
 
     def __len__(self) -> int:
         return -(-self.total // self.batch)
@@ -135,24 +139,45 @@ class StreamSteps:
     def step(self, index: int) -> Step | None:
         """Optimizer step `index`; None when the stream is over."""
         if index != self._next:
-            self._trees = self._endless(index * self.batch)
+            self._trees, self._marks = self._endless(), {0: ""}
+            for passed in range(index):
+                self._take(passed)
+            if self._expected and self._expected[0] == index and self._expected[1] != self._marks[index]:
+                raise InputError(
+                    f"the first {index * self.batch} rows are not those that this run learned from, so it cannot go on exactly",
+                    where="--data.stream", mend="give the same rows first, in the same order, or another --out to start anew",
+                )  # fmt: skip
         self._next = index + 1
-        count = min(self.batch, self.total - index * self.batch)
-        trees = list(islice(self._trees, count))
+        trees = self._take(index)
         return make_step(trees, self.rule, self.packing) if trees else None
 
-    def _endless(self, start: int) -> Iterator[TokenTree]:
-        """Pass after pass over the stream, from place `start` of them all."""
-        place = 0
+    def mark(self, step: int) -> tuple[int, str]:
+        """(step, hash of all examples of the steps before it): of the step at hand, or the next one."""
+        return step, self._marks[step]
+
+    def expect(self, mark: tuple[int, str]) -> None:
+        """Refuse to go on with other rows than those of `mark`, made by an earlier start."""
+        self._expected = (mark[0], mark[1])
+
+    def _take(self, index: int) -> list[TokenTree]:
+        trees = list(islice(self._trees, min(self.batch, self.total - index * self.batch)))
+        digest = hashlib.sha256(self._marks[index].encode())
+        for tree in trees:
+            for node in tree.nodes:
+                digest.update(np.array(node.ids, dtype=np.int64).tobytes() + bytes(node.trained))
+        self._marks = {index: self._marks[index], index + 1: digest.hexdigest()}
+        return trees
+
+    def _endless(self) -> Iterator[TokenTree]:
+        """Pass after pass over the stream."""
         while True:
-            before = place
+            empty = True
             for tree in self.read():
-                if place >= start:
-                    yield tree
-                place += 1
+                empty = False
+                yield tree
             if self.once:
                 return
-            assert place > before, "a stream is never empty: it was looked at before"
+            assert not empty, "a stream is never empty: it was looked at before"
 
 
 def scoring_batches(trees: Sequence[TokenTree], packing: Packing) -> Iterator[Batch]:
