@@ -466,6 +466,14 @@ def test_a_stream_of_mixed_rows_teaches_no_unwanted_answer(settings, tmp_path):
         run(resolve(settings(**changes)))
 
 
+def test_the_screen_says_how_many_rows_are_left(settings, rows):
+    rows.write_text(rows.read_text() + json.dumps({"prompt": "who?", "completion": "cat " * 100}) + "\n")
+    said = {}
+    changes = {"text__max_length": 64, "text__too_long": "drop", "data__holdout": 0.0, "eval__samples": 0}
+    run(resolve(settings(**changes)), lambda name, value: said.update({name: value}))
+    assert said["ready"]["data"] == "40 of 41 rows to learn from, 0 held out (prompt_completion)"
+
+
 def test_held_out_rows_that_are_cut_are_told(settings, tmp_path, capsys):
     path = tmp_path / "test.jsonl"
     rows = [{"prompt": "who?", "completion": "cat " * (2 + 100 * (i % 2))} for i in range(6)]

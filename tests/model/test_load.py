@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,45 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def model(tiny_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("saved", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shards", ["1GB", "40KB"])
+def test_types_and_shards_load_as_transformers_loads_them(
+    model: Path, tmp_path: Path, dtype: torch.dtype, saved: torch.dtype, shards: str
+) -> None:
+    AutoModelForCausalLM.from_pretrained(model, dtype=saved).save_pretrained(tmp_path / "again", max_shard_size=shards)
+    shutil.copytree(
+        model, tmp_path / "again", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors", "config.json")
+    )
+    assert (len(list((tmp_path / "again").glob("*.safetensors"))) > 1) == (shards == "40KB")
+    ours = load(tmp_path / "again", device=CPU, dtype=dtype, attention="sdpa").model
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "again", dtype=dtype)
+    assert ours.generation_config.to_dict() == theirs.generation_config.to_dict()
+    assert ours.config.tie_word_embeddings == theirs.config.tie_word_embeddings
+    assert (ours.lm_head.weight is ours.get_input_embeddings().weight) == theirs.config.tie_word_embeddings
+    found, wanted = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (ours, theirs))
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) and found[name].dtype == wanted[name].dtype for name in wanted)
+
+
+PEAK = """
+import sys, torch
+from pathlib import Path
+from luthier.model.load import load
+def kilobytes(name):
+    return int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])
+before = kilobytes("VmRSS")
+model = load(Path(sys.argv[1]), device=torch.device("cpu"), dtype=torch.float32).model
+print(1024 * (kilobytes("VmHWM") - before) / sum(p.nbytes for p in model.parameters()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_that_change_type_are_not_held_twice(smollm2_folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK, str(smollm2_folder)], capture_output=True, text=True, check=True)
+    assert float(done.stdout.split()[-1]) < 1.35  # 1.5 with the file
 
 
 def test_a_folder_loads_as_transformers_loads_it(model: Path, capfd: pytest.CaptureFixture[str]) -> None:

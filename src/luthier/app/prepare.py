@@ -232,11 +232,11 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
             mend="leave --data.stream out, or use --method orpo or simpo",
         )  # fmt: skip
     source = data_load.stream(data.path, data)
-    rows = iter(source)
-    first = next(rows, None)
+    pairs = iter(source.pairs)
+    first = next(pairs, None)
     if first is None:
         raise InputError("no usable row in this stream", where=data.path[0], mend="look at it with `luthier data`")
-    _check_kind([first], kinds, config.method, source.layout.name)
+    _check_kind([first[1]], kinds, config.method, source.layout.name)
     test: Sequence[Example] = []
     if data.eval:
         held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}))
@@ -244,7 +244,7 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         test = held_out.examples
     else:
         log.warn("no rows are held out of a stream: give --data.eval to measure before and after")
-    live = replace(source, pairs=chain([first], rows)) if "-" in data.path else None
+    live = replace(source, pairs=chain([first], pairs)) if "-" in data.path else None
     grows, fixed = tuple(files_of(data.path)), tuple(files_of(data.eval))
     return Examples(source.layout.name, [], test, (*grows, *fixed), stream=True, grows=grows, live=live)
 

@@ -14,7 +14,7 @@ command goes on from there and ends with the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -270,13 +270,20 @@ def _as_it_is(
 def _opening(job: Run) -> dict[str, Any]:
     """What is about to happen, for the screen."""
     counts = job.ready.counts
-    learn = "a stream" if job.examples.stream else f"{counts['rows']:,} rows"
+    learn = "a stream" if job.examples.stream else f"{_left(counts['rows'], counts['dropped'])} rows"
+    held_out = _left(counts["held_out"], counts["held_out_dropped"])
     return {
         "run": str(job.folder.path),
-        "data": f"{learn} to learn from, {counts['held_out']:,} held out ({job.examples.layout})",
+        "data": f"{learn} to learn from, {held_out} held out ({job.examples.layout})",
         "model": f"{job.config.model}, template {job.texts.template.name}",
         "tune": f"{job.config.method}, {job.config.tune}",
     }
+
+
+def _left(rows: int, dropped: Mapping[str, int]) -> str:
+    """How many rows are left, of how many."""
+    lost = sum(dropped.values())
+    return f"{rows - lost:,} of {rows:,}" if lost else f"{rows:,}"
 
 
 def _measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterator
@@ -11,16 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from luthier.core.errors import InputError
 from luthier.model import attention, fuse
 from luthier.model.attention import NAME
 from luthier.model.same_bits import same_products
-from luthier.model.sources import Source, check_folder
+from luthier.model.sources import Source, check_folder, weight_files
 
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+}  # as safetensors has them
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -57,10 +64,7 @@ def load(
         )  # fmt: skip
     with quiet():
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=dtype, attn_implementation=attention, local_files_only=True,
-                use_safetensors=True, trust_remote_code=False, output_loading_info=True,
-            )  # fmt: skip
+            model, report = _from_pretrained(folder, config, device, dtype, attention)
         except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
             raise InputError(f"cannot load the model: {first_line(error)}", where=folder) from error
     for key in ("missing_keys", "mismatched_keys"):
@@ -72,6 +76,47 @@ def load(
     fuse.fuse(model.to(device))
     tokenizer = load_tokenizer(folder)
     return LoadedModel(model.eval(), tokenizer, config, source.address, _eos_ids(model, tokenizer))
+
+
+def _from_pretrained(folder: Path, config: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
+    """(the model in `folder`, which keys its weights lack) on the processor.
+
+    Weights of another type than `dtype` are read one by one and let go: in files that are mapped, as transformers
+    reads them, they would all stay in memory beside the new ones.
+    """
+    settings: dict[str, Any] = {
+        "config": config,
+        "dtype": dtype,
+        "attn_implementation": attention,
+        "output_loading_info": True,
+    }
+    one_by_one = _slices(folder) if device.type == "cpu" else {}
+    if not one_by_one or {tensor.get_dtype() for tensor in one_by_one.values()} == {_NAMES[dtype]}:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **settings
+        )
+    with torch.device("meta"):
+        kind = type(AutoModelForCausalLM.from_config(copy.deepcopy(config)))
+    model, report = kind.from_pretrained(None, state_dict=one_by_one, **settings)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model, report
+
+
+def _slices(folder: Path) -> dict[str, Any]:
+    """The tensors of a folder by name, none read yet; empty where safetensors can only map files, and for files that
+    transformers would choose among."""
+    files = weight_files(folder)
+    out: dict[str, Any] = {}
+    if len(files) > 1 and not (folder / "model.safetensors.index.json").is_file():
+        return {}
+    for path in files:
+        try:
+            file: Any = safe_open(path, framework="pt", backend="pread")
+        except TypeError:
+            return {}
+        out |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    return out
 
 
 def load_config(folder: Path) -> Any:
