@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def evaluate(model: str, asked: Asked) -> dict[str, Any]:
             result["shots"][name], result["files"][name] = job.shots, job.material.files
             result["truncated"][name] = sum(record["cut"] > 0 for record in records)
             result["records"][name] = str(journal.path)
-            result["notes"] |= {name: note} if (note := _note(job)) else {}
+            result["notes"] |= {name: note} if (note := _note(job, scores[name])) else {}
             journal.close({"metrics": result["tasks"][name], "subjects": groups})
     if entries:
         result["suite"] = _column(asked.suite or "", entries, scores)
@@ -295,13 +296,15 @@ def _about(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
     return about | identity
 
 
-def _note(job: Job) -> str:
+def _note(job: Job, scores: results.Scores) -> str:
     notes = []
     found = {document.group for document in job.material.documents} & set(SUBJECTS)
     if found and not job.task.group and len(found) < len(SUBJECTS):
         notes.append(f"{len(found)} of {len(SUBJECTS)} subjects")
     if job.shots and not job.material.own_shots and job.task.shot_files:
         notes.append("no file of examples found: they are drawn from the measured documents, each without itself")
+    if beyond := [results.METRICS[key].title for key, score in scores.items() if score.value == inf]:
+        notes.append(f"{', '.join(beyond)}: more than a number holds")
     return "; ".join(notes)
 
 
