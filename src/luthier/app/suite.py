@@ -183,7 +183,7 @@ class Bench:
             self.judge = self.open_judge()
             self.judge = Remembered(self.judge, self.said) if self.said else self.judge
         asked = [question_messages(item.prompt, item.answer, check.question, item.reference) for item in given]
-        out = [Verdict(False, "the judge's answer could not be read")] * len(given)
+        out = [Verdict(False, "the judge's answer could not be read", decided=False)] * len(given)
         with log.progress(f"judged by {self.judge.name}", len(given)) as bar:
             for index, choice in self.judge.yes(asked, stop):
                 if choice is not None:
