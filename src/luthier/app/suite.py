@@ -129,6 +129,8 @@ class Bench:
     def _answers(self, model: str, device: str, dtype: str, stop: Stop) -> list[list[str]]:
         """The answers to every case; cases of the same sampling are answered together."""
         opened = open_model(model, device=device, dtype=dtype)
+        if long := answers.too_long(opened, [case.messages for case in self.cases]):
+            raise InputError(long[min(long)], where=self.cases[min(long)].where, mend="shorten it")
         said: list[list[str]] = [[] for _ in self.cases]
         for sampling in {tuple(sorted(case.sampling.items())): case.sampling for case in self.cases}.values():
             asked = [case for case in self.cases if case.sampling == sampling]
