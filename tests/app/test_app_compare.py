@@ -161,16 +161,16 @@ def tasks(wish, tmp_path, names="all", *sides):
 
 
 def test_tasks_on_the_same_documents(wish, tmp_path):
-    records(tmp_path / "a" / "evals", "arc", [0, 1] * 20)
-    records(tmp_path / "b", "arc", [1, 1] * 20)
+    records(tmp_path / "a" / "evals", "boolq", [0, 1] * 20)
+    records(tmp_path / "b", "boolq", [1, 1] * 20)
     records(tmp_path / "b", "other", [1])
     result = tasks(wish, tmp_path)
     assert [(row["name"], row["verdict"], row["before"], row["after"]) for row in result["rows"]] == [
-        ("arc acc", "better", 0.5, 1.0)
+        ("boolq acc", "better", 0.5, 1.0)
     ]
     assert result["rows"][0]["p"] == pytest.approx(2 / 2**20)
     assert result["gains"][0] | {"place": ""} == {
-        "question": "arc acc", "model": "b", "against": "a", "before": 0.0, "after": 1.0, "place": "", "prompt": "q0",
+        "question": "boolq acc", "model": "b", "against": "a", "before": 0.0, "after": 1.0, "place": "", "prompt": "q0",
         "reference": "y", "texts": {"a": "x", "b": "y"},
     }  # fmt: skip
 
@@ -189,72 +189,112 @@ def test_texts_are_compared_by_bits_per_byte(wish, tmp_path):
 
 
 def test_only_documents_that_all_have(wish, tmp_path, capsys):
-    records(tmp_path / "a", "arc", [1] * 20)
-    records(tmp_path / "b", "arc", [1] * 15)
-    assert tasks(wish, tmp_path, "arc")["rows"][0]["n"] == 15
-    assert "arc: 15 of 20 documents were measured for all" in capsys.readouterr().err
+    records(tmp_path / "a", "boolq", [1] * 20)
+    records(tmp_path / "b", "boolq", [1] * 15)
+    assert tasks(wish, tmp_path, "boolq")["rows"][0]["n"] == 15
+    assert "boolq: 15 of 20 documents were measured for all" in capsys.readouterr().err
 
 
 def test_records_that_do_not_fit_are_refused(wish, tmp_path):
-    card = {"files": {"x/arc.jsonl": "hash"}, "shots": 0}
-    records(tmp_path / "a", "arc", [1] * 6, card)
+    card = {"files": {"x/boolq.jsonl": "hash"}, "shots": 0}
+    records(tmp_path / "a", "boolq", [1] * 6, card)
     with pytest.raises(InputError, match=r"b: no records of benchmarks; make them: luthier eval .*/b --tasks NAMES"):
         tasks(wish, tmp_path)
     with pytest.raises(
         InputError,
-        match=r"luthier eval \S+/b --tasks arc,piqa --data-dir FOLDER, luthier eval \S+/b --tasks mmlu --data-dir FOLDER --shots 5 --chat$",
+        match=r"eval \S+/b --tasks boolq,piqa --data-dir FOLDER, luthier eval \S+/b --tasks mmlu --data-dir FOLDER --shots 5 --chat$",
     ):
-        tasks(wish, tmp_path, "arc,piqa,mmlu-5shot-chat")
-    records(tmp_path / "b", "arc", [1] * 6, card | {"files": {"y/arc.jsonl": "hash"}})
+        tasks(wish, tmp_path, "boolq,piqa,mmlu-5shot-chat")
+    records(tmp_path / "b", "boolq", [1] * 6, card | {"files": {"y/boolq.jsonl": "hash"}})
     assert tasks(wish, tmp_path)["rows"]
-    with pytest.raises(InputError, match="no records of 'arcc'; did you mean 'arc'"):
-        tasks(wish, tmp_path, "arcc")
-    records(tmp_path / "b", "arc", [1] * 6, card | {"shots": 5})
-    with pytest.raises(InputError, match=r"arc was measured with other shots than in .*: 5, not 0; measure both"):
+    with pytest.raises(InputError, match="no records of 'boolqq'; did you mean 'boolq'"):
+        tasks(wish, tmp_path, "boolqq")
+    records(tmp_path / "b", "boolq", [1] * 6, card | {"shots": 5})
+    with pytest.raises(InputError, match=r"boolq was measured with other shots than in .*: 5, not 0; measure both"):
         tasks(wish, tmp_path)
     for key, values, words in (
         ("dtype", ("float32", "bfloat16"), "other dtype than in .*: bfloat16, not float32"),
         ("spare", (True, False), "other examples than in"),
     ):
         for side, value in zip("ab", values, strict=True):
-            records(tmp_path / side, "arc", [1] * 6, card | {key: value})
+            records(tmp_path / side, "boolq", [1] * 6, card | {key: value})
         with pytest.raises(InputError, match=words):
             tasks(wish, tmp_path)
-    records(tmp_path / "a", "arc", [1] * 6, card)
-    records(tmp_path / "b", "arc", [1] * 6, card, question="another")
-    with pytest.raises(InputError, match="document 0 of arc is another than in"):
+    records(tmp_path / "a", "boolq", [1] * 6, card)
+    records(tmp_path / "b", "boolq", [1] * 6, card, question="another")
+    with pytest.raises(InputError, match="document 0 of boolq is another than in"):
         tasks(wish, tmp_path)
-    (tmp_path / "b" / "arc.jsonl").write_text('{"doc": 0, "question": "q0"}\n')
-    with pytest.raises(InputError, match="the records of arc do not all have 'acc'"):
+    (tmp_path / "b" / "boolq.jsonl").write_text('{"doc": 0, "question": "q0"}\n')
+    with pytest.raises(InputError, match="the records of boolq do not all have 'acc'"):
         tasks(wish, tmp_path)
-    (tmp_path / "b" / "arc.jsonl").write_text('{"doc": "0"}\n')
-    with pytest.raises(InputError, match=r"arc.jsonl:1: a record without the number 'doc'"):
+    (tmp_path / "b" / "boolq.jsonl").write_text('{"doc": "0"}\n')
+    with pytest.raises(InputError, match=r"boolq.jsonl:1: a record without the number 'doc'"):
         tasks(wish, tmp_path)
 
 
 def test_a_runs_own_benchmarks_are_no_tasks(wish, tmp_path):
     """--eval.benchmark leaves benchmarks-before.jsonl, several tasks in one file, in the same folder."""
     for side in "ab":
-        records(tmp_path / side, "arc", [0, 1] * 6)
+        records(tmp_path / side, "boolq", [0, 1] * 6)
         records(tmp_path / side, "benchmarks-after", [1] * 6, task="piqa")
-    assert {row["name"] for row in tasks(wish, tmp_path)["rows"]} == {"arc acc"}
+    assert {row["name"] for row in tasks(wish, tmp_path)["rows"]} == {"boolq acc"}
 
 
-def test_a_suite_of_benchmarks_is_its_records(wish, tmp_path):
+def test_a_suite_of_benchmarks_is_its_columns_and_their_average(wish, tmp_path):
+    """Each by the metric that counts: of MMLU the plain mean of the subjects, not of the documents."""
     names = ["arc_challenge-25shot", "hellaswag-10shot", "mmlu-5shot", "truthfulqa_mc2"]
+    keys = ["acc_norm", "acc_norm", "acc_subjects", "mc2"]
 
     def compared():
         return compare_all(wish(str(tmp_path / "a"), str(tmp_path / "b"), data=False, suite=Path("leaderboard")))
 
-    for side, count in (("a", 4), ("b", 3)):
+    def measured(side, name, right):
+        records(tmp_path / side, name, right)
+        path = tmp_path / side / f"{name}.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for i, line in enumerate(lines):
+            line |= {"acc_norm": 1 - line["acc"], "pick_norm": 0, "mc2": line["acc"] / 2, "group": "abbb"[i % 4]}
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    for side, right, count in (("a", [0, 1, 1, 1] * 6, 4), ("b", [1, 0, 1, 1] * 6, 3)):
         for name in names[:count]:
-            records(tmp_path / side, name, [0, 1] * 6)
+            measured(side, name, right)
     with pytest.raises(
         InputError, match=r"no records of 'truthfulqa_mc2'.* luthier eval \S+ --suite leaderboard --data-dir"
     ):
         compared()
-    records(tmp_path / "b", names[3], [0, 1] * 6)
-    assert {row["name"] for row in compared()["rows"]} == {f"{name} acc" for name in names}
+    measured("b", names[3], [1, 0, 1, 1] * 6)
+    result = compared()
+    rows = {row["name"]: row for row in result["rows"]}
+    titles = [f"{name} {key}" for name, key in zip(names, keys, strict=True)]
+    assert rows.keys() == {*titles, "leaderboard average"}
+    assert [rows[title]["before"] for title in titles] == pytest.approx([1 / 4, 1 / 4, 1 / 2, 3 / 8])
+    assert [rows[title]["after"] for title in titles] == pytest.approx([1 / 4, 1 / 4, (1 + 2 / 3) / 2, 3 / 8])
+    average = rows["leaderboard average"]
+    assert average["before"] == pytest.approx(np.mean([rows[title]["before"] for title in titles]))
+    assert average["after"] == pytest.approx(np.mean([rows[title]["after"] for title in titles]))
+    assert (average["n"], average["low"] < average["difference"] < average["high"]) == (96, True)
+    changed = [one for one in result["gains"] if one["question"] == titles[2]]
+    assert (changed[0]["before"], changed[0]["after"]) == (0.0, 1.0)
+
+
+def test_groups_of_tasks_are_their_tasks(wish, tmp_path):
+    for side in "ab":
+        for name in ("truthfulqa_mc1", "truthfulqa_mc2"):
+            records(tmp_path / side, name, [0, 1] * 6)
+    found = tasks(wish, tmp_path, "truthfulqa,truthfulqa_mc1")
+    assert {row["name"] for row in found["rows"]} == {"truthfulqa_mc1 acc", "truthfulqa_mc2 acc"}
+    with pytest.raises(InputError, match="no records of 'arc_easy'"):
+        tasks(wish, tmp_path, "arc")
+
+
+def test_words_are_compared_by_their_perplexity_too(wish, tmp_path):
+    for side, logp in (("a", -2.0), ("b", -1.0)):
+        records(tmp_path / side, "lambada", [0, 1] * 6, None, logp=logp)
+    rows = {row["name"]: row for row in tasks(wish, tmp_path)["rows"]}
+    assert rows.keys() == {"lambada acc", "lambada log_perplexity"}
+    found = rows["lambada log_perplexity"]
+    assert (found["before"], found["after"], found["verdict"]) == (2.0, 1.0, "better")
 
 
 @pytest.mark.parametrize("name", ["data.limit", "eval.rows", "text.system"])

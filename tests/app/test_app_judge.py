@@ -113,6 +113,45 @@ def test_what_cannot_be_read_is_left_out_and_asked_again(judged, capsys):
     assert len(again.asked) == 2
 
 
+def test_a_pair_that_was_read_in_one_order_only_wins_nothing(judged, capsys, tmp_path):
+    """Place alone may have decided."""
+    result = judged(Longer(unread=(0,)))
+    assert (result["unreadable"], result["half_judged"]) == (1, 1)
+    assert (result["pairs"][0]["losses"], result["pairs"][0]["ties"], result["pairs"][0]["n"]) == (1, 1, 2)
+    assert result["annotators"][0]["judgments"] == 3
+    assert "1 pairs were judged in one order only and are not counted here" in capsys.readouterr().err
+    again = Longer()
+    result = judged(again)
+    assert (len(again.asked), result["half_judged"], result["pairs"][0]["losses"]) == (1, 0, 2)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "j.jsonl").read_text().splitlines()]
+    person = next(row for row in rows if row["prompt"] == "who sat?") | {"annotator": "me", "info": {}}
+    (tmp_path / "people.jsonl").write_text(json.dumps(person) + "\n")
+    assert (
+        judged(Longer(), human=(str(tmp_path / "people.jsonl"),))["human"]["units"] == 1
+    )  # people are shown one order
+
+
+def test_a_last_line_without_its_end_is_kept(judged, tmp_path):
+    """As an editor leaves it, or a person who copied it."""
+    judged(Longer())
+    out = tmp_path / "out" / "j.jsonl"
+    whole = out.read_text()
+    out.write_text(whole.removesuffix("\n"))
+    one = Longer()
+    assert judged(one)["kept"] == 5
+    assert not one.asked
+    assert out.read_text() == whole
+
+
+@pytest.mark.parametrize("name", ["verdicts", "v.txt", "v.jsonl.gz"])
+def test_a_file_that_could_not_be_read_again_is_refused_before_anything_is_paid_for(judged, tmp_path, name):
+    one = Longer()
+    with pytest.raises(InputError, match=f"{name}: this file will hold JSON Lines; give a name that ends in .jsonl"):
+        judged(one, asking=asking(tmp_path, out=tmp_path / name))
+    assert not one.asked
+    assert not (tmp_path / name).exists()
+
+
 def test_other_answers_are_other_judgments(judged, files):
     judged(Longer())
     Path(files[0]).write_text(Path(files[0]).read_text().replace('"cat"', '"a cat"'))
@@ -220,6 +259,31 @@ def test_contestants_that_do_not_fit(tmp_path, files, tiny_folder):
     data = DataConfig(path=(str(tmp_path / "rows.jsonl"),))
     with pytest.raises(InputError, match="no row asks anything"):
         answered({"a": files[0], "b": files[1]}, replace(settings, data=data), lambda: False)
+
+
+def test_a_gguf_file_is_a_model_and_no_file_of_answers(tmp_path, files, tiny_folder, monkeypatch):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in PROMPTS))
+    settings = asking(tmp_path, data=DataConfig(path=(str(tmp_path / "rows.jsonl"),)))
+    asked = []
+    monkeypatch.setattr("luthier.app.contestants._written", lambda label, name, *_: asked.append(name) or ["cat"] * 3)
+    answered({"a": files[0], "m": str(tmp_path / "m.gguf")}, settings, lambda: False)
+    assert asked == [str(tmp_path / "m.gguf")]
+
+
+def test_a_prompt_that_is_too_long_is_left_out_and_counted(tmp_path, tiny_folder, capsys):
+    """One of them must not be in the way of the others; for a judge it is the same."""
+    rows = [{"prompt": p, "completion": "cat"} for p in ("who sat?", "who? " * 300, "who ran?")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = asking(tmp_path, data=DataConfig(path=(str(tmp_path / "rows.jsonl"),)))
+    for _ in range(2):  # written, and read again
+        prompts, given = answered({"base": str(tiny_folder), "reference": "reference"}, settings, lambda: False)
+        assert [message[0].content for message in prompts.messages] == ["who sat?", "who ran?"]
+        assert (prompts.too_long, len(given["base"]), given["reference"]) == (1, 2, ["cat", "cat"])
+        assert "1 of 3 prompts do not fit the context of a contestant" in capsys.readouterr().err
+    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    with pytest.raises(InputError, match="no prompt fits the context of every contestant"):
+        answered({"base": str(tiny_folder), "reference": "reference"}, settings, lambda: False)
 
 
 # --- Judges ---------------------------------------------------------------------------------------------

@@ -213,3 +213,20 @@ def test_an_encoder_beside_the_suite_is_found_there(tested, tmp_path, monkeypatc
     monkeypatch.setattr(suite_module, "Encoder", lambda folder: pytest.fail(str(folder)))
     with pytest.raises(InputError, match=r"suite\.yaml:\d+: encoder 'toy': no config\.json"):
         tested(ALIKE)
+
+
+def test_what_the_judge_could_not_be_read_on_fails_negated_too(tested, monkeypatch):
+    monkeypatch.setattr(tested.judge, "yes", lambda asked, stop: iter([(i, None) for i in range(len(asked))]))
+    outcome = tested().outcomes[3]
+    assert (outcome.passed, outcome.rate) == (False, 0.0)
+    assert outcome.failures[0][1] == ["the judge's answer could not be read"] * 2
+
+
+def test_a_prompt_that_is_too_long_is_named_with_its_place(tested, tmp_path):
+    """With the line of its row, before anything is answered."""
+    (tmp_path / "rows.csv").write_text("asked\nwho?\n" + "who? " * 300 + "\n")
+    text = 'groups: [{name: g, rows: rows.csv, prompt: "{asked}", checks: [{length: {max: 400}}]}]'
+    with pytest.raises(
+        InputError, match=r"rows\.csv:3: the prompt has [\d,]+ tokens, the model's context 512; shorten it"
+    ):
+        tested(text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,6 +176,24 @@ def test_examples_that_are_drawn_otherwise_are_other_records(data, tmp_path, cap
     assert "was measured with other spare" in capsys.readouterr().err
 
 
+def test_a_file_that_eval_did_not_write_is_left_alone(tiny_folder, tmp_path, monkeypatch):
+    """The records of piqa are called as its data may be: --out and --data-dir of one folder would empty it."""
+    monkeypatch.setattr(benchmark, "open_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    row = json.dumps({"goal": "g", "sol1": "a", "sol2": "b", "label": 0}) + "\n"
+    (tmp_path / "piqa.jsonl").write_text(row * 3)
+    asked = Asked(tasks="piqa", data_dir=tmp_path, out=tmp_path)
+    with pytest.raises(InputError, match=r"piqa\.jsonl: `luthier eval` .* did not make this file; give another --out"):
+        evaluate(str(tiny_folder), asked)
+    (tmp_path / "piqa.json").write_text('{"rows": 3}')
+    with pytest.raises(InputError, match="give another --out"):
+        benchmark.Journal(tmp_path / "piqa.jsonl", {"task": "piqa"}, "m")
+    assert (tmp_path / "piqa.jsonl").read_text() == row * 3
+    (tmp_path / "piqa.jsonl").unlink()
+    with pytest.raises(InputError, match=r"piqa\.json: .*give another --out"):
+        benchmark.Journal(tmp_path / "piqa.jsonl", {"task": "piqa"}, "m")
+    assert (tmp_path / "piqa.json").read_text() == '{"rows": 3}'
+
+
 @pytest.mark.parametrize("line", ["no json", "[]", '{"doc": "0"}', '{"question": "q"}'])
 def test_a_line_that_is_no_record_is_named(tmp_path, line):
     path = tmp_path / "piqa.jsonl"
@@ -192,6 +212,25 @@ def test_texts_of_ones_own(tiny_folder, tmp_path):
     assert set(found) == {"token_perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"}
     assert found["token_perplexity"]["n"] == 3 and found["token_perplexity"]["value"] > 1
     assert set(result["files"]["perplexity"]) == set(texts)
+
+
+def test_a_text_without_blanks_is_one_word_that_no_perplexity_holds(tiny_folder, tmp_path):
+    (tmp_path / "a.txt").write_text("猫坐在垫子上" * 60)
+    asked = Asked(tasks="perplexity", texts=(str(tmp_path / "a.txt"),), out=tmp_path / "out", dtype="float32")
+    result = evaluate(str(tiny_folder), asked)
+    found = result["tasks"]["perplexity"]
+    assert found["word_perplexity"]["value"] is None and found["byte_perplexity"]["value"] > 1
+    assert result["notes"]["perplexity"] == "perplexity per word: more than a number holds"
+    assert json.loads((tmp_path / "out" / "perplexity.json").read_text())["metrics"] == found
+
+
+def test_another_text_from_standard_input_is_another_measurement(tiny_folder, tmp_path, monkeypatch):
+    asked = Asked(tasks="perplexity", texts=("-",), out=tmp_path, dtype="float32")
+    for text, documents in ((b"the cat sat\n", 1), (b"the cat sat\n", 0), (b"a dog ran by\n", 1)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+        result = evaluate(str(tiny_folder), asked)
+        assert result["documents"] == documents
+    assert list(result["files"]["perplexity"]) == ["<stdin>"]
 
 
 def test_generated_answers_are_recorded(tiny_folder, tmp_path, monkeypatch):

@@ -97,6 +97,9 @@ def test_garbage_is_asked_for_again_twice(server, pauses):
     with pytest.raises(Garbage, match="holds no text"):
         endpoint(server, pauses).complete(ASKED, str)
 
+    server.replies, server.seen[:] = [(200, b"[" * 100_000), completion("x")], []  # too deep for Python's parser
+    assert endpoint(server, pauses).complete(ASKED, str) == "x"
+
     def refuse(text):
         raise Garbage(f"not {text}")
 
@@ -158,6 +161,11 @@ def test_a_stop_is_heard_between_two_tries(server, pauses):
         ("localhost:8000", "'localhost:8000' is not the address of a server"),
         ("file:///etc/passwd", "is not the address of a server"),
         ("http://", "is not the address of a server"),
+        ("http://[::1/v1", "is not the address of a server"),
+        ("http://h:99999/v1", "is not the address of a server"),
+        ("http://a..b/v1", "is not the address of a server"),
+        ("http://localhost/ü", "is not the address of a server"),
+        ("http://localhost/a b", "is not the address of a server"),
         ("http://me:key@host/v1", "a key does not belong into the address; name its variable: --key-env NAME"),
     ],
 )
@@ -180,6 +188,20 @@ def test_the_key_comes_from_the_environment(monkeypatch):
         open_endpoint("http://host/v1", None, None, 1, 1)
     with pytest.raises(InputError, match="--request: 'x' is not KEY=VALUE"):
         open_endpoint("http://host/v1", "big", None, 1, 1, ["x"])
+
+
+def test_a_key_is_never_shown(monkeypatch, server, pauses):
+    """http.client would say the whole header when it holds a line end."""
+    monkeypatch.setenv("MY_KEY", "secret\n")
+    asked = open_endpoint(server.url, "big", "MY_KEY", 2.0, 0)
+    assert asked.complete(ASKED, str) == "A"
+    assert server.seen[0][1]["Authorization"] == "Bearer secret"
+    for key in ("secret\nsecond", "secrét", "secret…"):
+        monkeypatch.setenv("MY_KEY", key)
+        with pytest.raises(InputError) as error:
+            open_endpoint(server.url, "big", "MY_KEY", 2.0, 0)
+        assert "--key-env: the environment variable MY_KEY holds characters that no key has" in str(error.value)
+        assert "secr" not in str(error.value)
 
 
 def test_a_server_that_fails_half_way_is_asked_for_the_rest(server, tmp_path):

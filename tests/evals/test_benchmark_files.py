@@ -73,6 +73,14 @@ def test_a_folder_without_the_files_says_what_was_looked_for(tmp_path):
         files.from_folder(TASKS["hellaswag"], tmp_path / "nowhere", 0)
 
 
+def test_records_are_not_taken_for_data(tmp_path):
+    """After `luthier eval M --tasks piqa --data-dir .` there is a second piqa.jsonl below."""
+    lines(tmp_path / "evals/m/piqa.jsonl", {"doc": 0, "acc": 1.0})
+    (tmp_path / "evals/m/piqa.json").write_text('{"model": "m", "task": "piqa"}')
+    lines(tmp_path / "a/b/c/piqa.jsonl", {"goal": "g", "sol1": "a", "sol2": "b", "label": 0})
+    assert list(files.from_folder(TASKS["piqa"], tmp_path, 0).files) == ["a/b/c/piqa.jsonl"]
+
+
 def test_an_empty_file_and_a_subject_that_is_not_there(tmp_path):
     (tmp_path / "arc_easy_test.jsonl").write_text("")
     with pytest.raises(InputError, match="no rows"):

@@ -52,6 +52,15 @@ def test_perplexities():
     assert words["perplexity"].value == pytest.approx(exp(2))
 
 
+def test_a_perplexity_that_no_number_holds():
+    """exp(800) is none, and the other perplexities stay."""
+    found = results.summary(TASKS["wikitext"], [{"logp": -800.0, "tokens": 400, "words": 1, "bytes": 800}] * 6)
+    assert found["token_perplexity"].value == pytest.approx(exp(2))
+    told = results.as_json(found)
+    assert told["word_perplexity"] == {"value": None, "low": None, "high": None, "n": 6}
+    assert told["byte_perplexity"]["value"] == pytest.approx(exp(1))
+
+
 def test_the_average_of_a_suite():
     scores = {"x": {"acc": Estimate(0.5, 0.2, 0.9, 10)}, "y": {"acc": Estimate(0.7, 0.3, 1.0, 20)}}
     entries = [Entry("x", "X", 0, "acc"), Entry("y", "Y", 0, "acc")]

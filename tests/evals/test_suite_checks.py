@@ -71,6 +71,17 @@ def test_a_pattern_that_takes_for_ever_fails_in_time(monkeypatch):
     assert check("a" * 60 + "!").why == "the pattern takes longer than 0.05 s on it"
 
 
+def test_what_could_not_be_decided_fails_negated_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "SECONDS", 0.05)
+    (tmp_path / "suite.yaml").write_text(
+        r"groups: [{name: g, cases: [{prompt: a, checks: [{regex: '^(a|a|aa)+$'}, {not: {regex: '^(a|a|aa)+$'}}]}]}]"
+    )
+    cases = expand(read(tmp_path / "suite.yaml"))
+    (outcome,) = results.check_all(cases, results.prepare(cases, tmp_path), [["a" * 60 + "!"]], lambda *_: [])
+    assert [verdict.why for verdict in outcome.verdicts[0]] == ["the pattern takes longer than 0.05 s on it"] * 2
+    assert not any(verdict.passed for verdict in outcome.verdicts[0])
+
+
 def test_a_schema_in_a_file_and_one_that_refers_elsewhere(tmp_path):
     (tmp_path / "schema.json").write_text('{"type": "array"}')
     check = checks.test_of(Check.model_validate({"json": {"schema": "schema.json"}}), "", tmp_path)

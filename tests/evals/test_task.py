@@ -58,6 +58,7 @@ def test_formats():
     assert Format.learn([f"Line {n} of text" for n in range(20)]).broken("a\nb", "") == "more than one line"
     assert not Format.learn([f"Line {n} of text" for n in range(20)]).broken("a\nb", "c\nd")
     assert Format.learn([f"- a{n}\n- b" for n in range(20)]).broken("a and b", "") == "not a list"
+    assert Format.learn(["[" * 100_000 + str(n) for n in range(20)]).one_line  # too deep to be read as JSON
 
 
 def test_shares():

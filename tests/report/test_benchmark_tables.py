@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from luthier.report.benchmarks import tables
+from luthier.report.benchmarks import _figure, tables
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ def test_every_figure_is_there_and_nothing_is_read_as_markup():
     ):  # fmt: skip
         assert words in text, words
     assert "subject 5" not in text  # only the lowest and the highest
+
+
+def test_figures_beyond_the_usual():
+    assert [_figure(value, "") for value in (None, 3e20, 1234.5)] == ["too large", "3.0e+20", "1,234.5"]
 
 
 def test_a_measurement_that_was_complete_says_so():

@@ -9,7 +9,7 @@ from luthier.app.use import Opened
 from luthier.core import log
 from luthier.core.errors import Stopped
 from luthier.core.types import Messages
-from luthier.model.generate import generate
+from luthier.model.generate import context, generate
 from luthier.model.sample import Sampling
 from luthier.text.encode import encode_prompt_ids
 
@@ -19,15 +19,28 @@ def write(
 ) -> list[list[str]]:
     """The n answers to each prompt, n as in `sampling`. A run is asked under the system prompt it was trained with,
     unless the messages bring their own. Raises Stopped when asked to stop, InputError for a prompt that does not fit."""
-    system = opened.config.text.system
-    ids = [encode_prompt_ids(prompt, (), opened.template, opened.tokenizer, system=system) for prompt in prompts]
     settings = Sampling(**sampling, stop_ids=tuple(sorted(opened.template.stop_ids)), stop=opened.template.stops)
     opened.model.eval()
     with log.progress(f"{title}: answers, tokens", None) as bar:
-        found = generate(opened.model, ids, settings, opened.tokenizer.decode, progress=bar.advance, cancelled=stop)
+        found = generate(
+            opened.model, _ids(opened, prompts), settings, opened.tokenizer.decode, progress=bar.advance, cancelled=stop
+        )
     if stop():
         raise Stopped("stopped while answering")
     out: list[list[str]] = [[] for _ in prompts]
     for sample in found:
         out[sample.prompt].append(sample.text)
     return out
+
+
+def too_long(opened: Opened, prompts: Sequence[Messages]) -> dict[int, str]:
+    """Of the prompts that leave no room for an answer in the model's context: index -> what is wrong, in words."""
+    most = context(opened.model)
+    sizes = [len(ids) for ids in _ids(opened, prompts)]
+    words = "the prompt has {:,} tokens, the model's context {:,}"
+    return {i: words.format(size, most) for i, size in enumerate(sizes) if most is not None and size >= most}
+
+
+def _ids(opened: Opened, prompts: Sequence[Messages]) -> list[list[int]]:
+    system = opened.config.text.system
+    return [encode_prompt_ids(prompt, (), opened.template, opened.tokenizer, system=system) for prompt in prompts]

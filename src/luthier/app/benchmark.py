@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,14 @@ def evaluate(model: str, asked: Asked) -> dict[str, Any]:
     """
     entries = _suite(asked.suite)
     jobs = _jobs(asked, entries)
+    folder = asked.out or _folder(model)
+    places = [folder / f"{_name(job, asked.chat)}.jsonl" for job in jobs]
+    for place in places:
+        files.card_of(place)
     use_threads(resolve({"threads": asked.threads} if asked.threads else {}))
     opened = open_model(model, device=asked.device, dtype=asked.dtype)
     opened.model.eval()
     ours = engine(opened, asked)
-    folder = asked.out or _folder(model)
     result: dict[str, Any] = {
         "model": model, "chat_template": asked.chat, "template": opened.template.name if asked.chat else None,
         "dtype": str(opened.model.dtype).removeprefix("torch."), "tasks": {}, "subjects": {}, "shots": {}, "files": {},
@@ -84,9 +88,9 @@ def evaluate(model: str, asked: Asked) -> dict[str, Any]:
     measured, seconds = 0, 0.0
     folder.mkdir(parents=True, exist_ok=True)
     with locked(RunFolder(folder)):
-        for job in jobs:
+        for job, place in zip(jobs, places, strict=True):
             name, began = job.task.name, time.monotonic()
-            journal = Journal(folder / f"{_name(job, asked.chat)}.jsonl", _about(job, identity), model)
+            journal = Journal(place, _about(job, identity), model)
             count = len(journal.records)
             records = _records(job, ours, journal, asked.limit)
             measured, seconds = measured + len(journal.records) - count, seconds + time.monotonic() - began
@@ -97,7 +101,7 @@ def evaluate(model: str, asked: Asked) -> dict[str, Any]:
             result["shots"][name], result["files"][name] = job.shots, job.material.files
             result["truncated"][name] = sum(record["cut"] > 0 for record in records)
             result["records"][name] = str(journal.path)
-            result["notes"] |= {name: note} if (note := _note(job)) else {}
+            result["notes"] |= {name: note} if (note := _note(job, scores[name])) else {}
             journal.close({"metrics": result["tasks"][name], "subjects": groups})
     if entries:
         result["suite"] = _column(asked.suite or "", entries, scores)
@@ -111,14 +115,15 @@ def evaluate(model: str, asked: Asked) -> dict[str, Any]:
 class Journal:
     """The records of one task, a line each; beside them `.json` says what was measured, and the scores at the end.
 
-    Records of an unfinished measurement of the same thing are kept, those of another are replaced.
+    Records of an unfinished measurement of the same thing are kept, those of another are replaced. Raises InputError for
+    files there that `luthier eval` did not write.
     """
 
     def __init__(self, path: Path, about: dict[str, Any], model: str) -> None:
         self.path, self.about, self.model = path, about, model
         self.card = path.with_suffix(".json")
         self.records: dict[int, Record] = {}
-        if self._same():
+        if self._same(files.card_of(path)):
             self._read()
         else:
             path.write_bytes(b"")
@@ -140,14 +145,8 @@ class Journal:
     def _said(self, scores: dict[str, Any]) -> dict[str, Any]:
         return {"model": self.model, **self.about, **scores}
 
-    def _same(self) -> bool:
-        if not self.path.is_file() or not self.card.is_file():
-            return False
-        try:
-            before = json.loads(self.card.read_text(encoding="utf-8"))
-        except ValueError:
-            return False
-        if not isinstance(before, dict):
+    def _same(self, before: dict[str, Any] | None) -> bool:
+        if before is None or not self.path.is_file():
             return False
         changed = [name for name, value in json.loads(json.dumps(self.about)).items() if before.get(name) != value]
         if changed:
@@ -295,13 +294,15 @@ def _about(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
     return about | identity
 
 
-def _note(job: Job) -> str:
+def _note(job: Job, scores: results.Scores) -> str:
     notes = []
     found = {document.group for document in job.material.documents} & set(SUBJECTS)
     if found and not job.task.group and len(found) < len(SUBJECTS):
         notes.append(f"{len(found)} of {len(SUBJECTS)} subjects")
     if job.shots and not job.material.own_shots and job.task.shot_files:
         notes.append("no file of examples found: they are drawn from the measured documents, each without itself")
+    if beyond := [results.METRICS[key].title for key, score in scores.items() if score.value == inf]:
+        notes.append(f"{', '.join(beyond)}: more than a number holds")
     return "; ".join(notes)
 
 

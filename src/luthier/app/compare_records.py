@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log as ln
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import numpy as np
 from luthier.core import log
 from luthier.core.errors import InputError, nearest
 from luthier.data.read import read_rows
-from luthier.evals.benchmarks.tasks import SUITES, TASKS
+from luthier.evals.benchmarks.tasks import GROUPS, SUITES, TASKS
 from luthier.evals.changes import Asked, Item
 from luthier.evals.compare import Question
+from luthier.evals.intervals import Values
 
 NO_METRIC = {
     "doc",
@@ -44,13 +46,15 @@ class Records:
 
 
 def questions(sides: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[Asked]:
-    """Every metric of every task on the documents that all runs have; 'all' is every task that all have, and the name of
-    a suite is its tasks.
+    """What is compared of every task (see `_of_task`) on the documents that all runs have; 'all' is every task that all have. The
+    name of a suite is its columns, each with the metric that counts, and their average.
 
     Raises InputError for records that are missing, with the command that makes them, broken, or of other files or shots.
     """
-    if len(tasks) == 1 and tasks[0] in SUITES:
-        tasks = suite_tasks(tasks[0])
+    suite = tasks[0] if len(tasks) == 1 and tasks[0] in SUITES else None
+    if suite:
+        tasks = suite_tasks(suite)
+    tasks = list(dict.fromkeys(member for task in tasks for member in GROUPS.get(task, (task,))))
     folders = {label: [_folder(name, tasks) for name in names] for label, names in sides.items()}
     here = [set(_tasks(folder)) for runs in folders.values() for folder in runs]
     if tuple(tasks) == ("all",):
@@ -58,11 +62,13 @@ def questions(sides: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[
         if not tasks:
             raise InputError("no task was measured for all", where="--tasks", mend="run `luthier eval` for each")
     out: list[Asked] = []
-    for task in tasks:
+    for i, task in enumerate(tasks):
         found = {label: [_read(folder, task, name, tasks) for folder, name in zip(runs, sides[label], strict=True)]
                  for label, runs in folders.items()}  # fmt: skip
         _refuse_other(found, task)
-        out += _of_task(task, found)
+        out += _of_task(task, found, SUITES[suite][i].metric if suite else None)
+    if suite:
+        out.append(_average(suite, [one.question for one in out]))
     return out
 
 
@@ -159,35 +165,79 @@ def _identity(value: Any) -> Any:
     return value
 
 
-def _of_task(task: str, found: Mapping[str, Sequence[Records]]) -> list[Asked]:
-    """Every metric of the records, or bits per byte where they are of texts."""
+def _of_task(task: str, found: Mapping[str, Sequence[Records]], metric: str | None) -> list[Asked]:
+    """The metric that counts in a suite. Else every share of the records, such as acc, and the logarithm of the perplexity of
+    words, where they are of words; of texts, bits per byte."""
     docs = _shared(task, [records for runs in found.values() for records in runs])
     first = next(iter(found.values()))[0]
     record = first.by_doc[docs[0]]
     names = [key for key, value in record.items() if key not in NO_METRIC and isinstance(value, int | float)]
-
-    def values(key: str, factor: float = 1.0) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-        return {
-            label: factor * np.array([[float(run.by_doc[doc][key]) for doc in docs] for run in runs])
-            for label, runs in found.items()
-        }
-
     try:
-        if names:
-            return [
-                Asked(
-                    Question(f"{task} {key}", values(key), title=f"{task} {key}", unit="%", top=1.0),
-                    [_item(doc, found, "pick_norm" if key == "acc_norm" else "pick") for doc in docs],
-                )
-                for key in names
-            ]
+        if metric == "acc_subjects":
+            return [_by_subject(task, docs, found)]
+        if metric or names:
+            out = [_share(task, key, docs, found) for key in ([metric] if metric else names)]
+            words = not metric and isinstance(record.get("logp"), float)
+            return [*out, _weighed(task, "log_perplexity", "log of the perplexity", docs, found)] if words else out
         sizes = np.array([float(first.by_doc[doc]["bytes"]) for doc in docs])
-        title = f"{task}, bits per byte"
-        bits = Question(f"{task} bits_per_byte", values("logp", -1 / ln(2)), sizes, title, higher_is_better=False)
-        return [Asked(bits, [_item(doc, found, "pick") for doc in docs])]
+        return [_weighed(task, "bits_per_byte", "bits per byte", docs, found, sizes)]
     except (KeyError, TypeError, ValueError) as error:
         what = f"the records of {task} do not all have {error}"
         raise InputError(what, where=first.path, mend="measure it again") from None
+
+
+def _share(task: str, key: str, docs: Sequence[int], found: Mapping[str, Sequence[Records]]) -> Asked:
+    share = Question(f"{task} {key}", _values(key, docs, found), title=f"{task} {key}", unit="%", top=1.0)
+    return Asked(share, [_item(doc, found, "pick_norm" if key == "acc_norm" else "pick") for doc in docs])
+
+
+def _weighed(
+    task: str,
+    name: str,
+    title: str,
+    docs: Sequence[int],
+    found: Mapping[str, Sequence[Records]],
+    sizes: Values | None = None,
+) -> Asked:
+    """Minus the log-likelihoods: in nats and their mean, or with the `sizes` in bytes in bits, by the byte."""
+    values = _values("logp", docs, found, -1.0 if sizes is None else -1 / ln(2))
+    question = Question(f"{task} {name}", values, sizes, f"{task}, {title}", higher_is_better=False)
+    return Asked(question, [_item(doc, found, "pick") for doc in docs])
+
+
+def _by_subject(task: str, docs: Sequence[int], found: Mapping[str, Sequence[Records]]) -> Asked:
+    """The plain mean of the accuracy of G subjects, as `luthier eval` has it: a document of a subject of n weighs 1 / (G n)."""
+    plain, name = _share(task, "acc", docs, found), f"{task} acc_subjects"
+    by_doc = next(iter(found.values()))[0].by_doc
+    subjects = [by_doc[doc]["group"] for doc in docs]
+    sizes = Counter(subjects)
+    weights = np.array([1 / (len(sizes) * sizes[subject]) for subject in subjects])
+    values = {label: right * weights for label, right in plain.question.values.items()}
+    return replace(plain, question=replace(plain.question, name=name, title=name, values=values, weights=weights))
+
+
+def _average(suite: str, columns: Sequence[Question]) -> Asked:
+    """The mean of the columns of a suite over the items of all: each weighs what it does in its column, over the columns."""
+    count, name = len(columns), f"{suite} average"
+    sizes = [next(iter(column.values.values())).shape[1] for column in columns]
+    weights = [np.ones(n) if c.weights is None else c.weights for c, n in zip(columns, sizes, strict=True)]
+    totals = [part.sum() * count for part in weights]
+    values = {
+        label: np.concatenate([c.values[label] / total for c, total in zip(columns, totals, strict=True)], axis=1)
+        for label in columns[0].values
+    }
+    shares = np.concatenate([part / total for part, total in zip(weights, totals, strict=True)])
+    return Asked(Question(name, values, shares, name, unit="%", top=1.0), ())
+
+
+def _values(
+    key: str, docs: Sequence[int], found: Mapping[str, Sequence[Records]], factor: float = 1.0
+) -> dict[str, Values]:
+    """label -> [runs, documents] of a number of the records."""
+    return {
+        label: factor * np.array([[float(run.by_doc[doc][key]) for doc in docs] for run in runs])
+        for label, runs in found.items()
+    }
 
 
 def _shared(task: str, all_: Sequence[Records]) -> list[int]:

@@ -15,7 +15,7 @@ from luthier.app import answers
 from luthier.app.choose import question
 from luthier.app.start import find
 from luthier.app.use import open_model
-from luthier.core import seeds
+from luthier.core import log, seeds
 from luthier.core.config import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.files import writing
@@ -29,10 +29,12 @@ REFERENCE = "reference"  # as a contestant: the answers of the data
 
 @dataclass(frozen=True)
 class Prompts:
-    """What all are asked, with the data's own answer where there is one."""
+    """What all are asked, with the data's own answer where there is one. `too_long` counts what is left out because it does not
+    fit the context of a contestant."""
 
     messages: tuple[Messages, ...]
     references: tuple[str | None, ...]
+    too_long: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def answered(
 
     Raises InputError for bad files and when no prompt is left. What models write is kept, and not written again.
     """
-    files = {label: _from_file(Path(name)) for label, name in names.items() if Path(name).is_file()}
+    files = {label: _from_file(Path(name)) for label, name in names.items() if _is_answers(name)}
     if asking.data.path:
         prompts = _from_data(asking)
     elif len(files) == len(names):
@@ -89,16 +91,37 @@ def answered(
     ]
     if not both:
         raise InputError("no prompt is answered by all", mend="the prompts must be the same texts")
-    prompts = Prompts(*(tuple(side) for side in zip(*both, strict=True)))
-    return prompts, {
-        label: _answers(label, name, prompts, files.get(label), asking, stop) for label, name in names.items()
-    }
+    messages, references = zip(*both, strict=True)
+    prompts = Prompts(messages, references)
+    given = {label: _answers(label, name, prompts, files.get(label), asking, stop) for label, name in names.items()}
+    return _fitting(prompts, given)
+
+
+def _fitting(prompts: Prompts, given: Mapping[str, Sequence[str | None]]) -> tuple[Prompts, dict[str, list[str]]]:
+    """The prompts that fit the context of every contestant, and the answers to them: the others are left out, as pairs are that do
+    not fit the judge's."""
+    fit = [i for i in range(len(prompts.messages)) if all(answers_[i] is not None for answers_ in given.values())]
+    left_out = len(prompts.messages) - len(fit)
+    if not fit:
+        raise InputError("no prompt fits the context of every contestant", mend="give shorter ones")
+    if left_out:
+        log.warn(
+            f"{left_out} of {len(prompts.messages)} prompts do not fit the context of a contestant, and are left out"
+        )
+    chosen = Prompts(tuple(prompts.messages[i] for i in fit), tuple(prompts.references[i] for i in fit), left_out)
+    return chosen, {label: [str(answers_[i]) for i in fit] for label, answers_ in given.items()}
+
+
+def _is_answers(name: str) -> bool:
+    """Whether a contestant is a file of answers; a .gguf file is a model."""
+    return Path(name).is_file() and not name.lower().endswith(".gguf")
 
 
 def _answers(
     label: str, name: str, prompts: Prompts, file: Mapping[Any, tuple[Messages, str]] | None, asking: Asking,
     stop: Callable[[], bool],
-) -> list[str]:  # fmt: skip
+) -> Sequence[str | None]:  # fmt: skip
+    """The answers to the prompts; None for those that do not fit a model's context."""
     if file is not None:
         return [file[prompt_key(prompt)][1] for prompt in prompts.messages]
     if name != REFERENCE:
@@ -136,7 +159,9 @@ def _from_file(path: Path) -> dict[Any, tuple[Messages, str]]:
     return out
 
 
-def _written(label: str, name: str, prompts: Sequence[Messages], asking: Asking, stop: Callable[[], bool]) -> list[str]:
+def _written(
+    label: str, name: str, prompts: Sequence[Messages], asking: Asking, stop: Callable[[], bool]
+) -> list[str | None]:
     """A model's likeliest answers. They are kept in a file that can be given as a contestant itself; what stands there
     of the same weights is not written again."""
     sampling = {"max_new_tokens": asking.max_new_tokens}
@@ -151,12 +176,15 @@ def _written(label: str, name: str, prompts: Sequence[Messages], asking: Asking,
     missing = [prompt for prompt in prompts if prompt_key(prompt) not in found]
     if missing:
         opened = open_model(name, device=asking.device, dtype=asking.dtype)
-        texts = answers.write(opened, missing, sampling, stop, label)
+        long = answers.too_long(opened, missing)
+        missing = [prompt for i, prompt in enumerate(missing) if i not in long]
+        texts = answers.write(opened, missing, sampling, stop, label) if missing else []
         del opened
         gc.collect()
         found |= {prompt_key(prompt): (prompt, text[0]) for prompt, text in zip(missing, texts, strict=True)}
+    if missing:
         with writing(path) as handle:
             for prompt, text in found.values():
                 record = {"prompt": prompt_value(prompt), "answer": text, "model": label, "made": mark}
                 handle.write(json.dumps(record, ensure_ascii=False) + "\n")
-    return [found[prompt_key(prompt)][1] for prompt in prompts]
+    return [found.get(prompt_key(prompt), (prompt, None))[1] for prompt in prompts]

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.types import Message
@@ -94,7 +94,7 @@ class Endpoint:
             raw = reply.read(MOST)
         try:
             content = json.loads(raw)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise Garbage(f"the reply is no chat completion: {_first_words(raw)!r}") from None
         if not isinstance(content, str) or not content.strip():
             raise Garbage("the reply holds no text")
@@ -116,9 +116,9 @@ class Endpoint:
 def open_endpoint(
     url: str, model: str | None, key_env: str | None, timeout: float, retries: int, extra: Sequence[str] = ()
 ) -> Endpoint:
-    """The endpoint that the options name. Raises InputError for a URL that is none and a key that is not set."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    """The endpoint that the options name. Raises InputError for a URL that is none, a key that is not set or cannot be one."""
+    parts = _parts(url)
+    if parts is None:
         raise InputError(
             f"'{url}' is not the address of a server", where="--endpoint", mend="such as http://localhost:8000/v1"
         )
@@ -128,14 +128,30 @@ def open_endpoint(
         )
     if not model:
         raise InputError("which model?", where="--endpoint-model", mend="give the name that the server knows it by")
-    key = os.environ.get(key_env, "") if key_env else None
+    key = os.environ.get(key_env, "").strip() if key_env else None  # a file that it was read from ends its line
     if key_env and not key:
         raise InputError(
             f"the environment variable {key_env} is not set", where="--key-env", mend=f"export {key_env}=..."
         )
+    if key and not (key.isascii() and key.isprintable()):  # said here, because http.client says the key itself
+        raise InputError(
+            f"the environment variable {key_env} holds characters that no key has", where="--key-env",
+            mend=f"export {key_env}=... with the key alone",
+        )  # fmt: skip
     return Endpoint(
         url.removesuffix("/").removesuffix("/chat/completions"), model, key, timeout, retries, _extra(extra)
     )
+
+
+def _parts(url: str) -> SplitResult | None:
+    """The parts of an address; None of what no request could be sent to."""
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").encode("idna"), parts.port  # both raise for what they cannot be
+    except ValueError:
+        return None
+    sound = parts.path.isascii() and url.isprintable() and " " not in url
+    return parts if parts.scheme in ("http", "https") and host and sound else None
 
 
 def _extra(pairs: Sequence[str]) -> dict[str, Any]:
@@ -183,7 +199,7 @@ def _first_words(raw: bytes) -> str:
             else value.get("message") or value.get("detail")
         )
         text = said if isinstance(said, str) else text
-    except (ValueError, LookupError, AttributeError, TypeError):
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
         pass
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     return line if len(line) <= 160 else line[:160] + "…"

@@ -6,8 +6,9 @@ Judgments are appended as they come; the same command goes on with what is not j
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,11 +21,12 @@ from luthier.app.judges import Judge, Wanted
 from luthier.app.stop import stopping
 from luthier.core import log
 from luthier.core.errors import InputError, RunError, Stopped
+from luthier.data.write import check_lines
 from luthier.evals import judgments
 from luthier.evals.agreement import alpha, habits, units_of
 from luthier.evals.intervals import mean_interval
 from luthier.evals.judge import Contest, contests
-from luthier.evals.judgments import Duel, Judgment
+from luthier.evals.judgments import Duel, Judgment, prompt_key
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Asked:
 
 def judge(asked: Asked) -> dict[str, Any]:
     """Judge every pair of contestants on every prompt, in both orders: the keys of `luthier judge --json`."""
+    check_lines(asked.out)
     names = named(asked.contestants, "luthier judge")
     open_judge = asked.judge.open()
     people = judgments.read(asked.human) if asked.human else []
@@ -71,9 +74,17 @@ def judge(asked: Asked) -> dict[str, Any]:
             raise type(error)(f"{error.what}; {done}", where=error.where, mend=_go_on(error)) from None
     if unread:
         log.warn(f"{unread} of {len(wanted)} comparisons could not be read or did not fit, and are left out")
-    return _result([*before, *fresh], people, judge_.name, asked.asking.seed) | {
+    said = [*before, *fresh]
+    whole = _both_orders(said)
+    half = len(said) - len(whole)
+    if half:
+        log.warn(
+            f"{half} pairs were judged in one order only and are not counted here; `luthier elo` counts what the file holds"
+        )
+    return _result(whole, people, judge_.name, asked.asking.seed) | {
         "judge": judge_.name, "out": str(asked.out), "prompts": len(prompts.messages), "asked": len(left),
-        "kept": len(before), "equal": len(equal), "unreadable": unread,
+        "kept": len(before), "equal": len(equal), "unreadable": unread, "half_judged": half,
+        "too_long": prompts.too_long,
     }  # fmt: skip
 
 
@@ -104,7 +115,7 @@ def _judged(
 
 @contextmanager
 def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
-    """The file that judgments are appended to, held by this process; a line that a kill cut short is dropped."""
+    """The file that judgments are appended to, held by this process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as handle:
         try:
@@ -113,7 +124,7 @@ def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
             raise InputError(
                 "another process writes this file", where=path, mend="wait for it, or give another --out"
             ) from None
-        _cut(handle)
+        _mend_end(handle)
 
         def keep(judgment: Judgment) -> Judgment:
             handle.write(next(judgments.lines([judgment])).encode() + b"\n")
@@ -124,10 +135,19 @@ def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
         os.fsync(handle.fileno())
 
 
-def _cut(handle: IO[bytes]) -> None:
+def _mend_end(handle: IO[bytes]) -> None:
+    """Drop a last line that a kill cut short; one that is whole only lacks its end, as some editors leave it."""
     handle.seek(0)
-    whole = sum(len(line) for line in handle if line.endswith(b"\n"))
-    handle.truncate(whole)
+    last = b"".join(deque(handle, maxlen=1))
+    if not last or last.endswith(b"\n"):
+        return
+    try:
+        json.loads(last)
+    except ValueError:
+        handle.truncate(handle.tell() - len(last))
+    else:
+        handle.write(b"\n")
+        handle.flush()
 
 
 def _kept(path: Path, wanted: set[Any], digest: str) -> list[Judgment]:
@@ -142,6 +162,16 @@ def _kept(path: Path, wanted: set[Any], digest: str) -> list[Judgment]:
             "are not used here, but `luthier elo` cannot tell them apart; give another --out"
         )
     return list({judgment.asked: judgment for judgment in own}.values())
+
+
+def _both_orders(said: Sequence[Judgment]) -> list[Judgment]:
+    """The judgments without those of a pair that could be read in one order only: there place alone may have decided. Answers
+    that are the same text are judged once."""
+    pairs = [(prompt_key(judgment.prompt), judgment.models, judgment.answers) for judgment in said]
+    orders = Counter(pairs)
+    return [
+        judgment for judgment, pair in zip(said, pairs, strict=True) if judgment.info.get("equal") or orders[pair] == 2
+    ]
 
 
 def _result(said: Sequence[Judgment], people: Sequence[Judgment], annotator: str, seed: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from luthier.app.run_data import Answers, Taught, read_answers, read_files, taug
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Prompt
 from luthier.data.texts import identity
-from luthier.data.write import write_jsonl
+from luthier.data.write import check_lines, write_jsonl
 from luthier.evals.errors.answered import Finding
 from luthier.evals.errors.detectors import CATEGORIES
 from luthier.evals.errors.suspects import folded
@@ -108,8 +108,7 @@ def _ideas(seen: Seen, rows: Sequence[Taught]) -> list[list[Idea]]:
 
 def check_new(path: Path) -> None:
     """Raise InputError when the file exists, or its name does not say that it holds JSON Lines."""
-    if path.suffix not in (".jsonl", ".ndjson"):
-        raise InputError("this file will hold JSON Lines", where=path, mend="give a name that ends in .jsonl")
+    check_lines(path)
     check_free(path)
 
 

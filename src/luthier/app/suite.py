@@ -129,6 +129,8 @@ class Bench:
     def _answers(self, model: str, device: str, dtype: str, stop: Stop) -> list[list[str]]:
         """The answers to every case; cases of the same sampling are answered together."""
         opened = open_model(model, device=device, dtype=dtype)
+        if long := answers.too_long(opened, [case.messages for case in self.cases]):
+            raise InputError(long[min(long)], where=self.cases[min(long)].where, mend="shorten it")
         said: list[list[str]] = [[] for _ in self.cases]
         for sampling in {tuple(sorted(case.sampling.items())): case.sampling for case in self.cases}.values():
             asked = [case for case in self.cases if case.sampling == sampling]
@@ -183,7 +185,7 @@ class Bench:
             self.judge = self.open_judge()
             self.judge = Remembered(self.judge, self.said) if self.said else self.judge
         asked = [question_messages(item.prompt, item.answer, check.question, item.reference) for item in given]
-        out = [Verdict(False, "the judge's answer could not be read")] * len(given)
+        out = [Verdict(False, "the judge's answer could not be read", decided=False)] * len(given)
         with log.progress(f"judged by {self.judge.name}", len(given)) as bar:
             for index, choice in self.judge.yes(asked, stop):
                 if choice is not None:

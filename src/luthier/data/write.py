@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from luthier.core.errors import InputError
 from luthier.core.files import writing
 from luthier.core.types import Example
 from luthier.data.read import Row
@@ -22,6 +23,12 @@ def write_jsonl(items: Iterable[Row | Example | Mapping[str, Any]], path: Path) 
             handle.write(json.dumps(_fields(item), ensure_ascii=False, default=str) + "\n")
             count += 1
     return count
+
+
+def check_lines(path: Path) -> None:
+    """Raise InputError when the file's name does not say that it holds JSON Lines: it could not be read again."""
+    if path.suffix not in (".jsonl", ".ndjson"):
+        raise InputError("this file will hold JSON Lines", where=path, mend="give a name that ends in .jsonl")
 
 
 def _fields(item: Row | Example | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -85,6 +85,11 @@ def generate(
     return [done[place] for place in sorted(done)]
 
 
+def context(model: Any) -> int | None:
+    """The most tokens that the model reads, prompt and answer together; None where its configuration does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 def stream(model: Any, prompt: Sequence[int], sampling: Sampling, decode: Decode) -> Generator[str, None, None]:
     """The answer to one prompt in pieces, as soon as they are certain: joined, they are `Sample.text`.
 
@@ -310,7 +315,7 @@ class _Run:
         assert batch >= 1
         assert model.config.get_text_config()._attn_implementation == NAME, "the model must attend through its cache"
         self.batch = min(batch, len(prompts) * sampling.n)
-        self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.context = context(model)
         for index, ids in enumerate(prompts):
             _check(index, ids, self.context)
         self.cache = DecodeCache(self.batch, _longest(prompts, sampling))

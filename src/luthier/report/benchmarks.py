@@ -114,8 +114,12 @@ def _lines(result: Values) -> Iterator[tuple[str, str]]:
         yield f"{name} records", path
 
 
-def _figure(value: float, unit: str) -> str:
-    return f"{100 * value:.1f}" if unit == "%" else f"{value:.3f}" if value < 100 else f"{value:,.1f}"
+def _figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return "too large"
+    if unit == "%":
+        return f"{100 * value:.1f}"
+    return f"{value:.3f}" if value < 100 else f"{value:,.1f}" if value < 1e9 else f"{value:.1e}"
 
 
 def _span(estimate: Values, unit: str) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
@@ -52,8 +55,8 @@ def from_folder(task: Task, folder: Path, shots: int) -> Material:
 def from_texts(task: Task, paths: Sequence[str]) -> Material:
     """Any texts: files as `luthier train` reads them, with a column 'text' where they have columns."""
     rows = list(read_rows(paths))
-    names = {row.origin.file for row in rows}
-    return _material(task, rows, [], {name: sha256(Path(name)) for name in sorted(names) if Path(name).is_file()})
+    names = sorted({row.origin.file for row in rows})
+    return _material(task, rows, [], {name: _digest(name, rows) for name in names})
 
 
 def from_hub(task: Task, shots: int) -> Material:
@@ -117,7 +120,7 @@ def _listed(folder: Path) -> list[Path]:
 def _find(names: Sequence[str], tree: Sequence[Path]) -> list[Path]:
     """The files that the first matching name stands for; with a `*` in it, all of one folder."""
     for name in names:
-        found = [path for path in tree if _matches(path, name)]
+        found = [path for path in tree if _matches(path, name) and _card(path) is None]
         if found:
             return [path for path in found if path.parent == found[0].parent] if "*" in Path(name).name else found[:1]
     return []
@@ -132,6 +135,41 @@ def _matches(path: Path, name: str) -> bool:
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
+def card_of(records: Path) -> dict[str, Any] | None:
+    """What the card beside these records says; None where nothing is yet.
+
+    Raises InputError for a file there that `luthier eval` did not write: it may be somebody's data.
+    """
+    card = records.with_suffix(".json")
+    there = [path for path in (records, card) if path.is_file() and path.stat().st_size]
+    said = _card(records)
+    if there and said is None:
+        raise InputError(
+            "`luthier eval` would write here and did not make this file", where=there[0], mend="give another --out"
+        )
+    return said
+
+
+def _card(records: Path) -> dict[str, Any] | None:
+    """The card beside a file, when that is a file of records: they may have the name of the data that they are of."""
+    card = records.with_suffix(".json")
+    if records.suffix != ".jsonl" or not card.is_file():
+        return None
+    try:
+        said = json.loads(card.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) and "task" in said else None
+
+
 def _digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:
     root = folder.resolve()
     return {str(file.relative_to(root)): sha256(file) for file in files}
+
+
+def _digest(name: str, rows: Sequence[Row]) -> str:
+    """The sha256 of a file; of what came through a pipe, that of its rows."""
+    if Path(name).is_file():
+        return sha256(Path(name))
+    said = [row.fields for row in rows if row.origin.file == name]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import exp, hypot, log
+from math import exp, hypot, inf, log
 from typing import Any
 
 from luthier.evals.benchmarks.run import Record
@@ -74,8 +74,11 @@ def average(entries: Sequence[Entry], scores: Mapping[str, Scores]) -> Estimate:
 
 
 def as_json(scores: Scores) -> dict[str, dict[str, Any]]:
-    """name -> value, low, high, n."""
-    return {name: asdict(estimate) for name, estimate in scores.items()}
+    """name -> value, low, high, n; None for what is more than a number holds."""
+    return {
+        name: {key: None if value == inf else value for key, value in asdict(estimate).items()}
+        for name, estimate in scores.items()
+    }
 
 
 def _estimate(metric: Metric, name: str, records: Sequence[Record]) -> Estimate:
@@ -85,11 +88,16 @@ def _estimate(metric: Metric, name: str, records: Sequence[Record]) -> Estimate:
     counts = [1 if metric.per == "documents" else record[metric.per] for record in records]
     found = ratio_difference([0.0] * len(nats), nats, counts)
     value, low, high = (
-        None if number is None else number / log(2) if metric.bits else exp(number)
+        None if number is None else number / log(2) if metric.bits else _exp(number)
         for number in (found.after, found.low, found.high)
     )
     assert value is not None
     return Estimate(value, low, high, found.n)
+
+
+def _exp(number: float) -> float:
+    """e to the `number`, and infinity from 700 on: a text without blanks is one word, whose perplexity no float holds."""
+    return exp(number) if number < 700 else inf
 
 
 def _mean_of_groups(records: Sequence[Record]) -> Estimate:

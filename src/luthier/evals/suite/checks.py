@@ -20,10 +20,12 @@ SHOWN = 60
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says of an answer; `why` is empty when it passed."""
+    """What a check says of an answer; `why` is empty when it passed. What could not be `decided` has not passed, and its
+    negation has not either."""
 
     passed: bool
     why: str = ""
+    decided: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,11 @@ def words(check: Check) -> str:
 
 
 def negated(verdicts: Sequence[Verdict], check: Check) -> list[Verdict]:
-    """`not`: passed where the inner check, `check`, did not."""
+    """`not`: passed where the inner check, `check`, did not; what it could not decide stays undecided."""
     return [
         Verdict(not verdict.passed, f"{words(check)}, which it must not" if verdict.passed else "")
+        if verdict.decided
+        else verdict
         for verdict in verdicts
     ]
 
@@ -110,7 +114,7 @@ def _regex(value: spec.Regex, where: str, folder: Path) -> Test:
         try:
             found = compiled.search(answer, timeout=SECONDS)
         except TimeoutError:
-            return Verdict(False, f"the pattern takes longer than {SECONDS:g} s on it")
+            return Verdict(False, f"the pattern takes longer than {SECONDS:g} s on it", decided=False)
         return _verdict(found is not None, f"does not match {_quoted(value.pattern)}")
 
     return test
