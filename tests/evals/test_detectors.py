@@ -127,6 +127,24 @@ def test_places_are_those_of_the_fault():
     assert marked("unfinished", Answered("Why?", "We went home because the", ended="stop")) == "the"
 
 
+@pytest.mark.parametrize(
+    ("category", "task", "wrong", "right"),
+    [
+        ("unfinished", "none", "You can do it in these three steps:", "SELECT name FROM users WHERE age > 18;"),
+        ("unfinished", "none", "1. Rake\n2. Spade\n3.", "6 times 7 is\n42."),
+        ("template_leak", "none", "assistant\n\nIt is mercury.", "assistant\naide\nhelper"),
+        ("refusal", "none", "As an AI I have no favourite season.", "I have no favourite season."),
+        ("refusal", "none", "I'm just an AI and not a doctor.", "I'm just a nurse and not a doctor."),
+        ("wrong_format", "lists", "Oxygen", "1. Oxygen"),
+    ],
+)
+def test_a_rule_and_what_it_lets_pass(category: str, task: str, wrong: str, right: str):
+    def found(answer: str) -> set[str]:
+        return {finding.category for finding in detect(Answered("What is it?", answer), _tasks()[task])}
+
+    assert category in found(wrong) and category not in found(right)
+
+
 def test_how_often_is_a_loop():
     assert repeats("no no no no no") is None and repeats("no no no no no no") is not None
     assert repeats("go on go on go on") is None and repeats("go on go on go on go on") is not None
