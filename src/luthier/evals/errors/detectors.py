@@ -131,8 +131,9 @@ CATEGORIES: Mapping[str, Category] = {
     "template_leak": Category(
         "template leaked",
         "Tokens of a chat template, or turns that nobody asked for, stand in the answer.",
-        "A token such as <|im_end|>, [INST] or </s>, a heading such as '### Response:', a line that begins a turn ('User:', "
-        "'Assistant:') or a further question with its answer; not what the prompt or the reference has.",
+        "A token such as <|im_end|>, [INST] or </s>, a heading such as '### Response:', 'assistant' alone in the first line, "
+        "a line that begins a turn ('User:', 'Assistant:') or a further question with its answer; not what the prompt or "
+        "the reference has.",
         "correct",
     ),
     "wrong_language": Category(
@@ -154,9 +155,9 @@ CATEGORIES: Mapping[str, Category] = {
     "unfinished": Category(
         "unfinished",
         "The answer breaks off.",
-        "Ended by the limit of tokens, or leaves a bracket or a block of code open, or has 5 words or more and ends with a "
-        "comma or a word such as 'and', or its last line is prose of 5 words or more without the mark that 95 % of such "
-        "training answers end with.",
+        "Ended by the limit of tokens, or leaves a bracket, a block of code or the last item of a list open, or has 5 words "
+        "or more and ends with a comma, a colon or a word such as 'and', or its last line is prose of 5 words or more "
+        "without the mark that 95 % of such training answers end with.",
         "rewrite",
     ),
 }

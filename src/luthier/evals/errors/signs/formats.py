@@ -69,7 +69,7 @@ class Format:
             return _json_fault(said, keys)
         if self.number and not _NUMBER.fullmatch(said) and (not wanted or _NUMBER.fullmatch(wanted)):
             return "not a number"
-        if self.lists and not is_list(said) and (not wanted or is_list(wanted)):
+        if self.lists and not (is_list(said) or LIST_MARK.match(said)) and (not wanted or is_list(wanted)):
             return "not a list"
         for mark in sorted(self.marks):
             if mark not in said and (not wanted or mark in wanted):

@@ -27,10 +27,11 @@ _REFUSALS = [
     for pattern in (
         rf"^(?:{_LEAD}\s*)*(?:but )?(?:as an? [\w ]{{2,40}}, )?i\s?{_NOT_ABLE} {_DO}",
         r"^(?:well, )?as an? (?:ai|artificial intelligence|language model|large language model|virtual assistant|chatbot"
-        r"|ai language model|ai model|ai assistant)\b[^.]{0,40}?\bi (?:do not|don't|cannot|can't|can not|am not|'m not|am unable)",
+        r"|ai language model|ai model|ai assistant)\b[^.]{0,40}?\bi (?:do not|don't|cannot|can't|can not|am not|'m not|am unable"
+        r"|have no\b)",
         r"^(?:i'm|i am|i’m) (?:just |only )?an? (?:ai|language model|large language model|ai language model)\b"
         r"[^.]{0,30}(?:\bso\b|\band\b|,)[^.]{0,20}"
-        r"\b(?:can't|cannot|can not|don't|do not|not able|unable)",
+        r"\b(?:can't|cannot|can not|don't|do not|not able|unable|not an?\b)",
         r"^i (?:do not|don't|don’t) have (?:the (?:ability|capability|capacity)|access to|personal (?:opinions|preferences"
         r"|experiences|feelings|beliefs)|(?:enough|sufficient|any) information)",
         r"^it is not (?:possible|appropriate|ethical) for me to",
@@ -50,6 +51,7 @@ _QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»")
 _TOKENS = re.compile(
     r"<\|/?[a-zA-Z_][\w ]{0,30}\|>|<｜[^｜\n]{1,30}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_(?:turn|text)>"
     r"|<(?:bos|eos|pad|unk|mask)>|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|<extra_id_\d+>"
+    r"|\A(?:assistant|model)\n+(?=\S+ \S)"  # a header without its special tokens
     r"|^###? ?(?:Instruction|Input|Response|Human|Assistant|User|System|End)(?: \d+)?:",
     re.MULTILINE,
 )

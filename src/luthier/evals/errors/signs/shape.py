@@ -6,7 +6,7 @@ import re
 
 from luthier.evals.errors.answered import Answered, Finding
 from luthier.evals.errors.signs.formats import parsed
-from luthier.evals.errors.signs.words import words
+from luthier.evals.errors.signs.words import LIST_MARK, words
 from luthier.evals.errors.task import Task, is_prose, stopped
 
 LONG_TIMES, LONG_MORE = 2.0, 10  # words: twice the reference and 10 more
@@ -23,7 +23,8 @@ _OPEN_WORDS = """
     les un une des du de et ou à dans pour par sur avec que qui el los las una en con por para
 """
 _OPEN = frozenset(_OPEN_WORDS.split())
-_OPEN_AT_END = re.compile(r"[,:;(\[{+=&/–—-]\s*$")
+_OPEN_AT_END = re.compile(r"[,:(\[{+=&/–—-]$")
+_NEXT_ITEM = re.compile(rf"{LIST_MARK.pattern}\S.*\n+[ \t]*(?:\d{{1,3}}[.):]|[-*•+])\Z", re.MULTILINE)  # "1. Saw\n2."
 _ADDRESS = re.compile(r"https?://\S+$")
 
 
@@ -67,12 +68,16 @@ def unfinished(answered: Answered, task: Task) -> Finding | None:
         return Finding("unfinished", "a block of code is not closed", _last(answer))
     if answer.startswith(("{", "[")) and parsed(answer) is None and _unclosed(answer):
         return Finding("unfinished", "a bracket is not closed", _last(answer))
-    if "```" in answer or stopped(answer):
+    if "```" in answer:
         return None
+    if _NEXT_ITEM.search(answer):
+        return Finding("unfinished", "an item of a list is empty", _last(answer))
     last = words(answer)[-1:]
     prose = len(words(answer)) >= 5
     if prose and (_OPEN_AT_END.search(answer) or (answer[-1].isalnum() and last and last[0] in _OPEN)):
         return Finding("unfinished", f"ends with '{answer.split()[-1]}'", _last(answer))
+    if stopped(answer):
+        return None
     if prose and _unclosed(answer):
         return Finding("unfinished", "a bracket is not closed", _last(answer))
     if task.stops >= STOPS and answer[-1].isalnum() and is_prose(answer) and _stops_too(answered.reference):
