@@ -330,7 +330,7 @@ def test_the_best_checkpoint_is_kept_and_a_run_stops_early(settings, tmp_path):
     assert result["kept"] == {"step": best["step"], "why": "best held-out loss"}
     assert result["loss"]["eval"] == pytest.approx(best["eval_loss"], rel=1e-4)
     name = next(name for name in result["metrics"] if name != "loss")
-    assert all(math.isfinite(line[f"eval_{name}"]) for line in evals)
+    assert all(math.isfinite(line[name]) for line in evals)
     shown = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     assert {line["step"] for line in shown} == {line["step"] for line in evals}
 
