@@ -56,6 +56,7 @@ SCHEMA = {"type": "object", "required": ["name"], "properties": {"age": {"type":
         ({"similar": {"to": "the cat sat", "at_least": 0.9}}, "the cat sat", ""),
         ({"similar": {"to": "the cat sat"}}, "the dog ran by", "ROUGE-L 0.29, less than 0.5"),
         ({"similar": {"to": "abc", "by": "chrf", "at_least": 90}}, "abc", ""),
+        ({"similar": {"to": "the cat sat", "by": "chrf"}}, "the dog ran by", "chrF 13.31, less than 50"),
     ],
 )  # fmt: skip
 def test_a_check_by_hand(check, answer, why):
