@@ -18,7 +18,7 @@ from luthier.core.config import DataConfig
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.types import Message
 from luthier.evals.judge import Choice, contests
-from luthier.evals.judgments import read
+from luthier.evals.judgments import Duel, read
 
 PROMPTS = ["who sat?", "who ran?", "what is red?"]
 
@@ -83,6 +83,15 @@ def test_both_orders_of_every_prompt_are_judged_and_kept(judged, tmp_path):
     assert len(said) == 5
     assert {j.annotator for j in said} == {"longer"}
     assert said[0].info == {"equal": True}
+
+
+def test_six_wins_of_six_leave_room_for_other_points():
+    """Wilson's limit of 6 in 6 is 6 / (6 + 3.8415); of six ties, half of what is left to each side."""
+    won, tied = ([Duel(i, i, "a", "b", outcome, "judge", (1, 1)) for i in range(6)] for outcome in (1.0, 0.5))
+    found = judge_module._pair("a", "b", won, 0)
+    assert (found["score"], found["low"], found["high"]) == (1.0, pytest.approx(0.6097, abs=1e-4), 1.0)
+    found = judge_module._pair("a", "b", tied, 0)
+    assert (found["low"], found["high"]) == (pytest.approx(0.3048, abs=1e-4), pytest.approx(0.6952, abs=1e-4))
 
 
 def test_a_judge_that_fails_half_way_goes_on_where_it_was(judged, tmp_path):

@@ -255,10 +255,19 @@ def test_what_is_wrong_is_found_before_the_model_is_loaded(tiny_folder, data, mo
         (Asked(tasks="piqa", data_dir=data, hub=True), "--hub and --data-dir are two places"),
         (Asked(suite="leaderboard", shots=3, data_dir=data), "--shots: the suite leaderboard has its own examples"),
         (Asked(suite="leaderboard", tasks="mmlu", shots=3, data_dir=data), "the suite leaderboard has its own"),
+        (Asked(tasks="mmlu", shots=6, data_dir=data), "6 examples are asked for, but there are 5 rows of anatomy"),
+        (Asked(tasks="arc_challenge", shots=31, data_dir=data), "31 examples are asked for, but there are 30 rows"),
     ]
     for asked, words in faults:
         with pytest.raises(InputError, match=words):
             evaluate(str(tiny_folder), asked)
+
+
+def test_a_subject_without_examples_is_found_before_the_model_is_loaded(tiny_folder, data, monkeypatch):
+    monkeypatch.setattr(benchmark, "open_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    (data / "dev" / "virology_dev.csv").unlink()
+    with pytest.raises(InputError, match="5 examples are asked for, but there are 0 rows of virology"):
+        evaluate(str(tiny_folder), Asked(suite="leaderboard", data_dir=data))
 
 
 def test_a_fixed_task_keeps_its_examples(tiny_folder, data, tmp_path, capsys):

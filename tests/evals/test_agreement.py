@@ -66,3 +66,11 @@ def test_habits_by_hand():
     assert found["person"].first.value == 1.0
     assert found["person"].as_dict()["first"]["n"] == 2
     assert len(units_of(duels(said))) == 8
+
+
+def test_a_habit_without_exception_is_no_certainty():
+    """Eight pairs, all judged alike in both orders and none a tie: Wilson leaves room for 3.8415 / 11.8415 the other way."""
+    said = [judgment(i, (1, 2), order) for i in range(8) for order in ((0, 1), (1, 0))]
+    (found,) = habits(said, duels(said))
+    assert (found.steady.low, found.steady.high) == (pytest.approx(0.6756, abs=1e-4), 1.0)
+    assert (found.ties.low, found.ties.high) == (0.0, pytest.approx(0.3244, abs=1e-4))

@@ -264,9 +264,11 @@ def test_more_examples_than_rows_is_an_error():
     with pytest.raises(InputError, match="4 examples are asked for, but there are 4 rows"):
         Shots(TASKS["arc_easy"], material(4, own=False), 4)
     mmlu = [documents.mmlu(row(question=str(i), subject="anatomy", choices=list("abcd"), answer=0)) for i in range(3)]
-    shots = Shots(TASKS["mmlu"], files.Material(tuple(mmlu), tuple(mmlu), True, {}), 5)
     with pytest.raises(InputError, match="5 examples are asked for, but there are 3 rows of anatomy"):
-        shots.draw(mmlu[0])
+        Shots(TASKS["mmlu"], files.Material(tuple(mmlu), tuple(mmlu), True, {}), 5)
+    other = documents.mmlu(row(question="x", subject="virology", choices=list("abcd"), answer=0))
+    with pytest.raises(InputError, match="3 examples are asked for, but there are 0 rows of virology"):
+        Shots(TASKS["mmlu"], files.Material((*mmlu, other), tuple(mmlu), True, {}), 3)
     with pytest.raises(InputError, match="no file with the examples of mmlu: looked for dev"):
         Shots(TASKS["mmlu"], files.Material(tuple(mmlu), tuple(mmlu), False, {}), 5)
 

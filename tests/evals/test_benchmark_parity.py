@@ -10,6 +10,7 @@ import csv
 import json
 import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,15 @@ import torch
 lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is in the dev extra")
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
+from luthier.app import benchmark  # noqa: E402
+from luthier.core.errors import InputError  # noqa: E402
 from luthier.core.types import Message  # noqa: E402
 from luthier.evals.benchmarks import files, results  # noqa: E402
 from luthier.evals.benchmarks.encode import Coder, room  # noqa: E402
 from luthier.evals.benchmarks.prompts import Shots, prompt  # noqa: E402
 from luthier.evals.benchmarks.run import Engine, chosen, measure  # noqa: E402
-from luthier.evals.benchmarks.tasks import SUBJECTS, TASKS, find  # noqa: E402
-from luthier.evals.likelihood import Scorer  # noqa: E402
+from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, TASKS, find  # noqa: E402
+from luthier.evals.likelihood import Request, Scorer  # noqa: E402
 from luthier.model import load as model_load  # noqa: E402
 from luthier.model.generate import generate  # noqa: E402
 from luthier.model.sample import Sampling  # noqa: E402
@@ -337,7 +340,33 @@ def test_without_a_file_of_examples_they_are_drawn_as_the_harness_does_without_a
     assert pairs == [instance.args for instance in theirs.instances]
 
 
-@pytest.mark.parametrize(("name", "shots"), [("arc_easy", 2), ("mmlu", 2), ("winogrande", 1), ("lambada", 0)])
+def test_the_leaderboards_examples_of_hellaswag_are_those_of_the_harnesss_openllm(tmp_path):
+    """That group gives the task `fewshot_split: train`, and then no example too many is drawn."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    group = load_yaml(Path(lm_eval.__file__).parent / "tasks" / "benchmarks" / "openllm.yaml")
+    (entry,) = [one for one in group["task"] if one["task"] == "hellaswag"]
+    measured, examples = made_up("hellaswag", 6, seed=0), made_up("hellaswag", 14, seed=1)
+    published("hellaswag", "measured", measured, tmp_path)
+    published("hellaswag", "shots", examples, tmp_path)
+    (ours_,) = [one for one in SUITES["leaderboard"] if one.task == "hellaswag"]
+    (job,) = benchmark._jobs(benchmark.Asked(data_dir=tmp_path), [ours_])
+    assert job.shots == entry["num_fewshot"]
+    draws = Shots(job.task, job.material, job.shots)
+    pairs = [pair for d in job.material.documents for pair in prompt(job.task, d, draws.draw(d), None).pairs]
+    for changes, same in ({"fewshot_split": entry["fewshot_split"]}, True), ({}, False):
+        theirs = harness_task("hellaswag", measured, examples, job.shots, **changes)
+        theirs.build_all_requests(limit=None)
+        assert (pairs == [instance.args for instance in theirs.instances]) is same
+
+
+CHATS = [
+    ("arc_easy", 2), ("mmlu", 2), ("winogrande", 1), ("lambada", 0), ("gsm8k", 2), ("boolq", 1), ("hellaswag", 2),
+    ("truthfulqa_mc1", 0), ("truthfulqa_mc2", 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "shots"), CHATS)
 def test_chat_prompts_are_the_harnesss(name, shots, tmp_path, harness, engine):
     measured, examples = made_up(name, 4, seed=0), made_up(name, 9, seed=1)
     published(name, "measured", measured, tmp_path)
@@ -356,9 +385,33 @@ def test_chat_prompts_are_the_harnesss(name, shots, tmp_path, harness, engine):
         )
         documents = [d for d in material.documents if d.group == group]
         pairs = [pair for d in documents for pair in prompt(task, d, draws.draw(d), chat).pairs]
+        if task.kind == "generated":
+            contexts = [context for context, _ in pairs]
+            assert contexts == [instance.args[0] for instance in theirs.instances]
+            assert [list(ids) for ids in engine.coder.encode(contexts)] == [harness.tok_encode(c) for c in contexts]
+            continue
         assert pairs == [instance.args for instance in theirs.instances]
         requests = engine.coder.requests(pairs)
         assert [(list(r.context), list(r.continuation)) for r in requests] == [harness._encode_pair(*p) for p in pairs]
+
+
+def test_a_choice_that_has_no_token_of_its_own_stops_as_the_harness_does(tmp_path, harness, engine):
+    """Nothing is sure to follow anything, so it would win. HellaSwag's "[header]" is cleaned to nothing, and behind a chat
+    template that ends without white space, as Mistral's does, nothing is left of it."""
+    measured = made_up("hellaswag", 3, seed=0)
+    measured[1]["endings"][2] = "[header]"
+    published("hellaswag", "measured", measured, tmp_path)
+    task, material = ours("hellaswag", tmp_path, 0)
+    asking = replace(engine, chat=lambda messages: f"[INST] {messages[-1].content} [/INST]")
+    with pytest.raises(
+        InputError, match=r"hellaswag_val.jsonl:2: choice 3 is empty, or one token with .*; leave the document"
+    ):
+        list(measure(task, material, asking, shots=0))
+    assert len(list(measure(task, material, engine, shots=0))) == 3  # without a template its space is scored
+    with pytest.raises(AssertionError):
+        harness._loglikelihood_tokens([(("a", ""), [5], [])], disable_tqdm=True)
+    with pytest.raises(InputError, match="nothing is to be predicted"):
+        list(engine.scorer.answer([Request((5,), ())]))
 
 
 @pytest.mark.parametrize("bos", [False, True])

@@ -19,7 +19,7 @@ def test_means_and_their_intervals():
     assert found["acc"].value == 0.25 and found["acc"].n == 40
     assert found["acc"].low < 0.25 < found["acc"].high
     assert 0.08 < found["acc"].low < 0.15 and 0.35 < found["acc"].high < 0.42  # about 0.25 -+ 2 * 0.068
-    assert (found["acc_norm"].low, found["acc_norm"].high) == (1.0, 1.0)
+    assert (found["acc_norm"].low, found["acc_norm"].high) == (pytest.approx(40 / 43.8415), 1.0)  # n / (n + z²)
 
 
 def test_too_few_documents_have_no_interval():
@@ -36,6 +36,19 @@ def test_mmlu_is_weighted_by_size_and_the_leaderboard_by_subject():
     parts = results.by_group(TASKS["mmlu"], records)
     assert {name: part["acc"].value for name, part in parts.items()} == {"a": 1.0, "b": 0.0}
     assert list(parts["a"]) == ["acc"]
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_all_wrong_or_all_right_is_no_certainty(right):
+    """20 documents leave room for 3.8415 / 23.8415 = 16 % the other way, as does the mean of their subjects and the average."""
+    records = [{"group": "ab"[i % 4 == 0], "acc": right} for i in range(20)]
+    found = results.summary(TASKS["mmlu"], records)
+    low, high = (0.0, 0.1611) if right == 0 else (0.8389, 1.0)
+    for name in ("acc", "acc_subjects"):
+        assert found[name].value == right
+        assert (found[name].low, found[name].high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    suite = results.average([Entry("mmlu", "MMLU", 0, "acc")] * 4, {"mmlu": found})
+    assert suite.high - suite.low == pytest.approx(0.1611 / 2, abs=1e-4)  # four independent ones: half of one
 
 
 def test_perplexities():

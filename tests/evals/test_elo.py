@@ -204,3 +204,31 @@ def test_real_judgments(shared):
     names = by_name(table)
     assert len(found) > 1500
     assert names["gpt4_1106_preview"].low > names["text_davinci_001"].high + 200
+
+
+def test_many_prompts_are_drawn_in_blocks_of_bounded_size(monkeypatch):
+    """20,000 prompts share three rows, so it is the prompts that fill memory, not the rows."""
+    arrays = bradley_terry.arena(games("a", "b", 12_000, 8_000), ["a", "b"], False)
+    assert (arrays.prompts, len(arrays.outcome)) == (20_000, 2)
+    sizes = []
+    monkeypatch.setattr(bradley_terry, "fit", lambda arrays, drawn, start: sizes.append(drawn.size) or drawn[:, :2])
+    monkeypatch.setattr(bradley_terry, "AT_ONCE", 100_000)
+    assert len(bradley_terry.resampled(arrays, np.zeros(2), 12, 0)) == 12
+    assert sizes == [100_000, 100_000, 40_000]
+
+
+@pytest.mark.parametrize("length", [False, True])
+def test_a_prompt_counts_in_each_of_its_rows_as_often_as_it_is_drawn(length):
+    """Prompt 0 has a win over b and one over c, prompt 1 two wins over b."""
+    said = [(0, "b"), (0, "c"), (1, "b"), (1, "b")]
+    found = [Duel(prompt, unit, "a", other, 1.0, "judge", (2, 1)) for unit, (prompt, other) in enumerate(said)]
+    arrays = bradley_terry.arena(found, ["a", "b", "c"], length)
+    weights = arrays.weights(np.array([[1.0, 0.0], [3.0, 10.0]]))
+    assert weights.tolist() == ([[1, 0, 0, 1], [3, 10, 10, 3]] if length else [[1, 1], [23, 3]])
+
+
+def test_held_models_do_not_depend_on_how_many_rounds_fit_in_memory(monkeypatch):
+    duels_ = simulated(np.random.default_rng(1), TRUTH, 60) + games("a", "z", 20, 0, start=60)
+    whole = rate(duels_, length=True, rounds=40)
+    monkeypatch.setattr(bradley_terry, "AT_ONCE", 100)
+    assert by_name(rate(duels_, length=True, rounds=40))["z"].high == pytest.approx(by_name(whole)["z"].high)

@@ -12,7 +12,7 @@ import pytest
 
 from luthier.core.errors import RunError
 from luthier.evals import intervals
-from luthier.evals.intervals import difference, fewest, mean_interval, ratio_difference
+from luthier.evals.intervals import difference, fewest, mean_interval, ratio_difference, share_interval
 
 
 def test_means_and_their_difference_by_hand():
@@ -156,3 +156,25 @@ def test_as_dict_is_json():
     assert json.loads(json.dumps(told)) == {
         "before": 0.0, "after": 1.0, "difference": 1.0, "low": 1.0, "high": 1.0, "n": 6,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "n", "low", "high"), [(0, 20, 0, 0.1611), (1, 8, 0.6756, 1), (0.5, 6, 0.3048, 0.6952)]
+)
+def test_equal_values_of_a_share_leave_room_for_what_was_not_seen(value, n, low, high):
+    """Wilson's limit of 0 in n is z² / (n + z²), z² = 3.8415: 0.1611 of 20, 0.3244 of 8, 0.3903 of 6, half of it to each side
+    where all are ties."""
+    found = share_interval([value] * n)
+    assert (found.value, found.n) == (value, n)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_shares_that_differ_are_drawn_again_and_five_are_too_few():
+    assert share_interval([0.0, 1.0] * 10, seed=3) == mean_interval([0.0, 1.0] * 10, seed=3)
+    assert share_interval([1.0] * 5).low is None
+    assert mean_interval([3.0] * 20).high == 3.0  # of what is no share, nothing is known beyond what was seen
+
+
+def test_wilsons_limits_by_hand():
+    """8 of 10 at z = 1.96: (0.8 + 0.19208 ± 1.96 sqrt(0.016 + 0.009604)) / 1.38416."""
+    assert intervals.wilson(0.8, 10, 1.96) == pytest.approx((0.4902, 0.9433), abs=1e-4)

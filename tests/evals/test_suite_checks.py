@@ -56,6 +56,7 @@ SCHEMA = {"type": "object", "required": ["name"], "properties": {"age": {"type":
         ({"similar": {"to": "the cat sat", "at_least": 0.9}}, "the cat sat", ""),
         ({"similar": {"to": "the cat sat"}}, "the dog ran by", "ROUGE-L 0.29, less than 0.5"),
         ({"similar": {"to": "abc", "by": "chrf", "at_least": 90}}, "abc", ""),
+        ({"similar": {"to": "the cat sat", "by": "chrf"}}, "the dog ran by", "chrF 13.31, less than 50"),
     ],
 )  # fmt: skip
 def test_a_check_by_hand(check, answer, why):
@@ -187,3 +188,12 @@ def test_an_overall_threshold_is_a_suite_of_its_own(ran):
     root = ElementTree.fromstring(junit("s", groups, all_, outcomes))
     assert [part.get("name") for part in root] == ["first", "second", "all cases"]
     assert root[2].get("failures") == "1"
+
+
+def test_eight_of_eight_is_no_certainty(ran):
+    """Wilson's limit of 8 in 8 is 8 / (8 + 3.8415)."""
+    cases = "".join(f"      - {{prompt: a{i}, checks: [{{contains: x}}]}}\n" for i in range(8))
+    suite, outcomes, _ = ran("groups:\n  - name: one\n    cases:\n" + cases, [["x"]] * 8)
+    _, all_ = results.score(outcomes, suite)
+    assert (all_.rate, all_.low, all_.high) == (1.0, pytest.approx(0.6756, abs=1e-4), 1.0)
+    assert all_.met  # a threshold is about these cases

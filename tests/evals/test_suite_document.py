@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from luthier.core.errors import InputError
@@ -106,6 +108,26 @@ def test_rows_are_limited_and_rows_of_jsonl_hold_numbers(suite, tmp_path):
     assert found[0].checks[0].number.value == "5"
 
 
+def test_an_empty_cell_makes_no_check(suite, tmp_path):
+    """`contains: ""` is true of every answer, and null would be the text None."""
+    (tmp_path / "capitals.csv").write_text("country,capital\nFrance,Paris\nItaly, \n")
+    with pytest.raises(
+        InputError, match=r"capitals.csv:3: column 'capital' is empty, and a check reads it; fill it in"
+    ):
+        cases(suite())
+    assert cases(suite(('contains: "{capital}"', "length: {max: 9}")))[1].prompt.endswith("Italy?")
+    found = cases(suite(('contains: "{capital}"', "length: {max: 9}\n    reference: '{capital}'")))
+    assert found[1].reference == " "  # only checks need a value
+
+
+@pytest.mark.parametrize("place", ["country", "capital"])
+def test_null_is_no_text(suite, tmp_path, place):
+    row = {"country": "Italy", "capital": "Rome", place: None}
+    (tmp_path / "rows.jsonl").write_text('{"country": "France", "capital": "Paris"}\n' + json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=rf"rows.jsonl:2: column '{place}' is null; fill it in"):
+        cases(suite(("capitals.csv", "rows.jsonl")))
+
+
 FAULTS = [
     ("contains:", "contans:", "suite.yaml:9: unknown key 'contans'; did you mean 'contains'?"),
     ("checks: [{number", "check: [{number", "suite.yaml:16: unknown key 'check'; did you mean 'checks'?"),
@@ -124,6 +146,9 @@ FAULTS = [
     ("{number: 4}", "{json: {schema: missing.json}}", "suite.yaml:16: cannot read "),
     ("{number: 4}", "{similar: {to: x, by: rogue}}", "suite.yaml:16: unknown metric 'rogue'; did you mean 'rouge_l'?"),
     ("{number: 4}", "{similar: {to: x, by: length}}", "suite.yaml:16: unknown metric 'length'"),
+    ("{number: 4}", "{similar: {to: x, at_least: 50}}", "suite.yaml:16: no ROUGE-L is 50; give `at_least` from 0 to 1"),
+    ("{number: 4}", "{similar: {to: x, by: chrf, at_least: 101}}", "no chrF is 101; give `at_least` from 0 to 100"),
+    ("{number: 4}", "{similar: {to: x, by: bleu, at_least: -1}}", "no BLEU is -1; give `at_least` from 0 to 100"),
     ("pass_rate: 0.5", "pass_rate: 2", "suite.yaml:15: 'pass_rate' should be less than or equal to 1, not 2"),
     ("prompt: 2 + 2?", "prompt: a\n        messages: []", "suite.yaml:12: both a prompt and messages; "),
     ("prompt: 2 + 2?", "name: x", "suite.yaml:12: nothing is asked; give `prompt:` or `messages:`"),

@@ -80,14 +80,19 @@ def test_items_that_changed_stand_before_the_table_and_are_no_markup():
     assert "items that got better" not in text  # nothing to read in it
 
 
+def alarm(value):
+    return {"value": value, "low": 0.03, "high": 0.097, "n": 200}
+
+
 def test_pooled_runs_checks_and_files_are_told():
     text = printed(compared(
         [row(), row(model="third", n=10)], models={"old": ["a", "b"], "new": ["c", "d", "e"], "third": ["f", "g"]},
-        false_alarms={"acc": 0.045}, out="items.jsonl",
+        false_alarms={"acc": alarm(0.045), "rouge_l": alarm(0.055), "loss": alarm(0.04)}, out="items.jsonl",
     ))  # fmt: skip
     assert "pooled over 2 runs of old, 3 runs of new, 2 runs of third" in text
     assert "single run" not in text
-    assert "different in 4.5% of 200 resamplings at most (acc)" in text
+    assert "different in 5.5% of 200 resamplings at most (rouge_l)" in text
+    assert "200 draws leave room for 3.0% to 9.7%" in text
     assert "every item is in items.jsonl" in text
     assert "third" in text
 

@@ -22,6 +22,7 @@ from luthier.core.files import write_json
 from luthier.core.types import Message
 from luthier.evals.benchmarks import files, results
 from luthier.evals.benchmarks.encode import Coder, room
+from luthier.evals.benchmarks.prompts import Shots
 from luthier.evals.benchmarks.run import NEW_TOKENS, Engine, Record, chosen, measure
 from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, Entry, Task, find
 from luthier.evals.forest import Ids
@@ -200,7 +201,10 @@ def _jobs(asked: Asked, entries: Sequence[Entry]) -> list[Job]:
         raise InputError(
             "nothing to measure", mend="give --tasks, such as --tasks arc_easy,mmlu, or --suite leaderboard"
         )
-    return [Job(task, shots, _material(task, shots, asked)) for task, shots in wanted]
+    jobs = [Job(task, shots, _material(task, shots, asked)) for task, shots in wanted]
+    for job in jobs:
+        Shots(job.task, job.material, job.shots)  # raises where there are too few
+    return jobs
 
 
 def _material(task: Task, shots: int, asked: Asked) -> files.Material:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +129,12 @@ def _item(number: int, found: Mapping[str, Sequence[Tested]]) -> Item:
     return Item(case.where, case.prompt, case.reference, texts)
 
 
-def _checked(asked: Sequence[Asked], wish: Wish) -> dict[str, float]:
+def _checked(asked: Sequence[Asked], wish: Wish) -> dict[str, dict[str, Any]]:
     """How often equal models would be called different, for every question of single runs."""
     single = [one.question for one in asked if all(len(values) == 1 for values in one.question.values.values())]
     if not single:
         raise InputError("there are several runs of a model", where="--check", mend="it is for single runs")
-    return {question.name: false_alarms(question, wish.config.seed) for question in single}
+    return {question.name: asdict(false_alarms(question, wish.config.seed)) for question in single}
 
 
 def _write(path: Path, asked: Sequence[Asked]) -> None:

@@ -24,7 +24,7 @@ from luthier.core.errors import InputError, RunError, Stopped
 from luthier.data.write import check_lines
 from luthier.evals import judgments
 from luthier.evals.agreement import alpha, habits, units_of
-from luthier.evals.intervals import mean_interval
+from luthier.evals.intervals import share_interval
 from luthier.evals.judge import Contest, contests
 from luthier.evals.judgments import Duel, Judgment, prompt_key
 
@@ -197,7 +197,7 @@ def _result(said: Sequence[Judgment], people: Sequence[Judgment], annotator: str
 def _pair(first: str, second: str, duels: Sequence[Duel], seed: int) -> dict[str, Any]:
     """How the first model of a pair fares: wins, losses, ties, and the share of the points with its interval."""
     counts = Counter(duel.outcome for duel in duels)
-    share = mean_interval([duel.outcome for duel in duels], seed)
+    share = share_interval([duel.outcome for duel in duels], seed)
     return {
         "models": [first, second], "wins": counts[1.0], "losses": counts[0.0], "ties": counts[0.5],
         "score": share.value, "low": share.low, "high": share.high, "n": share.n,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from luthier.core.types import Chat, Example, Labelled, Messages, Preference, Ra
 from luthier.data import load as data_load
 from luthier.data.write import write_jsonl
 from luthier.evals.calibration import correlation, expected_calibration_error
-from luthier.evals.intervals import mean_interval
+from luthier.evals.intervals import mean_interval, share_interval
 
 TOGETHER = 64  # rows scored before the bar moves
 
@@ -52,16 +52,11 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     won = [0.5 if d == 0 else float(d > 0) for d in differences]
     lengths = [float(len(line["text"])) for line in lines]
     return {
-        "out": str(out), "rows": len(rows), "answers": len(lines), "score": _estimate(scores, config.seed),
+        "out": str(out), "rows": len(rows), "answers": len(lines), "score": asdict(mean_interval(scores, config.seed)),
         "length_correlation": correlation(scores, lengths), "pairs": len(differences),
-        "accuracy": _estimate(won, config.seed) if won else None,
+        "accuracy": asdict(share_interval(won, config.seed)) if won else None,
         "calibration_error": expected_calibration_error(differences) if differences else None,
     }  # fmt: skip
-
-
-def _estimate(values: Sequence[float], seed: int) -> dict[str, Any]:
-    found = mean_interval(values, seed=seed)
-    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 
 def _answers(example: Example) -> tuple[Messages, list[str], list[tuple[int, int]]]:

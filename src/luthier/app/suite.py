@@ -22,7 +22,7 @@ from luthier.core.types import Message
 from luthier.evals.judge import YES, question_messages
 from luthier.evals.suite import results
 from luthier.evals.suite.cases import expand
-from luthier.evals.suite.checks import EMBEDDING, Given, Verdict
+from luthier.evals.suite.checks import EMBEDDING, Given, Verdict, least
 from luthier.evals.suite.document import Document, read
 from luthier.evals.suite.junit import junit
 from luthier.evals.suite.spec import Check, Judged, Python, Similar
@@ -171,11 +171,9 @@ class Bench:
 
     def _alike(self, check: Similar, given: Sequence[Given]) -> list[Verdict]:
         vectors = self.encoders[check.encoder].embed([check.to, *(item.answer for item in given)])
-        alike = (vectors[1:] @ vectors[0]).tolist()
+        alike, wanted = (vectors[1:] @ vectors[0]).tolist(), least(check)
         return [
-            Verdict(True)
-            if value >= check.at_least - ROUNDING
-            else Verdict(False, f"cosine {value:.2f}, less than {check.at_least:g}")
+            Verdict(True) if value >= wanted - ROUNDING else Verdict(False, f"cosine {value:.2f}, less than {wanted:g}")
             for value in alike
         ]
 

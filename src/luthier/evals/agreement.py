@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from luthier.evals.intervals import Estimate, mean_interval
+from luthier.evals.intervals import Estimate, share_interval
 from luthier.evals.judgments import Duel, Judgment, prompt_key
 
 Ratings = Mapping[str, Hashable]  # annotator -> the value it gave to a unit
@@ -101,7 +101,7 @@ def habits(judgments: Sequence[Judgment], duels: Sequence[Duel], seed: int = 0) 
         said = [judgment for judgment in judgments if judgment.annotator == name]
         won = [duel for duel in own if duel.outcome != 0.5 and duel.lengths[0] != duel.lengths[1]]
         out.append(Habits(
-            name, count, mean_interval([float(duel.outcome == 0.5) for duel in own] or [0.0], seed),
+            name, count, share_interval([float(duel.outcome == 0.5) for duel in own] or [0.0], seed),
             _share([_first_won(j) for j in said if len(j.verdict) == 2 and j.verdict[0] != j.verdict[1]], seed),
             _share([(duel.outcome == 1) == (duel.lengths[0] > duel.lengths[1]) for duel in won], seed),
             _share(_steady(said), seed), alpha(units, name),
@@ -124,7 +124,7 @@ def _steady(judgments: Sequence[Judgment]) -> list[bool]:
 
 
 def _share(found: Sequence[bool], seed: int) -> Estimate | None:
-    return mean_interval([float(value) for value in found], seed) if found else None
+    return share_interval([float(value) for value in found], seed) if found else None
 
 
 def _estimate(found: Estimate | None) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ class Arena:
     """Duels as arrays, sorted by edge.
 
     first, second [U]  the models i < j of each row        outcome [U]  1, 1/2 or 0 for i
-    prompt [N]         the prompt of each duel              row [N]      the row it is counted in: equal duels share one
+    prompt [N]         the prompt of each duel              heads [U]    where the duels of a row begin: equal ones share it
     starts [E]         where the rows of an edge begin      sides [E, n] +1 for i, -1 for j
     x [U]              the covariate, or None
     """
@@ -40,7 +40,7 @@ class Arena:
     second: Indices
     outcome: Array
     prompt: Indices
-    row: Indices
+    heads: Indices
     starts: Indices
     sides: Array
     x: Array | None
@@ -51,11 +51,7 @@ class Arena:
 
     def weights(self, drawn: Array) -> Array:
         """[R, U] how often each row counts when prompts are drawn `drawn` [R, P] times."""
-        if len(self.row) == len(self.first):
-            return drawn[:, self.prompt]
-        table = np.zeros((self.prompts, len(self.first)))
-        np.add.at(table, (self.prompt, self.row), 1)
-        return drawn @ table
+        return np.add.reduceat(drawn[:, self.prompt], self.heads, axis=1)
 
 
 def arena(duels: Sequence[Duel], names: Sequence[str], length: bool) -> Arena:
@@ -69,16 +65,15 @@ def arena(duels: Sequence[Duel], names: Sequence[str], length: bool) -> Arena:
     if length:
         one, other = np.array([duel.lengths for duel in ordered], dtype=float).T
         x = (one - other) / np.maximum(one + other, 1)
-        chosen, row, covariate = np.arange(len(ordered)), np.arange(len(ordered)), x / (x.std() or 1.0)
+        heads, covariate = np.arange(len(ordered)), x / (x.std() or 1.0)
     else:
-        _, chosen, row = np.unique(np.column_stack([found, outcome]), axis=0, return_index=True, return_inverse=True)
-        row, covariate = row.reshape(-1), None
-    first, second = found[chosen].T
+        heads, covariate = np.unique(np.column_stack([found, outcome]), axis=0, return_index=True)[1], None
+    first, second = found[heads].T
     starts = np.unique(first * len(names) + second, return_index=True)[1]
     sides = np.zeros((len(starts), len(names)))
     sides[np.arange(len(starts)), first[starts]] = 1
     sides[np.arange(len(starts)), second[starts]] = -1
-    return Arena(first, second, outcome[chosen], prompt, row, starts, sides, covariate)
+    return Arena(first, second, outcome[heads], prompt, heads, starts, sides, covariate)
 
 
 def fit(duels: Arena, drawn: Array, start: Array) -> Array:
@@ -129,7 +124,7 @@ def _add(duels: Arena, miss: Array, spread: Array, gradient: Array, curve: Array
 def resampled(duels: Arena, start: Array, rounds: int, seed: int) -> Array:
     """[rounds, k] the fit to prompts drawn with replacement; in blocks that fit in memory."""
     random = generator(seed, "ratings", duels.prompts)
-    block = max(1, AT_ONCE // max(len(duels.outcome), len(start) ** 2))
+    block = max(1, AT_ONCE // max(len(duels.prompt), len(start) ** 2))
     chance = np.full(duels.prompts, 1 / duels.prompts)
     sizes = [min(block, rounds - begin) for begin in range(0, rounds, block)]
     return np.concatenate(
@@ -145,13 +140,17 @@ def hold(duels: Arena, theta: Array, model: int, share: Array) -> Array:
     interval, whose outer end says nothing.
     """
     own = (duels.first == model) | (duels.second == model)
+    block = max(1, AT_ONCE // int(own.sum()))
+    if len(theta) > block:
+        parts = [slice(begin, begin + block) for begin in range(0, len(theta), block)]
+        return np.concatenate([hold(duels, theta[part], model, share[part]) for part in parts])
     ahead = np.where(duels.first[own] == model, 1.0, -1.0)
     others = np.where(duels.first[own] == model, duels.second[own], duels.first[own])
     won = bool((duels.outcome[own] == (ahead > 0)).all())
     offset = -theta[:, others]
     if duels.x is not None:
         offset = offset + theta[:, -1:] * duels.x[own] * ahead
-    counts = np.bincount(duels.row, minlength=len(duels.first))[own]
+    counts = np.diff(duels.heads, append=len(duels.prompt))[own]
     low, high = np.full(len(theta), -60.0), np.full(len(theta), 60.0)
     for _ in range(60):
         middle = (low + high) / 2

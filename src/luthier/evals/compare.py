@@ -29,7 +29,16 @@ import numpy as np
 
 from luthier.core.errors import RunError
 from luthier.core.seeds import generator
-from luthier.evals.intervals import DRAWS_AT_ONCE, Values, fewest, ratio_difference, student, student_share
+from luthier.evals.intervals import (
+    DRAWS_AT_ONCE,
+    Estimate,
+    Values,
+    fewest,
+    ratio_difference,
+    student,
+    student_share,
+    wilson,
+)
 from luthier.evals.metrics import METRICS
 from luthier.evals.significance import holm, items_needed, mcnemar, reach, sign_flip
 
@@ -228,11 +237,12 @@ def _refuse_odd(values: Values, model: str) -> None:
         )
 
 
-def false_alarms(asked: Question, seed: int = 0, times: int = 200, rounds: int = 1000) -> float:
+def false_alarms(asked: Question, seed: int = 0, times: int = 200, rounds: int = 1000) -> Estimate:
     """How often two models that are equal by construction are called different: the share of `times` tables in which
-    each item's values of the first two models are, or are not, exchanged at random. It should be at most 5 %.
+    each item's values of the first two models are, or are not, exchanged at random.
 
-    For single runs; exchanged items of several runs would lose what makes the runs differ.
+    Of all exchanges there are, the tests call at most 5 %; of those drawn, as many as chance has it, so the share comes
+    with its 95 % interval (Wilson). For single runs; exchanged items of several runs would lose what makes the runs differ.
     """
     (against, one), (model, other) = list(asked.values.items())[:2]
     assert len(one) == len(other) == 1
@@ -243,4 +253,5 @@ def false_alarms(asked: Question, seed: int = 0, times: int = 200, rounds: int =
         values = {against: np.where(swap, other, one), model: np.where(swap, one, other)}
         row = compare([replace(asked, values=values)], seed + time + 1, rounds)[0]
         called += row.verdict not in (NONE_SHOWN, TOO_FEW)
-    return called / times
+    low, high = wilson(called / times, times, NormalDist().inv_cdf(1 - LEVEL / 2))
+    return Estimate(called / times, low, high, times)

@@ -59,7 +59,7 @@ LARGE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """A model's own answer to a general prompt: its tokens, its text, and whether a stop token or the limit ended it."""
+    """A model's own answer to a general prompt: its tokens, its text, and how it ended (`generate.Sample`)."""
 
     prompt_ids: tuple[int, ...]
     ids: tuple[int, ...]
@@ -141,7 +141,7 @@ def manners(before: Sequence[Own], after: Sequence[Own], seed: int = 0) -> list[
     """Rows of a table before | after: the share of refusals, of answers that end by themselves, and their length."""
     kinds: dict[str, tuple[str, str, Callable[[Own], float]]] = {
         "refused": ("refusals", "%", lambda own: float(refusal(own.text) is not None)),
-        "ended": ("ended by itself", "%", lambda own: float(own.ended == "stop")),
+        "ended": ("ended by itself", "%", lambda own: float(own.ended != "length")),
         "length": ("length in tokens", "", lambda own: float(len(own.ids))),
     }
     rows = []

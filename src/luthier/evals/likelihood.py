@@ -51,7 +51,7 @@ class Scorer:
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """(index, answer) of every request, as they become known. Raises InputError for a continuation that is
+        """(index, answer) of every request, as they become known. Raises InputError for a continuation that is empty or
         longer than the model's context, RunError when a probability is not a number."""
         inputs = [self._input(request) for request in requests]
         first = [len(ids) - len(request.continuation) for ids, request in zip(inputs, requests, strict=True)]
@@ -87,6 +87,8 @@ class Scorer:
 
     def _input(self, request: Request) -> Ids:
         """What the model reads: all but the last token, the end of it when it is too long."""
+        if not request.continuation:  # its probability would be one
+            raise InputError("nothing is to be predicted", mend="leave the document out")
         if len(request.continuation) > self.room:
             raise InputError(
                 f"{len(request.continuation)} tokens are to be predicted at once, the model's context is {self.room}",

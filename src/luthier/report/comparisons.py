@@ -97,10 +97,13 @@ def _notes(result: Mapping[str, Any]) -> list[Text]:
     if len(pooled) < len(result["models"]):
         lines.append("a single run speaks for itself: another seed of the same training may differ")
     if alarms := result["false_alarms"]:
-        worst = max(alarms, key=lambda name: alarms[name])
-        lines.append(
-            f"check: equal models were called different in {alarms[worst]:.1%} of 200 resamplings at most ({plain(worst)})"
-        )
+        worst = max(alarms, key=lambda name: alarms[name]["value"])
+        share, low, high = (f"{alarms[worst][key]:.1%}" for key in ("value", "low", "high"))
+        times = alarms[worst]["n"]
+        lines += [
+            f"check: equal models were called different in {share} of {times} resamplings at most ({plain(worst)});",
+            f"{times} draws leave room for {low} to {high}, and of all resamplings there are it is 5% or less",
+        ]
     if result["out"]:
         lines.append(f"every item is in {plain(result['out'])}")
     return [Text(f"  {line}", style=FAINT) for line in lines]

@@ -44,6 +44,8 @@ class Shots:
     The harness draws without replacement from Python's generator with seed 1234, anew for each document; MMLU takes
     the first rows of the subject instead. Where the file of examples is absent they come from the measured rows, the
     document itself left out.
+
+    Raises InputError where there are too few rows to take them from, of the file or of any group that is measured.
     """
 
     def __init__(self, task: Task, material: Material, count: int) -> None:
@@ -61,16 +63,16 @@ class Shots:
             )  # fmt: skip
         if not self.first and len(self.pool) < count + self.spare:
             raise self._too_few(len(self.pool))
+        for group in sorted({document.group for document in material.documents}) if self.first else ():
+            if (found := len(self.groups.get(group, ()))) < count:
+                raise self._too_few(found, group)
 
     def draw(self, document: Document) -> list[Document]:
         """The examples to show before `document`."""
         if not self.count:
             return []
         if self.first:
-            found = self.groups.get(document.group, [])[: self.count]
-            if len(found) < self.count:
-                raise self._too_few(len(found), document.group)
-            return found
+            return self.groups[document.group][: self.count]
         drawn = self.random.sample(self.pool, self.count + self.spare)
         if not self.spare:
             return drawn

@@ -10,7 +10,7 @@ from typing import Any
 
 from luthier.evals.benchmarks.run import Record
 from luthier.evals.benchmarks.tasks import Entry, Task
-from luthier.evals.intervals import Estimate, mean_interval, ratio_difference
+from luthier.evals.intervals import Estimate, mean_interval, ratio_difference, share_interval
 
 Scores = dict[str, Estimate]
 
@@ -83,7 +83,7 @@ def as_json(scores: Scores) -> dict[str, dict[str, Any]]:
 
 def _estimate(metric: Metric, name: str, records: Sequence[Record]) -> Estimate:
     if not metric.per:
-        return mean_interval([record[name] for record in records])
+        return share_interval([record[name] for record in records])
     nats = [-record["logp"] for record in records]
     counts = [1 if metric.per == "documents" else record[metric.per] for record in records]
     found = ratio_difference([0.0] * len(nats), nats, counts)
@@ -101,7 +101,10 @@ def _exp(number: float) -> float:
 
 
 def _mean_of_groups(records: Sequence[Record]) -> Estimate:
-    """The plain mean over groups of their mean accuracy: item i of a group of n among G weighs 1 / (G n)."""
+    """The plain mean over groups of their mean accuracy: item i of a group of n among G weighs 1 / (G n). All right or
+    all wrong, the weights say nothing, and the interval is that of the share."""
+    if len({record["acc"] for record in records}) == 1:
+        return share_interval([record["acc"] for record in records])
     sizes = Counter(record["group"] for record in records)
     share = len(records) / len(sizes)
     return mean_interval([record["acc"] * share / sizes[record["group"]] for record in records])

@@ -71,6 +71,10 @@ def _scored(window: Sequence[Chosen], engine: Engine) -> Iterator[tuple[int, Doc
     pairs = [part.pairs for _, _, part in window]
     owners = [(owner, choice) for owner, part in enumerate(pairs) for choice in range(len(part))]
     requests = engine.coder.requests([pair for part in pairs for pair in part])
+    for (owner, choice), request in zip(owners, requests, strict=True):
+        if not request.continuation:  # it would be sure, and win; the harness stops here too
+            what = f"choice {choice + 1} is empty, or one token with the end of the question"
+            raise InputError(what, where=window[owner][1].origin, mend="leave the document out")
     answers: dict[int, dict[int, Answer]] = {}
     for place, answer in engine.scorer.answer(requests):
         owner, choice = owners[place]

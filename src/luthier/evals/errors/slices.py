@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.evals.errors.kinds import length_bands, topics
-from luthier.evals.intervals import student, student_share
+from luthier.evals.intervals import student, student_share, wilson
 
 __all__ = ["Slice", "length_bands", "slices", "topics"]
 
@@ -101,7 +101,7 @@ def newcombe(inner: Part, outer: Part, outside: float) -> tuple[float, float]:
     """The interval of the difference of two shares at level 1 - outside (Newcombe 1998, method 10), which holds for few rows and
     for shares of 0 and 1."""
     z = -NormalDist().inv_cdf(outside / 2)
-    (inner_low, inner_high), (outer_low, outer_high) = _wilson(inner, z), _wilson(outer, z)
+    (inner_low, inner_high), (outer_low, outer_high) = (wilson(part.mean, part.n, z) for part in (inner, outer))
     difference = inner.mean - outer.mean
     down = sqrt((inner.mean - inner_low) ** 2 + (outer_high - outer.mean) ** 2)
     up = sqrt((inner_high - inner.mean) ** 2 + (outer.mean - outer_low) ** 2)
@@ -116,13 +116,6 @@ def newcombe_chance(inner: Part, outer: Part) -> float:
         low, high = newcombe(inner, outer, middle)
         least, most = (middle, most) if low <= 0 <= high else (least, middle)
     return most
-
-
-def _wilson(part: Part, z: float) -> tuple[float, float]:
-    """The limits of a share: (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n) (Wilson 1927)."""
-    p, extra = part.mean, z * z / part.n
-    reach = z * sqrt(p * (1 - p) / part.n + extra / (4 * part.n))
-    return (p + extra / 2 - reach) / (1 + extra), (p + extra / 2 + reach) / (1 + extra)
 
 
 def welch(inner: Part, outer: Part, outside: float) -> tuple[float, float]:

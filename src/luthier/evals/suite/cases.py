@@ -108,13 +108,13 @@ def _case(
     """A case from what the group and the case say, the columns of a row filled in."""
     where = document.where(place)
 
-    def fill(value: Any) -> Any:
-        return value if row is None else _filled(value, row, where)
+    def fill(value: Any, checked: bool = False) -> Any:
+        return value if row is None else _filled(value, row, where, checked)
 
     def filled(at: Place, check: Check) -> Check:
         if row is None:
             return check
-        values = fill(check.model_dump(by_alias=True, exclude_unset=True))
+        values = fill(check.model_dump(by_alias=True, exclude_unset=True), checked=True)
         return validated(Check, values, document.path, document.root, at)
 
     messages = _messages(own if own.prompt is not None or own.messages is not None else group, where, fill)
@@ -151,12 +151,12 @@ def _opening(text: str) -> str:
     return line if len(line) <= OPENING else line[:OPENING].rstrip() + "…"
 
 
-def _filled(value: Any, row: Row, where: str) -> Any:
-    """The value with every {column} in its texts replaced; {{ and }} are braces themselves."""
+def _filled(value: Any, row: Row, where: str, checked: bool) -> Any:
+    """The value with every {column} in its texts replaced; {{ and }} are braces themselves. `checked`: it is a check."""
     if isinstance(value, dict):
-        return {key: _filled(item, row, where) for key, item in value.items()}
+        return {key: _filled(item, row, where, checked) for key, item in value.items()}
     if isinstance(value, list):
-        return [_filled(item, row, where) for item in value]
+        return [_filled(item, row, where, checked) for item in value]
     if not isinstance(value, str):
         return value
 
@@ -165,7 +165,7 @@ def _filled(value: Any, row: Row, where: str) -> Any:
         if name is None:
             return found[0][0]
         if name in row.fields:
-            return str(row.fields[name])
+            return _cell(row, name, checked)
         if not name.replace("_", "a").replace("-", "a").isalnum() or name[0].isdigit():
             return found[0]  # {"a": 1} and \d{3} are no columns
         guess = nearest(name, row.fields)
@@ -175,3 +175,12 @@ def _filled(value: Any, row: Row, where: str) -> Any:
         raise InputError(f"no column '{name}' in {row.origin}", where=where, mend=mend)
 
     return COLUMN.sub(replace, value)
+
+
+def _cell(row: Row, name: str, checked: bool) -> str:
+    """A column as text. An empty one would make a check that means nothing: every answer contains ''."""
+    value = row.fields[name]
+    if value is None or (checked and not str(value).strip()):
+        what = f"column '{name}' is {'null' if value is None else 'empty, and a check reads it'}"
+        raise InputError(what, where=row.origin, mend="fill it in, or take the row out")
+    return str(value)

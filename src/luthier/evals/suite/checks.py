@@ -38,6 +38,7 @@ class Given:
 
 
 EMBEDDING = "embedding"
+BEST = {name: float(metric.top) for name, metric in METRICS.items() if metric.top is not None} | {EMBEDDING: 1.0}
 Test = Callable[[str], Verdict]
 Batch = Callable[[Sequence[Given]], list[Verdict]]
 
@@ -235,22 +236,27 @@ def _one_of(value: spec.OneOf, where: str, folder: Path) -> Test:
     return lambda answer: _verdict(_folded(answer, value.ignore_case) in wanted, f"is none of {_quoted(value.texts)}")
 
 
+def least(value: spec.Similar) -> float:
+    """How like it must be: as much as is given, or half of the best there is."""
+    return BEST[value.by] / 2 if value.at_least is None else value.at_least
+
+
 def _similar(value: spec.Similar, where: str, folder: Path) -> Test | None:
-    graded = {name: metric for name, metric in METRICS.items() if metric.top is not None}
-    if value.by == EMBEDDING:
-        if not -1 <= value.at_least <= 1:
-            raise InputError(f"no cosine is {value.at_least:g}", where=where, mend="give `at_least` from -1 to 1")
-        return None
-    if value.by not in graded:
-        raise unknown("metric", value.by, [*graded, EMBEDDING], where=where)
-    if "encoder" in value.model_fields_set:
+    if value.by not in BEST:
+        raise unknown("metric", value.by, BEST, where=where)
+    embedded = value.by == EMBEDDING
+    if not embedded and "encoder" in value.model_fields_set:
         raise InputError(f"'encoder' says nothing to '{value.by}'", where=where, mend=f"give `by: {EMBEDDING}` too")
+    title, lowest = ("cosine", -1) if embedded else (METRICS[value.by].title, 0)
+    wanted, best = least(value), BEST[value.by]
+    if not lowest <= wanted <= best:
+        raise InputError(f"no {title} is {wanted:g}", where=where, mend=f"give `at_least` from {lowest} to {best:g}")
 
     def test(answer: str) -> Verdict:
-        found = graded[value.by].function(answer, value.to, "")
-        return _verdict(found >= value.at_least, f"{graded[value.by].title} {found:.2f}, less than {value.at_least:g}")
+        found = METRICS[value.by].function(answer, value.to, "")
+        return _verdict(found >= wanted, f"{title} {found:.2f}, less than {wanted:g}")
 
-    return test
+    return None if embedded else test
 
 
 MAKERS: dict[str, Callable[[Any, str, Path], Test | None]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.evals.intervals import mean_interval
+from luthier.evals.intervals import share_interval
 from luthier.evals.suite.cases import Case
 from luthier.evals.suite.checks import Given, Test, Verdict, negated, test_of, words
 from luthier.evals.suite.spec import Check, Suite
@@ -143,5 +143,5 @@ def score(outcomes: Sequence[Outcome], suite: Suite) -> tuple[list[Score], Score
 
 
 def _score(name: str, outcomes: Sequence[Outcome], threshold: float | None) -> Score:
-    found = mean_interval([float(outcome.passed) for outcome in outcomes])
+    found = share_interval([float(outcome.passed) for outcome in outcomes])
     return Score(name, len(outcomes), sum(o.passed for o in outcomes), found.value, found.low, found.high, threshold)

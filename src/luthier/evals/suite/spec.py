@@ -83,10 +83,11 @@ class OneOf(Part):
 
 class Similar(Part):
     """The answer is at least this like a text: by a metric of the generated answers, such as rouge_l or chrf, or with
-    `by: embedding` by the cosine of what a sentence encoder makes of the two."""
+    `by: embedding` by the cosine of what a sentence encoder makes of the two. Half of the best there is, when nobody says:
+    0.5, or 50 for metrics that run to 100."""
 
     to: str
-    at_least: float = Field(0.5)
+    at_least: float | None = None
     by: str = "rouge_l"
     encoder: str = "all-minilm-l6-v2"
 
@@ -172,7 +173,7 @@ class Case(Asked):
 class Group(Asked):
     """Cases that belong together; with `rows`, a table whose every row makes the cases anew.
 
-    `threshold` is the least share of the group's answers that must pass.
+    `threshold` is the least share of the group's cases that must pass.
     """
 
     name: str
@@ -185,7 +186,7 @@ class Group(Asked):
 
 
 class Suite(Part):
-    """A file. `threshold` is the least share of all answers that must pass; 1 when no threshold is given anywhere."""
+    """A file. `threshold` is the least share of all cases that must pass; 1 when no threshold is given anywhere."""
 
     name: str | None = None
     system: str | None = None
