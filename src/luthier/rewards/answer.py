@@ -16,7 +16,7 @@ class Answer:
     text       the answer, without what ended it
     reference  the row's right answer, None where it has none
     tokens     tokens of `text`: a stop token is not counted
-    ended      the model ended it itself; False when it was cut at the longest length
+    ended      the model ended it by its stop token; False when it was cut, at the longest length or at a text that stops it
     messages   the whole prompt, as the model was asked
     """
 
