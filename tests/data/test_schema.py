@@ -26,6 +26,7 @@ CASES = [
         "alpaca",
         Chat((RULE, Message("user", "h"), NO, ASK, YES)),
     ),
+    ({"instruction": "q", "output": "yes", "history": ""}, "alpaca", Chat((ASK, YES))),
     ({"conversations": SAID}, "sharegpt", Chat((ASK, YES))),
     ({"conversations": SAID, "system": "s", "tools": ""}, "sharegpt", Chat((RULE, ASK, YES))),
     ({"messages": TURNS}, "chat", Chat((ASK, YES))),

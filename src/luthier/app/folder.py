@@ -30,6 +30,7 @@ from luthier.core.config import BESIDE, RunConfig, fields, read_yaml, resolve, w
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, write_json, writing
 
+GROWS = "read as a stream"  # in lineage.json, in place of the hash of a file that may grow
 JOURNALS = ("metrics.jsonl", "losses.jsonl", "samples.jsonl")
 
 
@@ -213,6 +214,9 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if name == "computing":
             parts = [key for key in value if key in old and old[key] != value[key]]
             out += [f"{key} of computing ({old[key]}, now {value[key]})" for key in parts]
+        elif name == "data" and GROWS in value.values():
+            fixed = {path: digest for path, digest in value.items() if digest != GROWS}
+            out += [name] * any(old.get(path, digest) != digest for path, digest in fixed.items())
         elif old != value:
             out.append(name)
     return out

@@ -15,6 +15,7 @@ import torch
 
 from luthier.app import stdlib_pairs
 from luthier.app.choose import as_prompts
+from luthier.app.folder import GROWS
 from luthier.app.scorer import can_be_played
 from luthier.app.start import Start, find
 from luthier.core import log
@@ -37,7 +38,6 @@ from luthier.train import annotate
 from luthier.train.table import METHODS, Method, method
 
 STREAM_CHUNK = 256  # rows of a stream that are encoded together
-GROWS = "read as a stream"  # in place of the hash of a file that may grow
 
 
 @dataclass(frozen=True)

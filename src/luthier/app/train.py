@@ -344,7 +344,7 @@ def _train(job: Run, parts: Parts, watch: Watch) -> Progress:
         if fault := checkpoint.fault(best):
             raise InputError(
                 f"the best step's checkpoint cannot be believed: {fault}", where=best,
-                mend="remove this folder to keep the last step's weights, and run the same command again",
+                mend="remove the run's folder and train again",
             )  # fmt: skip
         put_weights(parts, checkpoint.load(best).weights)
     return progress
@@ -382,8 +382,8 @@ def _save(job: Run, parts: Parts, progress: Progress) -> None:
     state = {"t": parts.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
     if isinstance(parts.steps, Rollouts):
         state["rollout"] = parts.steps.state()
-    if isinstance(parts.steps, StreamSteps):
-        state["stream"] = parts.steps.mark(parts.state.step)
+    if isinstance(parts.steps, StreamSteps) and (mark := parts.steps.mark(parts.state.step)):
+        state["stream"] = mark
     tensors = parts.state.optimizer.tensors()
     checkpoint.save(job.folder.checkpoints, parts.state.step, weights(parts), tensors, state, job.config.train.keep)
 

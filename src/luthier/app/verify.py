@@ -16,6 +16,7 @@ from luthier.core import log
 from luthier.core.errors import InputError, Stopped
 from luthier.core.files import read_json
 from luthier.train import checkpoint
+from luthier.train.steps import StreamSteps
 
 
 def resume(path: Path) -> dict[str, Any]:
@@ -60,6 +61,11 @@ def resume(path: Path) -> dict[str, Any]:
                     break
         if stop():
             raise Stopped("stopped while verifying")
+        mark = newer.state.get("stream")
+        if mark and isinstance(parts.steps, StreamSteps) and list(parts.steps.mark(last) or mark) != list(mark):
+            raise InputError(
+                "the rows of the stream changed since this run was made, so it cannot be made again", where=path
+            )
     same = _equal(weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
     largest = max(float((weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
     return {

@@ -131,7 +131,7 @@ def _instruction(values: Values) -> Messages:
 def _history(value: Any) -> Messages:
     """Earlier turns of an Alpaca row: a list of [user, assistant] texts."""
     turns: list[Message] = []
-    if value is not None and not isinstance(value, (list, tuple)):
+    if value and not isinstance(value, (list, tuple)):  # an empty cell is none
         raise InputError("field 'history' is not a list of [question, answer]", mend="write pairs of texts")
     for item in value or ():
         if not isinstance(item, (list, tuple)) or len(item) != 2:

@@ -97,6 +97,8 @@ def _from_pretrained(folder: Path, config: Any, device: torch.device, dtype: tor
         )
     with torch.device("meta"):
         kind = type(AutoModelForCausalLM.from_config(copy.deepcopy(config)))
+    if not isinstance(config, kind.config_class):  # of a model of text and pictures, the part that writes text
+        settings["config"] = config.get_text_config()
     model, report = kind.from_pretrained(None, state_dict=one_by_one, **settings)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)

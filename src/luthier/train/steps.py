@@ -144,16 +144,19 @@ class StreamSteps:
                 self._take(passed)
             if self._expected and self._expected[0] == index and self._expected[1] != self._marks[index]:
                 raise InputError(
-                    f"the first {index * self.batch} rows are not those that this run learned from, so it cannot go on exactly",
+                    f"the first {index * self.batch} examples are not those that this run learned from, so it cannot go on exactly",
                     where="--data.stream", mend="give the same rows first, in the same order, or another --out to start anew",
                 )  # fmt: skip
         self._next = index + 1
         trees = self._take(index)
         return make_step(trees, self.rule, self.packing) if trees else None
 
-    def mark(self, step: int) -> tuple[int, str]:
-        """(step, hash of all examples of the steps before it): of the step at hand, or the next one."""
-        return step, self._marks[step]
+    def mark(self, step: int) -> tuple[int, str] | None:
+        """(step, hash of all examples of the steps before it): of the step at hand, or the next one. What is expected there
+        stays so, whatever was read instead; None where nothing is known, as of a checkpoint without a mark."""
+        if self._expected and self._expected[0] == step:
+            return self._expected
+        return (step, self._marks[step]) if step in self._marks else None
 
     def expect(self, mark: tuple[int, str]) -> None:
         """Refuse to go on with other rows than those of `mark`, made by an earlier start."""
