@@ -320,7 +320,9 @@ def test_a_folder_that_holds_something_else(refused, rows, tmp_path):
     assert "good.jsonl: this is a file, not a folder; give another --out" in refused("train", rows, "--out", rows)
 
 
-def test_a_run_that_is_not_there(refused, tmp_path):
+def test_a_run_that_is_not_there(refused, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # where there is no run: a checkout has one after `make quickstart`
     (tmp_path / "runs" / "one").mkdir(parents=True)
     (tmp_path / "runs" / "one" / "run.yaml").write_text("version: 1\n")
     assert "no such run; did you mean" in refused("chat", tmp_path / "runs" / "onne", model=False)
