@@ -23,6 +23,7 @@ from luthier.app.verify import resume
 from luthier.cli import run as cli
 from luthier.core.config import resolve
 from luthier.core.errors import InputError, Stopped
+from luthier.core.files import sha256
 from luthier.model import memory
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
@@ -65,6 +66,21 @@ def started(values):
         flag = isinstance(values[key], bool)
         arguments += [f"--{'' if values[key] else 'no-'}{key}"] if flag else [f"--{key}", str(values[key])]
     return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def run_until(step, config, monkeypatch, number=signal.SIGTERM):
+    """Begin the run, or go on with it, until a signal comes after this step."""
+    original = app_train._note
+
+    def note(folder, progress, report, *rest):
+        original(folder, progress, report, *rest)
+        if report.step == step:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(app_train, "_note", note)
+        with pytest.raises(Stopped, match="run the same command again"):
+            run(config)
 
 
 def same(a, b):
@@ -120,18 +136,8 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, extr
     changes = {"tune": tune, "train__epochs": 2, "lora__dropout": 0.1, "eval__every": 3, "eval__samples": 2, **extra}
     whole = run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
     config = resolve(settings(out=str(tmp_path / "parts"), **changes))
-    original = app_train._note
-    for stop_at, number in ((3, signal.SIGINT), (4, signal.SIGTERM), (9, signal.SIGINT)):
-
-        def stopping(folder, progress, report, *rest, stop_at=stop_at, number=number):
-            original(folder, progress, report, *rest)
-            if report.step == stop_at:
-                os.kill(os.getpid(), number)
-
-        monkeypatch.setattr(app_train, "_note", stopping)
-        with pytest.raises(Stopped, match="run the same command again"):
-            run(config)
-    monkeypatch.setattr(app_train, "_note", original)
+    for step, number in ((3, signal.SIGINT), (4, signal.SIGTERM), (9, signal.SIGINT)):
+        run_until(step, config, monkeypatch, number)
     parts = run(config)
     assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
     for name in ("loss", "metrics", "steps", "tokens", "kept", "forgetting"):
@@ -385,18 +391,8 @@ def test_a_stream_is_read_as_it_goes_and_resumes(settings, rows, tmp_path, monke
     assert [sorted(order[i : i + 4]) for i in (0, 4, 36)] == [[0, 1, 2, 3], [4, 5, 6, 7], [36, 37, 38, 39]]
     assert sorted(order[40:44]) == [0, 1, 2, 3]
     if interrupt:
-        original = app_train._note
-
-        def stopping(folder, progress, report, *rest):
-            original(folder, progress, report, *rest)
-            if report.step == 13:
-                os.kill(os.getpid(), signal.SIGTERM)
-
         config = resolve(settings(out=str(tmp_path / "parts"), **changes))
-        monkeypatch.setattr(app_train, "_note", stopping)
-        with pytest.raises(Stopped):
-            run(config)
-        monkeypatch.undo()
+        run_until(13, config, monkeypatch)
         run(config)
         assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
 
@@ -405,18 +401,8 @@ def test_a_stream_is_read_as_it_goes_and_resumes(settings, rows, tmp_path, monke
 def broken_off(settings, monkeypatch):
     """A run of a stream that was stopped after 3 of 5 steps of 4 rows."""
     changes = {"data__stream": True, "train__steps": 5, "eval__samples": 0, "eval__forgetting": False}
-    original = app_train._note
-
-    def stopping(folder, progress, report, *rest):
-        original(folder, progress, report, *rest)
-        if report.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(app_train, "_note", stopping)
     config = resolve(settings(**changes))
-    with pytest.raises(Stopped):
-        run(config)
-    monkeypatch.undo()
+    run_until(3, config, monkeypatch)
     return config
 
 
@@ -458,6 +444,12 @@ def test_a_stream_of_an_older_start_is_not_taken_for_changed(broken_off, rows):
     made = json.loads((folder / "lineage.json").read_text())
     made["inputs"]["data"] = {str(rows): "0" * 64}
     (folder / "lineage.json").write_text(json.dumps(made))
+    last = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    state, manifest = (json.loads((last / name).read_text()) for name in ("state.json", "manifest.json"))
+    del state["stream"]
+    (last / "state.json").write_text(json.dumps(state))
+    manifest["state.json"] = sha256(last / "state.json")
+    (last / "manifest.json").write_text(json.dumps(manifest))
     assert run(broken_off)["steps"] == 5
 
 
