@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,43 @@ def test_odd_functions_are_cut_right_or_left_out(tmp_path):
         "Wait for nothing and come back.": "async def wait():\n    return None",
     }
     assert {chat.group for chat in (*train, *test)} == {"odd", *(f"module{m}" for m in range(40))}
+
+
+DEEP = """
+try:
+    match 1:
+        case 1:
+            def outer():
+                def inner():
+                    # a comment stands first
+
+                    'Find a docstring in single quotes.'
+                    return 1
+                return inner
+finally:
+    pass
+"""
+
+
+def test_functions_are_found_however_deep_they_stand(tmp_path):
+    (tmp_path / "deep.py").write_text(DEEP, encoding="utf-8")
+    train, test = fresh(9999, 9999, root=library(tmp_path))
+    found = [chat for chat in (*train, *test) if chat.group == "deep"]
+    assert [chat.messages[1].content for chat in found] == ["Find a docstring in single quotes."]
+
+
+def test_a_look_at_the_text_leaves_out_no_file_that_parsing_would_use():
+    """Every file of this interpreter's library that `DOCUMENTED` passes over has no function of use in it."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    unread = [
+        path for path in sorted(root.glob("*.py"))[:120] if not stdlib_pairs.DOCUMENTED.search(path.read_text("utf-8"))
+    ]
+    assert len(unread) > 5
+    for path in unread:
+        found = ast.walk(ast.parse(path.read_text("utf-8")))
+        assert not any(
+            isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and stdlib_pairs._summary(n) for n in found
+        )
 
 
 def test_a_library_without_sources_is_told_with_the_way_out(tmp_path):

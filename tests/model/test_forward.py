@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import gradient, random_tree, separate_logp, tiny_model
+from luthier.model import forward as forward_module
 from luthier.model import plan, vocabulary
-from luthier.model.forward import forward, head_output, hidden_states
+from luthier.model.forward import distributions, forward, head_output, hidden_states
 from luthier.text.pack import pack
 
 
@@ -155,6 +156,19 @@ def test_entropy_is_that_of_the_distribution():
     hidden, target = torch.randn(6, 32), torch.randint(0, 512, (6,))
     logp = model.get_output_embeddings()(hidden).log_softmax(-1)
     torch.testing.assert_close(head_output(model, hidden, target, entropy=True).entropy, -(logp.exp() * logp).sum(-1))
+
+
+@pytest.mark.parametrize("changes", [{}, {"logit_scale": 0.3}, {"final_logit_softcapping": 2.0}], ids=str)
+def test_whole_distributions_come_slice_by_slice(changes, monkeypatch):
+    draw = random.Random(3)
+    trees = [random_tree(draw, row=i) for i in range(3)]
+    model = tiny_model(**changes)
+    batch = pack(trees, [[1.0] * tree.trained for tree in trees])
+    whole = distributions(model, batch)
+    monkeypatch.setattr(forward_module, "SLICE_BYTES", 4 * 512 * 3)  # three targets at a time
+    torch.testing.assert_close(distributions(model, batch), whole)
+    at = torch.arange(len(whole))
+    torch.testing.assert_close(whole[at, batch.tokens[batch.target]], forward(model, batch).logp, atol=1e-5, rtol=1e-5)
 
 
 def test_no_tensor_of_tokens_by_vocabulary_is_ever_made():

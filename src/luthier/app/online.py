@@ -27,7 +27,7 @@ from luthier.core.types import Batch, Chat, Needs, Output, Prompt, Text, TokenTr
 from luthier.data import load as data_load
 from luthier.evals.forgetting import divergence
 from luthier.model import heads, lora, tune
-from luthier.model.forward import distributions, forward
+from luthier.model.forward import FEW, distributions, forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.answer import Answer
@@ -64,12 +64,15 @@ class Team:
         """Nats that an answer of the model as it is lies from the start: the mean over `trees`, a prompt with an answer
         each, of KL(pi | pi_ref) over the whole vocabulary, summed over the answer's tokens."""
         found = []
-        for batch in scoring_batches(trees, Packing(1)):  # an answer at a time: logits are many times hidden states
+        for cpu_batch in scoring_batches(trees, Packing(FEW)):
             if stop():
                 raise Stopped("stopped while measuring")
-            now = distributions(self.model.eval(), batch.to(device))
+            batch = cpu_batch.to(device)
+            now = distributions(self.model.eval(), batch)
             with self.as_(self.reference) as player:
-                found.append(divergence(now, distributions(player.eval(), batch.to(device))))
+                start = distributions(player.eval(), batch)
+            answers = [batch.tree == tree for tree in range(len(batch.rows))]
+            found += [divergence(now[answer], start[answer]) for answer in answers]
         return fmean(found)
 
     def as_(self, part: lora.Role | nn.Module) -> AbstractContextManager[nn.Module]:

@@ -7,6 +7,8 @@ source of a function without decorators and docstring, and the first line of tha
 from __future__ import annotations
 
 import ast
+import gc
+import re
 import sysconfig
 import warnings
 from collections import defaultdict
@@ -30,6 +32,10 @@ SKIPPED = frozenset(
     ("test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "ensurepip", "pydoc_data")
     + ("site-packages", "dist-packages", "__phello__")
 )
+
+# A block that may begin with a docstring: a string on the line below a colon, comments in between. Parsing the others,
+# such as the tables of encodings, would find nothing.
+DOCUMENTED = re.compile(r""":[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]+[rRuU]?["']""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +89,41 @@ def _functions(root: Path) -> Iterator[Function]:
             continue
         try:
             source = path.read_text(encoding="utf-8")
-            with warnings.catch_warnings(action="ignore"):  # the library's own deprecated escapes
-                tree = ast.parse(source)
+            if not DOCUMENTED.search(source):
+                continue
+            tree = _parsed(source)
         except (SyntaxError, ValueError, OSError):
             continue  # a few library files are wrong on purpose; the rest is enough
         module = parts[0].removesuffix(".py")
         lines = source.split("\n")  # not splitlines: a form feed is no line end to the parser
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (line := _summary(node)):
+        for node in _definitions(tree):
+            if line := _summary(node):
                 code = _without_docstring(node, lines)
                 yield Function(module, node.name, code, line, Origin(str(path), node.lineno))
+
+
+def _parsed(source: str) -> ast.Module:
+    """Its syntax tree. Garbage collection waits: a tree has no cycles, and each collection that its many nodes set off would
+    look through everything that torch has imported, which takes as long as parsing."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the library's own deprecated escapes
+            return ast.parse(source)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function, nearest the top first; only statements are looked through, since no expression holds one."""
+    nodes: list[ast.AST] = [tree]
+    for node in nodes:  # which grows
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+        for block in ("body", "handlers", "orelse", "finalbody", "cases"):
+            inner = getattr(node, block, ())
+            nodes.extend(inner if isinstance(inner, list) else ())  # a lambda's body is an expression
 
 
 def _summary(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:

@@ -25,12 +25,12 @@ STDLIB = "stdlib"  # as data: functions of Python's standard library and their d
 QUICKSTART: dict[str, Any] = {
     "out": "runs/quickstart",
     "data.path": [STDLIB],
-    "data.limit": 900,
+    "data.limit": 800,
     "text.max_length": 512,
     "train.lr": 1e-3,
     "train.checkpoint": 5,
-    "eval.rows": 80,
-    "eval.samples": 80,
+    "eval.rows": 64,
+    "eval.samples": 64,
     "eval.max_new_tokens": 48,
 }
 

@@ -17,6 +17,7 @@ from luthier.model.lora import cast_once
 from luthier.model.plan import TreePlan
 from luthier.model.vocabulary import HeadLogp, blocks, wide
 
+FEW = 512  # tokens of a pass whose distributions are wanted: they are many times its hidden states
 SLICE_BYTES = 24 << 20  # logits of one slice of targets, in float32, where whole rows of them are needed
 
 
@@ -91,9 +92,13 @@ def logp_of(
 def distributions(model: nn.Module, batch: Batch) -> torch.Tensor:
     """log p of every token of the vocabulary at every target of `batch`: [M, V] float32. For few targets."""
     hidden = hidden_states(model, batch)[batch.source]
-    scale, cap = _logit_scale(model.config), getattr(model.config, "final_logit_softcapping", None)
-    logits = model.get_output_embeddings()(hidden).to(wide(hidden.dtype)) * scale  # type: ignore[operator]
-    return (torch.tanh(logits / cap) * cap if cap else logits).log_softmax(-1)
+    head, config = model.get_output_embeddings(), model.config  # type: ignore[operator]
+    scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
+    found = []
+    for part in _slices(len(hidden), config.get_text_config().vocab_size):
+        logits = head(hidden[part]).to(wide(hidden.dtype)) * scale
+        found.append((torch.tanh(logits / cap) * cap if cap else logits).log_softmax(-1))
+    return torch.cat(found)
 
 
 def _logit_scale(config: Any) -> float:
