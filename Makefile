@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow check format docs setup setup-dev clean
+.PHONY: quickstart test test-slow check format setup setup-dev clean
 
 quickstart: setup        ## the whole way on an embedded model and Python's own library
 	$(BIN)/luthier quickstart

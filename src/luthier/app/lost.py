@@ -170,7 +170,9 @@ def views(ruler: measure.Ruler, after: measure.Measured, job: Run) -> Views | No
     tokens = sum(len(answer) for _, answer in (*after.general_ids, *_pairs(after.own)))
     if not _room(4 * tokens * ruler.model.config.get_text_config().vocab_size, torch.device("cpu")):
         return None
-    return Views(*(ruler.distributions(pairs, job.stop) for pairs in (after.general_ids, _pairs(after.own))))
+    both = after.general_ids, _pairs(after.own)
+    with log.progress("divergence from the start: tuned", sum(map(len, both))) as bar:
+        return Views(*(ruler.distributions(pairs, job.stop, bar) for pairs in both))
 
 
 def _room(size: int, device: torch.device) -> bool:
@@ -207,12 +209,14 @@ def divergences(
         start, job.texts.tokenizer, job.texts.template, job.config, packing_of(job.config, start), device
     )
     out = {}
-    for name, answers, now in (("before", after.general_ids, tuned.before), ("after", _pairs(after.own), tuned.after)):
-        then = ruler.distributions(answers, job.stop)
-        p, q = (then, now) if name == "before" else (now, then)
-        sums = [(forgot.divergence(*both), len(both[0])) for both in zip(p, q, strict=True)]
-        found = forgot.per_token(sums, seed=job.config.seed)
-        out[f"on_answers_{name}"] = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+    sides = (("before", after.general_ids, tuned.before), ("after", _pairs(after.own), tuned.after))
+    with log.progress("divergence from the start: base", sum(len(answers) for _, answers, _ in sides)) as bar:
+        for name, answers, now in sides:
+            then = ruler.distributions(answers, job.stop, bar)
+            p, q = (then, now) if name == "before" else (now, then)
+            sums = [(forgot.divergence(*both), len(both[0])) for both in zip(p, q, strict=True)]
+            found = forgot.per_token(sums, seed=job.config.seed)
+            out[f"on_answers_{name}"] = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
     return out
 
 

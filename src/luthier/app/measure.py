@@ -209,8 +209,8 @@ class Ruler:
         )
 
     @torch.no_grad()
-    def distributions(self, pairs: General, stop: Cancelled) -> list[torch.Tensor]:
-        """log p of the whole vocabulary at every token of each answer: [tokens, vocabulary] on the CPU."""
+    def distributions(self, pairs: General, stop: Cancelled, bar: log.Bar) -> list[torch.Tensor]:
+        """log p of the whole vocabulary at every token of each answer: [tokens, vocabulary] on the CPU. `bar` counts answers."""
         self.model.eval()
         found: dict[int, torch.Tensor] = {}
         few = replace(self.packing, tokens=min(self.packing.tokens, FEW))
@@ -219,6 +219,7 @@ class Ruler:
                 raise Stopped("stopped while measuring")
             logp = distributions(self.model, batch.to(self.device)).cpu()
             found |= {row: logp[batch.tree == tree] for tree, row in enumerate(batch.rows)}
+            bar.advance(len(batch.rows))
         return [found[i] for i in range(len(pairs))]
 
     def _right_answers(self, examples: Sequence[Example], rows: Sequence[int]) -> list[TokenTree]:

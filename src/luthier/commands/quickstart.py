@@ -8,6 +8,7 @@ import click
 
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, given, with_settings
+from luthier.core import log
 from luthier.core.config import QUICKSTART
 
 SETTINGS = (
@@ -29,6 +30,7 @@ def command(json_: bool, **settings: Any) -> None:
     Example:
       luthier quickstart
     """
+    log.note("reading the functions of Python's own library, some seconds")
     from luthier.app.quickstart import quickstart
     from luthier.app.quickstart import settings as resolved
     from luthier.report import screens
