@@ -92,7 +92,8 @@ def logp_of(
 def distributions(model: nn.Module, batch: Batch) -> torch.Tensor:
     """log p of every token of the vocabulary at every target of `batch`: [M, V] float32. For few targets."""
     hidden = hidden_states(model, batch)[batch.source]
-    head, config = model.get_output_embeddings(), model.config  # type: ignore[operator]
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    config: Any = model.config
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
     found = []
     for part in _slices(len(hidden), config.get_text_config().vocab_size):
