@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 import pytest
 
+from luthier.app import quickstart as app_quickstart
 from luthier.app import train as app_train
 from luthier.cli import run
 from luthier.core.files import read_json
@@ -53,3 +55,19 @@ def test_a_stop_leaves_a_run_that_the_same_command_goes_on_with(arguments, tmp_p
     assert result["forgetting"]["sentence"]
     assert {"rouge_l", "chrf", "one_line", "length", "loss"} <= set(result["metrics"])
     assert result == read_json(tmp_path / "run" / "result.json")
+
+
+def test_its_time_begins_before_the_data_is_read(arguments, capsys, monkeypatch):
+    seen = {}
+    read = app_quickstart.read_examples
+
+    def reading(*given):
+        seen.setdefault("read", time.monotonic())
+        return read(*given)
+
+    monkeypatch.setattr(app_quickstart, "read_examples", reading)
+    monkeypatch.setattr(app_train, "run", lambda config, show, began: {"began": began})
+    assert run([*arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert 0 < json.loads(out)["began"] <= seen["read"]
+    assert "reading the functions of Python's own library" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from luthier.app import train
@@ -18,10 +19,11 @@ def settings(overrides: dict[str, Any]) -> RunConfig:
 
 def quickstart(config: RunConfig, show: Any) -> dict[str, Any]:
     """Show the data, then run. `show` is told of 'card' and 'examples' beside what a run tells."""
+    began = time.monotonic()
     use_threads(config)
     examples = read_examples(config, chosen_method(config).example)
     texts = open_texts(config)
     card = card_of(examples.train, texts.tokenizer, config.text.max_length, layout=examples.layout, test=examples.test)
     show("card", card.as_dict())
     show("examples", coloured(examples.train[:3], texts, config))
-    return train.run(config, show)
+    return train.run(config, show, began)

@@ -76,12 +76,13 @@ class Done:
     read: dict[str, Any]
 
 
-def run(config: RunConfig, show: Any = None) -> dict[str, Any]:
+def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict[str, Any]:
     """Do the run, or the rest of it, and return its result (the keys of `--json`, documented in docs/run.md).
 
-    `show(name, value)` is told of results as they come: 'ready', 'before', 'after'.
+    `show(name, value)` is told of results as they come: 'ready', 'before', 'after'. The run's time counts from `began`, of the
+    monotonic clock, where its data was read before this call.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     use_threads(config)
     method = chosen_method(config)
     choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
