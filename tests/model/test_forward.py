@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import gradient, random_tree, separate_logp, tiny_model
+from luthier.core.types import Node, TokenTree
 from luthier.model import forward as forward_module
 from luthier.model import plan, vocabulary
 from luthier.model.forward import distributions, forward, head_output, hidden_states
@@ -169,6 +170,8 @@ def test_whole_distributions_come_slice_by_slice(changes, monkeypatch):
     torch.testing.assert_close(distributions(model, batch), whole)
     at = torch.arange(len(whole))
     torch.testing.assert_close(whole[at, batch.tokens[batch.target]], forward(model, batch).logp, atol=1e-5, rtol=1e-5)
+    nothing = TokenTree((Node((1, 2, 3), (False,) * 3),))  # a prompt whose answer was empty
+    assert distributions(model, pack([nothing], [[]])).shape == (0, 512)
 
 
 def test_no_tensor_of_tokens_by_vocabulary_is_ever_made():

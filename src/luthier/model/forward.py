@@ -96,7 +96,7 @@ def distributions(model: nn.Module, batch: Batch) -> torch.Tensor:
     config: Any = model.config
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
     found = []
-    for part in _slices(len(hidden), config.get_text_config().vocab_size):
+    for part in _slices(len(hidden), config.get_text_config().vocab_size) or [slice(0)]:  # of no target: [0, V]
         logits = head(hidden[part]).to(wide(hidden.dtype)) * scale
         found.append((torch.tanh(logits / cap) * cap if cap else logits).log_softmax(-1))
     return torch.cat(found)
