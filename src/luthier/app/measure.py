@@ -20,7 +20,7 @@ from luthier.evals import score
 from luthier.evals.calibration import correlation, expected_calibration_error
 from luthier.evals.intervals import difference
 from luthier.methods.ops import leaf_length
-from luthier.model.forward import FEW, distributions, forward
+from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.specs import Rewards
@@ -213,7 +213,7 @@ class Ruler:
         """log p of the whole vocabulary at every token of each answer: [tokens, vocabulary] on the CPU. `bar` counts answers."""
         self.model.eval()
         found: dict[int, torch.Tensor] = {}
-        few = replace(self.packing, tokens=min(self.packing.tokens, FEW))
+        few = replace(self.packing, tokens=min(self.packing.tokens, DISTRIBUTION_TOKENS))
         for batch in scoring_batches(answer_trees(pairs), few):
             if stop():
                 raise Stopped("stopped while measuring")

@@ -27,7 +27,7 @@ from luthier.core.types import Batch, Chat, Needs, Output, Prompt, Text, TokenTr
 from luthier.data import load as data_load
 from luthier.evals.forgetting import divergence
 from luthier.model import heads, lora, tune
-from luthier.model.forward import FEW, distributions, forward
+from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.answer import Answer
@@ -64,7 +64,7 @@ class Team:
         """Nats that an answer of the model as it is lies from the start: the mean over `trees`, a prompt with an answer
         each, of KL(pi | pi_ref) over the whole vocabulary, summed over the answer's tokens."""
         found = []
-        for cpu_batch in scoring_batches(trees, Packing(FEW)):
+        for cpu_batch in scoring_batches(trees, Packing(DISTRIBUTION_TOKENS)):
             if stop():
                 raise Stopped("stopped while measuring")
             batch = cpu_batch.to(device)

@@ -64,8 +64,9 @@ def resume(path: Path) -> dict[str, Any]:
         mark = newer.state.get("stream")
         if mark and isinstance(parts.steps, StreamSteps) and list(parts.steps.mark(last) or mark) != list(mark):
             raise InputError(
-                "the rows of the stream changed since this run was made, so it cannot be made again", where=path
-            )
+                "the rows of the stream changed since this run was made, so it cannot be made again", where=path,
+                mend="give back the rows it learned from, or train again",
+            )  # fmt: skip
     same = _equal(weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
     largest = max(float((weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
     return {

@@ -17,7 +17,7 @@ from luthier.model.lora import cast_once
 from luthier.model.plan import TreePlan
 from luthier.model.vocabulary import HeadLogp, blocks, wide
 
-FEW = 512  # tokens of a pass whose distributions are wanted: they are many times its hidden states
+DISTRIBUTION_TOKENS = 512  # of a pass whose distributions are wanted: they are many times its hidden states
 SLICE_BYTES = 24 << 20  # logits of one slice of targets, in float32, where whole rows of them are needed
 
 
@@ -79,8 +79,7 @@ def logp_of(
     logp = torch.empty(len(token), dtype=wide(hidden.dtype), device=hidden.device)
     best = torch.empty(len(token), dtype=torch.bool, device=hidden.device)
     for part in _slices(len(places), getattr(head, "out_features", config.get_text_config().vocab_size)):
-        logits = head(hidden[places[part]]).to(wide(hidden.dtype)) * scale
-        logits = torch.tanh(logits / cap) * cap if cap else logits
+        logits = _whole_logits(head, hidden[places[part]], scale, cap)
         asked = ((row >= part.start) & (row < part.stop)).nonzero().squeeze(-1)
         at, wanted = row[asked] - part.start, token[asked]
         logp[asked] = logits[at, wanted] - logits.logsumexp(-1)[at]
@@ -95,16 +94,19 @@ def distributions(model: nn.Module, batch: Batch) -> torch.Tensor:
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
     config: Any = model.config
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
-    found = []
-    for part in _slices(len(hidden), config.get_text_config().vocab_size) or [slice(0)]:  # of no target: [0, V]
-        logits = head(hidden[part]).to(wide(hidden.dtype)) * scale
-        found.append((torch.tanh(logits / cap) * cap if cap else logits).log_softmax(-1))
-    return torch.cat(found)
+    parts = _slices(len(hidden), config.get_text_config().vocab_size) or [slice(0)]  # of no target: [0, V]
+    return torch.cat([_whole_logits(head, hidden[part], scale, cap).log_softmax(-1) for part in parts])
 
 
 def _logit_scale(config: Any) -> float:
     """Cohere multiplies logits by `logit_scale`, Granite divides them by `logits_scaling`."""
     return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+
+
+def _whole_logits(head: Any, hidden: torch.Tensor, scale: float, cap: float | None) -> torch.Tensor:
+    """[M, H] -> [M, V], in float32 or wider."""
+    logits: torch.Tensor = head(hidden).to(wide(hidden.dtype)) * scale
+    return torch.tanh(logits / cap) * cap if cap else logits
 
 
 def _slices(count: int, vocabulary: int) -> list[slice]:
@@ -118,9 +120,7 @@ def _sliced(
     from torch.utils.checkpoint import checkpoint
 
     def one(h: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = head(h).to(wide(h.dtype)) * scale
-        logits = torch.tanh(logits / cap) * cap if cap else logits
-        logp = logits.log_softmax(-1)
+        logp = _whole_logits(head, h, scale, cap).log_softmax(-1)
         return logp.gather(-1, t[:, None]).squeeze(-1), -(logp.exp() * logp).sum(-1).detach()
 
     size = next(iter(head.parameters()), hidden)
