@@ -71,3 +71,8 @@ def test_its_time_begins_before_the_data_is_read(arguments, capsys, monkeypatch)
     out, err = capsys.readouterr()
     assert 0 < json.loads(out)["began"] <= seen["read"]
     assert "reading the functions of Python's own library" in err
+
+
+def test_a_bad_setting_is_told_before_anything_is_read(capsys):
+    assert run(["quickstart", "--train.steps", "many"]) == 2
+    assert capsys.readouterr().err == "luthier: --train.steps: should be a valid integer, not 'many'\n"

@@ -9,12 +9,7 @@ from luthier.app import train
 from luthier.app.card import card_of
 from luthier.app.prepare import chosen_method, open_texts, read_examples, use_threads
 from luthier.app.show import coloured
-from luthier.core.config import QUICKSTART, RunConfig, resolve
-
-
-def settings(overrides: dict[str, Any]) -> RunConfig:
-    """The quickstart's settings, with what the user changed."""
-    return resolve(QUICKSTART, overrides)
+from luthier.core.config import RunConfig
 
 
 def quickstart(config: RunConfig, show: Any) -> dict[str, Any]:

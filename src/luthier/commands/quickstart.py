@@ -9,7 +9,7 @@ import click
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, given, with_settings
 from luthier.core import log
-from luthier.core.config import QUICKSTART
+from luthier.core.config import QUICKSTART, resolve
 
 SETTINGS = (
     "data.limit", "model", "tune", "out", "seed", "device", "dtype", "threads", "train.epochs", "train.steps", "train.batch",
@@ -30,12 +30,11 @@ def command(json_: bool, **settings: Any) -> None:
     Example:
       luthier quickstart
     """
+    config = resolve(QUICKSTART, given(settings))  # what is wrong with them is told at once
     log.note("reading the functions of Python's own library, some seconds")
     from luthier.app.quickstart import quickstart
-    from luthier.app.quickstart import settings as resolved
     from luthier.report import screens
 
-    config = resolved(given(settings))
     screen = console()
     result = quickstart(
         config, (lambda name, value: None) if json_ else lambda name, value: screens.show(screen, name, value)
