@@ -44,7 +44,7 @@ def test_rows_that_ask_nothing(example):
 
 
 def test_what_a_reward_sees():
-    asked = question(Chat((SYSTEM, Message("user", "add", input="2 and 2"), SO), TOOLS))
+    asked = question(Chat((SYSTEM, Message("user", "add", input="2 and 2"), SO), tools=TOOLS))
     assert asked.tools == TOOLS
     answer = asked.answer(Given("four", 2, False))
     assert (answer.prompt, answer.text, answer.reference) == ("add\n\n2 and 2", "four", "so")

@@ -6,7 +6,8 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.core.types import Message
-from luthier.data.messages import calls_of, is_transcript, message_of, messages_of, tools_of, transcript
+from luthier.data.calls import calls_of, tools_of
+from luthier.data.messages import is_transcript, messages_of, transcript, turns_of
 
 CALL = {"type": "function", "function": {"name": "search", "arguments": {"query": "lute"}}}
 
@@ -36,17 +37,19 @@ CALL = {"type": "function", "function": {"name": "search", "arguments": {"query"
         ({"role": "assistant", "function_call": CALL["function"]}, Message("assistant", "", tool_calls=(CALL,))),
         (
             {"role": "assistant", "content": [{"type": "reasoning", "value": "hm"}, {"type": "text", "value": "yes"}]},
-            Message("assistant", "<think>\nhm\n</think>\n\nyes"),
+            Message("assistant", "yes", fields={"reasoning_content": "hm"}),
         ),
     ],
 )
 def test_one_turn(item, expected):
-    assert message_of(item, "messages[0]") == expected
+    assert turns_of(item, "messages[0]") == (expected,)
 
 
-def test_arguments_written_as_text_become_an_object_and_the_id_stays():
+def test_arguments_written_as_text_stay_text_and_can_be_had_as_an_object():
     written = {"id": "c1", "type": "function", "function": {"name": "search", "arguments": '{"query": "lute"}'}}
-    assert calls_of([written], "f") == ({"id": "c1", **CALL},)
+    assert calls_of([written], "f") == (written,)
+    turn = Message("assistant", "", tool_calls=(written,))
+    assert turn.calls_as(dict) == [{"id": "c1", **CALL}] and turn.calls_as(str) == [written]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_arguments_written_as_text_become_an_object_and_the_id_stays():
 )
 def test_faults_name_the_field(item, said):
     with pytest.raises(InputError, match=r"messages\[3\]") as caught:
-        message_of(item, "messages[3]")
+        turns_of(item, "messages[3]")
     assert said in str(caught.value)
 
 

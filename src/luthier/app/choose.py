@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from luthier.app.kept import Given
 from luthier.core.errors import InputError
 from luthier.core.types import (
     Chat,
+    Conversation,
     Example,
     Labelled,
     Message,
     Messages,
     Origin,
-    Pair,
     Preference,
     Prompt,
     Ranking,
-    Text,
 )
 from luthier.data.texts import as_row, joined
 from luthier.rewards.answer import Answer
@@ -39,6 +38,12 @@ class Question:
     reference: str | None
     origin: Origin
     ids: tuple[int, ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """What the row gives the chat template beside the messages."""
+        return {"tools": self.tools, "template_kwargs": self.template_kwargs}
 
     @property
     def prompt(self) -> str:
@@ -57,9 +62,8 @@ def question(example: Example) -> Question | None:
     Of a chat, the messages before the last assistant turn, which is the right answer (a tool call is none). The right
     answer is the chosen one of a preference, the best of a ranking, the completion of a labelled row if it was wanted.
     """
-    tools: tuple[Mapping[str, Any], ...] = ()
     match example:
-        case Chat(messages=turns, tools=tools):
+        case Chat(messages=turns):
             last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=len(turns))
             messages, answer = turns[:last], turns[last : last + 1]
         case Prompt(messages=messages, answer=text):
@@ -70,12 +74,14 @@ def question(example: Example) -> Question | None:
             pass
         case Ranking(prompt=messages, responses=responses, ranks=order):
             answer = responses[order.index(min(order))]
-        case Text() | Pair():
+        case _:
             return None
+    assert isinstance(example, Conversation)
     if all(message.role == "system" for message in messages):
         return None
     known = answer and not any(message.tool_calls for message in answer)
-    return Question(messages, tools, joined(answer) if known else None, example.origin)
+    reference = joined(answer) if known else None
+    return Question(messages, example.tools, reference, example.origin, template_kwargs=example.template_kwargs)
 
 
 def require_references(rewards: Rewards, rows: Iterable[tuple[str | None, Origin]]) -> None:
@@ -129,11 +135,11 @@ def _rows(
     if write == "sft":
         return [_completed(asked, given[first], totals[first])]
     if write == "pairs":
-        pair = as_row(Preference(asked.messages, _said(given[first]), _said(given[last])))
+        pair = as_row(Preference(asked.messages, _said(given[first]), _said(given[last]), **asked.beside))
         return [pair | {"reward_chosen": totals[first], "reward_rejected": totals[last]}]
     if write == "rankings":
         values = [totals[i] for i in fit]
-        ranking = as_row(Ranking(asked.messages, tuple(_said(given[i]) for i in fit), ranks(values)))
+        ranking = as_row(Ranking(asked.messages, tuple(_said(given[i]) for i in fit), ranks(values), **asked.beside))
         return [ranking | {"rewards": values}]
     return [
         _completed(asked, given[i], totals[i]) | {
@@ -149,9 +155,14 @@ def _said(given: Given) -> Messages:
 
 
 def _completed(asked: Question, given: Given, total: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"prompt": [message.as_dict() for message in asked.messages]}
-    row["completion"] = [{"role": "assistant", "content": given.text}]
-    return row | ({"tools": list(asked.tools)} if asked.tools else {}) | {"reward": total}
+    said = {"role": "assistant", "content": given.text}
+    turns = [message.as_dict() for message in asked.messages]
+    last = asked.messages[-1]
+    ended = last.role == "assistant" and not last.begun  # as a prompt, it would be gone on with
+    row: dict[str, Any] = {"messages": [*turns, said]} if ended else {"prompt": turns, "completion": [said]}
+    row |= {"tools": list(asked.tools)} if asked.tools else {}
+    row |= {"chat_template_kwargs": dict(asked.template_kwargs)} if asked.template_kwargs else {}
+    return row | {"reward": total}
 
 
 def as_prompts(examples: Sequence[Example]) -> list[Example]:
@@ -160,5 +171,7 @@ def as_prompts(examples: Sequence[Example]) -> list[Example]:
     for example in examples:
         asked = question(example)
         if asked and asked.messages:
-            out.append(Prompt(asked.messages, asked.reference, origin=example.origin, group=example.group))
+            out.append(
+                Prompt(asked.messages, asked.reference, origin=example.origin, group=example.group, **asked.beside)
+            )
     return out

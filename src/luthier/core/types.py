@@ -7,6 +7,7 @@ Shape legend: T tokens of a packed row, N nodes, M targets (predicted tokens), S
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 ROLES = ("system", "user", "assistant", "tool")
+REASONING = ("reasoning_content", "thinking", "reasoning")  # the names of a thought, in transformers' order
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,14 @@ class Origin:
 class Message:
     """One turn of a conversation.
 
-    `train` is False for an assistant turn that must be read but not learned (OpenAI's `weight: 0`).
-    `tool_calls` holds plain JSON objects, as chat templates take them. `input` is the input field of
-    an Alpaca row: the alpaca template shows it apart, every other template after the content.
+    content     what was said. `bare` marks an empty one that the row did not write (null, or no such key): chat
+                templates get no content then, as transformers gives them none
+    input       the input field of an Alpaca row: the alpaca template shows it apart, every other template after the
+                content
+    tool_calls  plain JSON objects, as chat templates take them; the arguments as the row has them, an object or text
+    train       False for an assistant turn that is read but not learned (OpenAI's `weight: 0`)
+    begun       the turn is a beginning only: the assistant's next turn goes on in it (TRL's prompts that end in one)
+    fields      what else the row says of the turn, under its own names: `tool_call_id`, `reasoning_content`, ...
     """
 
     role: str
@@ -43,11 +50,36 @@ class Message:
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     name: str | None = None
     train: bool = True
+    begun: bool = False
+    bare: bool = field(default=False, compare=False)
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def reasoning(self) -> str:
+        """The thought before the answer, under whichever of REASONING the row has it; "" for none."""
+        return next((self.fields[name] for name in REASONING if self.fields.get(name)), "")
+
+    def calls_as(self, kind: type) -> list[dict[str, Any]]:
+        """The tool calls with their arguments as objects (dict) or as JSON text (str), whichever way the row has them."""
+        out = []
+        for call in self.tool_calls:
+            function = call.get("function", call)
+            arguments = function.get("arguments", {})
+            if kind is dict and isinstance(arguments, str):
+                arguments = json.loads(arguments)
+            elif kind is str and not isinstance(arguments, str):
+                arguments = json.dumps(arguments, ensure_ascii=False)
+            function = {**function, "arguments": arguments}
+            out.append({**call, "function": function} if "function" in call else function)
+        return out
 
     def as_dict(self) -> dict[str, Any]:
         """The message as chat templates read it; absent fields are left out."""
         content = f"{self.content}\n\n{self.input}" if self.input else self.content
-        out: dict[str, Any] = {"role": self.role, "content": content}
+        out: dict[str, Any] = {"role": self.role}
+        if content or not self.bare:
+            out["content"] = content
+        out |= self.fields
         if self.tool_calls:
             out["tool_calls"] = [dict(call) for call in self.tool_calls]
         if self.name is not None:
@@ -73,16 +105,24 @@ class Text(Example):
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation(Example):
+    """An example that a chat template writes: with the tools that may be called, and values that the template reads
+    (TRL's `chat_template_kwargs`, such as {"enable_thinking": false})."""
+
+    tools: tuple[Mapping[str, Any], ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
 @dataclass(frozen=True, slots=True)
-class Chat(Example):
+class Chat(Conversation):
     """A conversation. An instruction with its answer is a chat of two or three messages."""
 
     messages: Messages
-    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Preference(Example):
+class Preference(Conversation):
     """Two answers to one prompt, the first preferred. The prompt is empty for bare accepted/rejected texts."""
 
     prompt: Messages
@@ -92,7 +132,7 @@ class Preference(Example):
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking(Example):
+class Ranking(Conversation):
     """K answers to one prompt. `ranks[i]` is the rank of answer i: 1 is best, equal ranks are ties.
 
     `pairs` are the comparisons that were made, (better, worse) by index; empty when all were ranked together.
@@ -105,7 +145,7 @@ class Ranking(Example):
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled(Example):
+class Labelled(Conversation):
     """One answer and whether it was wanted (KTO)."""
 
     prompt: Messages
@@ -114,7 +154,7 @@ class Labelled(Example):
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt(Example):
+class Prompt(Conversation):
     """A prompt without an answer, for online methods; `answer` is a reference a reward may use."""
 
     messages: Messages

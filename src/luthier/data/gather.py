@@ -7,6 +7,7 @@ as one example they are read in one pass and count once (Ouyang et al. 2022, sec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from luthier.core.types import Example, Labelled, Preference, Ranking
 
@@ -20,10 +21,10 @@ def gather(examples: Sequence[Example]) -> list[Example]:
     groups: dict[str, list[Preference]] = {}
     for example in examples:
         if isinstance(example, Preference) and example.prompt and example.margin is None:
-            groups.setdefault(repr(example.prompt), []).append(example)
+            groups.setdefault(_asked(example), []).append(example)
     out: list[Example] = []
     for example in examples:
-        group = groups.get(repr(example.prompt), []) if isinstance(example, Preference) else []
+        group = groups.get(_asked(example), []) if isinstance(example, Preference) else []
         if len(group) < 2 or not isinstance(example, Preference) or example.margin is not None:
             out.append(example)
         elif group[0] is example:
@@ -37,10 +38,20 @@ def unpair(examples: Sequence[Example]) -> list[Example]:
     for example in examples:
         if isinstance(example, Preference):
             for answer, wanted in ((example.chosen, True), (example.rejected, False)):
-                out.append(Labelled(example.prompt, answer, wanted, origin=example.origin, group=example.group))
+                out.append(Labelled(example.prompt, answer, wanted, **_kept(example)))
         else:
             out.append(example)
     return out
+
+
+def _asked(example: Preference) -> str:
+    """What both answers answer: equal for equal prompts with equal tools and values of the template."""
+    return repr((example.prompt, example.tools, example.template_kwargs))
+
+
+def _kept(example: Preference) -> dict[str, Any]:
+    """What an example keeps in another form."""
+    return {name: getattr(example, name) for name in ("origin", "group", "tools", "template_kwargs")}
 
 
 def _joined(group: Sequence[Preference]) -> Ranking:
@@ -51,4 +62,4 @@ def _joined(group: Sequence[Preference]) -> Ranking:
     won = [sum((a == i) - (b == i) for a, b in pairs) for i in range(len(answers))]
     ranks = tuple(1 + sum(other > own for other in won) for own in won)
     first = group[0]
-    return Ranking(first.prompt, tuple(answers.values()), ranks, tuple(pairs), origin=first.origin, group=first.group)
+    return Ranking(first.prompt, tuple(answers.values()), ranks, tuple(pairs), **_kept(first))

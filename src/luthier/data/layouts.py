@@ -12,7 +12,9 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Labelled, Message, Messages, Pair, Preference, Prompt, Ranking, Text
-from luthier.data.messages import messages_of, plain, text_of, tools_of
+from luthier.data.calls import kwargs_of, tools_of
+from luthier.data.flags import truth
+from luthier.data.messages import as_context, messages_of, plain, text_of
 
 Values = Mapping[str, Any]
 
@@ -27,23 +29,24 @@ def text(values: Values) -> Text:
 
 def alpaca(values: Values) -> Chat:
     answer = Message("assistant", text_of(values["output"], "output"))
-    return Chat(_opened(values, (*_history(values.get("history")), *_instruction(values), answer)))
+    turns = _opened(values, (*_history(values.get("history")), *_instruction(values), answer))
+    return Chat(turns, **_beside(values))
 
 
 def conversation(values: Values) -> Chat:
     """ShareGPT and OpenAI chats, told apart message by message."""
-    return Chat(_conversation(values), tools_of(values.get("tools")))
+    return Chat(_conversation(values), **_beside(values))
 
 
 def prompt_completion(values: Values) -> Chat:
-    prompt = messages_of(values["prompt"], "prompt", "user")
+    """The completion is learned; assistant turns in the prompt are read only, as in TRL."""
     completion = messages_of(values["completion"], "completion", "assistant")
-    return Chat(_opened(values, (*prompt, *completion)), tools_of(values.get("tools")))
+    return Chat(_opened(values, (*_prompt(values), *completion)), **_beside(values))
 
 
 def labels(values: Values) -> Chat:
     content, label = text_of(values["text"], "text"), text_of(values["label"], "label")
-    return Chat(_opened(values, (Message("user", content), Message("assistant", label))))
+    return Chat(_opened(values, (Message("user", content), Message("assistant", label))), **_beside(values))
 
 
 def preference(values: Values) -> Preference:
@@ -58,8 +61,8 @@ def preference(values: Values) -> Preference:
             raise InputError(
                 "chosen and rejected do not answer the same prompt", mend="give both the same turns before the answer"
             )
-    margin = values.get("margin")
-    return Preference(_opened(values, prompt), chosen, rejected, None if margin is None else _float(margin, "margin"))
+    margin = None if values.get("margin") is None else _float(values["margin"], "margin")
+    return Preference(_opened(values, prompt), chosen, rejected, margin, **_beside(values))
 
 
 def comparison(values: Values) -> Preference:
@@ -73,7 +76,7 @@ def comparison(values: Values) -> Preference:
     if not 1 <= leaning <= 2:
         raise InputError(f"preference {leaning:g} is not from 1 to 2", mend="1: output_1 is better, 2: output_2 is")
     chosen, rejected = outputs if leaning < 1.5 else outputs[::-1]
-    return Preference(_opened(values, _instruction(values)), chosen, rejected)
+    return Preference(_opened(values, _instruction(values)), chosen, rejected, **_beside(values))
 
 
 def unpaired(values: Values) -> Labelled:
@@ -83,11 +86,12 @@ def unpaired(values: Values) -> Labelled:
         raise InputError(f"label {values['label']!r} is neither true nor false", mend="write true (wanted) or false")
     if "completion" in values:
         prompt = _opened(values, _prompt(values))
-        return Labelled(prompt, messages_of(values["completion"], "completion", "assistant"), label)
+        completion = messages_of(values["completion"], "completion", "assistant")
+        return Labelled(prompt, completion, label, **_beside(values))
     turns = _conversation(values)
     if turns[-1].role != "assistant":
         raise InputError("the conversation does not end with an answer", mend="end it with an assistant turn")
-    return Labelled(turns[:-1], turns[-1:], label)
+    return Labelled(turns[:-1], turns[-1:], label, **_beside(values))
 
 
 def ranking(values: Values) -> Ranking:
@@ -103,7 +107,8 @@ def ranking(values: Values) -> Ranking:
     if not whole or len(ranks) != len(responses):
         raise InputError("field 'ranks' is not one whole number a response", mend="give each response its rank")
     answers = [messages_of(item, f"responses[{i}]", "assistant") for i, item in enumerate(responses)]
-    return Ranking(_opened(values, _prompt(values)), tuple(answers), tuple(int(rank) for rank in ranks))
+    order = tuple(int(rank) for rank in ranks)
+    return Ranking(_opened(values, _prompt(values)), tuple(answers), order, **_beside(values))
 
 
 def pair(values: Values) -> Pair:
@@ -114,13 +119,7 @@ def pair(values: Values) -> Pair:
 
 def prompt(values: Values) -> Prompt:
     turns, answer = _opened(values, _prompt(values)), values.get("answer")
-    return Prompt(turns, None if answer is None else text_of(answer, "answer"))
-
-
-def truth(value: Any) -> bool | None:
-    """True and false in their usual spellings, None for anything else."""
-    known = {"true": True, "1": True, "yes": True, "1.0": True, "false": False, "0": False, "no": False, "0.0": False}
-    return known.get(str(value).strip().lower())
+    return Prompt(turns, None if answer is None else text_of(answer, "answer"), **_beside(values))
 
 
 def _instruction(values: Values) -> Messages:
@@ -159,13 +158,18 @@ def _conversation(values: Values) -> Messages:
 
 
 def _prompt(values: Values) -> Messages:
-    """The prompt in whichever field it stands; a transcript that ends in an open 'Assistant:' loses that."""
-    if "messages" in values:
-        return messages_of(values["messages"], "messages", "user")
-    if "instruction" in values:
+    """The prompt in whichever field it stands, its last turn begun where that is the assistant's; an empty one, such as
+    a transcript's open 'Assistant:', is none."""
+    if "instruction" in values and "messages" not in values:
         return _instruction(values)
-    turns = messages_of(values.get("prompt", values.get("input")), "prompt", "user")
-    return turns[:-1] if turns and turns[-1] == Message("assistant", "") else turns
+    written = values["messages"] if "messages" in values else values.get("prompt", values.get("input"))
+    turns = messages_of(written, "messages" if "messages" in values else "prompt", "user")
+    return as_context(turns[:-1] if turns and turns[-1] == Message("assistant", "") else turns)
+
+
+def _beside(values: Values) -> dict[str, Any]:
+    """What a row gives its chat template beside the turns."""
+    return {"tools": tools_of(values.get("tools")), "template_kwargs": kwargs_of(values.get("chat_template_kwargs"))}
 
 
 def _whole(turns: Messages) -> bool:

@@ -1,17 +1,20 @@
-"""Conversations as people write them -> Messages: OpenAI's role/content, ShareGPT's from/value, HH transcripts.
+"""Conversations as people write them -> Messages: OpenAI's role/content, ShareGPT's from/value, Anthropic's blocks, HH
+transcripts.
 
 A fault raises InputError without a place; whoever knows the row adds file and line.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Message, Messages
+from luthier.core.types import REASONING, Message, Messages
+from luthier.data.calls import calls_of
+from luthier.data.flags import FLAGS, learned
 
 ROLE_OF = {
     "system": "system",
@@ -25,11 +28,24 @@ ROLE_OF = {
     "bot": "assistant",
     "model": "assistant",
     "function_call": "assistant",
+    "tool_call": "assistant",
     "tool": "tool",
     "function": "tool",
     "observation": "tool",
     "tool_response": "tool",
+    "ipython": "tool",
 }
+CALLING = ("function_call", "tool_call")  # roles whose content is a call, as JSON
+READ = {
+    "role",
+    "from",
+    "content",
+    "value",
+    "tool_calls",
+    "function_call",
+    "name",
+    *FLAGS,
+}  # keys with a field of their own
 
 
 def text_of(value: Any, field: str) -> str:
@@ -46,9 +62,9 @@ def text_of(value: Any, field: str) -> str:
 def messages_of(value: Any, field: str, role: str) -> Messages:
     """A text (a message of `role`, or a transcript), one message, or a list of messages. '' and null are none."""
     if isinstance(value, Mapping):
-        return (message_of(value, field),)
+        return turns_of(value, field)
     if isinstance(value, (list, tuple)):
-        return tuple(message_of(item, f"{field}[{i}]") for i, item in enumerate(value))
+        return tuple(turn for i, item in enumerate(value) for turn in turns_of(item, f"{field}[{i}]"))
     text = text_of(value, field)
     return transcript(text) if is_transcript(text) else plain(text, role)
 
@@ -58,98 +74,142 @@ def plain(text: str, role: str) -> Messages:
     return (Message(role, text),) if text or role == "assistant" else ()
 
 
-def message_of(item: Any, field: str) -> Message:
-    """One turn in OpenAI's or ShareGPT's form. `weight: 0` marks a turn that is read but not learned.
+def turns_of(item: Any, field: str) -> Messages:
+    """What one object of a conversation says, in OpenAI's, ShareGPT's or Anthropic's form: one turn, or the answers of
+    several tools and a turn.
 
-    Raises InputError for an unknown role, content that is not text, or a tool call that is not JSON.
+    Keys that Luthier has no field for are kept in `fields`, for templates that read them; null stands for absent.
+    Raises InputError for an unknown role, content that is not text, a tool call that is not JSON, two thoughts, and for
+    a flag that is neither true nor false.
     """
     if not isinstance(item, Mapping):
         raise InputError(f"field '{field}' is {_kind(item)}, not a message", mend='write {"role": ..., "content": ...}')
-    named = item.get("role", item.get("from"))
+    role, named = _role(item, field)
+    content = _content(item, field)
+    written = item.get("tool_calls") or item.get("function_call") or ()
+    if named in CALLING:
+        content, written = "", content
+    blocks = _blocks(content, field) if isinstance(content, (list, tuple)) else _Blocks(text_of(content, field))
+    if blocks.results and role == "assistant":
+        raise InputError(
+            f"field '{field}' holds a tool's answer in an assistant's turn", mend="give it a turn of its own"
+        )
+    name = item.get("name")
+    turn = Message(
+        role,
+        blocks.text,
+        tool_calls=(*calls_of(written, field), *blocks.calls),
+        name=name if isinstance(name, str) else None,
+        train=learned(item, field),
+        bare=content is None,
+        fields=_fields(item, blocks.thought, field),
+    )
+    alone = blocks.results and not blocks.text.strip()
+    return (*blocks.results, *(() if alone else (turn,)))
+
+
+def as_context(turns: Messages) -> Messages:
+    """A prompt's turns: the assistant's in it are read, not learned; a last one is begun, and what follows goes on in it
+    (as in TRL)."""
+    turns = tuple(replace(turn, train=False) if turn.role == "assistant" else turn for turn in turns)
+    last = turns[-1:]
+    begun = last and last[0].role == "assistant" and not last[0].tool_calls
+    return (*turns[:-1], replace(last[0], begun=True)) if begun else turns
+
+
+def _role(item: Mapping[str, Any], field: str) -> tuple[str, str]:
+    """The role, and how the row calls it."""
+    named = item.get("role") if item.get("role") is not None else item.get("from")
     if not isinstance(named, str) or named.lower() not in ROLE_OF:
         known = ", ".join(ROLE_OF)
         raise InputError(f"field '{field}' has the unknown role {named!r}", mend=f"known: {known}")
-    role = ROLE_OF[named.lower()]
-    content = item.get("content", item.get("value"))
-    if content is None and not ({"content", "value", "tool_calls", "function_call"} & set(item)):
+    return ROLE_OF[named.lower()], named.lower()
+
+
+def _content(item: Mapping[str, Any], field: str) -> Any:
+    """What is said, in `content` or `value`; None where neither holds anything, but a call or a thought stands there."""
+    given = [item[name] for name in ("content", "value") if item.get(name) is not None]
+    if len(given) > 1 and given[0] != given[1]:
+        raise InputError(f"field '{field}' has a content and another value", mend="keep one of them")
+    if not given and not (
+        {"content", "value", "tool_calls", "function_call", *REASONING, "tool_responses"} & set(item)
+    ):
         raise InputError(f"field '{field}' has no content", mend='write {"role": ..., "content": ...}')
-    written = item.get("tool_calls") or item.get("function_call") or ()
-    if named.lower() == "function_call":
-        content, written = "", content
-    text, inner = _blocks(content, field)
-    reasoning = item.get("reasoning_content")
-    if isinstance(reasoning, str) and reasoning:
-        text = _thought(reasoning) + text
-    weight = item.get("weight")
-    return Message(
-        role,
-        text,
-        tool_calls=(*calls_of(written, field), *inner),
-        name=item["name"] if isinstance(item.get("name"), str) else None,
-        train=weight is None or bool(weight),
-    )
+    return given[0] if given else None
 
 
-def _blocks(content: Any, field: str) -> tuple[str, tuple[Mapping[str, Any], ...]]:
-    """Content given as a list of typed blocks: texts are joined, reasoning stands in <think> tags before them."""
-    if not isinstance(content, (list, tuple)):
-        return text_of(content, field), ()
-    text = ""
-    calls: list[Mapping[str, Any]] = []
+def _fields(item: Mapping[str, Any], thought: str, field: str) -> dict[str, Any]:
+    """What the turn says under other keys, the thought among them. Raises InputError when there are two thoughts."""
+    out = {name: value for name, value in item.items() if name not in READ and value is not None}
+    if not isinstance(item.get("name"), str | None):
+        out["name"] = item["name"]
+    for name in REASONING:
+        if not isinstance(out.get(name, ""), str):
+            raise InputError(f"field '{field}': {name} is {_kind(out[name])}, not text", mend="write it as a string")
+    thoughts = {value for value in (thought, *(out.get(name, "") for name in REASONING)) if value}
+    if len(thoughts) > 1:
+        raise InputError(f"field '{field}' holds two different thoughts", mend=f"keep one of {', '.join(REASONING)}")
+    return out | ({REASONING[0]: thought} if thought and thought not in out.values() else {})
+
+
+@dataclass
+class _Blocks:
+    """Content given as a list of typed blocks."""
+
+    text: str = ""
+    thought: str = ""
+    calls: tuple[Mapping[str, Any], ...] = ()
+    results: Messages = ()
+
+
+def _blocks(content: Sequence[Any], field: str) -> _Blocks:
+    """Texts joined, thoughts, tool calls, and the answers of tools. Raises InputError for images and what is unknown, and
+    where the order of the blocks would be lost."""
+    found = _Blocks()
     for block in content:
-        kind = block.get("type", "text") if isinstance(block, Mapping) else "text"
-        value = block.get("text", block.get("value")) if isinstance(block, Mapping) else block
-        if kind == "text":
-            text += text_of(value, field)
-        elif kind == "reasoning":
-            text += _thought(text_of(value, field))
-        elif kind == "tool_call":
-            calls += calls_of(value, field)
+        kind = block.get("type") or "text" if isinstance(block, Mapping) else "text"
+        if kind in ("text", "input_text", "output_text"):
+            found.text += text_of(_first(block, "text", "value", "content"), field)
+        elif kind in ("thinking", "reasoning"):
+            _refuse_after(bool(found.text.strip() or found.calls), "a thought after what was said", field)
+            found.thought += ("\n\n" if found.thought else "") + _joined(_first(block, kind, "text", "value"), field)
+        elif kind in ("tool_use", "tool_call"):
+            found.calls += calls_of(_first(block, "value", "tool_call") or block, field)
+        elif kind == "tool_result":
+            _refuse_after(bool(found.text.strip()), "a tool's answer after text", field)
+            found.results += (_result(block, field),)
         else:
             raise InputError(f"field '{field}' holds content of type '{kind}'", mend="only text can be read")
-    return text, tuple(calls)
+    return found
 
 
-def _thought(text: str) -> str:
-    return f"<think>\n{text}\n</think>\n\n"
+def _result(block: Mapping[str, Any], field: str) -> Message:
+    """An answer of a tool as Anthropic writes it, as a turn of its own."""
+    renamed = {"tool_use_id": "tool_call_id"}
+    rest = {renamed.get(key, key): value for key, value in block.items() if key not in ("type", "content")}
+    fields = {key: value for key, value in rest.items() if value is not None}
+    return Message("tool", _joined(block.get("content"), field), fields=fields)
 
 
-def calls_of(value: Any, field: str) -> tuple[Mapping[str, Any], ...]:
-    """Tool calls as chat templates read them: {"type": "function", "function": {"name", "arguments": object}}.
-
-    Takes a list or a single call, each with or without the outer "function", as an object or as JSON text.
-    """
-    value = _json(value, field, "a tool call")
-    calls = value if isinstance(value, (list, tuple)) else [value]
-    return tuple(_call(call, field) for call in calls)
-
-
-def _call(call: Any, field: str) -> Mapping[str, Any]:
-    function = call.get("function", call) if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise InputError(f"field '{field}' has a tool call without a name", mend='write {"name": ..., "arguments": {}}')
-    arguments = _json(function.get("arguments") or {}, field, "the arguments of a tool call")
-    identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
-    return {**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+def _joined(content: Any, field: str) -> str:
+    """Text, or the text of a list of text blocks."""
+    if not isinstance(content, (list, tuple)):
+        return text_of(content, field)
+    inner = _blocks(content, field)
+    _refuse_after(bool(inner.thought or inner.calls or inner.results), "blocks within a block", field)
+    return inner.text
 
 
-def tools_of(value: Any) -> tuple[Mapping[str, Any], ...]:
-    """Tool descriptions, a list or its JSON text, each as {"type": "function", "function": {...}}."""
-    value = _json(value, "tools", "the tools")
-    if not value:
-        return ()
-    if not isinstance(value, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in value):
-        raise InputError("field 'tools' is not a list of tools", mend='write [{"name": ..., "parameters": {...}}]')
-    return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in value)
+def _first(block: Any, *names: str) -> Any:
+    """The block itself where it is no object; else what it holds under the first of `names`."""
+    if not isinstance(block, Mapping):
+        return block
+    return next((block[name] for name in names if block.get(name) is not None), None)
 
 
-def _json(value: Any, field: str, what: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value) if value.strip() else ()
-    except (ValueError, RecursionError):
-        raise InputError(f"field '{field}': {what} is not JSON: {value[:60]!r}", mend="mend the JSON text") from None
+def _refuse_after(bad: bool, what: str, field: str) -> None:
+    if bad:
+        raise InputError(f"field '{field}' holds {what}", mend="split it into turns of their own")
 
 
 TURN = re.compile(r"(?:^|\n\n)\s*(Human|Assistant):")

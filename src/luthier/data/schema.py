@@ -11,7 +11,7 @@ from typing import Any
 
 from luthier.core.errors import InputError, unknown
 from luthier.core.types import Chat, Example, Labelled, Pair, Preference, Prompt, Ranking, Text
-from luthier.data import layouts
+from luthier.data import flags, layouts
 from luthier.data.layouts import Unused, Values
 from luthier.data.read import Report, Row
 
@@ -64,9 +64,10 @@ def _fields(needed: str, optional: str = "") -> tuple[Field, ...]:
 
 
 def _is_truth(values: Values) -> bool:
-    return layouts.truth(values["label"]) is not None
+    return flags.truth(values["label"]) is not None
 
 
+_BESIDE = "system tools chat_template_kwargs|template_kwargs"  # what any row with a prompt may have
 _PROMPT = "prompt|question|query"
 _ANSWER = "completion|response|answer|output"
 _TALK = "messages|conversations|conversation"
@@ -75,36 +76,36 @@ _ANY_PROMPT = "messages|conversations prompt|question instruction input"
 # Tried from the top: the first whose needed fields are all there, and whose `fits` holds.
 _TABLE = (
     Layout(
-        "comparison", Preference, _fields("instruction|prompt|question output_1 output_2 preference", "input system"),
+        "comparison", Preference, _fields("instruction|prompt|question output_1 output_2 preference", f"input {_BESIDE}"),
         layouts.comparison, "two answers and which is better: 1, 2, or a tie",
     ),
     Layout(
-        "ranking", Ranking, _fields("prompt|instruction|question responses", "ranks system"),
+        "ranking", Ranking, _fields("prompt|instruction|question responses", f"ranks {_BESIDE}"),
         layouts.ranking, "several answers to a prompt, best first or with ranks",
     ),
     Layout(
         "preference", Preference,
-        _fields("chosen|accepted|preferred rejected|non_preferred", f"{_ANY_PROMPT} system margin"),
+        _fields("chosen|accepted|preferred rejected|non_preferred", f"{_ANY_PROMPT} margin {_BESIDE}"),
         layouts.preference, "a preferred and a rejected answer, with or without their prompt",
     ),
     Layout(
-        "unpaired", Labelled, _fields(f"{_PROMPT}|instruction {_ANSWER} label|kto_tag", "system"),
+        "unpaired", Labelled, _fields(f"{_PROMPT}|instruction {_ANSWER} label|kto_tag", _BESIDE),
         layouts.unpaired, "an answer, and whether it was wanted", _is_truth,
     ),
     Layout(
-        "unpaired_chat", Labelled, _fields(f"{_TALK} label|kto_tag", "system"),
+        "unpaired_chat", Labelled, _fields(f"{_TALK} label|kto_tag", _BESIDE),
         layouts.unpaired, "a conversation, and whether its last answer was wanted", _is_truth,
     ),
     Layout(
-        "sharegpt", Chat, _fields(_TALK, "system tools"),
+        "sharegpt", Chat, _fields(_TALK, _BESIDE),
         layouts.conversation, "conversations of from and value", lambda values: _speaks(values, "from"),
     ),
     Layout(
-        "chat", Chat, _fields(_TALK, "system tools"),
+        "chat", Chat, _fields(_TALK, _BESIDE),
         layouts.conversation, "conversations of role and content, as OpenAI writes them",
     ),
     Layout(
-        "alpaca", Chat, _fields("instruction output|response|answer|completion", "input|context system history"),
+        "alpaca", Chat, _fields("instruction output|response|answer|completion", f"input|context history {_BESIDE}"),
         layouts.alpaca, "an instruction, perhaps with an input, and its output",
     ),
     Layout(
@@ -117,15 +118,15 @@ _TABLE = (
         layouts.pair, "two texts that belong together, perhaps with a score",
     ),
     Layout(
-        "prompt_completion", Chat, _fields(f"{_PROMPT}|input {_ANSWER}", "system tools"),
+        "prompt_completion", Chat, _fields(f"{_PROMPT}|input {_ANSWER}", _BESIDE),
         layouts.prompt_completion, "a prompt and its completion, a question and its answer",
         lambda values: not isinstance(values["completion"], (dict, bool)),
     ),
     Layout(
-        "labels", Chat, _fields("text|sentence|utterance label|category|intent|class", "system"),
+        "labels", Chat, _fields("text|sentence|utterance label|category|intent|class", _BESIDE),
         layouts.labels, "a text and the label to answer with",
     ),
-    Layout("prompt", Prompt, _fields("prompt", "answer|reference|solution system"), layouts.prompt, "prompts only"),
+    Layout("prompt", Prompt, _fields("prompt", f"answer|reference|solution {_BESIDE}"), layouts.prompt, "prompts only"),
     Layout("text", Text, _fields("text|content|document"), layouts.text, "documents"),
 )  # fmt: skip
 

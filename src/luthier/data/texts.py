@@ -6,7 +6,19 @@ import hashlib
 import json
 from typing import Any
 
-from luthier.core.types import Chat, Example, Labelled, Message, Messages, Pair, Preference, Prompt, Ranking, Text
+from luthier.core.types import (
+    Chat,
+    Conversation,
+    Example,
+    Labelled,
+    Message,
+    Messages,
+    Pair,
+    Preference,
+    Prompt,
+    Ranking,
+    Text,
+)
 
 
 def parts(example: Example) -> tuple[Messages, Messages]:
@@ -92,9 +104,10 @@ def joined(turns: Messages) -> str:
 
 
 def _said(turn: Message) -> str:
+    """The thought, the content and the calls of a turn; arguments written as JSON text are shown as what they say."""
     content = f"{turn.content}\n\n{turn.input}" if turn.input else turn.content
-    calls = [json.dumps(call, ensure_ascii=False, sort_keys=True) for call in turn.tool_calls]
-    return "\n\n".join([content, *calls] if content else calls)
+    calls = [json.dumps(call, ensure_ascii=False, sort_keys=True) for call in turn.calls_as(dict)]
+    return "\n\n".join([part for part in (turn.reasoning, content) if part] + calls)
 
 
 def as_row(example: Example) -> dict[str, Any]:
@@ -102,17 +115,32 @@ def as_row(example: Example) -> dict[str, Any]:
 
     The group and the place are not written; an Alpaca input is joined to its instruction.
     """
+    row = _own_row(example)
+    if isinstance(example, Conversation):
+        row |= {"tools": list(example.tools)} if example.tools else {}
+        row |= {"chat_template_kwargs": dict(example.template_kwargs)} if example.template_kwargs else {}
+    return row
+
+
+def _own_row(example: Example) -> dict[str, Any]:
     match example:
         case Text(text=text):
             return {"text": text}
-        case Chat(messages=turns, tools=tools):
-            return {"messages": _rows(turns)} | ({"tools": list(tools)} if tools else {})
+        case Chat(messages=turns):
+            begun = next((i + 1 for i, turn in enumerate(turns) if turn.begun), 0)
+            if begun:
+                return {"prompt": _rows(turns[:begun]), "completion": _rows(turns[begun:])}
+            return {"messages": _rows(turns)}
         case Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin):
             row = {"prompt": _rows(prompt), "chosen": _rows(chosen), "rejected": _rows(rejected)}
+            if _ended(prompt):
+                row = {"chosen": _rows(prompt + chosen), "rejected": _rows(prompt + rejected)}
             return row | ({} if margin is None else {"margin": margin})
         case Ranking(prompt=prompt, responses=responses, ranks=ranks):
             return {"prompt": _rows(prompt), "responses": [_rows(r) for r in responses], "ranks": list(ranks)}
         case Labelled(prompt=prompt, completion=completion, label=label):
+            if _ended(prompt):
+                return {"messages": _rows(prompt + completion), "label": label}
             return {"prompt": _rows(prompt), "completion": _rows(completion), "label": label}
         case Prompt(messages=turns, answer=answer):
             return {"prompt": _rows(turns)} | ({} if answer is None else {"answer": answer})
@@ -122,5 +150,17 @@ def as_row(example: Example) -> dict[str, Any]:
     raise AssertionError(f"no such example: {type(example).__name__}")
 
 
+def _ended(prompt: Messages) -> bool:
+    """Whether a prompt closes with an assistant's whole turn; as a field `prompt` it would be one that is gone on with."""
+    return bool(prompt) and prompt[-1].role == "assistant" and not (prompt[-1].begun or prompt[-1].tool_calls)
+
+
 def _rows(turns: Messages) -> list[dict[str, Any]]:
-    return [turn.as_dict() | ({} if turn.train else {"weight": 0}) for turn in turns]
+    return [_row(turn) for turn in turns]
+
+
+def _row(turn: Message) -> dict[str, Any]:
+    out = turn.as_dict()
+    if not ({"content", "tool_calls"} & set(out)):
+        out["content"] = None
+    return out | ({} if turn.train else {"weight": 0})
