@@ -10,6 +10,7 @@ from typing import Any
 
 from luthier.app.errors import SOUND, look, marks, named, ordered, table, title
 from luthier.app.run_data import read_answers, read_data
+from luthier.core.verdicts import verdict
 from luthier.evals.errors.slices import slices
 
 Marks = Mapping[str, Sequence[float]]
@@ -57,12 +58,7 @@ def _unpaired(name: str, before: Sequence[float], after: Sequence[float]) -> dic
     found = slices(of, [*after, *before])
     old, new = (sum(values) / len(values) for values in (before, after))
     low, high = (found[0].low, found[0].high) if found else (None, None)
-    verdict = "too few items"
-    if low is not None and high is not None:
-        fell = "worse" if name == SOUND else "better"
-        rose = "better" if name == SOUND else "worse"
-        verdict = fell if high < 0 else rose if low > 0 else "no difference shown"
     return {
         "name": name, "title": title(name), "unit": "%", "higher_is_better": name == SOUND, "before": old, "after": new,
-        "difference": new - old, "low": low, "high": high, "n": len(after), "verdict": verdict,
+        "difference": new - old, "low": low, "high": high, "n": len(after), "verdict": verdict(new - old, low, high, name == SOUND),
     }  # fmt: skip

@@ -21,7 +21,7 @@ def ratings(
     agreed = alpha(units_of(duels))
     return {
         "judgments": len(found), "duels": len(duels), **table.as_dict(), "agreement": agreed.as_dict() if agreed else None,
-        "annotators": [habit.as_dict() for habit in habits(found, duels, seed)],
+        "annotators": [habit.as_dict() for habit in habits(found, duels)],
     }  # fmt: skip
 
 

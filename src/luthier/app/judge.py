@@ -81,7 +81,7 @@ def judge(asked: Asked) -> dict[str, Any]:
         log.warn(
             f"{half} pairs were judged in one order only and are not counted here; `luthier elo` counts what the file holds"
         )
-    return _result(whole, people, judge_.name, asked.asking.seed) | {
+    return _result(whole, people, judge_.name) | {
         "judge": judge_.name, "out": str(asked.out), "prompts": len(prompts.messages), "asked": len(left),
         "kept": len(before), "equal": len(equal), "unreadable": unread, "half_judged": half,
         "too_long": prompts.too_long,
@@ -174,7 +174,7 @@ def _both_orders(said: Sequence[Judgment]) -> list[Judgment]:
     ]
 
 
-def _result(said: Sequence[Judgment], people: Sequence[Judgment], annotator: str, seed: int) -> dict[str, Any]:
+def _result(said: Sequence[Judgment], people: Sequence[Judgment], annotator: str) -> dict[str, Any]:
     """Who wins, what sways the judge, and how far people agree with it."""
     all_ = judgments.duels([*said, *people])
     own = [duel for duel in all_ if duel.annotator == annotator]
@@ -188,16 +188,16 @@ def _result(said: Sequence[Judgment], people: Sequence[Judgment], annotator: str
         if agreed is None:
             log.warn("no pair of answers was judged by people too: prompts and answers must be the same texts")
     return {
-        "pairs": [_pair(*models, duels, seed) for models, duels in pairs.items()],
-        "annotators": [habit.as_dict() for habit in habits([*said, *people], all_, seed)],
+        "pairs": [_pair(*models, duels) for models, duels in pairs.items()],
+        "annotators": [habit.as_dict() for habit in habits([*said, *people], all_)],
         "human": agreed.as_dict() if agreed else None,
     }
 
 
-def _pair(first: str, second: str, duels: Sequence[Duel], seed: int) -> dict[str, Any]:
+def _pair(first: str, second: str, duels: Sequence[Duel]) -> dict[str, Any]:
     """How the first model of a pair fares: wins, losses, ties, and the share of the points with its interval."""
     counts = Counter(duel.outcome for duel in duels)
-    share = share_interval([duel.outcome for duel in duels], seed)
+    share = share_interval([duel.outcome for duel in duels])
     return {
         "models": [first, second], "wins": counts[1.0], "losses": counts[0.0], "ties": counts[0.5],
         "score": share.value, "low": share.low, "high": share.high, "n": share.n,

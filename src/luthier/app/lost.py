@@ -28,7 +28,7 @@ from luthier.evals.benchmarks import results
 from luthier.evals.benchmarks import run as benchmark_run
 from luthier.evals.benchmarks.files import Material, from_folder
 from luthier.evals.benchmarks.tasks import Task, find
-from luthier.evals.intervals import difference
+from luthier.evals.compare import before_after, paired
 from luthier.model import memory
 from luthier.text.encode import encode
 from luthier.train.table import method
@@ -215,7 +215,7 @@ def divergences(
             then = ruler.distributions(answers, job.stop, bar)
             p, q = (then, now) if name == "before" else (now, then)
             sums = [(forgot.divergence(*both), len(both[0])) for both in zip(p, q, strict=True)]
-            found = forgot.per_token(sums, seed=job.config.seed)
+            found = forgot.per_token(sums)
             out[f"on_answers_{name}"] = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
     return out
 
@@ -223,22 +223,23 @@ def divergences(
 def rows(
     before: measure.Measured, after: measure.Measured, probes: Probes, scores: tuple[Scores, Scores], seed: int
 ) -> list[dict[str, Any]]:
-    """The table of what was not to change: general texts, benchmarks, how general prompts are answered."""
-    found = []
+    """The table of what was not to change: general texts, benchmarks, how general prompts are answered; verdicts are
+    corrected for all of them."""
+    asked = []
     if before.texts:
         old, new = ([loss for _, loss, _ in measured.texts] for measured in (before, after))
-        row = score.loss_row(old, new, [count for _, _, count in before.texts], seed=seed)
-        found.append(row | {"name": "general", "title": "general text, loss per token"})
+        about = score.about_loss(()) | {"title": "general text, loss per token"}
+        asked.append(paired("general", old, new, about, [count for _, _, count in before.texts]))
     for task, _ in probes.tasks:
         metric = results.METRICS[task.metrics[0]]
         about = {
-            "name": task.name, "title": f"{task.name}, {metric.title}", "unit": metric.unit, "top": None,
+            "title": f"{task.name}, {metric.title}", "unit": metric.unit, "top": None,
             "higher_is_better": metric.higher_is_better,
         }  # fmt: skip
-        found.append(about | difference(scores[0][task.name], scores[1][task.name], seed=seed).as_dict())
+        asked.append(paired(task.name, scores[0][task.name], scores[1][task.name], about))
     if before.own and after.own:
-        found += forgot.manners(before.own, after.own, seed=seed)
-    return found
+        asked += forgot.manners(before.own, after.own)
+    return before_after(asked, seed)
 
 
 def as_json(

@@ -18,7 +18,7 @@ from luthier.core.types import Batch, Chat, Example, Loss, Message, Node, Output
 from luthier.evals import forgetting as forgot
 from luthier.evals import score
 from luthier.evals.calibration import correlation, expected_calibration_error
-from luthier.evals.intervals import difference
+from luthier.evals.compare import before_after, paired
 from luthier.methods.ops import leaf_length
 from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.model.generate import Sample, generate
@@ -317,21 +317,21 @@ def compare(
     held_out: HeldOut, before: Measured, after: Measured, names: Sequence[str], seed: int
 ) -> list[dict[str, Any]]:
     """The table before | after: the held-out loss, what the method reports of each row, then the metrics of the
-    answers, each with its interval."""
-    rows = []
+    answers, each with its interval; verdicts are corrected for all of them."""
+    asked = []
     if before.losses:
         old, new = ([loss for _, loss, _ in measured.losses] for measured in (before, after))
-        rows.append(score.loss_row(old, new, [count for _, _, count in before.losses], seed=seed))
+        asked.append(score.loss_question(old, new, [count for _, _, count in before.losses]))
     for name in score.ITEMS:
         old, new = ([i[name] for i in measured.items if name in i] for measured in (before, after))
         if old:
-            rows.append(score.row(name, difference(old, new, seed=seed)))
+            asked.append(paired(name, old, new, score.about_item(name)))
     for name in before.scored[0] if before.scored else ():
         old, new = ([row[name] for row in measured.scored] for measured in (before, after))
-        rows.append(score.row(name, difference(old, new, seed=seed)))
+        asked.append(paired(name, old, new, score.about_item(name)))
     if before.answers:
-        rows += score.table(scores(held_out, before, names), scores(held_out, after, names), seed=seed)
-    return rows
+        asked += score.questions(scores(held_out, before, names), scores(held_out, after, names))
+    return before_after(asked, seed)
 
 
 def worth(held_out: HeldOut, measured: Measured) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from luthier.app.folder import RunFolder, read_run
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, writing
+from luthier.core.verdicts import verdict
 from luthier.evals import score
 from luthier.evals.benchmarks import results
 from luthier.evals.forgetting import GENERAL_PROMPTS
-from luthier.evals.intervals import Interval
 from luthier.evals.metrics import METRICS
 from luthier.report.page.coding import Record, coding_page
 from luthier.report.page.compare import COLOURS, Paired, compare_page
@@ -103,18 +103,24 @@ def _put(path: Path, page: str) -> Path:
 def _rows(result: dict[str, Any], after: measure.Measured) -> list[dict[str, Any]]:
     """The metrics of a result with what people call them. A name that a method reports of its rows and that is also a
     metric of answers, `accuracy`, means what this run has."""
-    one = {units for _, _, units in after.losses} == {1}
-    loss = {"title": "loss" if one else "loss per token", "unit": "", "top": None, "higher_is_better": False}
     of_method = {name for item in after.items for name in item}
     rows = []
     for name, values in result["metrics"].items():
         if name == "loss":
-            rows.append({"name": name, **loss, **values})
+            about = score.about_loss([units for _, _, units in after.losses])
         elif name in METRICS and name not in of_method:
-            rows.append(score.metric_row(name, Interval(**values)))
+            about = score.about_metric(name)
         else:
-            rows.append(score.row(name, Interval(**values)))
+            about = score.about_item(name)
+        rows.append(_worded({"name": name, **about, **values}))
     return rows
+
+
+def _worded(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its verdict: runs of earlier versions kept none, and theirs is not corrected for being one of many."""
+    if "verdict" in row:
+        return row
+    return row | {"verdict": verdict(row["difference"], row["low"], row["high"], row["higher_is_better"])}
 
 
 def _samples(folder: RunFolder) -> list[Sample]:
@@ -150,7 +156,10 @@ def _beside(
          "top": None, "higher_is_better": metric.higher_is_better, **found}
         for name, found in ((result["forgetting"] or {}).get("benchmarks") or {}).items()
     ]  # fmt: skip
-    return [*lost.rows(before, after, lost.Probes(), ({}, {}), seed), *tasks]
+    kept = result["forgetting"] or {}
+    figures = {**(kept.get("answers") or {}), "general": kept.get("general") or {}}
+    others = lost.rows(before, after, lost.Probes(), ({}, {}), seed)
+    return [_worded(row) for row in (*(row | figures.get(row["name"], {}) for row in others), *tasks)]
 
 
 def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:

@@ -27,7 +27,7 @@ from luthier.core.files import sha256
 from luthier.core.seeds import derive, generator
 from luthier.data import load as data_load
 from luthier.data.write import write_jsonl
-from luthier.evals.intervals import mean_interval
+from luthier.evals.intervals import mean_interval, share_interval
 from luthier.model.generate import generate
 from luthier.model.sample import Sampling
 from luthier.rewards.best import best, expected_best, sizes, worst
@@ -229,9 +229,11 @@ def _figures(
 ) -> dict[str, Any]:
     """What the answers are worth: one, and the best of several; and some to look at."""
     n = len(given[0])
+    bounded = all(0 <= value <= 1 for score in scored for value in score.total)
+    interval = share_interval if bounded else mean_interval
     curve = []
     for k in sizes(n):
-        mean = mean_interval([expected_best(score.total, k) for score in scored], seed)
+        mean = interval([expected_best(score.total, k) for score in scored])
         curve.append({"of": k, "reward": mean.value, "low": mean.low, "high": mean.high})
     everything = [answer for answers in given for answer in answers]
     order = generator(seed, "examples").permutation(len(questions)).tolist()

@@ -52,9 +52,9 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     won = [0.5 if d == 0 else float(d > 0) for d in differences]
     lengths = [float(len(line["text"])) for line in lines]
     return {
-        "out": str(out), "rows": len(rows), "answers": len(lines), "score": asdict(mean_interval(scores, config.seed)),
+        "out": str(out), "rows": len(rows), "answers": len(lines), "score": asdict(mean_interval(scores)),
         "length_correlation": correlation(scores, lengths), "pairs": len(differences),
-        "accuracy": asdict(share_interval(won, config.seed)) if won else None,
+        "accuracy": asdict(share_interval(won)) if won else None,
         "calibration_error": expected_calibration_error(differences) if differences else None,
     }  # fmt: skip
 

@@ -142,7 +142,7 @@ def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str,
     unit = "nats per token" if method.loss is likelihood else ""
     done = _made(job, probes, unit, show)
     held_out, before, after = done.held_out, done.before, done.after
-    drift = forgot.forgetting(before.general, after.general, seed=config.seed) if before.general else None
+    drift = forgot.forgetting(before.general, after.general) if before.general else None
     kl = lost.divergences(job, after, done.views, done.size, done.device) if done.views else None
     beside = lost.rows(before, after, probes, done.scores, config.seed)
     rows = measure.compare(held_out, before, after, _metrics(job, held_out), config.seed)

@@ -91,7 +91,7 @@ class Habits:
         return {"annotator": self.annotator, "judgments": self.judgments, **shares, "agreement": agreed}
 
 
-def habits(judgments: Sequence[Judgment], duels: Sequence[Duel], seed: int = 0) -> list[Habits]:
+def habits(judgments: Sequence[Judgment], duels: Sequence[Duel]) -> list[Habits]:
     """The habits of every annotator, those with most judgments first; intervals over judgments or duels."""
     units = units_of(duels)
     counts = Counter(judgment.annotator for judgment in judgments)
@@ -101,10 +101,10 @@ def habits(judgments: Sequence[Judgment], duels: Sequence[Duel], seed: int = 0) 
         said = [judgment for judgment in judgments if judgment.annotator == name]
         won = [duel for duel in own if duel.outcome != 0.5 and duel.lengths[0] != duel.lengths[1]]
         out.append(Habits(
-            name, count, share_interval([float(duel.outcome == 0.5) for duel in own] or [0.0], seed),
-            _share([_first_won(j) for j in said if len(j.verdict) == 2 and j.verdict[0] != j.verdict[1]], seed),
-            _share([(duel.outcome == 1) == (duel.lengths[0] > duel.lengths[1]) for duel in won], seed),
-            _share(_steady(said), seed), alpha(units, name),
+            name, count, share_interval([float(duel.outcome == 0.5) for duel in own] or [0.0]),
+            _share([_first_won(j) for j in said if len(j.verdict) == 2 and j.verdict[0] != j.verdict[1]]),
+            _share([(duel.outcome == 1) == (duel.lengths[0] > duel.lengths[1]) for duel in won]),
+            _share(_steady(said)), alpha(units, name),
         ))  # fmt: skip
     return out
 
@@ -123,8 +123,8 @@ def _steady(judgments: Sequence[Judgment]) -> list[bool]:
     return [len(set(verdicts.values())) == 1 for verdicts in seen.values() if len(verdicts) == 2]
 
 
-def _share(found: Sequence[bool], seed: int) -> Estimate | None:
-    return share_interval([float(value) for value in found], seed) if found else None
+def _share(found: Sequence[bool]) -> Estimate | None:
+    return share_interval([float(value) for value in found]) if found else None
 
 
 def _estimate(found: Estimate | None) -> dict[str, Any] | None:

@@ -2,10 +2,8 @@
 
 Shape legend: S training runs (seeds) of a model, N items.
 
-The interval of a difference is the paired bootstrap over items (`intervals`). With several runs of a model, runs and
-items are both drawn again: each round draws S runs of each model and N items, the same for both models. What is drawn
-of S runs varies too little by (S - 1) / S, so the deviations of runs are stretched by sqrt(S / (S - 1)), and the
-tails are those of Student's t with the degrees of freedom of Satterthwaite (1946),
+The interval of a difference of single runs is that of `intervals.difference`. With several runs of a model it is Student's t
+of difference / sqrt(V), with the degrees of freedom of Satterthwaite (1946),
 
     V = V_items + V_runs(A) + V_runs(B),    freedom = V^2 / (V_items^2 / (N-1) + V_A^2 / (S_A-1) + V_B^2 / (S_B-1)).
 
@@ -13,8 +11,9 @@ V_items holds what is left of the runs' noise on items, which V_runs holds too: 
 little too wide. One run of a model speaks for that run only.
 
 p-values: exact McNemar for single runs of 0/1 items, the sign-flip permutation test for single runs of other numbers,
-Student's t of difference / sqrt(V) for several runs; corrected by Holm over the whole table. A difference is called
-only when the corrected p-value is at most 0.05 and the interval leaves zero out.
+the same Student's t for several runs; corrected by Holm over the whole table. A difference is called only when the
+corrected p-value is at most 0.05 and the interval leaves zero out. Where even a change of every item in one direction would
+not be called, given how many rows there are, it is "too few to tell".
 """
 
 from __future__ import annotations
@@ -22,29 +21,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import sqrt
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from luthier.core.errors import RunError
 from luthier.core.seeds import generator
+from luthier.core.verdicts import LEVEL, ORDER, SHOWN, TOO_FEW, verdict
 from luthier.evals.intervals import (
-    DRAWS_AT_ONCE,
     Estimate,
+    Limits,
     Values,
+    changed,
+    few_changed,
     fewest,
+    influence,
     ratio_difference,
     student,
     student_share,
-    wilson,
 )
 from luthier.evals.metrics import METRICS
+from luthier.evals.shares import share_limits
 from luthier.evals.significance import holm, items_needed, mcnemar, reach, sign_flip
 
-LEVEL = 0.05
-NONE_SHOWN, TOO_FEW = "no difference shown", "too few items"
-ORDER = ("worse", "better", "lower", "higher", NONE_SHOWN, TOO_FEW)  # regressions first
+BEFORE, AFTER = "before", "after"
+POOLED = "Student's t over runs and items"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Difference:
     """One row of the table: `model` against the first model, `against`.
 
     p, corrected  p-value, and by Holm over all rows; None with fewer than six items
-    verdict       better, worse (lower, higher where neither is better), no difference shown, too few items
+    verdict       as `core.verdicts` words it: better, worse (lower, higher where neither is better), no difference shown,
+                  too few to tell
     needed        items that would show a true difference of the size measured with 80 % chance, where none is shown;
                   None when no number would: the values are equal, or the runs vary too much
     detectable    the true difference that as many items as these show with 80 % chance
@@ -110,12 +112,37 @@ def question(name: str, values: Mapping[str, Values], weights: Values | None = N
     return Question(name, values, weights, metric.title, metric.unit, metric.top, metric.higher_is_better)
 
 
+def paired(
+    name: str, before: Sequence[float], after: Sequence[float], about: Mapping[str, Any], weights: Sequence[float] = ()
+) -> Question:
+    """A question about the same items before and after; `about` has its title, unit, top and higher_is_better."""
+    values = {BEFORE: np.array([before], dtype=float), AFTER: np.array([after], dtype=float)}
+    return Question(name, values, np.array(weights, dtype=float) if weights else None, **about)
+
+
+def before_after(questions: Sequence[Question], seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of a table before | after, in the order asked, ready for JSON: name, title, unit, top, higher_is_better, before,
+    after, difference, low, high, n, test, p, corrected, verdict. `low` and `high` bound the difference at 95 %, paired by item.
+
+    Raises RunError for a value that is not finite.
+    """
+    left_out = ("model", "against", "runs", "needed", "detectable")
+    rows = (row.as_dict() for row in differences(questions, seed))
+    return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
+
+
 def compare(questions: Sequence[Question], seed: int = 0, rounds: int = 10_000) -> list[Difference]:
     """Every model of every question against its first one: regressions first, then gains, then the rest; within these
     the surest first.
 
     Raises RunError for a value that is not finite.
     """
+    rows = differences(questions, seed, rounds)
+    return sorted(rows, key=lambda row: (ORDER.index(row.verdict), 1.0 if row.p is None else row.p))
+
+
+def differences(questions: Sequence[Question], seed: int = 0, rounds: int = 10_000) -> list[Difference]:
+    """The rows of `compare` in the order asked. `rounds` are the random signs of the permutation test."""
     rows = [
         _difference(asked, against, model, seed, rounds)
         for asked in questions
@@ -125,8 +152,8 @@ def compare(questions: Sequence[Question], seed: int = 0, rounds: int = 10_000) 
     ]
     tested = [i for i, row in enumerate(rows) if row.p is not None]
     corrected = dict(zip(tested, holm([rows[i].p or 0.0 for i in tested]), strict=True))
-    told = [_told(row, corrected.get(i), len(tested)) for i, row in enumerate(rows)]
-    return sorted(told, key=lambda row: (ORDER.index(row.verdict), 1.0 if row.p is None else row.p))
+    left = sum(p > LEVEL for p in corrected.values())
+    return [_told(row, corrected.get(i), len(tested), left) for i, row in enumerate(rows)]
 
 
 def _difference(asked: Question, against: str, model: str, seed: int, rounds: int) -> Difference:
@@ -139,37 +166,31 @@ def _difference(asked: Question, against: str, model: str, seed: int, rounds: in
     low: float | None
     high: float | None
     if len(one) == len(other) == 1:
-        found = ratio_difference(one[0].tolist(), other[0].tolist(), weights.tolist(), seed, rounds)
+        found = ratio_difference(one[0].tolist(), other[0].tolist(), weights.tolist())
         low, high = found.low, found.high
         test, p = _paired(one[0], other[0], asked.weights is None, seed, rounds)
     else:
-        test = "Student's t over runs and items"
-        low, high = _pooled(one, other, weights, parts, seed, rounds) if n >= fewest() else (None, None)
-        total = parts.items + parts.fixed
-        p = (
-            2 * (1 - student_share(abs(parts.difference) / sqrt(total), parts.freedom))
-            if total
-            else float(not parts.difference)
-        )
+        test, p = POOLED, _chance(parts, n)
+        low, high = _pooled(one, other, weights, parts)
     return Difference(
         asked.name, asked.title or asked.name, asked.unit, asked.top, asked.higher_is_better, model, against,
         parts.before, parts.after, parts.difference, low, high, n, (len(one), len(other)), test,
-        None if low is None else p, variance=parts.items * n, fixed=parts.fixed,
+        p if n >= fewest() else None, variance=parts.items * n, fixed=parts.fixed,
     )  # fmt: skip
 
 
-def _told(row: Difference, corrected: float | None, tests: int) -> Difference:
-    """The row with its verdict, the correction being known."""
-    low, high = row.low, row.high
-    if corrected is None or low is None or high is None:
+def _told(row: Difference, corrected: float | None, tests: int, left: int) -> Difference:
+    """The row with its verdict, the correction being known: `tests` p-values, of which `left` are above LEVEL."""
+    if corrected is None:
         return row
+    words = verdict(row.difference, row.low, row.high, row.higher_is_better, corrected)
     detectable = reach(tests) * sqrt(row.variance / row.n + row.fixed)
-    row = replace(row, corrected=corrected, detectable=detectable, verdict=NONE_SHOWN)
-    if corrected > LEVEL or low <= 0 <= high:
-        return replace(row, needed=items_needed(row.difference, row.variance, row.fixed, tests))
-    if row.higher_is_better is None:
-        return replace(row, verdict="higher" if row.difference > 0 else "lower")
-    return replace(row, verdict="better" if (row.difference > 0) == row.higher_is_better else "worse")
+    row = replace(row, corrected=corrected, detectable=detectable, verdict=words)
+    if words in SHOWN:
+        return row
+    if row.test != POOLED and corrected > LEVEL and left * 2.0 ** (1 - row.n) > LEVEL:
+        row = replace(row, verdict=TOO_FEW)
+    return replace(row, needed=items_needed(row.difference, row.variance, row.fixed, tests))
 
 
 @dataclass(frozen=True)
@@ -189,8 +210,7 @@ def _parts(one: Values, other: Values, weights: Values) -> _Parts:
     n, total = one.shape[1], weights.sum()
     scores = one.sum(axis=1) / total, other.sum(axis=1) / total
     before, after = float(scores[0].mean()), float(scores[1].mean())
-    left = (other.mean(axis=0) - one.mean(axis=0) - (after - before) * weights) * (n / total)
-    items = float((left**2).sum() / max(n - 1, 1) / n)
+    items = float(influence(other.mean(axis=0) - one.mean(axis=0), weights).var() / max(n - 1, 1))
     runs = [float(s.var(ddof=1) / len(s)) if len(s) > 1 else 0.0 for s in scores]
     shares = [(items, n - 1), *((v, len(s) - 1) for v, s in zip(runs, scores, strict=True))]
     spread = sum(v**2 / f for v, f in shares if v and f)
@@ -205,28 +225,28 @@ def _paired(one: Values, other: Values, plain: bool, seed: int, rounds: int) -> 
     return "sign-flip permutation", sign_flip((other - one).tolist(), seed, rounds)
 
 
-def _pooled(one: Values, other: Values, weights: Values, parts: _Parts, seed: int, rounds: int) -> tuple[float, float]:
-    """The interval of the difference with runs and items drawn again."""
+def _chance(parts: _Parts, n: int) -> float:
+    """The p-value of several runs. Where nothing varies, that of n items which all go one way."""
+    total = parts.items + parts.fixed
+    if not total:
+        return 2.0 ** (1 - n) if parts.difference else 1.0
+    return 2 * (1 - student_share(abs(parts.difference) / sqrt(total), parts.freedom))
+
+
+def _pooled(one: Values, other: Values, weights: Values, parts: _Parts) -> Limits:
+    """The interval of the difference of several runs; where hardly any item changed, at least that of `intervals.changed`."""
     n = one.shape[1]
-    random = generator(seed, "items", n)
-    picks = [generator(seed, "runs", side).integers(0, len(v), (rounds, len(v))) for side, v in enumerate((one, other))]
-    drawn = np.empty(rounds)
-    block = max(1, DRAWS_AT_ONCE // n)
-    for start in range(0, rounds, block):
-        size = min(block, rounds - start)
-        items = random.integers(0, n, (size, n))
-        total = weights[items].sum(axis=1)
-        sides = []
-        for values, pick in zip((one, other), picks, strict=True):
-            scores = np.stack([run[items].sum(axis=1) / total for run in values], axis=1)
-            count = len(values)
-            picked = np.take_along_axis(scores, pick[start : start + size], axis=1).mean(axis=1)
-            middle = scores.mean(axis=1)
-            sides.append(middle + (picked - middle) * sqrt(count / max(count - 1, 1)))
-        drawn[start : start + size] = sides[1] - sides[0]
-    out = NormalDist().cdf(-student(1 - LEVEL / 2, max(parts.freedom, 1.0)))
-    low, high = np.quantile(drawn, [out, 1 - out])
-    return float(low), float(high)
+    if n < fewest():
+        return None, None
+    reach = student(1 - LEVEL / 2, max(parts.freedom, 1.0)) * sqrt(parts.items + parts.fixed)
+    low, high = parts.difference - reach, parts.difference + reach
+    changes = (other.mean(axis=0) - one.mean(axis=0)) / weights
+    if not few_changed(changes):
+        return low, high
+    plain = bool((weights == 1).all())
+    bounded = plain and min(one.min(), other.min()) >= 0 and max(one.max(), other.max()) <= 1
+    least, most = changed(changes, bounded)
+    return (None, None) if least is None or most is None else (min(low, least), max(high, most))
 
 
 def _refuse_odd(values: Values, model: str) -> None:
@@ -242,7 +262,7 @@ def false_alarms(asked: Question, seed: int = 0, times: int = 200, rounds: int =
     each item's values of the first two models are, or are not, exchanged at random.
 
     Of all exchanges there are, the tests call at most 5 %; of those drawn, as many as chance has it, so the share comes
-    with its 95 % interval (Wilson). For single runs; exchanged items of several runs would lose what makes the runs differ.
+    with its 95 % interval. For single runs; exchanged items of several runs would lose what makes the runs differ.
     """
     (against, one), (model, other) = list(asked.values.items())[:2]
     assert len(one) == len(other) == 1
@@ -252,6 +272,6 @@ def false_alarms(asked: Question, seed: int = 0, times: int = 200, rounds: int =
         swap = random.integers(0, 2, one.shape[1]).astype(bool)
         values = {against: np.where(swap, other, one), model: np.where(swap, one, other)}
         row = compare([replace(asked, values=values)], seed + time + 1, rounds)[0]
-        called += row.verdict not in (NONE_SHOWN, TOO_FEW)
-    low, high = wilson(called / times, times, NormalDist().inv_cdf(1 - LEVEL / 2))
+        called += row.verdict in SHOWN
+    low, high = share_limits(called, times)
     return Estimate(called / times, low, high, times)

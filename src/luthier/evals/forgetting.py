@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING, Any
 
+from luthier.evals.compare import Question, paired
 from luthier.evals.errors.signs.phrases import refusal
-from luthier.evals.intervals import Estimate, difference, ratio_difference
+from luthier.evals.intervals import Estimate, ratio_difference, ratio_interval
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ GENERAL_PROMPTS = (
     "Rewrite in the past tense: She walks to school and meets her friends.",
 )
 
-NONE_SHOWN = "none shown"
+NO_LOSS = "none shown"
 MODERATE = 0.1
 LARGE = 0.5
 
@@ -87,7 +88,7 @@ class Forgetting:
     @property
     def sentence(self) -> str:
         """One line for people."""
-        if self.size == NONE_SHOWN:
+        if self.size == NO_LOSS:
             return f"no forgetting shown ({self.drift:+.2f} nats/token on its own earlier answers)"
         kept = f"a token keeps {exp(-self.drift):.0%} of its probability"
         return f"lost {self.drift:.2f} nats/token on its own earlier answers: {self.size} ({kept})"
@@ -98,7 +99,7 @@ class Forgetting:
         return {name: getattr(self, name) for name in names}
 
 
-def forgetting(before: Sequence[tuple[float, int]], after: Sequence[tuple[float, int]], seed: int = 0) -> Forgetting:
+def forgetting(before: Sequence[tuple[float, int]], after: Sequence[tuple[float, int]]) -> Forgetting:
     """Compare (sum of log-probabilities, tokens) of each answer under the base and the tuned model.
 
     Item i of both is the same answer; answers without tokens are left out. Raises RunError for a
@@ -108,7 +109,7 @@ def forgetting(before: Sequence[tuple[float, int]], after: Sequence[tuple[float,
     answers = [(old, new, count) for (old, count), (new, _) in zip(before, after, strict=True) if count]
     old, new, counts = zip(*answers, strict=True)
     # Negated, a log-probability is a loss: the difference of the two ratios is the drift, positive when something is lost.
-    interval = ratio_difference([-value for value in old], [-value for value in new], counts, seed=seed)
+    interval = ratio_difference([-value for value in old], [-value for value in new], counts)
     return Forgetting(
         drift=interval.difference,
         low=interval.low,
@@ -130,29 +131,29 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> float:
     return float((p.exp() * (p - q)).sum(-1).double().sum())
 
 
-def per_token(sums: Sequence[tuple[float, int]], seed: int = 0) -> Estimate:
+def per_token(sums: Sequence[tuple[float, int]]) -> Estimate:
     """The mean per token of (sum, tokens) of each answer, and its 95 % interval over answers."""
     values, counts = zip(*((value, count) for value, count in sums if count), strict=True)
-    found = ratio_difference([0.0] * len(values), values, counts, seed=seed)
-    return Estimate(found.after, found.low, found.high, found.n)
+    return ratio_interval(values, counts)
 
 
-def manners(before: Sequence[Own], after: Sequence[Own], seed: int = 0) -> list[dict[str, Any]]:
-    """Rows of a table before | after: the share of refusals, of answers that end by themselves, and their length."""
+def manners(before: Sequence[Own], after: Sequence[Own]) -> list[Question]:
+    """How general prompts are answered: the share of refusals, of answers that end by themselves, and their length."""
     kinds: dict[str, tuple[str, str, Callable[[Own], float]]] = {
         "refused": ("refusals", "%", lambda own: float(refusal(own.text) is not None)),
         "ended": ("ended by itself", "%", lambda own: float(own.ended != "length")),
         "length": ("length in tokens", "", lambda own: float(len(own.ids))),
     }
-    rows = []
-    for name, (title, unit, value) in kinds.items():
-        interval = difference([value(own) for own in before], [value(own) for own in after], seed=seed)
-        about = {"name": name, "title": title, "unit": unit, "top": None, "higher_is_better": None}
-        rows.append({**about, **interval.as_dict()})
-    return rows
+    about = {"top": None, "higher_is_better": None}
+    return [
+        paired(
+            name, [value(own) for own in before], [value(own) for own in after], {"title": title, "unit": unit, **about}
+        )
+        for name, (title, unit, value) in kinds.items()
+    ]
 
 
 def _size(drift: float, low: float | None) -> str:
     if drift <= 0 or (low is not None and low <= 0):
-        return NONE_SHOWN
+        return NO_LOSS
     return "small" if drift < MODERATE else "moderate" if drift < LARGE else "large"

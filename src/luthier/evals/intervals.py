@@ -1,23 +1,24 @@
-"""How sure a measured difference is: paired bootstrap intervals over items.
+"""How sure a mean, a share or a difference is: 95 % intervals over items, computed, not drawn.
 
-The items are drawn again with replacement `rounds` times, each with its value before and its value
-after, and the interval is what the drawn means span. Pairing removes what makes one item harder than
-another, which is most of the spread.
+Values of the same item before and after are paired: that removes what makes one item harder than another, which is most of
+the spread. What the values are decides how:
 
-The percentile interval of few items is too narrow, so its tails are widened until it is as wide as
-Student's t asks for: tail = Phi(-sqrt(n / (n-1)) t), the expanded percentile interval of Hesterberg
-(2015, "What Teachers Should Know About the Bootstrap"). Simulated on six distributions of scores with
-8 to 128 items, it covered the truth more often than the plain percentile (normal values, 8 items: 95.0 %
-against 88.5 %) and nearly as often as Student's t or more; BCa was no better on the whole, and is not used.
-It still falls short where few items carry the mean: 84 % for log-normal values and 8 items, 90 % for 64;
-a rare event that none of the items shows is not seen at all. Of values from 0 to 1 that are all the same, `share_interval`
-says how rare it must be (Wilson 1927).
+- **right or wrong** (0/1, or any two values): `shares`. None of 16 seen is "0 to 19 %", before and after alike.
+- **any other numbers**: Student's t and Hall's interval, which follows the skewness g of the values,
+
+      m - s k(t / sqrt(n))   to   m - s k(-t / sqrt(n)),   k(y) = 3/g ((1 + g (y - g / 6n))^(1/3) - 1)
+
+  (Hall 1992, "On the removal of skewness by transformation"); the interval is what either holds. Student's alone covers 85 % of
+  log-normal lengths with 16 items, Hall's alone 90 % of heavy-tailed differences; together 93 % and more of all that were tried
+  from 16 items on. `bench/coverage.py` prints the table.
+- **hardly any item apart from the rest**: values from 0 to 1 vary at most as much as right and wrong ones, whose limits are
+  given; of other values nothing says how large the next change is, so there is no interval: too few to tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import atan, copysign, exp, lgamma, pi, sqrt
 from statistics import NormalDist
 
@@ -25,18 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.core.errors import RunError
-from luthier.core.seeds import generator
+from luthier.evals.shares import paired_limits, score_limits, share_limits
 
 Values = NDArray[np.float64]
-DRAWS_AT_ONCE = 1 << 21
+Limits = tuple[float, float] | tuple[None, None]
+FEW = 6  # items that must stand apart from the most frequent value
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
     """Two means (or ratios) over the same n items, their difference, and the interval of the difference.
 
-    `difference` = `after` - `before`. `low` and `high` are None when there are too few items for any
-    interval (see `fewest`).
+    `difference` = `after` - `before`. `low` and `high` are None when there is too little for any interval: fewer items
+    than `fewest`, or hardly any that changed.
     """
 
     before: float
@@ -61,65 +63,93 @@ class Estimate:
     n: int
 
 
-def difference(
-    before: Sequence[float], after: Sequence[float], seed: int = 0, rounds: int = 10_000, level: float = 0.95
-) -> Interval:
+def difference(before: Sequence[float], after: Sequence[float], level: float = 0.95) -> Interval:
     """The paired interval of mean(after) - mean(before); item i of both is the same item.
 
     Raises RunError for a value that is not finite.
     """
-    return ratio_difference(before, after, [1.0] * len(before), seed, rounds, level)
+    first, second = _array(before), _array(after)
+    assert len(first) == len(second) > 0
+    start, end = float(first.mean()), float(second.mean())
+    return Interval(start, end, end - start, *_paired(first, second, level), len(first))
 
 
 def ratio_difference(
-    before: Sequence[float],
-    after: Sequence[float],
-    weights: Sequence[float],
-    seed: int = 0,
-    rounds: int = 10_000,
-    level: float = 0.95,
+    before: Sequence[float], after: Sequence[float], weights: Sequence[float], level: float = 0.95
 ) -> Interval:
     """The paired interval of sum(after)/sum(weights) - sum(before)/sum(weights).
 
-    For a loss per token: `before` and `after` are the summed losses of each item, `weights` its
-    tokens. Items are drawn whole, numerator and denominator together, because the tokens of one item
-    are not independent. Raises RunError for a value that is not finite.
+    For a loss per token: `before` and `after` are the summed losses of each item, `weights` its tokens. Items are what
+    varies, numerator and denominator together, because the tokens of one item are not independent: the interval is that of
+    the mean of r + (d_i - r w_i) n / sum(w), r the ratio of the differences d to the weights w. Raises RunError for a value
+    that is not finite.
     """
     first, second, shares = _array(before), _array(after), _array(weights)
     assert len(first) == len(second) == len(shares) > 0 and bool((shares > 0).all())
-    low, high = _bounds(second - first, shares, seed, rounds, level)
+    if bool((shares == shares[0]).all()):
+        return difference((first / shares).tolist(), (second / shares).tolist(), level)
     total = shares.sum()
     start, end = float(first.sum() / total), float(second.sum() / total)
+    changes = second - first
+    told = _of_few(changes / shares) is None
+    low, high = _mean(influence(changes, shares), level) if told else (None, None)
     return Interval(start, end, end - start, low, high, len(first))
 
 
-def mean_interval(values: Sequence[float], seed: int = 0, rounds: int = 10_000, level: float = 0.95) -> Estimate:
+def influence(values: Values, weights: Values) -> Values:
+    """The items of a ratio as numbers of which it is the mean: r + (v_i - r w_i) n / sum(w), to first order."""
+    total = weights.sum()
+    ratio = values.sum() / total
+    out: Values = ratio + (values - ratio * weights) * (len(values) / total)
+    return out
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     """The mean and its interval. Raises RunError for a value that is not finite."""
     items = _array(values)
     assert len(items) > 0
-    low, high = _bounds(items, np.ones_like(items), seed, rounds, level)
+    low, high = _mean(items, level) if _of_few(items) is None else (None, None)
     return Estimate(float(items.mean()), low, high, len(items))
 
 
-def share_interval(values: Sequence[float], seed: int = 0, rounds: int = 10_000, level: float = 0.95) -> Estimate:
-    """The mean of values from 0 to 1 and its interval: `mean_interval`, but where all values are the same.
+def ratio_interval(values: Sequence[float], weights: Sequence[float], level: float = 0.95) -> Estimate:
+    """sum(values)/sum(weights) and its interval, items being what varies, as in `ratio_difference`.
 
-    Drawn again, n equal values show no spread, yet a share u of all items may be others, with u as large as Wilson's
-    limit for 0 of n; were these all 0, or all 1, the mean c would be c - u c, or c + u (1 - c). For c = 0 and c = 1
-    these are Wilson's own limits: 0 right of 20 leaves room for 16 %.
+    Raises RunError for a value that is not finite.
     """
-    found = mean_interval(values, seed, rounds, level)
-    if found.low is None or min(values) < max(values):
-        return found
-    _, unseen = wilson(0.0, found.n, NormalDist().inv_cdf((1 + level) / 2))
-    return replace(found, low=found.value * (1 - unseen), high=found.value + unseen * (1 - found.value))
+    items, shares = _array(values), _array(weights)
+    assert len(items) == len(shares) > 0 and bool((shares > 0).all())
+    low, high = _mean(influence(items, shares), level) if _of_few(items / shares) is None else (None, None)
+    return Estimate(float(items.sum() / shares.sum()), low, high, len(items))
 
 
-def wilson(share: float, n: int, z: float) -> tuple[float, float]:
-    """The limits of a share p of n: (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n) (Wilson 1927)."""
-    extra = z * z / n
-    reach = z * sqrt(share * (1 - share) / n + extra / (4 * n))
-    return (share + extra / 2 - reach) / (1 + extra), (share + extra / 2 + reach) / (1 + extra)
+def share_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+    """The mean of values from 0 to 1 and its interval: of right and wrong ones, of wins, losses and ties (1/2), or of parts.
+
+    Raises RunError for a value that is not finite.
+    """
+    items = _array(values)
+    n = len(items)
+    assert n > 0 and items.min() >= 0 and items.max() <= 1
+    value = float(items.mean())
+    low: float | None
+    high: float | None
+    if n < fewest(level):
+        return Estimate(value, None, None, n)
+    if _among(items, (0.0, 1.0)):
+        low, high = share_limits(int(items.sum()), n, level)
+    elif _among(items, (0.0, 0.5, 1.0)):
+        won, lost = int((items == 1).sum()), int((items == 0).sum())
+        low, high = ((1 + end) / 2 for end in score_limits(won, lost, n, level))
+    elif (usual := _of_few(items)) is not None:
+        apart = items - usual
+        ends = score_limits(float(apart.clip(0).sum()), float((-apart).clip(0).sum()), n, level)
+        low, high = (min(1.0, max(0.0, usual + end)) for end in ends)
+    else:
+        low, high = _mean(items, level)
+        assert low is not None and high is not None
+        low, high = max(0.0, low), min(1.0, high)
+    return Estimate(value, low, high, n)
 
 
 def fewest(level: float = 0.95) -> int:
@@ -142,27 +172,66 @@ def _array(values: Sequence[float]) -> Values:
     return array
 
 
-def _bounds(
-    sums: Values, weights: Values, seed: int, rounds: int, level: float
-) -> tuple[float, float] | tuple[None, None]:
-    if len(sums) < fewest(level):
+def _among(values: Values, allowed: Sequence[float]) -> bool:
+    return bool(np.isin(values, allowed).all())
+
+
+def _paired(first: Values, second: Values, level: float) -> Limits:
+    n = len(first)
+    if n < fewest(level):
         return None, None
-    drawn = _drawn(sums, weights, seed, rounds)
-    out = tail(len(sums), level)
-    low, high = np.quantile(drawn, [out, 1 - out])
-    return float(low), float(high)
+    both = np.concatenate([first, second])
+    levels = np.array([0.0, 1.0]) if _among(both, (0.0, 1.0)) else np.unique(both)
+    if len(levels) == 2:
+        one, other = (side == levels[1] for side in (first, second))
+        counts = [int((one & other).sum()), int((one & ~other).sum()), int((~one & other).sum())]
+        low, high = paired_limits(*counts, n - sum(counts), level)
+        return low * float(levels[1] - levels[0]), high * float(levels[1] - levels[0])
+    return changed(second - first, bool(both.min() >= 0 and both.max() <= 1), level)
 
 
-def _drawn(sums: Values, weights: Values, seed: int, rounds: int) -> Values:
-    """[rounds] the ratio of sums to weights of n items drawn with replacement, in blocks that fit in memory."""
-    n = len(sums)
-    random = generator(seed, "bootstrap", n)
-    drawn = np.empty(rounds)
-    block = max(1, DRAWS_AT_ONCE // n)
-    for start in range(0, rounds, block):
-        picked = random.integers(0, n, (min(block, rounds - start), n))
-        drawn[start : start + block] = sums[picked].sum(axis=1) / weights[picked].sum(axis=1)
-    return drawn
+def changed(changes: Values, bounded: bool, level: float = 0.95) -> Limits:
+    """The limits of the mean change; `bounded` when the values are from 0 to 1, so that no item changes by more than 1."""
+    n = len(changes)
+    if n < fewest(level):
+        return None, None
+    if _of_few(changes) is None:
+        return _mean(changes, level)
+    if not bounded:
+        return None, None
+    return score_limits(float(changes.clip(0).sum()), float((-changes).clip(0).sum()), n, level)
+
+
+def few_changed(changes: Values) -> bool:
+    """Fewer than FEW items stand apart from most of them, so that their spread says little of what others may do."""
+    return _of_few(changes) is not None
+
+
+def _of_few(values: Values) -> float | None:
+    """The value that most items share, when fewer than FEW have another one; else None."""
+    seen, counts = np.unique(values, return_counts=True)
+    most = int(counts.max())
+    return float(seen[counts.argmax()]) if 2 * most >= len(values) and len(values) - most < FEW else None
+
+
+def _mean(items: Values, level: float) -> Limits:
+    """What Student's t or Hall's interval of the mean holds."""
+    n = len(items)
+    if n < fewest(level):
+        return None, None
+    mean, spread = float(items.mean()), float(items.std(ddof=1))
+    if spread <= 1e-12 * float(np.abs(items).max()):  # rounding alone
+        return None, None
+    reach = student((1 + level) / 2, n - 1) / sqrt(n)
+    cubes = float(((items - mean) ** 3).mean()) / (spread * sqrt((n - 1) / n)) ** 3
+    skewness = cubes * sqrt(n * (n - 1)) / (n - 2)
+
+    def turned(y: float) -> float:
+        if abs(skewness) < 1e-6:
+            return y
+        return 3 / skewness * (float(np.cbrt(1 + skewness * (y - skewness / (6 * n)))) - 1)
+
+    return mean - spread * max(reach, turned(reach)), mean + spread * max(reach, -turned(-reach))
 
 
 def tail(n: float, level: float) -> float:

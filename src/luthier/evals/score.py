@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.core.errors import unknown
-from luthier.evals.intervals import Interval, difference, ratio_difference
+from luthier.evals.compare import Question, before_after, paired
 from luthier.evals.metrics import METRICS
 
 Scores = dict[str, list[float]]
+FIGURES = ("before", "after", "difference", "low", "high", "n", "p", "corrected", "verdict")  # of a row of `table`
 
 # What methods report of each held-out example: name -> (title, unit, best value, higher is better).
 ITEMS: dict[str, tuple[str, str, float | None, bool | None]] = {
@@ -47,17 +48,19 @@ def score(
 def table(
     before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]], seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One row per metric of `before`: name, title, unit, top, higher_is_better, before, after, difference, low, high, n.
-
-    `low` and `high` bound the difference at 95 %, paired by item; None with fewer than six items.
-    """
-    return [metric_row(name, difference(before[name], after[name], seed=seed)) for name in before]
+    """One row per metric of `before`, as `compare.before_after` makes them: paired by item, corrected for all the rows."""
+    return before_after(questions(before, after), seed)
 
 
-def metric_row(name: str, interval: Interval) -> dict[str, Any]:
-    """One row of `table`, for a metric of answers."""
+def questions(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> list[Question]:
+    """What is asked of every metric of `before`."""
+    return [paired(name, before[name], after[name], about_metric(name)) for name in before]
+
+
+def about_metric(name: str) -> dict[str, Any]:
+    """What people call a metric of answers, its unit, best value and direction."""
     metric = METRICS[name]
-    return _row(name, (metric.title, metric.unit, metric.top, metric.higher_is_better), interval)
+    return _about(metric.title, metric.unit, metric.top, metric.higher_is_better)
 
 
 def means(scores: Scores) -> list[dict[str, Any]]:
@@ -68,25 +71,25 @@ def means(scores: Scores) -> list[dict[str, Any]]:
     ]
 
 
-def row(name: str, interval: Interval) -> dict[str, Any]:
-    """A row like those of `table` for what a method reports (ITEMS), or a reward or judge by name."""
-    return _row(name, ITEMS.get(name) or (name.replace("/", ": "), "", None, True), interval)
+def about_item(name: str) -> dict[str, Any]:
+    """The same of what a method reports (ITEMS), or of a reward or judge by name."""
+    return _about(*(ITEMS.get(name) or (name.replace("/", ": "), "", None, True)))
 
 
-def _row(name: str, about: tuple[str, str, float | None, bool | None], interval: Interval) -> dict[str, Any]:
-    keys = ("title", "unit", "top", "higher_is_better")
-    return {"name": name, **dict(zip(keys, about, strict=True)), **interval.as_dict()}
+def about_loss(units: Sequence[int]) -> dict[str, Any]:
+    """The same of the held-out loss per unit (token, or 1)."""
+    return _about("loss" if set(units) == {1} else "loss per token", "", None, False)
+
+
+def loss_question(before: Sequence[float], after: Sequence[float], units: Sequence[int]) -> Question:
+    """The held-out loss per unit, from the summed loss and the units of each item."""
+    return paired("loss", before, after, about_loss(units), units)
+
+
+def _about(title: str, unit: str, top: float | None, higher_is_better: bool | None) -> dict[str, Any]:
+    return {"title": title, "unit": unit, "top": top, "higher_is_better": higher_is_better}
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The `metrics` of `--json`: name -> before, after, difference, low, high, n."""
-    keys = ("before", "after", "difference", "low", "high", "n")
-    return {row["name"]: {key: row[key] for key in keys} for row in rows}
-
-
-def loss_row(before: Sequence[float], after: Sequence[float], units: Sequence[int], seed: int = 0) -> dict[str, Any]:
-    """The row of the held-out loss per unit, from the summed loss and the units (tokens, or 1) of each item."""
-    interval = ratio_difference(before, after, units, seed=seed)
-    title = "loss" if set(units) == {1} else "loss per token"
-    about = {"name": "loss", "title": title, "unit": "", "top": None, "higher_is_better": False}
-    return {**about, **interval.as_dict()}
+    """The `metrics` of `--json`: name -> before, after, difference, low, high, n, p, corrected, verdict."""
+    return {row["name"]: {key: row[key] for key in FIGURES} for row in rows}

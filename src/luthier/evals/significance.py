@@ -10,8 +10,8 @@ from statistics import NormalDist
 import numpy as np
 
 from luthier.core.seeds import generator
-from luthier.evals.intervals import DRAWS_AT_ONCE
 
+DRAWS_AT_ONCE = 1 << 21
 EXACT = 16  # so many signs and fewer are all tried: 65,536 ways
 
 

@@ -11,10 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from luthier.core.verdicts import NONE_SHOWN
 from luthier.report.screens import heading
 from luthier.report.tables import BAD, FAINT, GOOD, STRONG, STYLES, figures, grid_of, plain, short, title
 
-NONE_SHOWN = "no difference shown"
 ITEMS = 3  # changed items on the screen, of each kind
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from luthier.core.files import writing
-from luthier.report.tables import Row, figures, verdict
+from luthier.report.tables import Row, figures
 from luthier.report.tables import title as row_title
 
 Point = tuple[float, float]
@@ -116,7 +116,7 @@ def before_after_bars(rows: Sequence[Row], path: Path, title: str = "Before and 
     for index, row in enumerate(rows):
         y = top + pitch * index
         old, new, change = figures(row, ("before", "after", "difference"))
-        low, high, words = row["low"], row["high"], verdict(row)
+        low, high, words = row["low"], row["high"], row["verdict"]
         whisker = [] if low is None or high is None else [row["before"] + low, row["before"] + high]
         whole = row["top"] if row.get("unit") == "%" else 0
         values = [0.0, row["before"], row["after"], whole, *whisker]

@@ -17,30 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.log import clock, size
+from luthier.core.verdicts import BETTER, NONE_SHOWN, TOO_FEW, WORSE
 
 Row = Mapping[str, Any]
 
 GOOD, BAD, CAREFUL, FAINT, STRONG = "green", "red", "yellow", "dim", "bold"
-STYLES = {"better": GOOD, "worse": BAD, "no difference shown": FAINT, "too few items": FAINT}
+STYLES = {BETTER: GOOD, WORSE: BAD, NONE_SHOWN: FAINT, TOO_FEW: FAINT}
 SAMPLE_LINES = 6
 LABELS_SHOWN = 5
-
-
-def verdict(row: Row) -> str:
-    """The 95 % interval in words.
-
-    'better' or 'worse' when it leaves zero out ('higher' or 'lower' where neither is better), else
-    'no difference shown'; 'too few items' when there is no interval.
-    """
-    low, high = row["low"], row["high"]
-    if low is None or high is None:
-        return "too few items"
-    if low <= 0 <= high:
-        return "no difference shown"
-    better = row.get("higher_is_better")
-    if better is None:
-        return "higher" if low > 0 else "lower"
-    return "better" if (low > 0) == better else "worse"
 
 
 def figures(row: Row, names: Sequence[str]) -> list[str]:
@@ -59,6 +43,14 @@ def figures(row: Row, names: Sequence[str]) -> list[str]:
     ]
 
 
+def called(rows: Sequence[Row]) -> str:
+    """How the verdicts of a table came about: corrected for being one of many, or each by its interval alone."""
+    tests = sum(row.get("corrected") is not None for row in rows)
+    if not tests:
+        return "verdicts by each interval alone, not corrected for being many"
+    return f"verdicts corrected for {tests} rows (Holm)" if tests > 1 else "verdicts by interval and test"
+
+
 def title(row: Row) -> str:
     """The metric's name for people, with its unit."""
     name = str(row.get("title") or row["name"])
@@ -74,7 +66,7 @@ def before_after(rows: Sequence[Row], before: str = "before", after: str = "afte
     table = Table(
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
-        caption=Text(f"  {counted} items; paired bootstrap interval of the change", style=FAINT),
+        caption=Text(f"  {counted} items; paired interval of the change; {called(rows)}", style=FAINT),
         caption_justify="left",
     )
     table.add_column("")
@@ -85,7 +77,7 @@ def before_after(rows: Sequence[Row], before: str = "before", after: str = "afte
     table.add_column("", no_wrap=True)
     for row in rows:
         old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
-        words = verdict(row)
+        words = row["verdict"]
         style = STYLES.get(words, "")
         span = f"{low} … {high}" if row["low"] is not None else ""
         table.add_row(Text(plain(title(row))), old, new, Text(change, style=style), span, Text(words, style=style))

@@ -10,7 +10,8 @@ from typing import Any
 
 from luthier.evals.benchmarks.run import Record
 from luthier.evals.benchmarks.tasks import Entry, Task
-from luthier.evals.intervals import Estimate, mean_interval, ratio_difference, share_interval
+from luthier.evals.intervals import FEW, Estimate, fewest, mean_interval, ratio_interval, share_interval
+from luthier.evals.shares import quantile, wilson
 
 Scores = dict[str, Estimate]
 
@@ -86,10 +87,10 @@ def _estimate(metric: Metric, name: str, records: Sequence[Record]) -> Estimate:
         return share_interval([record[name] for record in records])
     nats = [-record["logp"] for record in records]
     counts = [1 if metric.per == "documents" else record[metric.per] for record in records]
-    found = ratio_difference([0.0] * len(nats), nats, counts)
+    found = ratio_interval(nats, counts)
     value, low, high = (
         None if number is None else number / log(2) if metric.bits else _exp(number)
-        for number in (found.after, found.low, found.high)
+        for number in (found.value, found.low, found.high)
     )
     assert value is not None
     return Estimate(value, low, high, found.n)
@@ -101,10 +102,13 @@ def _exp(number: float) -> float:
 
 
 def _mean_of_groups(records: Sequence[Record]) -> Estimate:
-    """The plain mean over groups of their mean accuracy: item i of a group of n among G weighs 1 / (G n). All right or
-    all wrong, the weights say nothing, and the interval is that of the share."""
-    if len({record["acc"] for record in records}) == 1:
-        return share_interval([record["acc"] for record in records])
+    """The plain mean over groups of their mean accuracy: item i of a group of n among G weighs 1 / (G n). Where hardly
+    any is right, or wrong, the interval is that of a share of as many items as such weights are worth, 1 / sum(w²) (Kish 1965)."""
     sizes = Counter(record["group"] for record in records)
-    share = len(records) / len(sizes)
-    return mean_interval([record["acc"] * share / sizes[record["group"]] for record in records])
+    weights = [1 / (len(sizes) * sizes[record["group"]]) for record in records]
+    n, right = len(records), sum(record["acc"] for record in records)
+    if n >= fewest() and min(right, n - right) < FEW:
+        value = sum(weight * record["acc"] for weight, record in zip(weights, records, strict=True))
+        low, high = wilson(value, 1 / sum(weight**2 for weight in weights), quantile(0.95))
+        return Estimate(value, max(0.0, low), min(1.0, high), n)
+    return mean_interval([record["acc"] * n * weight for weight, record in zip(weights, records, strict=True)])

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.evals.errors.kinds import length_bands, topics
-from luthier.evals.intervals import student, student_share, wilson
+from luthier.evals.intervals import student, student_share
+from luthier.evals.shares import wilson
 
 __all__ = ["Slice", "length_bands", "slices", "topics"]
 

@@ -13,7 +13,7 @@ from luthier.report.page.page import render
 from luthier.report.page.parts import MOST, OPEN, cells
 from luthier.report.page.view import View
 from luthier.report.page.words import block, marked
-from luthier.report.tables import Row, figures, title, verdict
+from luthier.report.tables import Row, called, figures, title
 
 COLOURS = 6  # as many runs as page.css can tell apart
 SECTIONS = {
@@ -57,7 +57,7 @@ def compare_page(views: Sequence[View], paired: Sequence[Paired]) -> str:
     return render(
         "compare.html", title=" and ".join(view.name for view in views) + ", compared", views=views, sections=SECTIONS,
         openings=[summary.opening(view) for view in views], settings=differing(views), metrics=outcomes(views),
-        paired=[(one.name, _n(one.rows), [cells(row) for row in one.rows]) for one in paired],
+        paired=[(one.name, _n(one.rows), [cells(row) for row in one.rows], called(one.rows)) for one in paired],
         curves=curves(views), cost=costs(views), samples=shared[:MOST], open=OPEN,
         lost=[summary.lost(view)[0] for view in views],
     )  # fmt: skip
@@ -109,7 +109,7 @@ def _outcome(view: View, name: str) -> Outcome:
     if row is None:
         return Outcome()
     old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
-    return Outcome(old, new, change, f"{low} … {high}" if row["low"] is not None else "", verdict(row))
+    return Outcome(old, new, change, f"{low} … {high}" if row["low"] is not None else "", row["verdict"])
 
 
 def _asked(views: Sequence[View]) -> list[Asked]:

@@ -15,7 +15,7 @@ from luthier.report.page.charts import Chart, Line, chart
 from luthier.report.page.page import render
 from luthier.report.page.view import Category, Errors, Sample, View
 from luthier.report.page.words import block, marked
-from luthier.report.tables import Row, figures, title, verdict, worth
+from luthier.report.tables import Row, called, figures, title, worth
 
 OPEN, MOST = 10, 200  # samples that are open, and that are on the page at all
 LOST_SHOWN = 4
@@ -92,14 +92,15 @@ def run_page(view: View) -> str:
     some = view.samples[:MOST]
     return render(
         "run.html", title=f"{view.name}, run report", view=view, sections=SECTIONS,
-        headline=summary.headline(view), opening=summary.opening(view), verdicts=summary.verdicts(view.rows),
+        headline=summary.headline(view), opening=summary.opening(view), verdicts=summary.verdicts(view),
         lost=summary.lost(view), cost=summary.cost(view),
-        table=[cells(row) for row in view.rows], items=_items(view.rows),
+        table=[cells(row) for row in view.rows], items=_items(view.rows), called=called(view.rows),
         samples=[side(number, sample) for number, sample in enumerate(some, 1)], open=OPEN,
         left=len(view.samples) - len(some),
         worth=list(worth(found)) if (found := view.result.get("reward_model")) else [],
         errors=view.errors, kinds=kinds(view.errors) if view.errors else {}, codes=codes(view.codes), coded=len(view.codes),
         forgetting=view.result.get("forgetting"), beside=[cells(row) for row in view.beside],
+        beside_called=called(view.beside),
         forgot=forgot(view), kept=summary.kept(view),
         curves=curves(view), speed=speed(view), data=data(view),
         settings=summary.settings(view.config),
@@ -108,15 +109,14 @@ def run_page(view: View) -> str:
 
 
 def cells(row: Row) -> Cells:
-    """A metric row as the table shows it; its verdict is its own, where a test corrected for being one of many gave it."""
+    """A metric row as the table shows it."""
     old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
     interval, span = "", None
     if row["low"] is not None and row["high"] is not None:
         most = max(abs(row["low"]), abs(row["high"]), abs(row["difference"])) or 1.0
         first, middle, last = (50 + 45 * row[name] / most for name in ("low", "difference", "high"))
         interval, span = f"{low} … {high}", (first, middle, last)
-    words = row.get("verdict") or verdict(row)
-    return Cells(title(row), old, new, change, interval, words, span)
+    return Cells(title(row), old, new, change, interval, row["verdict"], span)
 
 
 def side(number: int, sample: Sample) -> Side:

@@ -10,11 +10,12 @@ from typing import Any
 
 from luthier.core.config import RunConfig, fields
 from luthier.core.log import clock, size
+from luthier.core.verdicts import BETTER, HIGHER, LOWER, NONE_SHOWN, ORDER, TOO_FEW, WORSE
 from luthier.report.page.view import View
-from luthier.report.tables import Row, figures, title, verdict
+from luthier.report.tables import Row, figures, title
 
 MAIN = ("reward", "judge", "accuracy", "loss")  # of these and the metrics of answers, which one a run is about
-NONE_SHOWN, TOO_FEW = "no difference shown", "too few items"
+NOTHING_LOST = "none shown"  # the size of what was forgotten (evals.forgetting)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def headline(view: View) -> Headline | None:
         return None
     old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
     interval = f"{low} … {high}" if row["low"] is not None else ""
-    return Headline(title(row), old, new, change, interval, verdict(row), row["n"])
+    return Headline(title(row), old, new, change, interval, row["verdict"], row["n"])
 
 
 def opening(view: View) -> str:
@@ -63,28 +64,39 @@ def opening(view: View) -> str:
     )
 
 
-def verdicts(rows: Sequence[Row]) -> list[str]:
-    """The outcome in sentences: first whether anything is shown at all, then what got better, worse and neither."""
+def verdicts(view: View) -> list[str]:
+    """The outcome in sentences: first whether anything is shown at all, then what got better, worse and neither. What was not
+    to change and got worse, and what was forgotten, is part of it."""
+    rows = [*view.rows, *(row for row in view.beside if row["verdict"] == WORSE)]
     telling = [row for row in rows if row.get("higher_is_better") is not None]
-    found = {words: [row for row in rows if verdict(row) == words] for words in dict.fromkeys(map(verdict, rows))}
-    if not rows:
+    found = {words: [row for row in rows if row["verdict"] == words] for words in ORDER}
+    if not view.rows:
         return ["Nothing was measured before and after: there were no held-out rows."]
     out = []
-    if not {verdict(row) for row in telling} & {"better", "worse"}:
-        few = any(verdict(row) == TOO_FEW for row in telling)
-        reason = " There are too few held-out rows for an interval." if few else ""
+    if not {row["verdict"] for row in telling} & {BETTER, WORSE}:
+        few = any(row["verdict"] == TOO_FEW for row in telling)
+        reason = " There are too few held-out rows to tell." if few else ""
         out.append(f"No difference between before and after is shown on the held-out rows.{reason}")
-    for words in ("better", "worse"):
-        if words in found:
+    for words in (BETTER, WORSE):
+        if found[words]:
             out.append(f"{words.capitalize()}: {'; '.join(_moved(row) for row in found[words])}.")
-    if "better" in found and "worse" not in found:
-        out.append("Nothing measured got worse.")
-    if NONE_SHOWN in found and len(out) and found.keys() & {"better", "worse"}:
+    if found[BETTER] and not found[WORSE]:
+        out.append(_nothing_worse(view.result.get("forgetting")))
+    if found[NONE_SHOWN] and (found[BETTER] or found[WORSE]):
         out.append(f"No difference shown: {', '.join(str(row['title']) for row in found[NONE_SHOWN])}.")
-    moved = [_moved(row) for words in ("higher", "lower") for row in found.get(words, ())]
+    moved = [_moved(row) for words in (HIGHER, LOWER) for row in found[words]]
     if moved:
         out.append(f"Changed, where neither is better: {'; '.join(moved)}.")
     return out
+
+
+def _nothing_worse(forgetting: Mapping[str, Any] | None) -> str:
+    """What may be said where no row got worse: what the model forgot is measured too, or was not."""
+    if forgetting is None:
+        return "Nothing measured got worse; what the model forgot was not measured."
+    if forgetting["size"] == NOTHING_LOST:
+        return "Nothing measured got worse."
+    return f"No row got worse, but the model forgot: {forgetting['drift']:.2f} nats/token of its own earlier answers."
 
 
 def lost(view: View) -> list[str]:
