@@ -9,8 +9,10 @@ import pytest
 
 from luthier.core.types import Origin
 from luthier.data.card import Card
+from luthier.data.convert import to_examples
+from luthier.data.detect import detect
 from luthier.data.read import Row
-from luthier.data.schema import LAYOUTS, detect, to_examples
+from luthier.data.schema import LAYOUTS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 

@@ -4,8 +4,11 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
+from luthier.data.convert import to_examples, to_pairs
+from luthier.data.detect import detect
 from luthier.data.read import Row
-from luthier.data.schema import LAYOUTS, describe, detect, to_examples, to_pairs
+from luthier.data.reading import describe
+from luthier.data.schema import LAYOUTS
 
 ASK, YES, NO = Message("user", "q"), Message("assistant", "yes"), Message("assistant", "no")
 RULE = Message("system", "s")
@@ -166,7 +169,7 @@ def test_columns_are_mapped_by_any_name_of_a_field():
         layout = detect(rows, columns)
         assert layout.name == "prompt_completion"
         assert next(to_examples(rows, layout, columns)).messages == (ASK, YES)
-    assert describe(layout, rows, columns)["unread"] == ["answer"]
+    assert describe(layout, rows, columns).unread == ("answer",)
 
 
 def test_wrong_mappings_are_errors():

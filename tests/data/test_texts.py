@@ -3,8 +3,9 @@
 import pytest
 
 from luthier.core.types import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
+from luthier.data.convert import to_examples
+from luthier.data.detect import detect
 from luthier.data.read import Row
-from luthier.data.schema import detect, to_examples
 from luthier.data.texts import answer_text, as_row, empty_fields, full_text, identity, prompt_key, prompt_text
 
 ASK, YES, NO = Message("user", "q"), Message("assistant", "yes"), Message("assistant", "no")

@@ -14,7 +14,9 @@ from luthier.core.types import Example
 from luthier.data import load as data_load
 from luthier.data.card import Card, card, sample
 from luthier.data.clean import CleanSettings, clean
+from luthier.data.reading import Reading
 from luthier.data.split import split
+from luthier.data.warn import warnings_of
 from luthier.data.write import write_jsonl
 from luthier.model import load as model_load
 from luthier.model import sources
@@ -25,9 +27,12 @@ STREAMED = 20_000  # rows of a stream that are looked at
 
 @dataclass(frozen=True)
 class Described:
-    """A card, and the data it describes (None when it was streamed). `seen` counts all rows."""
+    """A card, and the data it describes (None when it was streamed), how it was read, and what of that deserves a word.
+    `seen` counts all rows."""
 
     card: Card
+    about: Reading
+    warnings: tuple[str, ...]
     loaded: data_load.Loaded | None
     seen: int
     skipped: int
@@ -35,7 +40,9 @@ class Described:
 
     def as_dict(self) -> dict[str, Any]:
         """The keys of `luthier data --json`."""
-        return self.card.as_dict() | {"seen": self.seen, "skipped": self.skipped, "unused": self.unused}
+        card = self.card.as_dict()
+        counts = {"seen": self.seen, "skipped": self.skipped, "unused": self.unused}
+        return card | self.about.as_dict() | {"warnings": [*self.warnings, *card["warnings"]]} | counts
 
 
 def card_of(
@@ -56,11 +63,14 @@ def describe(config: RunConfig) -> Described:
     source = data_load.stream(data.path, data) if data.stream else data_load.load(data.path, data)
     examples, seen = sample(source, STREAMED) if isinstance(source, data_load.Stream) else (source.examples, None)
     left = source.skipped.reasons + source.unused.reasons
-    about = card_of(
+    made = card_of(
         examples, _tokenizer(config), config.text.max_length, layout=source.layout.name, test=test, dropped=dict(left)
     )
     loaded = source if isinstance(source, data_load.Loaded) else None
-    return Described(about, loaded, seen or len(examples), source.skipped.count, source.unused.count)
+    warnings = warnings_of(examples, source.about)
+    return Described(
+        made, source.about, warnings, loaded, seen or len(examples), source.skipped.count, source.unused.count
+    )
 
 
 def _tokenizer(config: RunConfig) -> Tokenizer | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -26,8 +26,10 @@ from luthier.core.types import Chat, Example, Ranking, TokenTree
 from luthier.data import load as data_load
 from luthier.data.gather import gather, unpair
 from luthier.data.read import files_of
+from luthier.data.reading import Reading
 from luthier.data.split import split
 from luthier.data.texts import identity, prompt_key
+from luthier.data.warn import warnings_of
 from luthier.model import adapters, lora, memory, quantize, tune
 from luthier.model import load as model_load
 from luthier.rewards.specs import models
@@ -55,6 +57,27 @@ class Examples:
     live: data_load.Stream | None = None  # of a stream that can be read once only: standard input
     replay: Sequence[Example] = ()
     replay_files: tuple[str, ...] = ()
+    readings: Mapping[str, Reading] = field(
+        default_factory=dict
+    )  # by which rows: "rows", "held-out rows", "replay rows"
+    warnings: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """How the rows to learn from were read: keys of the `data` of result.json, and of data.json."""
+        reading = self.readings.get("rows")
+        return {} if reading is None else reading.as_dict() | {"warnings": list(self.warnings)}
+
+    def tell(self) -> None:
+        """Say what was read as what, what was not, and what of it deserves a word."""
+        said: list[str] = []
+        for name, reading in self.readings.items():
+            lines = reading.lines()
+            if lines != said:  # held-out rows that are read alike need no line of their own
+                for line in lines:
+                    log.note(line if name == "rows" else f"{name}, {line}")
+            said = said or lines
+        for warning in self.warnings:
+            log.warn(warning)
 
     def digests(self) -> dict[str, str]:
         """The sha256 of every file; of the examples themselves where there is none (standard input, stdlib). Of a stream,
@@ -164,17 +187,28 @@ def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     _check_kind(main.examples, kinds, config.method, main.layout.name)
     train: Sequence[Example] = _prepared(main.examples, config)
     test: Sequence[Example] = []
+    readings, warnings = {"rows": main.about}, warnings_of(main.examples, main.about)
     if data.eval:
         held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}))
         _check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
         test = _prepared(held_out.examples, config)
+        readings["held-out rows"] = held_out.about
+        warnings += _beside("held-out rows", held_out, warnings)
     elif data.holdout:
         train, test = split(train, data.holdout, config.seed)
     if not train:
         raise InputError(
             "no row is left to train on", where=data.path[0], mend="lower --data.holdout, or give --data.eval"
         )
-    return Examples(main.layout.name, train, test, tuple(files_of([*data.path, *data.eval])), main.skipped.count)
+    return Examples(
+        main.layout.name, train, test, tuple(files_of([*data.path, *data.eval])), main.skipped.count,
+        readings=readings, warnings=warnings,
+    )  # fmt: skip
+
+
+def _beside(name: str, loaded: data_load.Loaded, known: tuple[str, ...]) -> tuple[str, ...]:
+    """What other rows than those to learn from are warned of, where it was not said of those."""
+    return tuple(f"{name}: {line}" for line in warnings_of(loaded.examples, loaded.about) if line not in known)
 
 
 def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
@@ -206,7 +240,8 @@ def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], 
         )
     return replace(
         main, replay=_prepared(rows, config), replay_files=tuple(files_of(config.data.replay)),
-        skipped=main.skipped + loaded.skipped.count,
+        skipped=main.skipped + loaded.skipped.count, readings={**main.readings, "replay rows": loaded.about},
+        warnings=main.warnings + _beside("replay rows", loaded, main.warnings),
     )  # fmt: skip
 
 
@@ -238,15 +273,21 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         raise InputError("no usable row in this stream", where=data.path[0], mend="look at it with `luthier data`")
     _check_kind([first[1]], kinds, config.method, source.layout.name)
     test: Sequence[Example] = []
+    readings, warnings = {"rows": source.about}, warnings_of([first[1]], source.about)
     if data.eval:
         held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}))
         _check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
         test = held_out.examples
+        readings["held-out rows"] = held_out.about
+        warnings += _beside("held-out rows", held_out, warnings)
     else:
         log.warn("no rows are held out of a stream: give --data.eval to measure before and after")
     live = replace(source, pairs=chain([first], pairs)) if "-" in data.path else None
     grows, fixed = tuple(files_of(data.path)), tuple(files_of(data.eval))
-    return Examples(source.layout.name, [], test, (*grows, *fixed), stream=True, grows=grows, live=live)
+    return Examples(
+        source.layout.name, [], test, (*grows, *fixed), stream=True, grows=grows, live=live, readings=readings,
+        warnings=warnings,
+    )  # fmt: skip
 
 
 def stream_trees(
@@ -366,7 +407,7 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
     counts |= learned.lost() | {f"held_out_{name}": held_out.lost()[name] for name in ("dropped", "cut")}
     learn = arranged(train.trees, config)
     beside = arranged(replay.trees, config, train.trees)
-    return Ready(learn, arranged(test.trees, config, train.trees), counts, beside)
+    return Ready(learn, arranged(test.trees, config, train.trees), counts | examples.facts(), beside)
 
 
 def arranged(trees: Sequence[TokenTree], config: RunConfig, beside: Sequence[TokenTree] = ()) -> list[TokenTree]:

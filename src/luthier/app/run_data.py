@@ -152,7 +152,7 @@ def columns(answers: Answers, data: RunData) -> dict[str, list[str]]:
         if not left:
             break
     found: dict[str, list[str]] = {}
-    for name in source.about["unread"]:
+    for name in source.about.unread:
         values = [fields.get(place, {}).get(name) for place in places]
         texts = ["" if value is None else str(value).strip() for value in values]
         plain = all(value is None or isinstance(value, str | int) for value in values)

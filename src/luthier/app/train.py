@@ -91,6 +91,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
     lost.check(config)
     tracking.check(config.track)
     examples = read_examples(config, method.example)  # nothing is written yet: a signal may end it at once
+    examples.tell()
     texts = open_texts(config)
     with stopping() as stop:
         ready = encode_all(examples, texts, config, stop)
@@ -174,7 +175,8 @@ def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str,
 def _look_back(job: Run, result: dict[str, Any]) -> None:
     """What the data was and what is wrong with the answers, and the page that shows it."""
     lengths = [sum(len(node.ids) for node in tree.nodes) for tree in job.ready.train]
-    write_json(job.folder.path / DATA, outline(job.examples.train, lengths, job.examples.layout))
+    about = outline(job.examples.train, lengths, job.examples.layout)
+    write_json(job.folder.path / DATA, about | job.examples.facts())
     errors.record(job.folder, job.config, job.examples.train, job.examples.test)
     write_report(job.folder, job.config, result)
 

@@ -72,6 +72,6 @@ def command(
         print_json(result)
         return
     screen = console()
-    screen.print(card_table(result))
+    screen.print(card_table(result | {"reading": described.about.lines()}))
     for line in written(result.get("written", {})):
         screen.print(line)

@@ -40,19 +40,34 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     """
     from luthier.app import show
     from luthier.app.prepare import open_texts
+    from luthier.core import log
     from luthier.core.errors import InputError
     from luthier.data.load import load
+    from luthier.data.warn import warnings_of
     from luthier.report.screens import shown_examples
 
     config = config_of(paths, {**settings, "data__limit": str(rows)})
     if not config.data.path:
         raise InputError("no data given", mend="luthier show PATH, such as luthier show rows.jsonl")
-    examples = load(config.data.path, config.data).examples
+    loaded = load(config.data.path, config.data)
+    examples, warnings = loaded.examples, warnings_of(loaded.examples, loaded.about)
     texts = open_texts(config)
     screen = console()
     if json_:
-        print_json({"rows": show.records(examples, texts, config)})
-    elif plain or not screen.is_terminal:
-        print(show.plain(examples, texts, config))
+        told = loaded.about.as_dict() | {"warnings": list(warnings)}
+        print_json(told | {"rows": show.records(examples, texts, config)})
+        return
+    coloured = screen.is_terminal and not plain
+    shown: Any = (
+        shown_examples(show.coloured(examples, texts, config, screen.width))
+        if coloured
+        else show.plain(examples, texts, config)
+    )
+    for line in loaded.about.lines():
+        log.note(line)
+    for warning in warnings:
+        log.warn(warning)
+    if coloured:
+        screen.print(shown)
     else:
-        screen.print(shown_examples(show.coloured(examples, texts, config, screen.width)))
+        print(shown)

@@ -9,8 +9,9 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Example, Prompt
+from luthier.data.convert import to_pairs
 from luthier.data.read import Row
-from luthier.data.schema import Layout, to_pairs
+from luthier.data.schema import Layout
 from luthier.data.texts import identity
 
 

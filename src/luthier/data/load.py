@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from luthier.core.config import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Example, Origin
+from luthier.data.convert import to_pairs
+from luthier.data.detect import detect
 from luthier.data.read import Row, read_rows
-from luthier.data.schema import Layout, describe, detect, to_pairs
+from luthier.data.reading import Reading, describe
+from luthier.data.schema import Layout
 
 LOOK = 200  # rows that the layout is detected on
 KEPT = 1000  # rows left out of a stream that are kept with place and reason
@@ -42,12 +44,12 @@ class Left:
 class Stream:
     """Examples with their rows, read as they are asked for, once.
 
-    `about` says how the columns were read (see `schema.describe`). `skipped` are the bad rows (with skip_bad),
+    `about` says how the columns of the first rows were read. `skipped` are the bad rows (with skip_bad),
     `unused` the sound rows without an example, such as ties.
     """
 
     layout: Layout
-    about: Mapping[str, Any]
+    about: Reading
     pairs: Iterator[tuple[Row, Example]]
     skipped: Left
     unused: Left
@@ -58,10 +60,11 @@ class Stream:
 
 @dataclass(frozen=True)
 class Loaded:
-    """All examples, their rows beside them; the rest as in `Stream`, with the place of every row that was left out."""
+    """All examples, their rows beside them; the rest as in `Stream`, with the place of every row that was left out.
+    `about` says how the columns of all these rows were read."""
 
     layout: Layout
-    about: Mapping[str, Any]
+    about: Reading
     examples: Sequence[Example]
     rows: Sequence[Row] = field(repr=False)
     skipped: Left
@@ -84,7 +87,8 @@ def load(paths: Sequence[str], settings: DataConfig) -> Loaded:
         place, reason = (source.skipped.first + source.unused.first)[0]
         raise InputError(f"no usable row; the first: {reason}", where=place, mend="mend the rows or map the columns")
     examples, rows = tuple(example for _, example in pairs), tuple(row for row, _ in pairs)
-    return Loaded(source.layout, source.about, examples, rows, source.skipped, source.unused)
+    about = describe(source.layout, rows, settings.columns)
+    return Loaded(source.layout, about, examples, rows, source.skipped, source.unused)
 
 
 def stream(paths: Sequence[str], settings: DataConfig, *, most: int | None = KEPT) -> Stream:

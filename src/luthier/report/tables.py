@@ -159,6 +159,8 @@ def _card_lines(card: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
         yield "layout", Text(plain(str(card["layout"])), style=STRONG)
     if "rows" in card:
         yield "rows", _count(card["rows"])
+    for line in card.get("reading", ()):
+        yield ("read", line.removeprefix("read: ")) if line.startswith("read: ") else ("codes", line)
     if tokens := card.get("tokens"):
         yield str(tokens.get("unit") or "tokens"), _lengths(tokens)
     if answers := card.get("answers"):

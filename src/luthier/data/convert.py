@@ -1,0 +1,85 @@
+"""Rows -> Examples by a layout, and what is said when a row does not fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from luthier.core.errors import InputError
+from luthier.core.types import Example
+from luthier.data.detect import columns_of, filled, listed, own_layout
+from luthier.data.layouts import Unused
+from luthier.data.read import Report, Row
+from luthier.data.schema import Layout
+
+
+def to_examples(
+    rows: Iterable[Row],
+    layout: Layout,
+    columns: Mapping[str, str],
+    *,
+    group: str | None = None,
+    skipped: Report | None = None,
+    unused: Report | None = None,
+) -> Iterator[Example]:
+    """An example for each row. `group` names the column whose equal values belong together.
+
+    A bad row goes to `skipped`, or raises InputError with file, line, the fields found and those needed.
+    A sound row without an example (a tie) goes to `unused`, and is never an error. An empty text is
+    kept, because the data card counts it and `clean` drops it; what makes a row bad is a missing
+    field, a value of the wrong kind, an unknown role, an empty conversation.
+    """
+    for _, example in to_pairs(rows, layout, columns, group=group, skipped=skipped, unused=unused):
+        yield example
+
+
+def to_pairs(
+    rows: Iterable[Row],
+    layout: Layout,
+    columns: Mapping[str, str],
+    *,
+    group: str | None = None,
+    skipped: Report | None = None,
+    unused: Report | None = None,
+) -> Iterator[tuple[Row, Example]]:
+    """As `to_examples`, each example with its row."""
+    known: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        try:
+            own = own_layout(layout, row)
+            # Rows with the same columns filled are read alike.
+            names = (own.name, *row.fields, "", *filled(row))
+            if names not in known:
+                known[names] = columns_of(own, row, columns)
+            values = {field: row.fields[column] for field, column in known[names].items()}
+            example = _parsed(own, values, row.fields)
+            example = replace(example, origin=row.origin, group=_group(row, group))
+        except InputError as error:
+            if skipped is None:
+                raise InputError(error.what, where=row.origin, mend=error.mend) from None
+            skipped(row.origin, error.what)
+        except Unused as reason:
+            if unused is not None:
+                unused(row.origin, str(reason))
+        else:
+            yield row, example
+
+
+def _parsed(layout: Layout, values: dict[str, Any], names: Iterable[str]) -> Example:
+    lacking = [name for name in layout.needed if name not in values]
+    if lacking:
+        raise InputError(
+            f"no field '{lacking[0]}': found {listed(names)}; layout '{layout.name}' needs {listed(layout.needed)}",
+            mend=f"map it with --data.columns {lacking[0]}=COLUMN, or leave such rows out with --data.skip_bad",
+        )
+    # A table gives absent fields as null: an optional field that is null is absent.
+    return layout.parse({k: v for k, v in values.items() if v is not None or k in layout.needed})
+
+
+def _group(row: Row, group: str | None) -> str:
+    if group is None:
+        return ""
+    if row.fields.get(group) is None:
+        raise InputError(f"no field '{group}' to group by: found {listed(row.fields)}", mend="check --data.group")
+    return str(row.fields[group])

@@ -1,0 +1,138 @@
+"""Which layout some rows have, and which column each of its fields is read from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from luthier.core.errors import InputError, unknown
+from luthier.data.read import Row
+from luthier.data.schema import CHOICES, LAYOUTS, MIXED, USUAL, Layout
+
+
+def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "auto") -> Layout:
+    """The layout of some first rows: `declared`, or the first of LAYOUTS whose needed fields most rows have.
+
+    Raises InputError, with the fields found and the nearest layouts, when there is none.
+    """
+    found = found_columns(rows)
+    _check_columns(columns, rows)
+    if declared == MIXED.name:
+        return MIXED
+    if declared != "auto":
+        if declared not in LAYOUTS:
+            raise unknown("layout", declared, (*LAYOUTS, MIXED.name))
+        for name in columns:
+            if name not in LAYOUTS[declared].names:
+                raise unknown(f"field of layout '{declared}'", name, LAYOUTS[declared].names, where="--data.columns")
+        return LAYOUTS[declared]
+    if not CHOICES & {plain_name(name) for name in found}:
+        for layout in LAYOUTS.values():
+            where = resolved(layout, found, columns)
+            if layout.names >= columns.keys() and where.keys() >= set(layout.needed) and _most(rows, layout, where):
+                return layout
+    raise _unknown_layout(rows, found, columns)
+
+
+def found_columns(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The columns that hold something in at least half of the rows, in the order of their appearance."""
+    count: dict[str, int] = {}
+    for row in rows:
+        for name, value in row.fields.items():
+            count[name] = count.get(name, 0) + (value is not None)
+    return tuple(name for name, times in count.items() if times and 2 * times >= len(rows))
+
+
+def resolved(layout: Layout, found: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Which column each field of the layout is read from, for the fields that are there.
+
+    A field that is mapped, by any of its names, is read from that column alone. Names are compared without
+    case, a blank counting as '_'.
+    """
+    by_name = {plain_name(name): name for name in reversed(tuple(found))}
+    where: dict[str, str] = {}
+    for field in layout.fields:
+        mapped = tuple(columns[name] for name in field.names if name in columns)
+        names = mapped or field.names
+        free = (by_name[plain_name(name)] for name in names if plain_name(name) in by_name)
+        column = next((name for name in free if name not in where.values()), None)
+        if column is not None:
+            where[field.name] = column
+    return where
+
+
+def columns_of(layout: Layout, row: Row, columns: Mapping[str, str]) -> dict[str, str]:
+    """Which column of this row each field is read from: one that holds something, where several go by its names."""
+    where = resolved(layout, filled(row), columns)
+    if len(where) < len(layout.fields):  # an empty column is better than none: it says that the field is empty
+        free = (name for name in row.fields if name not in where.values())
+        where = resolved(layout, free, columns) | where
+    return where
+
+
+def filled(row: Row) -> tuple[str, ...]:
+    """The columns of a row that hold something."""
+    return tuple(name for name, value in row.fields.items() if not is_nothing(value))
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a value says nothing: null, an empty text, list or object, NaN (what tables put into empty cells)."""
+    return value is None or (isinstance(value, (str, list, tuple, dict)) and not value) or value != value
+
+
+def own_layout(layout: Layout, row: Row) -> Layout:
+    """The layout of one row: `layout`, or what its own columns tell where the layout is `mixed`."""
+    return detect([row], {}) if layout is MIXED else layout
+
+
+def _most(rows: Sequence[Row], layout: Layout, where: Mapping[str, str]) -> bool:
+    """Whether `fits` holds for at least half of the rows that have the needed fields."""
+    needed = layout.needed
+    whole = [row.fields for row in rows if all(where[name] in row.fields for name in needed)]
+    fitting = sum(layout.fits({name: row[where[name]] for name in needed}) for row in whole)
+    return bool(whole) and 2 * fitting >= len(whole)
+
+
+def _check_columns(columns: Mapping[str, str], rows: Sequence[Row]) -> None:
+    known = {name for layout in LAYOUTS.values() for name in layout.names}
+    there = {plain_name(name): name for row in rows for name in row.fields}
+    for name, column in columns.items():
+        if name not in known:
+            raise unknown("field", name, known, where="--data.columns")
+        if plain_name(column) not in there:
+            raise unknown("column", column, there.values(), where=f"--data.columns {name}={column}")
+
+
+def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[str, str]) -> InputError:
+    where = rows[0].origin
+    if not found:
+        raise InputError(
+            "the files differ: no field stands in most of their rows", where=where,
+            mend="give them one by one, or --data.layout mixed",
+        )  # fmt: skip
+    if CHOICES & {plain_name(name) for name in found}:
+        return InputError(
+            f"multiple-choice questions, which are measured, not trained on: found {listed(found)}",
+            where=where, mend="make a prompt and a completion of each, or declare --data.layout and --data.columns",
+        )  # fmt: skip
+    lacking = {
+        layout.name: [name for name in layout.needed if name not in resolved(layout, found, columns)]
+        for layout in LAYOUTS.values()
+    }
+    share = {name: len(lacks) / len(LAYOUTS[name].needed) for name, lacks in lacking.items() if lacks}
+    # Where nothing fits a little, the usual layouts are the ones to tell of.
+    near = sorted(share, key=lambda name: (share[name], name not in USUAL))[:3]
+    nearest = ", ".join(f"{name} (lacks {' and '.join(lacking[name])})" for name in near)
+    return InputError(
+        f"unknown layout: found {listed(found)}; nearest: {nearest}",
+        where=where, mend=f"map the columns, such as --data.columns {lacking[near[0]][0]}=COLUMN",
+    )  # fmt: skip
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    all_names = [str(name) for name in names]
+    return ", ".join(all_names[:most]) + (f" and {len(all_names) - most} more" if len(all_names) > most else "")
+
+
+def plain_name(name: str) -> str:
+    return str(name).strip().lower().replace(" ", "_")

@@ -1,0 +1,129 @@
+"""How the columns of some rows were read: which field from which column, and what nothing reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from luthier.core.types import REASONING
+from luthier.data import messages
+from luthier.data.detect import is_nothing, own_layout, resolved
+from luthier.data.read import Row
+from luthier.data.schema import Layout
+
+# What chat templates read of a turn; other keys are kept for a template of the user's own (see `Message.fields`).
+TURN_KEYS = frozenset({*messages.READ, *REASONING, "tool_call_id", "tool_responses"})
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read as what.
+
+    layout  name of the layout            rows    how many rows this tells of
+    read    field -> its column, the commonest where rows differ; `others` are the further columns of a field
+    unread  the columns that hold something in some row where nothing reads it, in the order of their appearance;
+            keys of messages that nothing reads stand as `messages.key`
+    filled  rows in which an unread column holds something; share: how much of all characters stands in it
+    said    unread columns whose text the columns that are read hold too
+    codes   how the values of a coded field were understood: value -> (what it means, rows)
+    mended  what was put right while reading -> rows
+    """
+
+    layout: str
+    rows: int = 0
+    read: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    filled: Mapping[str, int] = field(default_factory=dict)
+    share: Mapping[str, float] = field(default_factory=dict)
+    said: frozenset[str] = frozenset()
+    codes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    mended: Mapping[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Keys of `--json`: `read`, `unread`, `codes`, `mended`."""
+        codes = {value: {"means": means, "rows": rows} for value, (means, rows) in self.codes.items()}
+        return {"read": dict(self.read), "unread": list(self.unread), "codes": codes, "mended": dict(self.mended)}
+
+    def lines(self) -> list[str]:
+        """For people: what was read as what and what was not; under it the codes, where there are any."""
+        pairs = [self._pair(name, column) for name, column in self.read.items()]
+        left = [self._left(column) for column in self.unread]
+        out = [f"read: {', '.join(pairs) or 'nothing'}; not read: {', '.join(left) or 'nothing'}"]
+        if self.codes:
+            out.append("; ".join(f"{value} -> {means}: {rows}" for value, (means, rows) in self.codes.items()))
+        return out
+
+    def _pair(self, name: str, column: str) -> str:
+        columns = " or ".join((column, *self.others.get(name, ())))
+        return name if columns == name else f"{name} = {columns}"
+
+    def _left(self, column: str) -> str:
+        rows = self.filled[column]
+        return column if 2 * rows >= self.rows else f"{column} (in {rows} of {self.rows} rows)"
+
+
+def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) -> Reading:
+    """How `layout` reads these rows."""
+    used: dict[str, Counter[str]] = {}
+    filled: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    repeated: Counter[str] = Counter()
+    order: dict[str, None] = {}
+    total = count = 0
+    known: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        count += 1
+        holding = {name: value for name, value in row.fields.items() if not is_nothing(value)}
+        own = own_layout(layout, row)
+        names = (own.name, *holding)
+        if names not in known:
+            known[names] = resolved(own, holding, columns)
+        where = known[names]
+        for name, column in where.items():
+            used.setdefault(name, Counter()).update([column])
+        read = set(where.values())
+        texts = [list(texts_in(holding[column])) for column in where.values()]
+        total += sum(len(text) for part in texts for text in part)
+        left = [(name, value) for name, value in holding.items() if name not in read]
+        left += [item for name, column in where.items() for item in _nested(name, holding[column], own)]
+        for name, value in left:
+            order.setdefault(str(name))
+            filled[str(name)] += 1
+            size = sum(map(len, texts_in(value)))
+            sizes[str(name)] += size
+            total += size
+            repeated[str(name)] += isinstance(value, str) and any(value in text for part in texts for text in part)
+    return Reading(
+        layout.name, count,
+        {name: counts.most_common(1)[0][0] for name, counts in used.items()},
+        {name: tuple(c for c, _ in counts.most_common()[1:]) for name, counts in used.items() if len(counts) > 1},
+        tuple(order), dict(filled), {name: sizes[name] / max(1, total) for name in order},
+        frozenset(name for name in order if repeated[name] == filled[name]),
+    )  # fmt: skip
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """The texts of a value, those inside lists and objects too; a number as it is written."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from texts_in(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from texts_in(inner)
+    elif value is not None:
+        yield str(value)
+
+
+def _nested(name: str, value: Any, layout: Layout) -> Iterator[tuple[str, Any]]:
+    """(`name.key`, its first value) of keys inside a field's messages that nothing reads."""
+    items: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
+    found: dict[str, Any] = {}
+    for item in items:
+        if isinstance(item, Mapping) and ("role" in item or "from" in item):
+            for key, inner in item.items():
+                if key not in TURN_KEYS and not is_nothing(inner):
+                    found.setdefault(f"{name}.{key}", inner)
+    yield from found.items()

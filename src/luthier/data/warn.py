@@ -1,0 +1,64 @@
+"""What about some data deserves a word before anything is learned from it, the same in `data`, `show` and `train`.
+
+To add a warning: a generator of sentences and a line in `warnings_of`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from luthier.core.types import Example
+from luthier.data.reading import Reading
+
+SHARE = 0.2  # of the characters of the rows: an unread column that holds more is told of
+
+# Columns that say what the right answer is, how good one is, or what an answer needs to be understood.
+ANSWERS = re.compile(
+    r"label(s|_text)?|category|categories|class(es)?|intent|sentiment|emotion|target(s)?|answer(s)?|output(s)?|response(s)?|"
+    r"completion(s)?|solution|reference|chosen|rejected|correct(_answer)?|gold|entities|spans|translation|summary"
+)
+RATINGS = re.compile(
+    r"score(s)?|rating(s)?|rank(s)?|ranking|preference|winner|reward(s)?|helpfulness|correctness|coherence|quality|"
+    r"is_.*safe.*|safety|toxicity|weight|margin|votes?|upvotes|stars?|feedback|(.*[_-])?(score|rating)|(score|rating)[_-].*"
+)
+CONTEXT = re.compile(
+    r"context(s)?|passage(s)?|document(s)?|system(_prompt)?|instruction|input|history|tools|functions|support|evidence|"
+    r"choices|options|article|facts|knowledge|persona|schema|chat_template_kwargs"
+)
+MEDIA = re.compile(r"(image|picture|video|audio|pixel|speech|media)(s|_path|_url|_file|_values|_paths|_urls)?")
+# Columns that name a row or where it came from.
+NAMES = re.compile(
+    r"(.*[_-])?(id|ids|uuid|hash|sha\d*|md5|url|urls|link|source|date|time|timestamp|path|file|filename|index|idx)"
+)
+
+
+def warnings_of(examples: Sequence[Example], about: Reading) -> tuple[str, ...]:
+    """What deserves a word, one line each; `about` says how the columns of these examples were read."""
+    return (*_unread(about), *(f"{what}: {_rows(rows)}" for what, rows in about.mended.items()))
+
+
+def _unread(about: Reading) -> Iterator[str]:
+    for column in about.unread:
+        if column in about.said:
+            continue  # its text stands in what is read
+        plain = column.rpartition(".")[2].strip().lower().replace(" ", "_")
+        share = about.share[column]
+        why = next((word for word, names in _MEANINGS if names.fullmatch(plain)), None)
+        if why is None and share >= SHARE and not NAMES.fullmatch(plain):
+            why = f"{share:.0%} of the text"
+        if why is not None:
+            rows = "" if about.filled[column] == about.rows else f" in {about.filled[column]} of {about.rows} rows"
+            yield f"column '{column}' is not read ({why}){rows}; map it with --data.columns FIELD={column} if it matters"
+
+
+_MEANINGS = (
+    ("it may hold what is to be answered", ANSWERS),
+    ("it may say how good an answer is", RATINGS),
+    ("an answer may need it", CONTEXT),
+    ("pictures and sound cannot be read", MEDIA),
+)
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
