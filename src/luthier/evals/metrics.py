@@ -13,7 +13,6 @@ that of v to first order (the infinitesimal jackknife, Jaeckel 1972).
 
 from __future__ import annotations
 
-import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from luthier.core import numbers
 from luthier.core.errors import unknown
 
 MetricFunction = Callable[[str, str, str], float]
@@ -125,26 +125,14 @@ def length(answer: str, reference: str = "", prompt: str = "") -> float:
 
 
 def number(answer: str, reference: str, prompt: str = "") -> float:
-    """1 when the last number in the answer equals the last in the reference, else 0; GSM8K's rule.
-
-    Thousands commas are read over, 3.0 equals 3; no number on either side scores 0.
-    """
-    said, wanted = last_number(answer), last_number(reference)
-    return float(said is not None and said == wanted)
+    """1 when the last number in the answer equals the last in the reference, GSM8K's rule, in any spelling that
+    `core/numbers.py` reads; 0 where one of them has none that can be read."""
+    return float(numbers.same(answer, reference))
 
 
 def _squad_words(text: str) -> list[str]:
     bare = text.lower().translate(str.maketrans("", "", string.punctuation))
     return [word for word in bare.split() if word not in ("a", "an", "the")]
-
-
-_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?|(?<![\w.])-?\.\d+")
-
-
-def last_number(text: str) -> float | None:
-    """The last number in a text, thousands commas read over; None when there is none."""
-    found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
 
 
 def bleu(answer: str, reference: str, prompt: str = "") -> float:
@@ -223,7 +211,7 @@ def auto(references: Sequence[str]) -> tuple[str, ...]:
     form = ("one_line", "length") if lines else ("length",)
     if lines and _are_labels(kept):
         return ("accuracy", "chrf", *form)
-    if kept and all(_is_number(reference) for reference in kept):
+    if kept and all(numbers.is_number(reference) for reference in kept):
         return ("number", *form)
     return ("rouge_l", "chrf", *form) if _has_words(kept) else ("chrf", *form)
 
@@ -239,10 +227,6 @@ def choose(names: Sequence[str], references: Sequence[str]) -> tuple[str, ...]:
             raise unknown("metric", name, [*METRICS, "auto"], where="--eval.metrics")
         chosen += auto(references) if name == "auto" else (name,)
     return tuple(dict.fromkeys(chosen))
-
-
-def _is_number(reference: str) -> bool:
-    return bool(re.search(r"(?:^|#### *)[-$]?[\d,]*\.?\d+%?$", reference))
 
 
 def _are_labels(references: Sequence[str]) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from luthier.core import numbers
 from luthier.core.config import RewardConfig
 from luthier.core.errors import InputError, RunError, unknown
 from luthier.rewards.answer import Answer, Component, opening
@@ -44,16 +45,9 @@ def contains(spec: str, argument: str, settings: RewardConfig) -> Score:
 
 
 def number(spec: str, argument: str, settings: RewardConfig) -> Score:
-    """1 when the last number in the answer equals the last in the reference, the rule of GSM8K (Cobbe et al. 2021).
-
-    Thousands commas are read over and 3.0 equals 3; without a number on either side 0.
-    """
-
-    def score(answer: Answer) -> float:
-        said, wanted = _last_number(answer.text), _last_number(answer.reference or "")
-        return float(said is not None and said == wanted)
-
-    return score
+    """1 when the last number in the answer equals the last in the reference, the rule of GSM8K (Cobbe et al. 2021), in any
+    spelling that `core/numbers.py` reads; 0 where one of them has none that can be read."""
+    return lambda answer: float(numbers.same(answer.text, answer.reference or ""))
 
 
 def pattern(spec: str, argument: str, settings: RewardConfig) -> Score:
@@ -142,14 +136,6 @@ def _plain(spec: str, argument: str) -> Callable[[str], str]:
     if argument not in ("", "casefold"):
         raise unknown("word", argument, ["casefold"], where=_where(spec))
     return (lambda text: text.strip().casefold()) if argument else str.strip
-
-
-_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?|(?<![\w.])-?\.\d+")
-
-
-def _last_number(text: str) -> float | None:
-    found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
 
 
 def _refuse(constant: str) -> Any:

@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from luthier.core import numbers
 from luthier.core.errors import InputError, unknown
-from luthier.evals.metrics import METRICS, last_number
+from luthier.evals.metrics import METRICS
 from luthier.evals.suite import spec
 from luthier.evals.suite.spec import Check
 
@@ -210,25 +212,28 @@ def _length(value: spec.Length, where: str, folder: Path) -> Test:
 
 
 def _number(value: spec.Number, where: str, folder: Path) -> Test:
-    wanted = value.value if isinstance(value.value, float) else _number_in(value.value, where)
-    room = max(value.within, abs(wanted) * value.relative) * (1 + 1e-9)
+    """By readings of both: `9.500` passes for 9.5 and for 9500, unless the suite's own spelling shows the decimal mark."""
+    wanted = numbers.last_number(value.value if isinstance(value.value, str) else f"{value.value!r}")
+    if wanted is None:
+        raise InputError(f"'number': {value.value!r} holds no number", where=where, mend="such as `number: 9500`")
+    slack = Fraction(1 + 1e-9)  # what is written with a few digits is not exact
+    rooms = [(w, max(Fraction(value.within), abs(w) * Fraction(value.relative)) * slack) for w in wanted.values]
+    room = f" ± {_short(rooms[0][1])}" if rooms[0][1] else ""
 
     def test(answer: str) -> Verdict:
-        found = last_number(answer)
+        found = numbers.last_number(answer, wanted.mark)
         if found is None:
-            return Verdict(False, "has no number")
-        return _verdict(
-            abs(found - wanted) <= room, f"says {found:g}, not {wanted:g}" + (f" ± {room:g}" if room else "")
-        )
+            return Verdict(
+                False, "has no number that can be read" if any(map(str.isdigit, answer)) else "has no number"
+            )
+        near = any(abs(said - exact) <= wide for said in found.values for exact, wide in rooms)
+        return _verdict(near, f"says {_short(found.values[0])}, not {_short(rooms[0][0])}{room}")
 
     return test
 
 
-def _number_in(text: str, where: str) -> float:
-    found = last_number(text)
-    if found is None:
-        raise InputError(f"'number': {text!r} holds no number", where=where)
-    return found
+def _short(value: Fraction) -> str:
+    return f"{float(value):g}" if abs(value) < 10**300 else "a number of more than 300 digits"
 
 
 def _one_of(value: spec.OneOf, where: str, folder: Path) -> Test:

@@ -69,8 +69,8 @@ class Number(Part):
 
     short = "value"
     value: float | str
-    within: float = Field(0.0, ge=0)
-    relative: float = Field(0.0, ge=0)
+    within: float = Field(0.0, ge=0, allow_inf_nan=False)
+    relative: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class OneOf(Part):
