@@ -93,7 +93,12 @@ def _rows(document: Document, i: int, group: Group) -> Iterator[Row | None]:
         return
     file = str(document.path.parent / group.rows)
     try:
-        yield from islice(read_rows([file]), group.limit)
+        some = False
+        for row in islice(read_rows([file]), group.limit):
+            some = True
+            yield row
+        if not some:
+            raise InputError("no rows", where=file, mend="a group without cases tests nothing")
     except InputError as error:
         if str(error.where) == file:  # the file as a whole: say where it is named
             where = document.where(("groups", i, "rows"))

@@ -56,6 +56,8 @@ def test_of(check: Check, where: str, folder: Path) -> Test | None:
     Raises InputError, with `where`, for a pattern, schema, number or metric that is none.
     """
     value: Any = getattr(check, check.kind)
+    if isinstance(value, spec.Judged) and not value.question.strip():
+        raise InputError("the question to the judge is empty", where=where, mend="such as `judged: Is it polite?`")
     return MAKERS[check.kind](value, where, folder) if check.kind in MAKERS else None
 
 
@@ -91,6 +93,8 @@ def _contains(value: spec.Contains, where: str, folder: Path) -> Test:
     every = [value.all] if isinstance(value.all, str) else value.all
     if not every and not value.any:
         raise InputError("'contains' names no text", where=where, mend="such as `contains: Paris`")
+    if not all((*every, *value.any)):
+        raise InputError("every answer contains ''", where=where, mend="name a text")
 
     def test(answer: str) -> Verdict:
         text = answer.casefold() if value.ignore_case else answer
@@ -108,6 +112,8 @@ def _contains(value: spec.Contains, where: str, folder: Path) -> Test:
 def _regex(value: spec.Regex, where: str, folder: Path) -> Test:
     import regex
 
+    if not value.pattern:
+        raise InputError("an empty pattern is found in every answer", where=where, mend="such as `regex: ^Paris`")
     try:
         compiled = regex.compile(value.pattern, regex.IGNORECASE if value.ignore_case else 0)
     except regex.error as error:
@@ -198,22 +204,31 @@ def _schema_file(path: Path, where: str) -> Any:
 
 
 def _length(value: spec.Length, where: str, folder: Path) -> Test:
-    if value.max is not None and value.max < value.min:
-        raise InputError(f"no length is from {value.min} to {value.max}", where=where)
+    most = value.max
+    if most is None and not value.min:
+        raise InputError(
+            "every answer has a length", where=where, mend="give `min` or `max`, such as `length: {max: 80}`"
+        )
+    if most is not None and most < value.min:
+        raise InputError(f"no length is from {value.min} to {most}", where=where)
 
     def test(answer: str) -> Verdict:
         text = answer.strip()
         count = {"characters": len(text), "words": len(text.split()), "lines": len(text.splitlines())}[value.unit]
         if count < value.min:
             return Verdict(False, f"has {count:,} {value.unit}, fewer than {value.min:,}")
-        return _verdict(value.max is None or count <= value.max, f"has {count:,} {value.unit}, more than {value.max:,}")
+        if most is not None and count > most:
+            return Verdict(False, f"has {count:,} {value.unit}, more than {most:,}")
+        return Verdict(True)
 
     return test
 
 
 def _number(value: spec.Number, where: str, folder: Path) -> Test:
     """By readings of both: `9.500` passes for 9.5 and for 9500, unless the suite's own spelling shows the decimal mark."""
-    wanted = numbers.last_number(value.value if isinstance(value.value, str) else f"{value.value!r}")
+    given = value.value
+    text = given if isinstance(given, str) else str(int(given)) if given.is_integer() else repr(given)
+    wanted = numbers.last_number(text)
     if wanted is None:
         raise InputError(f"'number': {value.value!r} holds no number", where=where, mend="such as `number: 9500`")
     slack = Fraction(1 + 1e-9)  # what is written with a few digits is not exact
@@ -237,6 +252,8 @@ def _short(value: Fraction) -> str:
 
 
 def _one_of(value: spec.OneOf, where: str, folder: Path) -> Test:
+    if not value.texts:
+        raise InputError("'one_of' names no text", where=where, mend="such as `one_of: [yes, no]`")
     wanted = {_folded(text, value.ignore_case) for text in value.texts}
     return lambda answer: _verdict(_folded(answer, value.ignore_case) in wanted, f"is none of {_quoted(value.texts)}")
 
@@ -250,6 +267,8 @@ def _similar(value: spec.Similar, where: str, folder: Path) -> Test | None:
     if value.by not in BEST:
         raise unknown("metric", value.by, BEST, where=where)
     embedded = value.by == EMBEDDING
+    if not value.to.strip():
+        raise InputError("like what? `to` is empty", where=where, mend="give the text that answers should be like")
     if not embedded and "encoder" in value.model_fields_set:
         raise InputError(f"'encoder' says nothing to '{value.by}'", where=where, mend=f"give `by: {EMBEDDING}` too")
     title, lowest = ("cosine", -1) if embedded else (METRICS[value.by].title, 0)

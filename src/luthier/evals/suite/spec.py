@@ -87,7 +87,7 @@ class Similar(Part):
     0.5, or 50 for metrics that run to 100."""
 
     to: str
-    at_least: float | None = None
+    at_least: float | None = Field(None, allow_inf_nan=False)
     by: str = "rouge_l"
     encoder: str = "all-minilm-l6-v2"
 
@@ -97,7 +97,7 @@ class Python(Part):
 
     short = "function"
     function: str
-    at_least: float = 1.0
+    at_least: float = Field(1.0, allow_inf_nan=False)
 
 
 class Judged(Part):
