@@ -14,7 +14,7 @@ from luthier.app.train import run
 from luthier.core.config import resolve
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
-from luthier.evals.errors.signs.phrases import refusal
+from luthier.evals.errors.signs.refusals import refusal
 from luthier.evals.forgetting import GENERAL_PROMPTS
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]

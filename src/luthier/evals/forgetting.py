@@ -20,7 +20,7 @@ from math import exp
 from typing import TYPE_CHECKING, Any
 
 from luthier.evals.compare import Question, paired
-from luthier.evals.errors.signs.phrases import refusal
+from luthier.evals.errors.signs.refusals import refusal
 from luthier.evals.intervals import Estimate, ratio_difference, ratio_interval
 
 if TYPE_CHECKING:

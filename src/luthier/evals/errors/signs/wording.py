@@ -6,7 +6,8 @@ import re
 
 from luthier.data.languages import languages, scripts
 from luthier.evals.errors.answered import Answered, Finding
-from luthier.evals.errors.signs import phrases
+from luthier.evals.errors.signs import leaks
+from luthier.evals.errors.signs.refusals import refusal
 from luthier.evals.errors.signs.repeats import repeats
 from luthier.evals.errors.signs.spelling import misspelled
 from luthier.evals.errors.signs.words import words
@@ -50,12 +51,12 @@ def repetitive(answered: Answered, task: Task) -> Finding | None:
 
 
 def refused(answered: Answered, task: Task) -> Finding | None:
-    span = phrases.refusal(answered.answer)
+    span = refusal(answered.answer)
     return Finding("refusal", f"'{answered.answer[span[0] : span[1]][:60]}'", span) if span else None
 
 
 def template_leak(answered: Answered, task: Task) -> Finding | None:
-    span = phrases.leak(answered.answer, answered.prompt + answered.reference)
+    span = leaks.leak(answered.answer, answered.prompt + answered.reference)
     return Finding("template_leak", f"'{answered.answer[span[0] : span[1]].strip()[:40]}'", span) if span else None
 
 
