@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from luthier.core.errors import DiskFull
+from luthier.core.errors import DiskFull, InputError
+
+# How the three lines of text begin that stand where a file of a repository should be, when it was cloned without git-lfs.
+POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def fsync_folder(folder: Path) -> None:
@@ -100,6 +103,31 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; its errors are the caller's to explain."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def text_file(path: Path) -> str:
+    """A text file that a person wrote, in UTF-8, without the byte order mark that some editors put first. Raises OSError and
+    UnicodeDecodeError; and InputError for a Git LFS pointer."""
+    content = path.read_bytes()
+    refuse_pointer(content, path)
+    return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")  # as a file opened for text
+
+
+def refuse_pointer(start: bytes | Path, where: object = None) -> None:
+    """Raise InputError when a file that begins with `start` (or the file of that path) is a Git LFS pointer: every ending
+    has them, of data and of weights. A path that cannot be read is left to whoever reads it."""
+    if isinstance(start, Path):
+        where = start
+        try:
+            with open(start, "rb") as handle:
+                start = handle.read(len(POINTER) + 3)
+        except OSError:
+            return
+    if start.removeprefix(b"\xef\xbb\xbf").startswith(POINTER):
+        raise InputError(
+            "a Git LFS pointer stands here, not the file itself", where=where,
+            mend="fetch it with `git lfs pull` in its repository, or download it",
+        )  # fmt: skip
 
 
 def sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,18 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """One line that the user should not miss, on standard error."""
     note(f"warning: {text}")
+
+
+@functools.cache
+def once(text: str) -> None:
+    """A `note` that is not repeated, such as how a file was read that a command reads twice."""
+    note(text)
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """A `warn` that is not repeated."""
+    warn(text)
 
 
 def size(count: float) -> str:

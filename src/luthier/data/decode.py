@@ -6,34 +6,55 @@ import bz2
 import codecs
 import gzip
 import io
+import re
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
+from luthier.core import log
 from luthier.core.errors import InputError
+from luthier.core.files import refuse_pointer
 
 CHUNK = 1 << 20
 WRAPPERS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
-MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\x28\xb5\x2f\xfd": ".zst"}
+MAGIC = {rb"\x1f\x8b\x08": ".gz", rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)": ".bz2", rb"\x28\xb5\x2f\xfd": ".zst"}
 BOM = b"\xef\xbb\xbf"
+
+# How files begin that hold no rows, whatever they are called: what they are, and what to do.
+FOREIGN = {
+    rb"PK\x03\x04.{26,60}(\[Content_Types\]|_rels/|xl/|mimetypeapplication/vnd\.oasis)": ("a spreadsheet or office document", "save it as CSV"),
+    rb"PK\x03\x04": ("a zip archive", "unpack it and give what is in it"),
+    rb"\xd0\xcf\x11\xe0": ("an old spreadsheet or office document", "save it as CSV"),
+    rb"\xfd7zXZ\x00": ("compressed with xz", "unpack it with `xz -d`"),
+    rb"7z\xbc\xaf|Rar!": ("an archive", "unpack it and give what is in it"),
+    rb".{257}ustar": ("a tar archive", "unpack it and give the folder"),
+    rb"%PDF-": ("a PDF", "save its text as .txt"),
+    rb"SQLite format 3": ("a database of SQLite", "export the table as CSV"),
+}  # fmt: skip
 
 
 @contextmanager
 def opened(file: str, wrapper: str = "") -> Iterator[IO[bytes]]:
-    """The bytes of `file` after decompression; '-' is standard input, whose compression is recognised.
+    """The bytes of `file` after decompression; '-' is standard input. How it is compressed is seen in its first bytes; where
+    these say something else than `wrapper`, its ending, that is told.
 
-    Raises InputError when the file cannot be opened, or ends or breaks in the middle of a compressed stream.
+    Raises InputError when the file cannot be opened, ends or breaks in the middle of a compressed stream, or is no file
+    of rows: a Git LFS pointer, an archive, a spreadsheet.
     """
     try:
         with _bytes_of(file) as raw:
-            if file == "-":
-                wrapper = next((end for magic, end in MAGIC.items() if raw.peek(4).startswith(magic)), "")
-            yield _unwrapped(raw, wrapper)
+            found, handle = _unwrapped(raw, file)
+            if file != "-" and found != wrapper:
+                name = WRAPPERS[found or wrapper]
+                log.once(f"{file}: {f'compressed with {name}' if found else f'not compressed with {name}'}, whatever its name says")
+            wrapper = found
+            yield handle
     except EOFError:
+        kind = WRAPPERS.get(wrapper, "compressed")
         raise InputError(
-            f"the {WRAPPERS[wrapper]} stream ends too early", where=file, mend="the file is truncated: fetch it again"
+            f"the {kind} stream ends too early", where=file, mend="the file is truncated: fetch it again"
         ) from None
     except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -55,12 +76,28 @@ def _bytes_of(file: str) -> Iterator[Any]:
         stdin.detach()  # standard input stays open for others
 
 
-def _unwrapped(raw: io.BufferedReader, wrapper: str) -> IO[bytes]:
-    if wrapper == ".gz":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-    if wrapper == ".bz2":
-        return bz2.BZ2File(raw)
-    return io.BufferedReader(_Zstandard(raw), CHUNK) if wrapper == ".zst" else raw
+def _unwrapped(raw: Any, file: str) -> tuple[str, IO[bytes]]:
+    """(the ending of how it is compressed, the bytes inside). What was compressed twice, as servers do with files that
+    were compressed already, is unpacked twice."""
+    outer = ""
+    while True:
+        start = raw.peek(512)
+        found = next((ending for magic, ending in MAGIC.items() if re.match(magic, start)), "")
+        if not found:
+            _refuse_foreign(start, file)
+            return outer, raw
+        outer = outer or found
+        if found == ".gz":
+            raw = gzip.GzipFile(fileobj=raw)
+        else:
+            raw = bz2.BZ2File(raw) if found == ".bz2" else io.BufferedReader(_Zstandard(raw), CHUNK)
+
+
+def _refuse_foreign(start: bytes, file: str) -> None:
+    refuse_pointer(start, file)
+    for magic, (kind, mend) in FOREIGN.items():
+        if re.match(magic, start, re.DOTALL):
+            raise InputError(f"this is {kind}", where=file, mend=mend)
 
 
 class _Zstandard(io.RawIOBase):
@@ -103,9 +140,21 @@ def text_lines(handle: IO[bytes], file: str) -> Iterator[str]:
 
 
 def raw_lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, bytes of the line); a byte order mark at the start is dropped."""
-    for number, line in enumerate(handle, start=1):
-        yield number, line.removeprefix(BOM) if number == 1 else line
+    """(line number from 1, bytes of the line). A byte order mark is dropped wherever a line begins with one, as it does in
+    the middle of files that were joined. Where only carriage returns end the lines, they come as line ends."""
+    start = handle.peek(CHUNK)  # type: ignore[attr-defined]
+    lines = _returned(handle) if b"\r" in start and b"\n" not in start else handle
+    for number, line in enumerate(lines, start=1):
+        yield number, line.removeprefix(BOM)
+
+
+def _returned(handle: IO[bytes]) -> Iterator[bytes]:
+    rest = b""
+    while data := handle.read(CHUNK):
+        *lines, rest = re.split(rb"\r\n?|\n", rest + data)
+        yield from (line + b"\n" for line in lines)
+    if rest:
+        yield rest
 
 
 def decoded(line: bytes, file: str, number: int) -> str:

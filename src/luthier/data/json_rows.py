@@ -7,36 +7,75 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from luthier.core import log
 from luthier.core.errors import InputError
 
 TOO_MANY_DIGITS = "a whole number of more digits than can be read"
-SPACE = re.compile(r"[ \t\r\n]*")
-# {"data": [rows]}: a list of rows that somebody wrapped in an object.
-WRAPPED = re.compile(r'\{\s*"(data|rows|examples|train)"\s*:\s*\[')
+SPACE = re.compile(r"[ \t\r\n\ufeff]*")  # files that were joined have a byte order mark in the middle
+# {"data": [rows]}: a list of rows that somebody wrapped in an object, which is read row by row. Other such objects are
+# read as a whole (see json_tables).
+WRAPPED = re.compile(r'\{\s*"(data|rows|examples|train)"\s*:\s*\[\s*(?=\{)')
+
+
+class Decoder:
+    """JSON text -> a value. NaN, which Python and pandas write for a number that is missing, is null. `twice` is a key that
+    stood twice in an object with different values: as JSON readers do, the last is kept."""
+
+    def __init__(self) -> None:
+        self.twice: str | None = None
+        self.raw_decode = json.JSONDecoder(
+            object_pairs_hook=self._object, parse_constant=lambda name: None if name == "NaN" else float(name)
+        ).raw_decode
+
+    def decode(self, text: str) -> Any:
+        """The one value that `text` holds. Raises json.JSONDecodeError, RecursionError, and ValueError for too many digits."""
+        self.twice = None
+        start = len(text) - len(text.lstrip())
+        value, end = self.raw_decode(text, start)
+        if text[end:].strip():
+            raise json.JSONDecodeError("Extra data", text, end)
+        return value
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            self.twice = next((key for key, item in pairs if item != value[key]), self.twice)
+        return value
+
+    def tell(self, where: str) -> None:
+        """Warn of a key that stood twice."""
+        if self.twice is not None:
+            log.warn_once(f"{where}: the key '{self.twice}' stands twice in one object; the last value is read")
 
 
 class JsonReader:
     """Reads a JSON array value by value, or JSON values that follow each other (JSON Lines among them).
 
-    Only the value being read and one piece of text are held. `pieces` are consecutive parts of the file.
+    Only the value being read and one piece of text are held. `pieces` are consecutive parts of the file. Of an object that
+    begins with a list of rows (see WRAPPED), the rows are read; `wrapper` is then its key, and `beside` are its other keys,
+    known when all is read.
     """
 
-    def __init__(self, pieces: Iterator[str], file: str) -> None:
-        self.pieces, self.file = pieces, file
-        self.decode = json.JSONDecoder().raw_decode
+    def __init__(self, pieces: Iterator[str], file: str, *, unwrap: bool = True) -> None:
+        self.pieces, self.file, self.unwrap = pieces, file, unwrap
+        self.decoder = Decoder()
         self.text, self.position, self.line = "", 0, 1
+        self.listed, self.wrapper, self.beside = False, "", list[str]()
 
     def __iter__(self) -> Iterator[tuple[int, Any, str]]:
         """(line, value, its text). Raises InputError where the JSON is broken or ends too early."""
         start = self._skip()
         if start == "":
             return
-        wrapped = WRAPPED.match(self.text, self.position) if start == "{" else None
+        wrapped = WRAPPED.match(self.text, self.position) if start == "{" and self.unwrap else None
         if wrapped:
+            self.wrapper = wrapped[1]
             self._move(wrapped.end())
             yield from self._array()
+            self._members()
             return
         if start == "[":
+            self.listed = True
             self._move(self.position + 1)
             yield from self._array()
             if self._skip():
@@ -61,10 +100,29 @@ class JsonReader:
             if mark == "]":
                 return
 
+    def _members(self) -> None:
+        """Step over the rest of an object whose list of rows was read."""
+        while self._skip() == ",":
+            self._move(self.position + 1)
+            self._skip()
+            key = self._value()[1]
+            if not isinstance(key, str) or self._skip() != ":":
+                raise self._broken("expected a key and a ':' after the list of rows")
+            self.beside.append(key)
+            self._move(self.position + 1)
+            self._skip()
+            self._value()
+        if self._skip() != "}":
+            raise self._broken("expected ',' or '}' after the list of rows")
+        self._move(self.position + 1)
+        if self._skip():
+            raise self._broken("something follows the end of the object")
+
     def _value(self) -> tuple[int, Any, str]:
         while True:
+            self.decoder.twice = None
             try:
-                value, end = self.decode(self.text, self.position)
+                value, end = self.decoder.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
                 # A value cut by the end of the piece fails there, or in a string that runs to it.
                 cut = error.pos >= len(self.text) - 16 or error.msg.startswith("Unterminated string")
@@ -76,6 +134,7 @@ class JsonReader:
                 raise self._broken("nested too deeply") from None
             except ValueError:
                 raise self._broken(TOO_MANY_DIGITS) from None
+            self.decoder.tell(f"{self.file}:{self.line}")
             found = (self.line, value, self.text[self.position : end])
             self._move(end)
             return found

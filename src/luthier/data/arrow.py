@@ -1,0 +1,178 @@
+"""Parquet and Arrow -> rows. What a table adds to values, because all its rows have the same columns, is taken away again."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from luthier.core import log
+from luthier.core.errors import InputError
+from luthier.core.types import Origin
+from luthier.data.rows import Report, Row
+from luthier.data.values import as_whole, became_floats, is_nan
+
+BATCH = 256
+Meaning = Callable[[Any], Any]
+
+
+def parquet(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]:
+    """One record a row of a parquet file, which is read in place where it is a plain file."""
+    import pyarrow as pa
+    import pyarrow.parquet as library
+
+    source = file if _in_place(handle, file) else pa.BufferReader(handle.read())
+
+    def batches(names: list[str] | None = None) -> Iterator[Any]:
+        yield from library.ParquetFile(source).iter_batches(batch_size=BATCH, columns=names)
+
+    yield from _rows(lambda: library.ParquetFile(source).schema_arrow, batches, file, "parquet")
+
+
+def arrow(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]:
+    """One record a row of an Arrow file: a stream, as `save_to_disk` writes it, or one with a footer (.feather)."""
+    import pyarrow as pa
+
+    data = None if _in_place(handle, file) else pa.py_buffer(handle.read())
+
+    def source() -> Any:
+        opened = pa.memory_map(file) if data is None else pa.BufferReader(data)
+        footed = opened.read(6) == b"ARROW1"
+        opened.seek(0)
+        return pa.ipc.open_file(opened) if footed else pa.ipc.open_stream(opened)
+
+    def batches(names: list[str] | None = None) -> Iterator[Any]:
+        reader = source()
+        several = hasattr(reader, "num_record_batches")
+        for batch in (reader.get_batch(i) for i in range(reader.num_record_batches)) if several else reader:
+            batch = batch if names is None else batch.select(names)
+            yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
+
+    yield from _rows(lambda: source().schema, batches, file, "Arrow")
+
+
+def _in_place(handle: IO[bytes], file: str) -> bool:
+    """Whether the file itself holds the bytes of `handle`, and not another file in a compressed form, or a pipe."""
+    return isinstance(getattr(handle, "raw", None), io.FileIO) and Path(file).is_file()
+
+
+def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], file: str, kind: str) -> Iterator[Row]:
+    import pyarrow as pa
+
+    number = 0
+    try:
+        columns = schema()
+        features = _features(columns, file)
+        known = {field.name: _meaning(field.type, features.get(field.name)) for field in columns}
+        known |= dict.fromkeys(_whole_numbers(columns, batches), _as_whole)
+        for batch in batches():
+            names = batch.schema.names
+            values = [batch.column(i).to_pylist() for i in range(len(names))]
+            read = [[meant(v) for v in column] if (meant := known[n]) else column for n, column in zip(names, values, strict=True)]
+            for record in zip(*read, strict=True):
+                number += 1
+                yield Row(dict(zip(names, record, strict=True)), Origin(file, number))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0][:120]
+        mend = f"the file is truncated or no {kind}: fetch it again"
+        raise InputError(f"cannot read the {kind} file: {reason}", where=f"{file}:{number + 1}", mend=mend) from None
+
+
+def _whole_numbers(schema: Any, batches: Callable[..., Iterator[Any]]) -> list[str]:
+    """The columns of floats that hold whole numbers, some missing: integers, which a data frame made into floats for these."""
+    import pyarrow as pa
+
+    floats = [field.name for field in schema if pa.types.is_floating(field.type)]
+    return [name for name in floats if became_floats(v for batch in batches([name]) for v in batch.column(0).to_pylist())]
+
+
+def _as_whole(value: Any) -> Any:
+    return None if is_nan(value) else as_whole(value)
+
+
+def _features(schema: Any, file: str) -> Mapping[str, Any]:
+    """What the library datasets says of the columns: in the schema, else in dataset_info.json beside the file."""
+    beside = Path(file).parent / "dataset_info.json"
+    try:
+        if (written := (schema.metadata or {}).get(b"huggingface")) is not None:
+            found = json.loads(written)["info"]["features"]
+        else:
+            found = json.loads(beside.read_text(encoding="utf-8"))["features"] if beside.is_file() else {}
+    except (ValueError, KeyError, TypeError, OSError):
+        log.warn_once(f"{file}: what the library datasets says of its columns cannot be read, so labels stay numbers")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _meaning(kind: Any, feature: Any, depth: int = 0) -> Meaning | None:
+    """What turns a value of an Arrow type into what was meant by it; None where it is that already.
+
+    - A null in a struct is a field that this row does not have: the table gave it one because other rows do.
+    - A number that is no number is null; a map is an object; a label's number is its name.
+    """
+    import pyarrow.types as types
+
+    names = feature.get("names") if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" else None
+    if isinstance(names, list) and types.is_integer(kind):
+        return lambda value: str(names[value]) if value is not None and 0 <= value < len(names) else None
+    if types.is_floating(kind):
+        return lambda value: None if is_nan(value) else value
+    if getattr(kind, "extension_name", "") == "arrow.json":
+        return lambda value: None if value is None else json.loads(value)
+    if types.is_dictionary(kind):
+        return _meaning(kind.value_type, feature, depth)
+    if types.is_struct(kind):
+        return _struct(kind, feature, depth)
+    if types.is_map(kind):
+        inner = _meaning(kind.item_type, None, depth + 1)
+        return lambda value: None if value is None else {str(k): inner(v) if inner else v for k, v in value}
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        of_items = _meaning(kind.value_type, _of_items(feature), depth + 1)
+        return (lambda value: None if value is None else [of_items(item) for item in value]) if of_items else None
+    plain = types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind) or types.is_boolean(kind)
+    return None if plain else _plain
+
+
+def _of_items(feature: Any) -> Any:
+    if isinstance(feature, list):
+        return feature[0] if feature else None
+    return feature.get("feature") if isinstance(feature, Mapping) else None
+
+
+def _struct(kind: Any, feature: Any, depth: int) -> Meaning:
+    """An object without its nulls. A turn of a conversation keeps an empty `content`: that it says nothing is said."""
+    inner = _of_items(feature) if isinstance(feature, Mapping) and "_type" in feature else feature
+    wrapped = inner is not feature  # a sequence of objects is stored as an object of lists
+    known: dict[str, Meaning | None] = {}
+    for i in range(kind.num_fields):
+        field = kind.field(i)
+        own = inner.get(field.name) if isinstance(inner, Mapping) else None
+        known[field.name] = _meaning(field.type, [own] if wrapped and own is not None else own, depth + 1)
+
+    def meant(value: Any) -> Any:
+        if value is None:
+            return None
+        items = {key: inside(item) if (inside := known[key]) else item for key, item in value.items()}
+        turn = depth == 1 and items.get("role") is not None
+        return {key: item for key, item in items.items() if item is not None or (turn and key == "content")}
+
+    return meant
+
+
+def _plain(value: Any) -> Any:
+    """A date, a decimal number or bytes of text, as JSON has them."""
+    match value:
+        case datetime.datetime() | datetime.date() | datetime.time():
+            return value.isoformat()
+        case decimal.Decimal():
+            return int(value) if value == value.to_integral_value() and value.as_tuple().exponent == 0 else str(value)
+        case bytes():
+            try:
+                return value.decode("utf-8")
+            except UnicodeDecodeError:
+                return value
+    return value

@@ -1,0 +1,104 @@
+"""Lines of a table -> records; in tables with tabs, whether a quotation mark encloses a cell or is a letter like any other.
+
+Programs that quote (pandas, spreadsheets) do so by a rule, in all cells alike; corpora (GLUE, Common Voice, Tatoeba)
+publish cells as they are. So a file is quoted when one of the rules of STYLES, written out again, gives exactly its text.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from luthier.core import log
+from luthier.core.errors import InputError
+from luthier.data.rows import ahead
+
+Record = tuple[int, list[str]]
+
+LOOK = 400  # lines that are looked at from the first quotation mark on
+
+
+def _special(cell: str) -> bool:
+    return any(mark in cell for mark in '"\t\n\r')
+
+
+# Which cells a program quotes: where it must; where it must or there is a comma, as spreadsheets; all texts; all.
+STYLES: tuple[Callable[[str], bool], ...] = (
+    _special,
+    lambda cell: _special(cell) or "," in cell,
+    lambda cell: re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", cell) is None,
+    lambda cell: True,
+)
+
+
+def records(lines: Iterator[tuple[int, str]], file: str, separator: str) -> Iterator[Record]:
+    """(line, cells) of each record, cells with a separator, a quote or a line end in quotes. Raises InputError with file and
+    line for quotes that do not pair."""
+    csv.field_size_limit(1 << 30)
+    place = 0  # of the last line that was taken
+
+    def taken() -> Iterator[str]:
+        nonlocal place
+        for place, line in lines:
+            yield line
+
+    reader = csv.reader(taken(), delimiter=separator, strict=True)
+    while True:
+        before = reader.line_num
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            mend = "put a cell with a quote in quotes and double the quote inside it"
+            start = place - max(reader.line_num - before, 1) + 1
+            raise InputError(f"broken quoting: {error}", where=f"{file}:{start}", mend=mend) from None
+        if cells is None:
+            return
+        yield place - (reader.line_num - before) + 1, cells
+
+
+def tab_records(lines: Iterator[tuple[int, str]], file: str) -> Iterator[Record]:
+    """(line, cells) of each record of a table with tabs. Where quotation marks are letters, each line is a record."""
+    bare = False  # whether a quotation mark stood in a cell that is not in quotes
+    for number, line in lines:
+        if not re.search(r'(^|\t)"', line):
+            bare = bare or '"' in line
+            yield number, _cells(line)
+            continue
+        look, rest = ahead(itertools.chain([(number, line)], lines), LOOK)
+        if not bare and _quoted([text for _, text in look], whole=len(look) < LOOK):
+            yield from records(rest, file, "\t")
+        else:
+            log.once(f"{file}:{number}: quotation marks are read as letters: not every cell that holds one is in quotes")
+            yield from ((place, _cells(text)) for place, text in rest)
+        return
+
+
+def _quoted(lines: Sequence[str], whole: bool) -> bool:
+    """Whether one of STYLES explains every record of `lines`, which are `whole` or the first of more."""
+    reader = csv.reader(lines, delimiter="\t", strict=True)
+    styles = list(STYLES)
+    while True:
+        start = reader.line_num
+        try:
+            cells = next(reader, None)
+        except csv.Error:
+            return not whole and reader.line_num == len(lines)  # the last record goes on beyond these lines
+        if cells is None:
+            return True
+        taken = lines[start : reader.line_num]
+        if len(taken) > 1 and all(len(_cells(line)) == len(cells) for line in taken):
+            return False  # every line of it is a record of its own: a quote would swallow them
+        text = "".join(taken).rstrip("\r\n")
+        styles = [style for style in styles if cells == [] or text == _written(cells, style)]
+        if not styles:
+            return False
+
+
+def _written(cells: Sequence[str], style: Callable[[str], bool]) -> str:
+    return "\t".join('"' + cell.replace('"', '""') + '"' if style(cell) else cell for cell in cells)
+
+
+def _cells(line: str) -> list[str]:
+    return line.rstrip("\r\n").split("\t")

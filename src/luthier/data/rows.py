@@ -1,0 +1,66 @@
+"""A record as it stands in its file, and what becomes of one that cannot be read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from luthier.core.errors import InputError
+from luthier.core.types import Origin
+
+Report = Callable[[Origin, str], None]
+SKIP = "or leave such rows out with --data.skip_bad"
+
+# Columns that tell what a row is. They part a header from a record, and a row from an object that holds rows.
+USUAL = frozenset(
+    "text content document sentence utterance prompt question query instruction input context system history tools "
+    "messages conversations conversation dialogue completion response answer output answers responses label category "
+    "intent class chosen rejected accepted preferred output_1 output_2 preference anchor positive negative premise "
+    "hypothesis sentence1 sentence2 text1 text2 score".split()
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record as it stands in its file."""
+
+    fields: dict[str, Any]
+    origin: Origin
+
+
+def usual(name: str) -> bool:
+    """Whether a column of this name is one of USUAL, compared without case, a blank counting as '_'."""
+    return name.strip().lower().replace(" ", "_") in USUAL
+
+
+def is_turn(value: Any) -> bool:
+    """Whether a value is one message of a conversation: it says who speaks."""
+    return isinstance(value, dict) and any(isinstance(value.get(key), str) for key in ("role", "from"))
+
+
+def fault(error: InputError, origin: Origin, skipped: Report | None) -> None:
+    """Report the fault of a row, or raise it."""
+    if skipped is None:
+        raise InputError(error.what, where=origin, mend=error.mend)
+    skipped(origin, error.what)
+
+
+def ahead(items: Iterator[T], count: int) -> tuple[list[T], Iterator[T]]:
+    """The first `count` items, and all of them from the first on. An error on the way is raised when its place is
+    reached, so that looking ahead changes nothing."""
+    first: list[T] = []
+    try:
+        for item in itertools.islice(items, count):
+            first.append(item)  # noqa: PERF402  what came before an error is kept
+    except InputError as error:
+        return first, itertools.chain(first, _raising(error))
+    return first, itertools.chain(first, items)
+
+
+def _raising(error: InputError) -> Iterator[Any]:
+    raise error
+    yield

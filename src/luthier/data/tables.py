@@ -1,0 +1,133 @@
+"""CSV and TSV -> rows: separators, headers, quotes, and cells that stand for nothing."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+from luthier.core import log
+from luthier.core.errors import InputError
+from luthier.core.types import Origin
+from luthier.data.decode import text_lines
+from luthier.data.quotes import Record, tab_records
+from luthier.data.quotes import records as parsed
+from luthier.data.rows import SKIP, Report, Row, ahead, fault, usual
+from luthier.data.values import MISSING, as_whole, became_floats, structured
+
+LOOK = 200  # records that are looked at to tell a header from a record, and what cells stand for nothing
+WORDS = 6  # a name of a column has no more
+
+
+def table(handle: IO[bytes], file: str, skipped: Report | None, separator: str = "") -> Iterator[Row]:
+    """One record a row, under a header or without one. Unless `separator` says it, a comma, semicolon or tab, whichever the
+    header holds most of, or what a line `sep=;` names. Raises InputError with file and line for quotes that do not pair."""
+    lines = enumerate(text_lines(handle, file), start=1)
+    number, first = next(((number, line) for number, line in lines if line.strip()), (1, ""))
+    if named := re.fullmatch(r'"?sep=(.)"?\s*', first):
+        separator = named[1]
+        number, first = next(lines, (number + 1, ""))
+    if separator not in first or not separator:
+        separator = max(",;\t", key=first.count)
+    rest = itertools.chain([(number, first)], lines)
+    records = tab_records(rest, file) if separator == "\t" else parsed(rest, file, separator)
+    yield from _rows(records, file, skipped)
+
+
+def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Iterator[Row]:
+    """Records -> rows by the names of the header. Empty columns at the right end, as spreadsheets leave them, are cut."""
+    seen, records = ahead((record for record in records if any(record[1])), LOOK)
+    if not seen:
+        yield from ()
+        next(records, None)  # raises what stopped the look ahead
+        return
+    first = _trimmed(seen[0][1])
+    others = [cells for _, cells in seen[1:] if _trimmed(cells) != first]
+    names = _names(first, others)
+    if names is None:
+        names = _made_up(first, others)
+        log.once(f"{file}: no header: its first row is a record; the columns are called {', '.join(names)}")
+    else:
+        next(records)
+    columns = [[cells[i] for _, cells in seen[1:] if i < len(cells)] for i in range(len(names))]
+    whole = {i for i, column in enumerate(columns) if became_floats(_empty(cell) for cell in column)}
+    nothing = {i for i, column in enumerate(columns) if _prints_none(column, names[i], file)}
+    for line, cells in records:
+        cells = cells if len(cells) <= len(names) else [*cells[: len(names)], *_trimmed(cells[len(names) :])]
+        if len(cells) != len(names):
+            what = f"{len(cells)} cells, but the first row has {len(names)}"
+            mend = f"put cells that hold a separator or a line end in quotes, {SKIP}"
+            fault(InputError(what, mend=mend), Origin(file, line), skipped)
+        elif cells == first and line > seen[0][0]:
+            log.once(f"{file}:{line}: the header stands here again, as in files that were joined; it is no row")
+        else:
+            fields = {name: _value(cells[i], i in whole, i in nothing) for i, name in enumerate(names)}
+            if None in fields.values() and (name := next(n for n, c in zip(names, cells, strict=True) if c in MISSING | {"None"})):
+                log.once(f"{file}: cells that hold only {cells[names.index(name)]!r} are read as cells without a value")
+            yield Row(fields, Origin(file, line))
+
+
+def _value(cell: str, whole: bool, nothing: bool) -> str | None:
+    if cell in MISSING or (nothing and cell == "None"):
+        return None
+    return as_whole(cell) if whole else cell
+
+
+def _empty(cell: str) -> str:
+    return "" if cell in MISSING else cell
+
+
+def _prints_none(column: Sequence[str], name: str, file: str) -> bool:
+    """Whether 'None' in a column is Python's: all other cells spell numbers, truth values or lists. Among words it is one,
+    which is told."""
+    others = [cell for cell in column if cell not in MISSING | {"", "None"}]
+    if "None" not in column:
+        return False
+    if all(_literal(cell) for cell in others):
+        return True
+    log.once(f"{file}: 'None' in column '{name}' is read as that word; leave the cell empty where nothing is meant")
+    return False
+
+
+def _literal(cell: str) -> bool:
+    try:
+        return not isinstance(structured(cell), str)
+    except ValueError:
+        return False
+
+
+def _trimmed(cells: Sequence[str]) -> list[str]:
+    """The cells without the empty ones at the right end."""
+    filled = max((i for i, cell in enumerate(cells, start=1) if cell.strip()), default=0)
+    return list(cells[:filled])
+
+
+def _names(cells: list[str], others: Sequence[Sequence[str]]) -> list[str] | None:
+    """The column names, or None when the first row is a record. Names are short, distinct, neither numbers nor sentences, and
+    do not come again as values in their own column, unless they are usual. A first name may be empty, as that of a
+    data frame's index is; another empty one is called by its place."""
+    names = [cell.strip() or ("index" if i == 0 else f"column{i + 1}") for i, cell in enumerate(cells)]
+    if len(set(names)) < len(names) or any(len(name) > 60 or name[-1] in ".?!" or _number(name) for name in names):
+        return None
+    for i, name in enumerate(names):
+        if not usual(name) and any(i < len(row) and row[i].strip() == name for row in others):
+            return None
+    if any(map(usual, names)):
+        return names
+    sentence = any(re.search(r"[.?!][\s\"')]", name) or len(name.split()) > WORDS for name in names)
+    return None if sentence else names
+
+
+def _made_up(cells: list[str], others: Sequence[Sequence[str]]) -> list[str]:
+    """Names for a table without any. Two texts and a number are the sentence pairs of STS-B, a question, four choices and a
+    letter the questions of MMLU."""
+    if len(cells) == 3 and _number(cells[2]):
+        return ["sentence1", "sentence2", "score"]
+    if len(cells) == 6 and all(row[-1].strip() in ("A", "B", "C", "D") for row in (cells, *others) if len(row) == 6):
+        return ["question", "A", "B", "C", "D", "answer"]
+    return [f"column{i + 1}" for i in range(len(cells))]
+
+
+def _number(cell: str) -> bool:
+    return re.fullmatch(r"\s*[-+]?\d+([.,]\d+)?\s*", cell) is not None
