@@ -9,12 +9,11 @@ import sys
 
 import pytest
 import zstandard
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from luthier.core.errors import InputError
 from luthier.core.types import Origin
-from luthier.data import read
+from luthier.data import documents
+from luthier.data.paths import KNOWN
 from luthier.data.read import read_rows
 
 ROWS = [{"text": "first"}, {"text": "zweite Zeile: größer"}, {"text": "第三"}]
@@ -87,9 +86,66 @@ def test_truncated_compressed_file_is_refused_not_cut_short(tmp_path, ending):
     assert "truncated" in fault(put(tmp_path, "a.jsonl" + ending, whole[: len(whole) // 2]))
 
 
-@pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst"])
-def test_wrong_compression_is_one_line(tmp_path, ending):
-    assert "cannot read it" in fault(put(tmp_path, "a.jsonl" + ending, LINES))
+PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstandard.ZstdCompressor().compress}
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_compression_is_seen_in_the_bytes_and_told_where_the_name_says_otherwise(tmp_path, ending, capsys):
+    path = put(tmp_path, "a.jsonl", PACK[ending](LINES.encode()))
+    assert fields(path) == fields(path) == ROWS
+    assert capsys.readouterr().err.count("a.jsonl: compressed with") == 1, "told once, though read twice"
+    assert fields(put(tmp_path, "b.jsonl" + ending, LINES)) == ROWS
+    assert "not compressed with" in capsys.readouterr().err
+    assert fields(put(tmp_path, "c.jsonl" + ending, PACK[ending](PACK[".gz"](LINES.encode())))) == ROWS, "packed twice"
+    assert fields(put(tmp_path, "d.jsonl" + ending, PACK[ending](LINES.encode()))) == ROWS
+    assert "d.jsonl" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [f"a{ending}" for ending in KNOWN] + ["a.jsonl.gz", "a"])
+def test_a_pointer_of_git_lfs_is_no_data_whatever_its_ending(tmp_path, name):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab12\nsize 146946961\n"
+    assert "Git LFS pointer" in fault(put(tmp_path, name, pointer))
+    assert "git lfs pull" in fault(put(tmp_path, name, "\ufeff" + pointer))
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "a spreadsheet; save it as CSV"),
+        (b"PK\x03\x04" + bytes(26) + b"rows.jsonl", "a zip archive; unpack"),
+        (b"\xfd7zXZ\x00", "compressed with xz; unpack"),
+        (b"rows.csv" + bytes(249) + b"ustar", "a tar archive; unpack"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"<!DOCTYPE html>\n<html>", "a web page or XML, as of a failed download"),
+    ],
+)
+def test_other_files_under_a_known_ending_are_named(tmp_path, start, kind):
+    for name in ("a.csv", "a.jsonl", "a.json", "a.jsonl.gz"):
+        assert kind in fault(put(tmp_path, name, start))
+
+
+def test_a_file_under_another_ending_is_read_as_what_it_is(tmp_path, capsys):
+    for name, content in {
+        "a.jsonl": json.dumps(ROWS, indent=1), "b.csv": LINES, "c.txt": LINES, "d.json": LINES, "e": LINES,
+        "f.jsonl": parquet_bytes(ROWS), "g.jsonl": json.dumps(ROWS[0], indent=1),
+    }.items():  # fmt: skip
+        assert fields(put(tmp_path, name, content))[0] == ROWS[0]
+        assert (f"{name}: read as" in capsys.readouterr().err) == (name != "d.json")
+    prose = '{"text": "first"}\nis how a row begins.\n'
+    assert fields(put(tmp_path, "h.txt", prose)) == [{"text": prose}]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.txt"])
+def test_carriage_returns_alone_end_lines(tmp_path, name):
+    lines = {"a.jsonl": ['{"text": "a"}', '{"text": "b"}']}.get(name, ["text", "a", "b"])
+    rows = fields(put(tmp_path, name, "\r".join(lines) + "\r"))
+    assert rows == ([{"text": "text\na\nb\n"}] if name == "a.txt" else [{"text": "a"}, {"text": "b"}])
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv"])
+def test_files_that_were_joined_have_marks_in_the_middle(tmp_path, name):
+    row = '\ufeff{"text": "a"}\n' if "json" in name else "\ufefftext\na\n"
+    assert fields(put(tmp_path, name, row + row)) == [{"text": "a"}] * 2
 
 
 def test_truncated_parquet(tmp_path):
@@ -148,55 +204,13 @@ def test_broken_json_array_names_the_line(tmp_path):
     assert "broken JSON" in fault(put(tmp_path, "c.json", '[{"text": "a"}, {"te'))
 
 
-def test_csv_line_numbers_with_line_ends_inside_cells(tmp_path):
-    path = put(tmp_path, "a.csv", 'text,label\n"one\ntwo",x\nthree,y\n')
-    assert fields(path) == [{"text": "one\ntwo", "label": "x"}, {"text": "three", "label": "y"}]
-    assert places(path) == [2, 4]
-
-
-def test_csv_faults(tmp_path):
-    ragged = put(tmp_path, "a.csv", "text,label\nno, not this,x\nfine,y\n")
-    assert "a.csv:2: 3 cells, but the first row has 2" in fault(ragged)
-    assert [row.fields["text"] for row in read_rows([ragged], skipped=lambda origin, reason: None)] == ["fine"]
-    assert "broken quoting" in fault(put(tmp_path, "b.csv", 'text,label\n"never closed,x\n'))
-
-
-def test_csv_field_longer_than_the_libraries_limit(tmp_path):
-    assert len(fields(put(tmp_path, "a.csv", f"text,label\n{'x' * 200_000},y\n"))[0]["text"]) == 200_000
-
-
-def test_csv_with_semicolons_and_with_an_index_column(tmp_path):
-    assert fields(put(tmp_path, "a.csv", "text;label\none, two;x\n")) == [{"text": "one, two", "label": "x"}]
-    assert fields(put(tmp_path, "b.csv", ",text\n0,one\n")) == [{"index": "0", "text": "one"}]
-
-
-def test_table_without_names_is_recognised(tmp_path):
-    path = put(tmp_path, "a.csv", "A man sings.,A man is singing.,4.75\nA dog runs.,A cat sleeps.,0\n")
-    assert fields(path)[0] == {"sentence1": "A man sings.", "sentence2": "A man is singing.", "score": "4.75"}
-    assert places(path) == [1, 2]
-    assert fields(put(tmp_path, "b.csv", "Where is it?,card\n")) == [{"column1": "Where is it?", "column2": "card"}]
-
-
 def test_text_file_is_one_document_and_a_long_one_is_cut_at_empty_lines(tmp_path, monkeypatch):
     poem = "first verse\nof it\n\nsecond verse\n\nthird\n"
     path = put(tmp_path, "a.txt", poem)
     assert fields(path) == [{"text": poem}]
-    monkeypatch.setattr(read, "PIECE", 16)
+    monkeypatch.setattr(documents, "PIECE", 16)
     assert fields(path) == [{"text": "first verse\nof it\n\n"}, {"text": "second verse\n\nthird\n"}]
     assert places(path) == [1, 4]
-
-
-def test_folders_are_read_in_order_and_globs_too(tmp_path):
-    (tmp_path / "b").mkdir()
-    (tmp_path / ".hidden").mkdir()
-    put(tmp_path / "b", "x.txt", "last")
-    put(tmp_path, "a.md", "first")
-    put(tmp_path, "c.unknown", "not read")
-    put(tmp_path / ".hidden", "x.txt", "not read")
-    assert [row.fields["text"] for row in read_rows([str(tmp_path)])] == ["first", "last"]
-    put(tmp_path, "z.jsonl", '{"text": "data"}\n')
-    assert [row.fields["text"] for row in read_rows([str(tmp_path)])] == ["data"], "text beside data is its read-me"
-    assert [row.fields["text"] for row in read_rows([str(tmp_path / "**" / "*.txt")])] == ["last"]
 
 
 @pytest.mark.parametrize(
@@ -220,17 +234,6 @@ def test_standard_input_is_recognised(monkeypatch, content, expected):
     assert not sys.stdin.closed
 
 
-def test_paths_that_cannot_be_read(tmp_path):
-    put(tmp_path, "train.jsonl", LINES)
-    assert "did you mean" in fault(str(tmp_path / "trian.jsonl"))
-    assert "no such file" in fault(str(tmp_path / "nowhere" / "x.jsonl"))
-    assert "no file matches" in fault(str(tmp_path / "*.csv"))
-    assert "known: .json" in fault(put(tmp_path, "a.docx", "x"))
-    assert "XML" in fault(put(tmp_path, "a.xml", "<x/>"))
-    (tmp_path / "empty").mkdir()
-    assert "no file to read" in fault(str(tmp_path / "empty"))
-
-
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.txt"])
 @pytest.mark.parametrize("content", ["", "\n\n"])
 def test_empty_data(tmp_path, name, content):
@@ -250,19 +253,3 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path):
     assert [next(rows).fields for _ in ROWS] == ROWS
     with pytest.raises(InputError):
         next(rows)
-
-
-cell = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), min_size=1)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.fixed_dictionaries({"text": cell, "label": cell}), min_size=1, max_size=5))
-def test_csv_reads_back_what_the_standard_library_wrote(tmp_path_factory, rows):
-    import csv
-
-    path = tmp_path_factory.mktemp("csv") / "a.csv"
-    with open(path, "w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, ["text", "label"])
-        writer.writeheader()
-        writer.writerows(rows)
-    assert fields(str(path)) == rows

@@ -59,7 +59,11 @@ def describe(config: RunConfig) -> Described:
     data = config.data
     if not data.path:
         raise InputError("no data given", mend="luthier data PATH, such as luthier data rows.jsonl")
-    test = data_load.load(data.eval, data.model_copy(update={"limit": None})).examples if data.eval else None
+    test = (
+        data_load.load(data.eval, data.model_copy(update={"limit": None}), held_out=True).examples
+        if data.eval
+        else None
+    )
     source = data_load.stream(data.path, data) if data.stream else data_load.load(data.path, data)
     examples, seen = sample(source, STREAMED) if isinstance(source, data_load.Stream) else (source.examples, None)
     left = source.skipped.reasons + source.unused.reasons

@@ -43,7 +43,7 @@ class _Side:
 
 def questions(sides: Sides, config: RunConfig, given: Mapping[str, Any], stop: Callable[[], bool]) -> list[Asked]:
     """The loss and the metrics of every run. `given` are the settings that the user gave: they go before a run's own."""
-    examples = data_load.load(config.data.path, config.data).examples
+    examples = data_load.load(config.data.path, config.data, held_out=True).examples
     if not isinstance(examples[0], Chat | Text):
         kind = type(examples[0]).__name__.lower()
         raise InputError(f"these are {kind} rows", where=examples[0].origin, mend="give chats or texts")

@@ -136,7 +136,9 @@ def _answers(
 def _from_data(asking: Asking) -> Prompts:
     """`rows` prompts of the data, drawn with the seed, in the order of the files."""
     found = [
-        asked for example in data_load.load(asking.data.path, asking.data).examples if (asked := question(example))
+        asked
+        for example in data_load.load(asking.data.path, asking.data, held_out=True).examples
+        if (asked := question(example))
     ]
     unique = list({prompt_key(asked.messages): asked for asked in found}.values())
     if not unique:

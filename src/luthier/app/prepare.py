@@ -189,7 +189,7 @@ def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     test: Sequence[Example] = []
     readings, warnings = {"rows": main.about}, warnings_of(main.examples, main.about)
     if data.eval:
-        held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}))
+        held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}), held_out=True)
         _check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
         test = _prepared(held_out.examples, config)
         readings["held-out rows"] = held_out.about
@@ -200,8 +200,9 @@ def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         raise InputError(
             "no row is left to train on", where=data.path[0], mend="lower --data.holdout, or give --data.eval"
         )
+    files = dict.fromkeys([*files_of(data.path), *files_of(data.eval, held_out=True)])
     return Examples(
-        main.layout.name, train, test, tuple(files_of([*data.path, *data.eval])), main.skipped.count,
+        main.layout.name, train, test, tuple(files), main.skipped.count,
         readings=readings, warnings=warnings,
     )  # fmt: skip
 
@@ -275,7 +276,7 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     test: Sequence[Example] = []
     readings, warnings = {"rows": source.about}, warnings_of([first[1]], source.about)
     if data.eval:
-        held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}))
+        held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}), held_out=True)
         _check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
         test = held_out.examples
         readings["held-out rows"] = held_out.about
@@ -283,7 +284,7 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     else:
         log.warn("no rows are held out of a stream: give --data.eval to measure before and after")
     live = replace(source, pairs=chain([first], pairs)) if "-" in data.path else None
-    grows, fixed = tuple(files_of(data.path)), tuple(files_of(data.eval))
+    grows, fixed = tuple(files_of(data.path)), tuple(files_of(data.eval, held_out=True))
     return Examples(
         source.layout.name, [], test, (*grows, *fixed), stream=True, grows=grows, live=live, readings=readings,
         warnings=warnings,

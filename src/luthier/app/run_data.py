@@ -138,7 +138,9 @@ def columns(answers: Answers, data: RunData) -> dict[str, list[str]]:
     each answer, "" where there is none. Their files are read up to the last row that was answered."""
     settings = answers.config.data
     source = data_load.stream(
-        settings.eval or settings.path, settings.model_copy(update={"limit": None} if settings.eval else {})
+        settings.eval or settings.path,
+        settings.model_copy(update={"limit": None} if settings.eval else {}),
+        held_out=bool(settings.eval),
     )
     if source.layout.name == "mixed":  # each row has a layout of its own, and leaves other columns unread
         return {}
@@ -184,7 +186,7 @@ def _check_files(known: dict[str, str], config: RunConfig, run: Path) -> None:
                 where=name,
                 mend="put it back as it was, or train again",
             )
-    if set(files_of([*config.data.path, *config.data.eval])) != set(known):
+    if {*files_of(config.data.path), *files_of(config.data.eval, held_out=True)} != set(known):
         raise InputError(f"there are other files than when {run} was trained", where=config.data.path[0],
                          mend="take out what is new, or train again")  # fmt: skip
 

@@ -72,7 +72,10 @@ def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], file
         for batch in batches():
             names = batch.schema.names
             values = [batch.column(i).to_pylist() for i in range(len(names))]
-            read = [[meant(v) for v in column] if (meant := known[n]) else column for n, column in zip(names, values, strict=True)]
+            read = [
+                [meant(v) for v in column] if (meant := known[n]) else column
+                for n, column in zip(names, values, strict=True)
+            ]
             for record in zip(*read, strict=True):
                 number += 1
                 yield Row(dict(zip(names, record, strict=True)), Origin(file, number))
@@ -87,7 +90,9 @@ def _whole_numbers(schema: Any, batches: Callable[..., Iterator[Any]]) -> list[s
     import pyarrow as pa
 
     floats = [field.name for field in schema if pa.types.is_floating(field.type)]
-    return [name for name in floats if became_floats(v for batch in batches([name]) for v in batch.column(0).to_pylist())]
+    return [
+        name for name in floats if became_floats(v for batch in batches([name]) for v in batch.column(0).to_pylist())
+    ]
 
 
 def _as_whole(value: Any) -> Any:

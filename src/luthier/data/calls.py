@@ -5,11 +5,11 @@ A fault raises InputError without a place; whoever knows the row adds file and l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from luthier.core.errors import InputError
+from luthier.data.values import structured
 
 # Where a call's arguments and a tool's schema stand: OpenAI's name first, then Llama's and Anthropic's.
 ARGUMENTS = ("arguments", "parameters", "input")
@@ -92,10 +92,10 @@ def kwargs_of(value: Any, field: str = "chat_template_kwargs") -> Mapping[str, A
 
 
 def json_of(value: Any, field: str, what: str) -> Any:
-    """`value`, read where it is JSON text. Raises InputError for text that is not."""
+    """`value`, read where it is text of JSON, or as Python prints such values. Raises InputError for other text."""
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value) if value.strip() else ()
-    except (ValueError, RecursionError):
+        return structured(value) if value.strip() else ()
+    except ValueError:
         raise InputError(f"field '{field}': {what} is not JSON: {value[:60]!r}", mend="mend the JSON text") from None

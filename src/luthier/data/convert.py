@@ -12,6 +12,7 @@ from luthier.data.detect import columns_of, filled, listed, own_layout
 from luthier.data.layouts import Unused
 from luthier.data.read import Report, Row
 from luthier.data.schema import Layout
+from luthier.data.values import field_value
 
 
 def to_examples(
@@ -52,7 +53,7 @@ def to_pairs(
             names = (own.name, *row.fields, "", *filled(row))
             if names not in known:
                 known[names] = columns_of(own, row, columns)
-            values = {field: row.fields[column] for field, column in known[names].items()}
+            values = {field: field_value(field, row.fields[column]) for field, column in known[names].items()}
             example = _parsed(own, values, row.fields)
             example = replace(example, origin=row.origin, group=_group(row, group))
         except InputError as error:

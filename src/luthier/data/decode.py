@@ -23,16 +23,20 @@ MAGIC = {rb"\x1f\x8b\x08": ".gz", rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)":
 BOM = b"\xef\xbb\xbf"
 
 # How files begin that hold no rows, whatever they are called: what they are, and what to do.
-FOREIGN = {
-    rb"PK\x03\x04.{26,60}(\[Content_Types\]|_rels/|xl/|mimetypeapplication/vnd\.oasis)": ("a spreadsheet or office document", "save it as CSV"),
-    rb"PK\x03\x04": ("a zip archive", "unpack it and give what is in it"),
-    rb"\xd0\xcf\x11\xe0": ("an old spreadsheet or office document", "save it as CSV"),
-    rb"\xfd7zXZ\x00": ("compressed with xz", "unpack it with `xz -d`"),
-    rb"7z\xbc\xaf|Rar!": ("an archive", "unpack it and give what is in it"),
-    rb".{257}ustar": ("a tar archive", "unpack it and give the folder"),
-    rb"%PDF-": ("a PDF", "save its text as .txt"),
-    rb"SQLite format 3": ("a database of SQLite", "export the table as CSV"),
-}  # fmt: skip
+FOREIGN = (
+    (
+        rb"PK\x03\x04.{26,60}(\[Content_Types\]|_rels/|xl/|mimetypeapplication/vnd\.oasis)",
+        "a spreadsheet",
+        "save it as CSV",
+    ),
+    (rb"PK\x03\x04", "a zip archive", "unpack it and give what is in it"),
+    (rb"\xd0\xcf\x11\xe0", "an old spreadsheet or office document", "save it as CSV"),
+    (rb"\xfd7zXZ\x00", "compressed with xz", "unpack it with `xz -d`"),
+    (rb"7z\xbc\xaf|Rar!", "an archive", "unpack it and give what is in it"),
+    (rb".{257}ustar", "a tar archive", "unpack it and give the folder"),
+    (rb"%PDF-", "a PDF", "save its text as .txt"),
+    (rb"SQLite format 3", "a database of SQLite", "export the table as CSV"),
+)
 
 
 @contextmanager
@@ -48,7 +52,9 @@ def opened(file: str, wrapper: str = "") -> Iterator[IO[bytes]]:
             found, handle = _unwrapped(raw, file)
             if file != "-" and found != wrapper:
                 name = WRAPPERS[found or wrapper]
-                log.once(f"{file}: {f'compressed with {name}' if found else f'not compressed with {name}'}, whatever its name says")
+                log.once(
+                    f"{file}: {f'compressed with {name}' if found else f'not compressed with {name}'}, whatever its name says"
+                )
             wrapper = found
             yield handle
     except EOFError:
@@ -88,14 +94,14 @@ def _unwrapped(raw: Any, file: str) -> tuple[str, IO[bytes]]:
             return outer, raw
         outer = outer or found
         if found == ".gz":
-            raw = gzip.GzipFile(fileobj=raw)
+            raw = gzip.GzipFile(fileobj=raw, mode="rb")
         else:
             raw = bz2.BZ2File(raw) if found == ".bz2" else io.BufferedReader(_Zstandard(raw), CHUNK)
 
 
 def _refuse_foreign(start: bytes, file: str) -> None:
     refuse_pointer(start, file)
-    for magic, (kind, mend) in FOREIGN.items():
+    for magic, kind, mend in FOREIGN:
         if re.match(magic, start, re.DOTALL):
             raise InputError(f"this is {kind}", where=file, mend=mend)
 

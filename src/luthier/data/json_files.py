@@ -86,7 +86,7 @@ def json_values(handle: IO[bytes], file: str, skipped: Report | None, held_out: 
 
 
 def _checked(values: Iterator[tuple[int, Any, str]], file: str, skipped: Report | None) -> Iterator[Row]:
-    without = 0
+    without = number = 0
     for place, value, text in values:
         origin = Origin(file, place)
         try:
@@ -100,7 +100,9 @@ def _checked(values: Iterator[tuple[int, Any, str]], file: str, skipped: Report 
         answered = [question for question in asked if question["answers"]]
         without += len(asked) - len(answered)
         tell_of_questions(file)
-        yield from (Row(question, origin) for question in answered)
+        for question in answered:
+            number += 1
+            yield Row(question, Origin(file, number))
     if without:
         log.warn_once(f"{file}: {without} questions without an answer are left out")
 
@@ -112,4 +114,8 @@ def _whole_numbers(rows: Iterator[Row], file: str) -> Iterator[Row]:
     columns = {name: [row.fields[name] for row in seen if name in row.fields] for name in names}
     whole = [name for name, values in columns.items() if became_floats(values)]
     for row in rows:
-        yield Row(row.fields | {n: as_whole(row.fields[n]) for n in whole if n in row.fields}, row.origin) if whole else row
+        yield (
+            Row(row.fields | {n: as_whole(row.fields[n]) for n in whole if n in row.fields}, row.origin)
+            if whole
+            else row
+        )

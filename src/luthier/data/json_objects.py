@@ -55,7 +55,9 @@ def _is_row(value: Object) -> bool:
 
 
 def _rows(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and not is_turn(item) for item in value)
+    return (
+        isinstance(value, list) and bool(value) and all(isinstance(item, dict) and not is_turn(item) for item in value)
+    )
 
 
 def _part(key: str, part: Any, file: str, held_out: bool) -> Sequence[Any] | None:
@@ -112,7 +114,9 @@ def _alike(value: Object) -> bool:
 def questions(row: Object) -> list[dict[str, Any]] | None:
     """The questions of an article as SQuAD writes them, each with its passage and its first answer; None for other rows."""
     paragraphs = row.get("paragraphs")
-    if not isinstance(paragraphs, list) or not all(isinstance(p, dict) and isinstance(p.get("qas"), list) for p in paragraphs):
+    if not isinstance(paragraphs, list) or not all(
+        isinstance(p, dict) and isinstance(p.get("qas"), list) for p in paragraphs
+    ):
         return None
     out = []
     for paragraph in paragraphs:
@@ -129,4 +133,6 @@ def questions(row: Object) -> list[dict[str, Any]] | None:
 
 def tell_of_questions(file: str) -> None:
     """Say how questions about passages are read."""
-    log.once(f"{file}: questions about passages, as SQuAD writes them: each is a row with its context and its first answer")
+    log.once(
+        f"{file}: questions about passages, as SQuAD writes them: each is a row with its context and its first answer"
+    )

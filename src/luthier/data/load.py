@@ -79,9 +79,11 @@ class Loaded:
         return {id(example): i for i, example in enumerate(self.examples)}
 
 
-def load(paths: Sequence[str], settings: DataConfig) -> Loaded:
-    """Read everything. Raises InputError as `read_rows`, `detect` and `to_examples` do, and when no row is left."""
-    source = stream(paths, settings, most=None)
+def load(paths: Sequence[str], settings: DataConfig, *, held_out: bool = False) -> Loaded:
+    """Read everything; of splits, where so asked, the one that is `held_out`.
+
+    Raises InputError as `read_rows`, `detect` and `to_examples` do, and when no row is left."""
+    source = stream(paths, settings, most=None, held_out=held_out)
     pairs = list(source.pairs)
     if not pairs:
         place, reason = (source.skipped.first + source.unused.first)[0]
@@ -91,7 +93,7 @@ def load(paths: Sequence[str], settings: DataConfig) -> Loaded:
     return Loaded(source.layout, about, examples, rows, source.skipped, source.unused)
 
 
-def stream(paths: Sequence[str], settings: DataConfig, *, most: int | None = KEPT) -> Stream:
+def stream(paths: Sequence[str], settings: DataConfig, *, most: int | None = KEPT, held_out: bool = False) -> Stream:
     """Find the layout on the first rows; the rest is read on demand, and nothing but the row at hand is held, and
     `most` of the rows left out (see `Left`).
 
@@ -99,7 +101,7 @@ def stream(paths: Sequence[str], settings: DataConfig, *, most: int | None = KEP
     """
     skipped, unused = Left(most), Left(most)
     on_bad = skipped if settings.skip_bad else None
-    rows = itertools.islice(read_rows(paths, skipped=on_bad), settings.limit)
+    rows = itertools.islice(read_rows(paths, skipped=on_bad, held_out=held_out), settings.limit)
     first = list(itertools.islice(rows, LOOK))
     layout = detect(first, settings.columns, declared=settings.layout)
     pairs = to_pairs(

@@ -20,15 +20,19 @@ KNOWN = TABLES + TEXTS
 
 # Endings of files that hold data, which are not read: what they are, and what to do.
 REFUSED = {
-    **dict.fromkeys((".xlsx", ".xlsm", ".xls", ".ods", ".numbers"), ("a spreadsheet", "save it as CSV")),
-    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".xz"), ("an archive", "unpack it and give what is in it")),
-    **dict.fromkeys((".yaml", ".yml"), ("YAML, which is not read as data", "write it as JSON")),
-    ".xml": ("XML, which is not read", "write its rows as JSON Lines or CSV"),
-    **dict.fromkeys((".html", ".htm", ".pdf", ".docx", ".doc", ".rtf", ".odt", ".epub"), ("a document with layout", "save its text as .txt")),
-    **dict.fromkeys((".pkl", ".pickle", ".pt", ".npy", ".npz", ".h5", ".hdf5"), ("arrays or pickled objects", "write its rows as JSON Lines")),
-    **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".duckdb", ".mdb"), ("a database", "export the table as CSV")),
-    **dict.fromkeys((".avro", ".orc", ".tfrecord", ".mds"), ("a table of another kind", "write it as parquet")),
-}  # fmt: skip
+    ending: (kind, mend)
+    for endings, kind, mend in (
+        (".xlsx .xlsm .xls .ods .numbers", "a spreadsheet", "save it as CSV"),
+        (".zip .tar .tgz .7z .rar .xz", "an archive", "unpack it and give what is in it"),
+        (".yaml .yml", "YAML, which is not read as data", "write it as JSON"),
+        (".xml", "XML, which is not read", "write its rows as JSON Lines or CSV"),
+        (".html .htm .pdf .docx .doc .rtf .odt .epub", "a document with layout", "save its text as .txt"),
+        (".pkl .pickle .pt .npy .npz .h5 .hdf5", "arrays or pickled objects", "write its rows as JSON Lines"),
+        (".db .sqlite .sqlite3 .duckdb .mdb", "a database", "export the table as CSV"),
+        (".avro .orc .tfrecord .mds", "a table of another kind", "write it as parquet"),
+    )
+    for ending in endings.split()
+}
 
 # Descriptions that the library datasets writes beside its data.
 DESCRIPTIONS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
@@ -54,6 +58,12 @@ def split_of(name: str) -> str | None:
     return found[0] if found else None
 
 
+def is_description(file: str) -> bool:
+    """Whether a file describes a data set that the library datasets wrote, and holds no rows."""
+    path = Path(file)
+    return path.name in DESCRIPTIONS or (path.name == "state.json" and any(path.parent.glob("*.arrow")))
+
+
 def files_of(paths: Sequence[str], held_out: bool = False) -> list[str]:
     """The files that `paths` name, each once. Of a folder of splits, those to learn from, or those that are `held_out`; what
     of a folder is not read is told. Raises InputError for a path with nothing to read."""
@@ -63,7 +73,11 @@ def files_of(paths: Sequence[str], held_out: bool = False) -> list[str]:
             there = file == "-" or not Path(file).is_file()
             first = found.setdefault(file if there else os.path.realpath(file), file)
             if first is not file:
-                log.once(f"{file}: the same file as {first}; it is read once" if first != file else f"{file}: named twice, read once")
+                log.once(
+                    f"{file}: the same file as {first}; it is read once"
+                    if first != file
+                    else f"{file}: named twice, read once"
+                )
     return list(found.values())
 
 
@@ -99,20 +113,33 @@ def _matching(pattern: str, held_out: bool) -> Iterator[str]:
     for match in matches:
         if os.path.islink(match) and not Path(match).exists():
             log.once(f"{match}: a link to nothing, left out")
-        elif match in folders and any(other != match and other.startswith(match.rstrip("/") + "/") for other in matches):
+        elif match in folders and any(
+            other != match and other.startswith(match.rstrip("/") + "/") for other in matches
+        ):
             continue  # `**` matches a folder and then what is in it
         else:
             yield from _files(match, held_out)
 
 
 def _in_folder(folder: Path, held_out: bool) -> list[str]:
-    there = list(_walk(folder, {_identity(folder)}))
+    try:
+        there = list(_walk(folder, {_identity(folder)}))
+    except OSError as error:
+        raise InputError(
+            f"cannot read the folder: {error.strerror}", where=error.filename, mend="check its rights"
+        ) from None
     known = [path for path in there if ending_of(path.name)[0] in KNOWN]
     tables = [path for path in known if ending_of(path.name)[0] in TABLES]
     if not known:
         raise InputError("the folder holds no file to read", where=folder, mend=f"known endings: {' '.join(KNOWN)}")
-    other = [path for path in there if ending_of(path.name)[0] in REFUSED and path.suffix not in (".yaml", ".yml", ".html")]
-    texts = [path for path in known if path not in tables and not re.match(r"(?i)readme|licen[cs]e|notice|changelog", path.name)]
+    other = [
+        path for path in there if ending_of(path.name)[0] in REFUSED and path.suffix not in (".yaml", ".yml", ".html")
+    ]
+    texts = [
+        path
+        for path in known
+        if path not in tables and not re.match(r"(?i)readme|licen[cs]e|notice|changelog", path.name)
+    ]
     _say_left_out(folder, [*other, *texts] if tables else other, "not tables that are read")
     return [str(path) for path in _of_split(folder, tables or known, held_out)]
 
@@ -155,18 +182,17 @@ def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
                 yield from _walk(path, above | {identity})
         elif path.is_symlink() and not path.exists():
             log.once(f"{path}: a link to nothing, left out")
-        elif path.is_file() and path.name not in DESCRIPTIONS and (saved is None or path.suffix != ".json"):
-            if saved is None or path.suffix != ".arrow":
-                yield path
-    yield from saved or ()
+        elif path.is_file() and not is_description(str(path)) and not (saved and path.suffix == ".arrow"):
+            yield path
+    yield from saved
 
 
-def _saved(folder: Path) -> list[Path] | None:
-    """The files of a folder that `Dataset.save_to_disk` wrote, in its order; others there are left-overs of its cache. None for
-    any other folder. Raises InputError where a file is missing, or rows stand in another order than in the files."""
+def _saved(folder: Path) -> list[Path]:
+    """The files of a folder that `Dataset.save_to_disk` wrote, in its order; other Arrow files there are left-overs of its
+    cache. None where it is another folder. Raises InputError where a file is missing, or rows stand in another order than in the files."""
     state = folder / "state.json"
-    if not state.is_file() or not any(path.suffix == ".arrow" for path in folder.iterdir()):
-        return None
+    if not is_description(str(state)) or not state.is_file():
+        return []
     try:
         said = json.loads(state.read_text(encoding="utf-8"))
         files = [folder / str(entry["filename"]) for entry in said["_data_files"]]
@@ -174,7 +200,9 @@ def _saved(folder: Path) -> list[Path] | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError("not a state.json of a saved data set", where=state, mend="save the data set again") from None
     if ordered:
-        raise InputError("this data set is kept with an order of its own", where=state, mend="save it again with save_to_disk")
+        raise InputError(
+            "this data set is kept with an order of its own", where=state, mend="save it again with save_to_disk"
+        )
     if missing := [path for path in files if path.parent != folder or not path.is_file()]:
         raise InputError("a file of this data set is missing", where=missing[0], mend="copy the folder again")
     return files

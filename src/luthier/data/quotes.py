@@ -41,7 +41,8 @@ def records(lines: Iterator[tuple[int, str]], file: str, separator: str) -> Iter
 
     def taken() -> Iterator[str]:
         nonlocal place
-        for place, line in lines:
+        for number, line in lines:
+            place = number
             yield line
 
     reader = csv.reader(taken(), delimiter=separator, strict=True)
@@ -70,7 +71,9 @@ def tab_records(lines: Iterator[tuple[int, str]], file: str) -> Iterator[Record]
         if not bare and _quoted([text for _, text in look], whole=len(look) < LOOK):
             yield from records(rest, file, "\t")
         else:
-            log.once(f"{file}:{number}: quotation marks are read as letters: not every cell that holds one is in quotes")
+            log.once(
+                f"{file}:{number}: quotation marks are read as letters: not every cell that holds one is in quotes"
+            )
             yield from ((place, _cells(text)) for place, text in rest)
         return
 

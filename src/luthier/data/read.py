@@ -25,7 +25,7 @@ from luthier.data.arrow import arrow, parquet
 from luthier.data.decode import BOM, WRAPPERS, opened
 from luthier.data.documents import text
 from luthier.data.json_files import json_values, jsonl
-from luthier.data.paths import DESCRIPTIONS, KNOWN, REFUSED, ending_of
+from luthier.data.paths import KNOWN, REFUSED, ending_of, is_description
 from luthier.data.paths import files_of as files_of
 from luthier.data.rows import Report as Report
 from luthier.data.rows import Row as Row
@@ -43,7 +43,15 @@ READERS: dict[str, Reader] = {
     ".json": json_values, ".jsonl": jsonl, ".ndjson": jsonl, ".csv": table, ".tsv": tsv,
     ".parquet": parquet, ".arrow": arrow, ".feather": arrow, ".txt": text, ".md": text, ".rst": text,
 }  # fmt: skip
-NAMES = {json_values: "JSON", jsonl: "JSON Lines", table: "CSV", tsv: "a table with tabs", parquet: "parquet", arrow: "Arrow", text: "text"}
+NAMES = {
+    json_values: "JSON",
+    jsonl: "JSON Lines",
+    table: "CSV",
+    tsv: "a table with tabs",
+    parquet: "parquet",
+    arrow: "Arrow",
+    text: "text",
+}
 assert set(READERS) == set(KNOWN)
 
 
@@ -76,7 +84,7 @@ def _rows(file: str, skipped: Report | None, held_out: bool) -> Iterator[Row]:
     if file != "-" and ending not in READERS and (ending or wrapper):
         mend = f"known: {' '.join(READERS)}, each also with {' '.join(WRAPPERS)}"
         raise InputError(f"unknown file ending '{ending}'", where=file, mend=mend)
-    if file.rpartition("/")[2] in DESCRIPTIONS:
+    if is_description(file):
         raise InputError("this describes a data set and holds no rows", where=file, mend="give its folder")
     with opened(file, wrapper) as handle:
         name = "<stdin>" if file == "-" else file

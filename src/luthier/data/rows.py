@@ -14,12 +14,13 @@ Report = Callable[[Origin, str], None]
 SKIP = "or leave such rows out with --data.skip_bad"
 
 # Columns that tell what a row is. They part a header from a record, and a row from an object that holds rows.
-USUAL = frozenset(
-    "text content document sentence utterance prompt question query instruction input context system history tools "
-    "messages conversations conversation dialogue completion response answer output answers responses label category "
-    "intent class chosen rejected accepted preferred output_1 output_2 preference anchor positive negative premise "
-    "hypothesis sentence1 sentence2 text1 text2 score".split()
-)
+USUAL = {
+    "text", "content", "document", "sentence", "utterance", "prompt", "question", "query", "instruction", "input", "context",
+    "system", "history", "tools", "messages", "conversations", "conversation", "dialogue", "completion", "response", "answer",
+    "output", "answers", "responses", "label", "category", "intent", "class", "chosen", "rejected", "accepted", "preferred",
+    "output_1", "output_2", "preference", "anchor", "positive", "negative", "premise", "hypothesis", "sentence1", "sentence2",
+    "text1", "text2", "score",
+}  # fmt: skip
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ def ahead(items: Iterator[T], count: int) -> tuple[list[T], Iterator[T]]:
     first: list[T] = []
     try:
         for item in itertools.islice(items, count):
-            first.append(item)  # noqa: PERF402  what came before an error is kept
+            first.append(item)
     except InputError as error:
         return first, itertools.chain(first, _raising(error))
     return first, itertools.chain(first, items)

@@ -63,7 +63,9 @@ def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Itera
             log.once(f"{file}:{line}: the header stands here again, as in files that were joined; it is no row")
         else:
             fields = {name: _value(cells[i], i in whole, i in nothing) for i, name in enumerate(names)}
-            if None in fields.values() and (name := next(n for n, c in zip(names, cells, strict=True) if c in MISSING | {"None"})):
+            if None in fields.values() and (
+                name := next(n for n, c in zip(names, cells, strict=True) if c in MISSING | {"None"})
+            ):
                 log.once(f"{file}: cells that hold only {cells[names.index(name)]!r} are read as cells without a value")
             yield Row(fields, Origin(file, line))
 

@@ -41,7 +41,7 @@ def structured(text: str) -> Any:
     Raises ValueError for any other text, and for lists that were shortened with '...'.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError:
@@ -100,17 +100,15 @@ def became_floats(values: Iterable[Any]) -> bool:
     for value in values:
         if value is None or value == "" or is_nan(value):
             missing = True
-        elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-            whole = True
-        elif isinstance(value, str) and re.fullmatch(r"-?\d{1,15}\.0", value):
-            whole = True
-        else:
+        elif as_whole(value) is value:
             return False
+        else:
+            whole = True
     return missing and whole
 
 
 def as_whole(value: Any) -> Any:
-    """A number of a column that `became_floats`, as it was: 42.0 is 42. Any other value is left as it is."""
+    """A whole number written as a float, or as the text of one, as it was before: 42.0 is 42. Any other value is itself."""
     if isinstance(value, float):
-        return int(value) if value.is_integer() else value
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
     return value.removesuffix(".0") if isinstance(value, str) and re.fullmatch(r"-?\d{1,15}\.0", value) else value

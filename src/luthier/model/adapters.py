@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError
-from luthier.core.files import write_json
+from luthier.core.files import refuse_pointer, write_json
 from luthier.model import heads, lora
 
 PREFIX = "base_model.model."
@@ -166,6 +166,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise InputError(f"no {name} here", where=folder, mend="give a folder with an adapter in PEFT's format")
+        refuse_pointer(folder / name)
     try:
         settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "adapter_model.safetensors")

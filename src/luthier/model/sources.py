@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from luthier.core.errors import InputError, LuthierError, nearest, unknown
-from luthier.core.files import cache_folder, fsync_folder, full_disk, read_json, sha256, write_json
+from luthier.core.files import cache_folder, fsync_folder, full_disk, read_json, refuse_pointer, sha256, write_json
 from luthier.core.log import note, size
 
 Kind = Literal["folder", "embedded", "encoder", "gguf", "hub"]
@@ -154,10 +154,13 @@ _KERNEL_KEY = re.compile(r"_?attn_implementation.*|_?experts_implementation.*|us
 def check_folder(folder: Path) -> None:
     """Raise InputError unless `folder` is a model that can be loaded without running anything from it.
 
-    Needed: config.json, and safetensors that are whole. Refused: pickled weights without safetensors
+    Needed: config.json, and safetensors that are whole. Refused: Git LFS pointers, pickled weights without safetensors
     (beside safetensors they are never read), `auto_map` and hub kernels in a configuration (code of the
     model's own), weight lists that point outside the folder, and weights that are already quantized.
     """
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt"):
+            refuse_pointer(path)
     config = _read_config(folder / "config.json", folder)
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
         if (folder / name).is_file():
@@ -266,6 +269,7 @@ def _embedded(name: str, model: Embedded, download: bool) -> Path:
 def _gguf(path: Path) -> Path:
     if not path.is_file():
         raise InputError("no such file", where=path, mend="check the path")
+    refuse_pointer(path)
     digest = sha256(path)
     safe = re.sub(r"[^\w.-]", "_", path.stem)
     origin = {"name": path.stem, "kind": "gguf", "licence": "", "sha256": digest}

@@ -25,6 +25,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from luthier.core.errors import InputError, nearest
+from luthier.core.files import text_file
 from luthier.core.types import Message
 from luthier.text.tokenizer import Tokenizer
 
@@ -210,7 +211,7 @@ def _read(name: str) -> str:
         mend = f"did you mean '{guess}'?" if guess else "give auto, alpaca, plain, or the path of a Jinja file"
         raise InputError(f"no template '{name}'", where="--text.template", mend=mend)
     try:
-        return path.read_text(encoding="utf-8")
+        return text_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the template: {error}", where=name) from None
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from luthier.core.errors import InputError, nearest
+from luthier.core.files import text_file
 from luthier.evals.suite.spec import Part, Suite, names
 
 P = TypeVar("P", bound=Part)
@@ -35,7 +36,7 @@ class Document:
 def read(path: Path) -> Document:
     """Read a suite. Raises InputError, with file and line, when it is not YAML or not a suite."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = text_file(path)
         root = yaml.compose(text, yaml.SafeLoader)
         values = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
