@@ -20,7 +20,8 @@ from pathlib import Path
 
 import torch
 
-from luthier.app.prepare import encode_all, open_texts, read_examples
+from luthier.app.examples import read_examples
+from luthier.app.prepare import encode_all, open_texts
 from luthier.app.stop import Stop
 from luthier.core.config import RunConfig, resolve
 from luthier.model import load

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from luthier.app import train as app_train
 from luthier.app import verify
-from luthier.app.prepare import chosen_method, read_examples
+from luthier.app.examples import read_examples
+from luthier.app.method import chosen_method
 from luthier.app.start import find
 from luthier.app.train import run
 from luthier.app.use import open_model

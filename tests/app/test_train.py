@@ -540,7 +540,8 @@ def test_a_full_model_loads_in_transformers_with_its_template(settings, tmp_path
 @pytest.mark.parametrize("tune", ["full", "head", "last:1", "layers:*.mlp.*"])
 def test_a_whole_model_is_read_back_as_it_was_measured(settings, tmp_path, tune):
     """unsloth#9331, LLaMA-Factory#6749: a head that was untied, and weights that were left out of the file."""
-    from luthier.app.prepare import chosen_method, read_examples
+    from luthier.app.examples import read_examples
+    from luthier.app.method import chosen_method
     from luthier.app.use import open_model
     from luthier.model.forward import forward
     from luthier.text.encode import encode

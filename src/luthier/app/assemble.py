@@ -11,20 +11,12 @@ import torch
 
 from luthier.app import measure, online
 from luthier.app.choose import require_references
+from luthier.app.examples import Examples
 from luthier.app.folder import RunFolder
-from luthier.app.prepare import (
-    Examples,
-    Ready,
-    Tally,
-    Texts,
-    chosen_method,
-    goes_on,
-    learning_rate,
-    load_model,
-    lora_settings,
-    stream_trees,
-)
+from luthier.app.method import chosen_method
+from luthier.app.prepare import Ready, Tally, Texts, goes_on, learning_rate, load_model, lora_settings
 from luthier.app.stop import Stop
+from luthier.app.streams import stream_trees
 from luthier.app.tracking import Tracker
 from luthier.core import seeds
 from luthier.core.config import RunConfig

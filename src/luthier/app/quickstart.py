@@ -7,7 +7,9 @@ from typing import Any
 
 from luthier.app import train
 from luthier.app.card import card_of
-from luthier.app.prepare import chosen_method, open_texts, read_examples, use_threads
+from luthier.app.examples import read_examples
+from luthier.app.method import chosen_method
+from luthier.app.prepare import open_texts, use_threads
 from luthier.app.show import coloured
 from luthier.core.config import RunConfig
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from luthier.app.choose import question
+from luthier.app.examples import read_examples
 from luthier.app.folder import GROWS, RunFolder, read_run
-from luthier.app.prepare import read_examples
 from luthier.core import log
 from luthier.core.config import STDLIB, RunConfig
 from luthier.core.errors import InputError

@@ -23,20 +23,13 @@ import torch
 
 from luthier.app import errors, export, lost, measure, online, tracking
 from luthier.app.assemble import Parts, Run, assemble, packing_of, put, put_weights, steps_of, weights, with_reference
+from luthier.app.examples import data_name, read_examples
 from luthier.app.folder import RunFolder, lineage, locked, open_run
-from luthier.app.prepare import (
-    check_memory,
-    chosen_method,
-    computing,
-    data_name,
-    encode_all,
-    load_model,
-    open_texts,
-    read_examples,
-    use_threads,
-)
+from luthier.app.method import chosen_method
+from luthier.app.prepare import computing, encode_all, load_model, open_texts, use_threads
 from luthier.app.report import DATA
 from luthier.app.report import write as write_report
+from luthier.app.room import check_memory
 from luthier.app.stop import stopping
 from luthier.app.watch import Progress, Watch, kept
 from luthier.core import log

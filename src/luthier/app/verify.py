@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from luthier.app.assemble import Run, assemble, packing_of, put, steps_of, weights, with_reference
+from luthier.app.examples import read_examples
 from luthier.app.folder import changes, differences, lineage, read_run
-from luthier.app.prepare import chosen_method, computing, encode_all, open_texts, read_examples, use_threads
+from luthier.app.method import chosen_method
+from luthier.app.prepare import computing, encode_all, open_texts, use_threads
 from luthier.app.stop import stopping
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped

@@ -141,7 +141,7 @@ def _last(text: str, mark: str) -> Number | None:
     atoms = list(_ATOM.finditer(text))
     end = len(atoms)
     while end:
-        start, links = end - 1, []
+        start, links = end - 1, list[str]()
         while start and len(links) < LINKS and (link := _link(text, atoms, start, links)):
             links.insert(0, link)
             start -= 1
@@ -262,7 +262,7 @@ def _joined(parts: list[tuple[Fraction, ...]], links: list[str]) -> tuple[Fracti
         found = [a + b if 0 < b < 1 else None for a in parts[0] for b in fractions]
     elif len(links) == 1 and links[0] in powers:
         found = [powers[links[0]](a, b) for a in parts[0] for b in parts[1]]
-    elif len(links) == 2 and links[0] == "times" and links[1] in powers and parts[1] == (10,):
+    elif len(links) == 2 and links[0] == "times" and links[1] in powers and parts[1] == (Fraction(10),):
         found = [
             a * b if (b := powers[links[1]](Fraction(10), c)) is not None else None for a in parts[0] for c in parts[2]
         ]

@@ -1,0 +1,45 @@
+"""The rows of a stream as trees, read and encoded as they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from luthier.app.examples import check_kind
+from luthier.app.method import chosen_method
+from luthier.app.prepare import Tally, Texts, arranged
+from luthier.core.config import RunConfig
+from luthier.core.errors import InputError
+from luthier.core.types import TokenTree
+from luthier.data import load as data_load
+from luthier.text.encode import encode_chunk
+
+STREAM_CHUNK = 256  # rows of a stream that are encoded together
+
+
+def stream_trees(
+    texts: Texts, config: RunConfig, live: data_load.Stream | None, read: Callable[[Tally], None]
+) -> Iterator[TokenTree]:
+    """The trees of a stream, read and encoded as they are asked for; those of `live`, where it cannot be read again.
+
+    `read` gets the tally of all rows so far, again and again. Raises InputError for a row that the method does not learn from.
+    """
+    source = data_load.stream(config.data.path, config.data) if live is None else live
+    rows, kinds, tally, found = enumerate(source), chosen_method(config).example, Tally(), False
+    while chunk := list(islice(rows, STREAM_CHUNK)):
+        examples = [example for _, example in chunk]
+        check_kind(examples, kinds, config.method, source.layout.name)
+        part = encode_chunk(
+            examples, texts.template, texts.tokenizer, config.text, chunk[0][0], skip_bad=config.data.skip_bad
+        )
+        tally.add(examples, part)
+        tally.skipped = source.skipped.count
+        read(tally)
+        found = found or bool(part.trees)
+        yield from arranged(part.trees, config)
+    if not found:
+        raise InputError(
+            "no row of the stream is left to learn from",
+            where=config.data.path[0],
+            mend="look at it with `luthier show`",
+        )
