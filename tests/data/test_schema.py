@@ -9,6 +9,7 @@ from luthier.data.detect import detect
 from luthier.data.read import Row
 from luthier.data.reading import describe
 from luthier.data.schema import LAYOUTS
+from luthier.data.settle import settle
 
 ASK, YES, NO = Message("user", "q"), Message("assistant", "yes"), Message("assistant", "no")
 RULE = Message("system", "s")
@@ -90,6 +91,11 @@ CASES = [
         "comparison",
         Preference((ASK,), (YES,), (NO,)),
     ),
+    (
+        {"post": "q", "summaries": [{"text": "no", "policy": "x"}, {"text": "yes"}], "choice": 1},
+        "comparison_list",
+        Preference((ASK,), (YES,), (NO,)),
+    ),
     ({"anchor": "a", "positive": "b"}, "pair", Pair(("a", "b"))),
     ({"sentence1": "a", "sentence2": "b", "score": "4.5"}, "pair", Pair(("a", "b"), 4.5)),
     ({"text1": "a", "text2": "b", "score": None}, "pair", Pair(("a", "b"))),
@@ -101,9 +107,8 @@ CASES = [
 @pytest.mark.parametrize(("fields", "name", "expected"), CASES)
 def test_layout_is_detected_and_parsed(fields, name, expected):
     rows = [Row(fields, Origin())] * 3
-    layout = detect(rows, {})
+    layout = settle(detect(rows, {}), rows, {}, {})
     assert layout.name == name
-    assert layout is LAYOUTS[name]
     assert list(to_examples(rows, layout, {})) == [expected] * 3
     assert isinstance(expected, layout.example)
 

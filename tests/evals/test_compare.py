@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from luthier.core.errors import RunError
-from luthier.evals import compare as compare_module
 from luthier.core.verdicts import LEVEL, NONE_SHOWN, TOO_FEW
+from luthier.evals import compare as compare_module
 from luthier.evals.compare import Question, compare, false_alarms, question
 from luthier.evals.intervals import difference
 from luthier.evals.significance import mcnemar, sign_flip

@@ -29,7 +29,7 @@ class Setting(click.Option):
             kind = click.Choice([choice for choice in kind.choices if choice not in refused])
         declaration = f"--{name}/--no-{name}" if flag else f"--{name}"
         extra: dict[str, Any] = (
-            {} if flag else {"type": kind, "multiple": multiple, "metavar": _metavar(info.annotation)}
+            {} if flag else {"type": kind, "multiple": multiple, "metavar": _metavar(name, info.annotation)}
         )
         super().__init__([declaration, name.replace(".", "__")], default=None, help=_help(info, default), **extra)
 
@@ -81,7 +81,9 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
         name = key.replace("__", ".")
         if name not in known or value is None or value == ():
             continue
-        out[name] = _mapping(name, value) if name == "data.columns" else value
+        out[name] = (
+            _mapping(name, value) if isinstance(known[name].get_default(call_default_factory=True), dict) else value
+        )
     return out
 
 
@@ -103,13 +105,23 @@ def config_of(paths: Sequence[str], values: dict[str, Any], defaults: dict[str, 
 
 
 def _mapping(name: str, pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=MEANING, several with commas between; a part without a sign belongs to the one before it."""
+    parts: list[str] = []
+    for part in (part for pair in pairs for part in pair.split(",")):
+        if "=" in part or not parts:
+            parts.append(part)
+        else:
+            parts[-1] += f",{part}"
     out = {}
-    for pair in pairs:
+    for pair in parts:
         field, sign, column = pair.partition("=")
         if not (sign and field and column):
-            raise InputError(f"'{pair}' is not FIELD=COLUMN", where=f"--{name}", mend="such as output=answer")
+            raise InputError(f"'{pair}' is not {_PAIRS[name][0]}", where=f"--{name}", mend=f"such as {_PAIRS[name][1]}")
         out[field] = column
     return out
+
+
+_PAIRS = {"data.columns": ("FIELD=COLUMN", "output=answer"), "data.values": ("VALUE=MEANING", "1=output_1,2=output_2")}
 
 
 def _kind(annotation: Any) -> tuple[Any, bool, bool]:
@@ -124,14 +136,14 @@ def _kind(annotation: Any) -> tuple[Any, bool, bool]:
     return str, False, annotation is bool
 
 
-def _metavar(annotation: Any) -> str | None:
+def _metavar(name: str, annotation: Any) -> str | None:
     inner = [a for a in get_args(annotation) if a is not type(None)]
     if get_origin(annotation) in (Union, types.UnionType):
-        return _metavar(inner[0])
+        return _metavar(name, inner[0])
     if get_origin(annotation) is Literal:
         return None
     if get_origin(annotation) is dict:
-        return "FIELD=COLUMN"
+        return _PAIRS[name][0]
     return {int: "N", float: "X"}.get(annotation, "TEXT")
 
 

@@ -42,14 +42,14 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     from luthier.app.prepare import open_texts
     from luthier.core import log
     from luthier.core.errors import InputError
-    from luthier.data.load import load
+    from luthier.data.load import head
     from luthier.data.warn import warnings_of
     from luthier.report.screens import shown_examples
 
-    config = config_of(paths, {**settings, "data__limit": str(rows)})
+    config = config_of(paths, settings)
     if not config.data.path:
         raise InputError("no data given", mend="luthier show PATH, such as luthier show rows.jsonl")
-    loaded = load(config.data.path, config.data)
+    loaded = head(config.data.path, config.data, rows)
     examples, warnings = loaded.examples, warnings_of(loaded.examples, loaded.about)
     texts = open_texts(config)
     screen = console()

@@ -57,6 +57,10 @@ class DataConfig(Section):
     columns: dict[str, str] = Field(
         default_factory=dict, description="Column names: FIELD=COLUMN, such as output=answer."
     )
+    values: dict[str, str] = Field(
+        default_factory=dict,
+        description="What coded values mean: VALUE=MEANING, such as 1=output_1,2=output_2,0=tie; good=true; 3=angry.",
+    )
     holdout: float = Field(
         0.05, ge=0, lt=1, description="Share of the rows kept for evaluation when no eval file is given."
     )

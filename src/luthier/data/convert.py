@@ -10,6 +10,7 @@ from luthier.core.errors import InputError
 from luthier.core.types import Example
 from luthier.data.detect import columns_of, filled, listed, own_layout
 from luthier.data.layouts import Unused
+from luthier.data.mended import mended
 from luthier.data.read import Report, Row
 from luthier.data.schema import Layout
 from luthier.data.values import field_value
@@ -43,8 +44,9 @@ def to_pairs(
     group: str | None = None,
     skipped: Report | None = None,
     unused: Report | None = None,
+    noted: Report | None = None,
 ) -> Iterator[tuple[Row, Example]]:
-    """As `to_examples`, each example with its row."""
+    """As `to_examples`, each example with its row. What was put right in an example goes to `noted`."""
     known: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
         try:
@@ -55,6 +57,7 @@ def to_pairs(
                 known[names] = columns_of(own, row, columns)
             values = {field: field_value(field, row.fields[column]) for field, column in known[names].items()}
             example = _parsed(own, values, row.fields)
+            example, notes = mended(values, example)
             example = replace(example, origin=row.origin, group=_group(row, group))
         except InputError as error:
             if skipped is None:
@@ -64,6 +67,8 @@ def to_pairs(
             if unused is not None:
                 unused(row.origin, str(reason))
         else:
+            for note in notes if noted is not None else ():
+                noted(row.origin, note)
             yield row, example
 
 
@@ -74,8 +79,10 @@ def _parsed(layout: Layout, values: dict[str, Any], names: Iterable[str]) -> Exa
             f"no field '{lacking[0]}': found {listed(names)}; layout '{layout.name}' needs {listed(layout.needed)}",
             mend=f"map it with --data.columns {lacking[0]}=COLUMN, or leave such rows out with --data.skip_bad",
         )
+    if layout.codes is not None and layout.code in values:
+        values = values | {layout.code: layout.codes(values[layout.code])}
     # A table gives absent fields as null: an optional field that is null is absent.
-    return layout.parse({k: v for k, v in values.items() if v is not None or k in layout.needed})
+    return layout.parse({k: v for k, v in values.items() if v is not None or k in (*layout.needed, layout.code)})
 
 
 def _group(row: Row, group: str | None) -> str:

@@ -82,14 +82,17 @@ def is_nothing(value: Any) -> bool:
 
 def own_layout(layout: Layout, row: Row) -> Layout:
     """The layout of one row: `layout`, or what its own columns tell where the layout is `mixed`."""
-    return detect([row], {}) if layout is MIXED else layout
+    if layout.name != MIXED.name:
+        return layout
+    found = detect([row], {})
+    return layout.parts.get(found.name, found)
 
 
 def _most(rows: Sequence[Row], layout: Layout, where: Mapping[str, str]) -> bool:
     """Whether `fits` holds for at least half of the rows that have the needed fields."""
-    needed = layout.needed
-    whole = [row.fields for row in rows if all(where[name] in row.fields for name in needed)]
-    fitting = sum(layout.fits({name: row[where[name]] for name in needed}) for row in whole)
+    whole = [row.fields for row in rows if all(where[name] in row.fields for name in layout.needed)]
+    values = [{name: row[column] for name, column in where.items() if column in row} for row in whole]
+    fitting = sum(layout.fits(row, where) for row in values)
     return bool(whole) and 2 * fitting >= len(whole)
 
 

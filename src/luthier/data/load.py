@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from luthier.core.config import DataConfig
@@ -16,6 +16,7 @@ from luthier.data.detect import detect
 from luthier.data.read import Row, read_rows
 from luthier.data.reading import Reading, describe
 from luthier.data.schema import Layout
+from luthier.data.settle import settle
 
 LOOK = 200  # rows that the layout is detected on
 KEPT = 1000  # rows left out of a stream that are kept with place and reason
@@ -45,7 +46,7 @@ class Stream:
     """Examples with their rows, read as they are asked for, once.
 
     `about` says how the columns of the first rows were read. `skipped` are the bad rows (with skip_bad),
-    `unused` the sound rows without an example, such as ties.
+    `unused` the sound rows without an example, such as ties; `noted` counts what was put right in examples.
     """
 
     layout: Layout
@@ -53,6 +54,7 @@ class Stream:
     pairs: Iterator[tuple[Row, Example]]
     skipped: Left
     unused: Left
+    noted: Left
 
     def __iter__(self) -> Iterator[Example]:
         return (example for _, example in self.pairs)
@@ -82,15 +84,16 @@ class Loaded:
 def load(paths: Sequence[str], settings: DataConfig, *, held_out: bool = False) -> Loaded:
     """Read everything; of splits, where so asked, the one that is `held_out`.
 
-    Raises InputError as `read_rows`, `detect` and `to_examples` do, and when no row is left."""
-    source = stream(paths, settings, most=None, held_out=held_out)
-    pairs = list(source.pairs)
-    if not pairs:
-        place, reason = (source.skipped.first + source.unused.first)[0]
-        raise InputError(f"no usable row; the first: {reason}", where=place, mend="mend the rows or map the columns")
-    examples, rows = tuple(example for _, example in pairs), tuple(row for row, _ in pairs)
-    about = describe(source.layout, rows, settings.columns)
-    return Loaded(source.layout, about, examples, rows, source.skipped, source.unused)
+    Raises InputError as `read_rows`, `detect`, `settle` and `to_examples` do, and when no row is left."""
+    skipped = Left(None)
+    rows = list(_rows(paths, settings, skipped, held_out))
+    layout = _layout(rows[:LOOK], rows, settings)
+    return _loaded(_stream(layout, rows, rows, settings, skipped), None)
+
+
+def head(paths: Sequence[str], settings: DataConfig, count: int) -> Loaded:
+    """The first `count` examples, read as all of them would be: the layout and its codes are those of the first rows."""
+    return _loaded(stream(paths, settings), count)
 
 
 def stream(paths: Sequence[str], settings: DataConfig, *, most: int | None = KEPT, held_out: bool = False) -> Stream:
@@ -99,17 +102,39 @@ def stream(paths: Sequence[str], settings: DataConfig, *, most: int | None = KEP
 
     Raises InputError as `load` does, for rows after the first ones when they are reached.
     """
-    skipped, unused = Left(most), Left(most)
-    on_bad = skipped if settings.skip_bad else None
-    rows = itertools.islice(read_rows(paths, skipped=on_bad, held_out=held_out), settings.limit)
+    skipped = Left(most)
+    rows = _rows(paths, settings, skipped, held_out)
     first = list(itertools.islice(rows, LOOK))
+    layout = _layout(first, first, settings)
+    return _stream(layout, first, itertools.chain(first, rows), settings, skipped)
+
+
+def _rows(paths: Sequence[str], settings: DataConfig, skipped: Left, held_out: bool) -> Iterator[Row]:
+    rows = read_rows(paths, skipped=skipped if settings.skip_bad else None, held_out=held_out)
+    return itertools.islice(rows, settings.limit)
+
+
+def _layout(first: Sequence[Row], rows: Sequence[Row], settings: DataConfig) -> Layout:
+    """The layout of the `first` rows, settled on `rows`."""
     layout = detect(first, settings.columns, declared=settings.layout)
+    return settle(layout, rows, settings.columns, settings.values)
+
+
+def _stream(layout: Layout, known: Sequence[Row], rows: Iterable[Row], settings: DataConfig, skipped: Left) -> Stream:
+    """The examples of `rows`, of which `known` are told of."""
+    unused, noted = Left(skipped.most), Left(0)
+    on_bad = skipped if settings.skip_bad else None
     pairs = to_pairs(
-        itertools.chain(first, rows),
-        layout,
-        settings.columns,
-        group=settings.group,
-        skipped=on_bad,
-        unused=unused,
-    )
-    return Stream(layout, describe(layout, first, settings.columns), pairs, skipped, unused)
+        rows, layout, settings.columns, group=settings.group, skipped=on_bad, unused=unused, noted=noted
+    )  # fmt: skip
+    return Stream(layout, describe(layout, known, settings.columns), pairs, skipped, unused, noted)
+
+
+def _loaded(source: Stream, count: int | None) -> Loaded:
+    pairs = list(itertools.islice(source.pairs, count))
+    if not pairs:
+        place, reason = (source.skipped.first + source.unused.first)[0]
+        raise InputError(f"no usable row; the first: {reason}", where=place, mend="mend the rows or map the columns")
+    examples, rows = tuple(example for _, example in pairs), tuple(row for row, _ in pairs)
+    about = replace(source.about, mended=dict(source.noted.reasons))
+    return Loaded(source.layout, about, examples, rows, source.skipped, source.unused)

@@ -7,14 +7,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from luthier.core.errors import InputError
 from luthier.core.types import REASONING
 from luthier.data import messages
+from luthier.data.codes import BOTH, FIRST, SECOND, natural
 from luthier.data.detect import is_nothing, own_layout, resolved
+from luthier.data.flags import truth
 from luthier.data.read import Row
 from luthier.data.schema import Layout
 
 # What chat templates read of a turn; other keys are kept for a template of the user's own (see `Message.fields`).
 TURN_KEYS = frozenset({*messages.READ, *REASONING, "tool_call_id", "tool_responses"})
+
+
+MOST_CODES = 20  # coded values that are listed one by one
+WORDS = {FIRST: "output_1 better", SECOND: "output_2 better", BOTH: "a tie", "true": "wanted", "false": "unwanted"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Reading:
             keys of messages that nothing reads stand as `messages.key`
     filled  rows in which an unread column holds something; share: how much of all characters stands in it
     said    unread columns whose text the columns that are read hold too
-    codes   how the values of a coded field were understood: value -> (what it means, rows)
+    codes   how the values of the field `code` were understood: value -> (what it means, rows)
     mended  what was put right while reading -> rows
     """
 
@@ -39,6 +46,7 @@ class Reading:
     filled: Mapping[str, int] = field(default_factory=dict)
     share: Mapping[str, float] = field(default_factory=dict)
     said: frozenset[str] = frozenset()
+    code: str = ""
     codes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     mended: Mapping[str, int] = field(default_factory=dict)
 
@@ -53,7 +61,8 @@ class Reading:
         left = [self._left(column) for column in self.unread]
         out = [f"read: {', '.join(pairs) or 'nothing'}; not read: {', '.join(left) or 'nothing'}"]
         if self.codes:
-            out.append("; ".join(f"{value} -> {means}: {rows}" for value, (means, rows) in self.codes.items()))
+            told = "; ".join(f"{value} -> {means}: {rows}" for value, (means, rows) in self.codes.items())
+            out.append(f"{self.read.get(self.code, self.code)} {told}")
         return out
 
     def _pair(self, name: str, column: str) -> str:
@@ -71,6 +80,7 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
     filled: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     repeated: Counter[str] = Counter()
+    coded: Counter[tuple[str, str]] = Counter()
     order: dict[str, None] = {}
     total = count = 0
     known: dict[tuple[str, ...], dict[str, str]] = {}
@@ -84,6 +94,8 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
         where = known[names]
         for name, column in where.items():
             used.setdefault(name, Counter()).update([column])
+        if (means := _means(own, where, row)) is not None:
+            coded[str(row.fields[where[own.code]]), means] += 1
         read = set(where.values())
         texts = [list(texts_in(holding[column])) for column in where.values()]
         total += sum(len(text) for part in texts for text in part)
@@ -101,8 +113,39 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
         {name: counts.most_common(1)[0][0] for name, counts in used.items()},
         {name: tuple(c for c, _ in counts.most_common()[1:]) for name, counts in used.items() if len(counts) > 1},
         tuple(order), dict(filled), {name: sizes[name] / max(1, total) for name in order},
-        frozenset(name for name in order if repeated[name] == filled[name]),
+        frozenset(name for name in order if repeated[name] == filled[name]), layout.code, _few(coded),
     )  # fmt: skip
+
+
+def _means(layout: Layout, where: Mapping[str, str], row: Row) -> str | None:
+    """What the coded value of a row means, in words; None where there is none, or none that is known."""
+    if layout.code not in where or not (layout.codes or layout.targets):
+        return None
+    value = row.fields[where[layout.code]]
+    try:
+        if layout.codes is not None:
+            means = layout.codes(value)
+        else:
+            means = str(truth(value)).lower() if "true" in layout.targets else natural(value)
+    except InputError:
+        return None
+    return WORDS.get(means, means)
+
+
+def _few(coded: Counter[tuple[str, str]]) -> dict[str, tuple[str, int]]:
+    """Value -> (what it means, rows), the commonest first; of many values, those that mean the same together."""
+    if len(coded) <= MOST_CODES:
+        return {value: (means, rows) for (value, means), rows in coded.most_common()}
+    together: dict[str, list[tuple[str, int]]] = {}
+    for (value, means), rows in coded.most_common():
+        together.setdefault(means, []).append((value, rows))
+    return {
+        f"{found[0][0]} and {len(found) - 1} more" if len(found) > 1 else found[0][0]: (
+            means,
+            sum(rows for _, rows in found),
+        )
+        for means, found in together.items()
+    }
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -6,11 +6,14 @@ To add a layout: a function in `layouts.py` and a row in LAYOUTS.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from luthier.core.types import Chat, Example, Labelled, Pair, Preference, Prompt, Ranking, Text
-from luthier.data import flags, layouts
+from luthier.data import flags, layouts, preferences, rankings
+from luthier.data.codes import BOTH, FIRST, SECOND, Codes
 from luthier.data.layouts import Values
+from luthier.data.messages import is_transcript
+from luthier.data.preferences import Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +30,36 @@ class Field:
         return (self.name, *self.others)
 
 
-def _always(values: Values) -> bool:
+Where = Mapping[str, str]  # field -> column
+Fits = Callable[[Values, Where], bool]
+
+
+def _always(values: Values, where: Where) -> bool:
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way to write examples down. `fits` looks at a row whose columns have the right names."""
+    """One way to write examples down.
+
+    fits     looks at a row whose columns have the right names (field -> value, field -> column)
+    code     the field whose values are codes, "" for none; `targets` are what they may mean (any text, where there are none)
+    codes    what they mean, once the rows have told (`settle`); None reads each value as it stands
+    settle   how the rows tell it, or are refused; None where only `--data.values` does
+    parts    of mixed rows, their settled layouts by name
+    """
 
     name: str
     example: type[Example]
     fields: tuple[Field, ...]
     parse: Callable[[Values], Example]
     about: str
-    fits: Callable[[Values], bool] = _always
+    fits: Fits = _always
+    code: str = ""
+    targets: tuple[str, ...] = ()
+    codes: Codes | None = None
+    settle: Callable[[Found, Mapping[str, str]], Codes | None] | None = None
+    parts: Mapping[str, Layout] = field(default_factory=dict)
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -60,8 +79,28 @@ def _fields(needed: str, optional: str = "") -> tuple[Field, ...]:
     return tuple(Field(names[0], tuple(names[1:]), need) for names, need in split)
 
 
-def _is_truth(values: Values) -> bool:
+def _is_truth(values: Values, where: Where) -> bool:
     return flags.truth(values["label"]) is not None
+
+
+def _is_judged(values: Values, where: Where) -> bool:
+    """Whether something says which of two outputs is better, and what they answer."""
+    judged = (
+        {"preference"} <= where.keys()
+        or {"winner_1", "winner_2"} <= where.keys()
+        or {"score_1", "score_2"} <= where.keys()
+    )
+    output = values.get("output_1", values.get("outputs"))
+    return judged and (
+        "instruction" in where or isinstance(output, (list, tuple, Mapping)) or is_transcript(str(output))
+    )
+
+
+def _is_ranked(values: Values, where: Where) -> bool:
+    """Several answers with ranks or scores; without them the best stands first, in a column that is called so only."""
+    items = values["responses"]
+    several = isinstance(items, (list, tuple)) and len(items) > 1
+    return several and (rankings.rated(values) or where["responses"].lower() == "responses")
 
 
 _BESIDE = "system tools chat_template_kwargs|template_kwargs"  # what any row with a prompt may have
@@ -70,32 +109,70 @@ _ANSWER = "completion|response|answer|output"
 _TALK = "messages|conversations|conversation"
 _ANY_PROMPT = "messages|conversations prompt|question instruction input"
 
+_ASKED = "instruction|prompt|question|query|history|post|problem|info|context"
+_VERDICT = "preference|winner|better_response_id|preferred|preferred_output|better|choice|verdict|labels|label|overall_preference|chosen"
+_WINNERS = "winner_1|winner_model_a|winner_a winner_2|winner_model_b|winner_b winner_tie|tie"
+_BETTER, _WANTED = (FIRST, SECOND, BOTH), ("true", "false")
+
+
+def _outputs(place: int) -> str:
+    """The names of the first or second of two answers."""
+    stems = ("output", "response", "answer", "completion", "generation", "summary", "candidate", "continuation")
+    ends = (f"_{place + 1}", f"_{'ab'[place]}", f"_{place}", f"{place + 1}", f"{'ab'[place]}")
+    names = [f"{stem}{end}" for stem in stems for end in ends]
+    return "|".join((*names, f"human_ref_{'ab'[place]}", f"conversation_{'ab'[place]}"))
+
+
+def _scored(place: int) -> str:
+    """The names of their scores."""
+    ends = (f"_{place + 1}", f"_{'ab'[place]}", f"_{place}")
+    return "|".join(f"{stem}{end}" for stem in ("score", "rating", "reward") for end in ends)
+
+
 # Tried from the top: the first whose needed fields are all there, and whose `fits` holds.
 _TABLE = (
     Layout(
-        "comparison", Preference, _fields("instruction|prompt|question output_1 output_2 preference", f"input {_BESIDE}"),
-        layouts.comparison, "two answers and which is better: 1, 2, or a tie",
+        "comparison", Preference,
+        _fields(f"{_outputs(0)} {_outputs(1)}", f"{_ASKED} {_VERDICT} input {_scored(0)} {_scored(1)} {_WINNERS} {_BESIDE}"),
+        preferences.comparison, "two answers and which is better", _is_judged,
+        "preference", _BETTER, settle=preferences.settle_comparison,
     ),
     Layout(
-        "ranking", Ranking, _fields("prompt|instruction|question responses", f"ranks {_BESIDE}"),
-        layouts.ranking, "several answers to a prompt, best first or with ranks",
+        "comparison_list", Preference, _fields(f"outputs|summaries|pair {_VERDICT}", f"{_ASKED} input {_BESIDE}"),
+        preferences.comparison_list, "a list of two answers and which is better", _is_judged,
+        "preference", _BETTER, settle=preferences.settle_comparison,
+    ),
+    Layout(
+        "ranking", Ranking,
+        _fields(
+            "prompt|instruction|question|query|input responses|generations|completions|answers|candidates|outputs",
+            f"ranks|rank|rankings scores|ratings|rewards|score|rating {_BESIDE}",
+        ),
+        rankings.ranking, "several answers to a prompt, with ranks or scores, or best first", _is_ranked,
+        settle=rankings.settle_ranking,
     ),
     Layout(
         "preference", Preference,
-        _fields("chosen|accepted|preferred rejected|non_preferred", f"{_ANY_PROMPT} margin {_BESIDE}"),
-        layouts.preference, "a preferred and a rejected answer, with or without their prompt",
+        _fields(
+            "chosen|accepted|preferred|chosen_response|response_chosen|response_j "
+            "rejected|non_preferred|rejected_response|response_rejected|response_k",
+            f"{_ANY_PROMPT} margin score_chosen|chosen_score|chosen_rating|chosen-rating|rating_chosen "
+            f"score_rejected|rejected_score|rejected_rating|rejected-rating|rating_rejected {_BESIDE}",
+        ),
+        preferences.preference, "a preferred and a rejected answer, with or without their prompt",
+        settle=preferences.settle_preference,
     ),
     Layout(
         "unpaired", Labelled, _fields(f"{_PROMPT}|instruction {_ANSWER} label|kto_tag", _BESIDE),
-        layouts.unpaired, "an answer, and whether it was wanted", _is_truth,
+        preferences.unpaired, "an answer, and whether it was wanted", _is_truth, "label", _WANTED,
     ),
     Layout(
         "unpaired_chat", Labelled, _fields(f"{_TALK} label|kto_tag", _BESIDE),
-        layouts.unpaired, "a conversation, and whether its last answer was wanted", _is_truth,
+        preferences.unpaired, "a conversation, and whether its last answer was wanted", _is_truth, "label", _WANTED,
     ),
     Layout(
         "sharegpt", Chat, _fields(_TALK, _BESIDE),
-        layouts.conversation, "conversations of from and value", lambda values: _speaks(values, "from"),
+        layouts.conversation, "conversations of from and value", lambda values, where: _speaks(values, "from"),
     ),
     Layout(
         "chat", Chat, _fields(_TALK, _BESIDE),
@@ -117,11 +194,11 @@ _TABLE = (
     Layout(
         "prompt_completion", Chat, _fields(f"{_PROMPT}|input {_ANSWER}", _BESIDE),
         layouts.prompt_completion, "a prompt and its completion, a question and its answer",
-        lambda values: not isinstance(values["completion"], (dict, bool)),
+        lambda values, where: not isinstance(values["completion"], (dict, bool)),
     ),
     Layout(
         "labels", Chat, _fields("text|sentence|utterance label|category|intent|class", _BESIDE),
-        layouts.labels, "a text and the label to answer with",
+        layouts.labels, "a text and the label to answer with", code="label",
     ),
     Layout("prompt", Prompt, _fields("prompt", f"answer|reference|solution {_BESIDE}"), layouts.prompt, "prompts only"),
     Layout("text", Text, _fields("text|content|document"), layouts.text, "documents"),
