@@ -21,8 +21,9 @@ from pathlib import Path
 import torch
 
 from luthier.app.examples import read_examples
-from luthier.app.prepare import encode_all, open_texts
+from luthier.app.prepare import encode_all
 from luthier.app.stop import Stop
+from luthier.app.texts import open_texts
 from luthier.core.config import RunConfig, resolve
 from luthier.model import load
 from luthier.model.memory import FEW

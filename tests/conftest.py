@@ -112,8 +112,9 @@ def tiny_model(attention: str = "luthier", dtype: torch.dtype = torch.float32, s
     """A seeded model of `tiny_config` with weights large enough to matter."""
     from transformers import AutoModelForCausalLM
 
-    import luthier.model.attention  # noqa: F401  registers "luthier"
+    from luthier.model.attention import register
 
+    register()
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(**changes), attn_implementation=attention)
     with torch.no_grad():

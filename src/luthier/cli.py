@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": "Prove that a run resumes to the same bits.",
     "models": "Models that are embedded or cached here.",
 }
+TEXTS_ONLY = ("data", "show")  # commands that read a model's tokenizer and compute nothing with it
 
 
 class Luthier(click.Group):
@@ -83,6 +84,10 @@ def main() -> None:
     """The `luthier` program."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    if arguments and arguments[0] in TEXTS_ONLY:
+        from luthier.model.tokenizer import leave_torch_out
+
+        leave_torch_out()
     sys.exit(run(arguments, debug=debug))
 
 

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
+from luthier.app import learn as app_learn
 from luthier.app import train as app_train
 from luthier.app.train import run
 from luthier.app.verify import resume
@@ -70,7 +71,7 @@ def started(values):
 
 def run_until(step, config, monkeypatch, number=signal.SIGTERM):
     """Begin the run, or go on with it, until a signal comes after this step."""
-    original = app_train._note
+    original = app_learn._note
 
     def note(folder, progress, report, *rest):
         original(folder, progress, report, *rest)
@@ -78,7 +79,7 @@ def run_until(step, config, monkeypatch, number=signal.SIGTERM):
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(app_train, "_note", note)
+        patched.setattr(app_learn, "_note", note)
         with pytest.raises(Stopped, match="run the same command again"):
             run(config)
 

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from luthier.core.errors import InputError
 from luthier.model import load as loading
-from luthier.model.load import cpu_has_bfloat16, load, load_tokenizer, pick_device, pick_dtype
+from luthier.model.load import cpu_has_bfloat16, load, pick_device, pick_dtype
 from luthier.model.sources import resolve
+from luthier.model.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
 
@@ -50,6 +51,7 @@ PEAK = """
 import sys, torch
 from pathlib import Path
 from luthier.model.load import load
+import transformers.models.llama.modeling_llama  # what loading imports is not what it holds
 def kilobytes(name):
     return int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])
 before = kilobytes("VmRSS")

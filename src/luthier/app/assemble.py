@@ -14,9 +14,10 @@ from luthier.app.choose import require_references
 from luthier.app.examples import Examples
 from luthier.app.folder import RunFolder
 from luthier.app.method import chosen_method
-from luthier.app.prepare import Ready, Tally, Texts, goes_on, learning_rate, load_model, lora_settings
+from luthier.app.prepare import Ready, Tally, goes_on, learning_rate, load_model, lora_settings
 from luthier.app.stop import Stop
 from luthier.app.streams import stream_trees
+from luthier.app.texts import Texts
 from luthier.app.tracking import Tracker
 from luthier.core import seeds
 from luthier.core.config import RunConfig

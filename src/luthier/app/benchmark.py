@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.app.folder import RunFolder, locked
-from luthier.app.prepare import use_threads
+from luthier.app.threads import use_threads
 from luthier.app.use import Opened, open_model, weights
 from luthier.core import log
-from luthier.core.config import resolve
 from luthier.core.errors import InputError, unknown
 from luthier.core.files import write_json
 from luthier.core.types import Message
@@ -75,7 +74,7 @@ def evaluate(model: str, asked: Asked) -> dict[str, Any]:
     places = [folder / f"{_name(job, asked.chat)}.jsonl" for job in jobs]
     for place in places:
         files.card_of(place)
-    use_threads(resolve({"threads": asked.threads} if asked.threads else {}))
+    use_threads(asked.threads)
     opened = open_model(model, device=asked.device, dtype=asked.dtype)
     opened.model.eval()
     ours = engine(opened, asked)

@@ -18,8 +18,8 @@ from luthier.data.reading import Reading
 from luthier.data.split import split
 from luthier.data.warn import warnings_of
 from luthier.data.write import write_jsonl
-from luthier.model import load as model_load
 from luthier.model import sources
+from luthier.model.tokenizer import load_tokenizer
 from luthier.text.tokenizer import Tokenizer
 
 STREAMED = 20_000  # rows of a stream that are looked at
@@ -80,7 +80,7 @@ def describe(config: RunConfig) -> Described:
 def _tokenizer(config: RunConfig) -> Tokenizer | None:
     """The model's. None when it is the one that nobody asked for and it is not at hand: a card needs no model."""
     try:
-        return Tokenizer(model_load.load_tokenizer(sources.resolve(config.model).folder))
+        return Tokenizer(load_tokenizer(sources.resolve(config.model).folder))
     except InputError as error:
         if config.model != RunConfig().model:
             raise

@@ -9,7 +9,8 @@ from luthier.app.folder import RunFolder
 from luthier.core.config import RunConfig
 from luthier.core.files import write_folder
 from luthier.model import adapters, heads, tune
-from luthier.model.load import LoadedModel, quiet
+from luthier.model.load import LoadedModel
+from luthier.model.tokenizer import quiet
 from luthier.text.template import Template
 
 

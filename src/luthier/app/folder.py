@@ -22,8 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from luthier import __version__
 from luthier.core import log
 from luthier.core.config import BESIDE, RunConfig, fields, read_yaml, resolve, write_yaml
@@ -168,6 +166,8 @@ def locked(folder: RunFolder) -> Iterator[None]:
 
 def lineage(config: RunConfig, **inputs: Any) -> dict[str, Any]:
     """What this run is made of: `inputs` (hashes of data, weights, template), code, settings and environment."""
+    import torch  # here: who reads a run needs none of it
+
     package = Path(__file__).parent.parent
     code = hasher()
     for file in sorted(package.rglob("*.py")):

@@ -13,7 +13,8 @@ import torch
 from luthier.app import measure
 from luthier.app.assemble import Run, packing_of
 from luthier.app.benchmark import Asked, engine
-from luthier.app.prepare import Texts, load_model
+from luthier.app.prepare import load_model
+from luthier.app.texts import Texts
 from luthier.app.use import Opened
 from luthier.core import log, seeds
 from luthier.core.config import RunConfig

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from luthier.app.examples import Examples
 from luthier.app.method import chosen_method
-from luthier.app.start import Start, find
+from luthier.app.texts import Texts
 from luthier.core import log
 from luthier.core.config import LoraConfig, QuantConfig, RunConfig
 from luthier.core.errors import InputError
@@ -21,18 +19,7 @@ from luthier.core.types import Example, TokenTree
 from luthier.model import adapters, lora, memory, quantize, tune
 from luthier.model import load as model_load
 from luthier.text.encode import Encoded, encode
-from luthier.text.template import Template, load_template
-from luthier.text.tokenizer import Tokenizer
 from luthier.train import annotate
-
-
-@dataclass(frozen=True)
-class Texts:
-    """A model's tokenizer and template, without the model."""
-
-    start: Start
-    tokenizer: Tokenizer
-    template: Template
 
 
 @dataclass
@@ -87,22 +74,6 @@ class Ready:
     test: list[TokenTree]
     counts: dict[str, Any] = field(default_factory=dict)
     replay: list[TokenTree] = field(default_factory=list)
-
-
-def use_threads(config: RunConfig) -> None:
-    """Set torch's threads: results are bitwise equal only with the same number."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(config.threads or here or 1)
-
-
-def open_texts(config: RunConfig) -> Texts:
-    """The tokenizer and template of the model, read without its weights."""
-    start = find(config.model)
-    tokenizer = Tokenizer(model_load.load_tokenizer(start.source.folder))
-    chosen = config.text.template
-    if chosen == "auto" and Path(config.model, "run.yaml").is_file():
-        chosen = start.config.text.template  # a run goes on in the template it learned
-    return Texts(start, tokenizer, load_template(chosen, tokenizer))
 
 
 def goes_on(texts: Texts, config: RunConfig) -> bool:

@@ -9,15 +9,16 @@ from luthier.app import train
 from luthier.app.card import card_of
 from luthier.app.examples import read_examples
 from luthier.app.method import chosen_method
-from luthier.app.prepare import open_texts, use_threads
 from luthier.app.show import coloured
+from luthier.app.texts import open_texts
+from luthier.app.threads import use_threads
 from luthier.core.config import RunConfig
 
 
 def quickstart(config: RunConfig, show: Any) -> dict[str, Any]:
     """Show the data, then run. `show` is told of 'card' and 'examples' beside what a run tells."""
     began = time.monotonic()
-    use_threads(config)
+    use_threads(config.threads)
     examples = read_examples(config, chosen_method(config).example)
     texts = open_texts(config)
     card = card_of(examples.train, texts.tokenizer, config.text.max_length, layout=examples.layout, test=examples.test)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from luthier.app.method import chosen_method
-from luthier.app.prepare import Ready, Texts, lora_settings, pass_tokens
+from luthier.app.prepare import Ready, lora_settings, pass_tokens
 from luthier.app.scorer import can_be_played
 from luthier.app.start import find
+from luthier.app.texts import Texts
 from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError

@@ -15,10 +15,10 @@ from typing import Any
 
 from luthier.app.choose import Question, Write, choose, question, require_references
 from luthier.app.kept import Given, Kept, keeping
-from luthier.app.prepare import use_threads
 from luthier.app.scorer import Scorer, open_scorer
 from luthier.app.start import find
 from luthier.app.stop import Stop, stopping
+from luthier.app.threads import use_threads
 from luthier.app.use import Opened, open_model
 from luthier.core import log
 from luthier.core.config import RunConfig
@@ -69,7 +69,7 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
     """
     began = time.monotonic()
     _check(options)
-    use_threads(config)
+    use_threads(config.threads)
     with stopping() as stop, parse(config.reward.use, config.reward, partial(_reward_model, config)) as rewards:
         loaded = data_load.load(config.data.path, config.data)
         questions = [asked for example in loaded.examples if (asked := question(example))]

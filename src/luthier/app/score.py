@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from luthier.app.prepare import use_threads
 from luthier.app.scorer import open_scorer
+from luthier.app.threads import use_threads
 from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
@@ -28,7 +28,7 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     """
     if out.exists():
         raise InputError("this file exists already and is left alone", where=out, mend="give another --out")
-    use_threads(config)
+    use_threads(config.threads)
     loaded = data_load.load(config.data.path, config.data)
     rows = [(example, *_answers(example)) for example in loaded.examples]
     scorer = open_scorer(config.model, device=config.device, dtype=config.dtype)

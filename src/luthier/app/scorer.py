@@ -18,6 +18,7 @@ from luthier.evals.benchmarks.encode import room
 from luthier.model import adapters, heads, lora, quantize
 from luthier.model import load as model_load
 from luthier.model.forward import forward
+from luthier.model.tokenizer import load_tokenizer
 from luthier.rewards.answer import Answer, opening
 from luthier.text.encode import encode_chunk
 from luthier.text.template import Template, load_template
@@ -91,7 +92,7 @@ def open_scorer(
     start = find(run)
     if start.config.method != "reward":
         raise InputError("not a reward model", where=run, mend="give a run of `luthier train --method reward`")
-    tokenizer = Tokenizer(model_load.load_tokenizer(start.source.folder))
+    tokenizer = Tokenizer(load_tokenizer(start.source.folder))
     template = load_template(start.config.text.template, tokenizer)
     if start.adapter and (model := player(start)) is not None:
         return Scorer(model, tokenizer, template, start, adapters.role(model, start.adapter))

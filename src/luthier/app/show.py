@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from luthier.app.prepare import Texts
+from luthier.app.texts import Texts
 from luthier.core.config import RunConfig
 from luthier.core.types import Example
 from luthier.text import show

@@ -7,7 +7,8 @@ from itertools import islice
 
 from luthier.app.examples import check_kind
 from luthier.app.method import chosen_method
-from luthier.app.prepare import Tally, Texts, arranged
+from luthier.app.prepare import Tally, arranged
+from luthier.app.texts import Texts
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.types import TokenTree

@@ -14,27 +14,29 @@ command goes on from there and ends with the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import torch
 
-from luthier.app import errors, export, lost, measure, online, tracking
-from luthier.app.assemble import Parts, Run, assemble, packing_of, put, put_weights, steps_of, weights, with_reference
+from luthier.app import errors, export, lost, measure, online, shown, tracking
+from luthier.app.assemble import Run, assemble, packing_of, with_reference
 from luthier.app.examples import data_name, read_examples
-from luthier.app.folder import RunFolder, lineage, locked, open_run
+from luthier.app.folder import lineage, locked, open_run
+from luthier.app.learn import learn
 from luthier.app.method import chosen_method
-from luthier.app.prepare import computing, encode_all, load_model, open_texts, use_threads
+from luthier.app.prepare import computing, encode_all, load_model
 from luthier.app.report import DATA
 from luthier.app.report import write as write_report
 from luthier.app.room import check_memory
 from luthier.app.stop import stopping
-from luthier.app.watch import Progress, Watch, kept
+from luthier.app.texts import open_texts
+from luthier.app.threads import use_threads
+from luthier.app.watch import Watch, kept
 from luthier.core import log
 from luthier.core.config import RunConfig
-from luthier.core.errors import DiskFull, InputError, LuthierError, Stopped
+from luthier.core.errors import InputError, Stopped
 from luthier.core.files import write_json
 from luthier.core.types import Chat
 from luthier.data.card import outline
@@ -44,11 +46,6 @@ from luthier.evals.score import as_json
 from luthier.methods.likelihood import likelihood
 from luthier.model import load as model_load
 from luthier.model import lora, memory
-from luthier.report import plot
-from luthier.train import checkpoint
-from luthier.train.loop import Report
-from luthier.train.rollout import Rollouts
-from luthier.train.steps import StreamSteps
 
 LOOK = 5000  # training rows that 'auto' metrics are chosen by
 
@@ -76,7 +73,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
     monotonic clock, where its data was read before this call.
     """
     began = time.monotonic() if began is None else began
-    use_threads(config)
+    use_threads(config.threads)
     method = chosen_method(config)
     choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
     online.check(config)
@@ -150,7 +147,7 @@ def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str,
     }
     if method.needs.score:
         result["reward_model"] = measure.worth(held_out, after)
-    _pictures(folder, rows, unit)
+    shown.pictures(folder, rows, unit)
     if job.tracker:
         job.tracker.finish(result)
     _look_back(job, result)
@@ -183,7 +180,7 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     packing = packing_of(config, loaded.model)
     ruler = measure.Ruler(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
     size = sum(parameter.nbytes for parameter in loaded.model.parameters())
-    show("ready", _opening(job))
+    show("ready", shown.opening(job))
     parts = None
     if method.reference or method.needs.score or method.online:  # what it measures, the bare model does not have
         parts = assemble(job, loaded)
@@ -198,10 +195,10 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     own = config.eval.forgetting and method.needs.logp
     before = _measured(job, ruler, everything, "before", None if own else ())
     scores = lost.benchmarks(job, loaded.model, probes, "before")
-    show("before", _as_it_is(before, held_out, unit, _metrics(job, held_out)))
+    show("before", shown.as_it_is(before, held_out, unit, _metrics(job, held_out)))
     parts = parts or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
-    progress = _train(job, parts, Watch(job, parts, ruler, others or held_out, before, _metrics(job, held_out)))
+    progress = learn(job, parts, Watch(job, parts, ruler, others or held_out, before, _metrics(job, held_out)))
     export.write(folder, parts.tuned, loaded, job.texts.template, config)
     plain = config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32
     if plain and not online.played(job.rewards) and not online.played(job.judge):
@@ -252,36 +249,6 @@ def _metrics(job: Run, held_out: measure.HeldOut) -> tuple[str, ...]:
     return choose(job.config.eval.metrics, learned or held_out.references)
 
 
-def _as_it_is(
-    before: measure.Measured, held_out: measure.HeldOut, unit: str, metrics: tuple[str, ...]
-) -> dict[str, Any]:
-    """What the model can do before it is tuned, for the screen."""
-    means = measure.means(held_out, before, metrics)
-    return {
-        "loss": before.loss, "unit": unit, "scores": means, "prompts": held_out.prompts, "references": held_out.references,
-        "answers": before.answers,
-    }  # fmt: skip
-
-
-def _opening(job: Run) -> dict[str, Any]:
-    """What is about to happen, for the screen."""
-    counts = job.ready.counts
-    learn = "a stream" if job.examples.stream else f"{_left(counts['rows'], counts['dropped'])} rows"
-    held_out = _left(counts["held_out"], counts["held_out_dropped"])
-    return {
-        "run": str(job.folder.path),
-        "data": f"{learn} to learn from, {held_out} held out ({job.examples.layout})",
-        "model": f"{job.config.model}, template {job.texts.template.name}",
-        "tune": f"{job.config.method}, {job.config.tune}",
-    }
-
-
-def _left(rows: int, dropped: Mapping[str, int]) -> str:
-    """How many rows are left, of how many."""
-    lost = sum(dropped.values())
-    return f"{rows - lost:,} of {rows:,}" if lost else f"{rows:,}"
-
-
 def _measured(
     job: Run,
     ruler: measure.Ruler,
@@ -297,117 +264,3 @@ def _measured(
     measured = ruler.measure(held_out, job.stop, general, title=stage, own=own)
     job.folder.write_records(name, measure.to_records(held_out, measured))
     return measured
-
-
-def _train(job: Run, parts: Parts, watch: Watch) -> Progress:
-    """All remaining steps. Saves every `checkpoint` steps, at the end, and when asked to stop."""
-    config, folder, state = job.config, job.folder, parts.state
-    progress = _go_on(folder, parts)
-    count = len(parts.steps)
-    log.note(
-        f"training {parts.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
-        f"learning rate {parts.rate:g}" + (f", going on from step {state.step}" if state.step else "")
-    )
-    watch.keep_start()
-    try:
-        # Stopped in the middle of an evaluation, a run has the step but not its measurement.
-        progress.stopped = progress.stopped or (watch.due() and watch.look(progress))
-        with log.progress("training", count) as bar:
-            bar.start_at(state.step)
-            for report in steps_of(job, parts) if not progress.stopped else ():
-                _note(folder, progress, report, bar, parts.device)
-                progress.stopped = watch.due() and watch.look(progress)
-                if progress.stopped or report.step == count or report.step % config.train.checkpoint == 0:
-                    _save(job, parts, progress)
-                if job.tracker:
-                    job.tracker.follow()
-                if progress.stopped:
-                    break
-        if job.examples.stream:
-            job.read.warn("rows of the stream", config)
-        if 0 < state.step < count and not progress.stopped:
-            log.note(f"the stream is over after {state.step} steps")
-            if config.eval.every:
-                watch.look(progress)
-            _save(job, parts, progress)
-    except DiskFull:
-        raise
-    except LuthierError:  # stopped, a bad row late in a stream, a loss that is not finite: the weights are whole
-        _save(job, parts, progress)
-        raise
-    best = folder.checkpoints / "best"
-    if best.is_dir():
-        if fault := checkpoint.fault(best):
-            raise InputError(
-                f"the best step's checkpoint cannot be believed: {fault}", where=best,
-                mend="remove the run's folder and train again",
-            )  # fmt: skip
-        put_weights(parts, checkpoint.load(best).weights)
-    return progress
-
-
-def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, device: torch.device) -> None:
-    """Keep a step's figures and show them."""
-    progress.passed += report.passed
-    progress.tokens += report.tokens
-    progress.seconds += report.seconds
-    progress.first = report.loss if progress.first is None else progress.first
-    progress.last = report.loss
-    progress.drift = report.metrics.get("kl_per_answer", 0.0)
-    folder.append(
-        "metrics.jsonl",
-        {
-            "step": report.step, "loss": report.loss, "lr": report.lr, "gradient_norm": report.norm,
-            "tokens": progress.passed, "tokens_per_second": round(report.passed / report.seconds, 1),
-            "memory_bytes": memory.peak(device), **report.metrics,
-        },
-    )  # fmt: skip
-    folder.append(
-        "losses.jsonl", {"step": report.step, "rows": [[row, round(nats, 4), n] for row, nats, n in report.rows]}
-    )
-    rate = f"{progress.passed / progress.seconds:.0f}"
-    shown = (
-        {"reward": f"{report.metrics['reward']:.3f}"} if "reward" in report.metrics else {"loss": f"{report.loss:.3f}"}
-    )
-    bar.advance(1, **shown, **{"tokens/s": rate}, memory=log.size(memory.peak(device)))
-
-
-def _save(job: Run, parts: Parts, progress: Progress) -> None:
-    if job.read.rows >= progress.read.get("rows", 1):
-        progress.read = {"rows": job.read.rows} | job.read.lost()
-    state = {"t": parts.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
-    if isinstance(parts.steps, Rollouts):
-        state["rollout"] = parts.steps.state()
-    if isinstance(parts.steps, StreamSteps) and (mark := parts.steps.mark(parts.state.step)):
-        state["stream"] = mark
-    tensors = parts.state.optimizer.tensors()
-    checkpoint.save(job.folder.checkpoints, parts.state.step, weights(parts), tensors, state, job.config.train.keep)
-
-
-def _go_on(folder: RunFolder, parts: Parts) -> Progress:
-    """Take up the newest whole checkpoint, and cut the journals back to it."""
-    saved = checkpoint.latest(folder.checkpoints)
-    if saved is None:
-        folder.cut({})
-        return Progress()
-    put(parts, saved)
-    folder.cut(saved.state["journals"])
-    return Progress(**saved.state["progress"])
-
-
-def _pictures(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) -> None:
-    records = folder.records("metrics.jsonl") or []
-    losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
-    evals = [(r["step"], r["eval_loss"]) for r in records if r.get("eval_loss") is not None]
-    by_drift = sorted((r["kl_per_answer"], r["reward"]) for r in records if "reward" in r)
-    if by_drift:
-        name = "judge" if any("eval_judge" in r for r in records) else "reward"
-        held = sorted((r["eval_kl_per_answer"], r[f"eval_{name}"]) for r in records if f"eval_{name}" in r)
-        names = ("learned from", "judge" if name == "judge" else "held-out")
-        along = "nats per answer from the start (KL)"
-        title = "reward, the further the policy moves"
-        plot.loss_curve(by_drift, held, title, folder.path / "reward.svg", "reward", names, along, "")
-    if losses:
-        plot.loss_curve(losses, evals, "training loss", folder.path / "loss.svg", unit)
-    if rows:
-        plot.before_after_bars(rows, folder.path / "table.svg")

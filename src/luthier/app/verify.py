@@ -12,8 +12,10 @@ from luthier.app.assemble import Run, assemble, packing_of, put, steps_of, weigh
 from luthier.app.examples import read_examples
 from luthier.app.folder import changes, differences, lineage, read_run
 from luthier.app.method import chosen_method
-from luthier.app.prepare import computing, encode_all, open_texts, use_threads
+from luthier.app.prepare import computing, encode_all
 from luthier.app.stop import stopping
+from luthier.app.texts import open_texts
+from luthier.app.threads import use_threads
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped
 from luthier.core.files import read_json
@@ -36,7 +38,7 @@ def resume(path: Path) -> dict[str, Any]:
         )
     newer = checkpoint.load(saved[-1])
     older = checkpoint.load(saved[-2]) if len(saved) > 1 else None
-    use_threads(config)
+    use_threads(config.threads)
     with stopping() as stop:
         examples = read_examples(config, chosen_method(config).example)
         texts = open_texts(config)

@@ -50,11 +50,11 @@ def command(
       luthier compare base=smollm2-135m new=runs/s0,runs/s1,runs/s2 --tasks arc_easy,hellaswag
     """
     from luthier.app.compare import Wish, compare_all
-    from luthier.app.prepare import use_threads
+    from luthier.app.threads import use_threads
     from luthier.report.comparisons import compare_screen
 
     config = config_of(data, values)
-    use_threads(config)
+    use_threads(config.threads)
     judge = judge_of(values, config.device, config.dtype)
     result = compare_all(Wish(sides, config, given(values), suite, tasks, judge, check, out))
     if json_:

@@ -45,11 +45,11 @@ def command(
     """
     from luthier.app.contestants import Asking
     from luthier.app.judge import Asked, judge
-    from luthier.app.prepare import use_threads
+    from luthier.app.threads import use_threads
     from luthier.report.ratings import judge_screen
 
     config = config_of(data, values)
-    use_threads(config)
+    use_threads(config.threads)
     asking = Asking(config.data, rows, max_new_tokens, out, config.seed, config.device, config.dtype)
     result = judge(Asked(contestants, judge_of(values, config.device, config.dtype), asking, human))
     if json_:

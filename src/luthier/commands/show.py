@@ -39,7 +39,7 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
       luthier show rows.jsonl --model ./my-model --text.template alpaca --plain
     """
     from luthier.app import show
-    from luthier.app.prepare import open_texts
+    from luthier.app.texts import open_texts
     from luthier.core import log
     from luthier.core.errors import InputError
     from luthier.data.load import head

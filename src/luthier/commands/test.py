@@ -39,12 +39,12 @@ def command(suite: Path, model: str, junit: Path | None, judged: Path | None, js
       luthier test suite.yaml --model runs/mine
       luthier test suite.yaml --model runs/mine --junit results.xml
     """
-    from luthier.app.prepare import use_threads
     from luthier.app.suite import run_suite
+    from luthier.app.threads import use_threads
     from luthier.report.suites import suite_screen
 
     config = config_of((), values)
-    use_threads(config)
+    use_threads(config.threads)
     judge = judge_of(values, config.device, config.dtype)
     found = run_suite(
         suite, model, judge, settings=config.reward, xml=junit, said=judged, device=config.device, dtype=config.dtype

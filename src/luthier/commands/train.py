@@ -8,6 +8,7 @@ import click
 
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, config_of, with_settings
+from luthier.core import log
 
 
 @with_settings(
@@ -53,10 +54,11 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
 
     The same command again goes on with an unfinished run.
     """
+    config = config_of(data, settings)  # what is wrong with them is told at once
+    log.note("loading the libraries that compute, some seconds")
     from luthier.app.train import run
     from luthier.report import screens
 
-    config = config_of(data, settings)
     screen = console()
     result = run(config, show=None if json_ else lambda name, value: screens.show(screen, name, value))
     if json_:

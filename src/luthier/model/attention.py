@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
 from luthier.core.errors import InputError
 
@@ -48,5 +46,11 @@ def _attention(
     return tree.attend(int(module.layer_idx), q, k, v, scale, sliding_window), None
 
 
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
+def register() -> None:
+    """Make the function known to transformers, before a model is built. Not on import: transformers' part that builds
+    models takes seconds to import, and most of what imports this module builds none."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

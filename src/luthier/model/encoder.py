@@ -16,7 +16,7 @@ import torch
 
 from luthier.core.errors import InputError
 from luthier.core.files import read_json
-from luthier.model.load import first_line, load_tokenizer, quiet
+from luthier.model.tokenizer import first_line, load_tokenizer, quiet
 
 BATCH = 32
 MODULES = ("Transformer", "Pooling", "Normalize")

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.utils import logging as transformers_logging
 
 from luthier.core.errors import InputError
-from luthier.model import attention, fuse
-from luthier.model.attention import NAME
+from luthier.model import fuse
+from luthier.model.attention import NAME, register
 from luthier.model.same_bits import same_products
 from luthier.model.sources import Source, check_folder, weight_files
+from luthier.model.tokenizer import first_line, load_tokenizer, quiet
 
 _NAMES = {
     torch.float64: "F64",
@@ -43,9 +39,7 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
 
 
-def load(
-    source: Source | Path, *, device: torch.device, dtype: torch.dtype, attention: str = attention.NAME
-) -> LoadedModel:
+def load(source: Source | Path, *, device: torch.device, dtype: torch.dtype, attention: str = NAME) -> LoadedModel:
     """Load a decoder on `device` in `dtype`, in evaluation mode, with no parameter frozen.
 
     `attention` is the name of an attention function of transformers; Luthier's own takes `tree=`.
@@ -62,6 +56,7 @@ def load(
             f"layers of kind '{min(odd)}' mix tokens outside of attention, so packed rows would see each other",
             where=folder / "config.json", mend="use a model whose layers are all attention",
         )  # fmt: skip
+    register()
     with quiet():
         try:
             model, report = _from_pretrained(folder, config, device, dtype, attention)
@@ -84,6 +79,8 @@ def _from_pretrained(folder: Path, config: Any, device: torch.device, dtype: tor
     Weights of another type than `dtype` are read one by one and let go: in files that are mapped, as transformers
     reads them, they would all stay in memory beside the new ones.
     """
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
     settings: dict[str, Any] = {
         "config": config,
         "dtype": dtype,
@@ -123,6 +120,8 @@ def _slices(folder: Path) -> dict[str, Any]:
 
 def load_config(folder: Path) -> Any:
     """The configuration in `folder`. Raises InputError for a kind of model that transformers does not know."""
+    from transformers import AutoConfig
+
     with quiet():
         try:
             return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -132,46 +131,11 @@ def load_config(folder: Path) -> Any:
             ) from None
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in `folder`. Raises InputError when there is none that can be read."""
-    with quiet():
-        try:
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # the tokenizers library raises bare Exception for a broken file
-            raise InputError(
-                f"cannot read the tokenizer: {first_line(error)}",
-                where=folder,
-                mend="tokenizer.json must be beside the weights",
-            ) from None
-
-
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """The tokens that end an answer: the tokenizer's own, then those of generation_config.json, each once."""
     found = model.generation_config.eos_token_id
     listed = found if isinstance(found, list) else [found]
     return tuple(dict.fromkeys(token for token in (tokenizer.eos_token_id, *listed) if token is not None))
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars, notes and warnings for the block."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def pick_device(name: str = "auto") -> torch.device:

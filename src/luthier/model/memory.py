@@ -17,7 +17,6 @@ from typing import Any
 import psutil
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from luthier.core.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
@@ -126,6 +125,9 @@ def weights(config: Any, dtype: torch.dtype) -> int:
 
 def _on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:
     """The model of `config` without values, as `load` makes it. A copy of the configuration: making a model ready may change it."""
+    from transformers import AutoModelForCausalLM
+
+    attention.register()
     with torch.device("meta"):
         try:
             model = AutoModelForCausalLM.from_config(

@@ -1,0 +1,112 @@
+"""The steps of a run: taken one by one, noted in its journals, saved in checkpoints it can go on from."""
+
+from __future__ import annotations
+
+import torch
+
+from luthier.app.assemble import Parts, Run, put, put_weights, steps_of, weights
+from luthier.app.folder import RunFolder
+from luthier.app.watch import Progress, Watch
+from luthier.core import log
+from luthier.core.errors import DiskFull, InputError, LuthierError
+from luthier.model import memory
+from luthier.train import checkpoint
+from luthier.train.loop import Report
+from luthier.train.rollout import Rollouts
+from luthier.train.steps import StreamSteps
+
+
+def learn(job: Run, parts: Parts, watch: Watch) -> Progress:
+    """All remaining steps. Saves every `checkpoint` steps, at the end, and when asked to stop."""
+    config, folder, state = job.config, job.folder, parts.state
+    progress = _go_on(folder, parts)
+    count = len(parts.steps)
+    log.note(
+        f"training {parts.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
+        f"learning rate {parts.rate:g}" + (f", going on from step {state.step}" if state.step else "")
+    )
+    watch.keep_start()
+    try:
+        # Stopped in the middle of an evaluation, a run has the step but not its measurement.
+        progress.stopped = progress.stopped or (watch.due() and watch.look(progress))
+        with log.progress("training", count) as bar:
+            bar.start_at(state.step)
+            for report in steps_of(job, parts) if not progress.stopped else ():
+                _note(folder, progress, report, bar, parts.device)
+                progress.stopped = watch.due() and watch.look(progress)
+                if progress.stopped or report.step == count or report.step % config.train.checkpoint == 0:
+                    _save(job, parts, progress)
+                if job.tracker:
+                    job.tracker.follow()
+                if progress.stopped:
+                    break
+        if job.examples.stream:
+            job.read.warn("rows of the stream", config)
+        if 0 < state.step < count and not progress.stopped:
+            log.note(f"the stream is over after {state.step} steps")
+            if config.eval.every:
+                watch.look(progress)
+            _save(job, parts, progress)
+    except DiskFull:
+        raise
+    except LuthierError:  # stopped, a bad row late in a stream, a loss that is not finite: the weights are whole
+        _save(job, parts, progress)
+        raise
+    best = folder.checkpoints / "best"
+    if best.is_dir():
+        if fault := checkpoint.fault(best):
+            raise InputError(
+                f"the best step's checkpoint cannot be believed: {fault}", where=best,
+                mend="remove the run's folder and train again",
+            )  # fmt: skip
+        put_weights(parts, checkpoint.load(best).weights)
+    return progress
+
+
+def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, device: torch.device) -> None:
+    """Keep a step's figures and show them."""
+    progress.passed += report.passed
+    progress.tokens += report.tokens
+    progress.seconds += report.seconds
+    progress.first = report.loss if progress.first is None else progress.first
+    progress.last = report.loss
+    progress.drift = report.metrics.get("kl_per_answer", 0.0)
+    folder.append(
+        "metrics.jsonl",
+        {
+            "step": report.step, "loss": report.loss, "lr": report.lr, "gradient_norm": report.norm,
+            "tokens": progress.passed, "tokens_per_second": round(report.passed / report.seconds, 1),
+            "memory_bytes": memory.peak(device), **report.metrics,
+        },
+    )  # fmt: skip
+    folder.append(
+        "losses.jsonl", {"step": report.step, "rows": [[row, round(nats, 4), n] for row, nats, n in report.rows]}
+    )
+    rate = f"{progress.passed / progress.seconds:.0f}"
+    shown = (
+        {"reward": f"{report.metrics['reward']:.3f}"} if "reward" in report.metrics else {"loss": f"{report.loss:.3f}"}
+    )
+    bar.advance(1, **shown, **{"tokens/s": rate}, memory=log.size(memory.peak(device)))
+
+
+def _save(job: Run, parts: Parts, progress: Progress) -> None:
+    if job.read.rows >= progress.read.get("rows", 1):
+        progress.read = {"rows": job.read.rows} | job.read.lost()
+    state = {"t": parts.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
+    if isinstance(parts.steps, Rollouts):
+        state["rollout"] = parts.steps.state()
+    if isinstance(parts.steps, StreamSteps) and (mark := parts.steps.mark(parts.state.step)):
+        state["stream"] = mark
+    tensors = parts.state.optimizer.tensors()
+    checkpoint.save(job.folder.checkpoints, parts.state.step, weights(parts), tensors, state, job.config.train.keep)
+
+
+def _go_on(folder: RunFolder, parts: Parts) -> Progress:
+    """Take up the newest whole checkpoint, and cut the journals back to it."""
+    saved = checkpoint.latest(folder.checkpoints)
+    if saved is None:
+        folder.cut({})
+        return Progress()
+    put(parts, saved)
+    folder.cut(saved.state["journals"])
+    return Progress(**saved.state["progress"])

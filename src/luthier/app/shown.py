@@ -1,0 +1,60 @@
+"""What a run shows of itself: what is about to happen, what the model can do before it is tuned, pictures at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from luthier.app import measure
+from luthier.app.assemble import Run
+from luthier.app.folder import RunFolder
+from luthier.report import plot
+
+
+def as_it_is(
+    before: measure.Measured, held_out: measure.HeldOut, unit: str, metrics: tuple[str, ...]
+) -> dict[str, Any]:
+    """What the model can do before it is tuned, for the screen."""
+    means = measure.means(held_out, before, metrics)
+    return {
+        "loss": before.loss, "unit": unit, "scores": means, "prompts": held_out.prompts, "references": held_out.references,
+        "answers": before.answers,
+    }  # fmt: skip
+
+
+def opening(job: Run) -> dict[str, Any]:
+    """What is about to happen, for the screen."""
+    counts = job.ready.counts
+    learn = "a stream" if job.examples.stream else f"{_left(counts['rows'], counts['dropped'])} rows"
+    held_out = _left(counts["held_out"], counts["held_out_dropped"])
+    return {
+        "run": str(job.folder.path),
+        "data": f"{learn} to learn from, {held_out} held out ({job.examples.layout})",
+        "model": f"{job.config.model}, template {job.texts.template.name}",
+        "tune": f"{job.config.method}, {job.config.tune}",
+    }
+
+
+def _left(rows: int, dropped: Mapping[str, int]) -> str:
+    """How many rows are left, of how many."""
+    lost = sum(dropped.values())
+    return f"{rows - lost:,} of {rows:,}" if lost else f"{rows:,}"
+
+
+def pictures(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) -> None:
+    """The curves of training and the bars of before and after, as files of the run."""
+    records = folder.records("metrics.jsonl") or []
+    losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
+    evals = [(r["step"], r["eval_loss"]) for r in records if r.get("eval_loss") is not None]
+    by_drift = sorted((r["kl_per_answer"], r["reward"]) for r in records if "reward" in r)
+    if by_drift:
+        name = "judge" if any("eval_judge" in r for r in records) else "reward"
+        held = sorted((r["eval_kl_per_answer"], r[f"eval_{name}"]) for r in records if f"eval_{name}" in r)
+        names = ("learned from", "judge" if name == "judge" else "held-out")
+        along = "nats per answer from the start (KL)"
+        title = "reward, the further the policy moves"
+        plot.loss_curve(by_drift, held, title, folder.path / "reward.svg", "reward", names, along, "")
+    if losses:
+        plot.loss_curve(losses, evals, "training loss", folder.path / "loss.svg", unit)
+    if rows:
+        plot.before_after_bars(rows, folder.path / "table.svg")

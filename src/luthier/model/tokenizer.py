@@ -1,0 +1,64 @@
+"""The tokenizer in a folder, as transformers reads it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from luthier.core.errors import InputError
+
+_ends_with_texts = False
+
+
+def leave_torch_out() -> None:
+    """Promise that this process ends without computing anything: transformers then reads tokenizers without the seconds
+    that torch takes to import, which it would import beside every configuration."""
+    global _ends_with_texts
+    _ends_with_texts = True
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder`. Raises InputError when there is none that can be read."""
+    if _ends_with_texts and not {"torch", "transformers"} & sys.modules.keys():
+        sys.modules["torch"] = None  # type: ignore[assignment]  # Python's way to say: not to be found
+        os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # which would say that it was not found
+    with quiet():
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+            raise InputError(
+                f"cannot read the tokenizer: {first_line(error)}",
+                where=folder,
+                mend="tokenizer.json must be beside the weights",
+            ) from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars, notes and warnings for the block."""
+    from transformers.utils import logging as transformers_logging
+
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,51 @@
+"""What a command imports before it answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import sys
+from luthier.cli import main
+try:
+    main()
+finally:
+    print("loaded:", *{"torch._C", "scipy", "pyarrow", "datasets"} & sys.modules.keys(), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", ["data", "show"])
+def test_data_and_show_do_without_torch_and_say_the_same(
+    command: str, tiny_folder: Path, tmp_path: Path, capsys
+) -> None:
+    from luthier.cli import run
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Say <|im_end|>.", "completion": "the cat sat"}\n' * 3)
+    arguments = [command, str(rows), "--model", str(tiny_folder), "--json"]
+    alone = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True)
+    assert [line for line in alone.stderr.splitlines() if line.startswith("loaded:")] == ["loaded:"]
+    assert "PyTorch" not in alone.stderr
+    assert run(arguments) == 0  # here, beside torch
+    assert json.loads(alone.stdout) == json.loads(capsys.readouterr().out)
+
+
+def test_a_run_says_something_before_torch_is_loaded(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['torch'] = None\n" + PROGRAM
+    words = [sys.executable, "-c", program, "train", str(tmp_path / "absent.jsonl")]
+    told = subprocess.run(words, capture_output=True, text=True, check=False).stderr.splitlines()
+    assert told[0].startswith("loading")
+    told = subprocess.run([*words, "--tune", "lora", "--train.lr", "-1"], capture_output=True, text=True, check=False)
+    assert "--train.lr" in told.stderr.splitlines()[0]
+
+
+def test_importing_the_app_builds_no_models_part_of_transformers() -> None:
+    program = (
+        "import sys, luthier.app.train; print(*{'transformers.modeling_utils', 'torch._dynamo'} & sys.modules.keys())"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"
