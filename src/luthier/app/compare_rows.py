@@ -13,7 +13,7 @@ import numpy as np
 
 from luthier.app.assemble import packing_of
 from luthier.app.measure import Measured, Ruler
-from luthier.app.start import find
+from luthier.app.start import base_for, find
 from luthier.app.use import open_model
 from luthier.core import log
 from luthier.core.config import RunConfig, resolve
@@ -49,7 +49,7 @@ def questions(sides: Sides, config: RunConfig, given: Mapping[str, Any], stop: C
         raise InputError(f"these are {kind} rows", where=examples[0].origin, mend="give chats or texts")
     choose(config.eval.metrics, ())
     for name in chain.from_iterable(sides.values()):  # wrong names are told before the first model answers
-        learned = {Path(path).resolve() for path in find(name).config.data.path}
+        learned = {Path(path).resolve() for path in find(name, base_for(name, config.base)).config.data.path}
         if seen := [path for path in config.data.path if Path(path).resolve() in learned]:
             log.warn(f"{name} learned from {seen[0]}: compare on rows that it has not seen")
     found = {
@@ -68,7 +68,7 @@ def questions(sides: Sides, config: RunConfig, given: Mapping[str, Any], stop: C
 def _measured(
     name: str, examples: Sequence[Example], config: RunConfig, given: Mapping[str, Any], stop: Callable[[], bool]
 ) -> _Side:
-    opened = open_model(name, device=config.device, dtype=config.dtype)
+    opened = open_model(name, device=config.device, dtype=config.dtype, base=base_for(name, config.base))
     method = "sft" if isinstance(examples[0], Chat) else "cpt"
     own = {"method": method, "eval": config.eval.model_dump(), "seed": config.seed}
     settings = resolve(opened.config.model_dump(), own, {k: v for k, v in given.items() if k.startswith("text.")})

@@ -13,7 +13,7 @@ from typing import Any
 
 from luthier.app import answers
 from luthier.app.choose import question
-from luthier.app.start import find
+from luthier.app.start import base_for, find
 from luthier.app.use import open_model
 from luthier.core import log, seeds
 from luthier.core.config import DataConfig
@@ -39,7 +39,8 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Asking:
-    """How contestants come to their answers. `out` is the file that the answers of models are kept beside."""
+    """How contestants come to their answers. `base` and `system` are those of `open_model`.
+    `out` is the file that the answers of models are kept beside."""
 
     data: DataConfig
     rows: int
@@ -48,6 +49,8 @@ class Asking:
     seed: int
     device: str
     dtype: str
+    base: str | None = None
+    system: str | None = None
 
 
 def named(contestants: Sequence[str], where: str) -> dict[str, str]:
@@ -167,8 +170,9 @@ def _written(
     """A model's likeliest answers. They are kept in a file that can be given as a contestant itself; what stands there
     of the same weights is not written again."""
     sampling = {"max_new_tokens": asking.max_new_tokens}
-    start = find(name)
-    made = [start.digests(), sampling, start.config.text.template, start.config.text.system]
+    start = find(name, base_for(name, asking.base))
+    system = start.config.text.system if asking.system is None else asking.system or None
+    made = [start.digests(), sampling, start.config.text.template, system]
     mark = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
     plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in label)
     path = asking.out.with_name(f"{asking.out.stem}.{plain}.answers.jsonl")
@@ -177,7 +181,9 @@ def _written(
         found = _from_file(path)
     missing = [prompt for prompt in prompts if prompt_key(prompt) not in found]
     if missing:
-        opened = open_model(name, device=asking.device, dtype=asking.dtype)
+        opened = open_model(
+            name, device=asking.device, dtype=asking.dtype, base=base_for(name, asking.base), system=asking.system
+        )
         long = answers.too_long(opened, missing)
         missing = [prompt for i, prompt in enumerate(missing) if i not in long]
         texts = answers.write(opened, missing, sampling, stop, label) if missing else []

@@ -91,13 +91,18 @@ class RunFolder:
             return [json.loads(line) for line in lines]
 
 
+def place(config: RunConfig, data_name: str) -> Path:
+    """Where the run of these settings is, or will be."""
+    return Path(config.out or f"runs/{config.method}-{data_name}-{config.fingerprint()}")
+
+
 def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> RunFolder:
     """The folder of this run, made when it is not there yet.
 
     Raises InputError when the folder holds another run (naming a setting that differs), when what went
     into the run has changed since it began, or when it holds something that is no run.
     """
-    path = Path(config.out or f"runs/{config.method}-{data_name}-{config.fingerprint()}")
+    path = place(config, data_name)
     if (path / "run.yaml").is_file():
         _same_settings(path, config)
         if (path / "lineage.json").is_file():

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.app.export import write_model
+from luthier.app.start import find, takes_base
 from luthier.app.stdlib_pairs import pairs
+from luthier.app.systems import trained_system
 from luthier.app.use import log_probabilities, open_model
 from luthier.core.errors import InputError
 from luthier.core.files import write_folder
@@ -16,7 +18,7 @@ from luthier.model import lora, quantize
 from luthier.model.load import DTYPES
 
 
-def merge(run: Path, out: Path | None, dtype: str) -> dict[str, Any]:
+def merge(run: Path, out: Path | None, dtype: str, base: str | None = None) -> dict[str, Any]:
     """Write the merged model to `out` (RUN/merged) in `dtype`, and compare its log-probabilities with the run's.
 
     The sum W + s B A is taken in float32 and rounded once. A qlora adapter is merged into the dequantized
@@ -24,19 +26,22 @@ def merge(run: Path, out: Path | None, dtype: str) -> dict[str, Any]:
     """
     if not run.is_dir():
         raise InputError("no such run", where=run, mend="give a folder under runs/")
-    if not (run / "adapter").is_dir():
+    if not takes_base(str(run)):
         what = "this run tuned the model itself" if (run / "model").is_dir() else "no adapter here"
         raise InputError(f"{what}; nothing to merge", where=run, mend="give a run directory with an adapter/")
     target = out or run / "merged"
     if target != run / "merged" and target.exists() and any(target.iterdir()):
         raise InputError("the folder is not empty", where=target, mend="give another --out")
-    opened = open_model(str(run), device="cpu", dtype="float32")
+    opened = open_model(str(run), device="cpu", dtype="float32", base=base)
     texts = list(GENERAL_PROMPTS) + [_code(chat) for chat in pairs(limit=16, test=2)[0]]
     before = log_probabilities(opened, texts)
+    trained = trained_system(find(str(run), base).adapter or run)
     lora.merge(opened.model)
     quantize.dequantize_linears(opened.model)  # layers of a qlora run that had no adapter
     opened.model.to(DTYPES[dtype])
-    write_folder(target, lambda folder: write_model(folder, opened.model, opened.tokenizer.fast, opened.template))
+    write_folder(
+        target, lambda folder: write_model(folder, opened.model, opened.tokenizer.fast, opened.template, trained)
+    )
     after = log_probabilities(open_model(str(target), device="cpu", dtype="float32"), texts)
     gap = (before - after).abs()
     return {

@@ -11,13 +11,15 @@ import torch
 
 from luthier.app.examples import Examples
 from luthier.app.method import chosen_method
+from luthier.app.systems import Systems
 from luthier.app.texts import Texts
 from luthier.core import log
 from luthier.core.config import LoraConfig, QuantConfig, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Example, TokenTree
-from luthier.model import adapters, lora, memory, quantize, tune
+from luthier.model import adapters, limits, lora, memory, quantize, tune
 from luthier.model import load as model_load
+from luthier.model.configuration import load_config
 from luthier.text.encode import Encoded, encode
 from luthier.train import annotate
 
@@ -33,6 +35,7 @@ class Tally:
     cut_tokens: int = 0
     unended: int = 0
     quoted: int = 0
+    systems: Systems = field(default_factory=Systems)
 
     def add(self, examples: Sequence[Example], *parts: Encoded) -> None:
         """Count rows, and what encoding them lost."""
@@ -68,12 +71,14 @@ class Tally:
 
 @dataclass(frozen=True)
 class Ready:
-    """Encoded data. `counts` says what was dropped and cut. Rows of `replay` are numbered after those of the data."""
+    """Encoded data. `counts` says what was dropped and cut, `systems` which system prompts the rows to learn from have. Rows
+    of `replay` are numbered after those of the data."""
 
     train: list[TokenTree]
     test: list[TokenTree]
     counts: dict[str, Any] = field(default_factory=dict)
     replay: list[TokenTree] = field(default_factory=list)
+    systems: Systems = field(default_factory=Systems)
 
 
 def goes_on(texts: Texts, config: RunConfig) -> bool:
@@ -135,6 +140,9 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
     learned.add([*examples.train, *examples.replay], train, replay)
     held_out.add(examples.test, test)
     learned.warn("rows", config)
+    systems = Systems()
+    systems.add(examples.train, config.text.system)
+    systems.say()
     held_out.warn("held-out rows", config)
     counts: dict[str, Any] = {"rows": count, "held_out": held_out.rows}
     if examples.replay:
@@ -142,7 +150,30 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
     counts |= learned.lost() | {f"held_out_{name}": held_out.lost()[name] for name in ("dropped", "cut")}
     learn = arranged(train.trees, config)
     beside = arranged(replay.trees, config, train.trees)
-    return Ready(learn, arranged(test.trees, config, train.trees), counts | examples.facts(), beside)
+    ready = Ready(learn, arranged(test.trees, config, train.trees), counts | examples.facts(), beside, systems)
+    _check_context(ready, texts, config)
+    return ready
+
+
+def _check_context(ready: Ready, texts: Texts, config: RunConfig) -> None:
+    """Raise InputError where a row is longer than the model's context, before anything is computed.
+
+    Of a stream, which is read while training, --text.max_length is asked. Prompts of online methods need room for an answer.
+    """
+    shape = load_config(texts.start.source.folder)
+    longest = max((_longest_path(tree) for tree in (*ready.train, *ready.replay, *ready.test)), default=0)
+    if config.data.stream:
+        longest = max(longest, config.text.max_length)
+    most, more = limits.context(shape), 1 if chosen_method(config).online else 0
+    mend = f"--text.max_length {(most or 0) - more} cuts them there"
+    limits.check_rows(longest + more, shape, where="--text.max_length", mend=mend)
+
+
+def _longest_path(tree: TokenTree) -> int:
+    ends: list[int] = []
+    for node in tree.nodes:
+        ends.append((ends[node.parent] if node.parent >= 0 else 0) + len(node.ids))
+    return max(ends)
 
 
 def arranged(trees: Sequence[TokenTree], config: RunConfig, beside: Sequence[TokenTree] = ()) -> list[TokenTree]:
@@ -163,14 +194,16 @@ def computing(texts: Texts, config: RunConfig) -> dict[str, Any]:
 
 def pass_tokens(texts: Texts, config: RunConfig, dtype: torch.dtype, device: torch.device) -> int:
     """Tokens of a forward pass: the user's, or the rule's."""
-    shape = model_load.load_config(texts.start.source.folder)
+    shape = load_config(texts.start.source.folder)
     return config.train.tokens or memory.pass_tokens(shape, config.tune, dtype, device)
 
 
 def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
     """The model on its device in its compute type, with the adapter it brings."""
     device = model_load.pick_device(config.device)
-    loaded = model_load.load(texts.start.source, device=device, dtype=model_load.pick_dtype(config.dtype, device))
+    loaded = model_load.load(
+        texts.start.source, device=device, dtype=model_load.pick_dtype(config.dtype, device), texts=texts.start.texts
+    )
     if texts.start.adapter:
         if texts.start.quantized:
             q = texts.start.config.quant

@@ -12,8 +12,8 @@ from luthier.app.texts import Texts
 from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
-from luthier.model import load as model_load
 from luthier.model import memory, tune
+from luthier.model.configuration import load_config
 from luthier.rewards.specs import models
 
 
@@ -25,7 +25,7 @@ def check_memory(
     longest = max((len(tree) for tree in (*ready.train, *ready.replay, *ready.test)), default=config.text.max_length)
     tokens = pass_tokens(texts, config, dtype, device)
     estimate = memory.estimate(
-        model_load.load_config(texts.start.source.folder), tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
+        load_config(texts.start.source.folder), tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
         dtype=dtype, tokens=max(tokens, longest), optimizer=config.train.optimizer, device=device,
     )  # fmt: skip
     log.note(memory.describe(estimate))
@@ -52,4 +52,4 @@ def _reward_models(texts: Texts, config: RunConfig, dtype: torch.dtype) -> int:
     init = lora_settings(texts, config).init
     starts = [find(run) for run in models((*config.reward.use, *config.reward.judge))]
     own = [start for start in starts if not can_be_played(start, texts.start, config.tune, init)]
-    return sum(memory.weights(model_load.load_config(start.source.folder), dtype) for start in own)
+    return sum(memory.weights(load_config(start.source.folder), dtype) for start in own)

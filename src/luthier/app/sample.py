@@ -28,7 +28,7 @@ from luthier.core.seeds import derive, generator
 from luthier.data import load as data_load
 from luthier.data.write import write_jsonl
 from luthier.evals.intervals import mean_interval, share_interval
-from luthier.model.generate import generate
+from luthier.model.generate import context, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.best import best, expected_best, sizes, worst
 from luthier.rewards.specs import Rewards, Scored, parse
@@ -80,8 +80,10 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
                 mend="give rows with a prompt, or map its column, such as --data.columns prompt=COLUMN",
             )  # fmt: skip
         require_references(rewards, [(asked.reference, asked.origin) for asked in questions])
-        opened = open_model(config.model, device=config.device, dtype=config.dtype)
-        questions, long = _encoded(questions, opened, config.text.system or opened.config.text.system)
+        opened = open_model(
+            config.model, device=config.device, dtype=config.dtype, base=config.base, system=config.text.system
+        )
+        questions, long = _encoded(questions, opened, opened.config.text.system)
         dropped["prompt too long"] = long
         with keeping(options.partial, _identity(config, options, opened, questions), _scored_by(rewards)) as kept:
             _sample_all(kept, questions, opened, rewards, config.seed, options, stop)
@@ -106,7 +108,7 @@ def _check(options: Options) -> None:
 
 def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) -> tuple[list[Question], int]:
     """The questions under the system prompt with their ids, and how many leave no room for an answer."""
-    context = getattr(opened.model.config.get_text_config(), "max_position_embeddings", None)
+    most = context(opened.model)
     out = []
     for asked in questions:
         messages = with_system(asked.messages, system)
@@ -114,7 +116,7 @@ def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) 
             ids = encode_prompt_ids(messages, asked.tools, opened.template, opened.tokenizer)
         except InputError as error:
             raise InputError(error.what, where=asked.origin, mend=error.mend) from None
-        if context is None or len(ids) < context:
+        if most is None or len(ids) < most:
             out.append(replace(asked, messages=messages, ids=tuple(ids)))
     if not out:
         raise InputError(f"no prompt is shorter than the model's context of {context} tokens", mend="shorten them")
@@ -123,7 +125,7 @@ def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) 
 
 def _identity(config: RunConfig, options: Options, opened: Opened, questions: Sequence[Question]) -> dict[str, Any]:
     """What decides the answers, by name; the file that keeps them begins with it."""
-    model, prompts = find(config.model).digests(), [asked.ids for asked in questions]
+    model, prompts = find(config.model, config.base).digests(), [asked.ids for asked in questions]
     return {
         "model": hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest(),
         "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),

@@ -31,7 +31,7 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     use_threads(config.threads)
     loaded = data_load.load(config.data.path, config.data)
     rows = [(example, *_answers(example)) for example in loaded.examples]
-    scorer = open_scorer(config.model, device=config.device, dtype=config.dtype)
+    scorer = open_scorer(config.model, device=config.device, dtype=config.dtype, base=config.base)
     lines: list[dict[str, Any]] = []
     differences: list[float] = []
     with log.progress("scoring rows", len(rows)) as bar:

@@ -85,14 +85,19 @@ def can_be_played(reward: Start, start: Start, tune_kind: str, init: str) -> boo
 
 
 def open_scorer(
-    run: str, *, device: str = "auto", dtype: str = "auto", player: Callable[[Start], Any] = lambda reward: None
+    run: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    player: Callable[[Start], Any] = lambda reward: None,
+    base: str | None = None,
 ) -> Scorer:
     """The reward model of a run. `player` gives the model that can play it, and then nothing more is loaded.
     Raises InputError for a run that is no reward model."""
-    start = find(run)
+    start = find(run, base)
     if start.config.method != "reward":
         raise InputError("not a reward model", where=run, mend="give a run of `luthier train --method reward`")
-    tokenizer = Tokenizer(load_tokenizer(start.source.folder))
+    tokenizer = Tokenizer(load_tokenizer(start.texts))
     template = load_template(start.config.text.template, tokenizer)
     if start.adapter and (model := player(start)) is not None:
         return Scorer(model, tokenizer, template, start, adapters.role(model, start.adapter))

@@ -34,6 +34,7 @@ def stream_trees(
             examples, texts.template, texts.tokenizer, config.text, chunk[0][0], skip_bad=config.data.skip_bad
         )
         tally.add(examples, part)
+        tally.systems.add(examples, config.text.system)
         tally.skipped = source.skipped.count
         read(tally)
         found = found or bool(part.trees)

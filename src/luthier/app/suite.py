@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,19 +116,20 @@ class Bench:
         except InputError as error:
             raise InputError(f"encoder '{name}': {error.what}", where=where, mend=error.mend) from error
 
-    def run(self, model: str, device: str, dtype: str, stop: Stop) -> Tested:
-        """Answer every case with the model and check the answers. Raises Stopped when asked to stop."""
+    def run(self, model: str, stop: Stop, **opening: Any) -> Tested:
+        """Answer every case with the model, opened as `open_model` does with `opening`, and check the answers. Raises Stopped
+        when asked to stop."""
         began = time.monotonic()
-        said = self._answers(model, device, dtype, stop)
+        said = self._answers(model, stop, opening)
         outcomes = results.check_all(
             self.cases, self.ready, said, lambda check, given: self._outside(check, given, stop)
         )
         groups, all_ = results.score(outcomes, self.document.suite)
         return Tested(self.document, tuple(outcomes), tuple(groups), all_, time.monotonic() - began)
 
-    def _answers(self, model: str, device: str, dtype: str, stop: Stop) -> list[list[str]]:
+    def _answers(self, model: str, stop: Stop, opening: Mapping[str, Any]) -> list[list[str]]:
         """The answers to every case; cases of the same sampling are answered together."""
-        opened = open_model(model, device=device, dtype=dtype)
+        opened = open_model(model, **opening)
         if long := answers.too_long(opened, [case.messages for case in self.cases]):
             raise InputError(long[min(long)], where=self.cases[min(long)].where, mend="shorten it")
         said: list[list[str]] = [[] for _ in self.cases]
@@ -205,12 +206,12 @@ def _touch(path: Path) -> None:
 
 def run_suite(
     path: Path, model: str, judge: Wanted, *, settings: RewardConfig, xml: Path | None = None, said: Path | None = None,
-    device: str = "auto", dtype: str = "auto",
+    **opening: Any,
 ) -> Tested:  # fmt: skip
-    """Run a suite on a model; with `xml`, write the results there for a CI server. What a judge says is kept in `said`, and
-    not asked again."""
+    """Run a suite on a model, opened as `open_model` does with `opening`; with `xml`, write the results there for a CI server.
+    What a judge says is kept in `said`, and not asked again."""
     with stopping() as stop, Bench(path, judge, settings, said) as bench:
-        found = bench.run(model, device, dtype, stop)
+        found = bench.run(model, stop, **opening)
     if xml:
         with writing(xml) as handle:
             handle.write(junit(found.name, found.groups, found.all, found.outcomes))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from luthier.app.start import Start, find
+from luthier.app.start import Start, find, run_of
 from luthier.core.config import RunConfig
+from luthier.model import limits
+from luthier.model.configuration import load_config
 from luthier.model.tokenizer import load_tokenizer
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
@@ -22,10 +24,14 @@ class Texts:
 
 
 def open_texts(config: RunConfig) -> Texts:
-    """The tokenizer and template of the model, read without its weights."""
-    start = find(config.model)
-    tokenizer = Tokenizer(load_tokenizer(start.source.folder))
+    """The tokenizer and template of the model, read without its weights. Raises InputError for a model whose configuration
+    says that it cannot be tuned here."""
+    start = find(config.model, config.base)
+    tokenizer = Tokenizer(load_tokenizer(start.texts))
+    shape = load_config(start.source.folder)
+    limits.check_layers(shape, start.source.folder / "config.json")
+    limits.check_vocabulary(tokenizer.fast, shape, start.texts)
     chosen = config.text.template
-    if chosen == "auto" and Path(config.model, "run.yaml").is_file():
+    if chosen == "auto" and run_of(Path(config.model)):
         chosen = start.config.text.template  # a run goes on in the template it learned
     return Texts(start, tokenizer, load_template(chosen, tokenizer))

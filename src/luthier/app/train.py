@@ -22,8 +22,9 @@ import torch
 
 from luthier.app import errors, export, lost, measure, online, shown, tracking
 from luthier.app.assemble import Run, assemble, packing_of, with_reference
+from luthier.app.base import start_facts
 from luthier.app.examples import data_name, read_examples
-from luthier.app.folder import lineage, locked, open_run
+from luthier.app.folder import lineage, locked, open_run, place
 from luthier.app.learn import learn
 from luthier.app.method import chosen_method
 from luthier.app.prepare import computing, encode_all, load_model
@@ -95,6 +96,9 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
             template=texts.template.fingerprint, tokenizer=texts.tokenizer.fingerprint(),
             computing=computing(texts, config), **examples.replay_digests(), **probes.inputs,
         )  # fmt: skip
+        quant = texts.start.config.quant if texts.start.quantized else None
+        run_path = place(config, data_name(config.data.path))
+        facts["start"] = start_facts(texts.start.source, texts.start.config.text.template, quant, run_path)
         folder = open_run(config, data_name(config.data.path), facts)
         job = Run(config, folder, examples, texts, ready, stop)
         with locked(folder):
@@ -199,7 +203,8 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     parts = parts or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
     progress = learn(job, parts, Watch(job, parts, ruler, others or held_out, before, _metrics(job, held_out)))
-    export.write(folder, parts.tuned, loaded, job.texts.template, config)
+    systems = (job.read if job.examples.stream else job.ready).systems
+    export.write(folder, parts.tuned, loaded, job.texts.template, config, systems.common())
     plain = config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32
     if plain and not online.played(job.rewards) and not online.played(job.judge):
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster

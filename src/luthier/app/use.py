@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from luthier.app.start import find, run_settings
+from luthier.app.start import find, run_of, run_settings
 from luthier.core.config import QuantConfig, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
 from luthier.core.types import Message
-from luthier.model import adapters, lora, quantize, sources
+from luthier.model import adapters, lora, quantize
 from luthier.model import load as model_load
 from luthier.model.generate import stream
 from luthier.model.sample import Sampling
@@ -54,32 +54,50 @@ class Opened:
             adapters.apply(self.model, self.names[name])
         self.active = name
 
-    def answer(self, messages: Sequence[Message], sampling: dict[str, Any]) -> Iterator[str]:
-        """The answer in pieces, as they come. A run is asked under the system prompt it was trained with, unless
-        `messages` bring their own."""
-        asked = self.manners.get(self.active) or Manner(self.template, self.config.text.system)
-        ids = encode_prompt_ids(messages, (), asked.template, self.tokenizer, system=asked.system)
+    @property
+    def asked(self) -> Manner:
+        """How the active adapter learned to be asked."""
+        return self.manners.get(self.active) or Manner(self.template, self.config.text.system)
+
+    def answer(self, messages: Sequence[Message], sampling: dict[str, Any], system: str | None = None) -> Iterator[str]:
+        """The answer in pieces, as they come. A run is asked under the system prompt it was trained with, unless `messages`
+        bring their own, or `system` takes its place ("" for none)."""
+        asked = self.asked
+        prompt = asked.system if system is None else system
+        ids = encode_prompt_ids(messages, (), asked.template, self.tokenizer, system=prompt)
         settings = Sampling(**sampling, stop_ids=tuple(sorted(asked.template.stop_ids)), stop=asked.template.stops)
         return stream(self.model, ids, settings, self.tokenizer.decode)
 
 
-def open_model(name: str, *, adapter: Sequence[str] = (), device: str = "auto", dtype: str = "auto") -> Opened:
-    """Open a run directory, or a model by any name that --model takes, with more adapters from other runs.
+def open_model(
+    name: str,
+    *,
+    adapter: Sequence[str] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+    base: str | None = None,
+    system: str | None = None,
+) -> Opened:
+    """Open a run directory, a folder with a PEFT adapter, or a model by any name that --model takes, with more adapters from
+    other runs. `base` is the model below the adapter, where that is not the one it names; `system` takes the place of the
+    system prompt it was trained with, "" of none.
 
-    Raises InputError for a run that is not finished, and for adapters that do not fit the model.
+    Raises InputError for a run that is not finished, for adapters that do not fit the model, and as `find` does.
     """
-    start = find(name)
+    start = find(name, base)
     config = start.config
+    if system is not None:
+        config = config.model_copy(update={"text": config.text.model_copy(update={"system": system or None})})
     found: dict[str, Path] = {Path(name).resolve().name: start.adapter} if start.adapter else {}
     others: dict[str, RunConfig] = {}
     for other in adapter:
         folder = Path(other) / "adapter" if (Path(other) / "adapter").is_dir() else Path(other)
         found[own := _own_name(Path(other).resolve(), found)] = folder
-        if (folder.parent / "run.yaml").is_file():
-            others[own] = run_settings(folder.parent)
+        if run := run_of(folder):
+            others[own] = run_settings(run)
     quant = _quant_of_all([*([config] if start.adapter else []), *others.values()])
     place = model_load.pick_device(device)
-    loaded = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place))
+    loaded = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place), texts=start.texts)
     loaded.model.requires_grad_(False)
     if quant:
         quantize.quantize_linears(loaded.model, kind=quant.kind, block=quant.block, double=quant.double)
@@ -110,14 +128,14 @@ def _base(quant: QuantConfig | None) -> str:
     return f"a base in {quant.kind}, blocks of {quant.block}" if quant else "a base that is not quantized"
 
 
-def weights(name: str) -> dict[str, str]:
+def weights(name: str, base: str | None = None) -> dict[str, str]:
     """The sha256 of every file of weights of the model called `name`: of a run its own, and those of its base."""
-    path = Path(name)
+    start, path = find(name, base), Path(name)
     if not (path / "run.yaml").is_file():
-        return sources.resolve(name).digests()
+        return start.digests()
     files = [file for part in ("adapter", "model") for file in sorted((path / part).glob("*.safetensors"))]
     own = {str(file.relative_to(path)): sha256(file) for file in files}
-    return own | (find(name).source.digests() if (path / "adapter").is_dir() else {})
+    return own | (start.source.digests() if start.adapter else {})
 
 
 def _own_name(folder: Path, taken: Container[str]) -> str:

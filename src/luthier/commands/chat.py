@@ -12,7 +12,7 @@ from luthier.commands.output import console
 
 HELP = """  /adapter NAME   answer with another adapter, or with 'base'
   /adapters       list them
-  /system TEXT    set the system prompt, and start again
+  /system TEXT    set the system prompt (nothing: none), and start again
   /reset          forget the conversation
   /help           this
   /quit           leave (or Ctrl-D)"""
@@ -24,7 +24,8 @@ HELP = """  /adapter NAME   answer with another adapter, or with 'base'
     "--compare", metavar="NAME", help="Answer twice, side by side: by MODEL and by 'base' or another adapter."
 )
 @click.option("--adapter", multiple=True, metavar="RUN", help="More adapters over the same base; /adapter switches.")
-@click.option("--system", default=None, help="System prompt.")
+@click.option("--system", default=None, help='System prompt; "" for none.  [that of the run\'s training rows]')
+@click.option("--base", metavar="NAME", help="The model below the adapter, where it is not the one that this names.")
 @click.option("--prompt", default=None, help="Ask this one thing, print the answer, and leave.")
 @click.option(
     "--temperature", type=click.FloatRange(0), default=0.0, metavar="X", help="0 takes the likeliest token.  [0]"
@@ -48,7 +49,7 @@ HELP = """  /adapter NAME   answer with another adapter, or with 'base'
 )
 def command(
     model: str, compare: str | None, adapter: tuple[str, ...], system: str | None, prompt: str | None,
-    temperature: float, top_p: float, max_new_tokens: int, seed: int, device: str,
+    temperature: float, top_p: float, max_new_tokens: int, seed: int, device: str, base: str | None,
 ) -> None:  # fmt: skip
     """Talk to MODEL: a run directory, or any model that --model takes.
 
@@ -60,7 +61,7 @@ def command(
     """
     from luthier.app.use import open_model
 
-    opened = open_model(model, adapter=adapter, device=device)
+    opened = open_model(model, adapter=adapter, device=device, base=base)
     if compare == "base" and not opened.names:
         raise click.UsageError(
             "this run tuned the model itself: there is no base in it; talk to the base by its own name"
@@ -69,11 +70,10 @@ def command(
         opened.switch(compare)  # raises the error that lists the names
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
     talk = Talk(opened, compare, system, sampling)
+    talk.header(quiet=prompt is not None or not sys.stdin.isatty())
     if prompt is not None:
         talk.say(prompt)
         return
-    if sys.stdin.isatty():
-        print(f"{opened.active}; /help shows the commands", file=sys.stderr)
     for line in _lines():
         if not talk.take(line):
             break
@@ -110,6 +110,14 @@ class Talk:
             "/reset": lambda rest: self.turns.clear(),
             "/help": lambda rest: print(HELP),
         }
+
+    def header(self, quiet: bool) -> None:
+        """Who answers, and under which system prompt: on standard error; `quiet` leaves out what a script does not need."""
+        if not quiet:
+            print(f"{self.opened.active}; /help shows the commands", file=sys.stderr)
+        system = self.opened.asked.system if self.system is None else self.system
+        if system:
+            print(f"system prompt: {system}", file=sys.stderr)
 
     def take(self, line: str) -> bool:
         """One line of the user: a command or a message. False means leave."""
@@ -180,7 +188,8 @@ class Talk:
         turns.append(Message("user", text))
         answer = ""
         try:
-            for piece in self.opened.answer(turns, self.sampling):
+            none = {"system": ""} if self.system == "" else {}  # not the run's own either
+            for piece in self.opened.answer(turns, self.sampling, **none):
                 answer += piece
                 yield piece
         except InputError:
@@ -192,5 +201,5 @@ class Talk:
         return f"[{name}]" if name == self.opened.active else name
 
     def _set_system(self, text: str) -> None:
-        self.system = text or None
+        self.system = text
         self.turns.clear()

@@ -15,7 +15,7 @@ from luthier.commands.settings import SettingsCommand, config_of, given, with_se
 @with_settings(
     "data.layout", "data.columns", "data.limit", "data.skip_bad", "text.template", "text.system", "text.train_on",
     "text.max_length", "eval.rows", "eval.samples", "eval.metrics", "eval.max_new_tokens", "reward.timeout",
-    "reward.memory", "seed", "device", "dtype", "threads",
+    "reward.memory", "seed", "base", "device", "dtype", "threads",
 )  # fmt: skip
 @click.command("compare", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("sides", nargs=-1, required=True, metavar="A B [C ...]")

@@ -11,7 +11,7 @@ from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import config_of, with_settings
 
 
-@with_settings("device", "dtype", "threads")
+@with_settings("base", "text.system", "device", "dtype", "threads")
 @click.command("eval", context_settings={"max_content_width": 110})
 @click.argument("model")
 @click.option("--tasks", default="", metavar="NAMES", help="Benchmarks, with commas between them.")
@@ -70,9 +70,10 @@ def command(model: str, json_: bool, **options: Any) -> None:
     from luthier.evals.benchmarks.results import METRICS
     from luthier.report.benchmarks import tables
 
-    place = {name: options.pop(name) for name in ("device", "dtype", "threads")}
+    place = {name: options.pop(name) for name in ("base", "text__system", "device", "dtype", "threads")}
     config = config_of((), place)
-    result = evaluate(model, Asked(**options, device=config.device, dtype=config.dtype, threads=config.threads))
+    opening = {name: getattr(config, name) for name in ("device", "dtype", "threads", "base")}
+    result = evaluate(model, Asked(**options, **opening, system=config.text.system))
     if json_:
         print_json(result)
         return

@@ -12,7 +12,18 @@ from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, config_of, with_settings
 
 
-@with_settings("data.layout", "data.columns", "data.limit", "data.skip_bad", "seed", "device", "dtype", "threads")
+@with_settings(
+    "data.layout",
+    "data.columns",
+    "data.limit",
+    "data.skip_bad",
+    "base",
+    "text.system",
+    "seed",
+    "device",
+    "dtype",
+    "threads",
+)
 @click.command("judge", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("contestants", nargs=-1, required=True, metavar="A B [C ...]")
 @click.option("--data", multiple=True, metavar="FILE", help="Rows whose prompts are answered.")
@@ -50,7 +61,8 @@ def command(
 
     config = config_of(data, values)
     use_threads(config.threads)
-    asking = Asking(config.data, rows, max_new_tokens, out, config.seed, config.device, config.dtype)
+    place = {"device": config.device, "dtype": config.dtype, "base": config.base, "system": config.text.system}
+    asking = Asking(config.data, rows, max_new_tokens, out, config.seed, **place)
     result = judge(Asked(contestants, judge_of(values, config.device, config.dtype), asking, human))
     if json_:
         print_json(result)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from luthier.commands.output import as_json, print_json
+from luthier.commands.settings import config_of, with_settings
 
 
+@with_settings("base")
 @click.command("merge")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
@@ -24,7 +27,7 @@ from luthier.commands.output import as_json, print_json
     help="Type of the written weights.  [float32]",
 )
 @as_json
-def command(run: Path, out: Path | None, dtype: str, json_: bool) -> None:
+def command(run: Path, out: Path | None, dtype: str, json_: bool, **values: Any) -> None:
     """Merge the adapter of RUN into its model, and measure the difference in log-probability.
 
     \b
@@ -33,7 +36,7 @@ def command(run: Path, out: Path | None, dtype: str, json_: bool) -> None:
     """
     from luthier.app.merge import merge
 
-    result = merge(run, out, dtype)
+    result = merge(run, out, dtype, config_of((), values).base)
     if json_:
         print_json(result)
     else:

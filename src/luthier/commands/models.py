@@ -18,7 +18,7 @@ def command(json_: bool) -> None:
     Example:
       luthier models
     """
-    from luthier.model.sources import cached
+    from luthier.model.listing import cached
     from luthier.report.screens import models_table
 
     listed = [asdict(item) for item in cached()]

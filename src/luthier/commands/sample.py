@@ -13,7 +13,7 @@ from luthier.commands.settings import SettingsCommand, given, with_settings
 SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}  # settings are spelt with _, options with -
 
 
-@with_settings("seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.skip_bad", "reward",
+@with_settings("base", "seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.skip_bad", "reward",
                without=("reward.use", "reward.judge"))  # fmt: skip
 @click.command("sample", cls=SettingsCommand, context_settings={"max_content_width": 110, **SPELLING})
 @click.argument("model", metavar="MODEL_OR_RUN")

@@ -11,7 +11,9 @@ from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, given, with_settings
 
 
-@with_settings("seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.skip_bad", "data.limit")
+@with_settings(
+    "base", "seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.skip_bad", "data.limit"
+)
 @click.command("score", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("run", metavar="REWARD_RUN")
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")

@@ -14,6 +14,7 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
     "data",
     "text",
     "model",
+    "base",
     without=(
         "data.path",
         "data.eval",

@@ -13,7 +13,7 @@ from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, config_of, with_settings
 
 
-@with_settings("device", "dtype", "threads", "reward.timeout", "reward.memory")
+@with_settings("base", "text.system", "device", "dtype", "threads", "reward.timeout", "reward.memory")
 @click.command("test", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("suite", type=click.Path(path_type=Path))
 @click.option("--model", required=True, metavar="NAME", help="The model or run that is tested.")
@@ -47,7 +47,16 @@ def command(suite: Path, model: str, junit: Path | None, judged: Path | None, js
     use_threads(config.threads)
     judge = judge_of(values, config.device, config.dtype)
     found = run_suite(
-        suite, model, judge, settings=config.reward, xml=junit, said=judged, device=config.device, dtype=config.dtype
+        suite,
+        model,
+        judge,
+        settings=config.reward,
+        xml=junit,
+        said=judged,
+        device=config.device,
+        dtype=config.dtype,
+        base=config.base,
+        system=config.text.system,
     )
     result = {"model": model, **found.as_dict()}
     if json_:

@@ -18,7 +18,7 @@ from luthier.core.errors import InputError, nearest, unknown
 from luthier.core.files import text_file
 
 VERSION = 1
-BESIDE = ("out", "force", "track")  # settings that change nothing of the result
+BESIDE = ("out", "force", "track", "base")  # settings that change nothing of the result
 
 
 STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
@@ -257,7 +257,13 @@ class RunConfig(Section):
     version: int = Field(VERSION, description="Version of these settings.")
     method: str = Field("sft", description="How to learn: see `luthier train --help`.")
     model: str = Field(
-        "smollm2-135m", description="A run, an embedded name, a folder, a .gguf file, or a hub name (owner/model)."
+        "smollm2-135m",
+        description="A run, an embedded name, a folder (a PEFT adapter's too), a .gguf file, or a hub name (owner/model).",
+    )
+    base: str | None = Field(
+        None,
+        description="The model below the adapter of a run or a PEFT folder, where it is not the one that this names: a folder, "
+        "a .gguf file or a hub name.",
     )
     tune: str = Field("lora", description="What to learn: full, head, last:K, layers:GLOB, lora, qlora.")
     out: str | None = Field(

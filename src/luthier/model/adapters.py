@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError
-from luthier.core.files import refuse_pointer, write_json
-from luthier.model import heads, lora
+from luthier.core.files import write_json
+from luthier.model import heads, lora, peft
+from luthier.model.adapter_config import CONFIG, WEIGHTS
+from luthier.model.peft import PREFIX, PeftAdapter
+from luthier.model.quantize import QuantLinear
 
-PREFIX = "base_model.model."
 SAME_MODEL = "load it on the model it was tuned from"
 
 
@@ -36,9 +37,9 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
         scale, rank = adapter.scale, tensors[f"{PREFIX}{name}.lora_A.weight"].shape[0]
     whole = heads.on(model)
     tensors |= {f"{PREFIX}{name}.weight": head.weight.detach().cpu().contiguous() for name, head in whole.items()}
-    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
     write_json(
-        out / "adapter_config.json",
+        out / CONFIG,
         {
             "peft_type": "LORA", "task_type": "SEQ_CLS" if "score" in whole else "CAUSAL_LM", "base_model_name_or_path": base,
             "r": rank, "lora_alpha": scale * rank, "lora_dropout": config.dropout, "bias": "none",
@@ -59,40 +60,30 @@ def _short(names: list[str], model: Any) -> list[str]:
 def apply(model: Any, folder: Path) -> int:
     """Put the adapter in `folder` on `model`, frozen, with its heads, in place of any; return how many layers got one.
 
-    Raises InputError for a folder that is not such an adapter, a kind that is not LoRA, and when a tensor
-    belongs to no layer of the model: nothing is ever applied in part.
+    Raises InputError as `peft.read` does, and when a tensor belongs to no layer of the model: nothing is ever applied in part.
     """
-    settings, by_layer, whole = _parts(folder)
+    adapter = peft.read(folder)
     lora.detach(model)
     layers = lora.linears(model)
-    if strange := sorted(set(by_layer) - set(layers)):
-        raise InputError(
-            f"the adapter has weights for '{strange[0]}', which this model has not", where=folder, mend=SAME_MODEL
-        )
-    for name, parts in by_layer.items():
-        found: Any = layers[name]
-        if (parts["lora_B.weight"].shape[0], parts["lora_A.weight"].shape[1]) != (
-            found.out_features,
-            found.in_features,
-        ):
-            raise InputError(f"'{name}' has another shape in this model", where=folder, mend=SAME_MODEL)
-    for name, parts in by_layer.items():
-        config = _config(settings, parts)
-        a, b, magnitude = parts["lora_A.weight"], parts["lora_B.weight"], parts.get("lora_magnitude_vector")
-        lora.put(model, name, layers[name], config, a, b, magnitude)
-    for name, weight in whole.items():
+    _check_fit(model, adapter, layers)
+    for name, parts in adapter.layers.items():
+        a, b, magnitude = (parts.get(kind) for kind in peft.KINDS)
+        assert a is not None and b is not None, "read() asks for both"
+        lora.put(model, name, layers[name], adapter.config(name), a, b, magnitude)
+    for name, weight in adapter.heads.items():
         heads.put(model, name, weight)
-    return len(by_layer)
+    return len(adapter.layers)
 
 
 def settings_of(folder: Path, settings: LoraConfig) -> LoraConfig:
     """The settings to go on learning the adapter in `folder` with: its own shape, and the dropout and learning
     rates of `settings`. Raises InputError when its layers have several ranks."""
-    made, by_layer, _ = _parts(folder)
-    shapes = {_config(made, parts) for parts in by_layer.values()}
-    if len(shapes) > 1:
-        raise InputError("its layers have several ranks", where=folder, mend="merge it into its model first")
-    update = {"dropout": settings.dropout, "lr_ratio": settings.lr_ratio, "targets": tuple(by_layer)}
+    adapter = peft.read(folder)
+    shapes = {adapter.config(name) for name in adapter.layers}
+    if len(shapes) != 1:
+        what = "its layers have several ranks" if shapes else "it has no layers, only heads"
+        raise InputError(what, where=folder, mend="merge it into its model first")
+    update = {"dropout": settings.dropout, "lr_ratio": settings.lr_ratio, "targets": tuple(adapter.layers)}
     return shapes.pop().model_copy(update=update)
 
 
@@ -102,24 +93,16 @@ def role(model: Any, folder: Path) -> lora.Role:
 
     Raises InputError as `apply` does.
     """
-    settings, by_layer, whole = _parts(folder)
+    adapter = peft.read(folder)
+    bases = {name: lora.base_of(model, name) for name in adapter.layers if _has(model, name)}
+    _check_fit(model, adapter, bases)
     layers = {}
-    for name, parts in by_layer.items():
-        try:
-            base: Any = lora.base_of(model, name)
-        except AttributeError:
-            base = None
-        a, b = parts["lora_A.weight"], parts["lora_B.weight"]
-        if base is None or (b.shape[0], a.shape[1]) != (base.out_features, base.in_features):
-            raise InputError(f"the adapter does not fit this model at '{name}'", where=folder, mend=SAME_MODEL)
-        layer = lora.LoraLinear(base, _config(settings, parts))
-        layer.A.copy_(a)
-        layer.B.copy_(b)
-        if layer.magnitude is not None:
-            layer.magnitude.copy_(parts["lora_magnitude_vector"].flatten())
+    for name, parts in adapter.layers.items():
+        layer = lora.LoraLinear(bases[name], adapter.config(name))
+        _copy(layer, parts)
         layers[name] = layer.requires_grad_(False)
     linear = {}
-    for name, weight in whole.items():
+    for name, weight in adapter.heads.items():
         linear[name] = torch.nn.Linear(weight.shape[1], 1, bias=False, device=model.device)
         linear[name].weight.copy_(weight)
         linear[name].requires_grad_(False)
@@ -129,59 +112,48 @@ def role(model: Any, folder: Path) -> lora.Role:
 @torch.no_grad()
 def go_on(model: Any, folder: Path) -> None:
     """Set the learning adapters of `model`, made with `settings_of`, and its heads to what is in `folder`."""
-    _, by_layer, whole = _parts(folder)
-    for name, adapter in lora.adapters(model):
-        parts = by_layer[name]
-        adapter.A.copy_(parts["lora_A.weight"])
-        adapter.B.copy_(parts["lora_B.weight"])
-        if adapter.magnitude is not None:
-            adapter.magnitude.copy_(parts["lora_magnitude_vector"].flatten())
+    read = peft.read(folder)
+    for name, layer in lora.adapters(model):
+        _copy(layer, read.layers[name])
     for name, head in heads.on(model).items():
-        if name in whole:
-            head.weight.copy_(whole[name])
+        if name in read.heads:
+            head.weight.copy_(read.heads[name])
 
 
-def _config(settings: dict[str, Any], parts: dict[str, torch.Tensor]) -> LoraConfig:
-    """Rank and scale of one layer's adapter."""
-    rank = parts["lora_A.weight"].shape[0]
-    scale = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
-    return LoraConfig(rank=rank, alpha=scale * rank, dora=bool(settings.get("use_dora")))
+def _copy(layer: lora.LoraLinear, parts: dict[str, torch.Tensor]) -> None:
+    layer.A.copy_(parts["lora_A.weight"])
+    layer.B.copy_(parts["lora_B.weight"])
+    if layer.magnitude is not None:
+        layer.magnitude.copy_(parts["lora_magnitude_vector"].flatten())
 
 
-def _parts(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    """The settings of an adapter, its tensors by layer and kind, and its heads by name."""
-    settings, tensors = _read(folder)
-    by_layer: dict[str, dict[str, torch.Tensor]] = {}
-    whole: dict[str, torch.Tensor] = {}
-    for key, tensor in tensors.items():
-        layer, mark, kind = key.removeprefix(PREFIX).partition(".lora_")
-        if mark:
-            by_layer.setdefault(layer, {})[f"lora_{kind}"] = tensor
-        else:
-            whole[layer.removesuffix(".weight")] = tensor
-    return settings, by_layer, whole
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (folder / name).is_file():
-            raise InputError(f"no {name} here", where=folder, mend="give a folder with an adapter in PEFT's format")
-        refuse_pointer(folder / name)
+def _has(model: Any, name: str) -> bool:
     try:
-        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "adapter_model.safetensors")
-    except (ValueError, SafetensorError) as error:
-        raise InputError(f"the adapter cannot be read: {error}", where=folder, mend="copy it again") from None
-    if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
-        raise InputError("only LoRA adapters can be loaded", where=folder / "adapter_config.json")
-    if strange := sorted(set(settings.get("modules_to_save") or ()) - set(heads.NAMES)):
+        return isinstance(lora.base_of(model, name), (torch.nn.Linear, QuantLinear))
+    except AttributeError:
+        return False
+
+
+def _check_fit(model: Any, adapter: PeftAdapter, layers: Mapping[str, Any]) -> None:
+    """Raise InputError unless every tensor of the adapter belongs to one of `layers`, in its shape."""
+    hidden = model.get_input_embeddings().weight.shape[1]
+    if strange := sorted(set(adapter.layers) - set(layers)):
+        head = strange[0].rpartition(".")[2] in ("lm_head", "embed_tokens")
         raise InputError(
-            f"the adapter brings its own '{strange[0]}', which Luthier does not read",
-            where=folder / "adapter_config.json",
-        )
-    for feature in ("alpha_pattern", "layer_replication"):
-        if settings.get(feature):
+            f"the adapter has weights for '{strange[0]}', which " + ("Luthier does not adapt" if head else "this model has not"),
+            where=adapter.folder, mend=SAME_MODEL,
+        )  # fmt: skip
+    for name, parts in adapter.layers.items():
+        found, dora = layers[name], adapter.config(name).dora
+        shape = (parts["lora_B.weight"].shape[0], parts["lora_A.weight"].shape[1])
+        if shape != (found.out_features, found.in_features):
+            raise InputError(f"'{name}' has another shape in this model", where=adapter.folder, mend=SAME_MODEL)
+        if dora != ("lora_magnitude_vector" in parts):
+            what = "has no magnitudes, and use_dora is true" if dora else "has magnitudes, and use_dora is not true"
+            raise InputError(f"'{name}' {what}", where=adapter.folder, mend="copy the adapter again")
+    for name, weight in adapter.heads.items():
+        if weight.shape != (1, hidden):
             raise InputError(
-                f"the adapter uses {feature}, which Luthier does not read", where=folder / "adapter_config.json"
-            )
-    return settings, tensors
+                f"the adapter's '{name}' gives {len(weight)} numbers of {weight.shape[-1]}, Luthier reads one of {hidden}",
+                where=adapter.folder,
+            )  # fmt: skip

@@ -54,7 +54,7 @@ def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 def head_output(model: nn.Module, hidden: torch.Tensor, target: torch.Tensor, *, entropy: bool = False) -> Output:
     """Run the vocabulary head on hidden [M, H] and read off the token ids target [M]."""
-    head, config = model.get_output_embeddings(), model.config  # type: ignore[operator]
+    head, config = model.get_output_embeddings(), _text_config(model)  # type: ignore[operator]
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
     if type(head) is nn.Linear and head.bias is None:
         logp, spread = HeadLogp.apply(hidden, head.weight, target, scale, cap, entropy)
@@ -73,12 +73,12 @@ def logp_of(
     tokens are asked of it, as for the choices of one letter of a question.
     """
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
-    config: Any = model.config
+    config = _text_config(model)
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
     places, row = place.unique(return_inverse=True)
     logp = torch.empty(len(token), dtype=wide(hidden.dtype), device=hidden.device)
     best = torch.empty(len(token), dtype=torch.bool, device=hidden.device)
-    for part in _slices(len(places), getattr(head, "out_features", config.get_text_config().vocab_size)):
+    for part in _slices(len(places), getattr(head, "out_features", config.vocab_size)):
         logits = _whole_logits(head, hidden[places[part]], scale, cap)
         asked = ((row >= part.start) & (row < part.stop)).nonzero().squeeze(-1)
         at, wanted = row[asked] - part.start, token[asked]
@@ -92,10 +92,15 @@ def distributions(model: nn.Module, batch: Batch) -> torch.Tensor:
     """log p of every token of the vocabulary at every target of `batch`: [M, V] float32. For few targets."""
     hidden = hidden_states(model, batch)[batch.source]
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
-    config: Any = model.config
+    config = _text_config(model)
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
-    parts = _slices(len(hidden), config.get_text_config().vocab_size) or [slice(0)]  # of no target: [0, V]
+    parts = _slices(len(hidden), config.vocab_size) or [slice(0)]  # of no target: [0, V]
     return torch.cat([_whole_logits(head, hidden[part], scale, cap).log_softmax(-1) for part in parts])
+
+
+def _text_config(model: nn.Module) -> Any:
+    """The configuration of the part that writes text: of a model of text and pictures not the outer one."""
+    return model.config.get_text_config()  # type: ignore[operator, union-attr]
 
 
 def _logit_scale(config: Any) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from types import MethodType
 from typing import Any
 
@@ -129,6 +130,8 @@ def fuse(model: nn.Module) -> int:
 
 
 def _candidate(module: nn.Module) -> Any:
+    if len(signature(module.forward).parameters) != 1:  # a norm that takes a gate too is another function
+        return None
     if isinstance(getattr(module, "weight", None), torch.Tensor) and isinstance(
         getattr(module, "variance_epsilon", None), float
     ):
@@ -142,7 +145,10 @@ def _candidate(module: nn.Module) -> Any:
 def _agrees(module: Any, forward: Any) -> bool:
     """Whether `forward` gives what the module gives, on a few random rows. On shapes alone, names decide: only what a run
     will need is guessed from those."""
-    weight = module.weight if hasattr(module, "weight") else module.gate_proj.weight
+    weight = getattr(module, "weight", None)
+    weight = getattr(module.gate_proj, "weight", None) if weight is None else weight
+    if weight is None:
+        return False
     if weight.is_meta:
         norm = "rmsnorm" in type(module).__name__.lower()
         return norm or (hasattr(module, "act_fn") and _same_gate(module, torch.device("cpu")))

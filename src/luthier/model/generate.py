@@ -22,6 +22,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from luthier.core.errors import InputError
+from luthier.model import limits
 from luthier.model.attention import NAME
 from luthier.model.lora import cast_once
 from luthier.model.packed import packed
@@ -87,7 +88,7 @@ def generate(
 
 def context(model: Any) -> int | None:
     """The most tokens that the model reads, prompt and answer together; None where its configuration does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return limits.context(model.config)
 
 
 def stream(model: Any, prompt: Sequence[int], sampling: Sampling, decode: Decode) -> Generator[str, None, None]:
@@ -474,8 +475,11 @@ def _longest(prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
 def _rows(model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
     """How many sequences run at once where nobody says; the same on every machine."""
     config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    try:
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    except RuntimeError:  # layers of several shapes, as Gemma 4 has, where transformers names no one number
+        return ROWS[0]
     token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
     least, most = ROWS
     return int(min(most, max(least, CACHE // (token * _longest(prompts, sampling)))))

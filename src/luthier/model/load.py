@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch.nn import ModuleList
 
+from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.model import fuse
+from luthier.model import check, fuse, heads
 from luthier.model.attention import NAME, register
+from luthier.model.configuration import load_config
+from luthier.model.folders import check_folder, weight_files
+from luthier.model.limits import check_layers, check_vocabulary
 from luthier.model.same_bits import same_products
-from luthier.model.sources import Source, check_folder, weight_files
+from luthier.model.sources import Source
 from luthier.model.tokenizer import first_line, load_tokenizer, quiet
 
 _NAMES = {
@@ -24,6 +30,8 @@ _NAMES = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
 }  # as safetensors has them
+# An adapter in the same folder is not transformers' to apply: where PEFT is installed it would. It is looked for here.
+NO_ADAPTER = {"adapter_kwargs": {"subfolder": "no-adapter"}}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -39,38 +47,95 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
 
 
-def load(source: Source | Path, *, device: torch.device, dtype: torch.dtype, attention: str = NAME) -> LoadedModel:
+def load(
+    source: Source | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str = NAME,
+    texts: Path | None = None,
+) -> LoadedModel:
     """Load a decoder on `device` in `dtype`, in evaluation mode, with no parameter frozen.
 
-    `attention` is the name of an attention function of transformers; Luthier's own takes `tree=`.
-    Raises InputError for weights that are pickled, broken or not those of the configuration, and for
-    a model that transformers does not know.
+    `attention` is the name of an attention function of transformers; Luthier's own takes `tree=`. `texts` is the folder of
+    the tokenizer, where an adapter brings its own.
+    Raises InputError for weights that are pickled, broken or not those of the configuration, for a model that transformers
+    does not know, for one that Luthier would compute otherwise (see `check`), and for a tokenizer that is too large for it.
     """
     source = source if isinstance(source, Source) else Source(source.name, source, "folder")
     folder = source.folder
     check_folder(folder)
     config = load_config(folder)
-    odd = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if odd and attention == NAME:
-        raise InputError(
-            f"layers of kind '{min(odd)}' mix tokens outside of attention, so packed rows would see each other",
-            where=folder / "config.json", mend="use a model whose layers are all attention",
-        )  # fmt: skip
+    if attention == NAME:
+        check_layers(config, folder / "config.json")
     register()
     with quiet():
         try:
             model, report = _from_pretrained(folder, config, device, dtype, attention)
         except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+            if isinstance(error, KeyError) and error.args == (NAME,):
+                raise InputError(
+                    f"models of type '{config.model_type}' have an attention of their own, which cannot be replaced",
+                    where=folder / "config.json", mend="use another model",
+                ) from None  # fmt: skip
             raise InputError(f"cannot load the model: {first_line(error)}", where=folder) from error
+    _check_keys(model, report, folder)
+    model = model.to(device).eval()
+    if attention == NAME:
+        _check_once(model, dtype, device)
+    else:
+        fuse.fuse(model)
+    tokenizer = load_tokenizer(texts or folder)
+    check_vocabulary(tokenizer, config, texts or folder)
+    return LoadedModel(model, tokenizer, config, source.address, _eos_ids(model, tokenizer))
+
+
+def _check_keys(model: Any, report: Mapping[str, Any], folder: Path) -> None:
+    """Raise InputError for weights that are missing, of another shape, or of a part that the model has otherwise; say which
+    others are left unread, such as those of a part that reads pictures."""
     for key in ("missing_keys", "mismatched_keys"):
-        if report[key]:
-            first = sorted(str(item) for item in report[key])[0]
+        if names := sorted(str(item) for item in report[key]):
+            tied = " (config.json says that it is not the embedding's)" if "lm_head" in names[0] else ""
             raise InputError(
-                f"{key.replace('_', ' ')} in the weights: {first}", where=folder, mend="copy the folder again"
-            )
-    fuse.fuse(model.to(device))
-    tokenizer = load_tokenizer(folder)
-    return LoadedModel(model.eval(), tokenizer, config, source.address, _eos_ids(model, tokenizer))
+                f"{key.replace('_', ' ')} in the weights: {_listed(names)}{tied}", where=folder,
+                mend="copy the folder again, or mend its config.json",
+            )  # fmt: skip
+    unread = sorted(
+        str(name) for name in report["unexpected_keys"] if str(name).removesuffix(".weight") not in heads.NAMES
+    )
+    if own := [name for name in unread if _belongs(model, name)]:
+        raise InputError(
+            f"config.json describes a model without these weights: {_listed(own)}", where=folder,
+            mend="take the config.json that was saved with them",
+        )  # fmt: skip
+    if unread:
+        log.warn(f"{folder}: {len(unread)} weights belong to no part of this model and are not read: {_listed(unread)}")
+
+
+def _belongs(model: Any, name: str) -> bool:
+    """Whether a weight that the model has no place for is of a part that it has: a bias of a layer, one more block."""
+    parent = name.rpartition(".")[0]
+    parts = dict(model.named_modules())
+    return parent in parts or any(
+        parent.startswith(f"{stack}.") for stack, part in parts.items() if type(part) is ModuleList
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+_checked: set[tuple[str, ...]] = set()  # kinds of model that were checked in this process, with type and device
+
+
+def _check_once(model: Any, dtype: torch.dtype, device: torch.device) -> None:
+    """Fuse the model, and compare it with itself as transformers made it: once for each kind of model in a process."""
+    kind = (type(model).__name__, model.config.to_json_string(), str(dtype), str(device))
+    wanted = None if kind in _checked else check.expected(model)
+    fuse.fuse(model)
+    if wanted is not None:
+        check.check(model, wanted)
+        _checked.add(kind)
 
 
 def _from_pretrained(folder: Path, config: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
@@ -90,7 +155,7 @@ def _from_pretrained(folder: Path, config: Any, device: torch.device, dtype: tor
     one_by_one = _slices(folder) if device.type == "cpu" else {}
     if not one_by_one or {tensor.get_dtype() for tensor in one_by_one.values()} == {_NAMES[dtype]}:
         return AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **settings
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **settings, **NO_ADAPTER
         )
     with torch.device("meta"):
         kind = type(AutoModelForCausalLM.from_config(copy.deepcopy(config)))
@@ -116,19 +181,6 @@ def _slices(folder: Path) -> dict[str, Any]:
             return {}
         out |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     return out
-
-
-def load_config(folder: Path) -> Any:
-    """The configuration in `folder`. Raises InputError for a kind of model that transformers does not know."""
-    from transformers import AutoConfig
-
-    with quiet():
-        try:
-            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"transformers cannot read this configuration: {first_line(error)}", where=folder / "config.json"
-            ) from None
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -163,16 +163,21 @@ class Template:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @cached_property
-    def stop_ids(self) -> frozenset[int]:
-        """Tokens that end a turn: the tokenizer's, and the first control token this template puts after an answer."""
+    def end_of_turn(self) -> int | None:
+        """The first control token that this template puts after an answer; None where it puts none."""
         answer = "luthier-answer"
         try:
             text = self.render([Message("user", "?"), Message("assistant", answer)], prompt=False)
         except InputError:
-            return self.tokenizer.stop_ids
+            return None
         _, _, rest = text.rpartition(answer)
         found = self.tokenizer.control_pattern.search(rest) if answer in text else None
-        return self.tokenizer.stop_ids | ({self.tokenizer.control[found[0]]} if found else set())
+        return self.tokenizer.control[found[0]] if found else None
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a turn: the tokenizer's, and `end_of_turn`."""
+        return self.tokenizer.stop_ids | ({self.end_of_turn} if self.end_of_turn is not None else set())
 
     @cached_property
     def stops(self) -> tuple[str, ...]:

@@ -1,0 +1,149 @@
+"""The check at load: a packed tree and transformers' own attention must give the same log-probabilities.
+
+A tree of 24 tokens (a beginning with two continuations) is read at once by Luthier, and its two paths one by one by the
+model as transformers made it, on the very weights that were loaded. What Luthier does not compute of an architecture shows
+here, whatever it is called: another mask, a cap, a sink, a state between tokens, a norm that was fused wrongly. Windows of
+attention are narrowed for the check, so that they are shorter than the paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from luthier.core.errors import InputError
+from luthier.core.types import Batch
+from luthier.model.forward import head_output, hidden_states
+
+PART = 8  # tokens of each of the three nodes
+WINDOW = 6  # a window for the check: shorter than a path of two nodes, and no divisor of it
+WINDOWS = ("sliding_window", "attention_chunk_size")
+# Largest |difference| of log p over the spread of log p. Wrong ones are near 1; right ones were at most 1e-5 in float32 and
+# 0.1 in bfloat16, on 40 architectures.
+TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.3}
+
+
+def expected(model: nn.Module) -> torch.Tensor:
+    """log p of the check's 16 targets under transformers' own attention, path by path: [16]."""
+    ids = _ids(model)
+    device = next(model.parameters()).device
+    with torch.no_grad(), _narrow(model), _own_attention(model) as windows:
+        found = []
+        for tail in (ids[PART : 2 * PART], ids[2 * PART :]):
+            row = torch.cat([ids[:PART], tail]).to(device)
+            logits = model(input_ids=row[None], use_cache=False).logits[0, PART - 1 : -1]
+            found.append(logits.double().log_softmax(-1).gather(-1, row[PART:, None])[:, 0])
+    if wide := max((window for window in windows if window > WINDOW), default=0):
+        raise _refusal(model, f"it looks back {wide:,} tokens by a rule of its own")
+    return torch.cat(found)
+
+
+def check(model: nn.Module, wanted: torch.Tensor) -> None:
+    """Raise InputError unless Luthier gives the log-probabilities `wanted` (see `expected`) for the packed tree."""
+    batch = _batch(_ids(model)).to(next(model.parameters()).device)
+    try:
+        with torch.no_grad(), _narrow(model):
+            hidden = hidden_states(model, batch)
+            found = head_output(model, hidden[batch.source], batch.tokens[batch.target]).logp.double()
+    except InputError as error:
+        raise _refusal(model, error.what) from error
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever the code of an architecture that takes no `tree=` comes to
+        raise _refusal(model, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}") from error
+    apart = float((found - wanted).abs().max())
+    allowed = TOLERANCE[next(model.parameters()).dtype] * max(float(wanted.std()), 1e-3)
+    if not apart <= allowed:
+        raise _refusal(model, f"log-probabilities of packed rows are up to {apart:.2g} from those of transformers")
+
+
+def _refusal(model: nn.Module, why: str) -> InputError:
+    kind = getattr(model.config, "model_type", type(model).__name__)
+    return InputError(
+        f"Luthier does not compute models of type '{kind}' exactly: {why}", where="--model",
+        mend="use another model, such as one of the Llama, Qwen3, Mistral, Gemma 3 or Phi families",
+    )  # fmt: skip
+
+
+def _ids(model: nn.Module) -> torch.Tensor:
+    """The 24 tokens: the same for every model of this vocabulary, and none that stands for a picture or for padding."""
+    config: Any = model.config
+    taken = {value for part in (config, config.get_text_config()) for value in _token_ids(part)}
+    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    drawn = torch.randint(0, size, (20 * PART,), generator=torch.Generator().manual_seed(0)).tolist()
+    kept = [index for index in drawn if index not in taken] or drawn
+    return torch.tensor((kept * 3 * PART)[: 3 * PART])
+
+
+def _token_ids(config: Any) -> set[int]:
+    values = [value for name, value in vars(config).items() if name.endswith(("token_id", "token_index"))]
+    return {item for value in values for item in (value if isinstance(value, list) else [value]) if item is not None}
+
+
+def _batch(ids: torch.Tensor) -> Batch:
+    none = torch.zeros(0, dtype=torch.int64)
+    first, target = torch.arange(PART), torch.arange(PART, 3 * PART)
+    source = target - 1
+    source[PART] = PART - 1  # the second leaf follows the root, not the first leaf
+    return Batch(
+        tokens=ids, positions=torch.cat([first, first + PART, first + PART]), node_start=(0, PART, 2 * PART, 3 * PART),
+        node_parent=(-1, 0, 0), source=source, target=target, weight=torch.ones(2 * PART), tree=none, leaf=none, leaf_tree=none,
+        leaf_end=none, pairs=none, ties=none, tree_weight=none, rows=(0,),
+    )  # fmt: skip
+
+
+@contextmanager
+def _own_attention(model: nn.Module) -> Iterator[set[int]]:
+    """For the block `model` attends as transformers wrote it; the windows that its masks were made with are collected."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    windows: set[int] = set()
+    eager = ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+
+    def noting(*args: Any, local_size: int | None = None, **named: Any) -> Any:
+        windows.update({local_size} - {None})
+        return eager(*args, **({} if local_size is None else {"local_size": local_size}), **named)
+
+    name = "_attn_implementation_internal"
+    with ExitStack() as changes:
+        changes.enter_context(_set([(config, name, "eager") for config in _configs(model)]))
+        ALL_MASK_ATTENTION_FUNCTIONS["eager"] = noting
+        try:
+            yield windows
+        finally:
+            ALL_MASK_ATTENTION_FUNCTIONS["eager"] = eager
+
+
+@contextmanager
+def _narrow(model: nn.Module) -> Iterator[None]:
+    """For the block, windows of attention are WINDOW tokens wide."""
+    places = [*_configs(model), *model.modules()]
+    wide = [(place, name) for place in places for name in WINDOWS if isinstance(vars(place).get(name), int)]
+    most = max((vars(place)[name] for place, name in wide), default=0)
+    if most <= WINDOW:
+        yield
+        return
+    with _set([(place, name, max(1, vars(place)[name] - most + WINDOW)) for place, name in wide]):
+        yield
+
+
+def _configs(model: nn.Module) -> list[Any]:
+    found = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    return list(found.values())
+
+
+@contextmanager
+def _set(values: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """For the block, attributes have these values; written past setters, which would change more."""
+    before = [(place, name, vars(place)[name]) for place, name, _ in values]
+    try:
+        for place, name, value in values:
+            vars(place)[name] = value
+        yield
+    finally:
+        for place, name, value in before:
+            vars(place)[name] = value

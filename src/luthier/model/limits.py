@@ -1,0 +1,74 @@
+"""What a model can read, as its configuration says: which layers, how many tokens in a row, which token ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from luthier.core.errors import InputError
+
+ATTENTION = ("full_attention", "sliding_attention")
+# Tokens that stand for what is no text, as tokenizers name them (`image_token`): no text becomes one of them.
+_PLACEHOLDERS = ("image", "video", "audio", "boi", "eoi", "boa", "eoa")
+
+
+def check_layers(config: Any, where: object) -> None:
+    """Raise InputError where a layer is of a kind that mixes tokens outside of attention."""
+    odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - set(ATTENTION)
+    if odd:
+        raise InputError(
+            f"layers of kind '{min(odd)}' mix tokens outside of attention, so packed rows would see each other",
+            where=where, mend="use a model whose layers are all attention",
+        )  # fmt: skip
+
+
+def context(config: Any) -> int | None:
+    """The most tokens that the model reads, prompt and answer together; None where its configuration does not say.
+
+    Where positions are rescaled (`rope_parameters`) by a factor that `max_position_embeddings` leaves out, as YaRN is set up
+    by hand, the factor counts.
+    """
+    text = config.get_text_config()
+    places = getattr(text, "max_position_embeddings", None)
+    if not places:
+        return None
+    rope = getattr(text, "rope_parameters", None) or {}
+    return max(int(places), _rescaled(rope, places))
+
+
+def _rescaled(rope: Any, places: int) -> int:
+    kind, factor = (rope.get(name) for name in ("rope_type", "factor")) if isinstance(rope, dict) else (None, None)
+    if kind not in ("yarn", "linear", "dynamic") or not isinstance(factor, (int, float)):
+        return 0
+    return int(factor * (rope.get("original_max_position_embeddings") or places))
+
+
+def check_rows(longest: int, config: Any, *, where: object, mend: str) -> None:
+    """Raise InputError where a row of `longest` tokens does not fit the model's context."""
+    most = context(config)
+    if most is not None and longest > most:
+        raise InputError(
+            f"the longest row has {longest:,} tokens, and the model's context is {most:,}", where=where, mend=mend
+        )
+
+
+def check_vocabulary(tokenizer: Any, config: Any, where: Path) -> None:
+    """Raise InputError where `tokenizer` gives ids that the embedding has no row for.
+
+    Placeholders of pictures and sound may lie beyond, as Gemma 3's do in models of text alone: no text becomes one.
+    """
+    rows = config.get_text_config().vocab_size
+    if len(tokenizer) <= rows and tokenizer.vocab_size <= rows and not _beyond(tokenizer, rows):
+        return
+    named = {str(text) for key, text in tokenizer.special_tokens_map.items() if key.startswith(_PLACEHOLDERS)}
+    if beyond := [text for text in _beyond(tokenizer, rows) if text not in named]:
+        raise InputError(
+            f"the tokenizer has {len(tokenizer):,} tokens and the embedding {rows:,} rows: none for '{beyond[0]}'", where=where,
+            mend="call resize_token_embeddings(len(tokenizer)) on the model in transformers, and save both again",
+        )  # fmt: skip
+
+
+def _beyond(tokenizer: Any, rows: int) -> list[str]:
+    """The tokens whose ids have no row, lowest id first."""
+    found = [(index, text) for text, index in tokenizer.get_vocab().items() if index >= rows]
+    return [text for _, text in sorted(found)]

@@ -1,0 +1,113 @@
+"""The check at load: exact architectures pass, others are refused by name, whatever it is that differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from luthier.core.errors import InputError
+from luthier.model import check, fuse, load
+
+SHAPE = {
+    "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256, "head_dim": 16, "pad_token_id": 0,
+}  # fmt: skip
+WINDOW = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
+
+
+def made(kind: str, **changes):
+    """A random model of an architecture, with weights large enough that what is wrong shows."""
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[kind](**(SHAPE | changes))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="luthier").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.2) if parameter.dim() > 1 else parameter.add_(torch.randn(parameter.shape) * 0.1)
+    return model
+
+
+def verdict(model) -> str:
+    wanted = check.expected(model)
+    fuse.fuse(model)
+    check.check(model, wanted)
+    return "exact"
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("llama", {}),
+        ("qwen3", {}),
+        ("mistral", {"sliding_window": 64}),
+        ("gemma3_text", WINDOW),
+        ("granite", {"logits_scaling": 3.0, "residual_multiplier": 0.7, "attention_multiplier": 0.2}),
+        ("cohere2", WINDOW | {"logit_scale": 0.25}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_exact_architectures_pass(kind, changes) -> None:
+    model = made(kind, **changes)
+    config = model.config.to_dict()
+    assert verdict(model) == "exact"
+    assert model.config.to_dict() == config  # windows and attention are as they were
+    assert model.config._attn_implementation == "luthier"
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "why"),
+    [
+        ("gemma2", WINDOW, "its attention has 'softcap'"),
+        ("gpt_oss", WINDOW | {"num_local_experts": 2, "num_experts_per_tok": 1}, "its attention has 's_aux'"),
+        ("bloom", {"n_layer": 2, "n_head": 4}, "log-probabilities of packed rows are up to"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_others_are_refused_by_name_in_one_line(kind, changes, why) -> None:
+    with pytest.raises(InputError) as caught:
+        verdict(made(kind, **changes))
+    assert f"does not compute models of type '{kind}' exactly: {why}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_window_that_is_not_passed_on_is_seen_although_it_is_wider_than_the_check() -> None:
+    """A window of 64 tokens hides nothing of a path of 16: the check narrows it."""
+    model = made("gemma3_text", **WINDOW)
+    for layer in model.model.layers:
+        original = layer.self_attn.forward
+
+        def forward(*args, own=original, attention=layer.self_attn, **named):
+            kept, attention.sliding_window = attention.sliding_window, None
+            try:
+                return own(*args, **named)
+            finally:
+                attention.sliding_window = kept
+
+        layer.self_attn.forward = forward
+    with pytest.raises(InputError, match="log-probabilities of packed rows"):
+        verdict(model)
+
+
+def test_a_wrong_fusion_is_seen(monkeypatch) -> None:
+    """The reference is taken before norms and gates are replaced."""
+    monkeypatch.setattr(fuse, "_agrees", lambda module, forward: True)
+    model = made("gemma3_text", **WINDOW)
+    model.model.norm.variance_epsilon = 1e-6  # as if Gemma's norm, which adds 1 to its weight, were Llama's
+    with pytest.raises(InputError, match="log-probabilities of packed rows"):
+        verdict(model)
+
+
+def test_16_bits_pass() -> None:
+    assert verdict(made("llama").to(torch.bfloat16)) == "exact"
+
+
+def test_a_kind_of_model_is_checked_once_in_a_process(tiny_folder: Path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(load, "_checked", set())
+    monkeypatch.setattr(check, "expected", lambda model, own=check.expected: asked.append(1) or own(model))
+    for _ in range(2):
+        load.load(tiny_folder, device=torch.device("cpu"), dtype=torch.float32)
+    load.load(tiny_folder, device=torch.device("cpu"), dtype=torch.float32, attention="sdpa")
+    assert len(asked) == 1
