@@ -82,7 +82,7 @@ def test_every_layout_in_plain_text_and_as_json(show, name):
     result = json.loads(show(row, "--json").out)
     assert set(result) == {"rows", "read", "unread", "codes", "mended", "warnings"}
     (record,) = result["rows"]
-    assert set(record) == {"origin", "trained", "tokens"}
+    assert set(record) == {"origin", "trained", "leaves", "tokens"}
     assert all(set(token) == {"text", "id", "trained", "node"} for token in record["tokens"])
     assert f" {record['trained']} trained" in first
     assert f" {len(record['tokens'])} tokens" in first

@@ -96,6 +96,16 @@ CASES = [
         "comparison_list",
         Preference((ASK,), (YES,), (NO,)),
     ),
+    ({"text": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n"}, "templated", Chat((ASK, YES))),
+    (
+        {
+            "id": 1,
+            "data": {"text": "q"},
+            "annotations": [{"result": [{"type": "choices", "value": {"choices": ["yes"]}}]}],
+        },
+        "label_studio",
+        Chat((ASK, YES)),
+    ),
     ({"anchor": "a", "positive": "b"}, "pair", Pair(("a", "b"))),
     ({"sentence1": "a", "sentence2": "b", "score": "4.5"}, "pair", Pair(("a", "b"), 4.5)),
     ({"text1": "a", "text2": "b", "score": None}, "pair", Pair(("a", "b"))),
@@ -114,7 +124,9 @@ def test_layout_is_detected_and_parsed(fields, name, expected):
 
 
 def test_every_layout_has_a_case():
-    assert {name for _, name, _ in CASES} == set(LAYOUTS)
+    assert {name for _, name, _ in CASES} == set(LAYOUTS) - {
+        "choice"
+    }  # which is declared, never detected: test_choice.py
 
 
 def rows_of(*fields):

@@ -102,8 +102,8 @@ def test_nodes_of_a_preference_are_framed():
     frames = [line for line in lines if "┌" in line]
     assert frames == [
         f"┌ node 0: {len(tree.nodes[0].ids)} tokens, 0 trained",
-        "  ┌ node 1, continues node 0: 3 tokens, 2 trained",
-        "  ┌ node 2, continues node 0: 3 tokens, 2 trained",
+        "  ┌ node 1 (chosen), continues node 0: 3 tokens, 2 trained",
+        "  ┌ node 2 (rejected), continues node 0: 3 tokens, 2 trained",
     ]
     assert "  │ [a][<|im_end|>■]↵" in lines and "  │ [b][<|im_end|>■]↵" in lines
 

@@ -44,6 +44,7 @@ def records(examples: Sequence[Example], texts: Texts, config: RunConfig) -> lis
         {
             "origin": str(tree.origin),
             "trained": tree.trained,
+            "leaves": {str(node): name for node, name in show.leaf_names(tree).items()},
             "tokens": [
                 {"text": piece.text, "id": piece.id, "trained": piece.trained, "node": piece.node}
                 for piece in show.show(tree, texts.tokenizer, texts.template)

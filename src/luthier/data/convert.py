@@ -8,12 +8,12 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types import Example
-from luthier.data.detect import columns_of, filled, listed, own_layout
+from luthier.data.detect import columns_of, filled, listed, own_layout, values_of
 from luthier.data.layouts import Unused
+from luthier.data.media import media_columns, refuse_media
 from luthier.data.mended import mended
 from luthier.data.read import Report, Row
 from luthier.data.schema import Layout
-from luthier.data.values import field_value
 
 
 def to_examples(
@@ -47,16 +47,19 @@ def to_pairs(
     noted: Report | None = None,
 ) -> Iterator[tuple[Row, Example]]:
     """As `to_examples`, each example with its row. What was put right in an example goes to `noted`."""
-    known: dict[tuple[str, ...], dict[str, str]] = {}
+    known: dict[tuple[str, ...], tuple[dict[str, str], tuple[str, ...]]] = {}
     for row in rows:
         try:
             own = own_layout(layout, row)
             # Rows with the same columns filled are read alike.
             names = (own.name, *row.fields, "", *filled(row))
             if names not in known:
-                known[names] = columns_of(own, row, columns)
-            values = {field: field_value(field, row.fields[column]) for field, column in known[names].items()}
+                where = columns_of(own, row, columns)
+                known[names] = where, media_columns(set(filled(row)) - set(where.values()))
+            where, media = known[names]
+            values = values_of(row, where)
             example = _parsed(own, values, row.fields)
+            refuse_media(media, example, own.name == "labels")
             example, notes = mended(values, example)
             example = replace(example, origin=row.origin, group=_group(row, group))
         except InputError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from luthier.core.errors import InputError, unknown
 from luthier.data.read import Row
 from luthier.data.schema import CHOICES, LAYOUTS, MIXED, USUAL, Layout
+from luthier.data.values import field_value
 
 
 def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "auto") -> Layout:
@@ -26,7 +27,7 @@ def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "
             if name not in LAYOUTS[declared].names:
                 raise unknown(f"field of layout '{declared}'", name, LAYOUTS[declared].names, where="--data.columns")
         return LAYOUTS[declared]
-    if not CHOICES & {plain_name(name) for name in found}:
+    if not _has_choices(rows, found, columns) and not _is_tree(found):
         for layout in LAYOUTS.values():
             where = resolved(layout, found, columns)
             if layout.names >= columns.keys() and where.keys() >= set(layout.needed) and _most(rows, layout, where):
@@ -70,6 +71,11 @@ def columns_of(layout: Layout, row: Row, columns: Mapping[str, str]) -> dict[str
     return where
 
 
+def values_of(row: Row, where: Mapping[str, str]) -> dict[str, Any]:
+    """field -> value, of the columns that this row has."""
+    return {name: field_value(name, row.fields[column]) for name, column in where.items() if column in row.fields}
+
+
 def filled(row: Row) -> tuple[str, ...]:
     """The columns of a row that hold something."""
     return tuple(name for name, value in row.fields.items() if not is_nothing(value))
@@ -90,10 +96,36 @@ def own_layout(layout: Layout, row: Row) -> Layout:
 
 def _most(rows: Sequence[Row], layout: Layout, where: Mapping[str, str]) -> bool:
     """Whether `fits` holds for at least half of the rows that have the needed fields."""
-    whole = [row.fields for row in rows if all(where[name] in row.fields for name in layout.needed)]
-    values = [{name: row[column] for name, column in where.items() if column in row} for row in whole]
-    fitting = sum(layout.fits(row, where) for row in values)
+    whole = [row for row in rows if all(where[name] in row.fields for name in layout.needed)]
+    fitting = sum(layout.fits(values_of(row, where), where) for row in whole)
     return bool(whole) and 2 * fitting >= len(whole)
+
+
+def _has_choices(rows: Sequence[Row], found: Sequence[str], columns: Mapping[str, str]) -> bool:
+    """Whether the rows are multiple-choice questions: choices in one column, or in several. Two columns of answers, and which is
+    better, are a comparison."""
+    if columns.keys() & LAYOUTS["choice"].names & {"choices"}:
+        return True
+    named = [name for name in found if plain_name(name) in CHOICES and name not in columns.values()]
+    if any(_holds_texts(row.fields.get(name)) for name in named for row in rows):
+        return True
+    where = resolved(LAYOUTS["choice"], found, columns)
+    several = [column for name, column in where.items() if name.startswith("choice_")]
+    beside = {"question", "answer"} <= where.keys()
+    two_answers = len(several) == 2 and all(plain_name(column).startswith("answer") for column in several)
+    return beside and ((len(several) > 1 and not two_answers) or "distractor_1" in where)
+
+
+def _is_tree(found: Sequence[str]) -> bool:
+    """Whether the rows are messages that name the one they answer, or prompts with trees of answers (OpenAssistant)."""
+    names = {plain_name(name) for name in found}
+    return {"parent_id", "role"} <= names or {"message_tree_id", "prompt"} <= names
+
+
+def _holds_texts(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(isinstance(item, (str, list, tuple, Mapping)) for item in value.values())
+    return isinstance(value, (str, list, tuple)) and bool(value)
 
 
 def _check_columns(columns: Mapping[str, str], rows: Sequence[Row]) -> None:
@@ -113,10 +145,15 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
             "the files differ: no field stands in most of their rows", where=where,
             mend="give them one by one, or --data.layout mixed",
         )  # fmt: skip
-    if CHOICES & {plain_name(name) for name in found}:
+    if _has_choices(rows, found, columns):
         return InputError(
-            f"multiple-choice questions, which are measured, not trained on: found {listed(found)}",
-            where=where, mend="make a prompt and a completion of each, or declare --data.layout and --data.columns",
+            f"multiple-choice questions, which teach nothing without their choices: found {listed(found)}",
+            where=where, mend="declare --data.layout choice to learn the right letter from question and choices, or another layout",
+        )  # fmt: skip
+    if _is_tree(found):
+        return InputError(
+            f"messages that are parts of trees: found {listed(found)}",
+            where=where, mend="write each path of a tree as one conversation",
         )  # fmt: skip
     lacking = {
         layout.name: [name for name in layout.needed if name not in resolved(layout, found, columns)]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Message, Messages, Pair, Prompt, Text
 from luthier.data.calls import kwargs_of, tools_of
 from luthier.data.messages import as_context, messages_of, plain, text_of
+from luthier.data.templated import MARK, turns_in
 
 Values = Mapping[str, Any]
 
@@ -39,12 +41,45 @@ def conversation(values: Values) -> Chat:
 
 def prompt_completion(values: Values) -> Chat:
     """The completion is learned; assistant turns in the prompt are read only, as in TRL."""
-    completion = messages_of(values["completion"], "completion", "assistant")
+    completion = _answer(values["completion"])
     return Chat(opened(values, (*prompt_of(values), *completion)), **beside(values))
 
 
+def _answer(value: Any) -> Messages:
+    """A completion; of SQuAD's answers, which are all right ones, the first."""
+    if isinstance(value, Mapping) and isinstance(value.get("text"), (list, tuple)):
+        value = [{"text": text} for text in value["text"]]
+    if isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) and "text" in item for item in value):
+        if not value:
+            raise Unused("no answer: the question cannot be answered")
+        value = value[0]["text"]
+    return messages_of(value, "completion", "assistant")
+
+
+def templated(values: Values) -> Chat:
+    """A text that is a conversation in a known template, read turn by turn."""
+    turns = turns_in(text_of(values["text"], "text"))
+    if turns is None:
+        raise InputError(
+            "the text is no conversation in a known chat template, or not in one alone",
+            mend="leave such rows out with --data.skip_bad, or read all as they stand with --data.layout text",
+        )
+    return Chat(opened(values, turns), **beside(values))
+
+
 def labels(values: Values) -> Chat:
-    content, label = text_of(values["text"], "text"), text_of(values["label"], "label")
+    """The label is a text or a number, or a list of them: several are joined with ', '."""
+    content, label = text_of(values["text"], "text"), values["label"]
+    if isinstance(label, (list, tuple)):
+        if not all(isinstance(item, (str, int, float)) for item in label):
+            raise InputError(
+                "field 'label' holds no label but a list of lists or objects (spans of the text?), which no method learns",
+                mend="make a prompt and a completion of each row",
+            )
+        if not label:
+            raise Unused("no label")
+        label = ", ".join(map(str, label))
+    label = text_of(label, "label")
     return Chat(opened(values, (Message("user", content), Message("assistant", label))), **beside(values))
 
 
@@ -60,8 +95,8 @@ def prompt(values: Values) -> Prompt:
 
 
 def instruction_of(values: Values) -> Messages:
-    content = text_of(values["instruction"], "instruction")
-    return (Message("user", content, input=text_of(values.get("input"), "input")),)
+    asked = (Message("user", text_of(values["instruction"], "instruction")),)
+    return _about(asked, values["input"]) if values.get("input") else asked
 
 
 def _history(value: Any) -> Messages:
@@ -78,9 +113,12 @@ def _history(value: Any) -> Messages:
 
 def opened(values: Values, turns: Messages) -> Messages:
     """`turns` under the row's system prompt, when it has one and they do not bring their own."""
+    own = plain(text_of(values.get("system"), "system"), "system")
     if turns and turns[0].role == "system":
+        if own and own[0].content.strip() != turns[0].content.strip():
+            raise InputError("a system prompt beside a conversation that has another", mend="keep one of them")
         return turns
-    return (*plain(text_of(values.get("system"), "system"), "system"), *turns)
+    return (*own, *turns)
 
 
 def conversation_of(values: Values) -> Messages:
@@ -95,13 +133,37 @@ def conversation_of(values: Values) -> Messages:
 
 
 def prompt_of(values: Values) -> Messages:
-    """The prompt in whichever field it stands, its last turn begun where that is the assistant's; an empty one, such as
-    a transcript's open 'Assistant:', is none."""
+    """The prompt in whichever field it stands, what it is about with it, its last turn begun where that is the assistant's;
+    an empty one, such as a transcript's open 'Assistant:', is none."""
     if "instruction" in values and "messages" not in values:
         return instruction_of(values)
-    written = values["messages"] if "messages" in values else values.get("prompt", values.get("input"))
-    turns = messages_of(written, "messages" if "messages" in values else "prompt", "user")
-    return as_context(turns[:-1] if turns and turns[-1] == Message("assistant", "") else turns)
+    name = next((name for name in ("messages", "prompt") if name in values), "input")
+    turns = turns_of_text(values.get(name), name, "user")
+    turns = turns[:-1] if turns and turns[-1] == Message("assistant", "") else turns
+    about = values.get("input") if name == "prompt" else None
+    return as_context(_about(turns, about) if about else turns)
+
+
+def templated_text(value: Any) -> bool:
+    """Whether a value is a text with marks of a chat template that can be read turn by turn."""
+    return isinstance(value, str) and MARK.search(value) is not None and turns_in(value) is not None
+
+
+def turns_of_text(value: Any, name: str, role: str) -> Messages:
+    """As `messages_of`; a text that is written in a chat template is read turn by turn."""
+    turns = turns_in(value) if isinstance(value, str) and MARK.search(value) else None
+    return messages_of(value, name, role) if turns is None else turns
+
+
+def _about(turns: Messages, about: Any) -> Messages:
+    """The turns with what the last question is about: a passage, or several in a list."""
+    if isinstance(about, (list, tuple)) and all(isinstance(part, str) for part in about):
+        about = "\n\n".join(about)
+    place = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=None)
+    if place is None:
+        return (*turns, Message("user", text_of(about, "input")))
+    asked = replace(turns[place], input=text_of(about, "input"))
+    return (*turns[:place], asked, *turns[place + 1 :])
 
 
 def beside(values: Values) -> dict[str, Any]:

@@ -14,7 +14,17 @@ from luthier.core.errors import InputError
 from luthier.core.types import Labelled, Messages, Preference
 from luthier.data.codes import BOTH, FIRST, SECOND, Codes, compared, declared, natural, plain_code
 from luthier.data.flags import truth
-from luthier.data.layouts import Unused, Values, beside, conversation_of, number, opened, prompt_of
+from luthier.data.layouts import (
+    Unused,
+    Values,
+    beside,
+    conversation_of,
+    number,
+    opened,
+    prompt_of,
+    templated_text,
+    turns_of_text,
+)
 from luthier.data.messages import messages_of
 
 TIE = "a tie: neither answer is preferred"
@@ -117,7 +127,9 @@ def _scores(fields: Mapping[str, Any], where: Mapping[str, str], one: str, two: 
 
 def _answers(values: Values, one: str, other: str) -> tuple[Messages, Messages, Messages]:
     """(prompt, first answer, second answer) of two fields that hold answers, or whole conversations that begin alike."""
-    first, second = (messages_of(values[name], name, "assistant") for name in (one, other))
+    # One answer alone that looks like a conversation is an answer that quotes one.
+    read = turns_of_text if templated_text(values[one]) and templated_text(values[other]) else messages_of
+    first, second = (read(values[name], name, "assistant") for name in (one, other))
     if "prompt" in values and "messages" in values:  # the conversation beside a prompt is the prompt with an answer
         values = {name: value for name, value in values.items() if name != "messages"}
     prompt = prompt_of(_with_text(values))

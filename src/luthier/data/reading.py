@@ -9,7 +9,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types import REASONING
-from luthier.data import messages
+from luthier.data import messages, rankings
 from luthier.data.codes import BOTH, FIRST, SECOND, natural
 from luthier.data.detect import is_nothing, own_layout, resolved
 from luthier.data.flags import truth
@@ -20,6 +20,8 @@ from luthier.data.schema import Layout
 TURN_KEYS = frozenset({*messages.READ, *REASONING, "tool_call_id", "tool_responses"})
 
 
+ANSWER_KEYS = frozenset({*rankings.TEXTS, *rankings.RANKS, *rankings.SCORES})
+LISTED = ("responses", "outputs")
 MOST_CODES = 20  # coded values that are listed one by one
 WORDS = {FIRST: "output_1 better", SECOND: "output_2 better", BOTH: "a tie", "true": "wanted", "false": "unwanted"}
 
@@ -107,7 +109,10 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
             size = sum(map(len, texts_in(value)))
             sizes[str(name)] += size
             total += size
-            repeated[str(name)] += isinstance(value, str) and any(value in text for part in texts for text in part)
+            words = [text for text in texts_in(value) if not text.isdigit()]
+            repeated[str(name)] += bool(words) and all(
+                any(word in text for part in texts for text in part) for word in words
+            )
     return Reading(
         layout.name, count,
         {name: counts.most_common(1)[0][0] for name, counts in used.items()},
@@ -161,12 +166,21 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def _nested(name: str, value: Any, layout: Layout) -> Iterator[tuple[str, Any]]:
-    """(`name.key`, its first value) of keys inside a field's messages that nothing reads."""
+    """(`name.key`, its first value) of keys inside a field's turns or answers that nothing reads."""
     items: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
     found: dict[str, Any] = {}
     for item in items:
-        if isinstance(item, Mapping) and ("role" in item or "from" in item):
-            for key, inner in item.items():
-                if key not in TURN_KEYS and not is_nothing(inner):
-                    found.setdefault(f"{name}.{key}", inner)
+        if not isinstance(item, Mapping):
+            continue
+        turn = "role" in item or "from" in item
+        known = (
+            TURN_KEYS
+            if turn
+            else ANSWER_KEYS
+            if layout.name in ("ranking", "comparison_list") and name in LISTED
+            else None
+        )
+        for key, inner in item.items() if known is not None else ():
+            if key not in known and not is_nothing(inner):
+                found.setdefault(f"{name}.{key}", inner)
     yield from found.items()

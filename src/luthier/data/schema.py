@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from luthier.core.types import Chat, Example, Labelled, Pair, Preference, Prompt, Ranking, Text
-from luthier.data import flags, layouts, preferences, rankings
+from luthier.data import annotated, choice, flags, layouts, preferences, rankings
 from luthier.data.codes import BOTH, FIRST, SECOND, Codes
 from luthier.data.layouts import Values
 from luthier.data.messages import is_transcript
 from luthier.data.preferences import Found
+from luthier.data.templated import is_templated
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,31 @@ def _is_judged(values: Values, where: Where) -> bool:
     )
 
 
+def _is_answered(values: Values, where: Where) -> bool:
+    """Whether an answer is a text or turns; of several (`answers`), SQuAD's, which are all right ones."""
+    answer = values["completion"]
+    if where["completion"].lower() == "answers":
+        texts = answer.get("text") if isinstance(answer, Mapping) else answer
+        return isinstance(texts, (list, tuple)) and all(
+            isinstance(text, str) if isinstance(answer, Mapping) else isinstance(text, Mapping) and "text" in text
+            for text in texts
+        )
+    return not isinstance(answer, (dict, bool))
+
+
+def _is_templated(values: Values, where: Where) -> bool:
+    return isinstance(values["text"], str) and is_templated(values["text"])
+
+
+def _is_export(values: Values, where: Where) -> bool:
+    return isinstance(values["data"], Mapping) and isinstance(values["annotations"], (list, tuple))
+
+
+def _never(values: Values, where: Where) -> bool:
+    """Of a layout that is declared only."""
+    return False
+
+
 def _is_ranked(values: Values, where: Where) -> bool:
     """Several answers with ranks or scores; without them the best stands first, in a column that is called so only."""
     items = values["responses"]
@@ -104,10 +130,11 @@ def _is_ranked(values: Values, where: Where) -> bool:
 
 
 _BESIDE = "system tools chat_template_kwargs|template_kwargs"  # what any row with a prompt may have
+_ABOUT = "input|context|passage|article|support|evidence"
 _PROMPT = "prompt|question|query"
 _ANSWER = "completion|response|answer|output"
 _TALK = "messages|conversations|conversation"
-_ANY_PROMPT = "messages|conversations prompt|question instruction input"
+_ANY_PROMPT = f"messages|conversations prompt|question|query instruction {_ABOUT}"
 
 _ASKED = "instruction|prompt|question|query|history|post|problem|info|context"
 _VERDICT = "preference|winner|better_response_id|preferred|preferred_output|better|choice|verdict|labels|label|overall_preference|chosen"
@@ -129,16 +156,25 @@ def _scored(place: int) -> str:
     return "|".join(f"{stem}{end}" for stem in ("score", "rating", "reward") for end in ends)
 
 
+_CHOICE = " ".join([
+    "choices|options|endings|mc1_targets|alternatives",
+    *(f"choice_{place}|{choice.names_of(place)}" for place in choice.PLACES),
+    *(f"distractor_{place}|distractor{place}" for place in choice.PLACES),
+    "answer|answerkey|answer_key|correct_answer|correct_option|correct|cop|target|gold|answer_idx|answer_index|gold_label|label",
+    f"context|passage|article|support|sent1|ctx_a|premise {_BESIDE}",
+])  # fmt: skip
+
+
 # Tried from the top: the first whose needed fields are all there, and whose `fits` holds.
 _TABLE = (
     Layout(
         "comparison", Preference,
-        _fields(f"{_outputs(0)} {_outputs(1)}", f"{_ASKED} {_VERDICT} input {_scored(0)} {_scored(1)} {_WINNERS} {_BESIDE}"),
+        _fields(f"{_outputs(0)} {_outputs(1)}", f"{_ASKED} {_VERDICT} {_ABOUT} {_scored(0)} {_scored(1)} {_WINNERS} {_BESIDE}"),
         preferences.comparison, "two answers and which is better", _is_judged,
         "preference", _BETTER, settle=preferences.settle_comparison,
     ),
     Layout(
-        "comparison_list", Preference, _fields(f"outputs|summaries|pair {_VERDICT}", f"{_ASKED} input {_BESIDE}"),
+        "comparison_list", Preference, _fields(f"outputs|summaries|pair {_VERDICT}", f"{_ASKED} {_ABOUT} {_BESIDE}"),
         preferences.comparison_list, "a list of two answers and which is better", _is_judged,
         "preference", _BETTER, settle=preferences.settle_comparison,
     ),
@@ -163,7 +199,7 @@ _TABLE = (
         settle=preferences.settle_preference,
     ),
     Layout(
-        "unpaired", Labelled, _fields(f"{_PROMPT}|instruction {_ANSWER} label|kto_tag", _BESIDE),
+        "unpaired", Labelled, _fields(f"{_PROMPT}|instruction {_ANSWER} label|kto_tag", f"{_ABOUT} {_BESIDE}"),
         preferences.unpaired, "an answer, and whether it was wanted", _is_truth, "label", _WANTED,
     ),
     Layout(
@@ -179,7 +215,7 @@ _TABLE = (
         layouts.conversation, "conversations of role and content, as OpenAI writes them",
     ),
     Layout(
-        "alpaca", Chat, _fields("instruction output|response|answer|completion", f"input|context history {_BESIDE}"),
+        "alpaca", Chat, _fields("instruction output|response|answer|completion", f"{_ABOUT} history {_BESIDE}"),
         layouts.alpaca, "an instruction, perhaps with an input, and its output",
     ),
     Layout(
@@ -192,15 +228,31 @@ _TABLE = (
         layouts.pair, "two texts that belong together, perhaps with a score",
     ),
     Layout(
-        "prompt_completion", Chat, _fields(f"{_PROMPT}|input {_ANSWER}", _BESIDE),
+        "prompt_completion", Chat, _fields(f"{_PROMPT}|input {_ANSWER}|answers", f"{_ABOUT} {_BESIDE}"),
         layouts.prompt_completion, "a prompt and its completion, a question and its answer",
-        lambda values, where: not isinstance(values["completion"], (dict, bool)),
+        _is_answered,
     ),
     Layout(
         "labels", Chat, _fields("text|sentence|utterance label|category|intent|class", _BESIDE),
         layouts.labels, "a text and the label to answer with", code="label",
     ),
-    Layout("prompt", Prompt, _fields("prompt", f"answer|reference|solution {_BESIDE}"), layouts.prompt, "prompts only"),
+    Layout(
+        "prompt", Prompt, _fields("prompt", f"answer|reference|solution {_ABOUT} {_BESIDE}"), layouts.prompt, "prompts only"
+    ),
+    Layout(
+        "label_studio", Chat, _fields("data annotations|completions"), annotated.label_studio,
+        "Label Studio's export: texts and the choices that people made", _is_export,
+    ),
+    Layout(
+        "choice", Chat,
+        _fields("question|query|prompt|stem|question_stem|ctx|goal|sentence|startphrase|problem|instruction|premise", _CHOICE),
+        choice.choice, "a question, its choices and the right one", _never, "answer", tuple(choice.LETTERS),
+        settle=choice.settle_choice,
+    ),
+    Layout(
+        "templated", Chat, _fields("text|content|document|conversation", _BESIDE), layouts.templated,
+        "conversations written in a chat template", _is_templated,
+    ),
     Layout("text", Text, _fields("text|content|document"), layouts.text, "documents"),
 )  # fmt: skip
 

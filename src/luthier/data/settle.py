@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.data import codes
-from luthier.data.detect import columns_of, detect
+from luthier.data.detect import columns_of, detect, values_of
 from luthier.data.read import Row
 from luthier.data.schema import MIXED, Layout
 
@@ -23,7 +24,8 @@ def settle(layout: Layout, rows: Sequence[Row], columns: Mapping[str, str], valu
     """
     if layout is MIXED:
         return replace(layout, parts=_parts(rows, values))
-    found = [(row.fields, columns_of(layout, row, columns)) for row in rows]
+    where = [columns_of(layout, row, columns) for row in rows]
+    found = [(_readable(row, own), own) for row, own in zip(rows, where, strict=True)]
     found = [(fields, where) for fields, where in found if where.keys() >= set(layout.needed)]
     if not found:
         return layout
@@ -38,6 +40,12 @@ def settle(layout: Layout, rows: Sequence[Row], columns: Mapping[str, str], valu
     except InputError as error:
         raise InputError(error.what, where=error.where or rows[0].origin, mend=error.mend) from None
     return layout if meant is None else replace(layout, codes=meant)
+
+
+def _readable(row: Row, where: Mapping[str, str]) -> Mapping[str, Any]:
+    """The columns of a row, those that are read as `values_of` gives them."""
+    values = values_of(row, where)
+    return {**row.fields, **{column: values[name] for name, column in where.items()}}
 
 
 def _parts(rows: Sequence[Row], values: Mapping[str, str]) -> dict[str, Layout]:

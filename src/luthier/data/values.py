@@ -15,7 +15,9 @@ from luthier.data.rows import is_turn
 
 LONGEST = 10_000_000  # characters of a text that is read as Python's spelling of a list
 MISSING = frozenset(("nan", "NaN", "NaT", "<NA>", "#N/A"))  # how pandas and spreadsheets write a cell without a value
-LISTS = frozenset(("messages", "tools", "responses", "ranks", "history"))  # fields that hold a list, also as text
+LISTS = frozenset(
+    ("messages", "tools", "responses", "ranks", "scores", "outputs", "choices", "history")
+)  # fields that hold a list, also as text
 TURNS = frozenset(("prompt", "completion", "chosen", "rejected"))  # fields that hold text, or turns
 _NO_VALUE = {tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 

@@ -6,10 +6,13 @@ To add a warning: a generator of sentences and a line in `warnings_of`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from luthier.core.types import Example
+from luthier.core.types import Example, Text
+from luthier.data.media import said, turns_with_places
 from luthier.data.reading import Reading
+from luthier.data.templated import MARK, is_templated
 
 SHARE = 0.2  # of the characters of the rows: an unread column that holds more is told of
 
@@ -35,7 +38,8 @@ NAMES = re.compile(
 
 def warnings_of(examples: Sequence[Example], about: Reading) -> tuple[str, ...]:
     """What deserves a word, one line each; `about` says how the columns of these examples were read."""
-    return (*_unread(about), *(f"{what}: {_rows(rows)}" for what, rows in about.mended.items()))
+    mended = (f"{what}: {_rows(rows)}" for what, rows in about.mended.items())
+    return (*_unread(about), *mended, *_marks(examples), *_places(examples))
 
 
 def _unread(about: Reading) -> Iterator[str]:
@@ -50,6 +54,27 @@ def _unread(about: Reading) -> Iterator[str]:
         if why is not None:
             rows = "" if about.filled[column] == about.rows else f" in {about.filled[column]} of {about.rows} rows"
             yield f"column '{column}' is not read ({why}){rows}; map it with --data.columns FIELD={column} if it matters"
+
+
+def _marks(examples: Sequence[Example]) -> Iterator[str]:
+    """Marks of chat templates that stand in what is said: a model would learn to spell them."""
+    found: Counter[str] = Counter()
+    marked = written = 0
+    for example in examples:
+        marks = [mark.strip() for text in said(example) for mark in MARK.findall(text)]
+        marked += bool(marks)
+        found.update(set(marks))
+        written += not marks and isinstance(example, Text) and is_templated(example.text)
+    if marked:
+        names = ", ".join(repr(mark) for mark, _ in found.most_common(3))
+        yield f"marks of a chat template are read as plain text ({names}): {_rows(marked)}; write such rows as messages"
+    if written:
+        yield f"conversations are read as documents: {_rows(written)}; --data.layout templated reads their turns"
+
+
+def _places(examples: Sequence[Example]) -> Iterator[str]:
+    if rows := sum(map(turns_with_places, examples)):
+        yield f"a place for a picture or sound, such as <image>, is read as plain text: {_rows(rows)}"
 
 
 _MEANINGS = (

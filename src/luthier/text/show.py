@@ -68,6 +68,25 @@ def summary(tree: TokenTree, tokenizer: Tokenizer, template: Template | None = N
     return " · ".join(parts)
 
 
+def leaf_names(tree: TokenTree) -> dict[int, str]:
+    """What each answer of a tree is to the others: node -> chosen or rejected, its rank, wanted or unwanted."""
+    ranks = tree.leaf_columns.get("rank")
+    if ranks is not None:
+        better = ("chosen", "rejected") if len(ranks) == 2 and ranks[0] != ranks[1] else None
+        words = [
+            better[rank != min(ranks)] if better else f"rank {rank:g} of {len(ranks)}{_tied(rank, ranks)}"
+            for rank in ranks
+        ]
+        return dict(zip(tree.leaves, words, strict=True))
+    if isinstance(label := tree.columns.get("label"), bool):
+        return {tree.leaves[-1]: "wanted" if label else "unwanted"}
+    return {}
+
+
+def _tied(rank: float, ranks: Sequence[float]) -> str:
+    return ", tied" if list(ranks).count(rank) > 1 else ""
+
+
 def render_plain(tree: TokenTree, tokenizer: Tokenizer, template: Template | None = None, *, width: int = 100) -> str:
     """The tree as plain text: [learned] tokens in brackets, others between broken bars, newlines as ↵."""
     out = [summary(tree, tokenizer, template)]
@@ -106,12 +125,14 @@ def _lines(
     """Lines of at most about `width` cells, each with its frame; they break after newlines and between tokens."""
     pieces = show(tree, tokenizer, template)
     depths: list[int] = []
+    leaves = leaf_names(tree)
     for number, node in enumerate(tree.nodes):
         depths.append(depths[node.parent] + 1 if node.parent >= 0 else 0)
         indent = "  " * depths[-1]
         role = f", continues node {node.parent}" if node.parent >= 0 else ""
-        if len(tree.nodes) > 1:
-            yield f"{indent}┌ node {number}{role}: {len(node.ids)} tokens, {sum(node.trained)} trained", []
+        name = f" ({leaves[number]})" if number in leaves else ""
+        if len(tree.nodes) > 1 or name:
+            yield f"{indent}┌ node {number}{name}{role}: {len(node.ids)} tokens, {sum(node.trained)} trained", []
         own = [piece for piece in pieces if piece.node == number]
         for line in _wrap(own, width - len(indent) - 2):
             yield f"{indent}│ ", line
