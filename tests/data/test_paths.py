@@ -1,11 +1,12 @@
 """Paths: folders, globs, links, splits, and what is never read as rows."""
 
 import json
+import os
 
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.data.paths import REFUSED
+from luthier.data.paths import REFUSED, files_of, split_of
 from luthier.data.read import read_rows
 
 
@@ -60,3 +61,77 @@ def test_paths_that_cannot_be_read(tmp_path):
         )
     (tmp_path / "empty").mkdir()
     assert "no file to read" in fault(str(tmp_path / "empty"))
+
+
+def names(paths, **how):
+    return [os.path.basename(path) for path in files_of([str(path) for path in paths], **how)]
+
+
+def test_a_path_that_exists_is_no_pattern(tmp_path, monkeypatch):
+    path = put(tmp_path / "a b [1] ü#%", "rows [x].JSONL", LINES)
+    assert fields(path) == fields(str(tmp_path / "a b [[]1] *" / "rows*")) == ROWS
+    decomposed = path.replace("ü", "u\u0308")
+    assert fields(decomposed) == ROWS, "as macOS writes it"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fields("~/a b [1] ü#%/rows [x].JSONL") == ROWS
+
+
+def test_links_and_copies(tmp_path, capsys):
+    put(tmp_path, "rows.jsonl", LINES)
+    put(tmp_path, "._rows.jsonl", b"\x00\x05\x16\x07")
+    put(tmp_path / ".ipynb_checkpoints", "rows.jsonl", LINES)
+    put(tmp_path / "elsewhere", "more.jsonl", LINES)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    put(folder, "UP.JSONL", LINES)
+    os.symlink(tmp_path / "elsewhere", folder / "linked")
+    os.symlink(folder, folder / "loop")
+    os.symlink("/nowhere/rows.jsonl", folder / "gone.jsonl")
+    os.symlink(folder / "UP.JSONL", folder / "again.jsonl")
+    os.mkfifo(folder / "pipe.jsonl")
+    assert names([folder]) == ["UP.JSONL", "more.jsonl"]
+    said = capsys.readouterr().err
+    assert "gone.jsonl: a link to nothing, left out" in said
+    assert "again.jsonl: the same file as" in said
+    assert names([tmp_path / "*.jsonl", tmp_path / "rows.jsonl"]) == ["rows.jsonl"], "nothing twice"
+    assert "a link to nothing; it points to /nowhere/rows.jsonl" in fault(str(folder / "gone.jsonl"))
+
+
+def test_an_empty_file_beside_others_is_named(tmp_path, capsys):
+    put(tmp_path, "a.jsonl", LINES)
+    put(tmp_path, "b.jsonl", "")
+    assert fields(str(tmp_path)) == ROWS
+    assert "b.jsonl: no rows in it" in capsys.readouterr().err
+
+
+def test_what_of_a_folder_is_not_read_is_told(tmp_path, capsys):
+    for name in ("README.md", "LICENSE.txt", "a.py"):
+        put(tmp_path, name, "not data")
+    put(tmp_path, "rows.jsonl", LINES)
+    assert names([tmp_path]) == ["rows.jsonl"]
+    assert not capsys.readouterr().err
+    for name in ("notes.txt", "more.xlsx"):
+        put(tmp_path, name, "perhaps data")
+    assert names([tmp_path]) == ["rows.jsonl"]
+    assert "left out more.xlsx, notes.txt" in capsys.readouterr().err
+
+
+def test_splits_of_a_folder(tmp_path, capsys):
+    for name in ("train-00000-of-00001", "test-00000-of-00001", "validation-00000-of-00001"):
+        put(tmp_path / "data", f"{name}.jsonl", LINES)
+    put(tmp_path, "dataset_infos.json", "{}")
+    assert names([tmp_path]) == ["train-00000-of-00001.jsonl"]
+    assert "left out data/test-00000-of-00001.jsonl, data/validation" in capsys.readouterr().err
+    assert names([tmp_path], held_out=True) == ["validation-00000-of-00001.jsonl"]
+    assert len(names([tmp_path / "data" / "*.jsonl"])) == 3, "a pattern means what it matches"
+    (tmp_path / "data" / "train-00000-of-00001.jsonl").unlink()
+    assert len(names([tmp_path])) == 2, "nothing to learn from by name: all of them"
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("train_sft", "train"), ("test-00000-of-00001.parquet", "test"), ("my.dev.jsonl", "validation"), ("contest", None),
+     ("training", "train"), ("eval", "validation"), ("trains.csv", None), ("val", "validation")],
+)  # fmt: skip
+def test_names_of_splits(name, split):
+    assert split_of(name) == split

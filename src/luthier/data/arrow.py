@@ -14,7 +14,7 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types import Origin
 from luthier.data.rows import Report, Row
-from luthier.data.values import as_whole, became_floats, is_nan
+from luthier.data.values import as_whole, became_floats, is_nan, tell_of_whole
 
 BATCH = 256
 Meaning = Callable[[Any], Any]
@@ -67,8 +67,15 @@ def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], file
     try:
         columns = schema()
         features = _features(columns, file)
+        for name, feature in features.items():
+            if labels := _labels(feature):
+                log.once(
+                    f"{file}: numbers in '{name}' are read as their labels: {', '.join(labels[:4])}{' ...' * (len(labels) > 4)}"
+                )
         known = {field.name: _meaning(field.type, features.get(field.name)) for field in columns}
-        known |= dict.fromkeys(_whole_numbers(columns, batches), _as_whole)
+        whole = _whole_numbers(columns, batches)
+        tell_of_whole(whole, file)
+        known |= dict.fromkeys(whole, _as_whole)
         for batch in batches():
             names = batch.schema.names
             values = [batch.column(i).to_pylist() for i in range(len(names))]
@@ -121,9 +128,8 @@ def _meaning(kind: Any, feature: Any, depth: int = 0) -> Meaning | None:
     """
     import pyarrow.types as types
 
-    names = feature.get("names") if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" else None
-    if isinstance(names, list) and types.is_integer(kind):
-        return lambda value: str(names[value]) if value is not None and 0 <= value < len(names) else None
+    if (labels := _labels(feature)) and types.is_integer(kind):
+        return lambda value: labels[value] if value is not None and 0 <= value < len(labels) else None
     if types.is_floating(kind):
         return lambda value: None if is_nan(value) else value
     if getattr(kind, "extension_name", "") == "arrow.json":
@@ -140,6 +146,12 @@ def _meaning(kind: Any, feature: Any, depth: int = 0) -> Meaning | None:
         return (lambda value: None if value is None else [of_items(item) for item in value]) if of_items else None
     plain = types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind) or types.is_boolean(kind)
     return None if plain else _plain
+
+
+def _labels(feature: Any) -> list[str]:
+    """The names of the labels that stand as numbers in a column; none where it holds other things."""
+    names = feature.get("names") if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" else None
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _of_items(feature: Any) -> Any:

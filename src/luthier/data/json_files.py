@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -14,7 +15,7 @@ from luthier.data.decode import decoded, raw_lines, text_pieces
 from luthier.data.json_objects import of_object, questions, tell_of_questions
 from luthier.data.json_rows import TOO_MANY_DIGITS, Decoder, JsonReader, half_character, reason_of
 from luthier.data.rows import SKIP, Report, Row, ahead, fault
-from luthier.data.values import as_whole, became_floats
+from luthier.data.values import as_whole, became_floats, tell_of_whole
 
 LOOK = 200  # rows that are looked at to tell whole numbers that became 42.0
 
@@ -44,6 +45,9 @@ def _one_value(line: str, decoder: Decoder) -> Any:
     try:
         return decoder.decode(line)
     except json.JSONDecodeError as error:
+        if re.match(r"\s*\{\s*'", line):
+            mend = f"write it with json.dumps, {SKIP}"
+            raise InputError("broken JSON: an object as Python prints it", mend=mend) from None
         joined = error.msg == "Extra data" and line[error.pos :].lstrip().startswith("{")
         what = "two objects on one line, as where files were joined without a line end, the second" if joined else ""
         raise InputError(
@@ -97,7 +101,7 @@ def _checked(values: Iterator[tuple[int, Any, str]], file: str, skipped: Report 
         if (asked := questions(fields)) is None:
             yield Row(fields, origin)
             continue
-        answered = [question for question in asked if question["answers"]]
+        answered = [question for question in asked if question["output"] is not None]
         without += len(asked) - len(answered)
         tell_of_questions(file)
         for question in answered:
@@ -113,6 +117,7 @@ def _whole_numbers(rows: Iterator[Row], file: str) -> Iterator[Row]:
     names = dict.fromkeys(itertools.chain.from_iterable(row.fields for row in seen))
     columns = {name: [row.fields[name] for row in seen if name in row.fields] for name in names}
     whole = [name for name, values in columns.items() if became_floats(values)]
+    tell_of_whole(whole, file)
     for row in rows:
         yield (
             Row(row.fields | {n: as_whole(row.fields[n]) for n in whole if n in row.fields}, row.origin)

@@ -112,27 +112,25 @@ def _alike(value: Object) -> bool:
 
 
 def questions(row: Object) -> list[dict[str, Any]] | None:
-    """The questions of an article as SQuAD writes them, each with its passage and its first answer; None for other rows."""
+    """The questions of an article as SQuAD writes them, each with its passage as the input and its first answer as the
+    output (None where there is none); None for other rows."""
     paragraphs = row.get("paragraphs")
     if not isinstance(paragraphs, list) or not all(
         isinstance(p, dict) and isinstance(p.get("qas"), list) for p in paragraphs
     ):
         return None
-    out = []
-    for paragraph in paragraphs:
-        for asked in paragraph["qas"]:
-            answers = [answer.get("text") for answer in asked.get("answers") or ()]
-            out.append(
-                {
-                    "id": asked.get("id"), "title": row.get("title"), "context": paragraph.get("context"),
-                    "question": asked.get("question"), "answer": answers[0] if answers else None, "answers": answers,
-                }
-            )  # fmt: skip
-    return out
+    return [_asked(asked, paragraph.get("context"), row) for paragraph in paragraphs for asked in paragraph["qas"]]
+
+
+def _asked(asked: Object, passage: Any, row: Object) -> dict[str, Any]:
+    answers = [answer.get("text") for answer in asked.get("answers") or ()]
+    rest = {key: value for key, value in asked.items() if key not in ("question", "answers")}
+    told = {"instruction": asked.get("question"), "input": passage, "output": answers[0] if answers else None}
+    return {**told, "title": row.get("title"), "answers": answers, **rest}
 
 
 def tell_of_questions(file: str) -> None:
     """Say how questions about passages are read."""
     log.once(
-        f"{file}: questions about passages, as SQuAD writes them: each is a row with its context and its first answer"
+        f"{file}: questions about passages: instruction = the question, input = its passage, output = its first answer"
     )

@@ -115,9 +115,14 @@ def _rows(paths: Sequence[str], settings: DataConfig, skipped: Left, held_out: b
 
 
 def _layout(first: Sequence[Row], rows: Sequence[Row], settings: DataConfig) -> Layout:
-    """The layout of the `first` rows, settled on `rows`."""
-    layout = detect(first, settings.columns, declared=settings.layout)
-    return settle(layout, rows, settings.columns, settings.values)
+    """The layout of the `first` rows, settled on `rows`. An error that speaks of an option names the file too."""
+    try:
+        layout = detect(first, settings.columns, declared=settings.layout)
+        return settle(layout, rows, settings.columns, settings.values)
+    except InputError as error:
+        if isinstance(error.where, Origin):
+            raise
+        raise InputError(f"{error.what}, in {first[0].origin.file}", where=error.where, mend=error.mend) from None
 
 
 def _stream(layout: Layout, known: Sequence[Row], rows: Iterable[Row], settings: DataConfig, skipped: Left) -> Stream:

@@ -87,7 +87,10 @@ def _quoted(lines: Sequence[str], whole: bool) -> bool:
         try:
             cells = next(reader, None)
         except csv.Error:
-            return not whole and reader.line_num == len(lines)  # the last record goes on beyond these lines
+            # The last record may go on beyond these lines, unless they look like records of their own.
+            return (
+                not whole and reader.line_num == len(lines) and len({len(_cells(line)) for line in lines[start:]}) > 1
+            )
         if cells is None:
             return True
         taken = lines[start : reader.line_num]

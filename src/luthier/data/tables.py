@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO
 
 from luthier.core import log
@@ -14,7 +15,7 @@ from luthier.data.decode import text_lines
 from luthier.data.quotes import Record, tab_records
 from luthier.data.quotes import records as parsed
 from luthier.data.rows import SKIP, Report, Row, ahead, fault, usual
-from luthier.data.values import MISSING, as_whole, became_floats, structured
+from luthier.data.values import MISSING, as_whole, became_floats, structured, tell_of_whole
 
 LOOK = 200  # records that are looked at to tell a header from a record, and what cells stand for nothing
 WORDS = 6  # a name of a column has no more
@@ -35,49 +36,60 @@ def table(handle: IO[bytes], file: str, skipped: Report | None, separator: str =
     yield from _rows(records, file, skipped)
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """The names of a table's columns; which hold whole numbers that became floats, and in which 'None' is Python's."""
+
+    names: list[str]
+    whole: frozenset[str]
+    nothing: frozenset[str]
+
+    def fields(self, cells: Sequence[str], file: str) -> dict[str, str | None]:
+        """The values of a record. A cell that was written for nothing is null, which is told."""
+        out: dict[str, str | None] = {}
+        for name, cell in zip(self.names, cells, strict=True):
+            if cell in MISSING or (cell == "None" and name in self.nothing):
+                log.once(f"{file}: cells that hold only {cell!r} are read as cells without a value")
+                out[name] = None
+            else:
+                out[name] = as_whole(cell) if name in self.whole else cell
+        return out
+
+
 def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Iterator[Row]:
     """Records -> rows by the names of the header. Empty columns at the right end, as spreadsheets leave them, are cut."""
     seen, records = ahead((record for record in records if any(record[1])), LOOK)
     if not seen:
-        yield from ()
         next(records, None)  # raises what stopped the look ahead
         return
     first = _trimmed(seen[0][1])
-    others = [cells for _, cells in seen[1:] if _trimmed(cells) != first]
-    names = _names(first, others)
+    others = [cells for _, cells in seen[1:]]
+    names = _names(first, [cells for cells in others if _trimmed(cells) != first])
+    header = names is not None
     if names is None:
         names = _made_up(first, others)
         log.once(f"{file}: no header: its first row is a record; the columns are called {', '.join(names)}")
     else:
         next(records)
-    columns = [[cells[i] for _, cells in seen[1:] if i < len(cells)] for i in range(len(names))]
-    whole = {i for i, column in enumerate(columns) if became_floats(_empty(cell) for cell in column)}
-    nothing = {i for i, column in enumerate(columns) if _prints_none(column, names[i], file)}
+    columns = _columns(names, others, file)
     for line, cells in records:
         cells = cells if len(cells) <= len(names) else [*cells[: len(names)], *_trimmed(cells[len(names) :])]
         if len(cells) != len(names):
             what = f"{len(cells)} cells, but the first row has {len(names)}"
             mend = f"put cells that hold a separator or a line end in quotes, {SKIP}"
             fault(InputError(what, mend=mend), Origin(file, line), skipped)
-        elif cells == first and line > seen[0][0]:
-            log.once(f"{file}:{line}: the header stands here again, as in files that were joined; it is no row")
+        elif header and cells == first:
+            log.once(f"{file}: the header stands again between the rows, as in files that were joined; it is no row")
         else:
-            fields = {name: _value(cells[i], i in whole, i in nothing) for i, name in enumerate(names)}
-            if None in fields.values() and (
-                name := next(n for n, c in zip(names, cells, strict=True) if c in MISSING | {"None"})
-            ):
-                log.once(f"{file}: cells that hold only {cells[names.index(name)]!r} are read as cells without a value")
-            yield Row(fields, Origin(file, line))
+            yield Row(columns.fields(cells, file), Origin(file, line))
 
 
-def _value(cell: str, whole: bool, nothing: bool) -> str | None:
-    if cell in MISSING or (nothing and cell == "None"):
-        return None
-    return as_whole(cell) if whole else cell
-
-
-def _empty(cell: str) -> str:
-    return "" if cell in MISSING else cell
+def _columns(names: list[str], rows: Sequence[Sequence[str]], file: str) -> _Columns:
+    held = {name: [cells[i] for cells in rows if i < len(cells)] for i, name in enumerate(names)}
+    whole = [name for name, cells in held.items() if became_floats("" if cell in MISSING else cell for cell in cells)]
+    tell_of_whole(whole, file)
+    nothing = [name for name, cells in held.items() if _prints_none(cells, name, file)]
+    return _Columns(names, frozenset(whole), frozenset(nothing))
 
 
 def _prints_none(column: Sequence[str], name: str, file: str) -> bool:

@@ -11,6 +11,7 @@ import tokenize
 from collections.abc import Iterable
 from typing import Any
 
+from luthier.core import log
 from luthier.data.rows import is_turn
 
 LONGEST = 10_000_000  # characters of a text that is read as Python's spelling of a list
@@ -107,6 +108,12 @@ def became_floats(values: Iterable[Any]) -> bool:
         else:
             whole = True
     return missing and whole
+
+
+def tell_of_whole(names: Iterable[str], file: str) -> None:
+    """Say which columns are read as the whole numbers that they were."""
+    for name in names:
+        log.once(f"{file}: '{name}' holds whole numbers that became floats beside missing ones: 42.0 is read as 42")
 
 
 def as_whole(value: Any) -> Any:
