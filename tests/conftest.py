@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from luthier.core import log
 from luthier.core.types import Node, TokenTree
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -74,6 +75,13 @@ def smollm2_folder() -> Path:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"the embedded model cannot be fetched here: {error}")
+
+
+@pytest.fixture(autouse=True)
+def told_anew():
+    """Each test is told how its files were read, though another test was told before."""
+    log.once.cache_clear()
+    log.warn_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,12 @@ def test_one_text_is_a_list_of_one(tmp_path):
     assert (config.data.path, config.lora.targets) == (("rows.jsonl",), ("q_proj",))
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_setting(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xef\xbb\xbfseed: 7\r\nmodel: m\r\n")
+    assert read_yaml(path) == {"seed": 7, "model": "m"}
+
+
 def test_yaml_makes_no_objects(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("seed: !!python/object/apply:os.getpid []\n")

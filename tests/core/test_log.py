@@ -28,6 +28,13 @@ def test_notes_go_to_standard_error(capsys):
     assert capsys.readouterr() == ("", "one\nwarning: two\n")
 
 
+def test_what_was_said_once_is_not_said_again(capsys):
+    for _ in range(2):
+        log.once("how this file was read")
+        log.warn_once("what of it was lost")
+    assert capsys.readouterr().err == "how this file was read\nwarning: what of it was lost\n"
+
+
 def test_a_bar_in_a_pipe_says_its_last_state_once(capsys):
     with log.progress("work", 4) as bar:
         for _ in range(4):

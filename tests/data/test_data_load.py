@@ -77,3 +77,22 @@ def test_second_file_of_another_layout_is_named(path, tmp_path):
     other.write_text('{"text": "hello"}\n')
     with pytest.raises(InputError, match=r"b\.jsonl:1: no field 'prompt'"):
         load([path, str(other)], DataConfig())
+
+
+def test_held_out_rows_are_read_by_their_own_layout_and_their_file_is_named(tmp_path):
+    train, test = tmp_path / "train.jsonl", tmp_path / "eval.jsonl"
+    train.write_text('{"instruction": "a", "output": "b"}\n')
+    test.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n')
+    assert load([str(train)], DataConfig()).layout.name == "alpaca"
+    assert load([str(test)], DataConfig(), held_out=True).layout.name == "chat"
+    with pytest.raises(InputError, match=r"unknown column 'output'.*in .*eval\.jsonl"):
+        load([str(test)], DataConfig(columns={"output": "output"}), held_out=True)
+    with pytest.raises(InputError, match=r"eval\.jsonl:1: no field 'instruction'"):
+        load([str(test)], DataConfig(layout="alpaca"), held_out=True)
+
+
+def test_the_held_out_split_of_a_folder(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(f'{{"prompt": "{split}", "completion": "b"}}\n')
+    assert load([str(tmp_path)], DataConfig()).examples[0].messages[0].content == "train"
+    assert load([str(tmp_path)], DataConfig(), held_out=True).examples[0].messages[0].content == "test"

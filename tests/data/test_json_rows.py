@@ -40,9 +40,29 @@ def test_lines_are_those_on_which_a_value_begins():
     assert values('[\n{"a": 1},\n\n{"a":\n2}, {"a": 3}\n]') == [(2, {"a": 1}), (4, {"a": 2}), (5, {"a": 3})]
 
 
-def test_rows_wrapped_in_an_object():
-    assert values('{"data": [{"a": 1},\n{"a": 2}], "version": 1}', size=100) == [(1, {"a": 1}), (2, {"a": 2})]
+def test_rows_wrapped_in_an_object_are_read_one_by_one():
+    text = '{"data": [{"a": 1},\n{"a": 2}], "version": 1, "info": {"by": [1]}}'
+    reader = JsonReader(iter([text]), "f.json")
+    assert [(line, value) for line, value, _ in reader] == [(1, {"a": 1}), (2, {"a": 2})]
+    assert (reader.wrapper, reader.beside) == ("data", ["version", "info"])
     assert values('{"messages": [{"role": "user"}]}') == [(1, {"messages": [{"role": "user"}]})]
+    for end in ("", ', "n": ', ', "n": 1', "} 1", ', "n" 1}'):
+        with pytest.raises(InputError, match="broken JSON"):
+            values('{"data": [{"a": 1}]' + end, size=100)
+
+
+def test_a_number_that_is_none_is_null_and_a_mark_between_values_is_space():
+    assert values('\ufeff{"a": NaN}\n\ufeff{"a": [NaN, Infinity]}') == [
+        (1, {"a": None}),
+        (2, {"a": [None, float("inf")]}),
+    ]
+
+
+def test_a_key_that_stands_twice_is_told_where_a_value_is_lost(capsys):
+    assert values('[{"a": 1, "a": 1},\n{"a": {"b": 1, "b": 2}}]', size=100)[1][1] == {"a": {"b": 2}}
+    assert "f.json:2: the key 'b' stands twice in one object; the last value is read" in capsys.readouterr().err
+    values('[{"a": 1, "a": 1}]')
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

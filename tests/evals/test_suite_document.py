@@ -60,6 +60,14 @@ def cases(path):
     return found
 
 
+def test_a_byte_order_mark_is_no_part_of_a_suite(tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text(
+        "\ufeffname: small\ngroups:\n  - name: a\n    cases: [{prompt: x, checks: [{equals: y}]}]\n", encoding="utf-8"
+    )
+    assert read(path).suite.name == "small"
+
+
 def test_groups_rows_and_cases(suite):
     found = cases(suite())
     assert [(case.number, case.group, case.name) for case in found] == [

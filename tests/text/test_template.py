@@ -221,6 +221,9 @@ def test_a_file_is_read_and_named(tmp_path):
     path.write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
     template = load_template(str(path), tokenizer_for("zephyr"))
     assert (template.name, template.render([user("hi")], prompt=False)) == (str(path), "hi</s>")
+    path.write_text("\ufeff{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", encoding="utf-8")
+    marked = load_template(str(path), tokenizer_for("zephyr"))
+    assert marked.render([user("hi")], prompt=False) == "hi</s>", "a byte order mark is no letter of the template"
 
 
 @pytest.mark.parametrize(("name", "mend"), [("alpacca", "did you mean 'alpaca'"), ("/no/such.jinja", "give auto")])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import decimal
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -181,15 +181,12 @@ def _struct(kind: Any, feature: Any, depth: int) -> Meaning:
 
 
 def _plain(value: Any) -> Any:
-    """A date, a decimal number or bytes of text, as JSON has them."""
-    match value:
-        case datetime.datetime() | datetime.date() | datetime.time():
-            return value.isoformat()
-        case decimal.Decimal():
-            return int(value) if value == value.to_integral_value() and value.as_tuple().exponent == 0 else str(value)
-        case bytes():
-            try:
-                return value.decode("utf-8")
-            except UnicodeDecodeError:
-                return value
+    """A decimal number as it is written, and bytes that are text, which some programs store without saying so."""
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value.as_tuple().exponent == 0 else str(value)
+    if isinstance(value, bytes) and not re.search(rb"[\x00-\x08\x0e-\x1f]", value):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value
     return value

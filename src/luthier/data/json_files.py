@@ -108,7 +108,7 @@ def _checked(values: Iterator[tuple[int, Any, str]], file: str, skipped: Report 
             number += 1
             yield Row(question, Origin(file, number))
     if without:
-        log.warn_once(f"{file}: {without} questions without an answer are left out")
+        log.warn_once(f"{file}: questions without an answer are left out: {without}")
 
 
 def _whole_numbers(rows: Iterator[Row], file: str) -> Iterator[Row]:
