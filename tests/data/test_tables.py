@@ -146,6 +146,13 @@ def test_in_a_corpus_with_tabs_a_quotation_mark_is_a_letter(tmp_path, text, cell
     assert "quotation marks are read as letters" in capsys.readouterr().err
 
 
+def test_one_column_with_tabs_has_letters_too(tmp_path):
+    assert [row["text"] for row in fields(put(tmp_path, "a.tsv", 'text\n"He said\nno," she said\n'))] == [
+        '"He said',
+        'no," she said',
+    ]
+
+
 def test_a_quotation_mark_far_behind_is_a_letter_too(tmp_path):
     lines = [f"q{i}\ta{i}" for i in range(1500)]
     lines[700], lines[1400] = '"q700\ta', 'q1400\ta"'

@@ -62,6 +62,9 @@ def test_fields_that_hold_lists_read_them_from_text():
     for text in ('[{"name": "x"}]', "[1, 2]", "{'role': 'user'}", "[broken"):
         assert field_value("completion", text) == text, "an answer may be JSON"
     assert field_value("text", repr(TURNS)) == repr(TURNS)
+    by_columns = {"role": ["user", "assistant"], "content": [turn["content"] for turn in TURNS]}
+    assert field_value("messages", by_columns) == TURNS
+    assert field_value("messages", {"role": ["user"], "content": "a"}) == {"role": ["user"], "content": "a"}
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def _part(key: str, part: Any, file: str, held_out: bool) -> Sequence[Any] | Non
 def _chosen(parts: Mapping[str, Sequence[Any]], file: str, held_out: bool) -> str:
     if len(parts) == 1:
         return next(iter(parts))
-    splits = {split_of(key): key for key in reversed(parts)}
+    splits = {split_of(key): key for key in reversed(list(parts))}
     order = ("validation", "test", "train") if held_out else ("train",)
     for name in order:
         if name in splits:

@@ -43,7 +43,7 @@ READERS: dict[str, Reader] = {
     ".json": json_values, ".jsonl": jsonl, ".ndjson": jsonl, ".csv": table, ".tsv": tsv,
     ".parquet": parquet, ".arrow": arrow, ".feather": arrow, ".txt": text, ".md": text, ".rst": text,
 }  # fmt: skip
-NAMES = {
+NAMES: dict[Reader, str] = {
     json_values: "JSON",
     jsonl: "JSON Lines",
     table: "CSV",

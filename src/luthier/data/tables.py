@@ -29,8 +29,8 @@ def table(handle: IO[bytes], file: str, skipped: Report | None, separator: str =
     if named := re.fullmatch(r'"?sep=(.)"?\s*', first):
         separator = named[1]
         number, first = next(lines, (number + 1, ""))
-    if separator not in first or not separator:
-        separator = max(",;\t", key=first.count)
+    if not separator or separator not in first:
+        separator = max((separator or ",", *",;\t"), key=first.count)
     rest = itertools.chain([(number, first)], lines)
     records = tab_records(rest, file) if separator == "\t" else parsed(rest, file, separator)
     yield from _rows(records, file, skipped)

@@ -25,7 +25,11 @@ _NO_VALUE = {tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, t
 
 def field_value(name: str, value: Any) -> Any:
     """The value of a layout's field: a text that spells a list where a list is needed, or turns where turns may stand, is
-    that list; anything else is as it was."""
+    that list, and so are turns by columns, {"role": [...], "content": [...]}; anything else is as it was."""
+    if isinstance(value, dict) and any(isinstance(value.get(key), list) for key in ("role", "from")):
+        columns = value.values()
+        same = all(isinstance(column, list) for column in columns) and len({len(column) for column in columns}) == 1
+        return [dict(zip(value, turn, strict=True)) for turn in zip(*columns, strict=True)] if same else value
     if not isinstance(value, str) or name not in LISTS | TURNS or not value.lstrip().startswith(("[", "{", "(")):
         return value
     try:
