@@ -113,3 +113,99 @@ def test_nothing_is_pickled(tuned):
     assert {p.suffix for p in folder.rglob("*") if p.is_file() and p.name != ".lock"} <= {
         ".html", ".json", ".jsonl", ".yaml", ".safetensors", ".svg", ".jinja", ".txt",
     }  # fmt: skip
+
+
+# A base model whose EOS no turn ends with, tuned with a template whose turns end in <|im_end|>.
+
+PLAIN = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def base(tmp_path, tiny_folder):
+    """The tiny model as a base model: EOS <|endoftext|>, no chat template."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.eos_token = tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.chat_template = None
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    for settings in (model.config, model.generation_config):
+        settings.eos_token_id = settings.pad_token_id = tokenizer.eos_token_id
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    (tmp_path / "chatml.jinja").write_text(PLAIN)
+    return tmp_path / "base"
+
+
+def answer(folder, model, **settings):
+    """The new tokens of `generate` in transformers, asked with the tokenizer and template of `folder`."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    turns = [{"role": "user", "content": "name 3"}]
+    asked = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    out = model.eval().generate(**asked, max_new_tokens=24, do_sample=False, **settings)[
+        0, asked["input_ids"].shape[1] :
+    ]
+    return tokenizer, out.tolist()
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+@pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
+def test_what_is_exported_stops_where_turns_were_trained_to_end(tuned, base, tmp_path, tune):
+    """TRL and LLaMA-Factory: a base model tuned with ChatML wrote on after <|im_end|> in every other program."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from luthier.app.merge import merge
+
+    rate = 1e-2 if tune == "full" else 3e-2
+    folder = tuned(
+        model=str(base), text__template=str(tmp_path / "chatml.jinja"), tune=tune, train__epochs=12.0, train__lr=rate
+    )
+    whole = folder / "model"
+    if tune == "lora":
+        merge(folder, tmp_path / "merged", "float32")
+        whole = tmp_path / "merged"
+        adapter = folder / "adapter"
+        listed = GenerationConfig.from_pretrained(adapter)
+        tokenizer, new = answer(adapter, AutoPeftModelForCausalLM.from_pretrained(adapter), generation_config=listed)
+        assert tokenizer.convert_ids_to_tokens(new[-1]) == "<|im_end|>"
+        assert len(new) < 24
+        by_name = {"eos_token_id": tokenizer.eos_token_id}  # of the tokenizer in the adapter
+        assert answer(adapter, AutoPeftModelForCausalLM.from_pretrained(adapter), **by_name)[1] == new
+    model = AutoModelForCausalLM.from_pretrained(whole)
+    tokenizer, new = answer(whole, model)
+    assert tokenizer.convert_ids_to_tokens(new[-1]) == "<|im_end|>"
+    assert len(new) < 24
+    stops = {tokenizer.convert_ids_to_tokens(token) for token in model.generation_config.eos_token_id}
+    assert stops == {"<|im_end|>", "<|endoftext|>"}
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    assert tokenizer.chat_template == PLAIN
+
+
+def test_a_template_that_writes_eos_keeps_the_tokenizers_own(tuned, base, tmp_path):
+    """Naming another end would change what the template writes."""
+    from transformers import AutoTokenizer
+
+    source = PLAIN.replace("<|im_end|>\n", "<|im_end|>{{ eos_token }}")
+    (tmp_path / "chatml.jinja").write_text(source)
+    folder = tuned(model=str(base), text__template=str(tmp_path / "chatml.jinja"), train__steps=1)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
+    assert tokenizer.eos_token == "<|endoftext|>"
+    listed = json.loads((folder / "adapter" / "generation_config.json").read_text())["eos_token_id"]
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in listed
+
+
+def test_a_folder_of_the_hubs_cache_is_named_as_the_hub_names_it(tmp_path, tiny_folder):
+    import shutil
+
+    from luthier.model.sources import resolve as source_of
+
+    snapshot = tmp_path / "hub" / "models--some-one--a-model" / "snapshots" / "0123"
+    shutil.copytree(tiny_folder, snapshot)
+    assert source_of(str(snapshot)).address == "some-one/a-model"
+    assert source_of(str(tiny_folder)).address == str(tiny_folder.resolve())

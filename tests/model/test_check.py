@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from luthier.core.errors import InputError
 from luthier.model import check, fuse, load
+from luthier.model.attention import register
 
 SHAPE = {
     "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -20,6 +21,7 @@ WINDOW = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_atten
 
 def made(kind: str, **changes):
     """A random model of an architecture, with weights large enough that what is wrong shows."""
+    register()
     torch.manual_seed(0)
     config = CONFIG_MAPPING[kind](**(SHAPE | changes))
     model = AutoModelForCausalLM.from_config(config, attn_implementation="luthier").eval()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from luthier.core.errors import InputError
@@ -91,6 +94,52 @@ def test_weights_that_lack_a_layer_are_refused(model: Path) -> None:
     (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3, "layer_types": None}))
     with pytest.raises(InputError, match=r"missing keys.*layers\.2"):
         load(model, device=CPU, dtype=torch.float32)
+
+
+def with_weights(model: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    path = model / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # read as they are, and one by one
+def test_a_head_that_is_missing_is_refused_not_made_up(model: Path, dtype: torch.dtype) -> None:
+    """transformers gives it random weights: config.json says that the embedding's are not the head's."""
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    with pytest.raises(InputError, match=r"missing keys in the weights: lm_head.weight \(config.json says"):
+        load(model, device=CPU, dtype=dtype)
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "model.layers.2.mlp.up_proj.weight"])
+def test_weights_of_a_part_of_the_model_that_its_configuration_leaves_out_are_refused(model: Path, name: str) -> None:
+    """A bias that is not added, a layer that is not run: transformers passes them over."""
+    with_weights(model, lambda weights: weights | {name: torch.ones(32)})
+    with pytest.raises(InputError, match=f"config.json describes a model without these weights: {re.escape(name)}"):
+        load(model, device=CPU, dtype=torch.float32)
+
+
+def test_weights_of_parts_that_write_no_text_are_named_and_left(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = {"vision_tower.patch.weight": torch.ones(3), "vision_tower.patch.bias": torch.ones(3)}
+    with_weights(model, lambda weights: weights | extra)
+    load(model, device=CPU, dtype=torch.float32)
+    assert (
+        "2 weights belong to no part of this model and are not read: vision_tower.patch.bias and 1 more"
+        in capsys.readouterr().err
+    )
+
+
+def test_pickles_beside_safetensors_are_never_read_and_an_adapter_beside_them_is_no_weight(model: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    wanted = load(model, device=CPU, dtype=torch.float32, attention="sdpa").model(torch.tensor([[1, 5, 9]])).logits
+    (model / "pytorch_model.bin").write_bytes(b"\x80\x04 never read")
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(init_lora_weights=False))
+    tuned.save_pretrained(model)
+    for dtype in (torch.float32, torch.bfloat16):
+        found = load(model, device=CPU, dtype=dtype, attention="sdpa").model(torch.tensor([[1, 5, 9]])).logits
+        torch.testing.assert_close(found.float(), wanted, atol=1e-6 if dtype == torch.float32 else 0.1, rtol=0)
 
 
 def test_weights_of_another_shape_are_refused(model: Path) -> None:

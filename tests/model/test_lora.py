@@ -174,6 +174,22 @@ def test_targets_that_match_nothing_are_refused(target, words):
         lora.attach(tiny_model("sdpa"), LoraConfig(targets=(target,)))
 
 
+def test_targets_are_names_globs_or_regular_expressions_as_peft_takes_them():
+    """Both lists are what PEFT's own matching gives on the same names."""
+    from peft import LoraConfig as PeftConfig
+    from peft import get_peft_model
+
+    for target in (r".*layers\.1\..*(q|v)_proj", "self_attn.q_proj", "q_proj"):
+        theirs = get_peft_model(tiny_model("sdpa"), PeftConfig(target_modules=target if "*" in target else [target]))
+        assert set(lora.chosen(tiny_model("sdpa"), (target,))) == set(theirs.targeted_module_names)
+    with pytest.raises(InputError, match=r"'nothing_here'"):
+        lora.chosen(tiny_model("sdpa"), ("q_proj", "nothing_here"))
+    with pytest.raises(InputError, match=r"'\.\*\(x\|y\)_proj'"):
+        lora.chosen(tiny_model("sdpa"), ("q_proj", ".*(x|y)_proj"))
+    with pytest.raises(InputError, match=r"--lora.targets q_proj --lora.targets v_proj"):
+        lora.chosen(tiny_model("sdpa"), ("q_proj,v_proj",))
+
+
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
 def test_a_folder_without_an_adapter_says_what_is_missing(tmp_path, name):
     config = LoraConfig(rank=4)

@@ -44,8 +44,8 @@ class Systems:
         rows, common = self.found.total(), self.common()
         having = rows - self.found[""]
         if common is not None:
-            share = "every row" if self.found[common] == rows else f"{self.found[common]} of {rows} rows"
-            log.note(f"{share} has the same system prompt; the run will be asked under it")
+            share = "every row has" if self.found[common] == rows else f"{self.found[common]} of {rows} rows have"
+            log.note(f"{share} the same system prompt; the run will be asked under it")
         elif having:
             kinds = len(self.found) - (1 if self.found[""] else 0)
             what = "the same system prompt" if kinds == 1 else f"{kinds} different system prompts"

@@ -93,7 +93,9 @@ class LoraConfig(Section):
     rank: int = Field(16, ge=1, description="Rank of the adapters.")
     alpha: float = Field(32.0, gt=0, description="Scale: the adapter adds alpha/rank * B A x.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before A.")
-    targets: tuple[str, ...] = Field(("all-linear",), description="Module names or globs that get an adapter.")
+    targets: tuple[str, ...] = Field(
+        ("all-linear",), description="Names of modules, globs or regular expressions that get an adapter."
+    )
     rslora: bool = Field(False, description="Scale by alpha/sqrt(rank) (rsLoRA).")
     dora: bool = Field(False, description="Learn each output's magnitude apart from its direction (DoRA).")
     init: Literal["default", "pissa"] = Field(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -203,7 +204,8 @@ def linears(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def chosen(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
-    """The layers that `targets` name: 'all-linear', a module name such as q_proj, or a glob over full names.
+    """The layers that `targets` name: 'all-linear', a module name such as q_proj or self_attn.q_proj, a glob over full names,
+    or what is none of these as a regular expression over full names, as PEFT takes it.
 
     Raises InputError when a target matches nothing, or names the head while it shares its weight with the embedding.
     """
@@ -218,11 +220,19 @@ def chosen(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
         if target == "all-linear":
             out |= candidates
             continue
-        found = {n: m for n, m in candidates.items() if n.rsplit(".", 1)[-1] == target or fnmatch.fnmatch(n, target)}
+        found = {n: m for n, m in candidates.items() if f".{n}".endswith(f".{target}") or fnmatch.fnmatch(n, target)}
+        found = found or {n: m for n, m in candidates.items() if _fits(target, n)}
         if not found:
             raise _no_target(model, target, candidates)
         out |= found
     return {name: out[name] for name in candidates if name in out}
+
+
+def _fits(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error:
+        return False
 
 
 def _no_target(model: nn.Module, target: str, candidates: dict[str, nn.Module]) -> InputError:
@@ -232,6 +242,11 @@ def _no_target(model: nn.Module, target: str, candidates: dict[str, nn.Module]) 
             mend="adapters go on linear layers of the blocks; to learn the head use --tune head",
         )  # fmt: skip
     known = sorted({name.rsplit(".", 1)[-1] for name in candidates})
+    if set(parts := target.replace(",", " ").split()) <= set(known) and len(parts) > 1:
+        return InputError(
+            f"no linear layer matches '{target}'", where="--lora.targets",
+            mend="give each name by itself: " + " ".join(f"--lora.targets {part}" for part in parts),
+        )  # fmt: skip
     guess = nearest(target, known)
     return InputError(
         f"no linear layer matches '{target}'", where="--lora.targets",

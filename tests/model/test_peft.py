@@ -1,0 +1,177 @@
+"""Adapters as PEFT and the trainers on it save them: computed as PEFT computes them, or refused by name, never in part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from luthier.core.errors import InputError
+from luthier.model import adapters, peft
+from luthier.model.load import load
+
+CPU = torch.device("cpu")
+IDS = torch.tensor([[5, 9, 2, 7, 30, 11]])
+
+
+@pytest.fixture
+def saved(tiny_folder: Path, tmp_path: Path):
+    """Save an adapter with PEFT, its B large enough to matter; return the folder, and PEFT's own model."""
+    from peft import LoraConfig, get_peft_model
+
+    def save(**changes):
+        base = AutoModelForCausalLM.from_pretrained(tiny_folder)
+        values = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"} | changes
+        model = get_peft_model(base, LoraConfig(**values))
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or name.endswith(".bias"):
+                torch.nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(tmp_path / "adapter")
+        return tmp_path / "adapter", model.eval()
+
+    return save
+
+
+def edited(folder: Path, **values: object) -> Path:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        peft.read(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"v_proj": 2}},
+        {"rank_pattern": {"v_proj": 2}, "use_rslora": True},
+        {"use_dora": True},
+        {"fan_in_fan_out": True},  # PEFT: of no meaning on a linear layer
+        {"target_modules": r".*layers\.1\..*(q|v)_proj"},
+        {"target_modules": "all-linear", "exclude_modules": ["o_proj"]},
+        {"layers_to_transform": [1]},
+        {"init_lora_weights": "gaussian"},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
+def test_what_is_read_is_computed_as_peft_computes_it(saved, tiny_folder: Path, changes) -> None:
+    folder, theirs = saved(**changes)
+    ours = load(tiny_folder, device=CPU, dtype=torch.float32, attention="sdpa").model
+    before = ours(IDS).logits
+    adapters.apply(ours, folder)
+    with torch.no_grad():
+        wanted = theirs(IDS).logits
+        assert (wanted - before).abs().max() > 0.05
+        torch.testing.assert_close(ours(IDS).logits, wanted, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"modules_to_save": ["lm_head"]}, "its own 'lm_head'"),
+        ({"modules_to_save": ["embed_tokens"]}, "its own 'embed_tokens'"),
+        ({"trainable_token_indices": [3, 5]}, "trainable_token_indices"),
+        ({"alpha_pattern": {"v_proj": 64}}, "alpha_pattern"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa', which changes the base too"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights 'olora'"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "a tensor 'base_model.model.model.embed_tokens."),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
+def test_what_luthier_does_not_compute_is_refused_by_name(saved, changes, name) -> None:
+    folder, _ = saved(**changes)
+    assert name in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"bias": "all"}, "bias 'all'"),
+        ({"bias": "lora_only"}, "bias 'lora_only'"),
+        ({"target_parameters": ["mlp.experts.down_proj"]}, "target_parameters"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"megatron_config": {"a": 1}}, "megatron_config"),
+        ({"arrow_config": {"top_k": 2}}, "arrow_config"),
+        ({"a_setting_of_next_year": 3}, "a_setting_of_next_year"),
+        ({"lora_alpha": None}, "lora_alpha is null"),
+        ({"peft_type": "IA3"}, "of type 'IA3'"),
+        ({"peft_type": "PROMPT_TUNING"}, "of type 'PROMPT_TUNING'"),
+        ({"peft_type": "ADALORA"}, "of type 'ADALORA'"),
+        ({"peft_type": "VERA"}, "of type 'VERA'"),
+    ],
+    ids=str,
+)
+def test_settings_that_are_not_known_to_be_harmless_are_refused(saved, values, name) -> None:
+    assert name in refusal(edited(saved()[0], **values))
+
+
+def test_settings_that_say_nothing_are_no_obstacle(saved) -> None:
+    """Trainers write what they do not use: null, false, empty."""
+    folder = edited(saved()[0], alpha_pattern={}, lora_bias=False, target_parameters=None, kasa_config=None, new=[])
+    assert len(peft.read(folder).layers) == 4
+
+
+def tensors_of(folder: Path, change) -> Path:
+    path = folder / "adapter_model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+    return folder
+
+
+def test_tensors_that_are_missing_cut_or_strange_are_named(saved, tmp_path: Path) -> None:
+    folder, _ = saved()
+    first = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+
+    def without(tensors):
+        return {name: tensor for name, tensor in tensors.items() if name != f"{first}B.weight"}
+
+    cases = {
+        "has no lora_B": without,
+        "have different ranks": lambda t: t | {f"{first}A.weight": t[f"{first}A.weight"][:2].contiguous()},
+        "has a tensor 'base_model.model.model.layers.0.self_attn.q_proj.bias'": lambda t: (
+            t | {"base_model.model.model.layers.0.self_attn.q_proj.bias": torch.ones(32)}
+        ),
+        "has a tensor 'prompt_embeddings'": lambda t: t | {"prompt_embeddings": torch.ones(4, 32)},
+        "the adapter holds no tensor": lambda t: {},
+    }
+    for number, (words, change) in enumerate(cases.items()):
+        copy = Path(shutil.copytree(folder, tmp_path / str(number)))
+        assert words in refusal(tensors_of(copy, change))
+
+
+def test_an_adapter_of_another_model_is_refused_before_anything_changes(saved, tiny_folder: Path) -> None:
+    folder, _ = saved()
+    model = load(tiny_folder, device=CPU, dtype=torch.float32, attention="sdpa").model
+    before = model(IDS).logits
+    tensors_of(folder, lambda t: {name.replace("layers.1", "layers.9"): tensor for name, tensor in t.items()})
+    with pytest.raises(InputError, match=r"weights for 'model.layers.9.*which this model has not"):
+        adapters.apply(model, folder)
+    assert torch.equal(model(IDS).logits, before)
+
+
+def test_pickled_and_pointed_at_adapters_are_refused_unread(saved) -> None:
+    folder, _ = saved()
+    weights = folder / "adapter_model.safetensors"
+    (folder / "adapter_model.bin").write_bytes(b"\x80\x04never read")
+    assert len(peft.read(folder).layers) == 4  # beside safetensors it is of no matter
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert "Git LFS pointer" in refusal(folder)
+    weights.unlink()
+    assert "only a pickled adapter (adapter_model.bin)" in refusal(folder)
