@@ -92,7 +92,7 @@ CASES = [
         Preference((ASK,), (YES,), (NO,)),
     ),
     (
-        {"post": "q", "summaries": [{"text": "no", "policy": "x"}, {"text": "yes"}], "choice": 1},
+        {"post": "q", "summaries": [{"text": "no", "policy": "x"}, {"text": "yes"}], "choice": "b"},
         "comparison_list",
         Preference((ASK,), (YES,), (NO,)),
     ),

@@ -24,13 +24,19 @@ _MARKED = re.compile(r"[\[(]?([A-Ja-j])[\])]?[.:)]?")
 _LISTED = re.compile(r"\(?([A-J])[.):]\s*")
 
 
-def names_of(place: int) -> str:
-    """The names of the column of a choice, its place counted from 1: choice0, option1, opa, ending0, sol1, A."""
-    stems = ("choice", "option", "opt", "op", "ending", "sol", "alternative", "answer", "hyp")
+STEMS = ("choice", "option", "opt", "op", "ending", "sol", "alternative", "answer", "hyp")
+
+
+def names_of(place: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the column of a choice, its place counted from 1: where columns count from 0 (choice0, ending0), and
+    others (option1, sol_1, opa, A)."""
     letter = LETTERS[place - 1].lower()
-    # Where columns count from 0, the first is free and the next ones follow; so each place may be called by both.
-    ends = (f"_{place - 1}", f"{place - 1}", f"_{place}", f"{place}", f"_{letter}", letter)
-    return "|".join([*(f"{stem}{end}" for stem in stems for end in ends), letter])
+    zero, other = ((f"_{place - 1}", f"{place - 1}"), (f"_{place}", f"{place}", f"_{letter}", letter))
+    return _names(zero), (*_names(other), letter)
+
+
+def _names(ends: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{stem}{end}" for stem in STEMS for end in ends)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from luthier.core.errors import InputError, unknown
 
 FIRST, SECOND, BOTH = "output_1", "output_2", "tie"
 SHOWN = 8  # codes that a message lists
+FEW = 0.1  # share of the rows, at most, in which 0 stands for a tie beside 1 and 2
 AGREED = 0.95  # share of the rows in which codes and scores say the same, for the scores to tell what the codes mean
 
 _TIES = {"tie", "ties", "tied", "draw", "equal", "same", "neither", "both", "none", "bothbad", "a=b", "b=a", "[[c]]"}
-_TIES |= {"tie(bothbad)", "bothgood", "bothequal", "nopreference", ""}
+_TIES |= {"tiebothbad", "bothgood", "bothequal", "nopreference", ""}
 _VERDICT = re.compile(r"\[*(\w+?)(<+|>+|=+)(\w+?)\]*")
 _NAMED = (
     "{}",
@@ -116,20 +117,28 @@ def compared(
     if nameless := [code for code in words if _of_word(code, names) is None]:
         raise _refused(nameless, field, f"{_quoted(nameless)} names neither {columns[0]} nor {columns[1]}")
     means |= {code: word for code in words if (word := _of_word(code, names)) is not None}
-    leaning = False
     if numbers:
-        if tokens == ("0", "1") and numbers <= {"0", "1"}:
-            pass  # the codes are in the columns' names
-        elif numbers <= {"0", "1"} and len(scored) and (found := _by_scores(scored, numbers, columns, field)):
-            means |= found
-        elif all(code == "0" or 1 <= float(code) <= 2 for code in numbers) and (
-            (tokens == ("1", "2") and numbers - {"0"} and numbers != {"0", "1"}) or "2" in numbers
-        ):
-            means |= {"1": FIRST, "2": SECOND, "0": BOTH, "1.5": BOTH}
-            leaning = True
-        else:
-            raise _refused(sorted(numbers), field, f"{_quoted(sorted(numbers))} could mean two things")
-    return Codes(means | {"": BOTH}, leaning)
+        means |= _of_numbers(seen, numbers, tokens, columns, field, scored)
+    return Codes(means | {"": BOTH}, leaning=means.get("1.5") == BOTH)
+
+
+def _of_numbers(
+    seen: Counter[str], numbers: set[str], tokens: tuple[str, str], columns: tuple[str, str], field: str,
+    scored: Sequence[tuple[str, float, float]],
+) -> dict[str, str]:  # fmt: skip
+    """What numbers mean: places that the columns' names or a list count, or what the scores tell. Raises InputError for others."""
+    listed = columns == ("0", "1")
+    if tokens == ("0", "1") and numbers <= {"0", "1"} and (not listed or "0" in numbers):
+        return {"0": FIRST, "1": SECOND}
+    if numbers <= {"0", "1"} and (found := _by_scores(scored, numbers, columns, field)):
+        return found
+    from_one = all(code == "0" or 1 <= float(code) <= 2 for code in numbers) and (tokens != ("0", "1") or listed)
+    told = "2" in numbers or (tokens == ("1", "2") and "0" not in numbers)
+    # AlpacaEval writes a few of its ties as 0; many zeros beside 1 and 2 may be the first answer, and 2 a tie.
+    few = seen["0"] <= FEW * seen.total() and tokens == ("1", "2")
+    if from_one and told and ("0" not in numbers or few):
+        return {"0": BOTH, "1": FIRST, "1.5": BOTH, "2": SECOND}
+    raise _refused(sorted(numbers), field, f"{_quoted(sorted(numbers))} could mean two things")
 
 
 def _by_scores(

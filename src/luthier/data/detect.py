@@ -51,9 +51,12 @@ def resolved(layout: Layout, found: Iterable[str], columns: Mapping[str, str]) -
     case, a blank counting as '_'.
     """
     by_name = {plain_name(name): name for name in reversed(tuple(found))}
+    canonical = {field.name for field in layout.fields}
     where: dict[str, str] = {}
     for field in layout.fields:
-        mapped = tuple(columns[name] for name in field.names if name in columns)
+        # A name that is another field's own maps that one alone.
+        own = (name for name in field.names if name == field.name or name not in canonical)
+        mapped = tuple(columns[name] for name in own if name in columns)
         names = mapped or field.names
         free = (by_name[plain_name(name)] for name in names if plain_name(name) in by_name)
         column = next((name for name in free if name not in where.values()), None)

@@ -126,10 +126,22 @@ def conversation_of(values: Values) -> Messages:
         raise InputError(
             "field 'messages' is text, not a list of messages", mend='write [{"role": ..., "content": ...}]'
         )
-    turns = messages_of(values["messages"], "messages", "user")
+    written = values["messages"]
+    if isinstance(written, (list, tuple)) and written and all(_is_round(item) for item in written):
+        written = [turn for item in written for turn in _round(item)]
+    turns = messages_of(written, "messages", "user")
     if not turns:
         raise InputError("the conversation is empty", mend="give it at least one message")
     return opened(values, turns)
+
+
+def _is_round(item: Any) -> bool:
+    """Whether an object is a question with its answer (Capybara's way to write a conversation)."""
+    return isinstance(item, Mapping) and item.keys() == {"input", "output"}
+
+
+def _round(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": item["input"]}, {"role": "assistant", "content": item["output"]}]
 
 
 def prompt_of(values: Values) -> Messages:

@@ -9,7 +9,7 @@ from luthier.core.errors import InputError
 from luthier.core.types import Chat, Example, Labelled, Message, Pair, Preference, Prompt, Ranking, Text
 
 COLUMN = re.compile(
-    r"(image|img|picture|photo|video|audio)s?([_-]?(path|url|file|id|data)s?)?|pixel_values", re.IGNORECASE
+    r"(image|img|picture|photo|video|audio)s?([_-]?(path|url|file|data)s?)?|pixel_values", re.IGNORECASE
 )
 PLACE = re.compile(r"<\|?(image|video|audio|img|image_pad|vision_start)\|?>|<image_?\d*>")
 

@@ -21,6 +21,7 @@ STOPPED = re.compile(rf"(?:\s*(?:{'|'.join(map(re.escape, STOPS))}))+\s*\Z")
 CUT_STOP = "a stop token written at the end of an answer was cut off: the template writes its own"
 CUT_PROMPT = "the answers began with their prompt, which was cut off"
 OTHER_PROMPT = "the prompt is not what the conversations of both answers begin with, which was read instead"
+JOINED = "several labels were joined with ', '"
 OTHER_SCORE = "the rejected answer has the higher score"
 
 
@@ -33,6 +34,8 @@ def mended(values: Mapping[str, Any], example: Example) -> tuple[Example, tuple[
     if (ended := _without_stops(example)) is not None:
         example = ended
         said.append(CUT_STOP)
+    if isinstance(values.get("label"), (list, tuple)) and len(values["label"]) > 1:
+        said.append(JOINED)
     if isinstance(example, Preference):
         said += _odd(values, example)
     return example, tuple(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from luthier.data.preferences import Found
 # Keys of answers that are objects.
 TEXTS = ("response", "text", "answer", "completion", "generated_text", "generation", "output", "body")
 RANKS = ("rank",)
+VERDICT = re.compile(
+    r"(best|chosen|preferred|winner|better|correct|label|choice|preference|selected)(_.*)?s?", re.IGNORECASE
+)
 SCORES = ("overall_score", "score", "rating", "pm_score", "reward", "overall_rating")
 
 
@@ -54,15 +58,22 @@ def settle_ranking(found: Found, given: Mapping[str, str]) -> Codes | None:
         if rated({name: fields[column] for name, column in where.items()}):
             continue
         for name, value in fields.items():
+            if name in where.values() or value is None:
+                continue
             alike = (
                 isinstance(value, (list, tuple))
                 and isinstance(responses, (list, tuple))
                 and len(value) == len(responses)
             )
-            if name not in where.values() and alike and all(isinstance(item, (int, float)) for item in value):
+            if alike and all(isinstance(item, (int, float)) for item in value):
                 raise InputError(
                     f"column '{name}' holds a number for each response, which may say how good it is",
                     mend=f"map it with --data.columns scores={name} (higher is better) or ranks={name} (1 is best)",
+                )
+            if VERDICT.fullmatch(str(name)):
+                raise InputError(
+                    f"column '{name}' may say which response is the best, and no ranks or scores stand beside them",
+                    mend="give each response a rank (1 is best) or a score, or take the column away if the best stands first",
                 )
     return None
 

@@ -124,14 +124,13 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
 
 def _means(layout: Layout, where: Mapping[str, str], row: Row) -> str | None:
     """What the coded value of a row means, in words; None where there is none, or none that is known."""
-    if layout.code not in where or not (layout.codes or layout.targets):
+    read = {"true": lambda value: str(truth(value)).lower(), FIRST: natural}
+    plain = next((read[target] for target in layout.targets if target in read), None)
+    if layout.code not in where or not (layout.codes or plain):
         return None
     value = row.fields[where[layout.code]]
     try:
-        if layout.codes is not None:
-            means = layout.codes(value)
-        else:
-            means = str(truth(value)).lower() if "true" in layout.targets else natural(value)
+        means = layout.codes(value) if layout.codes is not None else plain(value) if plain else ""
     except InputError:
         return None
     return WORDS.get(means, means)

@@ -19,16 +19,17 @@ from luthier.data.templated import is_templated
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a layout reads: a column of this name, or of the first of `others` that is there."""
+    """What a layout reads: a column of this name, or of the first of `others` that is there; one of `better` before both."""
 
     name: str
     others: tuple[str, ...] = ()
     needed: bool = True
+    better: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names it goes by, its own first."""
-        return (self.name, *self.others)
+        """All names it goes by, in the order in which they are looked for."""
+        return (*self.better, self.name, *self.others)
 
 
 Where = Mapping[str, str]  # field -> column
@@ -86,6 +87,8 @@ def _is_truth(values: Values, where: Where) -> bool:
 
 def _is_judged(values: Values, where: Where) -> bool:
     """Whether something says which of two outputs is better, and what they answer."""
+    if "outputs" in values and not (isinstance(values["outputs"], (list, tuple)) and len(values["outputs"]) == 2):
+        return False
     judged = (
         {"preference"} <= where.keys()
         or {"winner_1", "winner_2"} <= where.keys()
@@ -139,53 +142,64 @@ _ANY_PROMPT = f"messages|conversations prompt|question|query instruction {_ABOUT
 _ASKED = "instruction|prompt|question|query|history|post|problem|info|context"
 _VERDICT = "preference|winner|better_response_id|preferred|preferred_output|better|choice|verdict|labels|label|overall_preference|chosen"
 _WINNERS = "winner_1|winner_model_a|winner_a winner_2|winner_model_b|winner_b winner_tie|tie"
+_LABEL = Field(
+    "label", ("labels", "category", "intent", "class", "sentiment", "emotion"),
+    better=("label_text", "label_name", "text_label", "label_str"),
+)  # fmt: skip
 _BETTER, _WANTED = (FIRST, SECOND, BOTH), ("true", "false")
 
 
-def _outputs(place: int) -> str:
-    """The names of the first or second of two answers."""
-    stems = ("output", "response", "answer", "completion", "generation", "summary", "candidate", "continuation")
-    ends = (f"_{place + 1}", f"_{'ab'[place]}", f"_{place}", f"{place + 1}", f"{'ab'[place]}")
-    names = [f"{stem}{end}" for stem in stems for end in ends]
-    return "|".join((*names, f"human_ref_{'ab'[place]}", f"conversation_{'ab'[place]}"))
+def _place(stem: str, place: int, stems: tuple[str, ...], others: tuple[str, ...] = ()) -> Field:
+    """The field of the first or second of two columns. Of columns that count from 0 the first is free, and the next one
+    follows; so the names that count from 0 come before the field's own."""
+    zero = tuple(f"{name}{sign}{place}" for name in stems for sign in ("_", ""))
+    one = tuple(f"{name}{sign}{place + 1}" for name in stems for sign in ("_", ""))
+    letter = tuple(f"{name}{sign}{'ab'[place]}" for name in stems for sign in ("_", ""))
+    return Field(f"{stem}_{place + 1}", (*one, *letter, *others), stem == "output", better=zero)
 
 
-def _scored(place: int) -> str:
-    """The names of their scores."""
-    ends = (f"_{place + 1}", f"_{'ab'[place]}", f"_{place}")
-    return "|".join(f"{stem}{end}" for stem in ("score", "rating", "reward") for end in ends)
+_OUTPUTS = tuple(
+    _place(
+        "output", place,
+        ("output", "response", "answer", "completion", "generation", "summary", "candidate", "continuation"),
+        (f"human_ref_{'ab'[place]}", f"conversation_{'ab'[place]}"),
+    )
+    for place in (0, 1)
+)  # fmt: skip
+_SCORED = tuple(_place("score", place, ("score", "rating", "reward")) for place in (0, 1))
 
 
-_CHOICE = " ".join([
-    "choices|options|endings|mc1_targets|alternatives",
-    *(f"choice_{place}|{choice.names_of(place)}" for place in choice.PLACES),
-    *(f"distractor_{place}|distractor{place}" for place in choice.PLACES),
-    "answer|answerkey|answer_key|correct_answer|correct_option|correct|cop|target|gold|answer_idx|answer_index|gold_label|label",
-    f"context|passage|article|support|sent1|ctx_a|premise {_BESIDE}",
-])  # fmt: skip
+# As with `_place`, the names that count from 0 come before a choice's own.
+_CHOICES = tuple(
+    Field(f"choice_{place}", choice.names_of(place)[1], False, choice.names_of(place)[0]) for place in choice.PLACES
+)
+_CHOICE = (
+    *_fields(
+        "question|query|prompt|stem|question_stem|ctx|goal|sentence|startphrase|problem|instruction|premise",
+        "choices|options|endings|mc1_targets|alternatives",
+    ),
+    *_CHOICES,
+    *_fields("", " ".join(f"distractor_{place}|distractor{place}" for place in choice.PLACES)),
+    *_fields(
+        "",
+        "answer|answerkey|answer_key|correct_answer|correct_option|correct|cop|target|gold|answer_idx|answer_index|gold_label|label "
+        f"context|passage|article|support|sent1|premise {_BESIDE}",
+    ),
+)
 
 
 # Tried from the top: the first whose needed fields are all there, and whose `fits` holds.
 _TABLE = (
     Layout(
         "comparison", Preference,
-        _fields(f"{_outputs(0)} {_outputs(1)}", f"{_ASKED} {_VERDICT} {_ABOUT} {_scored(0)} {_scored(1)} {_WINNERS} {_BESIDE}"),
+        (*_OUTPUTS, *_fields("", f"{_ASKED} {_VERDICT} {_ABOUT} {_WINNERS} {_BESIDE}"), *_SCORED),
         preferences.comparison, "two answers and which is better", _is_judged,
         "preference", _BETTER, settle=preferences.settle_comparison,
     ),
     Layout(
-        "comparison_list", Preference, _fields(f"outputs|summaries|pair {_VERDICT}", f"{_ASKED} {_ABOUT} {_BESIDE}"),
+        "comparison_list", Preference, _fields(f"outputs|summaries|pair|responses {_VERDICT}", f"{_ASKED} {_ABOUT} {_BESIDE}"),
         preferences.comparison_list, "a list of two answers and which is better", _is_judged,
         "preference", _BETTER, settle=preferences.settle_comparison,
-    ),
-    Layout(
-        "ranking", Ranking,
-        _fields(
-            "prompt|instruction|question|query|input responses|generations|completions|answers|candidates|outputs",
-            f"ranks|rank|rankings scores|ratings|rewards|score|rating {_BESIDE}",
-        ),
-        rankings.ranking, "several answers to a prompt, with ranks or scores, or best first", _is_ranked,
-        settle=rankings.settle_ranking,
     ),
     Layout(
         "preference", Preference,
@@ -197,6 +211,15 @@ _TABLE = (
         ),
         preferences.preference, "a preferred and a rejected answer, with or without their prompt",
         settle=preferences.settle_preference,
+    ),
+    Layout(
+        "ranking", Ranking,
+        _fields(
+            "prompt|instruction|question|query|input responses|generations|completions|answers|candidates|outputs",
+            f"ranks|rank|rankings scores|ratings|rewards|score|rating {_BESIDE}",
+        ),
+        rankings.ranking, "several answers to a prompt, with ranks or scores, or best first", _is_ranked,
+        settle=rankings.settle_ranking,
     ),
     Layout(
         "unpaired", Labelled, _fields(f"{_PROMPT}|instruction {_ANSWER} label|kto_tag", f"{_ABOUT} {_BESIDE}"),
@@ -233,7 +256,7 @@ _TABLE = (
         _is_answered,
     ),
     Layout(
-        "labels", Chat, _fields("text|sentence|utterance label|category|intent|class", _BESIDE),
+        "labels", Chat, (*_fields("text|sentence|utterance"), _LABEL, *_fields("", _BESIDE)),
         layouts.labels, "a text and the label to answer with", code="label",
     ),
     Layout(
@@ -245,7 +268,7 @@ _TABLE = (
     ),
     Layout(
         "choice", Chat,
-        _fields("question|query|prompt|stem|question_stem|ctx|goal|sentence|startphrase|problem|instruction|premise", _CHOICE),
+        _CHOICE,
         choice.choice, "a question, its choices and the right one", _never, "answer", tuple(choice.LETTERS),
         settle=choice.settle_choice,
     ),

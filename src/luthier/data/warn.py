@@ -19,11 +19,12 @@ SHARE = 0.2  # of the characters of the rows: an unread column that holds more i
 # Columns that say what the right answer is, how good one is, or what an answer needs to be understood.
 ANSWERS = re.compile(
     r"label(s|_text)?|category|categories|class(es)?|intent|sentiment|emotion|target(s)?|answer(s)?|output(s)?|response(s)?|"
-    r"completion(s)?|solution|reference|chosen|rejected|correct(_answer)?|gold|entities|spans|translation|summary"
+    r"completion(s)?|solution|reference|chosen|rejected|correct(_answer)?|gold|"
+    r"(response|answer|output|completion|generation|candidate)[_-]?(\d|[a-z])|entities|spans|translation|summary"
 )
 RATINGS = re.compile(
     r"score(s)?|rating(s)?|rank(s)?|ranking|preference|winner|reward(s)?|helpfulness|correctness|coherence|quality|"
-    r"is_.*safe.*|safety|toxicity|weight|margin|votes?|upvotes|stars?|feedback|(.*[_-])?(score|rating)|(score|rating)[_-].*"
+    r"is_.*safe.*|safer_.*|better_.*|preferred.*|safety|toxicity|weight|margin|votes?|upvotes|stars?|feedback|(.*[_-])?(score|rating)|(score|rating)[_-].*"
 )
 CONTEXT = re.compile(
     r"context(s)?|passage(s)?|document(s)?|system(_prompt)?|instruction|input|history|tools|functions|support|evidence|"
