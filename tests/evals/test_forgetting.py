@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from luthier.core.errors import RunError
+from luthier.evals.compare import before_after
 from luthier.evals.forgetting import (
     GENERAL_PROMPTS,
     Own,
@@ -116,7 +117,7 @@ def test_a_divergence_per_token_counts_tokens_not_answers():
 def test_manners_are_rows_of_a_table():
     before = [Own((1,), (5, 6), "I cannot help with that.", "stop")] * 4 + [Own((1,), (5,) * 6, "Yes.", "length")] * 4
     after = [Own((1,), (5,), "Yes.", "stop")] * 7 + [Own((1,), (5,), "Yes.", "stop_string")]  # neither was cut
-    refusals, ended, length = manners(before, after)
+    refusals, ended, length = before_after(manners(before, after))
     assert (refusals["before"], refusals["after"], refusals["unit"]) == (0.5, 0.0, "%")
     assert (ended["before"], ended["after"]) == (0.5, 1.0)
     assert (length["before"], length["after"], length["n"]) == (4.0, 1.0, 8)

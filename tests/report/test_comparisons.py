@@ -56,7 +56,7 @@ def test_a_comparison_says_what_is_shown_and_what_it_would_take():
     text = printed(compared([
         row(), row(title="rouge", unit="", verdict="no difference shown", low=-0.1, needed=23456, test="sign-flip permutation"),
         row(title="same", difference=0.0, verdict="no difference shown"),
-        row(title="runs", verdict="no difference shown"), row(title="few", low=None, high=None, corrected=None, verdict="too few items"),
+        row(title="runs", verdict="no difference shown"), row(title="few", low=None, high=None, corrected=None, verdict="too few to tell"),
     ]))  # fmt: skip
     rows = [re.sub(" {2,}", "  ", line.strip()) for line in text.splitlines() if line.startswith("  ")]
     lines = {line.split("  ")[0]: line for line in rows}
@@ -64,7 +64,7 @@ def test_a_comparison_says_what_is_shown_and_what_it_would_take():
     assert "~23,000  no difference shown" in lines["rouge"]
     assert "more runs" in lines["runs, %"]
     assert "more runs" not in lines["same, %"]
-    assert "too few items" in lines["few, %"]
+    assert "too few to tell" in lines["few, %"]
     assert "40 items" in text
     assert "p by exact McNemar, sign-flip permutation; corrected for all rows (Holm)" in text
     assert "a single run speaks for itself" in text

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.core.config import resolve
+from luthier.core.verdicts import verdict
 from luthier.report.page import parts, summary
 from luthier.report.page.charts import MOST, Line, chart, short
 from luthier.report.page.coding import Record, coding_page
@@ -35,7 +36,9 @@ STEPS = [{"step": s, "loss": 4.0 - s / 2, "lr": 1e-4, "gradient_norm": 1.0, "tok
 
 def row(name, before, after, low, high, better=True, **more):
     values = {"name": name, "title": name, "unit": "", "top": None, "higher_is_better": better, "n": 10}
-    return {**values, "before": before, "after": after, "difference": after - before, "low": low, "high": high, **more}
+    words = verdict(after - before, low, high, better)
+    return {**values, "before": before, "after": after, "difference": after - before, "low": low, "high": high,
+            "verdict": words, **more}  # fmt: skip
 
 
 LOSS = row("loss", 3.5, 2.5, -1.2, -0.8, better=False, title="loss per token")
@@ -148,7 +151,7 @@ def test_the_main_row_is_chosen_by_what_it_is_and_not_by_how_it_came_out():
     ("rows", "said"),
     [
         ([], ["Nothing was measured before and after: there were no held-out rows."]),
-        ([LOSS], ["Better: loss per token 3.500 → 2.500.", "Nothing measured got worse."]),
+        ([LOSS], ["Better: loss per token 3.500 → 2.500.", "Nothing measured got worse; what the model forgot was not measured."]),
         (
             [row("chrf", 1.0, 1.1, -0.2, 0.4)],
             ["No difference between before and after is shown on the held-out rows."],
@@ -157,7 +160,7 @@ def test_the_main_row_is_chosen_by_what_it_is_and_not_by_how_it_came_out():
             [row("chrf", 1.0, 1.1, None, None)],
             [
                 "No difference between before and after is shown on the held-out rows. "
-                "There are too few held-out rows for an interval."
+                "There are too few held-out rows to tell."
             ],
         ),
         (
@@ -170,7 +173,30 @@ def test_the_main_row_is_chosen_by_what_it_is_and_not_by_how_it_came_out():
     ],
 )  # fmt: skip
 def test_the_outcome_in_sentences(rows, said):
-    assert summary.verdicts(rows) == said
+    assert summary.verdicts(view(rows=rows)) == said
+
+
+FORGOT = {"drift": 0.2, "low": 0.1, "high": 0.3, "n": 8, "size": "moderate", "kl": None,
+          "sentence": "lost 0.20 nats/token on its own earlier answers: moderate"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("forgot", "said"),
+    [
+        (FORGOT, "No row got worse, but the model forgot: 0.20 nats/token of its own earlier answers."),
+        (FORGOT | {"size": "none shown"}, "Nothing measured got worse."),
+    ],
+)
+def test_nothing_got_worse_is_said_only_where_nothing_was_forgotten(forgot, said):
+    found = view(result=RESULT | {"forgetting": forgot})
+    assert summary.verdicts(found) == ["Better: loss per token 3.500 → 2.500.", said]
+
+
+def test_what_was_not_to_change_and_got_worse_is_part_of_the_outcome():
+    general = row("general", 2.0, 3.0, 0.5, 1.5, better=False, title="general text, loss per token")
+    kept = row("refused", 0.5, 0.4, -0.3, 0.1, better=None)
+    said = summary.verdicts(view(beside=[general, kept]))
+    assert said == ["Better: loss per token 3.500 → 2.500.", "Worse: general text, loss per token 2.000 → 3.000."]
 
 
 def test_cells_place_the_interval_around_zero():
@@ -332,7 +358,7 @@ def test_the_answers_that_lost_most_come_first():
 
 
 def test_what_was_lost_in_sentences():
-    found = {"sentence": "lost 0.40 nats/token", "low": 0.2, "high": 0.6, "n": 16, "tokens": 99,
+    found = {"sentence": "lost 0.40 nats/token", "size": "moderate", "drift": 0.4, "low": 0.2, "high": 0.6, "n": 16, "tokens": 99,
              "kl": {"on_answers_before": {"value": 0.5, "low": -0.1, "high": 1.1, "n": 16}}}  # fmt: skip
     shown = view(
         result=RESULT | {"forgetting": found}, beside=[row("ended", 0.5, 0.75, 0.1, 0.4, better=None, unit="%")]

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.evals.score import loss_row, table
+from luthier.core.verdicts import verdict
+from luthier.evals.compare import before_after
+from luthier.evals.score import loss_question, table
 from luthier.report import plot
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -47,7 +49,8 @@ def bars(tmp_path, rows):
 
 def row(before, after, low, high, **more):
     values = {"name": "x", "unit": "", "top": None, "before": before, "after": after, "difference": after - before}
-    return {**values, "low": low, "high": high, "n": 8, "higher_is_better": True, **more}
+    words = verdict(after - before, low, high, better=True)
+    return {**values, "low": low, "high": high, "n": 8, "higher_is_better": True, "verdict": words, **more}
 
 
 def test_the_loss_curve_maps_data_to_places(tmp_path):
@@ -128,7 +131,7 @@ def test_each_metric_has_a_scale_of_its_own(tmp_path):
     assert [float(e.get("width")) for e in all_of(root, "rect", "before")] == [75, 300]
     assert [float(e.get("width")) for e in all_of(root, "rect", "after")] == [300, 150]
     assert len(all_of(root, "path", "whisker")) == 1
-    assert {"too few items", "no difference shown"} <= set(texts(root))
+    assert {"too few to tell", "no difference shown"} <= set(texts(root))
 
 
 def test_nothing_and_less_than_nothing_can_be_drawn(tmp_path):
@@ -158,7 +161,10 @@ def test_a_long_name_has_room(tmp_path):
 
 
 def test_bars_name_every_metric(tmp_path):
-    rows = [loss_row([30.0] * 9, [20.0] * 9, [10] * 9), *table({"exact": [0.0] * 9}, {"exact": [1.0] * 9})]
+    rows = [
+        *before_after([loss_question([30.0] * 9, [20.0] * 9, [10] * 9)]),
+        *table({"exact": [0.0] * 9}, {"exact": [1.0] * 9}),
+    ]
     rows.append(row(1, 2, 0.5, 1.5, title="<mine & yours>"))
     root = bars(tmp_path, rows)
     assert {"loss per token", "exact, %", "<mine & yours>"} <= set(texts(root))

@@ -8,8 +8,10 @@ import pytest
 from rich.console import Console
 
 from luthier.core.types import Chat, Message, Text
+from luthier.core.verdicts import verdict
 from luthier.data.card import card
-from luthier.evals.score import loss_row, table
+from luthier.evals import compare as evals_compare
+from luthier.evals.score import loss_question, table
 from luthier.report.tables import (
     SAMPLE_LINES,
     before_after,
@@ -19,7 +21,6 @@ from luthier.report.tables import (
     run_summary,
     samples_side_by_side,
     title,
-    verdict,
 )
 
 
@@ -41,12 +42,13 @@ def line_of(text, name):
 def rows():
     better = table({"exact": [0.0] * 9}, {"exact": [1.0] * 9})
     same = table({"rouge_l": [0.1, 0.5] * 5}, {"rouge_l": [0.5, 0.1] * 5})
-    return [loss_row([30.0] * 9, [20.0] * 9, [10] * 9), *better, *same]
+    return [*evals_compare.before_after([loss_question([30.0] * 9, [20.0] * 9, [10] * 9)]), *better, *same]
 
 
 def row(before, after, low, high, **more):
     values = {"name": "x", "unit": "", "before": before, "after": after, "difference": after - before, "n": 8}
-    return {**values, "low": low, "high": high, "higher_is_better": True, **more}
+    words = verdict(after - before, low, high, better=True)
+    return {**values, "low": low, "high": high, "higher_is_better": True, "verdict": words, **more}
 
 
 def test_the_table_says_better_and_no_difference():
@@ -60,10 +62,10 @@ def test_the_table_says_better_and_no_difference():
         "−1.000",
         "−1.000",
         "…",
-        "−1.000",
+        "−0.577",
         "better",
     ]
-    assert line_of(text, "exact, %") == ["exact,", "%", "0.0", "100.0", "+100.0", "+100.0", "…", "+100.0", "better"]
+    assert line_of(text, "exact, %") == ["exact,", "%", "0.0", "100.0", "+100.0", "+57.7", "…", "+100.0", "better"]
     assert line_of(text, "ROUGE-L")[:4] == ["ROUGE-L", "0.300", "0.300", "+0.000"]
     assert text.count("no difference shown") == 1
     assert "9 to 10 items" in text
@@ -85,21 +87,16 @@ def test_colour_only_repeats_what_the_words_say():
 
 def test_too_few_items_have_no_interval():
     text = printed(before_after([row(0.1, 0.2, None, None, n=3)]))
-    assert "too few items" in text
+    assert "too few to tell" in text
     assert "…" not in text
     assert "3 items" in text
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "higher", "words"),
-    [
-        (0.1, 0.2, True, "better"), (-0.2, -0.1, True, "worse"), (-0.2, -0.1, False, "better"), (0.1, 0.2, False, "worse"),
-        (0.1, 0.2, None, "higher"), (-0.2, -0.1, None, "lower"), (-0.1, 0.1, True, "no difference shown"),
-        (0.0, 0.1, True, "no difference shown"), (-0.1, 0.0, False, "no difference shown"), (None, None, True, "too few items"),
-    ],
-)  # fmt: skip
-def test_verdicts(low, high, higher, words):
-    assert verdict({"low": low, "high": high, "higher_is_better": higher}) == words
+def test_the_line_below_says_how_verdicts_came_about():
+    plain_row, tested = row(0.1, 0.2, 0.05, 0.15), row(0.1, 0.2, 0.05, 0.15, corrected=0.01)
+    assert "verdicts corrected for 3 rows (Holm)" in printed(before_after([tested] * 3))
+    assert "not corrected for being many" in printed(before_after([plain_row]), width=120)
+    assert "by interval and test" in printed(before_after([tested]))
 
 
 @pytest.mark.parametrize(

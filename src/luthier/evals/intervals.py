@@ -211,7 +211,7 @@ def _of_few(values: Values) -> float | None:
     """The value that most items share, when fewer than FEW have another one; else None."""
     seen, counts = np.unique(values, return_counts=True)
     most = int(counts.max())
-    return float(seen[counts.argmax()]) if 2 * most >= len(values) and len(values) - most < FEW else None
+    return float(seen[counts.argmax()]) if 2 * most > len(values) and len(values) - most < FEW else None
 
 
 def _mean(items: Values, level: float) -> Limits:

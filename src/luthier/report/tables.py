@@ -47,7 +47,7 @@ def called(rows: Sequence[Row]) -> str:
     """How the verdicts of a table came about: corrected for being one of many, or each by its interval alone."""
     tests = sum(row.get("corrected") is not None for row in rows)
     if not tests:
-        return "verdicts by each interval alone, not corrected for being many"
+        return "verdicts not corrected for being many"
     return f"verdicts corrected for {tests} rows (Holm)" if tests > 1 else "verdicts by interval and test"
 
 
@@ -66,7 +66,7 @@ def before_after(rows: Sequence[Row], before: str = "before", after: str = "afte
     table = Table(
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
-        caption=Text(f"  {counted} items; paired interval of the change; {called(rows)}", style=FAINT),
+        caption=Text(f"  {counted} items; paired interval of the change\n  {called(rows)}", style=FAINT),
         caption_justify="left",
     )
     table.add_column("")

@@ -108,7 +108,10 @@ def _mean_of_groups(records: Sequence[Record]) -> Estimate:
     weights = [1 / (len(sizes) * sizes[record["group"]]) for record in records]
     n, right = len(records), sum(record["acc"] for record in records)
     if n >= fewest() and min(right, n - right) < FEW:
-        value = sum(weight * record["acc"] for weight, record in zip(weights, records, strict=True))
+        rights: Counter[str] = Counter()
+        for record in records:
+            rights[record["group"]] += record["acc"]
+        value = sum(rights[group] / size for group, size in sizes.items()) / len(sizes)
         low, high = wilson(value, 1 / sum(weight**2 for weight in weights), quantile(0.95))
         return Estimate(value, max(0.0, low), min(1.0, high), n)
     return mean_interval([record["acc"] * n * weight for weight, record in zip(weights, records, strict=True)])
