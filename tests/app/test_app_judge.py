@@ -88,9 +88,9 @@ def test_both_orders_of_every_prompt_are_judged_and_kept(judged, tmp_path):
 def test_six_wins_of_six_leave_room_for_other_points():
     """Wilson's limit of 6 in 6 is 6 / (6 + 3.8415); of six ties, half of what is left to each side."""
     won, tied = ([Duel(i, i, "a", "b", outcome, "judge", (1, 1)) for i in range(6)] for outcome in (1.0, 0.5))
-    found = judge_module._pair("a", "b", won, 0)
+    found = judge_module._pair("a", "b", won)
     assert (found["score"], found["low"], found["high"]) == (1.0, pytest.approx(0.6097, abs=1e-4), 1.0)
-    found = judge_module._pair("a", "b", tied, 0)
+    found = judge_module._pair("a", "b", tied)
     assert (found["low"], found["high"]) == (pytest.approx(0.3048, abs=1e-4), pytest.approx(0.6952, abs=1e-4))
 
 

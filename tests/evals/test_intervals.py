@@ -28,10 +28,13 @@ def test_means_and_their_difference_by_hand():
     assert found.low < 1.0 < found.high
 
 
-def test_a_constant_gain_has_no_spread_and_so_no_interval():
-    """Seven gains of 0.5 say nothing of how far an eighth may go; no interval is better than one without width."""
-    found = difference([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5])
-    assert (found.difference, found.low, found.high) == (pytest.approx(0.5), None, None)
+def test_a_constant_gain_is_no_certainty():
+    """Seven gains of 0.5: an eighth may be a loss of 0.5. 7 of 7 are as few as n / (n + z²) = 0.6457, on the scale from -1 to 1
+    2 * 0.6457 - 1. Of a mean without spread nothing is known: no interval is better than one without width."""
+    found = difference([0.0, 1.1, 2.2, 3.3, 4.0, 5.0, 6.0], [0.5, 1.6, 2.7, 3.8, 4.5, 5.5, 6.5])
+    assert (found.difference, found.low, found.high) == pytest.approx((0.5, 0.5 * 0.2914, 0.5), abs=1e-4)
+    found = ratio_difference([3.0, 6.0, 9.0] * 4, [2.0, 4.0, 6.0] * 4, [1, 2, 3] * 4)
+    assert (found.low, found.high) == pytest.approx((-1.0, -(2 * 12 / 15.8415 - 1)), abs=1e-4)
     assert mean_interval([3.0] * 20).low is None
     assert ratio_interval([3.0, 6.0] * 10, [1, 2] * 10).low is None
 

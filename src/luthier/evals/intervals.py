@@ -30,6 +30,7 @@ from luthier.evals.shares import paired_limits, score_limits, share_limits
 
 Values = NDArray[np.float64]
 Limits = tuple[float, float] | tuple[None, None]
+ROUNDING = 1e-12  # of the largest value: differences below it are none
 FEW = 6  # items that must stand apart from the most frequent value
 
 
@@ -71,7 +72,8 @@ def difference(before: Sequence[float], after: Sequence[float], level: float = 0
     first, second = _array(before), _array(after)
     assert len(first) == len(second) > 0
     start, end = float(first.mean()), float(second.mean())
-    return Interval(start, end, end - start, *_paired(first, second, level), len(first))
+    low, high = _paired(first, second, level)
+    return Interval(start, end, end - start, low, high, len(first))
 
 
 def ratio_difference(
@@ -91,8 +93,8 @@ def ratio_difference(
     total = shares.sum()
     start, end = float(first.sum() / total), float(second.sum() / total)
     changes = second - first
-    told = _of_few(changes / shares) is None
-    low, high = _mean(influence(changes, shares), level) if told else (None, None)
+    few = few_changed(changes / shares)
+    low, high = changed(changes / shares, False, level) if few else _mean(influence(changes, shares), level)
     return Interval(start, end, end - start, low, high, len(first))
 
 
@@ -184,21 +186,27 @@ def _paired(first: Values, second: Values, level: float) -> Limits:
     levels = np.array([0.0, 1.0]) if _among(both, (0.0, 1.0)) else np.unique(both)
     if len(levels) == 2:
         one, other = (side == levels[1] for side in (first, second))
-        counts = [int((one & other).sum()), int((one & ~other).sum()), int((~one & other).sum())]
-        low, high = paired_limits(*counts, n - sum(counts), level)
+        both_high, lost, gained = (int(where.sum()) for where in (one & other, one & ~other, ~one & other))
+        low, high = paired_limits(both_high, lost, gained, n - both_high - lost - gained, level)
         return low * float(levels[1] - levels[0]), high * float(levels[1] - levels[0])
     return changed(second - first, bool(both.min() >= 0 and both.max() <= 1), level)
 
 
 def changed(changes: Values, bounded: bool, level: float = 0.95) -> Limits:
-    """The limits of the mean change; `bounded` when the values are from 0 to 1, so that no item changes by more than 1."""
+    """The limits of the mean change; `bounded` when the values are from 0 to 1, so that no item changes by more than 1.
+
+    Where all items change by the same c, others are taken to change by no more than that, whichever way.
+    """
     n = len(changes)
     if n < fewest(level):
         return None, None
-    if _of_few(changes) is None:
+    usual = _of_few(changes)
+    if usual is None:
         return _mean(changes, level)
     if not bounded:
-        return None, None
+        alike = usual != 0 and float(np.ptp(changes)) <= ROUNDING * abs(usual)
+        ends = sorted(usual * end for end in score_limits(n, 0, n, level))
+        return (ends[0], ends[1]) if alike else (None, None)
     return score_limits(float(changes.clip(0).sum()), float((-changes).clip(0).sum()), n, level)
 
 
@@ -209,9 +217,10 @@ def few_changed(changes: Values) -> bool:
 
 def _of_few(values: Values) -> float | None:
     """The value that most items share, when fewer than FEW have another one; else None."""
-    seen, counts = np.unique(values, return_counts=True)
+    scale = float(np.abs(values).max()) or 1.0
+    _, first, counts = np.unique(np.round(values / scale / ROUNDING), return_index=True, return_counts=True)
     most = int(counts.max())
-    return float(seen[counts.argmax()]) if 2 * most > len(values) and len(values) - most < FEW else None
+    return float(values[first[counts.argmax()]]) if 2 * most > len(values) and len(values) - most < FEW else None
 
 
 def _mean(items: Values, level: float) -> Limits:
@@ -220,7 +229,7 @@ def _mean(items: Values, level: float) -> Limits:
     if n < fewest(level):
         return None, None
     mean, spread = float(items.mean()), float(items.std(ddof=1))
-    if spread <= 1e-12 * float(np.abs(items).max()):  # rounding alone
+    if spread <= ROUNDING * float(np.abs(items).max()):
         return None, None
     reach = student((1 + level) / 2, n - 1) / sqrt(n)
     cubes = float(((items - mean) ** 3).mean()) / (spread * sqrt((n - 1) / n)) ** 3
