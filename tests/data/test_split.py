@@ -78,3 +78,38 @@ def test_hidden_leak_between_equal_held_out_rows():
 def test_split_leaves_no_exact_leak(holdout):
     examples = [chat(f"question {i % 50}", str(i)) for i in range(200)]
     assert not [leak for leak in leaks(*split(examples, holdout, 0)) if leak.kind == "exact"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "least", "most"),
+    [(2, 1, 1), (3, 1, 1), (20, 3, 3), (100, 16, 16), (200, 32, 32), (400, 32, 32), (640, 20, 45), (2000, 75, 125)],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_by_default_some_thirty_rows_are_held_out_where_there_are_two_hundred(rows, least, most, seed):
+    train, test = split([chat(f"question {i}") for i in range(rows)], None, seed)
+    assert least <= len(test) <= most
+    assert len(train) + len(test) == rows
+
+
+def test_the_default_keeps_groups_whole_and_half_to_learn_from():
+    examples = [chat(f"q{i}", group=f"g{i % 10}") for i in range(200)]
+    train, test = split(examples, None, 0)
+    assert not {e.group for e in train} & {e.group for e in test}
+    assert len(test) == 40  # two groups of twenty
+    large = [chat(f"q{i}", group="small" if i < 20 else "large") for i in range(200)]
+    for seed in range(6):
+        train, test = split(large, None, seed)
+        assert {len(train), len(test)} == {20, 180}  # either first: nothing is torn
+
+
+def test_a_share_that_is_given_is_kept_to_whatever_the_rows():
+    examples = [chat(f"question {i}") for i in range(200)]
+    assert [len(split(examples, share, 0)[1]) for share in (0.0, 0.05)] == [
+        0,
+        sum(place(e, 0) < 0.05 for e in examples),
+    ]
+
+
+def test_only_equal_prompts_are_leaks_where_nothing_near_is_asked_for():
+    train, test = [chat("same"), chat(LONG, LONG)], [chat("same", "x"), chat(LONG + " end", LONG)]
+    assert [leak.kind for leak in leaks(train, test, near=None)] == ["exact"]

@@ -166,6 +166,23 @@ def _steps(job: Run, packing: Packing) -> Steps:
     )
 
 
+def planned(job: Run) -> int:
+    """The optimizer steps that the run is to take."""
+    if chosen_method(job.config).online:
+        return online.count_steps(job.config, len(job.ready.train))
+    return len(_steps(job, Packing(1)))
+
+
+def require_same_stream(job: Run) -> None:
+    """Raise InputError unless the stream's rows are those that this finished run learned from: it holds no hash of a file that
+    may grow, so they are read again."""
+    saved = checkpoint.latest(job.folder.checkpoints)
+    steps = _steps(job, Packing(1))
+    if saved and "stream" in saved.state and isinstance(steps, StreamSteps):
+        steps.expect(saved.state["stream"])
+        steps.reach(saved.state["stream"][0])
+
+
 def steps_of(job: Run, parts: Parts) -> Iterator[Report]:
     """The remaining steps, taken as they are asked for."""
     method = chosen_method(job.config)

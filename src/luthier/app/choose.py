@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from luthier.app.kept import Given
+from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types import (
     Chat,
@@ -85,13 +86,26 @@ def question(example: Example) -> Question | None:
 
 
 def require_references(rewards: Rewards, rows: Iterable[tuple[str | None, Origin]]) -> None:
-    """Raise InputError when a reward compares with the right answer and one of `rows` (right answer, place) has none."""
-    lacking = next((origin for reference, origin in rows if reference is None), None) if rewards.referring else None
-    if lacking:
-        raise InputError(
-            f"reward '{rewards.referring[0]}' compares with the right answer, and this row has none", where=lacking,
-            mend="map its column, such as --data.columns answer=COLUMN, or use another reward",
-        )  # fmt: skip
+    """Raise InputError when a reward compares with the right answer and one of `rows` (right answer, place) has none, or when it
+    can read none of them; say how many it cannot."""
+    if not rewards.referring:
+        return
+    asked, unread = list(rows), []
+    for reference, origin in asked:
+        if reference is None or not reference.strip():
+            raise InputError(
+                f"reward '{rewards.referring[0]}' compares with the right answer, and this row has none", where=origin,
+                mend="map its column, such as --data.columns answer=COLUMN, or use another reward",
+            )  # fmt: skip
+        if name := rewards.unusable(reference):
+            unread.append((name, origin))
+    if not unread:
+        return
+    name, origin = unread[0]
+    what = f"reward '{name}' cannot read the right answer of {len(unread)} of {len(asked)} rows, and gives 0 to whatever is answered"
+    if len(unread) == len(asked):
+        raise InputError(what, where=origin, mend="use another reward, or mend the right answers")
+    log.warn(f"{origin}: {what}; mend these rows, or take them out")
 
 
 @dataclass(frozen=True)

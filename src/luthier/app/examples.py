@@ -20,11 +20,12 @@ from luthier.core.files import sha256
 from luthier.core.types import Chat, Example, Ranking
 from luthier.data import load as data_load
 from luthier.data.gather import gather, unpair
+from luthier.data.held_out import held_out_warnings
 from luthier.data.read import files_of
 from luthier.data.reading import Reading
 from luthier.data.split import split
 from luthier.data.texts import identity, prompt_key
-from luthier.data.warn import warnings_of
+from luthier.data.warn import one_sided, warnings_of
 from luthier.text.encode import UNLEARNED
 from luthier.train.table import METHODS
 
@@ -53,6 +54,12 @@ class Examples:
         """How the rows to learn from were read: keys of the `data` of result.json, and of data.json."""
         reading = self.readings.get("rows")
         return {} if reading is None else reading.as_dict() | {"warnings": list(self.warnings)}
+
+    def compared(self) -> Examples:
+        """With what held-out rows cannot show among the warnings; a look at all texts, for a run that is about to begin."""
+        if self.stream:
+            return self
+        return replace(self, warnings=(*self.warnings, *held_out_warnings(self.train, self.test)))
 
     def tell(self) -> None:
         """Say what was read as what, what was not, and what of it deserves a word."""
@@ -98,26 +105,28 @@ def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         check_kind([Chat(())], kinds, config.method, STDLIB)
         learn, unseen = stdlib_pairs.pairs(limit=data.limit or 1000, test=config.eval.rows, seed=config.seed)
         name = "function, then the first line of its docstring"
-        return Examples(name, _prepared(learn, config), _prepared(unseen, config), ())
+        return Examples(name, prepared(learn, config), prepared(unseen, config), ())
     if data.stream:
         return _stream(config, kinds)
     main = data_load.load(data.path, data)
     check_kind(main.examples, kinds, config.method, main.layout.name)
-    train: Sequence[Example] = _prepared(main.examples, config)
+    train: Sequence[Example] = prepared(main.examples, config)
     test: Sequence[Example] = []
     readings, warnings = {"rows": main.about}, warnings_of(main.examples, main.about)
     if data.eval:
         held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}), held_out=True)
         check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
-        test = _prepared(held_out.examples, config)
+        test = prepared(held_out.examples, config)
         readings["held-out rows"] = held_out.about
         warnings += _beside("held-out rows", held_out, warnings)
-    elif data.holdout:
+    elif data.holdout != 0:
         train, test = split(train, data.holdout, config.seed)
     if not train:
         raise InputError(
             "no row is left to train on", where=data.path[0], mend="lower --data.holdout, or give --data.eval"
         )
+    if config.method in ("kto", "response"):  # nor after the split
+        warnings += tuple(line for line in one_sided(train) if not set(one_sided(main.examples)))
     files = dict.fromkeys([*files_of(data.path), *files_of(data.eval, held_out=True)])
     return Examples(
         main.layout.name, train, test, tuple(files), main.skipped.count,
@@ -158,13 +167,13 @@ def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], 
             "every replay row is held out", where=config.data.replay[0], mend="give --data.replay other files"
         )
     return replace(
-        main, replay=_prepared(rows, config), replay_files=tuple(files_of(config.data.replay)),
+        main, replay=prepared(rows, config), replay_files=tuple(files_of(config.data.replay)),
         skipped=main.skipped + loaded.skipped.count, readings={**main.readings, "replay rows": loaded.about},
         warnings=main.warnings + _beside("replay rows", loaded, main.warnings),
     )  # fmt: skip
 
 
-def _prepared(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
+def prepared(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
     """The rows as the method takes them: prompts only, pairs taken apart (kto), or pairs of a prompt together."""
     if chosen_method(config).online:
         return as_prompts(examples)

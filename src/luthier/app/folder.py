@@ -29,6 +29,7 @@ from luthier.core.errors import InputError
 from luthier.core.files import read_json, write_json, writing
 
 GROWS = "read as a stream"  # in lineage.json, in place of the hash of a file that may grow
+REWARDS = "rewards"  # in lineage.json: files that may be mended while a run is under way
 JOURNALS = ("metrics.jsonl", "losses.jsonl", "samples.jsonl")
 
 
@@ -107,6 +108,7 @@ def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> R
         _same_settings(path, config)
         if (path / "lineage.json").is_file():
             _same_inputs(path, lineage)
+            _same_rewards(path, lineage)
     elif path.is_dir() and any(
         path.glob("[!.]*")
     ):  # hidden files: of a start that was killed before run.yaml was whole
@@ -211,11 +213,23 @@ def _same_inputs(path: Path, lineage: Mapping[str, Any]) -> None:
         )  # fmt: skip
 
 
+def _same_rewards(path: Path, lineage: Mapping[str, Any]) -> None:
+    """A reward function may be mended on the way, as its errors ask for; what a finished run learned from it was the old one."""
+    now = lineage["inputs"].get(REWARDS, {})
+    if read_json(path / "lineage.json").get("inputs", {}).get(REWARDS, now) == now:
+        return
+    if (path / "result.json").is_file():
+        raise InputError(
+            "its rewards changed since this run was made", where=path, mend="give another --out to start anew"
+        )
+    log.warn("the rewards changed since this run began: it learns from both")
+
+
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The inputs that are not as they were, by name. Of what a run computes on, each part that was noted is told."""
     out = []
     for name, value in json.loads(json.dumps(dict(now))).items():
-        old = before.get(name, value)
+        old = value if name == REWARDS else before.get(name, value)
         if name == "computing":
             parts = [key for key in value if key in old and old[key] != value[key]]
             out += [f"{key} of computing ({old[key]}, now {value[key]})" for key in parts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from luthier.app import taught
 from luthier.app.assemble import Parts, Run, put, put_weights, steps_of, weights
 from luthier.app.folder import RunFolder
 from luthier.app.watch import Progress, Watch
@@ -71,6 +72,7 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, d
     progress.first = report.loss if progress.first is None else progress.first
     progress.last = report.loss
     progress.drift = report.metrics.get("kl_per_answer", 0.0)
+    taught.warn_of_rollout(report.metrics, report.step == 1)
     folder.append(
         "metrics.jsonl",
         {

@@ -13,25 +13,29 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import nn
 
+from luthier.app.folder import REWARDS
 from luthier.app.scorer import Scorer, can_be_played, open_scorer
-from luthier.app.start import Start
+from luthier.app.start import Start, find
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError, Stopped
+from luthier.core.files import sha256
 from luthier.core.types import Batch, Chat, Needs, Output, Prompt, Text, TokenTree
 from luthier.data import load as data_load
+from luthier.data.paths import files_of
 from luthier.evals.forgetting import divergence
 from luthier.model import heads, lora, tune
 from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.answer import Answer
-from luthier.rewards.specs import Rewards, Scored, parse
+from luthier.rewards.specs import Rewards, Scored, files, models, parse
 from luthier.text.encode import encode, with_system
 from luthier.train import annotate
 from luthier.train.rollout import Asked, Columns, Players, Rollouts, with_defaults
@@ -153,6 +157,14 @@ def check(config: RunConfig) -> None:
         )  # fmt: skip
 
 
+def inputs(config: RunConfig) -> dict[str, Any]:
+    """What of lineage.json's inputs rewards and general text are: hashes of their files, by name."""
+    specs = (*config.reward.use, *config.reward.judge)
+    rewards = {str(path): sha256(path) for path in files(specs)} | {run: find(run).digests() for run in models(specs)}
+    general = {path: sha256(Path(path)) for path in files_of(config.policy.pretrain)} if config.policy.pretrain else {}
+    return ({REWARDS: rewards} if rewards else {}) | ({"pretrain": general} if general else {})
+
+
 def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: Start, init: str) -> Rewards:
     """The rewards that `specs` name. `model` plays the reward models that it can: it starts from `start`, and `init`
     says how its adapter does."""
@@ -183,6 +195,13 @@ def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample]
     return rewards.score(answers)
 
 
+def count_steps(config: RunConfig, prompts: int) -> int:
+    """The optimizer steps of a run: `train.epochs` passes over the prompts, each rollout learned `policy.epochs` times."""
+    s, train = config.policy, config.train
+    drawn = max(1, round(train.epochs * prompts / (s.minibatches * train.batch)))
+    return train.steps or drawn * s.minibatches * s.epochs
+
+
 def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: torch.device) -> Rollouts:
     """The step source of an online run."""
     config: RunConfig = job.config
@@ -190,11 +209,7 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
     r = config.rollout
     template, decode = job.texts.template, job.texts.tokenizer.decode
     prompts = [Asked(tree.nodes[0].ids, tree.row) for tree in job.ready.train]
-    count = len(prompts)
-    per = settings.minibatches * config.train.batch
-    total = (
-        config.train.steps or max(1, round(config.train.epochs * count / per)) * settings.minibatches * settings.epochs
-    )
+    total = count_steps(config, len(prompts))
 
     def answers(asked: Sequence[Asked], seed: int) -> list[list[Sample]]:
         sampling = Sampling(

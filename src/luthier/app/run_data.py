@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.app.choose import question
-from luthier.app.examples import read_examples
+from luthier.app.examples import prepared, read_examples
 from luthier.app.folder import GROWS, RunFolder, read_run
 from luthier.core import log
 from luthier.core.config import STDLIB, RunConfig
@@ -18,7 +18,7 @@ from luthier.core.files import read_json, sha256
 from luthier.core.types import Example, Origin
 from luthier.data import load as data_load
 from luthier.data.read import Row, files_of, read_rows
-from luthier.data.split import split
+from luthier.data.split import border, place
 from luthier.data.texts import prompt_text
 from luthier.train.table import METHODS
 
@@ -210,8 +210,9 @@ def read_files(answers: Answers) -> Files:
                          mend="train on a file of rows")  # fmt: skip
     loaded = data_load.load(config.data.path, config.data)
     train: Sequence[Example] = loaded.examples
-    if config.data.holdout and not config.data.eval:
-        train, _ = split(loaded.examples, config.data.holdout, config.seed)
+    if config.data.holdout != 0 and not config.data.eval:
+        least = border(prepared(loaded.examples, config), config.data.holdout, config.seed)
+        train = [example for example in loaded.examples if place(example, config.seed) >= least]
     return Files(loaded, train)
 
 

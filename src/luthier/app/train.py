@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from luthier.app import errors, export, lost, measure, online, shown, tracking
-from luthier.app.assemble import Run, assemble, packing_of, with_reference
+from luthier.app import errors, export, lost, measure, online, shown, taught, tracking
+from luthier.app.assemble import Run, assemble, packing_of, planned, require_same_stream, with_reference
 from luthier.app.base import start_facts
 from luthier.app.examples import data_name, read_examples
 from luthier.app.folder import lineage, locked, open_run, place
@@ -81,7 +81,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
     _needs_evaluations(config)
     lost.check(config)
     tracking.check(config.track)
-    examples = read_examples(config, method.example)  # nothing is written yet: a signal may end it at once
+    examples = read_examples(config, method.example).compared()  # nothing is written yet: a signal may end it at once
     examples.tell()
     texts = open_texts(config)
     with stopping() as stop:
@@ -94,7 +94,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
         facts = lineage(
             config, data=examples.digests(), model=texts.start.digests(),
             template=texts.template.fingerprint, tokenizer=texts.tokenizer.fingerprint(),
-            computing=computing(texts, config), **examples.replay_digests(), **probes.inputs,
+            computing=computing(texts, config), **examples.replay_digests(), **probes.inputs, **online.inputs(config),
         )  # fmt: skip
         quant = texts.start.config.quant if texts.start.quantized else None
         run_path = place(config, data_name(config.data.path))
@@ -103,6 +103,8 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
         job = Run(config, folder, examples, texts, ready, stop)
         with locked(folder):
             if (done := folder.result) is not None:
+                if examples.stream:
+                    require_same_stream(job)
                 log.note(f"this run is finished: {folder.path}")
                 if show:
                     show("done", done)
@@ -149,6 +151,9 @@ def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str,
         "forgetting": lost.as_json(drift, kl, beside, probes),
         "data": job.ready.counts | done.read,
     }
+    if (share := taught.equal_rewards(folder.records("metrics.jsonl") or ())) is not None:
+        taught.warn_of_rewards(share)
+        result[taught.EQUAL] = round(share, 4)
     if method.needs.score:
         result["reward_model"] = measure.worth(held_out, after)
     shown.pictures(folder, rows, unit)
@@ -180,6 +185,7 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     config, folder, method = job.config, job.folder, chosen_method(job.config)
     device = model_load.pick_device(config.device)
     check_memory(job.texts, config, job.ready, model_load.pick_dtype(config.dtype, device), device)
+    taught.warn_of_steps(config, planned(job))
     loaded = load_model(job.texts, config)
     packing = packing_of(config, loaded.model)
     ruler = measure.Ruler(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from luthier.core.seeds import derive
 from luthier.core.types import Chat, Example, Labelled, Preference, Prompt, Ranking
 from luthier.data.clean import conflicts, duplicates, faults, near_duplicates
+from luthier.data.held_out import seen
 from luthier.data.languages import languages, scripts
 from luthier.data.split import leaks
 from luthier.data.texts import answer_text, empty_fields, full_text
@@ -161,10 +162,7 @@ def _warnings(card: Card) -> Iterator[str]:
     if card.conflicts:
         yield f"more than one answer: {card.conflicts} prompts; check which answer is right"
     if card.leaks and any(card.leaks.values()):
-        yield (
-            f"held-out prompts that training has seen: {card.leaks['exact']}, and nearly so {card.leaks['near']}; "
-            "scores on these will be too good"
-        )
+        yield seen(card.leaks["exact"], card.leaks["near"])
     if card.labels and card.labels["least"] < 5:
         yield f"rarest label: {_rows(card.labels['least'])}, too few to learn it"
     if not card.labels and card.diversity["compression"] > 6:

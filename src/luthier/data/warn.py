@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from luthier.core.types import Example, Text
+from luthier.core.types import Example, Labelled, Preference, Ranking, Text
 from luthier.data.media import said, turns_with_places
 from luthier.data.reading import Reading
 from luthier.data.templated import MARK, is_templated
@@ -40,7 +40,34 @@ NAMES = re.compile(
 def warnings_of(examples: Sequence[Example], about: Reading) -> tuple[str, ...]:
     """What deserves a word, one line each; `about` says how the columns of these examples were read."""
     mended = (f"{what}: {_rows(rows)}" for what, rows in about.mended.items())
-    return (*_unread(about), *mended, *_marks(examples), *_places(examples))
+    return (
+        *_unread(about),
+        *mended,
+        *_marks(examples),
+        *_places(examples),
+        *one_sided(examples),
+        *_undecided(examples),
+    )
+
+
+def one_sided(examples: Sequence[Example]) -> Iterator[str]:
+    """Unpaired answers teach by the contrast of wanted and unwanted ones."""
+    labels = {example.label for example in examples if isinstance(example, Labelled)}
+    if len(labels) == 1:
+        kind = "wanted" if True in labels else "unwanted"
+        mend = ", or learn these with --method sft" if True in labels else ""
+        what = "the only answer is" if len(examples) == 1 else f"all {len(examples)} answers are"
+        yield f"{what} {kind}: kto learns the contrast of wanted and unwanted ones, and here is none; add the others{mend}"
+
+
+def _undecided(examples: Sequence[Example]) -> Iterator[str]:
+    """Comparisons that prefer no answer teach nothing."""
+    alike = sum(isinstance(e, Preference) and e.chosen == e.rejected for e in examples)
+    tied = sum(isinstance(e, Ranking) and len(set(e.ranks)) == 1 for e in examples)
+    if alike:
+        yield f"chosen and rejected are the same text: {_rows(alike)}, and nothing is learned from them"
+    if tied:
+        yield f"all answers have one rank: {_rows(tied)}, and nothing is learned from them"
 
 
 def _unread(about: Reading) -> Iterator[str]:

@@ -25,11 +25,13 @@ Make = Callable[[str, str, RewardConfig], Score]  # (the whole spec, its part af
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A row of `RULES`. `argument` is what may follow the colon, in brackets when it may be left out, '' for nothing;
-    `reference` says that the answer is compared with the row's right answer."""
+    `reference` says that the answer is compared with the row's right answer, and `usable` with which of those it can be:
+    every answer to another gets 0."""
 
     make: Make
     argument: str = ""
     reference: bool = False
+    usable: Callable[[str], bool] = bool
 
 
 def exact(spec: str, argument: str, settings: RewardConfig) -> Score:
@@ -39,9 +41,14 @@ def exact(spec: str, argument: str, settings: RewardConfig) -> Score:
 
 
 def contains(spec: str, argument: str, settings: RewardConfig) -> Score:
-    """1 when the reference, without the white space around it, stands somewhere in the answer."""
+    """1 when the reference, without the white space around it, stands somewhere in the answer; 0 for an empty one."""
     plain = _plain(spec, argument)
-    return lambda answer: float(plain(answer.reference or "") in plain(answer.text))
+
+    def score(answer: Answer) -> float:
+        wanted = plain(answer.reference or "")
+        return float(bool(wanted) and wanted in plain(answer.text))  # nothing stands in every answer
+
+    return score
 
 
 def number(spec: str, argument: str, settings: RewardConfig) -> Score:
@@ -105,7 +112,7 @@ def ended(spec: str, argument: str, settings: RewardConfig) -> Score:
 RULES: dict[str, Rule] = {
     "exact": Rule(exact, "[casefold]", reference=True),
     "contains": Rule(contains, "[casefold]", reference=True),
-    "number": Rule(number, reference=True),
+    "number": Rule(number, reference=True, usable=lambda reference: numbers.last_number(reference) is not None),
     "regex": Rule(pattern, "PATTERN"),
     "json": Rule(json_text, "[SCHEMA.json]"),
     "length": Rule(length, "TOKENS"),

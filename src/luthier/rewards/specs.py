@@ -64,6 +64,11 @@ class Rewards:
         """The names of the parts that compare with the row's right answer."""
         return tuple(part.name for part in self.parts if part.reference)
 
+    def unusable(self, reference: str) -> str | None:
+        """The first part that cannot compare with this right answer, and gives 0 whatever the answer; None without one."""
+        parts = (part for part in self.parts if part.reference)
+        return next((part.name for part in parts if not RULES[part.name.partition(":")[0]].usable(reference)), None)
+
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that decide what the sum is, for lineage."""
@@ -98,6 +103,17 @@ def parse(specs: Sequence[str], settings: RewardConfig, model: Callable[[str], C
                 raise InputError("given twice", where=f"reward '{part.name}'", mend="give it once, with one weight")
             parts.append(part)
         return Rewards(parts, closing.pop_all())
+
+
+def files(specs: Sequence[str]) -> list[Path]:
+    """The files that `specs` name: functions of the user's, and schemas."""
+    found = [match for text in specs if (match := _SPEC.fullmatch(text.strip())) and match[3]]
+    named = [
+        match[3].rpartition(":")[0] if match[2] == "python" else match[3]
+        for match in found
+        if match[2] in ("python", "json")
+    ]
+    return [path for name in named if (path := Path(name)).is_file()]
 
 
 def models(specs: Sequence[str]) -> list[str]:

@@ -164,7 +164,7 @@ class Rollouts:
             "kl_per_answer": fmean(drift), "kl_weight": self.kl,
             "length": fmean(x for group in lengths for x in group),
             "ended": fmean(d.ended == "stop" for group in drawn for d in group),
-            "groups_skipped": sum(flat) / len(flat), "rounds": rounds, **told,
+            "groups_skipped": sum(flat) / len(flat), "equal_rewards": _equal(totals), "rounds": rounds, **told,
         }  # fmt: skip
         self._steer(fmean(drift), len(every))
         best = max(range(len(drawn[0])), key=lambda i: totals[0][i])
@@ -279,6 +279,12 @@ class Rollouts:
         if self.settings.kl_target:
             error = min(0.2, max(-0.2, drift / self.settings.kl_target - 1))
             self.kl *= 1 + 0.1 * error * min(1.0, answers / 64)
+
+
+def _equal(totals: Sequence[Sequence[float]]) -> float:
+    """The share of the prompts whose answers all got one reward; with one answer a prompt, whether all prompts' did."""
+    groups = totals if len(totals[0]) > 1 else [[x for group in totals for x in group]]
+    return fmean(max(group) == min(group) for group in groups)
 
 
 def _tree(prompt: Sequence[int], answers: Sequence[Sequence[int]], row: int) -> TokenTree:

@@ -139,17 +139,21 @@ class StreamSteps:
     def step(self, index: int) -> Step | None:
         """Optimizer step `index`; None when the stream is over."""
         if index != self._next:
-            self._trees, self._marks = self._endless(), {0: ""}
-            for passed in range(index):
-                self._take(passed)
-            if self._expected and self._expected[0] == index and self._expected[1] != self._marks[index]:
-                raise InputError(
-                    f"the first {index * self.batch} examples are not those that this run learned from, so it cannot go on exactly",
-                    where="--data.stream", mend="give the same rows first, in the same order, or another --out to start anew",
-                )  # fmt: skip
+            self.reach(index)
         self._next = index + 1
         trees = self._take(index)
         return make_step(trees, self.rule, self.packing) if trees else None
+
+    def reach(self, index: int) -> None:
+        """Pass over what comes before step `index`. Raises InputError when it is not what was learned from."""
+        self._trees, self._marks = self._endless(), {0: ""}
+        for passed in range(index):
+            self._take(passed)
+        if self._expected and self._expected[0] == index and self._expected[1] != self._marks[index]:
+            raise InputError(
+                f"the first {index * self.batch} examples are not those that this run learned from, so it cannot go on exactly",
+                where="--data.stream", mend="give the same rows first, in the same order, or another --out to start anew",
+            )  # fmt: skip
 
     def mark(self, step: int) -> tuple[int, str] | None:
         """(step, hash of all examples of the steps before it): of the step at hand, or the next one. What is expected there

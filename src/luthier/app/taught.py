@@ -1,0 +1,48 @@
+"""What could hardly be learned, or was not: said before a run and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from luthier.core import log
+from luthier.core.config import RunConfig
+
+EQUAL = "equal_rewards"  # of a line of metrics.jsonl: the share of the prompts whose answers all got one reward
+MANY = 0.5  # of the prompts
+FEW_STEPS = 30  # see docs/run.md: what was measured
+
+
+def warn_of_steps(config: RunConfig, steps: int) -> None:
+    """Say that so few optimizer steps hardly learn, and what gives more."""
+    if steps < FEW_STEPS and config.train.steps is None:
+        smaller = f"--train.batch {max(1, config.train.batch // 4)}, " if config.train.batch > 1 else ""
+        log.warn(
+            f"{steps} optimizer step{'s' * (steps > 1)}, where some {FEW_STEPS} are the least that shows: "
+            f"give {smaller}a larger --train.epochs, or more rows"
+        )
+
+
+def warn_of_rollout(metrics: Mapping[str, float], first: bool) -> None:
+    """Say after the first rollout that nothing is learned from it."""
+    if first and metrics.get(EQUAL) == 1:
+        log.warn(f"all answers to a prompt got one reward in the first rollout: nothing is learned from it; {_mend()}")
+
+
+def equal_rewards(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """The share of the prompts of a run whose answers all got one reward; None where nothing was rewarded."""
+    shares = [record[EQUAL] for record in records if EQUAL in record]
+    return fmean(shares) if shares else None
+
+
+def warn_of_rewards(share: float | None) -> None:
+    """Say how much of a run taught nothing because its answers were not told apart."""
+    if share == 1:
+        log.warn(f"nothing was learned: every group of answers got one reward; {_mend()}")
+    elif share is not None and share >= MANY:
+        log.warn(f"{share:.0%} of the groups of answers got one reward, and taught nothing; {_mend()}")
+
+
+def _mend() -> str:
+    return "look at answers with `luthier sample`, and take a reward that tells them apart, other prompts, or more --rollout.samples"

@@ -1,0 +1,36 @@
+"""What held-out rows cannot show: too few of them, and those that training sees."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from luthier.core.types import Example
+from luthier.data.split import leaks
+
+SHOWN = 6  # held-out rows: of fewer, not even a change of all in one direction is beyond chance (2 / 2^5 > 0.05)
+NEAR = 0.8  # least similarity of rows that are nearly equal, as `luthier data` has it
+COMPARED = 50_000  # rows to learn from that near copies of held-out rows are looked for among
+
+
+def held_out_warnings(train: Sequence[Example], test: Sequence[Example]) -> Iterator[str]:
+    """What held-out rows cannot show: too few of them, and those that training sees. Near copies are looked for among so many
+    rows to learn from; what is left out is said."""
+    if not test:
+        yield "no row is held out, so what is learned is not measured; give --data.eval FILE, or more rows"
+        return
+    if len(test) < SHOWN:
+        rows = "1 row" if len(test) == 1 else f"{len(test)} rows"
+        yield f"{rows} held out, too few to show any difference: give --data.eval FILE, or a larger --data.holdout"
+    found = Counter(leak.kind for leak in leaks(train, test, near=NEAR if len(train) <= COMPARED else None))
+    if found:
+        yield seen(found["exact"], found["near"])
+    if len(train) > COMPARED:
+        yield (
+            f"nearly equal rows are not looked for among {len(train):,} rows to learn from; `luthier data --data.eval` finds them"
+        )
+
+
+def seen(exact: int, near: int) -> str:
+    """The sentence about held-out rows that training sees too."""
+    return f"held-out prompts that training has seen: {exact}, and nearly so {near}; scores on these will be too good"
