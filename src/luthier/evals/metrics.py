@@ -24,13 +24,23 @@ import numpy as np
 
 from luthier.core import numbers
 from luthier.core.errors import unknown
+from luthier.evals import labels
+from luthier.evals.json_fields import field_f1, parsed
 
 MetricFunction = Callable[[str, str, str], float]
 SetFunction = Callable[[Sequence[str], Sequence[str]], list[float]]
 
-LABEL_CHARACTERS = 64
-LABEL_REPEATS = 4
-LABELS_MOST = 1000
+SHORT_WORDS, SHORT_SHARE = 5, 0.95  # of short answers, such as names and places
+MATCH_EXTRA = 8  # words that an answer may put around a short reference
+RIGHT = (
+    "accuracy",
+    "labels",
+    "first_line",
+    "number",
+    "json_f1",
+    "match",
+)  # metrics that tell right answers from wrong: 1 is right
+OWN = "python:"  # metrics of the user's (evals/own.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +171,51 @@ def corpus_bleu(answers: Sequence[str], references: Sequence[str]) -> list[float
     return (value * (1 + len(stats) * change)).tolist()
 
 
+def match(answer: str, reference: str, prompt: str = "") -> float:
+    """1 when the answer is the reference but for case and the marks around it, or says it once among at most 8 words more,
+    not denied; else 0."""
+    if labels.folded(answer) == labels.folded(reference):
+        return 1.0
+    if len(answer.split()) > len(reference.split()) + MATCH_EXTRA or len(labels.folded(reference)) < 3:
+        return 0.0
+    return labels.right(answer, reference, ())
+
+
+def json_f1(answer: str, reference: str, prompt: str = "") -> float:
+    """F1 of the fields of JSON answers, from 0 to 1 (see `json_fields.field_f1`)."""
+    return field_f1(answer, reference)
+
+
+def label(answer: str, reference: str, prompt: str = "") -> float:
+    """1 when the answer names the reference as its only label (see `labels.named`), else 0."""
+    return labels.right(answer, reference, ())
+
+
+def several(answer: str, reference: str, prompt: str = "") -> float:
+    """1 when the answer names the labels of the reference and no other, in any order, else 0."""
+    return labels.all_right(answer, reference)
+
+
+def first_line(answer: str, reference: str, prompt: str = "") -> float:
+    """1 when the first line of the answer names the label that is the reference's first line, else 0."""
+    return labels.right(_opening(answer), _opening(reference), ())
+
+
+def accuracy(answers: Sequence[str], references: Sequence[str]) -> list[float]:
+    """`label` of every answer, where one that names another label of the references too is wrong."""
+    known = {reference.strip() for reference in references}
+    return [labels.right(answer, wanted, known) for answer, wanted in zip(answers, references, strict=True)]
+
+
+def first_lines(answers: Sequence[str], references: Sequence[str]) -> list[float]:
+    """`accuracy` of the first lines."""
+    return accuracy([_opening(answer) for answer in answers], [_opening(reference) for reference in references])
+
+
+def _opening(text: str) -> str:
+    return text.strip().split("\n", 1)[0].strip()
+
+
 def macro_f1(answers: Sequence[str], references: Sequence[str]) -> list[float]:
     """The mean of F1 over the labels of the references, from 0 to 1, as one number an answer.
 
@@ -168,21 +223,52 @@ def macro_f1(answers: Sequence[str], references: Sequence[str]) -> list[float]:
     moves its reference's label, and the label that it names if there is one, by -2 TP / D^2. An answer that is no label at
     all is wrong for its reference and for no other label, so that free text cannot add labels.
     """
-    said, wanted = [answer.strip() for answer in answers], [reference.strip() for reference in references]
-    labels = sorted(set(wanted))
+    wanted = [reference.strip() for reference in references]
+    kinds = sorted(set(wanted))
+    said = [labels.named(answer, kinds) or answer.strip() for answer in answers]
     hits, named, there = Counter(w for s, w in zip(said, wanted, strict=True) if s == w), Counter(said), Counter(wanted)
-    size = {label: named[label] + there[label] for label in labels}
-    value = sum(2 * hits[label] / size[label] for label in labels) / len(labels)
-    right = {label: 2 * (size[label] - 2 * hits[label]) / size[label] ** 2 for label in labels}
-    wrong = {label: -2 * hits[label] / size[label] ** 2 for label in labels}
+    size = {label: named[label] + there[label] for label in kinds}
+    value = sum(2 * hits[label] / size[label] for label in kinds) / len(kinds)
+    right = {label: 2 * (size[label] - 2 * hits[label]) / size[label] ** 2 for label in kinds}
+    wrong = {label: -2 * hits[label] / size[label] ** 2 for label in kinds}
     change = [right[w] if s == w else wrong[w] + wrong.get(s, 0.0) for s, w in zip(said, wanted, strict=True)]
-    return [value + len(wanted) * moved / len(labels) for moved in change]
+    return [value + len(wanted) * moved / len(kinds) for moved in change]
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "accuracy", exact, True, "%", 1, "share of answers that are the right label"),
+        Metric(
+            "accuracy",
+            "accuracy",
+            label,
+            True,
+            "%",
+            1,
+            "share of answers that name the right label and no other",
+            accuracy,
+        ),
+        Metric(
+            "labels",
+            "all labels right",
+            several,
+            True,
+            "%",
+            1,
+            "share of answers that name the same labels, in any order",
+        ),
+        Metric(
+            "first_line",
+            "first line right",
+            first_line,
+            True,
+            "%",
+            1,
+            "share of answers whose first line names the right label",
+            first_lines,
+        ),
+        Metric("json_f1", "JSON fields", json_f1, True, "", 1, "fields of JSON that are equal, F1, 0 to 1"),
+        Metric("match", "right answer", match, True, "%", 1, "share of short answers that are, or say, the reference"),
         Metric("number", "number", number, True, "%", 1, "share of answers whose last number is the reference's"),
         Metric("exact", "exact", exact, True, "%", 1, "share of answers equal to the reference"),
         Metric("rouge_l", "ROUGE-L", rouge_l, True, "", 1, "words shared in the same order, F1, 0 to 1"),
@@ -191,7 +277,14 @@ METRICS: dict[str, Metric] = {
         Metric("macro_f1", "macro-F1", exact, True, "", 1, "F1 of each label, all labels alike, 0 to 1", macro_f1),
         Metric("bleu", "BLEU", bleu, True, "", 100, "short word sequences shared, 0 to 100", corpus_bleu),
         Metric(
-            "one_line", "one line", one_line, True, "%", 1, "share of answers that end after one line", finished=True
+            "one_line",
+            "finished in one line",
+            one_line,
+            True,
+            "%",
+            1,
+            "share of answers that end by themselves after one line",
+            finished=True,
         ),
         Metric("length", "length", length, None, "", None, "characters of the answer"),
     )
@@ -201,38 +294,41 @@ METRICS: dict[str, Metric] = {
 def auto(references: Sequence[str]) -> tuple[str, ...]:
     """Names of the metrics that fit these references, the most telling first.
 
-    Labels (short lines, each seen four times or more on average) are measured by accuracy, references
-    that end in `#### N` or are a number by the number, other text by ROUGE-L and chrF; one_line joins
-    when every reference is one line. Give the references of the training rows, not only the few that
-    are generated: 64 rows of 77 labels hardly repeat.
+    Labels (short lines, each seen four times or more on average) are measured by accuracy and macro-F1, several of them by `labels`,
+    JSON by its fields, references that end in `#### N` or are a number by the number, other text by ROUGE-L and chrF; before these, `match`
+    where references are short (up to 5 words) and `first_line` where a label stands in their first line. one_line joins when every
+    reference is one line. Give the references of the training rows, not only the few that are generated: 64 rows of 77 labels
+    hardly repeat.
     """
     kept = [reference.strip() for reference in references if reference.strip()]
     lines = bool(kept) and all(one_line(reference) for reference in kept)
     form = ("one_line", "length") if lines else ("length",)
-    if lines and _are_labels(kept):
-        return ("accuracy", "chrf", *form)
+    if kept and all(parsed(reference) is not None for reference in kept):
+        return ("json_f1", "length")
+    if labels.is_set(kept):
+        return ("accuracy", "macro_f1", *form)
     if kept and all(numbers.is_number(reference) for reference in kept):
         return ("number", *form)
-    return ("rouge_l", "chrf", *form) if _has_words(kept) else ("chrf", *form)
+    if labels.is_several(kept):
+        return ("labels", *form)
+    text = ("rouge_l", "chrf", *form) if _has_words(kept) else ("chrf", *form)
+    if labels.is_first_line(kept):
+        return ("first_line", *text)
+    short = [len(reference.split()) <= SHORT_WORDS and len(reference) <= labels.CHARACTERS for reference in kept]
+    return ("match", *text) if lines and sum(short) >= SHORT_SHARE * len(kept) else text
 
 
 def choose(names: Sequence[str], references: Sequence[str]) -> tuple[str, ...]:
     """The setting `eval.metrics` made definite: 'auto' replaced by `auto(...)`, repeats dropped.
 
-    Raises InputError for a name that is not in METRICS.
+    Raises InputError for a name that is neither in METRICS nor a metric of the user's, python:FILE:FUNCTION.
     """
     chosen: list[str] = []
     for name in names:
-        if name != "auto" and name not in METRICS:
-            raise unknown("metric", name, [*METRICS, "auto"], where="--eval.metrics")
+        if name != "auto" and name not in METRICS and not name.startswith(OWN):
+            raise unknown("metric", name, [*METRICS, "auto", f"{OWN}FILE:FUNCTION"], where="--eval.metrics")
         chosen += auto(references) if name == "auto" else (name,)
     return tuple(dict.fromkeys(chosen))
-
-
-def _are_labels(references: Sequence[str]) -> bool:
-    distinct = set(references)
-    short = all(len(label) <= LABEL_CHARACTERS for label in distinct)
-    return short and len(distinct) <= LABELS_MOST and len(distinct) * LABEL_REPEATS <= len(references)
 
 
 def _has_words(references: Sequence[str]) -> bool:

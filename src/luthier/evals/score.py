@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from luthier.core.config import RewardConfig
 from luthier.core.errors import unknown
+from luthier.evals import own
 from luthier.evals.compare import Question, before_after, paired
-from luthier.evals.metrics import METRICS
+from luthier.evals.labels import commonest
+from luthier.evals.metrics import METRICS, OWN
 
 Scores = dict[str, list[float]]
 FIGURES = ("before", "after", "difference", "low", "high", "n", "p", "corrected", "verdict")  # of a row of `table`
@@ -23,16 +26,19 @@ ITEMS: dict[str, tuple[str, str, float | None, bool | None]] = {
 
 def score(
     samples: Sequence[str], references: Sequence[str], prompts: Sequence[str], metrics: Sequence[str],
-    ended: Sequence[str] = (),
+    ended: Sequence[str] = (), limits: RewardConfig | None = None,
 ) -> Scores:  # fmt: skip
     """Every metric of every answer: name -> one number per item, in the order given. `ended` says how each answer ended
-    (`generate.Sample`), where that is known.
+    (`generate.Sample`), where that is known; `limits` are those of metrics of the user's.
 
-    Raises InputError for a name that is not in METRICS ('auto' is made definite by `metrics.choose`).
+    Raises InputError for a name that is not in METRICS ('auto' is made definite by `metrics.choose`), and as `own.score`.
     """
     assert len(samples) == len(references) == len(prompts)
     scores: Scores = {}
     for name in metrics:
+        if name.startswith(OWN):
+            scores[name] = own.score(name, samples, references, prompts, ended, limits or RewardConfig())
+            continue
         if name not in METRICS:
             raise unknown("metric", name, METRICS, where="--eval.metrics")
         metric = METRICS[name]
@@ -59,16 +65,19 @@ def questions(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequenc
 
 def about_metric(name: str) -> dict[str, Any]:
     """What people call a metric of answers, its unit, best value and direction."""
+    if name.startswith(OWN):
+        return own.about(name)
     metric = METRICS[name]
     return _about(metric.title, metric.unit, metric.top, metric.higher_is_better)
 
 
 def means(scores: Scores) -> list[dict[str, Any]]:
     """Rows like those of `table` before there is anything to compare with: only `before`, a plain mean."""
-    return [
-        {"name": name, "title": METRICS[name].title, "unit": METRICS[name].unit, "before": sum(items) / len(items)}
-        for name, items in scores.items()
-    ]
+    out = []
+    for name, items in scores.items():
+        about = about_metric(name)
+        out.append({"name": name, "title": about["title"], "unit": about["unit"], "before": sum(items) / len(items)})
+    return out
 
 
 def about_item(name: str) -> dict[str, Any]:
@@ -90,6 +99,16 @@ def _about(title: str, unit: str, top: float | None, higher_is_better: bool | No
     return {"title": title, "unit": unit, "top": top, "higher_is_better": higher_is_better}
 
 
+def beside(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows, that of the accuracy with its `baseline`: the `answer` that is right most often, and its `share`."""
+    answer, share = commonest(references)
+    return [
+        row | {"baseline": {"answer": answer, "share": share}} if row["name"] == "accuracy" and answer else row
+        for row in rows
+    ]
+
+
 def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The `metrics` of `--json`: name -> before, after, difference, low, high, n, p, corrected, verdict."""
-    return {row["name"]: {key: row[key] for key in FIGURES} for row in rows}
+    """The `metrics` of `--json`: name -> before, after, difference, low, high, n, p, corrected, verdict; of the accuracy of labels
+    the `baseline` too."""
+    return {row["name"]: {key: row[key] for key in (*FIGURES, "baseline") if key in row or key in FIGURES} for row in rows}

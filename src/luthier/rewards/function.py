@@ -40,10 +40,10 @@ class Ended(Exception):
 class Function:
     """A component that asks FUNCTION of FILE. A context manager: leaving it ends the process."""
 
-    def __init__(self, spec: str, argument: str, settings: RewardConfig) -> None:
-        """Start the process and load the function. Raises InputError when that fails."""
+    def __init__(self, spec: str, argument: str, settings: RewardConfig, kind: str = "reward") -> None:
+        """Start the process and load the function; `kind` is what errors call it. Raises InputError when that fails."""
         file, _, name = argument.rpartition(":")
-        self.where, self.settings = f"reward '{spec}'", settings
+        self.where, self.settings = f"{kind} '{spec}'", settings
         if not file or not name.isidentifier():
             raise InputError(
                 "'python' needs a file and a function", where=self.where, mend="write python:FILE.py:FUNCTION"

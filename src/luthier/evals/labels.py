@@ -1,0 +1,105 @@
+"""Labels in answers: which of a closed set an answer names, whatever its case and the words around it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+CHARACTERS = 64  # of a label
+REPEATS = 4  # a closed set: each of its labels is given this often on average
+MOST = 1000  # labels of a set
+SEVERAL = 0.1  # of the answers name more than one label, where a task lets them
+
+_AROUND = " \t\r\n\"'`“”‘’«»*_()[]{}<>.,;:!?。，！？"
+_BETWEEN = re.compile(r"\s*[,;|\n]\s*")
+_DENIED = re.compile(
+    r"(?:\b(?:not|isn't|isn’t|no|never|neither|nor|nicht|kein\w*|than|except|rather than|instead of)\s+(?:an?|the|really|to be)?\s*"
+    r"[\"'“‘`*]*)$",
+    re.IGNORECASE,
+)
+
+
+def folded(text: str) -> str:
+    """The text without case, white space in runs, and the marks around it: ' "Card_Lost".' is card_lost."""
+    return " ".join(text.casefold().split()).strip(_AROUND)
+
+
+def parts(text: str) -> list[str]:
+    """What stands between commas, semicolons, bars and line ends."""
+    return [part for part in _BETWEEN.split(text.strip()) if part]
+
+
+def is_set(references: Sequence[str]) -> bool:
+    """Whether references are labels of a closed set: short lines, each given four times on average."""
+    return _closed(references) and all("\n" not in reference for reference in references)
+
+
+def is_several(references: Sequence[str]) -> bool:
+    """Whether references name one label of a closed set or more ('sports, politics'), a tenth of them several."""
+    found = [parts(reference) for reference in references]
+    many = sum(len(names) > 1 for names in found)
+    return many >= max(2, SEVERAL * len(references)) and _closed([name for names in found for name in names])
+
+
+def is_first_line(references: Sequence[str]) -> bool:
+    """Whether references begin with a line that is a label of a closed set, and go on."""
+    lines = [reference.strip().split("\n", 1) for reference in references]
+    return bool(lines) and all(len(found) > 1 for found in lines) and _closed([found[0].strip() for found in lines])
+
+
+def _closed(names: Sequence[str]) -> bool:
+    distinct = set(names)
+    short = all(len(name) <= CHARACTERS for name in distinct)
+    return bool(names) and short and len(distinct) <= min(MOST, len(names) // REPEATS)
+
+
+def named(answer: str, labels: Iterable[str]) -> str | None:
+    """The label that the answer names; None where it names none, or several.
+
+    The answer itself, if it is a label as it stands, else without case and marks around it. Else the one label that stands in it
+    as whole words and is not denied ('not spam'); of labels that lie in each other, as 'card' in 'card arrival', the longer one.
+    """
+    own, known = answer.strip(), tuple(labels)
+    if own in known:
+        return own
+    plain: dict[str, str] = {}
+    for label in known:
+        plain.setdefault(folded(label) or label, label)
+    if folded(answer) in plain:
+        return plain[folded(answer)]
+    text = " ".join(answer.casefold().split())
+    found = {
+        match[0]
+        for match in _pattern(tuple(plain)).finditer(text)
+        if not _DENIED.search(text[max(0, match.start() - 24) : match.start()])
+    }
+    return plain[found.pop()] if len(found) == 1 else None
+
+
+@lru_cache(maxsize=64)
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Any of the names as whole words, the longest first; '-' and '_' belong to words."""
+    longest = sorted(names, key=len, reverse=True)
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest))})(?![\w-])")
+
+
+def right(answer: str, reference: str, labels: Iterable[str]) -> float:
+    """1 when the answer names the reference, and no other label, else 0."""
+    return float(named(answer, {*labels, reference.strip()}) == reference.strip())
+
+
+def all_right(answer: str, reference: str) -> float:
+    """1 when the answer names the same labels as the reference, in any order, else 0."""
+    said, wanted = ({folded(part) for part in parts(text)} for text in (answer, reference))
+    return float(said == wanted)
+
+
+def commonest(references: Sequence[str]) -> tuple[str, float]:
+    """The most frequent reference and its share: what is reached by always saying it. ('', 0) of none."""
+    counts = Counter(reference.strip() for reference in references)
+    if not counts:
+        return "", 0.0
+    label, count = max(counts.items(), key=lambda item: (item[1], item[0]))
+    return label, count / len(references)
