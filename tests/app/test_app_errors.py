@@ -99,15 +99,16 @@ def run(tmp_path):
         ["calm answer number " + "abcdefghij"[i % 10] * (i + 1) for i in range(28)] + ["LOUD", "LOUDER"],
     )
     test = rows_file(tmp_path / "test.jsonl", [f"reference {i}" for i in range(20)])
-    before = ["NO NO"] * 15 + ["fine"] * 5
-    after = ["OH NO"] * 3 + [""] + ["well"] * 16
+    before = [f"NO {letter}" for letter in "ABCDEFGHIJKLMNO"] + [f"fine {i}" for i in range(5)]
+    after = ["OH NO"] * 3 + [""] + [f"well {i}" for i in range(16)]
     return make_run(tmp_path / "run", train, test, before, after)
 
 
 def test_shares_before_and_after_are_counted_by_hand(run, kinds):
     result = errors(run)
     rows = {row["name"]: row for row in result["rows"]}
-    assert list(rows) == ["sound", "shout", "empty"]  # 'blue' was not found; the most frequent after comes first
+    # 'blue' was not found; the most frequent after comes first, and what says least last: nothing tells what is right here
+    assert list(rows) == ["shout", "empty", "sound"]
     assert (rows["sound"]["before"], rows["sound"]["after"]) == (0.25, 0.8)
     assert (rows["shout"]["before"], rows["shout"]["after"]) == (0.75, 0.15)
     assert (rows["empty"]["before"], rows["empty"]["after"]) == (0.0, 0.05)
@@ -121,7 +122,7 @@ def test_examples_name_the_answer_and_the_nearest_training_rows(run, kinds):
     assert shout["name"] == "shout" and shout["answers"] == 3
     assert [example["row"] for example in shout["examples"]] == [0, 1, 2]
     first = shout["examples"][0]
-    assert first["after"] == "OH NO" and first["before"] == "NO NO" and first["span"] == (0, 5)
+    assert first["after"] == "OH NO" and first["before"] == "NO A" and first["span"] == (0, 5)
     assert first["where"].endswith("test.jsonl:1")
     assert first["nearest"][0]["where"].endswith("train.jsonl:1")  # the same question stands there
     assert shout["training"]["rows"] == 2
@@ -141,7 +142,7 @@ def test_records_hold_every_answer_with_what_was_found(run, kinds):
         "bad", "bad_means", "slices",
     }  # fmt: skip
     assert lines[3]["after_findings"] == [{"category": "empty", "why": "there is no text", "span": None}]
-    assert lines[3]["before_findings"][0]["span"] == [0, 5]
+    assert lines[3]["before_findings"][0]["span"] == [0, 4]
     assert [line["bad"] for line in lines] == [True] * 4 + [False] * 16
     assert [line["before_bad"] for line in lines] == [True] * 15 + [False] * 5
     assert {line["bad_means"] for line in lines} == {"anything found"}
@@ -170,7 +171,9 @@ def test_the_report_has_the_rows_that_errors_says(tmp_path, answers):
     rows = errors(run)["rows"]
     folder, config = read_run(run)
     found = report._errors(folder, config)
-    assert [found.sound.row, *(category.row for category in found.categories)] == rows
+    assert [row for row in rows if row["name"] == "sound"] == [found.sound.row]
+    assert [category.row for category in found.categories] == [row for row in rows if row["name"] != "sound"]
+    assert found.told == (answers[1] == "red")
     assert ("wrong" in [row["name"] for row in rows]) == (answers[1] == "red")
     old = [{k: v for k, v in line.items() if k not in ("before_bad", "bad_means")} for line in folder.records(RECORDS)]
     folder.write_records(RECORDS, old)
@@ -179,12 +182,14 @@ def test_the_report_has_the_rows_that_errors_says(tmp_path, answers):
 
 def test_a_column_with_few_values_makes_slices(tmp_path, kinds):
     """Of medquad, where all rows stand in one file, this is where an answer comes from."""
-    train = rows_file(tmp_path / "train.jsonl", [f"calm answer {i}" for i in range(12)])
+    train = rows_file(tmp_path / "train.jsonl", [f"calm answer to row {i}" for i in range(12)])
     test = tmp_path / "test.jsonl"
     with open(test, "w") as handle:
         for i in range(30):
             more = {"source": "NIH" if i % 2 else "CDC", "id": i, "all": "one", "score": 0.5 + i % 2, "tags": [i % 2]}
-            handle.write(json.dumps({"prompt": f"question {i}?", "completion": f"calm {i}", **more}) + "\n")
+            handle.write(
+                json.dumps({"prompt": f"question {i}?", "completion": f"calm words of row {i}", **more}) + "\n"
+            )
     run = make_run(tmp_path / "run", train, test, ["fine"] * 30, ["OH NO", "well"] * 15)
     result = errors(run)
     assert {part["kind"] for part in result["slices"]} & {"source", "id", "all", "score", "tags"} == {"source"}
@@ -324,7 +329,9 @@ def test_pairing_follows_the_prompts_not_the_order(run, tmp_path, kinds):
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     turned = tmp_path / "turned.jsonl"
     turned.write_text("\n".join(reversed(test.read_text().splitlines())) + "\n")
-    after = list(reversed(["OH NO"] * 3 + [""] + ["well"] * 16))  # the same answer to every prompt as the first run
+    after = list(
+        reversed(["OH NO"] * 3 + [""] + [f"well {i}" for i in range(16)])
+    )  # the same answer to every prompt as the first run
     later = make_run(tmp_path / "later", train, turned, ["a"] * 20, after)
     result = against(later, run)
     assert result["paired"]
@@ -343,3 +350,41 @@ def test_other_held_out_prompts_give_an_unpaired_interval(run, tmp_path, kinds):
     # Newcombe's interval from Wilson's limits of 30 of 40 and 3 of 20, by hand: 0.598, 0.858 and 0.0524, 0.3604
     assert shout["low"] == pytest.approx(0.6 - ((0.75 - 0.598) ** 2 + (0.3604 - 0.15) ** 2) ** 0.5, abs=2e-3)
     assert shout["high"] == pytest.approx(0.6 + ((0.858 - 0.75) ** 2 + (0.15 - 0.0524) ** 2) ** 0.5, abs=2e-3)
+
+
+def labelled_run(tmp_path, before, after, references=("red", "green") * 12):
+    """Held-out answers of a task of labels: as many as there are references, to different prompts."""
+    train = rows_file(tmp_path / "train.jsonl", ["red", "green"] * 20)
+    test = rows_file(tmp_path / "test.jsonl", list(references))
+    return make_run(tmp_path / "run", train, test, before, after)
+
+
+def test_one_answer_to_all_prompts_is_told_first_and_is_no_success(tmp_path):
+    """Half of the answers are right, nothing is wrong with any of them, and the model has learned nothing."""
+    result = errors(labelled_run(tmp_path, ["red", "green"] * 12, ["red"] * 24))
+    assert [item["name"] for item in result["first"]] == ["same_answer"]
+    assert "'red' to 24 of 24 different prompts" in result["first"][0]["text"] and "50%" in result["first"][0]["text"]
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows)[:3] == ["sound", "wrong", "same_answer"]
+    assert (rows["sound"]["after"], rows["wrong"]["after"], rows["same_answer"]["after"]) == (0.0, 0.5, 1.0)
+    assert rows["same_answer"]["before"] == 0.0
+    assert [category["name"] for category in result["categories"]][:2] == ["wrong", "same_answer"]
+
+
+def test_labels_are_read_from_sentences_and_what_is_wrong_is_not_sound(tmp_path):
+    after = ["The answer is red.", "It is green, not red."] * 11 + ["green", "Red or green?"]
+    result = errors(labelled_run(tmp_path, ["red", "green"] * 12, after))
+    rows = {row["name"]: row for row in result["rows"]}
+    assert rows["wrong"]["after"] == pytest.approx(2 / 24)
+    assert result["first"] == []
+
+
+def test_lost_refusals_are_told_before_all_else(tmp_path):
+    train = rows_file(tmp_path / "train.jsonl", [f"You can do it in {i} steps, and these are." for i in range(20)])
+    test = rows_file(tmp_path / "test.jsonl", [f"A reference for question number {i}." for i in range(8)])
+    before = ["I'm sorry, but I can't help with that."] * 3 + [f"Well, here is my answer {i}." for i in range(5)]
+    after = [f"First, take tool number {i} and begin." for i in range(8)]
+    result = errors(make_run(tmp_path / "run", train, test, before, after))
+    assert [(item["name"], item["answers"]) for item in result["first"]] == [("lost_refusal", 3)]
+    assert "declined 3 of 8 held-out prompts" in result["first"][0]["text"]
+    assert result["rows"][-1]["name"] == "sound"  # nothing tells what is right here

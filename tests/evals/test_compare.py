@@ -11,8 +11,9 @@ import pytest
 from luthier.core.errors import RunError
 from luthier.core.verdicts import LEVEL, NONE_SHOWN, TOO_FEW
 from luthier.evals import compare as compare_module
-from luthier.evals.compare import Question, compare, false_alarms, question
+from luthier.evals.compare import Question, compare, false_alarms
 from luthier.evals.intervals import difference
+from luthier.evals.score import about_metric
 from luthier.evals.significance import mcnemar, sign_flip
 
 
@@ -106,7 +107,7 @@ def test_values_that_are_no_numbers_name_model_and_item():
 
 
 def test_a_metric_brings_its_own_title():
-    found = question("length", {"a": np.zeros((1, 6)), "b": np.ones((1, 6))})
+    found = Question("length", {"a": np.zeros((1, 6)), "b": np.ones((1, 6))}, **about_metric("length"))
     assert compare([found])[0].verdict == "higher"
 
 

@@ -44,6 +44,7 @@ def compared(rows, **changes):
     base = {
         "models": {"old": ["o"], "new": ["n"]},
         "rows": rows,
+        "first": [],
         "regressions": [],
         "gains": [],
         "false_alarms": None,

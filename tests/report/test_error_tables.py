@@ -56,7 +56,7 @@ def category(name):
 
 def result(names, **changes):
     base = {
-        "run": "runs/new", "answers": 200, "records": "r", "bad": "anything found",
+        "run": "runs/new", "answers": 200, "records": "r", "bad": "anything found", "first": [],
         "rows": [row("sound", 0.2, 0.5), row("wrong", 0.5, 0.1), *(row(name, 0.4, 0.2) for name in names)],
         "categories": [category(name) for name in names],
         "confusions": [],

@@ -23,6 +23,9 @@ from luthier.core.files import writing
 from luthier.evals.benchmarks.tasks import SUITES
 from luthier.evals.changes import Asked, Item, changes
 from luthier.evals.compare import Question, compare, false_alarms
+from luthier.evals.errors.same import NAME as SAME
+from luthier.evals.errors.same import same
+from luthier.evals.errors.signs.refusals import refusal
 
 SHOWN = 5  # items of each question that changed most
 
@@ -65,17 +68,39 @@ def compare_all(wish: Wish) -> dict[str, Any]:
         raise InputError("nothing was measured for all", mend="raise --eval.rows, or look at the notes above")
     rows = compare([one.question for one in asked], wish.config.seed)
     worse, better = changes(asked, SHOWN)
+    beside = {one.question.name: {"baseline": one.baseline} for one in asked if one.baseline}
     if wish.out:
         _write(wish.out, asked)
     return {
         "models": {label: list(names) for label, names in sides.items()},
-        "rows": [row.as_dict() for row in rows],
+        "first": first(asked) if wish.config.data.path else [],
+        "rows": [row.as_dict() | beside.get(row.name, {}) for row in rows],
         "regressions": worse,
         "gains": better,
         "false_alarms": _checked(asked, wish) if wish.check else None,
         "out": str(wish.out) if wish.out else None,
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def first(asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    """What is told before the table, of each model against the first: prompts that the first declined and this one does not, and one
+    answer for different prompts; `name`, `model`, `text`, `answers`. Of several runs of a model, the first."""
+    items = next((one.items for one in asked if one.items and one.items[0].texts), ())
+    out: list[dict[str, Any]] = []
+    if not items:
+        return out
+    against, *others = items[0].texts
+    declined = {label: [refusal(item.texts[label]) is not None for item in items] for label in (against, *others)}
+    for model in others:
+        lost = sum(old and not new for old, new in zip(declined[against], declined[model], strict=True))
+        if lost:
+            text = f"{against} declined {lost} of {len(items)} prompts that {model} does not decline"
+            out.append({"name": "lost_refusal", "model": model, "text": text, "answers": lost})
+        answers = [item.texts[model] for item in items]
+        if found := same([item.prompt for item in items], answers, [item.reference or "" for item in items]):
+            out.append({"name": SAME, "model": model, "text": f"{model} gives {found.words}", "answers": found.count})
+    return out
 
 
 def _refuse_unread(wish: Wish) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from luthier.app import repeats
 from luthier.app.assemble import packing_of
-from luthier.app.measure import Measured, Ruler
+from luthier.app.measure import HeldOut, Measured, Ruler
 from luthier.app.start import base_for, find
 from luthier.app.use import open_model
 from luthier.core import log
@@ -20,9 +21,10 @@ from luthier.core.config import RunConfig, resolve
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Example, Text
 from luthier.data import load as data_load
-from luthier.evals import compare, score
+from luthier.evals import compare, own, score
 from luthier.evals.changes import Asked, Item
-from luthier.evals.metrics import choose
+from luthier.evals.labels import commonest
+from luthier.evals.metrics import METRICS, RIGHT, choose
 from luthier.text.encode import encode
 from luthier.text.template import load_template
 
@@ -39,6 +41,9 @@ class _Side:
     prompts: dict[int, str]
     references: dict[int, str]
     template: str
+    held_out: HeldOut = field(default_factory=lambda: HeldOut(()))
+    said: Sequence[str] = ()
+    again: Sequence[repeats.Again] = ()
 
 
 def questions(sides: Sides, config: RunConfig, given: Mapping[str, Any], stop: Callable[[], bool]) -> list[Asked]:
@@ -48,6 +53,7 @@ def questions(sides: Sides, config: RunConfig, given: Mapping[str, Any], stop: C
         kind = type(examples[0]).__name__.lower()
         raise InputError(f"these are {kind} rows", where=examples[0].origin, mend="give chats or texts")
     choose(config.eval.metrics, ())
+    own.check(config.eval.metrics, config.reward)
     for name in chain.from_iterable(sides.values()):  # wrong names are told before the first model answers
         learned = {Path(path).resolve() for path in find(name, base_for(name, config.base)).config.data.path}
         if seen := [path for path in config.data.path if Path(path).resolve() in learned]:
@@ -77,7 +83,7 @@ def _measured(
     device = next(opened.model.parameters()).device
     ruler = Ruler(opened.model, opened.tokenizer, template, settings, packing_of(settings, opened.model), device)
     held_out = ruler.held_out(examples, encoded.trees)
-    measured: Measured = ruler.measure(held_out, stop, (), title=name)
+    measured: Measured = ruler.measure(held_out, stop, (), title=name, again=True)
     cut = {tree.row for tree in encoded.trees if tree.cut}
     if lost := len(cut & {row for row, _, _ in measured.losses}):
         log.note(
@@ -88,6 +94,7 @@ def _measured(
         dict(zip(held_out.rows, measured.answers, strict=True)), dict(zip(held_out.rows, measured.ended, strict=True)),
         dict(zip(held_out.rows, held_out.prompts, strict=True)),
         dict(zip(held_out.rows, held_out.references, strict=True)), f"{template.name} {settings.text.system or ''}",
+        replace(held_out, trees=()), measured.answers, measured.again,
     )  # fmt: skip
     del opened, ruler
     gc.collect()
@@ -130,7 +137,12 @@ def _metrics(
     scores = {
         label: [
             score.score(
-                [side.answers[row] for row in rows], references, prompts, names, [side.ended[row] for row in rows]
+                [side.answers[row] for row in rows],
+                references,
+                prompts,
+                names,
+                [side.ended[row] for row in rows],
+                config.reward,
             )
             for side in runs
         ]
@@ -141,10 +153,36 @@ def _metrics(
              {label: runs[0].answers[row] for label, runs in found.items()})
         for row in rows
     ]  # fmt: skip
+    right = next((name for name in names if name in RIGHT), None)
+    answer, share = commonest(references)
+    out = []
+    for name in names:
+        values = {label: np.array([run[name] for run in runs]) for label, runs in scores.items()}
+        ranked = name == right if right else name not in METRICS or METRICS[name].whole is None
+        baseline = {"answer": answer, "share": share} if name == "accuracy" and answer else None
+        out.append(
+            Asked(compare.Question(name, values, **score.about_metric(name)), items, ranked=ranked, baseline=baseline)
+        )
+    return out + _again(found, names)
+
+
+def _again(found: Mapping[str, Sequence[_Side]], names: Sequence[str]) -> list[Asked]:
+    """What `eval.repeat` measured; the prompts that were asked again are the same for all, or nothing is compared."""
+    figures = {
+        label: [repeats.figures(side.held_out, side.said, side.again, names) for side in runs]
+        for label, runs in found.items()
+    }
+    asked = {tuple(side.held_out.rows[one.place] for one in side.again) for runs in found.values() for side in runs}
+    if len(asked) > 1:
+        log.note("the models were not asked the same prompts again: what --eval.repeat measures is left out")
+        return []
     return [
         Asked(
-            compare.question(name, {label: np.array([run[name] for run in runs]) for label, runs in scores.items()}),
-            items,
+            compare.Question(
+                name, {label: np.array([run[name] for run in runs]) for label, runs in figures.items()},
+                **repeats.about(name),
+            ),
+            (),
         )
-        for name in names
-    ]
+        for name in next(iter(figures.values()))[0]
+    ]  # fmt: skip

@@ -17,14 +17,18 @@ from luthier.core.config import RunConfig
 from luthier.core.errors import InputError, unknown
 from luthier.core.types import Example
 from luthier.data.texts import prompt_text
+from luthier.evals import score
 from luthier.evals.compare import Question, compare
+from luthier.evals.errors import same
 from luthier.evals.errors.answered import Answered, Finding
 from luthier.evals.errors.detectors import CATEGORIES, detect
+from luthier.evals.errors.first import first
 from luthier.evals.errors.kinds import length_bands, topics
 from luthier.evals.errors.nearest import Nearest
 from luthier.evals.errors.slices import slices
 from luthier.evals.errors.task import Task
-from luthier.evals.metrics import METRICS, choose
+from luthier.evals.labels import named as label_named
+from luthier.evals.metrics import RIGHT, auto
 
 LEARNED = 2000  # rows that the task is learned from when a run ends
 EXAMPLES = 3  # of each category
@@ -32,13 +36,23 @@ CONFUSIONS = 10  # of labels
 RECORDS = "errors/records.jsonl"
 SOUND, WRONG = "sound", "wrong"
 
+SAME = same.NAME
+MEANT = {
+    "accuracy": "Another label than the reference, several, or none.",
+    "labels": "Other labels than the reference.",
+    "first_line": "Another label in the first line than the reference's.",
+    "number": "Another number than the reference.",
+    "json_f1": "A field of the JSON differs from the reference's, is missing or too much.",
+    "match": "Another short answer than the reference.",
+}  # what a wrong answer is, by the metric that tells
+
 Found = Sequence[Sequence[Finding]]  # of each answer
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A run's answers, and what was found of each. `wrong`: by which metric an answer counts as bad, where answers are labels
-    or numbers; None where whatever was found counts."""
+    """A run's answers, and what was found of each. `wrong`: by which metric of RIGHT an answer counts as bad, where the task has
+    right answers; None where whatever was found counts."""
 
     answers: Answers
     task: Task
@@ -55,8 +69,10 @@ class Seen:
         """1 for every answer of 'before' or 'after' that counts as bad, else 0."""
         if self.wrong is None:
             return [float(bool(found)) for found in getattr(self, stage)]
-        right = METRICS[self.wrong].function
-        return [1.0 - right(r["answer"], r["reference"], r["prompt"]) for r in getattr(self.answers, stage)]
+        answers, references, prompts = (
+            [r[key] for r in getattr(self.answers, stage)] for key in ("answer", "reference", "prompt")
+        )
+        return [float(x < 1) for x in score.score(answers, references, prompts, (self.wrong,))[self.wrong]]
 
 
 def errors(run: Path, category: str | None = None) -> dict[str, Any]:
@@ -65,8 +81,8 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
 
     Raises InputError for a run that is not finished, has no generated answers, or whose data is not what it was.
     """
-    if category not in (None, WRONG, *CATEGORIES):
-        raise unknown("category", str(category), (WRONG, *CATEGORIES), where="--category")
+    if category not in (None, WRONG, SAME, *CATEGORIES):
+        raise unknown("category", str(category), (WRONG, SAME, *CATEGORIES), where="--category")
     answers = read_answers(run)
     data = read_data(answers)
     seen = look(answers, data.taught)
@@ -86,6 +102,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     parts = slices(groups, seen.bad("after"))
     return shown | {
         "bad": seen.meant,
+        "first": first(seen.before, seen.after),
         "rows": table(marks(seen, "before"), marks(seen, "after"), answers.config.seed),
         "categories": categories(seen, data, rows),
         "confusions": confusions(seen),
@@ -96,14 +113,18 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     }
 
 
-def record(folder: RunFolder, config: RunConfig, train: Sequence[Example], held_out: Sequence[Example]) -> None:
-    """Look for errors in the answers of a run that ends, and keep them in RECORDS for its page; of a run without answers,
-    nothing. What the task is, at most LEARNED of the rows to learn from show: nobody asked for this, so it must be quick."""
+def record(
+    folder: RunFolder, config: RunConfig, train: Sequence[Example], held_out: Sequence[Example]
+) -> list[dict[str, Any]]:
+    """Look for errors in the answers of a run that ends, and keep them in RECORDS for its page; returns what is told `first` of
+    them. Of a run without answers, nothing. What the task is, at most LEARNED of the rows to learn from show: nobody asked for this, so
+    it must be quick."""
     if (answers := answers_of(folder, config)) is None:
-        return
+        return []
     rows = list(taught(causes.chosen(train, config.seed, LEARNED)))
     data, seen = RunData(rows, held_out, len(train)), look(answers, rows)
     write_records(seen, data, grouped(seen, data, {}))
+    return first(seen.before, seen.after)
 
 
 def _page(answers: Answers) -> str | None:
@@ -116,9 +137,18 @@ def look(answers: Answers, rows: Sequence[Taught], task: Task | None = None) -> 
     """Run every detector on every answer, before and after. The task is what `rows` show, unless it is known."""
     learned = [row.answer for row in rows]
     task = task or Task.learn([row.asked for row in rows], learned)
-    before, after = ([detect(_answered(r), task) for r in records] for records in (answers.before, answers.after))
-    metric = choose(("auto",), learned or [r["reference"] for r in answers.after])[0]
-    return Seen(answers, task, before, after, metric if metric in ("accuracy", "number") else None)
+    before, after = (_found(records, task) for records in (answers.before, answers.after))
+    metric = auto(learned or [r["reference"] for r in answers.after])[0]
+    return Seen(answers, task, before, after, metric if metric in RIGHT else None)
+
+
+def _found(records: Sequence[Mapping[str, Any]], task: Task) -> list[list[Finding]]:
+    """What is wrong with each answer by itself, and whether it is one for all prompts."""
+    prompts, answers, references = ([r[key] for r in records] for key in ("prompt", "answer", "reference"))
+    alike = same.findings(same.same(prompts, answers, references), answers)
+    return [
+        [*([one] if one else []), *detect(_answered(record), task)] for record, one in zip(records, alike, strict=True)
+    ]
 
 
 def _answered(record: Mapping[str, Any]) -> Answered:
@@ -135,7 +165,8 @@ def marks(seen: Seen, stage: str) -> dict[str, list[float]]:
     out = {SOUND: [float(not findings) for findings in found]}
     if seen.wrong is not None:
         out[WRONG] = seen.bad(stage)
-    return out | {name: having(found, name) for name in CATEGORIES}
+        out[SOUND] = [float(not findings and not bad) for findings, bad in zip(found, out[WRONG], strict=True)]
+    return out | {name: having(found, name) for name in (SAME, *CATEGORIES)}
 
 
 def having(found: Found, category: str) -> list[float]:
@@ -146,8 +177,8 @@ def having(found: Found, category: str) -> list[float]:
 def table(
     before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]], seed: int
 ) -> list[dict[str, Any]]:
-    """Sound answers, wrong ones where that can be told, then every category that was found, the most frequent after
-    first. Keys as in `luthier compare`: paired intervals, p-values corrected for all rows (Holm)."""
+    """Sound answers and wrong ones, then every category that was found, the most frequent after first; where nothing tells
+    whether answers are right, sound ones last. Keys as in `luthier compare`: paired intervals, p-values corrected for all rows (Holm)."""
     questions = []
     for name in named(before, after):
         values = {"before": np.array([before[name]]), "after": np.array([after[name]])}
@@ -162,12 +193,22 @@ def named(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[fl
 
 def title(name: str) -> str:
     """The name of a row for people."""
-    return {SOUND: "nothing found", WRONG: "wrong answer"}.get(name) or CATEGORIES[name].title
+    own = {SOUND: "nothing found", WRONG: "wrong answer", SAME: same.TITLE}
+    return own.get(name) or CATEGORIES[name].title
 
 
 def ordered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The summary first, then categories, the most frequent after first."""
-    return sorted(rows, key=lambda row: (row["name"] != SOUND, row["name"] != WRONG, -row["after"], -row["before"]))
+    """The summary first, then categories, the most frequent after first. That nothing was found says little where nobody can tell
+    whether an answer is right: there it comes last."""
+    told = any(row["name"] == WRONG for row in rows)
+    heads = [SOUND, WRONG] if told else []
+
+    def place(row: Mapping[str, Any]) -> tuple[int, float, float]:
+        if row["name"] in heads:
+            return heads.index(row["name"]), 0.0, 0.0
+        return 3 if row["name"] == SOUND else 2, -row["after"], -row["before"]
+
+    return sorted(rows, key=place)
 
 
 def categories(seen: Seen, data: RunData, looked_at: Sequence[Taught]) -> list[dict[str, Any]]:
@@ -185,16 +226,19 @@ def categories(seen: Seen, data: RunData, looked_at: Sequence[Taught]) -> list[d
         for i in sorted(places, key=lambda i: (-bad[i], -len(seen.after[i])))[:EXAMPLES]:
             whole = prompt_text(data.held_out[seen.answers.after[i]["row"]])
             examples.append(_shown(seen, data, i, name) | {"nearest": causes.nearest(index, data.taught, whole)})
-        taught = None if name in (WRONG, *causes.UNSEEN) else training.get(name, {"rows": 0, "first": []})
-        out.append(about(name) | {"answers": len(places), "examples": examples, "training": taught})
+        taught = None if name in (WRONG, SAME, *causes.UNSEEN) else training.get(name, {"rows": 0, "first": []})
+        out.append(about(name, seen.wrong) | {"answers": len(places), "examples": examples, "training": taught})
     return sorted(out, key=lambda entry: (entry["name"] != WRONG, -entry["answers"]))
 
 
-def about(name: str) -> dict[str, Any]:
-    """What a category is."""
+def about(name: str, wrong: str | None = None) -> dict[str, Any]:
+    """What a category is; `wrong` is the metric that tells wrong answers, where it is known."""
     if name == WRONG:
-        meaning = "Another label or number than the reference."
-        return {"name": name, "title": title(name), "meaning": meaning, "rule": "see the metric", "mend": None}
+        meaning = MEANT.get(wrong or "", "Other than the reference.")
+        rule = f"The metric `{wrong}` is below 1." if wrong else "see the metric"
+        return {"name": name, "title": title(name), "meaning": meaning, "rule": rule, "mend": None}
+    if name == SAME:
+        return {"name": name, "title": title(name), "meaning": same.MEANING, "rule": same.RULE, "mend": None}
     kind = CATEGORIES[name]
     return {"name": name, "title": kind.title, "meaning": kind.meaning, "rule": kind.rule, "mend": kind.mend}
 
@@ -203,7 +247,10 @@ def confusions(seen: Seen) -> list[dict[str, Any]]:
     """Which label was given for which, in tuned answers, the most frequent first; none where answers are no labels."""
     if seen.wrong != "accuracy":
         return []
-    pairs = ((r["reference"].strip(), r["answer"].strip()) for r in seen.answers.after)
+    kinds = {r["reference"].strip() for r in seen.answers.after}
+    pairs = (
+        (r["reference"].strip(), label_named(r["answer"], kinds) or r["answer"].strip()) for r in seen.answers.after
+    )
     counts = Counter(pair for pair in pairs if pair[0] != pair[1]).most_common(CONFUSIONS)
     return [{"reference": wanted, "answer": given, "answers": count} for (wanted, given), count in counts]
 
@@ -213,7 +260,7 @@ def one_category(seen: Seen, data: RunData, name: str) -> dict[str, Any]:
     before, after = marks(seen, "before"), marks(seen, "after")
     old, new = before[name], after[name]
     return {
-        "category": about(name),
+        "category": about(name, seen.wrong),
         "rows": [row for row in table(before, after, seen.answers.config.seed) if row["name"] == name],
         "shown": [_shown(seen, data, i, name) for i, there in enumerate(new) if there],
         "gone": [_shown(seen, data, i, name) for i in range(len(new)) if old[i] and not new[i]],

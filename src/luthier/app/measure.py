@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from luthier.app import online
+from luthier.app import online, repeats
 from luthier.core import log, seeds
 from luthier.core.config import RunConfig
 from luthier.core.errors import RunError, Stopped
@@ -56,7 +56,7 @@ class Measured:
     """One measurement: (row, loss, units) of each row, what the method reports of each beside it, generated answers,
     their token ids (which records do not keep), how each ended and log p of its tokens (see `Sample`; both absent from old
     records), their rewards, (log-likelihood, tokens) of the `general` answers, the model's `own` answers to the same
-    prompts, and the loss of general `texts`."""
+    prompts, the loss of general `texts`, and what it said when it was asked `again`."""
 
     losses: tuple[tuple[int, float, int], ...] = ()
     items: tuple[dict[str, Any], ...] = ()
@@ -69,6 +69,7 @@ class Measured:
     general_ids: General = ()
     own: tuple[forgot.Own, ...] = ()
     texts: tuple[tuple[int, float, int], ...] = ()
+    again: tuple[repeats.Again, ...] = ()
 
     @property
     def reward(self) -> float | None:
@@ -117,13 +118,13 @@ class Ruler:
                 break
             if isinstance(example, Prompt):
                 if row in encoded:
-                    ids = tuple(self._prompt(example.messages, ()))
+                    ids = self.prompt_ids(example)
                     asked.append((row, example.messages[-1].as_dict()["content"], ids, example.answer or ""))
                 continue
             *before, last = example.messages
             if row not in encoded or last.role != "assistant" or last.tool_calls or not before:
                 continue
-            prompt = tuple(self._prompt(before, example.tools))
+            prompt = self.prompt_ids(example)
             if len(prompt) <= self.config.text.max_length:
                 asked.append((row, before[-1].as_dict()["content"], prompt, last.content))
         rows, prompts, all_ids, references = zip(*sorted(asked), strict=True) if asked else ((), (), (), ())
@@ -163,13 +164,17 @@ class Ruler:
         rows = sorted(found)
         return tuple((row, *found[row]) for row in rows), tuple(items[row] for row in rows)
 
-    def answers(self, prompt_ids: Sequence[Sequence[int]], longest: int, stop: Cancelled, title: str) -> list[Sample]:
-        """Answers to prompts, drawn at `eval.temperature`: the same random numbers each time."""
+    def answers(
+        self, prompt_ids: Sequence[Sequence[int]], longest: int, stop: Cancelled, title: str, *, n: int = 1,
+        temperature: float | None = None,
+    ) -> list[Sample]:  # fmt: skip
+        """n answers to each prompt, drawn at `eval.temperature` or another: the same random numbers each time."""
         if not prompt_ids:
             return []
         sampling = Sampling(
-            temperature=self.config.eval.temperature, seed=self.config.seed % 2**31, max_new_tokens=longest,
-            stop_ids=tuple(sorted(self.template.stop_ids)), stop=self.template.stops,
+            temperature=self.config.eval.temperature if temperature is None else temperature, n=n,
+            seed=self.config.seed % 2**31, max_new_tokens=longest, stop_ids=tuple(sorted(self.template.stop_ids)),
+            stop=self.template.stops,
         )  # fmt: skip
         made = 0
         with log.progress(title, None) as bar:
@@ -185,9 +190,11 @@ class Ruler:
         return out
 
     def measure(
-        self, held_out: HeldOut, stop: Cancelled, general: General | None, *, title: str, own: bool = False
-    ) -> Measured:
-        """Everything: loss, answers, and the likelihood of the `general` answers, which are the model's `own` when None."""
+        self, held_out: HeldOut, stop: Cancelled, general: General | None, *, title: str, own: bool = False,
+        again: bool = False,
+    ) -> Measured:  # fmt: skip
+        """Everything: loss, answers, and the likelihood of the `general` answers, which are the model's `own` when None; `again`
+        asks what `eval.repeat` wants too."""
         losses, items = self.losses(held_out.trees, stop, f"{title}: held-out loss")
         answers = self.answers(held_out.prompt_ids, self.config.eval.max_new_tokens, stop, f"{title}: answers, tokens")
         said = self._own_answers(stop, title) if own or general is None else ()
@@ -206,6 +213,7 @@ class Ruler:
             general_ids=pairs,
             own=tuple(said),
             texts=texts,
+            again=repeats.ask(self, held_out, stop, title) if again else (),
         )
 
     @torch.no_grad()
@@ -242,6 +250,13 @@ class Ruler:
             columns["judge"] = online.score(self.judge, prompts, answers, self.config.text.system).total
         return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
+    def prompt_ids(self, example: Example) -> tuple[int, ...]:
+        """A row as it is asked: a prompt, or a conversation without its last answer."""
+        if isinstance(example, Prompt):
+            return tuple(self._prompt(example.messages, ()))
+        assert isinstance(example, Chat)
+        return tuple(self._prompt(example.messages[:-1], example.tools))
+
     def _prompt(self, messages: Sequence[Message], tools: Any) -> list[int]:
         return encode_prompt_ids(messages, tools, self.template, self.tokenizer, system=self.config.text.system)
 
@@ -271,6 +286,8 @@ def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
             record |= {"ended": measured.ended[i], "logps": list(measured.logps[i])}
         if measured.scored:
             record["rewards"] = measured.scored[i]
+    for one in measured.again:
+        records[held_out.rows[one.place]]["again"] = repeats.to_record(one)
     general = [
         {"general": list(answer), "prompt_ids": list(prompt), "logp": logp, "tokens": count}
         for (logp, count), (prompt, answer) in zip(measured.general, measured.general_ids, strict=True)
@@ -286,6 +303,7 @@ def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
 def from_records(records: Sequence[dict[str, Any]]) -> Measured:
     """The reverse of `to_records`."""
     rows = [record for record in records if "row" in record]
+    answered = [record for record in rows if "answer" in record]
     general = [record for record in records if "general" in record]
     return Measured(
         losses=tuple((r["row"], r["loss"], r["units"]) for r in rows if "loss" in r),
@@ -300,24 +318,27 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
             forgot.Own(tuple(r["prompt_ids"]), tuple(r["own"]), r["said"], r["ended"]) for r in records if "own" in r
         ),
         texts=tuple((r["text"], r["loss"], r["units"]) for r in records if "text" in r),
+        again=tuple(repeats.from_record(i, r["again"]) for i, r in enumerate(answered) if "again" in r),
     )
 
 
-def scores(held_out: HeldOut, measured: Measured, names: Sequence[str]) -> score.Scores:
+def scores(held_out: HeldOut, measured: Measured, names: Sequence[str], config: RunConfig) -> score.Scores:
     """Every metric of every answer: name -> one number per answer."""
-    return score.score(measured.answers, held_out.references, held_out.prompts, names, measured.ended)
+    asked = held_out.references, held_out.prompts
+    return score.score(measured.answers, *asked, names, measured.ended, config.reward)
 
 
-def means(held_out: HeldOut, measured: Measured, names: Sequence[str]) -> list[dict[str, Any]]:
+def means(held_out: HeldOut, measured: Measured, names: Sequence[str], config: RunConfig) -> list[dict[str, Any]]:
     """The mean of each metric as a row with `before` alone; none where nothing was generated."""
-    return score.means(scores(held_out, measured, names)) if measured.answers else []
+    found = score.means(scores(held_out, measured, names, config)) if measured.answers else []
+    return score.beside(found, held_out.references)
 
 
 def compare(
-    held_out: HeldOut, before: Measured, after: Measured, names: Sequence[str], seed: int
+    held_out: HeldOut, before: Measured, after: Measured, names: Sequence[str], config: RunConfig
 ) -> list[dict[str, Any]]:
     """The table before | after: the held-out loss, what the method reports of each row, then the metrics of the
-    answers, each with its interval; verdicts are corrected for all of them."""
+    answers, and of those given `again`, each with its interval; verdicts are corrected for all of them."""
     asked = []
     if before.losses:
         old, new = ([loss for _, loss, _ in measured.losses] for measured in (before, after))
@@ -329,9 +350,11 @@ def compare(
     for name in before.scored[0] if before.scored else ():
         old, new = ([row[name] for row in measured.scored] for measured in (before, after))
         asked.append(paired(name, old, new, score.about_item(name)))
-    if before.answers:
-        asked += score.questions(scores(held_out, before, names), scores(held_out, after, names))
-    return before_after(asked, seed)
+    if not before.answers:
+        return before_after(asked, config.seed)
+    asked += score.questions(scores(held_out, before, names, config), scores(held_out, after, names, config))
+    old, new = (repeats.figures(held_out, m.answers, m.again, names) for m in (before, after))
+    return score.beside(before_after([*asked, *repeats.questions(old, new)], config.seed), held_out.references)
 
 
 def worth(held_out: HeldOut, measured: Measured) -> dict[str, Any]:

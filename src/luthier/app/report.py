@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from luthier.app import lost, measure
+from luthier.app import lost, measure, repeats
 from luthier.app.folder import RunFolder, read_run
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
@@ -16,8 +16,9 @@ from luthier.core.files import read_json, writing
 from luthier.core.verdicts import verdict
 from luthier.evals import score
 from luthier.evals.benchmarks import results
+from luthier.evals.consistency import TITLES
 from luthier.evals.forgetting import GENERAL_PROMPTS
-from luthier.evals.metrics import METRICS
+from luthier.evals.metrics import METRICS, OWN
 from luthier.report.page.coding import Record, coding_page
 from luthier.report.page.compare import COLOURS, Paired, compare_page
 from luthier.report.page.parts import run_page
@@ -108,7 +109,9 @@ def _rows(result: dict[str, Any], after: measure.Measured) -> list[dict[str, Any
     for name, values in result["metrics"].items():
         if name == "loss":
             about = score.about_loss([units for _, _, units in after.losses])
-        elif name in METRICS and name not in of_method:
+        elif name in TITLES:
+            about = repeats.about(name)
+        elif (name in METRICS or name.startswith(OWN)) and name not in of_method:
             about = score.about_metric(name)
         else:
             about = score.about_item(name)
@@ -170,19 +173,30 @@ def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:
     from luthier.app import errors
     from luthier.evals.errors.detectors import CATEGORIES
 
+    known = (errors.SAME, *CATEGORIES)
     before, after = (
         {errors.SOUND: [float(not line[key]) for line in lines]}
-        | {name: [float(any(f["category"] == name for f in line[key])) for line in lines] for name in CATEGORIES}
+        | {name: [float(any(f["category"] == name for f in line[key])) for line in lines] for name in known}
         for key in ("before_findings", "after_findings")
     )
     if all(line.get("bad_means") == errors.title(errors.WRONG) for line in lines):
         for shares, key in ((before, "before_bad"), (after, "bad")):
-            shares[errors.WRONG] = [float(line[key]) for line in lines]
-    sound, *rows = errors.table(before, after, config.seed)
+            wrong = [float(line[key]) for line in lines]
+            shares[errors.WRONG] = wrong
+            shares[errors.SOUND] = [float(ok and not bad) for ok, bad in zip(shares[errors.SOUND], wrong, strict=True)]
+    rows = errors.table(before, after, config.seed)
+    (sound,) = (row for row in rows if row["name"] == errors.SOUND)
+    told = errors.WRONG in after
     return Errors(
-        len(lines), Category(sound["title"], "No rule found anything.", sound),
-        [Category(row["title"], errors.about(row["name"])["meaning"], row) for row in rows],
+        len(lines), Category(sound["title"], _SOUND[told], sound),
+        [Category(row["title"], errors.about(row["name"])["meaning"], row) for row in rows if row is not sound], told,
     )  # fmt: skip
+
+
+_SOUND = {
+    True: "The answer is right, and no rule found anything.",
+    False: "No rule found anything; whether an answer is right, nothing tells here.",
+}
 
 
 def _codes(folder: RunFolder) -> list[dict[str, Any]]:
@@ -213,9 +227,10 @@ def _codes(folder: RunFolder) -> list[dict[str, Any]]:
 
 def _category(name: str) -> str:
     """What people call a category; its own name when a later version knows it no more."""
+    from luthier.app import errors
     from luthier.evals.errors.detectors import CATEGORIES
 
-    return CATEGORIES[name].title if name in CATEGORIES else name
+    return errors.title(name) if name in (errors.SAME, *CATEGORIES) else name
 
 
 def _told_apart(views: Sequence[View]) -> list[View]:

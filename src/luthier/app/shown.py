@@ -8,14 +8,19 @@ from typing import Any
 from luthier.app import measure
 from luthier.app.assemble import Run
 from luthier.app.folder import RunFolder
+from luthier.core.config import RunConfig
 from luthier.report import plot
 
 
 def as_it_is(
-    before: measure.Measured, held_out: measure.HeldOut, unit: str, metrics: tuple[str, ...]
+    before: measure.Measured,
+    held_out: measure.HeldOut,
+    unit: str,
+    metrics: tuple[str, ...],
+    config: RunConfig,
 ) -> dict[str, Any]:
     """What the model can do before it is tuned, for the screen."""
-    means = measure.means(held_out, before, metrics)
+    means = measure.means(held_out, before, metrics, config)
     return {
         "loss": before.loss, "unit": unit, "scores": means, "prompts": held_out.prompts, "references": held_out.references,
         "answers": before.answers,

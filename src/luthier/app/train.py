@@ -43,6 +43,7 @@ from luthier.core.types import Chat
 from luthier.data.card import outline
 from luthier.evals import forgetting as forgot
 from luthier.evals.metrics import choose
+from luthier.evals.own import check as own_metrics
 from luthier.evals.score import as_json
 from luthier.methods.likelihood import likelihood
 from luthier.model import load as model_load
@@ -77,6 +78,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
     use_threads(config.threads)
     method = chosen_method(config)
     choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
+    own = {"metrics": found} if (found := own_metrics(config.eval.metrics, config.reward)) else {}
     online.check(config)
     _needs_evaluations(config)
     lost.check(config)
@@ -95,6 +97,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
             config, data=examples.digests(), model=texts.start.digests(),
             template=texts.template.fingerprint, tokenizer=texts.tokenizer.fingerprint(),
             computing=computing(texts, config), **examples.replay_digests(), **probes.inputs, **online.inputs(config),
+            **own,
         )  # fmt: skip
         quant = texts.start.config.quant if texts.start.quantized else None
         run_path = place(config, data_name(config.data.path))
@@ -142,7 +145,7 @@ def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str,
     drift = forgot.forgetting(before.general, after.general) if before.general else None
     kl = lost.divergences(job, after, done.views, done.size, done.device) if done.views else None
     beside = lost.rows(before, after, probes, done.scores, config.seed)
-    rows = measure.compare(held_out, before, after, _metrics(job, held_out), config.seed)
+    rows = measure.compare(held_out, before, after, _metrics(job, held_out), config)
     result = {
         "run": str(folder.path),
         "seconds": round(time.monotonic() - began, 2),
@@ -176,7 +179,9 @@ def _look_back(job: Run, result: dict[str, Any]) -> None:
     lengths = [sum(len(node.ids) for node in tree.nodes) for tree in job.ready.train]
     about = outline(job.examples.train, lengths, job.examples.layout)
     write_json(job.folder.path / DATA, about | job.examples.facts())
-    errors.record(job.folder, job.config, job.examples.train, job.examples.test)
+    result["findings"] = errors.record(job.folder, job.config, job.examples.train, job.examples.test)
+    for item in result["findings"]:
+        log.warn(f"{item['text']}; look at `luthier errors {job.folder.path} --category {item['category']}`")
     write_report(job.folder, job.config, result)
 
 
@@ -205,7 +210,7 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     own = config.eval.forgetting and method.needs.logp
     before = _measured(job, ruler, everything, "before", None if own else ())
     scores = lost.benchmarks(job, loaded.model, probes, "before")
-    show("before", shown.as_it_is(before, held_out, unit, _metrics(job, held_out)))
+    show("before", shown.as_it_is(before, held_out, unit, _metrics(job, held_out), config))
     parts = parts or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
     progress = learn(job, parts, Watch(job, parts, ruler, others or held_out, before, _metrics(job, held_out)))
@@ -272,6 +277,6 @@ def _measured(
     name = f"evals/{stage}.jsonl"
     if (records := job.folder.records(name)) is not None:
         return measure.from_records(records)
-    measured = ruler.measure(held_out, job.stop, general, title=stage, own=own)
+    measured = ruler.measure(held_out, job.stop, general, title=stage, own=own, again=True)
     job.folder.write_records(name, measure.to_records(held_out, measured))
     return measured

@@ -129,7 +129,7 @@ class Watch:
         if lost is not None:
             record["forgetting"] = lost
         if measured.answers:
-            for name, values in measure.scores(self.held_out, measured, self.metrics).items():
+            for name, values in measure.scores(self.held_out, measured, self.metrics, self.job.config).items():
                 record[name] = sum(values) / len(values)
             for prompt, answer in list(zip(self.held_out.prompts, measured.answers, strict=True))[:5]:
                 folder.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})

@@ -178,12 +178,17 @@ class EvalConfig(Section):
     rows: int = Field(200, ge=1, description="Held-out rows whose loss is measured.")
     samples: int = Field(64, ge=0, description="Held-out rows that are generated and scored; 0 for none.")
     metrics: tuple[str, ...] = Field(
-        ("auto",), description="Metrics of the generated answers; 'auto' chooses by the data."
-    )
+        ("auto",), description="Metrics of the generated answers, of docs/data.md or python:FILE:FUNCTION; 'auto' chooses by "
+        "the data."
+    )  # fmt: skip
     max_new_tokens: int = Field(128, ge=1, description="Longest generated answer in tokens.")
     temperature: float = Field(
         0.0, ge=0, description="How held-out answers are drawn: 0 takes the likeliest token, 1 samples from the model."
     )
+    repeat: int = Field(
+        1, ge=1, description="Samples of each of 32 held-out prompts, and answers to paraphrases of it: whether they agree, and "
+        "what in them is unsupported or wrong; 1 for none."
+    )  # fmt: skip
     patience: int = Field(
         0, ge=0, description="Stop after so many evaluations without a better loss; needs --eval.every."
     )

@@ -22,10 +22,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its items."""
+    """A question with its items. `ranked`: its values say which items changed most; those of one whole set, such as macro-F1's, do not,
+    and where answers are right or wrong no other metric does. `baseline` is what always saying one answer reaches."""
 
     question: Question
     items: Sequence[Item]
+    ranked: bool = True
+    baseline: Mapping[str, Any] | None = None
 
 
 def changes(asked: Sequence[Asked], most: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -35,7 +38,7 @@ def changes(asked: Sequence[Asked], most: int) -> tuple[list[dict[str, Any]], li
     better: list[dict[str, Any]] = []
     for one in asked:
         question = one.question
-        if question.higher_is_better is None or not one.items:
+        if question.higher_is_better is None or not one.items or not one.ranked:
             continue
         against, *others = question.values
         weights = 1.0 if question.weights is None else question.weights

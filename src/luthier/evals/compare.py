@@ -40,7 +40,6 @@ from luthier.evals.intervals import (
     student,
     student_share,
 )
-from luthier.evals.metrics import METRICS
 from luthier.evals.shares import share_limits
 from luthier.evals.significance import holm, items_needed, mcnemar, reach, sign_flip
 
@@ -104,12 +103,6 @@ class Difference:
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return {key: value for key, value in asdict(self).items() if key not in ("variance", "fixed")}
-
-
-def question(name: str, values: Mapping[str, Values], weights: Values | None = None) -> Question:
-    """A question about a metric of METRICS."""
-    metric = METRICS[name]
-    return Question(name, values, weights, metric.title, metric.unit, metric.top, metric.higher_is_better)
 
 
 def paired(

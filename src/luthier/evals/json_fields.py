@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 PAIRED = 50  # items of lists that are paired by likeness; longer lists are paired by place
 DEEP = 64  # levels that are compared; deeper ones must be equal as a whole
+DEEPEST = 200  # levels that are read
+_LEVELS = {"{": 1, "[": 1, "}": -1, "]": -1}
 
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
 
 def parsed(text: str) -> Any:
-    """The object or list that the text is, in a fence or not; None where it is neither."""
+    """The object or list that the text is, in a fence or not; None where it is neither, or nested deeper than DEEPEST."""
     fenced = _FENCED.fullmatch(text)
     inner = (fenced[1] if fenced else text).strip()
-    if not inner.startswith(("{", "[")):
+    if not inner.startswith(("{", "[")) or max(accumulate(_LEVELS.get(sign, 0) for sign in inner)) > DEEPEST:
         return None
     try:
         return json.loads(inner)

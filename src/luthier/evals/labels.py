@@ -13,7 +13,7 @@ MOST = 1000  # labels of a set
 SEVERAL = 0.1  # of the answers name more than one label, where a task lets them
 
 _AROUND = " \t\r\n\"'`“”‘’«»*_()[]{}<>.,;:!?。，！？"
-_BETWEEN = re.compile(r"\s*[,;|\n]\s*")
+_BETWEEN = re.compile(r"\s*[,;|]\s*")
 _DENIED = re.compile(
     r"(?:\b(?:not|isn't|isn’t|no|never|neither|nor|nicht|kein\w*|than|except|rather than|instead of)\s+(?:an?|the|really|to be)?\s*"
     r"[\"'“‘`*]*)$",
@@ -27,7 +27,7 @@ def folded(text: str) -> str:
 
 
 def parts(text: str) -> list[str]:
-    """What stands between commas, semicolons, bars and line ends."""
+    """What stands between commas, semicolons and bars."""
     return [part for part in _BETWEEN.split(text.strip()) if part]
 
 

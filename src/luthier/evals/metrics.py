@@ -25,12 +25,13 @@ import numpy as np
 from luthier.core import numbers
 from luthier.core.errors import unknown
 from luthier.evals import labels
+from luthier.evals.errors.signs.words import words
 from luthier.evals.json_fields import field_f1, parsed
 
 MetricFunction = Callable[[str, str, str], float]
 SetFunction = Callable[[Sequence[str], Sequence[str]], list[float]]
 
-SHORT_WORDS, SHORT_SHARE = 5, 0.95  # of short answers, such as names and places
+SHORT_WORDS, SHORT_SHARE = 3, 0.95  # of short answers, such as names and places
 MATCH_EXTRA = 8  # words that an answer may put around a short reference
 RIGHT = (
     "accuracy",
@@ -176,7 +177,7 @@ def match(answer: str, reference: str, prompt: str = "") -> float:
     not denied; else 0."""
     if labels.folded(answer) == labels.folded(reference):
         return 1.0
-    if len(answer.split()) > len(reference.split()) + MATCH_EXTRA or len(labels.folded(reference)) < 3:
+    if len(words(answer)) > len(words(reference)) + MATCH_EXTRA or len(labels.folded(reference)) < 3:
         return 0.0
     return labels.right(answer, reference, ())
 
@@ -296,7 +297,7 @@ def auto(references: Sequence[str]) -> tuple[str, ...]:
 
     Labels (short lines, each seen four times or more on average) are measured by accuracy and macro-F1, several of them by `labels`,
     JSON by its fields, references that end in `#### N` or are a number by the number, other text by ROUGE-L and chrF; before these, `match`
-    where references are short (up to 5 words) and `first_line` where a label stands in their first line. one_line joins when every
+    where references are short (up to 3 words) and `first_line` where a label stands in their first line. one_line joins when every
     reference is one line. Give the references of the training rows, not only the few that are generated: 64 rows of 77 labels
     hardly repeat.
     """
@@ -305,16 +306,16 @@ def auto(references: Sequence[str]) -> tuple[str, ...]:
     form = ("one_line", "length") if lines else ("length",)
     if kept and all(parsed(reference) is not None for reference in kept):
         return ("json_f1", "length")
+    if lines and labels.is_several(kept):
+        return ("labels", *form)
     if labels.is_set(kept):
         return ("accuracy", "macro_f1", *form)
     if kept and all(numbers.is_number(reference) for reference in kept):
         return ("number", *form)
-    if labels.is_several(kept):
-        return ("labels", *form)
     text = ("rouge_l", "chrf", *form) if _has_words(kept) else ("chrf", *form)
     if labels.is_first_line(kept):
         return ("first_line", *text)
-    short = [len(reference.split()) <= SHORT_WORDS and len(reference) <= labels.CHARACTERS for reference in kept]
+    short = [len(words(reference)) <= SHORT_WORDS and len(reference) <= labels.CHARACTERS for reference in kept]
     return ("match", *text) if lines and sum(short) >= SHORT_SHARE * len(kept) else text
 
 

@@ -31,9 +31,7 @@ def score(
     """
     given = [
         Answer(prompt, text, reference, 0, how != "length", (Message("user", prompt),))
-        for text, reference, prompt, how in zip(
-            answers, references, prompts, ended or [""] * len(answers), strict=True
-        )
+        for text, reference, prompt, how in zip(answers, references, prompts, ended or [""] * len(answers), strict=True)
     ]
     with _open(name, limits) as function:
         values = function(given) if given else []

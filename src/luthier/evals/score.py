@@ -111,4 +111,6 @@ def beside(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[di
 def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The `metrics` of `--json`: name -> before, after, difference, low, high, n, p, corrected, verdict; of the accuracy of labels
     the `baseline` too."""
-    return {row["name"]: {key: row[key] for key in (*FIGURES, "baseline") if key in row or key in FIGURES} for row in rows}
+    return {
+        row["name"]: {key: row[key] for key in (*FIGURES, "baseline") if key in row or key in FIGURES} for row in rows
+    }

@@ -20,7 +20,7 @@ ITEMS = 3  # changed items on the screen, of each kind
 
 def compare_screen(result: Mapping[str, Any]) -> list[RenderableType]:
     """What `luthier compare` prints, from the keys of its `--json`."""
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [Text(f"  ! {plain(item['text'])}", style=BAD) for item in result["first"]]
     for kind, sign, style in (("regressions", "items that got worse", BAD), ("gains", "items that got better", GOOD)):
         if found := _telling(result["rows"], result[kind]):
             parts.append(heading(sign))

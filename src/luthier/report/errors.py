@@ -28,7 +28,8 @@ WIDTH = 46  # characters of an excerpt
 
 def errors_screen(result: Row) -> list[RenderableType]:
     """What `luthier errors RUN` prints, from the keys of its `--json`: about 40 lines."""
-    parts: list[RenderableType] = [heading(f"held-out answers of {plain(result['run'])}"), *_table(result["rows"])]
+    parts: list[RenderableType] = [heading(f"held-out answers of {plain(result['run'])}"), *told_first(result["first"])]
+    parts += _table(result["rows"])
     if result["categories"]:
         parts += [heading("for example, tuned answers"), _examples(result["categories"][:SHOWN], result["confusions"])]
     parts += [heading("where it is worse than elsewhere"), _slices(result["slices"], result["bad"])]
@@ -38,6 +39,11 @@ def errors_screen(result: Row) -> list[RenderableType]:
     for word, way in zip(("next:", "  or:"), ways, strict=False):
         parts.append(Text(f"  {word} luthier errors {plain(result['run'])} {way}", style=STRONG))
     return parts
+
+
+def told_first(items: Sequence[Row]) -> list[RenderableType]:
+    """What is graver than any share of a table, a line each."""
+    return [Text(f"  ! {plain(item['text'])}", style=BAD) for item in items]
 
 
 def category_screen(result: Row) -> list[RenderableType]:
@@ -130,7 +136,8 @@ def _table(
         table.add_column(name, justify="right", no_wrap=True, style=style)
     table.add_column("", no_wrap=True)
     summary = sum(row["name"] in ("sound", "wrong") for row in rows)
-    for row in rows[: summary + CATEGORIES]:
+    last = rows[summary + CATEGORIES :][-1:]
+    for row in (*rows[: summary + CATEGORIES], *(row for row in last if row["name"] == "sound")):
         old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
         span = f"{low} … {high}" if row["low"] is not None else ""
         style = STYLES.get(row["verdict"], "")

@@ -25,6 +25,7 @@ GOOD, BAD, CAREFUL, FAINT, STRONG = "green", "red", "yellow", "dim", "bold"
 STYLES = {BETTER: GOOD, WORSE: BAD, NONE_SHOWN: FAINT, TOO_FEW: FAINT}
 SAMPLE_LINES = 6
 LABELS_SHOWN = 5
+LABEL_WIDTH = 16  # characters of a label in the name of a row
 
 
 def figures(row: Row, names: Sequence[str]) -> list[str]:
@@ -52,9 +53,13 @@ def called(rows: Sequence[Row]) -> str:
 
 
 def title(row: Row) -> str:
-    """The metric's name for people, with its unit."""
+    """The metric's name for people, with its unit; of the accuracy of labels with what always saying one of them reaches."""
     name = str(row.get("title") or row["name"])
-    return f"{name}, %" if row.get("unit") == "%" else name
+    name = f"{name}, %" if row.get("unit") == "%" else name
+    if baseline := row.get("baseline"):
+        label = baseline["answer"] if len(baseline["answer"]) <= LABEL_WIDTH else baseline["answer"][:LABEL_WIDTH] + "…"
+        name += f" (always '{label}': {100 * baseline['share']:.1f})"
+    return name
 
 
 def before_after(rows: Sequence[Row], before: str = "before", after: str = "after") -> Table:

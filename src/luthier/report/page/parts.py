@@ -93,7 +93,7 @@ def run_page(view: View) -> str:
     return render(
         "run.html", title=f"{view.name}, run report", view=view, sections=SECTIONS,
         headline=summary.headline(view), opening=summary.opening(view), verdicts=summary.verdicts(view),
-        lost=summary.lost(view), cost=summary.cost(view),
+        first=[item["text"] for item in view.result.get("findings", ())], lost=summary.lost(view), cost=summary.cost(view),
         table=[cells(row) for row in view.rows], items=_items(view.rows), called=called(view.rows),
         samples=[side(number, sample) for number, sample in enumerate(some, 1)], open=OPEN,
         left=len(view.samples) - len(some),
@@ -131,8 +131,11 @@ def side(number: int, sample: Sample) -> Side:
 
 
 def kinds(errors: Errors) -> dict[str, list[Kind]]:
-    """The categories of errors as the table shows them, below the answers without any; by heading."""
-    groups = {"": [errors.sound], "Defects": errors.categories}
+    """The categories of errors as the table shows them, below the answers without any, or above these where nothing tells whether
+    an answer is right; by heading."""
+    groups: dict[str, Sequence[Category]] = {"": [errors.sound], "Defects": errors.categories}
+    if not errors.told:
+        groups = {"Defects": errors.categories, "Without": [errors.sound]}
     return {heading: [_kind(one, errors.n) for one in group] for heading, group in groups.items() if group}
 
 

@@ -46,11 +46,13 @@ class Category:
 
 @dataclass(frozen=True)
 class Errors:
-    """What `luthier errors` found in `n` answers; `sound` are those in which it found nothing."""
+    """What `luthier errors` found in `n` answers; `sound` are those in which it found nothing. `told` says that whether an answer
+    is right could be told; else sound ones say little, and stand last."""
 
     n: int
     sound: Category
     categories: Sequence[Category]
+    told: bool = True
 
 
 @dataclass(frozen=True)

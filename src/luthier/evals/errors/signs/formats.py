@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier.evals.errors.signs.words import LIST_MARK
+from luthier.evals.json_fields import key_paths, missing
 
 LABEL_CHARACTERS = 64
 LABEL_REPEATS = 4  # a closed set: each answer is given this often on average
@@ -27,7 +28,7 @@ class Format:
     """What form the training answers have. Each part is empty or False where they have none.
 
     labels   the answers, where they come from a closed set
-    keys     of the object, where answers are JSON
+    keys     where answers are JSON: the keys that lead to its fields, such as 'items[].name' (`json_fields.key_paths`)
     marks    what frames each answer, such as '####' before the result
     """
 
@@ -47,7 +48,7 @@ class Format:
             return cls(labels=labels)
         objects = [parsed(answer) for answer in answers]
         if _nearly_all([is_json(value) for value in objects]):
-            return cls(json=True, keys=_in_most([value.keys() if isinstance(value, dict) else () for value in objects]))
+            return cls(json=True, keys=_in_most([key_paths(value) for value in objects]))
         return cls(
             number=_nearly_all([bool(_NUMBER.fullmatch(answer)) for answer in answers]),
             one_line=sum("\n" in answer for answer in answers) * 100 <= len(answers),
@@ -65,8 +66,7 @@ class Format:
             return "" if other or said in self.labels else f"not one of the {len(self.labels)} labels"
         value = parsed(wanted)
         if is_json(value) if wanted else self.json:
-            keys = frozenset(value.keys() if isinstance(value, dict) else ()) if wanted else self.keys
-            return _json_fault(said, keys)
+            return _json_fault(said, key_paths(value) if wanted else self.keys)
         if self.number and not _NUMBER.fullmatch(said) and (not wanted or _NUMBER.fullmatch(wanted)):
             return "not a number"
         if self.lists and not (is_list(said) or LIST_MARK.match(said)) and (not wanted or is_list(wanted)):
@@ -108,8 +108,8 @@ def _json_fault(said: str, keys: frozenset[str]) -> str:
     value = parsed(said)
     if not is_json(value):
         return "not JSON"
-    missing = sorted(keys - value.keys()) if isinstance(value, dict) else []
-    return f"JSON without '{missing[0]}'" if missing else ""
+    lacking = missing(value, keys)
+    return f"JSON without '{lacking}'" if lacking else ""
 
 
 def _nearly_all(which: Sequence[bool]) -> bool:
