@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from luthier.core.errors import InputError
 from luthier.evals import metrics
 from luthier.evals.metrics import METRICS, auto, choose
+from luthier.evals.score import about_metric, score
 
 
 @pytest.mark.parametrize(
@@ -100,3 +103,22 @@ def test_choose_keeps_order_and_refuses_unknown_names():
     assert choose(("exact", "exact", "length"), ["x"]) == ("exact", "length")
     with pytest.raises(InputError, match="did you mean 'rouge_l'"):
         choose(("rouge",), ["x"])
+
+
+def test_the_page_names_every_metric_and_says_what_it_is():
+    whole = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    page = whole.partition("## Metrics")[2]
+    for name, metric in METRICS.items():
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert metric.description.split(",")[0] in line, name
+
+
+def test_a_metric_of_the_users_is_named_by_its_file_and_function():
+    assert choose(("auto", "python:mine.py:score"), ["a\nb"])[-1] == "python:mine.py:score"
+    assert about_metric("python:some/mine.py:score")["title"] == "score (mine.py)"
+
+
+def test_a_cut_answer_has_not_finished_in_one_line():
+    said, ended = ["one line", "one line that goes on"], ("stop", "length")
+    assert score(said, said, ["", ""], ("one_line",), ended) == {"one_line": [1.0, 0.0]}
+    assert METRICS["one_line"].title == "finished in one line"

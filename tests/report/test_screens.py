@@ -74,7 +74,7 @@ def test_before_shows_what_the_model_says_as_it_is():
     text = shown("before", {"loss": 2.5, "unit": "nats per token", "scores": scores, **asked})
     words = " ".join(text.split())
     assert (
-        "held-out loss 2.5000 nats per token ROUGE-L 0.200 one line, % 50.0 prompt p 1 reference r 1 answer a 1"
+        "held-out loss 2.5000 nats per token ROUGE-L 0.200 finished in one line, % 50.0 prompt p 1 reference r 1 answer a 1"
         in words
     )
     assert ("p 2" in text, "p 3" in text) == (True, False)

@@ -118,7 +118,7 @@ def before_after_bars(rows: Sequence[Row], path: Path, title: str = "Before and 
         old, new, change = figures(row, ("before", "after", "difference"))
         low, high, words = row["low"], row["high"], row["verdict"]
         whisker = [] if low is None or high is None else [row["before"] + low, row["before"] + high]
-        whole = row["top"] if row.get("unit") == "%" else 0
+        whole = 1.0 if row.get("unit") == "%" else 0
         values = [0.0, row["before"], row["after"], whole, *whisker]
         scale = Axis(min(values), max(values) if any(values) else 1, left, right - 50)
         parts += [
