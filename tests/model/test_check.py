@@ -92,6 +92,17 @@ def test_a_window_that_is_not_passed_on_is_seen_although_it_is_wider_than_the_ch
         verdict(model)
 
 
+@pytest.mark.parametrize("window", [64, 256])
+def test_a_window_that_is_passed_over_matters_where_rows_can_outgrow_it(window) -> None:
+    """Phi-3.5-MoE gives its window to the mask alone; no row of 256 tokens is longer than one of 256."""
+    model = made("phimoe", sliding_window=window, num_local_experts=2, num_experts_per_tok=1)
+    if window == 256:
+        assert verdict(model) == "exact"
+        return
+    with pytest.raises(InputError, match="log-probabilities of packed rows"):
+        verdict(model)
+
+
 def test_a_wrong_fusion_is_seen(monkeypatch) -> None:
     """The reference is taken before norms and gates are replaced."""
     monkeypatch.setattr(fuse, "_agrees", lambda module, forward: True)

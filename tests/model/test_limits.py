@@ -23,6 +23,11 @@ def test_the_context_counts_positions_that_are_rescaled_beside_it() -> None:
     assert context(LlamaConfig(max_position_embeddings=2048, rope_parameters=yarn)) == 2048
     linear = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
     assert context(LlamaConfig(max_position_embeddings=512, rope_parameters=linear)) == 1024
+    long = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, "short_factor": [1.0] * 64, "long_factor": [2.0] * 64,
+            "original_max_position_embeddings": 256}  # fmt: skip
+    # beyond 256 tokens transformers rotates by the longest row of a pass: rows would change each other
+    assert context(LlamaConfig(max_position_embeddings=1024, rope_parameters=long)) == 256
+    assert context(LlamaConfig(max_position_embeddings=512, rope_parameters=linear | {"rope_type": "dynamic"})) == 512
     llama3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
               "original_max_position_embeddings": 256}  # fmt: skip
     assert context(LlamaConfig(max_position_embeddings=2048, rope_parameters=llama3)) == 2048
@@ -63,6 +68,6 @@ def test_layers_that_mix_tokens_outside_of_attention_are_named_in_wrappers_too()
 
     text = {"layer_types": ["linear_attention", "full_attention"], "num_hidden_layers": 2}
     wrapped = CONFIG_MAPPING["qwen3_5"](text_config=text)
-    with pytest.raises(InputError, match="layers of kind 'linear_attention'"):
+    with pytest.raises(InputError, match="type 'qwen3_5' have layers of kind 'linear_attention'"):
         check_layers(wrapped, "config.json")
     check_layers(CONFIG_MAPPING["gemma3"](), "config.json")

@@ -3,7 +3,7 @@
 A tree of 24 tokens (a beginning with two continuations) is read at once by Luthier, and its two paths one by one by the
 model as transformers made it, on the very weights that were loaded. What Luthier does not compute of an architecture shows
 here, whatever it is called: another mask, a cap, a sink, a state between tokens, a norm that was fused wrongly. Windows of
-attention are narrowed for the check, so that they are shorter than the paths.
+attention that a row can outgrow are narrowed for the check, so that they are shorter than the paths.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import nn
 from luthier.core.errors import InputError
 from luthier.core.types import Batch
 from luthier.model.forward import head_output, hidden_states
+from luthier.model.limits import context
 
 PART = 8  # tokens of each of the three nodes
 WINDOW = 6  # a window for the check: shorter than a path of two nodes, and no divisor of it
@@ -37,7 +38,8 @@ def expected(model: nn.Module) -> torch.Tensor:
             row = torch.cat([ids[:PART], tail]).to(device)
             logits = model(input_ids=row[None], use_cache=False).logits[0, PART - 1 : -1]
             found.append(logits.double().log_softmax(-1).gather(-1, row[PART:, None])[:, 0])
-    if wide := max((window for window in windows if window > WINDOW), default=0):
+    wide = max(windows, default=0)
+    if wide > WINDOW and not _beyond_reach(model, wide):
         raise _refusal(model, f"it looks back {wide:,} tokens by a rule of its own")
     return torch.cat(found)
 
@@ -124,11 +126,17 @@ def _narrow(model: nn.Module) -> Iterator[None]:
     places = [*_configs(model), *model.modules()]
     wide = [(place, name) for place in places for name in WINDOWS if isinstance(vars(place).get(name), int)]
     most = max((vars(place)[name] for place, name in wide), default=0)
-    if most <= WINDOW:
+    if most <= WINDOW or _beyond_reach(model, most):
         yield
         return
     with _set([(place, name, max(1, vars(place)[name] - most + WINDOW)) for place, name in wide]):
         yield
+
+
+def _beyond_reach(model: nn.Module, window: int) -> bool:
+    """Whether no row can be longer than the window."""
+    longest = context(model.config)
+    return longest is not None and window >= longest
 
 
 def _configs(model: nn.Module) -> list[Any]:

@@ -17,8 +17,8 @@ def check_layers(config: Any, where: object) -> None:
     odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - set(ATTENTION)
     if odd:
         raise InputError(
-            f"layers of kind '{min(odd)}' mix tokens outside of attention, so packed rows would see each other",
-            where=where, mend="use a model whose layers are all attention",
+            f"models of type '{config.model_type}' have layers of kind '{min(odd)}', which mix tokens outside of attention, so "
+            "packed rows would see each other", where=where, mend="use a model whose layers are all attention",
         )  # fmt: skip
 
 
@@ -26,21 +26,32 @@ def context(config: Any) -> int | None:
     """The most tokens that the model reads, prompt and answer together; None where its configuration does not say.
 
     Where positions are rescaled (`rope_parameters`) by a factor that `max_position_embeddings` leaves out, as YaRN is set up
-    by hand, the factor counts.
+    by hand, the factor counts. Where they are rescaled anew from some length on, as in LongRoPE, that length is the most:
+    transformers looks at the longest row of a pass, so rows of both sorts would change each other.
     """
     text = config.get_text_config()
     places = getattr(text, "max_position_embeddings", None)
     if not places:
         return None
+    before = getattr(text, "original_max_position_embeddings", None)
+    return min((_reach(rope, int(places), before) for rope in _ropes(text)), default=int(places))
+
+
+def _ropes(text: Any) -> list[dict[str, Any]]:
+    """The ways in which positions are rotated: one, or one for each kind of layer."""
     rope = getattr(text, "rope_parameters", None) or {}
-    return max(int(places), _rescaled(rope, places))
+    nested = [item for item in rope.values() if isinstance(item, dict) and "rope_type" in item]
+    return nested or ([rope] if rope else [])
 
 
-def _rescaled(rope: Any, places: int) -> int:
-    kind, factor = (rope.get(name) for name in ("rope_type", "factor")) if isinstance(rope, dict) else (None, None)
-    if kind not in ("yarn", "linear", "dynamic") or not isinstance(factor, (int, float)):
-        return 0
-    return int(factor * (rope.get("original_max_position_embeddings") or places))
+def _reach(rope: dict[str, Any], places: int, before: int | None) -> int:
+    kind, factor = rope.get("rope_type"), rope.get("factor")
+    first = rope.get("original_max_position_embeddings") or before
+    if kind in ("longrope", "dynamic"):
+        return min(places, int(first or places))
+    if kind in ("yarn", "linear") and isinstance(factor, (int, float)):
+        return max(places, int(factor * (first or places)))
+    return places
 
 
 def check_rows(longest: int, config: Any, *, where: object, mend: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.evals.forest import Ids
 from luthier.evals.likelihood import Request
+from luthier.model.limits import context
 from luthier.text.tokenizer import Tokenizer
 
 LONGEST = 2048  # the context of a model that does not say
@@ -80,10 +81,10 @@ def _moved(context: str, continuation: str) -> tuple[str, str]:
 
 
 def room(config: Any, tokenizer: Tokenizer) -> int:
-    """The longest input of a model in tokens, as the harness finds it."""
+    """The longest input of a model in tokens, as the harness finds it, where Luthier reads as many."""
     text = getattr(config, "text_config", None) or config
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         if (found := getattr(text, name, None)) is not None:
-            return int(found)
+            return min(int(found), context(config) or int(found))
     longest = getattr(tokenizer.fast, "model_max_length", None)
     return LONGEST if longest is None or longest >= UNLIMITED else int(longest)
