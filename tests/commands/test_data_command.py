@@ -110,3 +110,48 @@ def test_standard_input(data, rows, monkeypatch):
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(rows.read_bytes())))
     assert data("-")["rows"] == 42
+
+
+def test_a_file_to_test_by_is_judged_beside_what_is_learned(tmp_path, capsys, monkeypatch):
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{i * 7919 % 1009} or {i}?,{['yes', 'no'][i % 2]}\n" for i in range(200)]
+    (tmp_path / "test.csv").write_text("text,label\n" + "".join(lines))
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(lines[:3]))
+
+    def told(*arguments):
+        assert run(["data", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    alone = told("test.csv", "--role", "test")
+    assert (alone["good"], alone["seen"], alone["rows"]) == (True, None, 200)
+    assert alone["needed"]["10"] == {"0.1": 77, "0.2": 155, "0.4": 312}
+    assert alone["shown"]["0.2"] == pytest.approx(0.089)
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text().partition("## A file to test by")[2]
+    page = page.partition("## Splitting")[0].partition("`--json`: ")[2]
+    assert set(alone) <= set(re.findall(r"`(\w+)`", page))
+    seen = told("test.csv", "--role", "test", "--training", "train.csv")
+    assert (seen["good"], seen["seen"]) == (False, {"exact": 3, "near": 0})
+    assert run(["data", "test.csv", "--role", "test", "--training", "train.csv"]) == 0
+    screen = capsys.readouterr().out
+    assert "rows that training sees: 3" in screen
+    assert "10 points need" in screen
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--training", "x.csv"), "--training: this is for rows to test by; give --role test, or --data.eval"),
+        (("--role", "test", "--data.eval", "x.csv"), "--data.eval: PATH itself is tested by"),
+        (("--role", "test", "--split"), "--split: rows to test by are only described"),
+        (("--role", "test", "--clean"), "--clean: rows to test by are only described"),
+        (("--role", "test", "--data.stream"), "--data.stream: a test is read as a whole"),
+    ],
+)
+def test_options_of_the_other_role_are_refused(tmp_path, capsys, options, message):
+    (tmp_path / "rows.csv").write_text("text,label\na,b\n")
+    with pytest.raises(SystemExit) as leaving:
+        raise SystemExit(run(["data", str(tmp_path / "rows.csv"), *options]))
+    assert leaving.value.code == 2
+    assert message in capsys.readouterr().err

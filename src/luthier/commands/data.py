@@ -37,10 +37,19 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
     default=Path(),
     help="Folder for the new files.  [.]",
 )
+@click.option(
+    "--role",
+    type=click.Choice(["train", "test"]),
+    default="train",
+    help="What the rows are for: test says whether a file is good to test a model by, and what it can show.  [train]",
+)
+@click.option(
+    "--training", multiple=True, metavar="FILE", help="--role test: rows that are learned from; which are in the test?"
+)
 @as_json
 def command(
-    paths: tuple[str, ...], split: bool, clean: bool, near: float, drop_conflicts: bool, shortest: int, longest: int | None,
-    folder: Path, json_: bool, **settings: Any,
+    paths: tuple[str, ...], role: str, training: tuple[str, ...], split: bool, clean: bool, near: float,
+    drop_conflicts: bool, shortest: int, longest: int | None, folder: Path, json_: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """What is in PATH (files, folders, globs, or '-'): layout, lengths, languages, duplicates, what to mend.
 
@@ -49,6 +58,7 @@ def command(
       luthier data rows.jsonl
       luthier data train.csv --data.eval test.csv
       luthier data rows.jsonl --clean --split --to cleaned/
+      luthier data test.csv --role test --training train.csv
     """
     from luthier.app.card import describe, rewrite
     from luthier.core.errors import InputError
@@ -57,6 +67,11 @@ def command(
     from luthier.report.tables import card_table
 
     config = config_of(paths, settings)
+    if role == "test":
+        _test(config, training, json_, splitting=split, cleaning=clean)
+        return
+    if training:
+        raise InputError("this is for rows to test by", where="--training", mend="give --role test, or --data.eval")
     described = describe(config)
     result = described.as_dict()
     if clean or split:
@@ -75,3 +90,21 @@ def command(
     screen.print(card_table(result | {"reading": described.about.lines()}))
     for line in written(result.get("written", {})):
         screen.print(line)
+
+
+def _test(config: Any, training: tuple[str, ...], json_: bool, *, splitting: bool, cleaning: bool) -> None:
+    from luthier.app.testing import describe_test
+    from luthier.core.errors import InputError
+    from luthier.report.testing import test_file_screen
+
+    if splitting or cleaning:
+        where = "--split" if splitting else "--clean"
+        raise InputError(
+            "rows to test by are only described", where=where, mend="leave --role test out to write new files"
+        )
+    described = describe_test(config, training)
+    result = described.as_dict()
+    if json_:
+        print_json(result)
+    else:
+        console().print(test_file_screen(result))

@@ -82,3 +82,20 @@ def items_needed(difference: float, variance: float, fixed: float = 0.0, tests: 
     z = reach(tests) ** 2
     left = difference**2 - z * fixed
     return max(1, ceil(z * variance / left)) if left > 0 else None
+
+
+def rows_needed(difference: float, changed: float, level: float = 0.05, power: float = 0.8) -> int:
+    """How many right-or-wrong items show a difference in share with the chance `power`, both models being asked all of them.
+
+    With d the difference and p = `changed` >= d the share of the items that only one of the two gets right:
+    n = (z(1 - level / 2) sqrt(p) + z(power) sqrt(p - d^2))^2 / d^2 (Connor 1987, for McNemar's test).
+    """
+    assert 0 < difference <= changed <= 1
+    one, other = NormalDist().inv_cdf(1 - level / 2), NormalDist().inv_cdf(power)
+    return ceil((one * changed**0.5 + other * (changed - difference**2) ** 0.5) ** 2 / difference**2)
+
+
+def difference_shown(rows: int, changed: float, level: float = 0.05, power: float = 0.8) -> float | None:
+    """The smallest difference, to a thousandth, that so many items show by `rows_needed`; None where they show none."""
+    steps = (step / 1000 for step in range(1, round(1000 * changed) + 1))
+    return next((d for d in steps if rows_needed(d, changed, level, power) <= rows), None)
