@@ -31,6 +31,24 @@ def test_the_label_that_an_answer_names(answer, label):
     assert named(answer, CARDS) == label
 
 
+@pytest.mark.parametrize(
+    ("answer", "labels", "label"),
+    [
+        ("It is a cat.", "ABCD", None),
+        ("The answer is A.", "ABCD", "A"),
+        ("B) because A is not red", "ABCD", "B"),
+        ("(c)", "ABCD", "C"),
+        ("No, it is not.", ("yes", "no"), "no"),
+        ("There is no doubt: yes.", ("yes", "no"), "yes"),
+        ("It has 1.5 stars", "12345", None),
+        ("I give it 4, out of joy", "12345", "4"),
+        ("", "ABCD", None),
+    ],
+)
+def test_labels_of_one_letter_or_two(answer, labels, label):
+    assert named(answer, labels) == label
+
+
 def test_labels_that_differ_by_case_alone_stay_apart():
     assert named("US", ("US", "us")) == "US" and named("us", ("US", "us")) == "us"
 

@@ -10,9 +10,11 @@ from functools import lru_cache
 CHARACTERS = 64  # of a label
 REPEATS = 4  # a closed set: each of its labels is given this often on average
 MOST = 1000  # labels of a set
+TELLING = 3  # letters from which on a label is one wherever it stands
 SEVERAL = 0.1  # of the answers name more than one label, where a task lets them
 
 _AROUND = " \t\r\n\"'`“”‘’«»*_()[]{}<>.,;:!?。，！？"
+_MARKS = ".,;:!?)]\"'”’*"
 _BETWEEN = re.compile(r"\s*[,;|]\s*")
 _DENIED = re.compile(
     r"(?:\b(?:not|isn't|isn’t|no|never|neither|nor|nicht|kein\w*|than|except|rather than|instead of)\s+(?:an?|the|really|to be)?\s*"
@@ -60,6 +62,8 @@ def named(answer: str, labels: Iterable[str]) -> str | None:
 
     The answer itself, if it is a label as it stands, else without case and marks around it. Else the one label that stands in it
     as whole words and is not denied ('not spam'); of labels that lie in each other, as 'card' in 'card arrival', the longer one.
+    A label of one letter or two, such as A or no, must have a mark or the end behind it, one of one letter its own case too: so 'a' in 'It
+    is a cat.' is no label, and 'no' in 'There is no doubt' neither.
     """
     own, known = answer.strip(), tuple(labels)
     if own in known:
@@ -69,20 +73,28 @@ def named(answer: str, labels: Iterable[str]) -> str | None:
         plain.setdefault(folded(label) or label, label)
     if folded(answer) in plain:
         return plain[folded(answer)]
-    text = " ".join(answer.casefold().split())
+    text = " ".join(answer.split())
     found = {
-        match[0]
+        plain[folded(match[0])]
         for match in _pattern(tuple(plain)).finditer(text)
-        if not _DENIED.search(text[max(0, match.start() - 24) : match.start()])
-    }
-    return plain[found.pop()] if len(found) == 1 else None
+        if folded(match[0]) in plain and _counts(match[0], plain[folded(match[0])], text, match.end())
+        and not _DENIED.search(text[max(0, match.start() - 24) : match.start()])
+    }  # fmt: skip
+    return found.pop() if len(found) == 1 else None
+
+
+def _counts(said: str, label: str, text: str, end: int) -> bool:
+    """Whether what stands in a text is the label: where it is very short, by what follows it."""
+    if len(said) >= TELLING:
+        return True
+    return (len(said) > 1 or said == label.strip(_AROUND)) and not text[end : end + 1].strip(_MARKS)
 
 
 @lru_cache(maxsize=64)
 def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
     """Any of the names as whole words, the longest first; '-' and '_' belong to words."""
     longest = sorted(names, key=len, reverse=True)
-    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest))})(?![\w-])")
+    return re.compile(rf"(?<![\w-])(?<!\d[.,])(?:{'|'.join(map(re.escape, longest))})(?![\w-]|[.,]\d)", re.IGNORECASE)
 
 
 def right(answer: str, reference: str, labels: Iterable[str]) -> float:
