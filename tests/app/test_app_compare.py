@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +79,32 @@ def test_rows_before_and_after_tuning(wish, tmp_path, place):
 
 def test_rows_that_a_run_learned_from_are_said(wish, capsys):
     compare_all(wish("base=BASE", "tuned=RUN0"))
-    assert "rows.jsonl: compare on rows that it has not seen" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "learned from 20 of these 24 prompts, and nearly so from 0, in " in said  # four are held out
+    assert "rows.jsonl: compare on rows that it has not seen" in said
+
+
+def test_rows_that_a_run_learned_from_are_said_by_another_name_too(wish, place, tmp_path, capsys):
+    copy = tmp_path / "test.jsonl"
+    rows = [json.loads(line) for line in (place / "rows.jsonl").read_text().splitlines()]
+    fresh = [{"prompt": f"where {i}?", "completion": "dog"} for i in range(12)]
+    copy.write_text("".join(json.dumps(row) + "\n" for row in [*rows[:12], *fresh]))
+    found = wish("base=BASE", "tuned=RUN0")
+    compare_all(replace(found, config=resolve({**found.given, "data.path": [str(copy)]})))
+    said = capsys.readouterr().err
+    count = re.search(r"learned from (\d+) of these 24 prompts", said)
+    assert count
+    assert 8 <= int(count[1]) <= 12
+
+
+def test_where_what_a_run_learned_cannot_be_read_it_is_said(wish, place, tmp_path, capsys):
+    moved = (place / "rows.jsonl").rename(tmp_path / "rows.jsonl")
+    try:
+        found = wish("base=BASE", "tuned=RUN0")
+        compare_all(replace(found, config=resolve({**found.given, "data.path": [str(moved)]})))
+    finally:
+        moved.rename(place / "rows.jsonl")
+    assert "learned from these rows is not known: " in capsys.readouterr().err
 
 
 def test_a_name_that_is_wrong_is_told_before_any_model_answers(wish, monkeypatch):

@@ -6,7 +6,6 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from luthier.app import repeats
 from luthier.app.assemble import packing_of
 from luthier.app.measure import HeldOut, Measured, Ruler
+from luthier.app.seen import warn_of_seen
 from luthier.app.start import base_for, find
 from luthier.app.use import open_model
 from luthier.core import log
@@ -55,9 +55,7 @@ def questions(sides: Sides, config: RunConfig, given: Mapping[str, Any], stop: C
     choose(config.eval.metrics, ())
     own.check(config.eval.metrics, config.reward)
     for name in chain.from_iterable(sides.values()):  # wrong names are told before the first model answers
-        learned = {Path(path).resolve() for path in find(name, base_for(name, config.base)).config.data.path}
-        if seen := [path for path in config.data.path if Path(path).resolve() in learned]:
-            log.warn(f"{name} learned from {seen[0]}: compare on rows that it has not seen")
+        warn_of_seen(name, find(name, base_for(name, config.base)).config, examples)
     found = {
         label: [_measured(name, examples, config, given, stop) for name in names] for label, names in sides.items()
     }
