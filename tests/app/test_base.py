@@ -249,7 +249,7 @@ def test_a_merged_model_and_an_adapter_by_itself_remember_it_too(project, tmp_pa
         (
             [f"be {i}" for i in range(16)],
             None,
-            "15 of 15 rows have 15 different system prompts: the run will be asked without one",
+            r"(\d+) of \1 rows have \1 different system prompts: the run will be asked without one",
         ),
         (["be a cat"] * 8 + [None] * 8, None, "rows have the same system prompt: the run will be asked without one"),
         ([None] * 16, None, ""),
@@ -268,6 +268,22 @@ def test_which_system_prompt_is_the_runs_own(project, capsys, systems, found, wo
 def test_a_system_prompt_that_was_set_is_kept_where_the_rows_bring_several(project) -> None:
     chats(project, ["be a cat", None] * 8)
     assert opened(tuned(project, project / "models" / "base", text__system="be any")).config.text.system == "be any"
+
+
+def test_held_out_rows_without_one_are_measured_under_it(project) -> None:
+    """Rows of --data.eval that are bare questions: the model answers them as it learned to be asked."""
+    base, losses = project / "models" / "base", []
+    for name, system in (("with", "be a cat"), ("without", None)):
+        chats(project, [system] * 4)
+        (project / "rows.jsonl").rename(project / f"{name}.jsonl")
+    chats(project, ["be a cat"] * 16)
+    for name in ("with", "without"):
+        out = tuned(
+            project, base, name, data__eval=[str(project / f"{name}.jsonl")], eval__samples=2, eval__max_new_tokens=4
+        )
+        rows = [json.loads(line) for line in (out / "evals" / "after.jsonl").read_text().splitlines()]
+        losses.append([(row.get("loss"), row.get("answer")) for row in rows])
+    assert losses[0] == losses[1]
 
 
 # --- Before training --------------------------------------------------------------------------------

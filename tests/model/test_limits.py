@@ -71,3 +71,6 @@ def test_layers_that_mix_tokens_outside_of_attention_are_named_in_wrappers_too()
     with pytest.raises(InputError, match="type 'qwen3_5' have layers of kind 'linear_attention'"):
         check_layers(wrapped, "config.json")
     check_layers(CONFIG_MAPPING["gemma3"](), "config.json")
+    for kind in ("whisper", "bart", "t5"):
+        with pytest.raises(InputError, match=f"models of type '{kind}' have an encoder before the decoder"):
+            check_layers(CONFIG_MAPPING[kind](), "config.json")

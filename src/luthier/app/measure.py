@@ -92,6 +92,7 @@ class Ruler:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.config, self.packing, self.device = config, packing, device
         self.method = method(config.method)
+        self.system = config.text.system  # of held-out rows without one
         self.rewards: Rewards | None = None  # set for methods that learn from them
         self.judge: Rewards | None = None
 
@@ -253,15 +254,17 @@ class Ruler:
     def prompt_ids(self, example: Example) -> tuple[int, ...]:
         """A row as it is asked: a prompt, or a conversation without its last answer."""
         if isinstance(example, Prompt):
-            return tuple(self._prompt(example.messages, ()))
+            return tuple(self._prompt(example.messages, (), self.system))
         assert isinstance(example, Chat)
-        return tuple(self._prompt(example.messages[:-1], example.tools))
+        return tuple(self._prompt(example.messages[:-1], example.tools, self.system))
 
-    def _prompt(self, messages: Sequence[Message], tools: Any) -> list[int]:
-        return encode_prompt_ids(messages, tools, self.template, self.tokenizer, system=self.config.text.system)
+    def _prompt(self, messages: Sequence[Message], tools: Any, system: str | None) -> list[int]:
+        return encode_prompt_ids(messages, tools, self.template, self.tokenizer, system=system)
 
     def _own_answers(self, stop: Cancelled, title: str) -> list[forgot.Own]:
-        prompts = [tuple(self._prompt([Message("user", text)], ())) for text in forgot.GENERAL_PROMPTS]
+        prompts = [
+            tuple(self._prompt([Message("user", text)], (), self.config.text.system)) for text in forgot.GENERAL_PROMPTS
+        ]
         samples = self.answers(prompts, GENERAL_TOKENS, stop, f"{title}: general answers, tokens")
         return [forgot.Own(prompts[s.prompt], s.ids, s.text, s.ended) for s in samples]
 

@@ -119,10 +119,13 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
     """Encode both parts, saying what was dropped or cut."""
     encoded = []
     count = len(examples.train)
-    for name, part, first in (
-        ("train", examples.train, 0),
-        ("held-out", examples.test, 0),
-        ("replay", examples.replay, count),
+    systems = Systems()
+    systems.add(examples.train, config.text.system)
+    learned_under = config.text.model_copy(update={"system": systems.common() or config.text.system})
+    for name, part, first, settings in (
+        ("train", examples.train, 0, config.text),
+        ("held-out", examples.test, 0, learned_under),
+        ("replay", examples.replay, count, config.text),
     ):
         if not part:
             encoded.append(Encoded([], []))
@@ -133,15 +136,13 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
                 cancelled.check()
                 bar.advance(count)
 
-            settings, bad = config.text, config.data.skip_bad
+            bad = config.data.skip_bad
             encoded.append(encode(part, texts.template, texts.tokenizer, settings, first, skip_bad=bad, progress=moved))
     train, test, replay = encoded
     learned, held_out = Tally(skipped=examples.skipped), Tally()
     learned.add([*examples.train, *examples.replay], train, replay)
     held_out.add(examples.test, test)
     learned.warn("rows", config)
-    systems = Systems()
-    systems.add(examples.train, config.text.system)
     systems.say()
     held_out.warn("held-out rows", config)
     counts: dict[str, Any] = {"rows": count, "held_out": held_out.rows}

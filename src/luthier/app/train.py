@@ -194,6 +194,7 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     loaded = load_model(job.texts, config)
     packing = packing_of(config, loaded.model)
     ruler = measure.Ruler(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
+    ruler.system = job.ready.systems.common() or ruler.system
     size = sum(parameter.nbytes for parameter in loaded.model.parameters())
     show("ready", shown.opening(job))
     parts = None

@@ -13,7 +13,13 @@ _PLACEHOLDERS = ("image", "video", "audio", "boi", "eoi", "boa", "eoa")
 
 
 def check_layers(config: Any, where: object) -> None:
-    """Raise InputError where a layer is of a kind that mixes tokens outside of attention."""
+    """Raise InputError where a layer is of a kind that mixes tokens outside of attention, and for encoder-decoders, whose
+    decoder without what it decodes is no language model."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"models of type '{config.model_type}' have an encoder before the decoder", where=where,
+            mend="use a model that is a decoder alone",
+        )  # fmt: skip
     odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - set(ATTENTION)
     if odd:
         raise InputError(

@@ -78,6 +78,11 @@ def load(
                     f"models of type '{config.model_type}' have an attention of their own, which cannot be replaced",
                     where=folder / "config.json", mend="use another model",
                 ) from None  # fmt: skip
+            if isinstance(error, ValueError) and str(error).startswith("Unrecognized configuration class"):
+                raise InputError(
+                    f"a model of type '{config.model_type}' is no causal language model", where=folder / "config.json",
+                    mend="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
+                ) from None  # fmt: skip
             raise InputError(f"cannot load the model: {first_line(error)}", where=folder) from error
     _check_keys(model, report, folder)
     model = model.to(device).eval()
