@@ -75,7 +75,7 @@ def test_both_orders_of_every_prompt_are_judged_and_kept(judged, tmp_path):
     assert (result["prompts"], result["asked"], result["equal"], result["kept"]) == (3, 4, 1, 0)
     assert result["pairs"] == [
         {"models": ["a.jsonl", "b.jsonl"], "wins": 0, "losses": 2, "ties": 1, "score": pytest.approx(1 / 6), "low": None,
-         "high": None, "n": 3}
+         "high": None, "n": 3, "p": 0.5, "corrected": 0.5, "verdict": "too few to tell"}
     ]  # fmt: skip
     habits = result["annotators"][0]
     assert (habits["longer"]["value"], habits["first"]["value"], habits["steady"]["value"]) == (1.0, 0.5, 1.0)
@@ -83,6 +83,40 @@ def test_both_orders_of_every_prompt_are_judged_and_kept(judged, tmp_path):
     assert len(said) == 5
     assert {j.annotator for j in said} == {"longer"}
     assert said[0].info == {"equal": True}
+
+
+class Placed(Longer):
+    """Prefers whatever stands at a place."""
+
+    def __init__(self, says):
+        super().__init__()
+        self.says = says
+
+    def pairs(self, asked, stop):
+        yield from ((index, Choice(self.says)) for index in range(len(asked)))
+
+
+@pytest.mark.parametrize(("says", "name"), [("A", "first"), ("B", "last")])
+def test_a_judge_that_goes_by_place_has_no_verdict(judged, says, name):
+    result = judged(Placed(says))
+    assert result["verdict"] is None
+    assert result["why"] == f"the judge prefers the {name} answer in 2 of 2 pairs, whatever stands there"
+    assert result["place"] == {"pairs": 2, "first": 0, "last": 0, "unsteady": 0, "answer": 0} | {name: 2}
+    (pair,) = result["pairs"]  # kept, without a verdict
+    assert (pair["ties"], pair["verdict"]) == (3, None)
+    good = judged(
+        Longer(), asking=replace(asking(Path(result["out"]).parent), out=Path(result["out"]).with_name("other.jsonl"))
+    )
+    assert (good["why"], good["verdict"]) == (None, "a.jsonl and b.jsonl: too few to tell")
+
+
+def test_pairs_of_several_contestants_are_corrected():
+    """Eight wins of eight: p = 2 / 2^8, three times that for three pairs. Of seven pairs it shows nothing."""
+    won = [Duel(i, i, "a", "b", 1.0, "judge", (1, 1)) for i in range(8)]
+    rows = judge_module._worded([judge_module._pair("a", "b", won)] * 3)
+    assert [row["corrected"] for row in rows] == [3 * 2 / 2**8] * 3
+    assert {row["verdict"] for row in rows} == {"better"}
+    assert judge_module._worded([judge_module._pair("a", "b", won)] * 7)[0]["verdict"] == "no difference shown"
 
 
 def test_six_wins_of_six_leave_room_for_other_points():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.types import Message
-from luthier.evals.agreement import alpha, habits, units_of
+from luthier.evals.agreement import alpha, habits, place, units_of
 from luthier.evals.judgments import Judgment, duels
 
 
@@ -74,3 +74,36 @@ def test_a_habit_without_exception_is_no_certainty():
     (found,) = habits(said, duels(said))
     assert (found.steady.low, found.steady.high) == (pytest.approx(0.6756, abs=1e-4), 1.0)
     assert (found.ties.low, found.ties.high) == (0.0, pytest.approx(0.3244, abs=1e-4))
+
+
+def placed(i, *verdicts):
+    """A pair judged in both orders."""
+    return [judgment(i, verdict, order) for verdict, order in zip(verdicts, ((0, 1), (1, 0)), strict=True)]
+
+
+FIRST, LAST, ONE, TIE = ((1, 2), (2, 1)), ((2, 1), (1, 2)), ((1, 2), (1, 2)), ((1, 1), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "why"),
+    [
+        ([FIRST] * 5 + [ONE] * 4, "the judge prefers the first answer in 5 of 9 pairs, whatever stands there"),
+        ([LAST] * 3 + [ONE] * 2, "the judge prefers the last answer in 3 of 5 pairs, whatever stands there"),
+        (
+            [FIRST] * 3 + [LAST] * 3 + [ONE] * 2,
+            "the judge changes its verdict with the order of the answers in 6 of 8 pairs",
+        ),
+        (
+            [((1, 1), (1, 2))] * 4 + [ONE] * 2,
+            "the judge changes its verdict with the order of the answers in 4 of 6 pairs",
+        ),
+        ([FIRST] * 12 + [TIE] * 20, "the judge prefers the first answer in 12 of 32 pairs, whatever stands there"),
+        ([FIRST] * 12 + [ONE] * 20, None),  # place sways it, and the answers decide
+        ([FIRST] * 2 + [TIE] * 20, None),  # two pairs show nothing
+        ([], None),
+    ],
+)
+def test_a_judge_whose_verdicts_follow_the_place_says_so(kinds, why):
+    said = [one for i, kind in enumerate(kinds) for one in placed(i, *kind)]
+    assert place(said).why == why
+    assert place(said).pairs == len(kinds)

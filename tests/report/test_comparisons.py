@@ -173,7 +173,7 @@ def test_ratings_show_intervals_open_ends_and_who_judged():
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(0.6, 0.8, "better"), (0.1, 0.4, "worse"), (0.4, 0.6, "no difference shown"), (None, None, "too few")],
+    [(0.6, 0.8, "better"), (0.1, 0.4, "worse"), (0.4, 0.6, "no difference shown"), (None, None, "too few to tell")],
 )
 def test_a_judge_says_who_wins_and_how_far_to_trust_it(low, high, words):
     pair = {
@@ -185,8 +185,9 @@ def test_a_judge_says_who_wins_and_how_far_to_trust_it(low, high, words):
         "low": low,
         "high": high,
         "n": 6,
+        "verdict": words,
     }
-    result = {"judge": "j", "prompts": 6, "out": "j.jsonl", "pairs": [pair], "annotators": [habit()],
+    result = {"judge": "j", "prompts": 6, "out": "j.jsonl", "pairs": [pair], "annotators": [habit()], "why": None,
               "human": {"alpha": None, "same": 0.75, "units": 8}}  # fmt: skip
     text = printed(judge_screen(result))
     assert words in text
@@ -195,3 +196,33 @@ def test_a_judge_says_who_wins_and_how_far_to_trust_it(low, high, words):
     assert "goes by place" not in text
     fickle = habit(steady={"value": 0.2, "low": 0.1, "high": 0.4, "n": 20})
     assert "judge judges fewer than half of the pairs alike" in printed(judge_screen(result | {"annotators": [fickle]}))
+
+
+def test_a_judge_that_goes_by_place_has_no_table():
+    why = "the judge prefers the first answer in 9 of 10 pairs, whatever stands there"
+    pair = {
+        "models": ["a", "b"],
+        "wins": 1,
+        "losses": 0,
+        "ties": 9,
+        "score": 0.55,
+        "low": 0.5,
+        "high": 0.6,
+        "n": 10,
+        "verdict": None,
+    }
+    result = {
+        "judge": "j",
+        "prompts": 10,
+        "out": "j.jsonl",
+        "pairs": [pair],
+        "annotators": [habit()],
+        "human": None,
+        "why": why,
+    }
+    text = printed(judge_screen(result))
+    assert f"no verdict: {why}" in " ".join(text.split())
+    assert "points, %" not in text
+    assert "how far to trust it" in text
+    several = result | {"why": None, "pairs": [pair | {"verdict": "better"}] * 3}
+    assert "verdicts corrected for 3 pairs (Holm)" in printed(judge_screen(several))

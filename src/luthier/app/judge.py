@@ -11,7 +11,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import IO, Any
@@ -21,12 +21,14 @@ from luthier.app.judges import Judge, Wanted
 from luthier.app.stop import stopping
 from luthier.core import log
 from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.verdicts import BETTER, TOO_FEW, WORSE, verdict
 from luthier.data.write import check_lines
 from luthier.evals import judgments
-from luthier.evals.agreement import alpha, habits, units_of
+from luthier.evals.agreement import alpha, habits, place, units_of
 from luthier.evals.intervals import share_interval
 from luthier.evals.judge import Contest, contests
 from luthier.evals.judgments import Duel, Judgment, prompt_key
+from luthier.evals.significance import holm, sign_test
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,14 @@ def _result(said: Sequence[Judgment], people: Sequence[Judgment], annotator: str
         agreed = alpha(units_of([duel for duel in all_ if duel.unit in judged]), annotator)
         if agreed is None:
             log.warn("no pair of answers was judged by people too: prompts and answers must be the same texts")
+    seen = place(said)
+    rows = [_pair(*models, duels) for models, duels in pairs.items()]
+    rows = [row | {"verdict": None} for row in rows] if seen.decides else _worded(rows)
     return {
-        "pairs": [_pair(*models, duels) for models, duels in pairs.items()],
+        "verdict": None if seen.decides else "; ".join(map(_sentence, rows)),
+        "why": seen.why,
+        "place": asdict(seen),
+        "pairs": rows,
         "annotators": [habit.as_dict() for habit in habits([*said, *people], all_)],
         "human": agreed.as_dict() if agreed else None,
     }
@@ -201,4 +209,21 @@ def _pair(first: str, second: str, duels: Sequence[Duel]) -> dict[str, Any]:
     return {
         "models": [first, second], "wins": counts[1.0], "losses": counts[0.0], "ties": counts[0.5],
         "score": share.value, "low": share.low, "high": share.high, "n": share.n,
+        "p": sign_test(counts[1.0], counts[0.0]),
     }  # fmt: skip
+
+
+def _worded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pairs with their verdicts, corrected for being many (Holm)."""
+    out = []
+    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        low, high = (None if row[end] is None else row[end] - 0.5 for end in ("low", "high"))
+        words = TOO_FEW if low is None else verdict(row["score"] - 0.5, low, high, True, corrected)
+        out.append(row | {"corrected": corrected, "verdict": words})
+    return out
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    first, second = row["models"]
+    between = row["verdict"] not in (BETTER, WORSE)
+    return f"{first} and {second}: {row['verdict']}" if between else f"{first} is {row['verdict']} than {second}"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from luthier.evals.intervals import Estimate, share_interval
+from luthier.evals.intervals import Estimate, fewest, share_interval
 from luthier.evals.judgments import Duel, Judgment, prompt_key
+from luthier.evals.shares import share_limits
 
 Ratings = Mapping[str, Hashable]  # annotator -> the value it gave to a unit
 
@@ -109,18 +110,75 @@ def habits(judgments: Sequence[Judgment], duels: Sequence[Duel]) -> list[Habits]
     return out
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the place of an answer does to a judge that saw `pairs` of answers in both orders.
+
+    first, last   pairs in which whatever was shown first, or last, won in both orders
+    unsteady      pairs with other verdicts that differ: a tie in one order only
+    answer        pairs in which the same answer won in both orders; the rest are ties in both
+    """
+
+    pairs: int
+    first: int
+    last: int
+    unsteady: int
+    answer: int
+
+    @property
+    def decides(self) -> bool:
+        """Place says more than answers do: most pairs flip with the order; or, of those that are not ties in both orders, more
+        than half by the 95 % interval."""
+        flips = self.first + self.last + self.unsteady
+        decided = flips + self.answer
+        low = share_limits(flips, decided)[0] if decided >= fewest() else 0.0
+        return 2 * flips > self.pairs or low > 0.5
+
+    @property
+    def why(self) -> str | None:
+        """Why such a judge has no verdict; None for one that goes by answers."""
+        if not self.decides:
+            return None
+        most, name = max((self.first, "first"), (self.last, "last"))
+        if 2 * most > self.first + self.last + self.unsteady:
+            return f"the judge prefers the {name} answer in {most:,} of {self.pairs:,} pairs, whatever stands there"
+        flips = self.first + self.last + self.unsteady
+        return f"the judge changes its verdict with the order of the answers in {flips:,} of {self.pairs:,} pairs"
+
+
+def place(judgments: Sequence[Judgment]) -> Place:
+    """What place does, from the judgments of one annotator."""
+    counts = Counter(_kind(orders) for orders in _both_orders(judgments))
+    return Place(counts.total(), counts["first"], counts["last"], counts["unsteady"], counts["answer"])
+
+
+def _kind(orders: Mapping[tuple[int, ...], tuple[int, ...]]) -> str:
+    """What two verdicts on the same pair have in common."""
+    ranks = [(verdict[order[0]], verdict[order[1]]) for order, verdict in orders.items()]
+    if len(set(orders.values())) == 1:
+        return "tie" if ranks[0][0] == ranks[0][1] else "answer"
+    if all(shown_first < shown_last for shown_first, shown_last in ranks):
+        return "first"
+    return "last" if all(shown_first > shown_last for shown_first, shown_last in ranks) else "unsteady"
+
+
 def _first_won(judgment: Judgment) -> bool:
     return judgment.verdict[judgment.order[0]] == 1
 
 
 def _steady(judgments: Sequence[Judgment]) -> list[bool]:
     """For every pair of answers that was shown in both orders, whether the verdicts are the same."""
+    return [len(set(orders.values())) == 1 for orders in _both_orders(judgments)]
+
+
+def _both_orders(judgments: Sequence[Judgment]) -> list[dict[tuple[int, ...], tuple[int, ...]]]:
+    """For every pair of answers that was shown in both orders, order -> verdict."""
     seen: dict[Any, dict[tuple[int, ...], tuple[int, ...]]] = {}
     for judgment in judgments:
         if len(judgment.models) == 2:
             key = (prompt_key(judgment.prompt), judgment.models, judgment.answers)
             seen.setdefault(key, {})[judgment.order] = judgment.verdict
-    return [len(set(verdicts.values())) == 1 for verdicts in seen.values() if len(verdicts) == 2]
+    return [orders for orders in seen.values() if len(orders) == 2]
 
 
 def _share(found: Sequence[bool]) -> Estimate | None:

@@ -23,6 +23,11 @@ def mcnemar(before: Sequence[float], after: Sequence[float]) -> float:
     """
     gained = sum(new > old for old, new in zip(before, after, strict=True))
     lost = sum(new < old for old, new in zip(before, after, strict=True))
+    return sign_test(gained, lost)
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """The two-sided p-value of so many changes one way and the other, where each is as likely; what did not change is left out."""
     n = gained + lost
     ways = sum(comb(n, k) for k in range(min(gained, lost) + 1))
     return min(1.0, 2 * ways / 2**n)

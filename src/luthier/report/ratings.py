@@ -28,30 +28,40 @@ def ratings_screen(result: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def judge_screen(result: Mapping[str, Any]) -> list[RenderableType]:
-    """What `luthier judge` prints, from the keys of its `--json`."""
-    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
-    caption = Text(f"  {result['prompts']:,} prompts; judgments in {plain(result['out'])}", style=FAINT)
-    for title in ("", "against"):
-        table.add_column(title, overflow="fold")
-    for title in ("wins", "ties", "losses", "points, %"):
-        table.add_column(title, justify="right")
-    table.add_column("", no_wrap=True)
-    for pair in result["pairs"]:
-        words = "too few prompts" if pair["low"] is None else "no difference shown"
-        if pair["low"] is not None and not pair["low"] <= 0.5 <= pair["high"]:
-            words = "better" if pair["score"] > 0.5 else "worse"
-        cells = (f"{pair[key]:,}" for key in ("wins", "ties", "losses"))
-        one, other = (Text(plain(model)) for model in pair["models"])
-        table.add_row(
-            one, other, *cells, share({**pair, "value": pair["score"]}), Text(words, style=STYLES.get(words, FAINT))
-        )
-    parts: list[RenderableType] = [heading(f"judged by {plain(result['judge'])}"), table, caption]
+    """What `luthier judge` prints, from the keys of its `--json`. A judge that goes by place has no table of who wins."""
+    caption = f"  {result['prompts']:,} prompts; judgments in {plain(result['out'])}"
+    parts: list[RenderableType] = [heading(f"judged by {plain(result['judge'])}")]
+    if result["why"]:
+        parts.append(Text(f"  no verdict: {plain(result['why'])}", style=CAREFUL))
+    else:
+        parts.append(_wins(result["pairs"]))
+        if len(result["pairs"]) > 1:
+            caption += f"; verdicts corrected for {len(result['pairs'])} pairs (Holm)"
+    parts.append(Text(caption, style=FAINT))
     parts += [heading("how far to trust it"), *annotators(result["annotators"], None)]
     if human := result["human"]:
         words = "not defined" if human["alpha"] is None else f"{human['alpha']:.2f}".replace("-", "−")
         alike = f"{human['same']:.0%} of {human['units']:,} pairs"
         parts.append(Text(f"  people say the same of {alike} (Krippendorff's alpha {words})"))
     return parts
+
+
+def _wins(pairs: Sequence[Mapping[str, Any]]) -> Table:
+    """Who won against whom, how often, the share of the points with its interval, and the verdict."""
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
+    for title in ("", "against"):
+        table.add_column(title, overflow="fold")
+    for title in ("wins", "ties", "losses", "points, %"):
+        table.add_column(title, justify="right")
+    table.add_column("", no_wrap=True)
+    for pair in pairs:
+        words = pair["verdict"]
+        cells = (f"{pair[key]:,}" for key in ("wins", "ties", "losses"))
+        one, other = (Text(plain(model)) for model in pair["models"])
+        table.add_row(
+            one, other, *cells, share({**pair, "value": pair["score"]}), Text(words, style=STYLES.get(words, FAINT))
+        )
+    return table
 
 
 def points(estimate: Mapping[str, Any]) -> str:
