@@ -40,6 +40,15 @@ def test_a_tie_is_half_a_win():
     assert ties.ratings[0].rating == pytest.approx(halves.ratings[0].rating)
 
 
+def test_nothing_but_ties_is_no_certainty():
+    """Drawn again, ten ties are ten ties: no interval, but that of the anchor, which is given."""
+    ties = games("a", "b", 0, 0, ties=10)
+    assert {(row.low, row.high) for row in rate(ties, rounds=100).ratings} == {(None, None)}
+    rows = by_name(rate(ties, rounds=100, anchor=Anchor("a", 1000.0)))
+    assert (rows["a"].low, rows["a"].high) == (1000.0, 1000.0)
+    assert rows["b"].low is None
+
+
 def test_a_chain_adds_up_and_an_anchor_moves_all():
     """a over b and b over c, both 3 to 1; a and c never met."""
     both = games("a", "b", 30, 10) + games("b", "c", 30, 10, start=40)

@@ -44,7 +44,8 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Rating:
-    """A model's rating with its 95 % interval: None where an end is not known, both with fewer than six prompts.
+    """A model's rating with its 95 % interval: None where an end is not known, both with fewer than six prompts and where
+    every duel was a tie.
 
     `rank` is one more than the number of models that are better beyond doubt: the interval of the difference leaves
     zero out. `score` is the share of points taken, ties half.
@@ -121,12 +122,19 @@ def rate(
     rated = [
         replace(r, low=None if r.model in worst else r.low, high=None if r.model in best else r.high) for r in rated
     ]
+    held = anchor.model if anchor else None
+    rated = [replace(r, low=None, high=None) if r.model != held and _without_width(r) else r for r in rated]
     order = [names.index(rating.model) for rating in rated]
     cost = (float(whole[0, -1] * SCALE), *_bounds(drawn[:, -1] * SCALE, arrays.prompts)) if length else None
     return Table(
         tuple(rated), points[np.ix_(order, order)], counts[np.ix_(order, order)], arrays.prompts, cost,
         tuple(_unbounded(names, points)),
     )  # fmt: skip
+
+
+def _without_width(rating: Rating) -> bool:
+    """Nothing but ties: drawn again they show no spread, which is no certainty."""
+    return rating.low is not None and rating.high is not None and rating.high - rating.low < 1e-6
 
 
 def _matrix(duels: Sequence[Duel], names: Sequence[str]) -> tuple[Array, Indices]:
