@@ -192,6 +192,12 @@ def test_nothing_got_worse_is_said_only_where_nothing_was_forgotten(forgot, said
     assert summary.verdicts(found) == ["Better: loss per token 3.500 → 2.500.", said]
 
 
+def test_nothing_got_worse_is_not_said_beside_what_is_told_first():
+    first = [{"name": "lost_refusals", "text": "2 refusals were lost", "answers": 2, "category": "lost_refusal"}]
+    found = view(result=RESULT | {"forgetting": FORGOT | {"size": "none shown"}, "findings": first})
+    assert summary.verdicts(found) == ["Better: loss per token 3.500 → 2.500."]
+
+
 def test_what_was_not_to_change_and_got_worse_is_part_of_the_outcome():
     general = row("general", 2.0, 3.0, 0.5, 1.5, better=False, title="general text, loss per token")
     kept = row("refused", 0.5, 0.4, -0.3, 0.1, better=None)

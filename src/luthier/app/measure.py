@@ -356,8 +356,8 @@ def compare(
     if not before.answers:
         return before_after(asked, config.seed)
     asked += score.questions(scores(held_out, before, names, config), scores(held_out, after, names, config))
-    old, new = (repeats.figures(held_out, m.answers, m.again, names) for m in (before, after))
-    return score.beside(before_after([*asked, *repeats.questions(old, new)], config.seed), held_out.references)
+    then, now = (repeats.figures(held_out, m.answers, m.again, names) for m in (before, after))
+    return score.beside(before_after([*asked, *repeats.questions(then, now)], config.seed), held_out.references)
 
 
 def worth(held_out: HeldOut, measured: Measured) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def verdicts(view: View) -> list[str]:
         if found[words]:
             out.append(f"{words.capitalize()}: {'; '.join(_moved(row) for row in found[words])}.")
     if found[BETTER] and not found[WORSE]:
-        out.append(_nothing_worse(view.result.get("forgetting")))
+        out += _nothing_worse(view.result)
     if found[NONE_SHOWN] and (found[BETTER] or found[WORSE]):
         out.append(f"No difference shown: {', '.join(str(row['title']) for row in found[NONE_SHOWN])}.")
     moved = [_moved(row) for words in (HIGHER, LOWER) for row in found[words]]
@@ -90,13 +90,17 @@ def verdicts(view: View) -> list[str]:
     return out
 
 
-def _nothing_worse(forgetting: Mapping[str, Any] | None) -> str:
-    """What may be said where no row got worse: what the model forgot is measured too, or was not."""
+def _nothing_worse(result: Mapping[str, Any]) -> list[str]:
+    """What may be said where no row got worse: nothing where refusals were lost or the model collapsed, which is told first; and
+    what the model forgot is measured too, or was not."""
+    forgetting = result.get("forgetting")
+    if result.get("findings"):
+        return []
     if forgetting is None:
-        return "Nothing measured got worse; what the model forgot was not measured."
+        return ["Nothing measured got worse; what the model forgot was not measured."]
     if forgetting["size"] == NOTHING_LOST:
-        return "Nothing measured got worse."
-    return f"No row got worse, but the model forgot: {forgetting['drift']:.2f} nats/token of its own earlier answers."
+        return ["Nothing measured got worse."]
+    return [f"No row got worse, but the model forgot: {forgetting['drift']:.2f} nats/token of its own earlier answers."]
 
 
 def lost(view: View) -> list[str]:
