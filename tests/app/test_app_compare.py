@@ -347,3 +347,17 @@ def test_rows_that_have_no_loss_per_text(wish, tmp_path):
     )
     with pytest.raises(InputError, match="these are preference rows; give chats or texts"):
         compare_all(replace(made, config=config))
+
+
+def test_asking_again_and_a_metric_of_the_users(wish, tmp_path):
+    (tmp_path / "mine.py").write_text("def cats(answers):\n    return [answer.count('cat') for answer in answers]\n")
+    own = f"python:{tmp_path / 'mine.py'}:cats"
+    asked = wish("base=BASE", "tuned=RUN0")
+    config = resolve(asked.config.model_dump(), {"eval.repeat": 2, "eval.metrics": ["auto", own]})
+    result = compare_all(replace(asked, config=config))
+    rows = {row["name"]: row for row in result["rows"]}
+    assert {"accuracy", "macro_f1", "agreement", "paraphrases", "unsupported", own} <= set(rows)
+    assert rows["accuracy"]["baseline"] == {"answer": "cat", "share": 1.0}
+    assert all(0 <= rows["unsupported"][side] <= 1 for side in ("before", "after"))
+    assert rows[own]["after"] > rows[own]["before"]
+    assert result["first"] == []  # always the same answer, but so are the references
