@@ -56,6 +56,22 @@ def test_columns_of_other_names(data, tmp_path):
     assert data(path, "--data.columns", "output=solution")["layout"] == "alpaca"
 
 
+def test_codes_that_could_mean_two_things_are_told_on_the_command_line(data, tmp_path, capsys):
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"instruction": f"q {i}", "output_1": "a", "output_2": "b", "preference": i % 3} for i in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(["data", str(path)]) == 2
+    assert "could mean two things; say what each means, such as --data.values" in capsys.readouterr().err
+    card = data(path, "--data.values", "1=output_1,2=output_2,0=tie")
+    assert (card["rows"], card["unused"]) == (6, 3)
+    assert card["codes"]["0"] == {"means": "a tie", "rows": 3}
+    assert (card["read"]["preference"], card["unread"]) == ("preference", [])
+    with_commas = data(path, "--data.values", "0=output_1", "--data.values", "1=output_2,2=tie")
+    assert with_commas["codes"]["0"]["means"] == "output_1 better"
+    assert run(["data", str(path), "--data.values", "1"]) == 2
+    assert "'1' is not VALUE=MEANING" in capsys.readouterr().err
+
+
 def test_the_limit_is_that_of_training(data, rows):
     assert data(rows, "--text.max_length", "8")["over_limit"] == {"limit": 8, "rows": 41, "share": 41 / 42}
 
@@ -95,6 +111,7 @@ def test_the_card_for_people(rows, tiny_folder, capsys, tmp_path):
     out = capsys.readouterr().out
     assert re.search(r"layout +alpaca", out)
     assert re.search(r"rows +42", out)
+    assert re.search(r"read +instruction, output; not read: nothing", out)
     assert re.search(r"dropped: \d+ rows in .*dropped.jsonl", out.replace("\n", ""))
     assert "\x1b" not in out
 

@@ -126,12 +126,20 @@ def test_train_prints_the_documented_keys(tmp_path, tiny_folder, capsys):
     from pathlib import Path
 
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"prompt": f"who {i}", "completion": "cat"}) + "\n" for i in range(20)))
+    rows.write_text(
+        "".join(json.dumps({"prompt": f"who {i}", "completion": "cat", "intent": "x"}) + "\n" for i in range(20))
+    )
     options = ["--model", tiny_folder, "--out", tmp_path / "run", "--eval.max_new_tokens", "4", "--threads", "1", "--device", "cpu",
                "--data.holdout", "0.3", "--json"]  # fmt: skip
     assert run([str(a) for a in ("train", rows, *options)]) == 0
-    first = capsys.readouterr().out
+    captured = capsys.readouterr()
+    first = captured.out
     result = json.loads(first)
+    assert "read: prompt, completion; not read: intent\n" in captured.err
+    assert "warning: column 'intent' is not read (it may hold what is to be answered)" in captured.err
+    for told in (result["data"], json.loads((tmp_path / "run" / "data.json").read_text())):
+        assert (told["read"], told["unread"]) == ({"prompt": "prompt", "completion": "completion"}, ["intent"])
+        assert len(told["warnings"]) == 1
     page = (Path(__file__).parents[2] / "docs" / "run.md").read_text().partition("`luthier data`:")[0]
     table = page.partition("| key | meaning |")[2]
     documented = {

@@ -171,3 +171,23 @@ def test_rows_and_turns(show, tmp_path, tiny_folder, capsys):
     assert [row["origin"] for row in rows] == [f"{path}:1", f"{path}:2"]
     for row in rows:
         assert "".join(t["text"] for t in row["tokens"] if t["trained"]) == "no<|im_end|>"
+
+
+def test_what_was_read_is_said_beside_and_answers_by_name(show):
+    row = {"prompt": "who", "chosen": "dog", "rejected": "cat", "intent": "x"}
+    captured = show(row)
+    assert "read: chosen, rejected, prompt; not read: intent\n" in captured.err
+    assert "warning: column 'intent' is not read" in captured.err
+    assert "node 1 (chosen)" in captured.out and "node 2 (rejected)" in captured.out
+    result = json.loads(show(row, "--json").out)
+    assert result["unread"] == ["intent"]
+    assert result["rows"][0]["leaves"] == {"1": "chosen", "2": "rejected"}
+
+
+def test_a_few_rows_are_shown_as_all_of_them_are_read(show, tmp_path, tiny_folder, capsys):
+    """The first three say 1 only; the others say that 0 is no tie."""
+    path = tmp_path / "rows.jsonl"
+    pairs = [{"instruction": "who", "output_1": "dog", "output_2": "cat", "preference": int(i < 3)} for i in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    assert run(["show", str(path), "--model", str(tiny_folder)]) == 2
+    assert "could mean two things" in capsys.readouterr().err

@@ -9,9 +9,9 @@ from chat_templates import MARKED, random_chat, template_for, with_source
 
 from conftest import CHATML
 from luthier.core.config import TextConfig
-from luthier.core.types import Chat, Message, Node, Origin, Preference, TokenTree
+from luthier.core.types import Chat, Labelled, Message, Node, Origin, Preference, Ranking, TokenTree
 from luthier.text.encode import encode
-from luthier.text.show import render_plain, render_rich, show, summary
+from luthier.text.show import leaf_names, render_plain, render_rich, show, summary
 
 
 def tree_of(example, template, **config):
@@ -106,6 +106,29 @@ def test_nodes_of_a_preference_are_framed():
         "  ┌ node 2 (rejected), continues node 0: 3 tokens, 2 trained",
     ]
     assert "  │ [a][<|im_end|>■]↵" in lines and "  │ [b][<|im_end|>■]↵" in lines
+
+
+def test_answers_say_what_they_are_to_each_other():
+    template = with_source(CHATML)
+    asked, (good, bad, same) = (Message("user", "?"),), [(Message("assistant", text),) for text in ("a", "b", "c")]
+    named = [
+        (Ranking(asked, (bad, good, same), (3, 1, 2)), ["rank 3 of 3", "rank 1 of 3", "rank 2 of 3"]),
+        (Ranking(asked, (bad, good, same), (2, 1, 2)), ["rank 2 of 3, tied", "rank 1 of 3", "rank 2 of 3, tied"]),
+        (Ranking(asked, (bad, good), (2, 1)), ["rejected", "chosen"]),
+        (Labelled(asked, good, True), ["wanted"]),
+        (Labelled(asked, bad, False), ["unwanted"]),
+    ]
+    for row, names in named:
+        tree = tree_of(row, template)
+        assert list(leaf_names(tree).values()) == names
+        for text in (
+            render_plain(tree, template.tokenizer, template),
+            render_rich(tree, template.tokenizer, template).plain,
+        ):
+            assert [
+                line.split("(")[1].split(")")[0] for line in text.splitlines() if "┌" in line and "(" in line
+            ] == names
+    assert leaf_names(tree_of(chat("q", "a"), template)) == {}
 
 
 HOSTILE = "\x1b[31mred\x07\r\x00\u202eabc\u2028\u200b\x85end\ttab"

@@ -17,7 +17,7 @@ from luthier.core import log
 from luthier.core.config import STDLIB, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
-from luthier.core.types import Chat, Example, Ranking
+from luthier.core.types import Chat, Example, Ranking, Text
 from luthier.data import load as data_load
 from luthier.data.gather import gather, unpair
 from luthier.data.held_out import held_out_warnings
@@ -224,6 +224,8 @@ def check_kind(
     first = next((example for example in examples if not isinstance(example, kinds)), None)
     if first is not None:
         wanted = " or ".join(kind.__name__.lower() for kind in kinds)
+        if layout == "templated" and mend is None and Text in kinds:
+            mend = "give --data.layout text to learn such texts as they stand, marks and all"
         fitting = [other for other, row in METHODS.items() if isinstance(first, row.example)]
         raise InputError(
             f"method '{name}' learns from {wanted} rows, but these are {layout} rows", where=first.origin,

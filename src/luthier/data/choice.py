@@ -87,6 +87,9 @@ def settle_choice(found: Found, given: Mapping[str, str]) -> Codes | None:
     whole = [name for name in _WAYS if said[name] and None not in said[name]]
     if not read["rows"] or "label" in whole:
         return None
+    named = {plain_code(found[0][1].get(f"choice_{place}")): LETTERS[place - 1] for place in PLACES}
+    if answers <= named.keys():
+        return Codes(named, source="the names of the columns")
     if "text" in whole and any(not answer.lstrip("-").isdigit() for answer in answers):
         return None
     if len({tuple(said[name]) for name in whole}) > 1:

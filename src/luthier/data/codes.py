@@ -21,6 +21,12 @@ SHOWN = 8  # codes that a message lists
 FEW = 0.1  # share of the rows, at most, in which 0 stands for a tie beside 1 and 2
 AGREED = 0.95  # share of the rows in which codes and scores say the same, for the scores to tell what the codes mean
 
+# Words for an answer that was wanted or not; which is which is said with `--data.values`.
+VERDICTS = {
+    "-1", "good", "bad", "positive", "negative", "pos", "neg", "accepted", "rejected", "accept", "reject", "wanted", "unwanted", "chosen",
+    "like", "dislike", "liked", "disliked", "thumbs_up", "thumbs_down", "thumbs up", "thumbs down", "up", "down", "correct",
+    "incorrect", "right", "wrong", "desirable", "undesirable", "safe", "unsafe", "pass", "fail", "ok", "helpful", "unhelpful",
+}  # fmt: skip
 _TIES = {"tie", "ties", "tied", "draw", "equal", "same", "neither", "both", "none", "bothbad", "a=b", "b=a", "[[c]]"}
 _TIES |= {"tiebothbad", "bothgood", "bothequal", "nopreference", ""}
 _VERDICT = re.compile(r"\[*(\w+?)(<+|>+|=+)(\w+?)\]*")
@@ -92,7 +98,7 @@ def declared(values: Mapping[str, str], targets: Sequence[str], columns: Sequenc
     """The codes as `--data.values` says; a target is one of `targets` (any text, where there are none), or the name of the
     column that it stands for. Raises InputError for another."""
     names = {plain_code(name): target for target, name in zip(targets, columns, strict=False)}
-    names |= {name: name for name in targets}
+    names |= {plain_code(name): name for name in targets}
     means = {}
     for value, target in values.items():
         if targets and plain_code(target) not in names:

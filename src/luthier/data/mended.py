@@ -16,6 +16,7 @@ STOPS = (
     "</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_text|>", "<eos>", "<|eos|>",
     "<｜end▁of▁sentence｜>", "<|eot|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<turn|>", "[EOS]",
 )  # fmt: skip
+DOCUMENT_STOPS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<｜end▁of▁sentence｜>")
 STOPPED = re.compile(rf"(?:\s*(?:{'|'.join(map(re.escape, STOPS))}))+\s*\Z")
 
 CUT_STOP = "a stop token written at the end of an answer was cut off: the template writes its own"
@@ -71,7 +72,8 @@ def _without_stops(example: Example) -> Example | None:
     """Answers and documents without a stop token spelled out at their end; None where there is none."""
     match example:
         case Text(text=text):
-            new: Example = replace(example, text=_unstopped(text))
+            ended = text.rstrip().endswith(DOCUMENT_STOPS)
+            new: Example = replace(example, text=_unstopped(text)) if ended else example
         case Chat(messages=turns):
             new = replace(example, messages=_cut(turns))
         case Preference(chosen=chosen, rejected=rejected):

@@ -33,6 +33,9 @@ Found = Sequence[tuple[Mapping[str, Any], Mapping[str, str]]]  # rows: their col
 
 def preference(values: Values) -> Preference:
     """Without a prompt of its own, the prompt is what both conversations begin with."""
+    asked = values.get("input")
+    if isinstance(asked, Mapping) and "messages" in asked:  # OpenAI's way: {"messages": ..., "tools": ...}
+        values = {**values, "messages": asked["messages"], "tools": values.get("tools") or asked.get("tools")}
     prompt, chosen, rejected = _answers(values, "chosen", "rejected")
     margin = None if values.get("margin") is None else number(values["margin"], "margin")
     return Preference(prompt, chosen, rejected, margin, **beside(values))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from luthier.core.types import Chat, Example, Labelled, Pair, Preference, Prompt, Ranking, Text
 from luthier.data import annotated, choice, flags, layouts, preferences, rankings
-from luthier.data.codes import BOTH, FIRST, SECOND, Codes
+from luthier.data.codes import BOTH, FIRST, SECOND, VERDICTS, Codes, plain_code
 from luthier.data.layouts import Values
 from luthier.data.messages import is_transcript
 from luthier.data.preferences import Found
@@ -82,7 +82,8 @@ def _fields(needed: str, optional: str = "") -> tuple[Field, ...]:
 
 
 def _is_truth(values: Values, where: Where) -> bool:
-    return flags.truth(values["label"]) is not None
+    """Whether a label says wanted or not, or may say so: then the row is refused until `--data.values` tells."""
+    return flags.truth(values["label"]) is not None or plain_code(values["label"]) in VERDICTS
 
 
 def _is_judged(values: Values, where: Where) -> bool:
@@ -204,8 +205,8 @@ _TABLE = (
     Layout(
         "preference", Preference,
         _fields(
-            "chosen|accepted|preferred|chosen_response|response_chosen|response_j "
-            "rejected|non_preferred|rejected_response|response_rejected|response_k",
+            "chosen|accepted|preferred|preferred_output|chosen_response|response_chosen|response_j "
+            "rejected|non_preferred|non_preferred_output|rejected_response|response_rejected|response_k",
             f"{_ANY_PROMPT} margin score_chosen|chosen_score|chosen_rating|chosen-rating|rating_chosen "
             f"score_rejected|rejected_score|rejected_rating|rejected-rating|rating_rejected {_BESIDE}",
         ),

@@ -111,7 +111,7 @@ def _llama2(body: str) -> Messages | None:
         answer = re.sub(r"\s*</s>\s*(?:<s>)?\s*\Z", "", found[2]).strip()
         turns += [Message("user", asked.strip()), Message("assistant", answer)]
         at = found.end()
-    return tuple(turns)
+    return None if body[at:].strip() else tuple(turns)
 
 
 def _ended(said: str, ends: tuple[str, ...]) -> str:

@@ -33,7 +33,8 @@ CONTEXT = re.compile(
 MEDIA = re.compile(r"(image|picture|video|audio|pixel|speech|media)(s|_path|_url|_file|_values|_paths|_urls)?")
 # Columns that name a row or where it came from.
 NAMES = re.compile(
-    r"(.*[_-])?(id|ids|uuid|hash|sha\d*|md5|url|urls|link|source|date|time|timestamp|path|file|filename|index|idx)"
+    r"(.*[_-])?(id|ids|uuid|hash|sha\d*|md5|url|urls|link|source|date|time|timestamp|path|file|filename|index|idx|"
+    r"split|subset|type|kind|model|models|lang|language|domain|task|dataset|version|name)"
 )
 
 
