@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from luthier.app import measure, repeats
+from luthier.app import train as app_train
 from luthier.app.measure import HeldOut, Measured
 from luthier.app.repeats import Again
 from luthier.app.train import run
@@ -114,3 +115,18 @@ def test_records_keep_what_was_asked_again():
 def test_nothing_is_asked_again_unasked():
     ruler = SimpleNamespace(config=resolve({}))
     assert repeats.ask(ruler, held_out([("a?", "yes", "")]), lambda: False, "before") == ()
+
+
+def test_what_is_told_first_is_warned_of_when_a_run_ends(tmp_path, monkeypatch, capsys):
+    """And kept in the result, for the page."""
+    told = {"name": "lost_refusal", "text": "the base model declined 3", "answers": 3, "category": "refusal"}
+    monkeypatch.setattr(app_train.errors, "record", lambda *given: [told])
+    for name in ("outline", "write_json", "write_report"):
+        monkeypatch.setattr(app_train, name, lambda *given: {})
+    examples = SimpleNamespace(train=[], test=[], layout="", facts=dict)
+    folder, ready = SimpleNamespace(path=tmp_path / "run"), SimpleNamespace(train=[])
+    result = {}
+    app_train._look_back(SimpleNamespace(folder=folder, config=resolve({}), examples=examples, ready=ready), result)
+    assert result["findings"] == [told]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the base model declined 3" in said and f"luthier errors {tmp_path / 'run'} --category refusal" in said
