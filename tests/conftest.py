@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from luthier.core import log
+from luthier.core import log, machine
 from luthier.core.types import Node, TokenTree
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -47,6 +47,12 @@ WORDS = [
     "or",
     "not",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _idle_machine(monkeypatch):
+    """What other programs do beside the tests is not said in the middle of what they look at."""
+    monkeypatch.setattr(machine, "crowded", lambda taken, here, threads: None)
 
 
 @pytest.fixture(autouse=True)

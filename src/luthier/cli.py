@@ -14,6 +14,7 @@ import click
 
 from luthier import __version__
 from luthier.core.errors import LuthierError, nearest, unknown
+from luthier.core.machine import wait_passively
 
 COMMANDS = {
     "quickstart": "The whole way in a few minutes: data, tuning, before and after.",
@@ -84,6 +85,7 @@ def main() -> None:
     """The `luthier` program."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    wait_passively()
     if arguments and arguments[0] in TEXTS_ONLY:
         from luthier.model.tokenizer import leave_torch_out
 

@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 
 from luthier.app import learn as app_learn
 from luthier.app import train as app_train
+from luthier.app.learn import Saved
 from luthier.app.train import run
 from luthier.app.verify import resume
 from luthier.cli import run as cli
-from luthier.core.config import resolve
+from luthier.core.config import TrainConfig, resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.core.files import sha256
 from luthier.model import memory
@@ -227,6 +228,49 @@ def test_verify_takes_steps_again_and_sees_a_changed_bit(settings, tmp_path):
     manifest = json.loads((newest / "manifest.json").read_text())
     write_json(newest / "manifest.json", manifest | {"weights.safetensors": sha256(newest / "weights.safetensors")})
     assert resume(tmp_path / "run")["same_bits"] is False
+
+
+def test_checkpoints_are_also_due_by_the_clock(settings, tmp_path, monkeypatch):
+    """Slow steps: 50 of them may take hours. Two steps of a minute each are saved when three minutes are over."""
+    now, note = [0.0], app_learn._note
+
+    def slow(*arguments):
+        now[0] += 100
+        note(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(app_learn, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        patched.setattr(app_learn, "_note", slow)
+        run_until(5, resolve(settings(train__checkpoint=1000, train__steps=6)), patched)
+    folder = tmp_path / "run" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004", "step-00000005"]
+    run(resolve(settings(train__checkpoint=1000, train__steps=6)))
+    other = settings(train__steps=6, train__checkpoint_minutes=0, train__checkpoint=1000, out=str(tmp_path / "whole"))
+    run(resolve(other))
+    assert [path.name for path in (tmp_path / "whole" / "checkpoints").iterdir()] == ["step-00000006"]
+    assert same(bits(tmp_path / "run"), bits(tmp_path / "whole"))
+
+
+def test_saving_takes_a_small_share_of_the_time(monkeypatch):
+    config = TrainConfig(checkpoint=1000, checkpoint_minutes=1)
+    monkeypatch.setattr(app_learn, "time", SimpleNamespace(monotonic=lambda: 300.0))
+    assert Saved(at=200.0, took=1.0).due(config, 7)
+    assert not Saved(at=200.0, took=30.0).due(config, 7), "half a minute each: not again before ten minutes"
+    assert Saved(at=200.0, took=30.0).due(config, 1000)
+
+
+def test_a_run_goes_on_with_other_threads_and_says_so(settings, tmp_path, monkeypatch, capsys):
+    """On a machine that got busy: what was learned is not lost for a number of threads."""
+    run_until(3, resolve(settings(train__steps=5)), monkeypatch)
+    capsys.readouterr()
+    run(resolve(settings(train__steps=5, threads=2)))
+    assert "threads (1, now 2) changed since this run began: its last bits may differ" in capsys.readouterr().err
+    told = json.loads((tmp_path / "run" / "lineage.json").read_text())
+    assert told["environment"]["threads"] == 1
+    assert [start["environment"]["threads"] for start in told["later_starts"]] == [2]
+    same_as_then = resume(tmp_path / "run")  # on two threads, as its last steps were taken
+    assert (same_as_then["same_bits"], same_as_then["changed_since"]) == (True, [])
+    assert resume(tmp_path / "run", threads=1)["changed_since"] == ["threads"]
 
 
 def test_what_cannot_fit_in_memory_is_refused_unless_forced(settings, tmp_path, monkeypatch):

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 
+from luthier.cli import COMMANDS
+
+THREADLESS = {"elo", "report", "models"}  # they compute next to nothing
 PROGRAM = """
 import sys
 from luthier.cli import main
@@ -49,3 +54,27 @@ def test_importing_the_app_builds_no_models_part_of_transformers() -> None:
         "import sys, luthier.app.train; print(*{'transformers.modeling_utils', 'torch._dynamo'} & sys.modules.keys())"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in THREADLESS])
+def test_every_command_that_computes_says_on_how_many_threads(name: str) -> None:
+    command = import_module(f"luthier.commands.{name.replace('-', '_')}").command
+    options = [
+        option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts
+    ]
+    assert "--threads" in options or "threads" in command.help
+
+
+def test_a_command_computes_on_the_threads_it_is_given(tiny_folder: Path, monkeypatch, capsys) -> None:
+    import torch
+
+    from luthier.cli import run
+    from luthier.core import machine
+
+    chat = ["chat", str(tiny_folder), "--prompt", "the cat", "--max-new-tokens", "2"]
+    assert run([*chat, "--threads", "2"]) == 0
+    assert torch.get_num_threads() == 2
+    monkeypatch.setattr(machine, "crowded", lambda taken, here, threads: f"busy, {threads}")
+    assert run([*chat, "--threads", "1"]) == 0
+    assert torch.get_num_threads() == 1
+    assert "warning: busy, 1" in capsys.readouterr().err

@@ -144,8 +144,10 @@ def _keep_lineage(path: Path, now: Mapping[str, Any]) -> None:
     first = read_json(path)
     starts = [first, *first.get("later_starts", ())]
     if changed := differences(starts[-1], now):
+        before, after = (start["environment"]["threads"] for start in (starts[-1], now))
+        told = [f"threads ({before}, now {after})" if name == "threads" else name for name in changed]
         log.warn(
-            f"{', '.join(changed)} changed since this run began: its last bits may differ from an uninterrupted run's"
+            f"{', '.join(told)} changed since this run began: its last bits may differ from an uninterrupted run's"
         )
         later = {name: now[name] for name in ("luthier", "code", "environment")}
         write_json(path, first | {"later_starts": [*starts[1:], later]})

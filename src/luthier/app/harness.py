@@ -17,6 +17,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from luthier.app.benchmark import WRITTEN_AT_ONCE, chat_text, end_ids
+from luthier.app.threads import use_threads
 from luthier.app.use import open_model
 from luthier.core import log
 from luthier.core.errors import InputError
@@ -42,8 +43,7 @@ class LuthierLM(TemplateLM):  # type: ignore[misc]
         threads: int | None = None, max_length: int | None = None, batch_size: Any = None, max_batch_size: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        if threads:
-            torch.set_num_threads(int(threads))
+        use_threads(threads and int(threads))
         name = device.partition(":")[0]
         if name == "cuda" and not torch.cuda.is_available():  # the harness's default, also where there is none
             name = "auto"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+
 import torch
 
 from luthier.app import taught
@@ -9,6 +12,7 @@ from luthier.app.assemble import Parts, Run, put, put_weights, steps_of, weights
 from luthier.app.folder import RunFolder
 from luthier.app.watch import Progress, Watch
 from luthier.core import log
+from luthier.core.config import TrainConfig
 from luthier.core.errors import DiskFull, InputError, LuthierError
 from luthier.model import memory
 from luthier.train import checkpoint
@@ -16,9 +20,25 @@ from luthier.train.loop import Report
 from luthier.train.rollout import Rollouts
 from luthier.train.steps import StreamSteps
 
+SHARE = 20  # of the time between two checkpoints that are due by the clock, saving takes a part at most
+
+
+@dataclass
+class Saved:
+    """When the last checkpoint was saved, and how many seconds that took."""
+
+    at: float
+    took: float = 0.0
+
+    def due(self, config: TrainConfig, step: int) -> bool:
+        """Whether another is due after this step: every `checkpoint` steps, or when `checkpoint_minutes` are over. Which
+        steps are saved changes nothing of the result."""
+        wait = max(60 * config.checkpoint_minutes, SHARE * self.took)
+        return step % config.checkpoint == 0 or (config.checkpoint_minutes > 0 and time.monotonic() - self.at >= wait)
+
 
 def learn(job: Run, parts: Parts, watch: Watch) -> Progress:
-    """All remaining steps. Saves every `checkpoint` steps, at the end, and when asked to stop."""
+    """All remaining steps. Saves when it is due, at the end, and when asked to stop."""
     config, folder, state = job.config, job.folder, parts.state
     progress = _go_on(folder, parts)
     count = len(parts.steps)
@@ -27,6 +47,7 @@ def learn(job: Run, parts: Parts, watch: Watch) -> Progress:
         f"learning rate {parts.rate:g}" + (f", going on from step {state.step}" if state.step else "")
     )
     watch.keep_start()
+    saved = Saved(time.monotonic())
     try:
         # Stopped in the middle of an evaluation, a run has the step but not its measurement.
         progress.stopped = progress.stopped or (watch.due() and watch.look(progress))
@@ -35,8 +56,10 @@ def learn(job: Run, parts: Parts, watch: Watch) -> Progress:
             for report in steps_of(job, parts) if not progress.stopped else ():
                 _note(folder, progress, report, bar, parts.device)
                 progress.stopped = watch.due() and watch.look(progress)
-                if progress.stopped or report.step == count or report.step % config.train.checkpoint == 0:
+                if progress.stopped or report.step == count or saved.due(config.train, report.step):
+                    began = time.monotonic()
                     _save(job, parts, progress)
+                    saved = Saved(now := time.monotonic(), now - began)
                 if job.tracker:
                     job.tracker.follow()
                 if progress.stopped:
@@ -95,6 +118,7 @@ def _save(job: Run, parts: Parts, progress: Progress) -> None:
     if job.read.rows >= progress.read.get("rows", 1):
         progress.read = {"rows": job.read.rows} | job.read.lost()
     state = {"t": parts.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
+    state["threads"] = torch.get_num_threads()
     if isinstance(parts.steps, Rollouts):
         state["rollout"] = parts.steps.state()
     if isinstance(parts.steps, StreamSteps) and (mark := parts.steps.mark(parts.state.step)):

@@ -23,8 +23,9 @@ from luthier.train import checkpoint
 from luthier.train.steps import StreamSteps
 
 
-def resume(path: Path) -> dict[str, Any]:
-    """Go from the older of the last two checkpoints (or from the start, if there is one only) to the newer, and compare.
+def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
+    """Go from the older of the last two checkpoints (or from the start, if there is one only) to the newer, and compare. On as many
+    `threads` as then, unless told otherwise.
 
     Nothing in the run is changed. Raises InputError when the run has no checkpoint, or its inputs changed.
     """
@@ -38,7 +39,8 @@ def resume(path: Path) -> dict[str, Any]:
         )
     newer = checkpoint.load(saved[-1])
     older = checkpoint.load(saved[-2]) if len(saved) > 1 else None
-    use_threads(config.threads)
+    then = newer.state.get("threads")
+    use_threads(threads or then or config.threads)
     with stopping() as stop:
         examples = read_examples(config, chosen_method(config).example)
         texts = open_texts(config)
@@ -73,9 +75,12 @@ def resume(path: Path) -> dict[str, Any]:
             )  # fmt: skip
     same = _equal(weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
     largest = max(float((weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
+    last_start = [made, *made.get("later_starts", ())][-1]
+    if then:
+        last_start |= {"environment": last_start["environment"] | {"threads": then}}
     return {
         "run": str(path), "from": first, "to": last, "same_bits": same, "largest_difference": largest,
-        "changed_since": differences([made, *made.get("later_starts", ())][-1], facts),
+        "changed_since": differences(last_start, facts),
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from luthier.commands.output import console
+from luthier.commands.settings import with_threads
 
 HELP = """  /adapter NAME   answer with another adapter, or with 'base'
   /adapters       list them
@@ -47,9 +48,10 @@ HELP = """  /adapter NAME   answer with another adapter, or with 'base'
     default="auto",
     help="Where to compute.  [auto]",
 )
+@with_threads
 def command(
     model: str, compare: str | None, adapter: tuple[str, ...], system: str | None, prompt: str | None,
-    temperature: float, top_p: float, max_new_tokens: int, seed: int, device: str, base: str | None,
+    temperature: float, top_p: float, max_new_tokens: int, seed: int, device: str, base: str | None, threads: int | None,
 ) -> None:  # fmt: skip
     """Talk to MODEL: a run directory, or any model that --model takes.
 
@@ -59,8 +61,10 @@ def command(
       luthier chat runs/quickstart --compare base
       luthier chat smollm2-135m --adapter runs/one --adapter runs/two
     """
+    from luthier.app.threads import use_threads
     from luthier.app.use import open_model
 
+    use_threads(threads)
     opened = open_model(model, adapter=adapter, device=device, base=base)
     if compare == "base" and not opened.names:
         raise click.UsageError(

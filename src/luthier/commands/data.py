@@ -9,9 +9,12 @@ import click
 
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, config_of, with_settings
+from luthier.core.machine import share
 
 
-@with_settings("data", "text.max_length", "model", "seed", without=("data.path", "data.replay", "data.replay_share"))
+@with_settings(
+    "data", "text.max_length", "model", "threads", "seed", without=("data.path", "data.replay", "data.replay_share")
+)
 @click.command("data", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option(
@@ -67,6 +70,7 @@ def command(
     from luthier.report.tables import card_table
 
     config = config_of(paths, settings)
+    share(config.threads)
     if role == "test":
         _test(config, training, json_, splitting=split, cleaning=clean)
         return

@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from luthier.commands.output import as_json, console, print_json
+from luthier.commands.settings import with_threads
+from luthier.core.machine import share
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -25,6 +27,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--apply", "mends", type=FILE, metavar="FILE", help="Apply the accepted mends; with --to.")
 @click.option("--to", type=FILE, metavar="FILE", help="--apply: the new version of the data set, JSON Lines.")
+@with_threads
 @as_json
 def command(
     run: Path,
@@ -33,6 +36,7 @@ def command(
     fix: Path | None,
     mends: Path | None,
     to: Path | None,
+    threads: int | None,
     json_: bool,
 ) -> None:
     """What is wrong with the held-out answers of RUN, base and tuned side by side, where it is worse than elsewhere, and which
@@ -48,6 +52,7 @@ def command(
       luthier train runs/NAME/run.yaml rows2.jsonl --out runs/NEW
       luthier errors runs/NEW --against runs/NAME
     """
+    share(threads)
     from luthier.app.against import against as compared
     from luthier.app.apply_mends import apply
     from luthier.app.errors import errors

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from luthier.commands.output import as_json, print_json
-from luthier.commands.settings import config_of, with_settings
+from luthier.commands.settings import config_of, with_settings, with_threads
 
 
 @with_settings("base")
@@ -26,8 +26,9 @@ from luthier.commands.settings import config_of, with_settings
     default="float32",
     help="Type of the written weights.  [float32]",
 )
+@with_threads
 @as_json
-def command(run: Path, out: Path | None, dtype: str, json_: bool, **values: Any) -> None:
+def command(run: Path, out: Path | None, dtype: str, threads: int | None, json_: bool, **values: Any) -> None:
     """Merge the adapter of RUN into its model, and measure the difference in log-probability.
 
     \b
@@ -35,7 +36,9 @@ def command(run: Path, out: Path | None, dtype: str, json_: bool, **values: Any)
       luthier merge runs/quickstart --dtype bfloat16
     """
     from luthier.app.merge import merge
+    from luthier.app.threads import use_threads
 
+    use_threads(threads)
     result = merge(run, out, dtype, config_of((), values).base)
     if json_:
         print_json(result)

@@ -34,6 +34,12 @@ class Setting(click.Option):
         super().__init__([declaration, name.replace(".", "__")], default=None, help=_help(info, default), **extra)
 
 
+# For commands that take no other setting.
+with_threads = click.option(
+    "--threads", type=click.IntRange(1), metavar="N", help="CPU threads; by default all cores that there are for it."
+)
+
+
 class SettingsCommand(click.Command):
     """A command whose settings are listed by section in its help."""
 

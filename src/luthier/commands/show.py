@@ -8,6 +8,7 @@ import click
 
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, config_of, with_settings
+from luthier.core.machine import share
 
 
 @with_settings(
@@ -15,6 +16,7 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
     "text",
     "model",
     "base",
+    "threads",
     without=(
         "data.path",
         "data.eval",
@@ -48,6 +50,7 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     from luthier.report.screens import shown_examples
 
     config = config_of(paths, settings)
+    share(config.threads)
     if not config.data.path:
         raise InputError("no data given", mend="luthier show PATH, such as luthier show rows.jsonl")
     loaded = head(config.data.path, config.data, rows)

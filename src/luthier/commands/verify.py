@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from luthier.commands.output import as_json, print_json
+from luthier.commands.settings import with_threads
 
 
 @click.command("verify")
@@ -15,8 +16,9 @@ from luthier.commands.output import as_json, print_json
 @click.option(
     "--resume", is_flag=True, help="Take the steps between the last two checkpoints again; compare every bit."
 )
+@with_threads
 @as_json
-def command(run: Path, resume: bool, json_: bool) -> None:
+def command(run: Path, resume: bool, json_: bool, threads: int | None) -> None:
     """Prove on RUN itself that stopping and going on ends with the same bits. Nothing in RUN is changed.
 
     \b
@@ -27,7 +29,7 @@ def command(run: Path, resume: bool, json_: bool) -> None:
         raise click.UsageError("say what to verify: --resume")
     from luthier.app.verify import resume as proof
 
-    result = proof(run)
+    result = proof(run, threads)
     if json_:
         print_json(result)
     else:

@@ -18,7 +18,9 @@ from luthier.core.errors import InputError, nearest, unknown
 from luthier.core.files import text_file
 
 VERSION = 1
-BESIDE = ("out", "force", "track", "base")  # settings that change nothing of the result
+# Settings that change nothing of the result. Threads change its last bits, and a run that goes on with others says so: a
+# machine that got busy is no reason to begin anew.
+BESIDE = ("out", "force", "track", "base", "threads")
 
 
 STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
@@ -140,6 +142,9 @@ class TrainConfig(Section):
         "token", description="Every trained token counts the same, or every example does."
     )
     checkpoint: int = Field(50, ge=1, description="Steps between checkpoints.")
+    checkpoint_minutes: float = Field(
+        3.0, ge=0, description="Minutes after which one is due even so; 0 leaves it to the steps."
+    )
     keep: int = Field(2, ge=1, description="Checkpoints kept.")
 
 
@@ -285,7 +290,11 @@ class RunConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Compute type; auto takes bfloat16 where it is fast."
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads; by default all cores.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads; by default all cores that there are for it. A run may go on with another number.",
+    )
     force: bool = Field(False, description="Run although the memory estimate says it cannot fit.")
     track: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
         "none", description="Where the lines of metrics.jsonl go too; wandb sends them to its servers."
