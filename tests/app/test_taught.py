@@ -132,3 +132,12 @@ def test_right_answers_that_a_reward_cannot_read_are_told_or_refused(settings, t
         InputError, match=r"rows.jsonl:1: reward 'contains' compares with the right answer, and this row has none"
     ):
         run(settings(method="grpo", reward__use=["contains"], train__steps=1, out=str(tmp_path / "other")))
+
+
+def test_rows_of_a_stream_that_are_held_out_are_told(settings, tmp_path, capsys):
+    (tmp_path / "test.jsonl").write_text(
+        '{"prompt": "What is  3?", "completion": "x"}\n{"prompt": "b?", "completion": "y"}\n'
+    )
+    run(settings(data__stream=True, train__steps=6, text__max_length=256, data__eval=[str(tmp_path / "test.jsonl")]))
+    told = "the prompts of 1 of 24 rows of the stream are held out too; scores on these will be too good"
+    assert told in warnings(capsys)

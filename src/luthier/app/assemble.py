@@ -156,9 +156,9 @@ def _steps(job: Run, packing: Packing) -> Steps:
     total = config.steps * config.batch if config.steps else max(1, round(config.epochs * len(trees) / (1 - share)))
     if job.examples.stream:
         texts, settings = job.texts, job.config
-        live = job.examples.live
+        live, test = job.examples.live, job.examples.test
         return StreamSteps(
-            lambda: stream_trees(texts, settings, live, job.count), config.batch, total, RULES[config.weigh], packing,
+            lambda: stream_trees(texts, settings, live, test, job.count), config.batch, total, RULES[config.weigh], packing,
             once=live is not None,
         )  # fmt: skip
     return OfflineSteps(

@@ -26,7 +26,8 @@ from luthier.train import annotate
 
 @dataclass
 class Tally:
-    """How many rows were read, and what was lost of them: `skipped` could not be read, the rest as in `Encoded`."""
+    """How many rows were read, and what was lost of them: `skipped` could not be read, the prompt of `seen` is held out (of
+    a stream, whose rows cannot be compared beforehand), the rest as in `Encoded`."""
 
     rows: int = 0
     skipped: int = 0
@@ -35,6 +36,7 @@ class Tally:
     cut_tokens: int = 0
     unended: int = 0
     quoted: int = 0
+    seen: int = 0
     systems: Systems = field(default_factory=Systems)
 
     def add(self, examples: Sequence[Example], *parts: Encoded) -> None:
@@ -62,6 +64,10 @@ class Tally:
             log.warn(
                 f"{self.cut} of {self.rows} {name} were longer than --text.max_length {config.text.max_length} and lost "
                 f"{self.cut_tokens} tokens of their end"
+            )
+        if self.seen:
+            log.warn(
+                f"the prompts of {self.seen} of {self.rows} {name} are held out too; scores on these will be too good"
             )
         if self.quoted:
             log.warn(

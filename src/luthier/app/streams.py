@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from luthier.app.examples import check_kind
@@ -11,21 +11,28 @@ from luthier.app.prepare import Tally, arranged
 from luthier.app.texts import Texts
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
-from luthier.core.types import TokenTree
+from luthier.core.types import Example, TokenTree
 from luthier.data import load as data_load
+from luthier.data.texts import prompt_key
 from luthier.text.encode import encode_chunk
 
 STREAM_CHUNK = 256  # rows of a stream that are encoded together
 
 
 def stream_trees(
-    texts: Texts, config: RunConfig, live: data_load.Stream | None, read: Callable[[Tally], None]
+    texts: Texts,
+    config: RunConfig,
+    live: data_load.Stream | None,
+    test: Sequence[Example],
+    read: Callable[[Tally], None],
 ) -> Iterator[TokenTree]:
-    """The trees of a stream, read and encoded as they are asked for; those of `live`, where it cannot be read again.
+    """The trees of a stream, read and encoded as they are asked for; those of `live`, where it cannot be read again. Rows whose
+    prompt is that of a held-out row, of `test`, are counted.
 
     `read` gets the tally of all rows so far, again and again. Raises InputError for a row that the method does not learn from.
     """
     source = data_load.stream(config.data.path, config.data) if live is None else live
+    held_out = {prompt_key(example) for example in test}
     rows, kinds, tally, found = enumerate(source), chosen_method(config).example, Tally(), False
     while chunk := list(islice(rows, STREAM_CHUNK)):
         examples = [example for _, example in chunk]
@@ -35,6 +42,7 @@ def stream_trees(
         )
         tally.add(examples, part)
         tally.systems.add(examples, config.text.system)
+        tally.seen += sum(prompt_key(example) in held_out for example in examples)
         tally.skipped = source.skipped.count
         read(tally)
         found = found or bool(part.trees)
