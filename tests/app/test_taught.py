@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from luthier.app.taught import FEW_STEPS, equal_rewards
+from luthier.app.taught import equal_rewards
 from luthier.app.train import run
 from luthier.core.config import resolve
 from luthier.core.errors import InputError
@@ -73,9 +73,8 @@ def test_few_steps_are_told_unless_they_were_asked_for(settings, capsys, changes
     found = [line for line in warnings(capsys) if "optimizer step" in line]
     assert bool(found) == told
     if told:
-        assert found[0].startswith(
-            f"5 optimizer steps, where some {FEW_STEPS} are the least that shows: give --train.batch 1, "
-        )
+        assert found[0].startswith("5 optimizer steps are few: ")
+        assert found[0].endswith("for more, give --train.batch 1, a larger --train.epochs, or more rows")
 
 
 def test_a_finished_stream_whose_rows_changed_is_not_handed_out(settings, tmp_path, capsys):
