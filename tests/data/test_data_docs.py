@@ -13,6 +13,7 @@ from luthier.data.convert import to_examples
 from luthier.data.detect import detect
 from luthier.data.read import Row
 from luthier.data.schema import LAYOUTS
+from luthier.data.settle import settle
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 
@@ -31,7 +32,7 @@ def examples():
 @pytest.mark.parametrize(("names", "value"), examples())
 def test_example_has_the_layout_of_its_section(names, value):
     rows = [Row(value, Origin())]
-    layout = detect(rows, {})
+    layout = settle(detect(rows, {}), rows, {}, {})
     assert layout.name in names
     assert len(list(to_examples(rows, layout, {}))) == 1
 
