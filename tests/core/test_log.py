@@ -38,17 +38,17 @@ def test_what_was_said_once_is_not_said_again(capsys):
 def test_a_bar_in_a_pipe_says_its_last_state_once(capsys):
     with log.progress("work", 4) as bar:
         for _ in range(4):
-            bar.advance(1, loss=0.12345, memory="3 MB")
+            bar.advance(1, loss=0.12345, memory="3 MB", **{"tokens/s": 7})
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("work ━━━━━━──────────────────  1/4".replace("  1/4", " 1/4"))
-    assert lines[-1] == "work " + "━" * 24 + " 4/4  loss 0.1235  memory 3 MB  left 0:00"
+    assert lines[0].startswith("work ━━━━━━────────────────── 1/4")
+    assert lines[-1] == "work " + "━" * 24 + " 4/4  loss 0.1235  memory 3 MB  tokens/s 7  left 0:00"
 
 
 def test_a_bar_without_a_total(capsys):
     with log.progress("read", None) as bar:
-        bar.advance(7)
-    assert capsys.readouterr().err.splitlines()[-1] == "read 7  0:00"
+        bar.advance(7, **{"rows/s": 3})
+    assert capsys.readouterr().err.splitlines()[-1] == "read 7  rows/s 3  0:00"
 
 
 def test_a_resumed_bar_counts_its_rate_from_where_it_began(capsys, monkeypatch):
@@ -57,7 +57,18 @@ def test_a_resumed_bar_counts_its_rate_from_where_it_began(capsys, monkeypatch):
     bar = log.Bar("work", 100)
     bar.start_at(90)
     bar.advance(5)
-    assert "95/100  left 1:40" in capsys.readouterr().err
+    assert "95/100  0.05/s  left 1:40" in capsys.readouterr().err
+
+
+def test_a_bar_says_where_work_of_unknown_length_stands(capsys, monkeypatch):
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    now = 0.0
+    bar = log.Bar("answers", None)
+    now = 20.0
+    bar.at(40, 128, "step 40 of at most 128, 5 of 8 ended", memory="1.2 GB")
+    assert capsys.readouterr().err == (
+        "answers ━━━━━━━━──────────────── step 40 of at most 128, 5 of 8 ended  2/s  memory 1.2 GB  left 0:44\n"
+    )
 
 
 def test_a_bar_is_drawn_in_place_on_a_terminal(monkeypatch, capsys):

@@ -28,8 +28,11 @@ from transformers.generation.logits_process import RepetitionPenaltyLogitsProces
 
 from luthier.core.errors import InputError, RunError
 from luthier.model import generate as module
-from luthier.model.generate import DecodeCache, generate, stream
+from luthier.model.attention import register
+from luthier.model.generate import DecodeCache, Pace, generate, stream
 from luthier.model.sample import Sampling, Text, draw, keep, pick, random_numbers
+
+register()
 
 VOCABULARY = 97
 PROMPTS = [[5, 9, 2], [7], list(range(1, 41)), [3, 3, 3, 8, 1], [60, 61]]
@@ -291,13 +294,34 @@ def test_stream_joins_to_the_text() -> None:
 
 def test_cancel_returns_what_has_ended_and_progress_counts() -> None:
     model = tiny()
-    counted: list[int] = []
+    told: list[Pace] = []
     samples = generate(
         model, PROMPTS, Sampling(max_new_tokens=4), decode,
-        batch=2, progress=counted.append, cancelled=lambda: sum(counted) >= 10,
+        batch=2, progress=told.append, cancelled=lambda: told[-1].made >= 10,
     )  # fmt: skip
     assert [s.prompt for s in samples] == [0, 1]
-    assert sum(counted) == 10
+    assert (told[-1].made, told[-1].ended, told[-1].total) == (10, 2, len(PROMPTS))
+
+
+@pytest.mark.parametrize(("batch", "n"), [(1, 1), (2, 1), (3, 2), (64, 1)])
+def test_it_stops_when_all_have_ended_and_never_takes_more_steps_than_it_said(batch: int, n: int) -> None:
+    """Answers that end early make place for others, and no step is taken for those that have ended."""
+    model = tiny()
+    free = generate(model, PROMPTS, Sampling(max_new_tokens=30), decode)
+    stop = {sample.ids[3 + place] for place, sample in enumerate(free)}
+    told: list[Pace] = []
+    sampling = Sampling(max_new_tokens=30, n=n, stop_ids=tuple(stop))
+    samples = generate(model, PROMPTS, sampling, decode, batch=batch, progress=told.append)
+    lengths = [len(sample.ids) for sample in samples]
+    assert max(lengths) < 30, "all end before the limit"
+    last = told[-1]
+    assert (last.most, last.ended, last.made) == (last.step, len(samples), sum(lengths))
+    assert all(pace.most >= last.step for pace in told)
+    if batch == 64:
+        assert last.step == max(lengths), "as many steps as the longest has tokens"
+        assert told[1].words == f"step 2 of at most 30, {sum(k <= 2 for k in lengths)} of {len(samples)} ended"
+    if batch == 1:
+        assert last.step <= sum(lengths) + len(PROMPTS)
 
 
 def test_the_model_is_left_as_it_was() -> None:

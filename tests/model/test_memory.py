@@ -16,10 +16,13 @@ from luthier.core.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Batch, Node, TokenTree
 from luthier.model import memory, tune
+from luthier.model.attention import register
 from luthier.model.forward import hidden_states
 from luthier.model.fuse import counted, fuse
 from luthier.model.memory import Memory, estimate
 from luthier.text.pack import pack
+
+register()
 
 CPU = torch.device("cpu")
 CONFIG = LlamaConfig(

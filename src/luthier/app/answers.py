@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
+
+import torch
 
 from luthier.app.use import Opened
 from luthier.core import log
 from luthier.core.errors import Stopped
 from luthier.core.types import Messages
-from luthier.model.generate import context, generate
+from luthier.model import memory
+from luthier.model.generate import Pace, context, generate
 from luthier.model.sample import Sampling
 from luthier.text.encode import encode_prompt_ids
 
@@ -21,16 +25,23 @@ def write(
     unless the messages bring their own. Raises Stopped when asked to stop, InputError for a prompt that does not fit."""
     settings = Sampling(**sampling, stop_ids=tuple(sorted(opened.template.stop_ids)), stop=opened.template.stops)
     opened.model.eval()
-    with log.progress(f"{title}: answers, tokens", None) as bar:
+    with log.progress(f"{title}: answers") as bar:
         found = generate(
-            opened.model, _ids(opened, prompts), settings, opened.tokenizer.decode, progress=bar.advance, cancelled=stop
-        )
+            opened.model, _ids(opened, prompts), settings, opened.tokenizer.decode,
+            progress=partial(follow, bar, opened.model.device), cancelled=stop,
+        )  # fmt: skip
     if stop():
         raise Stopped("stopped while answering")
     out: list[list[str]] = [[] for _ in prompts]
     for sample in found:
         out[sample.prompt].append(sample.text)
     return out
+
+
+def follow(bar: log.Bar, device: torch.device, pace: Pace) -> None:
+    """Show where generation stands."""
+    rate = pace.made / max(bar.spent, 1e-9)
+    bar.at(pace.step, pace.most, pace.words, **{"tokens/s": f"{rate:.0f}", "memory": log.size(memory.peak(device))})
 
 
 def too_long(opened: Opened, prompts: Sequence[Messages]) -> dict[int, str]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from luthier.app import online, repeats
+from luthier.app.answers import follow
 from luthier.core import log, seeds
 from luthier.core.config import RunConfig
 from luthier.core.errors import RunError, Stopped
@@ -20,6 +21,7 @@ from luthier.evals import score
 from luthier.evals.calibration import correlation, expected_calibration_error
 from luthier.evals.compare import before_after, paired
 from luthier.methods.ops import leaf_length
+from luthier.model import memory
 from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
@@ -159,7 +161,7 @@ class Ruler:
                     for row, value in zip(batch.rows, values, strict=True):
                         if value == value:  # nan where the row has none
                             items[row][name] = value
-                bar.advance(len(batch.rows))
+                bar.advance(len(batch.rows), memory=log.size(memory.peak(self.device)))
         if any(not math.isfinite(value) for value, _ in found.values()):
             raise RunError("the held-out loss is not finite", mend="try --dtype float32")
         rows = sorted(found)
@@ -177,15 +179,9 @@ class Ruler:
             seed=self.config.seed % 2**31, max_new_tokens=longest, stop_ids=tuple(sorted(self.template.stop_ids)),
             stop=self.template.stops,
         )  # fmt: skip
-        made = 0
-        with log.progress(title, None) as bar:
-
-            def moved(count: int) -> None:
-                nonlocal made
-                made += count
-                bar.advance(count)
-
-            out = generate(self.model, prompt_ids, sampling, self.tokenizer.decode, progress=moved, cancelled=stop)
+        with log.progress(title) as bar:
+            shown = partial(follow, bar, self.device)
+            out = generate(self.model, prompt_ids, sampling, self.tokenizer.decode, progress=shown, cancelled=stop)
         if stop():
             raise Stopped("stopped while generating")
         return out
@@ -197,7 +193,7 @@ class Ruler:
         """Everything: loss, answers, and the likelihood of the `general` answers, which are the model's `own` when None; `again`
         asks what `eval.repeat` wants too."""
         losses, items = self.losses(held_out.trees, stop, f"{title}: held-out loss")
-        answers = self.answers(held_out.prompt_ids, self.config.eval.max_new_tokens, stop, f"{title}: answers, tokens")
+        answers = self.answers(held_out.prompt_ids, self.config.eval.max_new_tokens, stop, f"{title}: answers")
         said = self._own_answers(stop, title) if own or general is None else ()
         pairs = [(one.prompt_ids, one.ids) for one in said] if general is None else general
         kept = self.losses(answer_trees(pairs), stop, f"{title}: its own earlier answers", METHODS["sft"])[0]
@@ -265,7 +261,7 @@ class Ruler:
         prompts = [
             tuple(self._prompt([Message("user", text)], (), self.config.text.system)) for text in forgot.GENERAL_PROMPTS
         ]
-        samples = self.answers(prompts, GENERAL_TOKENS, stop, f"{title}: general answers, tokens")
+        samples = self.answers(prompts, GENERAL_TOKENS, stop, f"{title}: general answers")
         return [forgot.Own(prompts[s.prompt], s.ids, s.text, s.ended) for s in samples]
 
 

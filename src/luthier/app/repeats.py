@@ -39,7 +39,7 @@ def ask(ruler: Ruler, held_out: HeldOut, stop: Callable[[], bool], title: str) -
     places = list(range(0, len(held_out.prompts), -(-len(held_out.prompts) // PROMPTS)))
     ids = [held_out.prompt_ids[place] for place in places]
     drawn = ruler.answers(
-        ids, config.max_new_tokens, stop, f"{title}: {config.repeat} samples each, tokens", n=config.repeat,
+        ids, config.max_new_tokens, stop, f"{title}: {config.repeat} samples each", n=config.repeat,
         temperature=config.temperature or TEMPERATURE,
     )  # fmt: skip
     samples: list[list[str]] = [[] for _ in places]
@@ -51,7 +51,7 @@ def ask(ruler: Ruler, held_out: HeldOut, stop: Callable[[], bool], title: str) -
         for p, texts in zip(places, others, strict=True)
         for text in texts
     ]
-    told = iter(ruler.answers(asked, config.max_new_tokens, stop, f"{title}: paraphrases, tokens"))
+    told = iter(ruler.answers(asked, config.max_new_tokens, stop, f"{title}: paraphrases"))
     return tuple(
         Again(place, tuple(said), tuple(texts), tuple(next(told).text for _ in texts))
         for place, said, texts in zip(places, samples, others, strict=True)

@@ -181,16 +181,9 @@ def _answers(
         temperature=options.temperature, top_p=options.top_p, max_new_tokens=options.max_new_tokens, n=options.n,
         seed=seed, stop_ids=tuple(sorted(template.stop_ids)), stop=template.stops,
     )  # fmt: skip
-    made = 0
-
-    def moved(count: int) -> None:
-        nonlocal made
-        made += count
-        bar.advance(0, tokens=made)
-
     samples = generate(
         opened.model, [asked.ids for asked in questions], sampling, opened.tokenizer.decode,
-        batch=options.batch, progress=moved, cancelled=stop,
+        batch=options.batch, progress=lambda pace: bar.advance(0, answers=pace.words), cancelled=stop,
     )  # fmt: skip
     stop.check()
     given = [Given(s.text, len(s.ids) - (s.ended == "stop"), s.ended != "length") for s in samples]

@@ -49,7 +49,7 @@ def clock(seconds: float) -> str:
 
 
 class Bar:
-    """A progress line: done/total, time left, and named figures. Drawn in place on a terminal,
+    """A progress line: done/total, how many a second, named figures, and time left. Drawn in place on a terminal,
     every ten seconds otherwise."""
 
     def __init__(self, title: str, total: int | None) -> None:
@@ -60,6 +60,7 @@ class Bar:
         self.last = ""
         self.terminal = sys.stderr.isatty()
         self.figures: dict[str, Any] = {}
+        self.words = ""
 
     def start_at(self, done: int) -> None:
         """Begin at `done`, as a resumed run does; the rate counts from here."""
@@ -68,6 +69,19 @@ class Bar:
     def advance(self, amount: int = 1, **figures: Any) -> None:
         """Move on by `amount` and show `figures` (name -> text or number)."""
         self.done += amount
+        self._show(figures)
+
+    def at(self, done: int, total: int, words: str, **figures: Any) -> None:
+        """Stand at `done` of `total`, which may change, and say so in other `words` than these two numbers."""
+        self.done, self.total, self.words = done, total, words
+        self._show(figures)
+
+    @property
+    def spent(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
+
+    def _show(self, figures: dict[str, Any]) -> None:
         self.figures.update(figures)
         now = time.monotonic()
         if now - self.drawn >= (0.2 if self.terminal else 10.0):
@@ -75,14 +89,18 @@ class Bar:
             self._draw()
 
     def _draw(self) -> None:
-        spent = time.monotonic() - self.began
-        figures = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items())
+        spent = self.spent
+        fresh = self.done - self.first
+        named = any(name.endswith("/s") for name in self.figures)  # a rate of its own
+        rate = [] if named or not (fresh and spent) else [f"{fresh / spent:.3g}/s"]
+        figures = "  ".join(
+            rate + [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items()]
+        )
         if self.total:
-            fresh = self.done - self.first
             left = clock(spent / fresh * (self.total - self.done)) if fresh else "-:--"
             width = 24
             filled = round(width * min(1.0, self.done / self.total))
-            line = f"{self.title} {'━' * filled}{'─' * (width - filled)} {self.done}/{self.total}"
+            line = f"{self.title} {'━' * filled}{'─' * (width - filled)} {self.words or f'{self.done}/{self.total}'}"
             line = "  ".join(part for part in (line, figures, f"left {left}") if part)
         else:
             line = "  ".join(part for part in (f"{self.title} {self.done}", figures, clock(spent)) if part)

@@ -55,6 +55,22 @@ class Sample:
     ended: Ended
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Where generation stands after a pass: `step` passes of `most` that there can be at most, `ended` of `total` samples, `made`
+    tokens so far."""
+
+    step: int
+    most: int
+    ended: int
+    total: int
+    made: int
+
+    @property
+    def words(self) -> str:
+        return f"step {self.step:,} of at most {self.most:,}, {self.ended:,} of {self.total:,} ended"
+
+
 def generate(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -62,25 +78,26 @@ def generate(
     decode: Decode,
     *,
     batch: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[Pace], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> list[Sample]:
     """`sampling.n` samples of each prompt, in the order of the prompts.
 
     At most `batch` sequences run at once; by default 64, and up to 256 while their cache stays small. A sample depends
     on its prompt, its place and the seed, never on `batch` (float rounding of products of other sizes aside). `progress` is
-    told after each pass how many tokens were made; when `cancelled` answers True, the samples that have ended by then are
+    told after each pass where it stands; when `cancelled` answers True, the samples that have ended by then are
     returned.
 
     Raises InputError for a prompt without tokens or as long as the model's context, and RunError when the
     model's logits are not finite.
     """
     done: dict[tuple[int, int], Sample] = {}
-    batch = batch or _rows(model, prompts, sampling)
-    for active in _passes(model, prompts, sampling, decode, batch, bool(sampling.stop)):
+    batch, made = batch or _rows(model, prompts, sampling), 0
+    for step, (active, left) in enumerate(_passes(model, prompts, sampling, decode, batch, bool(sampling.stop)), 1):
         done |= {(s.prompt.index, s.number): s.sample(decode) for s in active if s.ended}
+        made += len(active)
         if progress:
-            progress(len(active))
+            progress(Pace(step, step + left, len(done), len(prompts) * sampling.n, made))
         if cancelled and cancelled():
             break
     return [done[place] for place in sorted(done)]
@@ -97,7 +114,7 @@ def stream(model: Any, prompt: Sequence[int], sampling: Sampling, decode: Decode
     A piece never ends within a character, and no part of a stop string is ever given out.
     """
     shown = 0
-    for active in _passes(model, [prompt], replace(sampling, n=1), decode, 1, True):
+    for active, _ in _passes(model, [prompt], replace(sampling, n=1), decode, 1, True):
         for sequence in active:
             assert sequence.text is not None
             safe = len(sequence.text.text) if sequence.ended else sequence.text.safe
@@ -355,6 +372,22 @@ class _Run:
         self._settle(entering)
         return active
 
+    def left(self) -> int:
+        """The most passes that there can still be. While prompts wait for rows, as many as any order of them could take."""
+        running = [sequence.limit - len(sequence.ids) for sequence in self.running]
+        entering = [sequence.limit for sequence in self.ready]
+        entering += [self._limit(prompt) for prompt in self.waiting for _ in range(prompt.left)]
+        unread = sum(len(prompt.ids) - prompt.read for prompt in self.waiting)
+        longest = max(running + entering, default=0) - (-unread // PASS)
+        if len(running) + len(entering) <= self.batch:
+            return longest
+        return longest - (-sum(running + entering) // self.batch)
+
+    def _limit(self, prompt: _Prompt) -> int:
+        """How long an answer to a prompt may be."""
+        limit = self.sampling.max_new_tokens
+        return limit if self.context is None else min(limit, self.context - len(prompt.ids))
+
     def _choose(self) -> list[tuple[_Prompt, int]]:
         """The pieces of prompts that this pass reads: enough for the free rows, in order, PASS tokens at most."""
         free, budget = self.batch - len(self.running) - len(self.ready), PASS
@@ -397,9 +430,7 @@ class _Run:
         return logits
 
     def _start(self, prompt: _Prompt, number: int) -> _Sequence:
-        limit = self.sampling.max_new_tokens
-        if self.context is not None:
-            limit = min(limit, self.context - len(prompt.ids))
+        limit = self._limit(prompt)
         assert prompt.logits is not None
         seen = None
         if self.sampling.repetition_penalty != 1:
@@ -436,13 +467,15 @@ class _Run:
 
 def _passes(
     model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, decode: Decode, batch: int, text: bool
-) -> Iterator[list[_Sequence]]:
-    """The sequences that got a token, pass by pass; none in a pass that only read."""
+) -> Iterator[tuple[list[_Sequence], int]]:
+    """The sequences that got a token, pass by pass, none in a pass that only read; and how many passes may be left. The last
+    is the one in which the last sample ends."""
     many = len(prompts) * sampling.n * sampling.max_new_tokens >= WORTH_PACKING
     with _evaluating(model), cast_once(model), packed(model) if many else nullcontext():
         run = _Run(model, prompts, sampling, decode, batch, text)
         while run:
-            yield run.step()
+            active = run.step()
+            yield active, run.left()
 
 
 @contextmanager
