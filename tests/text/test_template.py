@@ -348,7 +348,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", sorted(HOSTILE))
 def test_hostile_template_ends_in_an_input_error(case, monkeypatch):
-    monkeypatch.setattr("luthier.text.template.MAX_TURNS", 100_000)
+    monkeypatch.setattr("luthier.text.sandbox.MAX_TURNS", 100_000)
     template = with_source(HOSTILE[case])
     with pytest.raises(InputError, match=r"the chat template failed: .+") as caught:
         template.render([user("x")], prompt=True)

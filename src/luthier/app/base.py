@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from luthier.core import log
-from luthier.core.config import QuantConfig
+from luthier.core.config import QuantConfig, TextConfig
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, sha256
 from luthier.model import adapter_config, sources
@@ -26,6 +26,7 @@ class KnownStart:
     kind      of the source (see `sources`)
     folder    where it was, from the run's folder
     template  that 'auto' meant, where the start was a run with another than its model's own
+    template_kwargs  values for it
     quant     of the base below the adapter it went on with
     """
 
@@ -34,14 +35,16 @@ class KnownStart:
     folder: str
     template: str = "auto"
     quant: QuantConfig | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def start_facts(source: sources.Source, template: str, quant: QuantConfig | None, run: Path) -> dict[str, Any]:
+def start_facts(source: sources.Source, text: TextConfig, quant: QuantConfig | None, run: Path) -> dict[str, Any]:
     """`KnownStart` of a run as lineage.json holds it."""
     name = source.name if source.kind in ("embedded", "hub") else str(source.folder)
     facts: dict[str, Any] = {
-        "name": name, "kind": source.kind, "folder": os.path.relpath(source.folder.resolve(), run.resolve()), "template": template,
+        "name": name, "kind": source.kind, "folder": os.path.relpath(source.folder.resolve(), run.resolve()), "template": text.template,
     }  # fmt: skip
+    facts |= {"template_kwargs": text.template_kwargs} if text.template_kwargs else {}
     return facts | ({"quant": quant.model_dump(mode="json")} if quant else {})
 
 

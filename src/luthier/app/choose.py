@@ -50,11 +50,11 @@ class Question:
     def prompt(self) -> str:
         """The last user message; where there is none, the last message."""
         users = [message for message in self.messages if message.role == "user"]
-        return str((users or self.messages)[-1].as_dict()["content"])
+        return (users or self.messages)[-1].said
 
     def answer(self, given: Given) -> Answer:
         """A sampled answer as rewards see it."""
-        return Answer(self.prompt, given.text, self.reference, given.tokens, given.ended, self.messages)
+        return Answer(self.prompt, given.text, self.reference, given.tokens, given.ended, self.messages, **self.beside)
 
 
 def question(example: Example) -> Question | None:

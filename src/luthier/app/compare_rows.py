@@ -76,7 +76,7 @@ def _measured(
     method = "sft" if isinstance(examples[0], Chat) else "cpt"
     own = {"method": method, "eval": config.eval.model_dump(), "seed": config.seed}
     settings = resolve(opened.config.model_dump(), own, {k: v for k, v in given.items() if k.startswith("text.")})
-    template = load_template(settings.text.template, opened.tokenizer)
+    template = load_template(settings.text.template, opened.tokenizer, settings.text.template_kwargs)
     encoded = encode(examples, template, opened.tokenizer, settings.text, skip_bad=config.data.skip_bad)
     device = next(opened.model.parameters()).device
     ruler = Ruler(opened.model, opened.tokenizer, template, settings, packing_of(settings, opened.model), device)

@@ -146,6 +146,8 @@ def _from_data(asking: Asking) -> Prompts:
     unique = list({prompt_key(asked.messages): asked for asked in found}.values())
     if not unique:
         raise InputError("no row asks anything", where=asking.data.path[0], mend="give chats, or prompts with answers")
+    if beside := sum(bool(asked.tools or asked.template_kwargs) for asked in unique):
+        log.warn(f"{beside} prompts bring tools or template values; contestants are asked without them")
     order = seeds.generator(asking.seed, "prompts").permutation(len(unique))[: asking.rows]
     chosen = [unique[i] for i in sorted(order)]
     return Prompts(tuple(asked.messages for asked in chosen), tuple(asked.reference for asked in chosen))
@@ -173,6 +175,7 @@ def _written(
     start = find(name, base_for(name, asking.base))
     system = start.config.text.system if asking.system is None else asking.system or None
     made = [start.digests(), sampling, start.config.text.template, system]
+    made += [start.config.text.template_kwargs] if start.config.text.template_kwargs else []
     mark = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
     plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in label)
     path = asking.out.with_name(f"{asking.out.stem}.{plain}.answers.jsonl")

@@ -26,7 +26,7 @@ from luthier.data.reading import Reading
 from luthier.data.split import split
 from luthier.data.texts import identity, prompt_key
 from luthier.data.warn import one_sided, warnings_of
-from luthier.text.encode import UNLEARNED
+from luthier.text.drafts import UNLEARNED
 from luthier.train.table import METHODS
 
 

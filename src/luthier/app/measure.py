@@ -15,7 +15,7 @@ from luthier.app.answers import follow
 from luthier.core import log, seeds
 from luthier.core.config import RunConfig
 from luthier.core.errors import RunError, Stopped
-from luthier.core.types import Batch, Chat, Example, Loss, Message, Node, Output, Prompt, TokenTree
+from luthier.core.types import Batch, Chat, Conversation, Example, Loss, Message, Node, Output, Prompt, TokenTree
 from luthier.evals import forgetting as forgot
 from luthier.evals import score
 from luthier.evals.calibration import correlation, expected_calibration_error
@@ -122,14 +122,14 @@ class Ruler:
             if isinstance(example, Prompt):
                 if row in encoded:
                     ids = self.prompt_ids(example)
-                    asked.append((row, example.messages[-1].as_dict()["content"], ids, example.answer or ""))
+                    asked.append((row, _question(example.messages), ids, example.answer or ""))
                 continue
             *before, last = example.messages
             if row not in encoded or last.role != "assistant" or last.tool_calls or not before:
                 continue
             prompt = self.prompt_ids(example)
             if len(prompt) <= self.config.text.max_length:
-                asked.append((row, before[-1].as_dict()["content"], prompt, last.content))
+                asked.append((row, _question(before), prompt, last.content))
         rows, prompts, all_ids, references = zip(*sorted(asked), strict=True) if asked else ((), (), (), ())
         return HeldOut(kept, rows, prompts, all_ids, references, [examples[row] for row in rows])
 
@@ -230,7 +230,13 @@ class Ruler:
     def _right_answers(self, examples: Sequence[Example], rows: Sequence[int]) -> list[TokenTree]:
         """Trees of prompts with their right answers, where there are any: what a policy's likelihood is measured on."""
         answered = [(row, e) for row in rows if isinstance(e := examples[row], Prompt) and e.answer]
-        chats = [Chat((*e.messages, Message("assistant", e.answer or "")), origin=e.origin) for _, e in answered]
+        chats = [
+            Chat(
+                (*e.messages, Message("assistant", e.answer or "")),
+                origin=e.origin, tools=e.tools, template_kwargs=e.template_kwargs,
+            )
+            for _, e in answered
+        ]  # fmt: skip
         if not chats:
             return []
         found = encode(chats, self.template, self.tokenizer, self.config.text, skip_bad=True).trees
@@ -250,19 +256,25 @@ class Ruler:
     def prompt_ids(self, example: Example) -> tuple[int, ...]:
         """A row as it is asked: a prompt, or a conversation without its last answer."""
         if isinstance(example, Prompt):
-            return tuple(self._prompt(example.messages, (), self.system))
+            return tuple(self._prompt(example.messages, example, self.system))
         assert isinstance(example, Chat)
-        return tuple(self._prompt(example.messages[:-1], example.tools, self.system))
+        return tuple(self._prompt(example.messages[:-1], example, self.system))
 
-    def _prompt(self, messages: Sequence[Message], tools: Any, system: str | None) -> list[int]:
-        return encode_prompt_ids(messages, tools, self.template, self.tokenizer, system=system)
+    def _prompt(self, messages: Sequence[Message], beside: Conversation, system: str | None) -> list[int]:
+        return encode_prompt_ids(
+            messages, beside.tools, self.template, self.tokenizer, system=system, kwargs=beside.template_kwargs
+        )
 
     def _own_answers(self, stop: Cancelled, title: str) -> list[forgot.Own]:
-        prompts = [
-            tuple(self._prompt([Message("user", text)], (), self.config.text.system)) for text in forgot.GENERAL_PROMPTS
-        ]
+        system, alone = self.config.text.system, Conversation()
+        prompts = [tuple(self._prompt([Message("user", text)], alone, system)) for text in forgot.GENERAL_PROMPTS]
         samples = self.answers(prompts, GENERAL_TOKENS, stop, f"{title}: general answers")
         return [forgot.Own(prompts[s.prompt], s.ids, s.text, s.ended) for s in samples]
+
+
+def _question(messages: Sequence[Message]) -> str:
+    """What is asked, for people to read: the last message that is no beginning of the answer."""
+    return [message for message in messages if not message.begun or len(messages) == 1][-1].said
 
 
 def answer_trees(pairs: General) -> list[TokenTree]:

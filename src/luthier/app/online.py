@@ -36,7 +36,8 @@ from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.answer import Answer
 from luthier.rewards.specs import Rewards, Scored, files, models, parse
-from luthier.text.encode import encode, with_system
+from luthier.text.drafts import with_system
+from luthier.text.encode import encode
 from luthier.train import annotate
 from luthier.train.rollout import Asked, Columns, Players, Rollouts, with_defaults
 from luthier.train.steps import Packing, chosen_places, scoring_batches
@@ -190,7 +191,16 @@ def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample]
         asked = next((m for m in reversed(messages) if m.role == "user"), messages[-1])
         ended = sample.ended == "stop"
         answers.append(
-            Answer(asked.as_dict()["content"], sample.text, prompt.answer, len(sample.ids) - ended, ended, messages)
+            Answer(
+                asked.said,
+                sample.text,
+                prompt.answer,
+                len(sample.ids) - ended,
+                ended,
+                messages,
+                tools=prompt.tools,
+                template_kwargs=prompt.template_kwargs,
+            )  # fmt: skip
         )
     return rewards.score(answers)
 

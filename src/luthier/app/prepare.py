@@ -38,12 +38,14 @@ class Tally:
     quoted: int = 0
     seen: int = 0
     systems: Systems = field(default_factory=Systems)
+    unwritten: Counter[str] = field(default_factory=Counter)
 
     def add(self, examples: Sequence[Example], *parts: Encoded) -> None:
         """Count rows, and what encoding them lost."""
         self.rows += len(examples)
         for part in parts:
             self.dropped.update(row.reason for row in part.dropped)
+            self.unwritten.update(part.unwritten)
             for name in ("cut", "cut_tokens", "unended", "quoted"):
                 setattr(self, name, getattr(self, name) + getattr(part, name))
 
@@ -73,6 +75,8 @@ class Tally:
             log.warn(
                 f"{self.quoted} of {self.rows} {name} spell out a control token of the model; there it is read as plain text"
             )
+        for what, number in sorted(self.unwritten.items()):
+            log.warn(f"{number} of {self.rows} {name}: the template {what}")
 
 
 @dataclass(frozen=True)

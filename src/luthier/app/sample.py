@@ -32,7 +32,8 @@ from luthier.model.generate import context, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.best import best, expected_best, sizes, worst
 from luthier.rewards.specs import Rewards, Scored, parse
-from luthier.text.encode import encode_prompt_ids, with_system
+from luthier.text.drafts import with_system
+from luthier.text.encode import encode_prompt_ids
 
 TOGETHER = 32  # prompts sampled before their answers are kept and scored; their place in it seeds the answers
 EXAMPLES = 2
@@ -113,7 +114,9 @@ def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) 
     for asked in questions:
         messages = with_system(asked.messages, system)
         try:
-            ids = encode_prompt_ids(messages, asked.tools, opened.template, opened.tokenizer)
+            ids = encode_prompt_ids(
+                messages, asked.tools, opened.template, opened.tokenizer, kwargs=asked.template_kwargs
+            )
         except InputError as error:
             raise InputError(error.what, where=asked.origin, mend=error.mend) from None
         if most is None or len(ids) < most:

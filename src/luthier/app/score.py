@@ -11,7 +11,7 @@ from luthier.app.threads import use_threads
 from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Example, Labelled, Messages, Preference, Ranking
+from luthier.core.types import Chat, Conversation, Example, Labelled, Messages, Preference, Ranking
 from luthier.data import load as data_load
 from luthier.data.write import write_jsonl
 from luthier.evals.calibration import correlation, expected_calibration_error
@@ -37,11 +37,16 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     with log.progress("scoring rows", len(rows)) as bar:
         for start in range(0, len(rows), TOGETHER):
             part = rows[start : start + TOGETHER]
-            found = iter(scorer.score([(prompt, answer) for _, prompt, answers, _ in part for answer in answers]))
+            found = iter(
+                scorer.score(
+                    [(prompt, answer) for _, prompt, answers, _ in part for answer in answers],
+                    [_beside(example) for example, _, answers, _ in part for _ in answers],
+                )
+            )
             for number, (_, prompt, answers, pairs) in enumerate(part, start):
                 values = [next(found) for _ in answers]
                 differences += [values[a] - values[b] for a, b in pairs]
-                asked = prompt[-1].as_dict()["content"]
+                asked = prompt[-1].said
                 lines += [
                     {"row": number, "answer": i, "score": value, "prompt": asked, "text": text}
                     for i, (value, text) in enumerate(zip(values, answers, strict=True))
@@ -57,6 +62,12 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
         "accuracy": asdict(share_interval(won)) if won else None,
         "calibration_error": expected_calibration_error(differences) if differences else None,
     }  # fmt: skip
+
+
+def _beside(example: Example) -> dict[str, Any]:
+    """What a row gives the template beside the messages."""
+    assert isinstance(example, Conversation)
+    return {"tools": example.tools, "template_kwargs": example.template_kwargs}
 
 
 def _answers(example: Example) -> tuple[Messages, list[str], list[tuple[int, int]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +42,22 @@ class Scorer:
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
         """The score of each answer to its prompt: a component of rewards."""
-        return self.score([(answer.messages, answer.text) for answer in answers])
+        rows = [(answer.messages, answer.text) for answer in answers]
+        return self.score(rows, [{"tools": a.tools, "template_kwargs": a.template_kwargs} for a in answers])
 
     @torch.no_grad()
-    def score(self, rows: Sequence[tuple[Messages, str]]) -> list[float]:
-        """The score of each (prompt, answer). An answer is cut where the model's context ends.
+    def score(
+        self, rows: Sequence[tuple[Messages, str]], beside: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[float]:
+        """The score of each (prompt, answer); `beside` is what each gives the template beside the messages. An answer is
+        cut where the model's context ends.
 
         Raises InputError for a prompt that alone fills it.
         """
-        examples = [Chat((*prompt, Message("assistant", text))) for prompt, text in rows]
+        examples = [
+            Chat((*prompt, Message("assistant", text)), **more)
+            for (prompt, text), more in zip(rows, beside or [{}] * len(rows), strict=True)
+        ]
         context = room(self.model.config, self.tokenizer)
         update = {"too_long": "cut", "train_on": "last", "max_length": context}
         settings = self.start.config.text.model_copy(update=update)
@@ -98,7 +105,7 @@ def open_scorer(
     if start.config.method != "reward":
         raise InputError("not a reward model", where=run, mend="give a run of `luthier train --method reward`")
     tokenizer = Tokenizer(load_tokenizer(start.texts))
-    template = load_template(start.config.text.template, tokenizer)
+    template = load_template(start.config.text.template, tokenizer, start.config.text.template_kwargs)
     if start.adapter and (model := player(start)) is not None:
         return Scorer(model, tokenizer, template, start, adapters.role(model, start.adapter))
     place = model_load.pick_device(device)

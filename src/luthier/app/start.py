@@ -85,11 +85,14 @@ def run_settings(run: Path) -> RunConfig:
     if (before / "run.yaml").is_file():
         theirs = run_settings(before)
         if text.template == "auto":
-            text = text.model_copy(update={"template": theirs.text.template})
+            values = theirs.text.template_kwargs | text.template_kwargs
+            text = text.model_copy(update={"template": theirs.text.template, "template_kwargs": values})
         if config.tune == theirs.tune == "qlora" and (before / "adapter").is_dir():
             quant = theirs.quant  # it went on with an adapter on that base
     elif known := known_start(run):  # that run is not here any more
-        text = text.model_copy(update={"template": known.template}) if text.template == "auto" else text
+        if text.template == "auto":
+            values = known.template_kwargs | text.template_kwargs
+            text = text.model_copy(update={"template": known.template, "template_kwargs": values})
         quant = known.quant or quant
     exported = result / "chat_template.jinja" if result else None
     if text.template not in (*BUILT_IN, "auto") and exported and exported.is_file():

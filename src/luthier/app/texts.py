@@ -31,7 +31,8 @@ def open_texts(config: RunConfig) -> Texts:
     shape = load_config(start.source.folder)
     limits.check_layers(shape, start.source.folder / "config.json")
     limits.check_vocabulary(tokenizer.fast, shape, start.texts)
-    chosen = config.text.template
+    chosen, values = config.text.template, config.text.template_kwargs
     if chosen == "auto" and run_of(Path(config.model)):
         chosen = start.config.text.template  # a run goes on in the template it learned
-    return Texts(start, tokenizer, load_template(chosen, tokenizer))
+        values = start.config.text.template_kwargs | values
+    return Texts(start, tokenizer, load_template(chosen, tokenizer, values))

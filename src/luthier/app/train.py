@@ -101,7 +101,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
         )  # fmt: skip
         quant = texts.start.config.quant if texts.start.quantized else None
         run_path = place(config, data_name(config.data.path))
-        facts["start"] = start_facts(texts.start.source, texts.start.config.text.template, quant, run_path)
+        facts["start"] = start_facts(texts.start.source, texts.start.config.text, quant, run_path)
         folder = open_run(config, data_name(config.data.path), facts)
         job = Run(config, folder, examples, texts, ready, stop)
         with locked(folder):

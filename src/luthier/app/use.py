@@ -102,11 +102,15 @@ def open_model(
     if quant:
         quantize.quantize_linears(loaded.model, kind=quant.kind, block=quant.block, double=quant.double)
     tokenizer = Tokenizer(loaded.tokenizer)
-    manners = {own: Manner(load_template(run.text.template, tokenizer), run.text.system) for own, run in others.items()}
-    opened = Opened(loaded.model, tokenizer, load_template(config.text.template, tokenizer), config, found, manners)
+    manners = {own: Manner(_template(run, tokenizer), run.text.system) for own, run in others.items()}
+    opened = Opened(loaded.model, tokenizer, _template(config, tokenizer), config, found, manners)
     for other in reversed(found):  # each is tried now, and the first one stays
         opened.switch(other)
     return opened
+
+
+def _template(config: RunConfig, tokenizer: Tokenizer) -> Template:
+    return load_template(config.text.template, tokenizer, config.text.template_kwargs)
 
 
 def _quant_of_all(runs: Sequence[RunConfig]) -> QuantConfig | None:

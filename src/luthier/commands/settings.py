@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
@@ -87,9 +88,10 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
         name = key.replace("__", ".")
         if name not in known or value is None or value == ():
             continue
-        out[name] = (
-            _mapping(name, value) if isinstance(known[name].get_default(call_default_factory=True), dict) else value
-        )
+        annotation = known[name].annotation
+        read = _mapping if get_origin(annotation) is dict else None
+        read = _values if read and get_args(annotation)[1] is Any else read
+        out[name] = read(name, value) if read else value
     return out
 
 
@@ -127,7 +129,33 @@ def _mapping(name: str, pairs: Sequence[str]) -> dict[str, str]:
     return out
 
 
-_PAIRS = {"data.columns": ("FIELD=COLUMN", "output=answer"), "data.values": ("VALUE=MEANING", "1=output_1,2=output_2")}
+# What a pair of these settings is, and an example of one.
+_PAIRS = {
+    "data.columns": ("FIELD=COLUMN", "output=answer"),
+    "data.values": ("VALUE=MEANING", "1=output_1,2=output_2"),
+    "text.template_kwargs": ("NAME=VALUE", "enable_thinking=false"),
+}
+
+
+def _values(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE, the value as JSON or else as text, and JSON objects of several."""
+    out: dict[str, Any] = {}
+    for text in given:
+        if text.lstrip().startswith("{"):
+            try:
+                out |= dict(json.loads(text))
+            except ValueError:
+                raise InputError(f"'{text}' is not JSON", where=f"--{name}", mend="mend its quotes") from None
+            continue
+        key, sign, value = text.partition("=")
+        if not (sign and key):
+            what, such = _PAIRS[name]
+            raise InputError(f"'{text}' is not {what}", where=f"--{name}", mend=f"such as {such}")
+        try:
+            out[key] = json.loads(value)
+        except ValueError:
+            out[key] = {"True": True, "False": False}.get(value, value)
+    return out
 
 
 def _kind(annotation: Any) -> tuple[Any, bool, bool]:

@@ -87,6 +87,10 @@ class TextConfig(Section):
     template: str = Field(
         "auto", description="'auto' (the model's own, or alpaca), 'alpaca', 'plain', or a Jinja file."
     )
+    template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Value that the template reads: NAME=VALUE, such as enable_thinking=false, or a JSON object of several.",
+    )
     system: str | None = Field(None, description="System prompt for conversations that have none.")
     train_on: Literal["assistant", "last", "all"] = Field("assistant", description="Which turns are learned.")
     max_length: int = Field(1024, ge=8, description="Longest example in tokens.")

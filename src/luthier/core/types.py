@@ -55,6 +55,11 @@ class Message:
     fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
+    def said(self) -> str:
+        """The content, and the input below it."""
+        return f"{self.content}\n\n{self.input}" if self.input else self.content
+
+    @property
     def reasoning(self) -> str:
         """The thought before the answer, under whichever of REASONING the row has it; "" for none."""
         return next((self.fields[name] for name in REASONING if self.fields.get(name)), "")
@@ -75,10 +80,9 @@ class Message:
 
     def as_dict(self) -> dict[str, Any]:
         """The message as chat templates read it; absent fields are left out."""
-        content = f"{self.content}\n\n{self.input}" if self.input else self.content
         out: dict[str, Any] = {"role": self.role}
-        if content or not self.bare:
-            out["content"] = content
+        if self.said or not self.bare:
+            out["content"] = self.said
         out |= self.fields
         if self.tool_calls:
             out["tool_calls"] = [dict(call) for call in self.tool_calls]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from luthier.core.types import Message
 
@@ -18,6 +19,7 @@ class Answer:
     tokens     tokens of `text`: a stop token is not counted
     ended      the model ended it by its stop token; False when it was cut, at the longest length or at a text that stops it
     messages   the whole prompt, as the model was asked
+    tools, template_kwargs  what the row gives the chat template beside the messages
     """
 
     prompt: str
@@ -26,6 +28,8 @@ class Answer:
     tokens: int
     ended: bool
     messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 Component = Callable[[Sequence[Answer]], list[float]]

@@ -109,7 +109,7 @@ class Function:
             "prompts": [answer.prompt for answer in answers],
             "answers": [answer.text for answer in answers],
             "references": [answer.reference for answer in answers],
-            "messages": [[message.as_dict() for message in answer.messages] for answer in answers],
+            "messages": [[{"content": turn.said, **turn.as_dict()} for turn in answer.messages] for answer in answers],
         }
         try:
             self._line.settimeout(seconds)

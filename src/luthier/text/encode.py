@@ -9,17 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from luthier.core.config import TextConfig
 from luthier.core.errors import InputError
 from luthier.core.types import (
-    Chat,
     Example,
     Labelled,
     Message,
-    Messages,
     Node,
     Origin,
     Preference,
@@ -28,15 +26,15 @@ from luthier.core.types import (
     Text,
     TokenTree,
 )
-from luthier.text.spans import Segment, prompt_spans, spans
-from luthier.text.template import Template, Tools
+from luthier.text.built_in import Tools
+from luthier.text.drafts import Branch, Draft, draft_of, with_system
+from luthier.text.spans import prompt_spans
+from luthier.text.template import NONE, Template
 from luthier.text.tokenizer import BORDER, Tokenizer
 
 CHUNK = 2048
 
 T = TypeVar("T")
-
-UNLEARNED = "no method learns from such rows; map them to a layout that one does, with --data.layout and --data.columns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,7 @@ class Encoded:
     cut_tokens  how many tokens they lost
     unended     of the rows cut, those whose answer lost its stop token: they do not teach where to end
     quoted      rows whose data spells out a control token; it was read as plain text
+    unwritten   what rows say and their text does not, in words that follow on 'the template': how many rows
     """
 
     trees: list[TokenTree]
@@ -64,31 +63,14 @@ class Encoded:
     cut_tokens: int = 0
     unended: int = 0
     quoted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Branch:
-    """A node before tokenization."""
-
-    segments: tuple[Segment, ...]
-    parent: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A tree before tokenization."""
-
-    example: Example
-    row: int
-    branches: tuple[_Branch, ...]
-    columns: Mapping[str, Any]
+    unwritten: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
 class _Drafts:
     """A chunk of rows before tokenization. `pieces` are all their segments, each with the text before it."""
 
-    drafts: list[_Draft]
+    drafts: list[Draft]
     dropped: list[Dropped]
     pieces: list[tuple[str, str]]
 
@@ -122,11 +104,14 @@ def encode(
             parts.append(_assemble(drafts, ids.result(), template, settings, skip_bad))
             if progress:
                 progress(len(drafts.drafts) + len(drafts.dropped))
+    cut, cut_tokens, unended, quoted = (
+        sum(getattr(part, name) for part in parts) for name in ("cut", "cut_tokens", "unended", "quoted")
+    )
     whole = Encoded(
         [tree for part in parts for tree in part.trees],
         [row for part in parts for row in part.dropped],
-        *(sum(getattr(part, name) for part in parts) for name in ("cut", "cut_tokens", "unended", "quoted")),
-    )
+        cut, cut_tokens, unended, quoted, sum((part.unwritten for part in parts), Counter()),
+    )  # fmt: skip
     refuse_nothing_left(whole)
     return whole
 
@@ -146,25 +131,20 @@ def encode_chunk(
 
 
 def encode_prompt_ids(
-    messages: Sequence[Message], tools: Tools, template: Template, tokenizer: Tokenizer, *, system: str | None = None
-) -> list[int]:
-    """The ids from which the model answers `messages`: those that stood before the answer in training.
+    messages: Sequence[Message], tools: Tools, template: Template, tokenizer: Tokenizer, *,
+    system: str | None = None, kwargs: Mapping[str, Any] = NONE,
+) -> list[int]:  # fmt: skip
+    """The ids from which the model answers `messages`: those that stood before the answer in training. `kwargs` are
+    values for the template.
 
     Raises InputError when the template refuses the messages or BOS stands twice.
     """
-    segments = prompt_spans(with_system(tuple(messages), system), tools, template)
+    segments = prompt_spans(with_system(tuple(messages), system), tools, template, kwargs)
     befores = ["", *(segment.text for segment in segments)]
     pieces = list(zip(befores, (segment.text for segment in segments), strict=False))
     ids = [index for piece in tokenizer.encode_pieces(pieces) for index in piece]
     _refuse_two_starts(ids, tokenizer)
     return ids
-
-
-def with_system(messages: Messages, system: str | None) -> Messages:
-    """`messages` with the system prompt `system` in front, unless they have one of their own."""
-    if not system or (messages and messages[0].role == "system"):
-        return messages
-    return (Message("system", system), *messages)
 
 
 def refuse_nothing_left(encoded: Encoded) -> None:
@@ -179,68 +159,14 @@ def refuse_nothing_left(encoded: Encoded) -> None:
     )
 
 
-def _draft(example: Example, row: int, template: Template, settings: TextConfig) -> _Draft:
-    """The nodes of an example as text. Raises InputError when the example does not fit the template."""
-
-    def draft(*branches: _Branch, **columns: Any) -> _Draft:
-        return _Draft(example, row, branches, columns)
-
-    match example:
-        case Text(text=text):
-            tokenizer = template.tokenizer
-            return draft(_Branch((Segment(tokenizer.opening + tokenizer.seal(text) + tokenizer.eos, bool(text)),)))
-        case Chat(messages=messages, tools=tools):
-            messages = with_system(messages, settings.system)
-            return draft(_Branch(tuple(spans(messages, tools, template, settings.train_on))))
-        case Prompt(messages=messages, answer=answer):
-            return draft(
-                _Branch(tuple(prompt_spans(with_system(messages, settings.system), (), template))), answer=answer
-            )
-        case Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin):
-            return draft(*_branches(prompt, (chosen, rejected), template, settings), margin=margin or 0.0)
-        case Ranking(prompt=prompt, responses=responses):
-            return draft(*_branches(prompt, responses, template, settings), margin=0.0)  # pairs may stand beside it
-        case Labelled(prompt=prompt, completion=completion, label=label):
-            return draft(*_branches(prompt, (completion,), template, settings), label=label)
-        case _:
-            raise InputError(f"a row of kind {type(example).__name__.lower()}", where=example.origin, mend=UNLEARNED)
-
-
-def _branches(
-    prompt: Messages, completions: Sequence[Messages], template: Template, settings: TextConfig
-) -> list[_Branch]:
-    """The prompt as root, a child for each completion. Without a prompt: bare texts, with at most BOS as root."""
-    if not prompt:
-        return _bare(completions, template.tokenizer)
-    prompt = with_system(prompt, settings.system)
-    root = tuple(prompt_spans(prompt, (), template))
-    children = []
-    for completion in completions:
-        segments = spans((*prompt, *completion), (), template, first=len(prompt))
-        if tuple(segments[: len(root)]) != root:
-            raise InputError(
-                "the prompt is not a prefix of prompt and answer",
-                mend="an answer must begin with an assistant turn that is to be learned",
-            )
-        children.append(_Branch(tuple(segments[len(root) :]), parent=0))
-    return [_Branch(root), *children]
-
-
-def _bare(completions: Sequence[Messages], tokenizer: Tokenizer) -> list[_Branch]:
-    texts = [tokenizer.seal("".join(message.content for message in completion)) for completion in completions]
-    parent = 0 if tokenizer.opening else -1
-    root = [_Branch((Segment(tokenizer.opening, False),))] if tokenizer.opening else []
-    return root + [_Branch((Segment(text + tokenizer.eos, True, answer=True),), parent) for text in texts]
-
-
 def _render(
     examples: Sequence[Example], first_row: int, template: Template, settings: TextConfig, skip_bad: bool
 ) -> _Drafts:
-    drafts: list[_Draft] = []
+    drafts: list[Draft] = []
     dropped: list[Dropped] = []
     for row, example in enumerate(examples, first_row):
         with _blaming(example, row, dropped, skip_bad):
-            drafts.append(_draft(example, row, template, settings))
+            drafts.append(draft_of(example, row, template, settings))
     pieces = []
     for draft in drafts:
         last: list[str] = []
@@ -274,11 +200,12 @@ def _assemble(
         cut_tokens=sum(tree.cut for tree in trees),
         unended=sum(tree.cut > 0 and not _ends(tree, template) for tree in trees),
         quoted=sum(any(BORDER in s.text for b in draft.branches for s in b.segments) for draft in drafts.drafts),
+        unwritten=Counter(what for draft in drafts.drafts for what in draft.unwritten),
     )
 
 
 def _grow(
-    draft: _Draft, ids: Sequence[Sequence[list[int]]], template: Template, settings: TextConfig
+    draft: Draft, ids: Sequence[Sequence[list[int]]], template: Template, settings: TextConfig
 ) -> list[TokenTree] | str:
     """The draft's tree or trees, or the reason why there are none.
 
@@ -329,7 +256,7 @@ def _empty(answer: Node, template: Template) -> bool:
     return all(token in template.stop_ids for token, trained in zip(answer.ids, answer.trained, strict=True) if trained)
 
 
-def _node(branch: _Branch, pieces: Sequence[list[int]], template: Template) -> Node:
+def _node(branch: Branch, pieces: Sequence[list[int]], template: Template) -> Node:
     ids: list[int] = []
     trained: list[bool] = []
     for segment, piece in zip(branch.segments, pieces, strict=True):

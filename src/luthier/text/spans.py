@@ -7,13 +7,15 @@ with the token that ends the turn, is the answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from luthier.core.errors import InputError
 from luthier.core.types import Message
-from luthier.text.template import Template, Tools
+from luthier.text.built_in import Text, Tools
+from luthier.text.template import NONE, Template
+from luthier.text.unwritten import refuse_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +37,87 @@ class _Answer:
     fault: InputError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A turn as it is written: one message, or an answer with its beginning before it. `index` is the place of the
+    message that ends it."""
+
+    message: Message
+    index: int
+    begun: Message | None = None
+
+
 def spans(
     messages: Sequence[Message],
     tools: Tools,
     template: Template,
     train_on: Literal["assistant", "last", "all"] = "assistant",
     *,
+    kwargs: Mapping[str, Any] = NONE,
     first: int = 0,
 ) -> list[Segment]:
     """The conversation's text, cut where answers begin and end; joined, the segments are `render(messages)`.
 
     train_on: 'assistant' learns every assistant turn from message `first` on, 'last' the last one, 'all' the
     whole text. Turns with `train=False` are never learned. White space that a template puts after the
-    end-of-turn token belongs to no answer.
+    end-of-turn token belongs to no answer. An answer that goes on in a turn that was begun is learned from there.
 
     Raises InputError when a turn to be learned cannot be told from the text: its prompt is not a prefix of
     prompt and answer, it has no stop token, or the template writes it otherwise once turns follow (as those
-    do that remove the thinking of earlier turns; 'last' works with them).
+    do that remove the thinking of earlier turns; 'last' works with them); and when what is learned lacks the thought or
+    the calls of its turn.
     """
-    whole, answers = _answers(messages, tools, template, prompt=False)
+    turns = _turns(messages)
+    text = template.open([turn.message for turn in turns], tools, kwargs)
+    whole = text(len(turns), False)
+    answers = [
+        _answer(turns, place, text, whole, template, tools, kwargs)
+        for place, turn in enumerate(turns)
+        if turn.message.role == "assistant"
+    ]
     wanted = answers[-1:] if train_on != "assistant" else [answer for answer in answers if answer.index >= first]
     wanted = [answer for answer in wanted if messages[answer.index].train]
     for answer in wanted:
         if answer.fault:
             raise answer.fault
+        refuse_loss(messages[answer.index], whole[answer.start : answer.end], answer.index + 1, template)
     every = train_on == "all"
     learned = {i for i, message in enumerate(messages) if message.train} if every else {a.index for a in wanted}
+    for index in learned if every else ():
+        refuse_loss(messages[index], whole, index + 1, template)
     return _segments(whole, answers, learned, every)
 
 
-def prompt_spans(messages: Sequence[Message], tools: Tools, template: Template) -> list[Segment]:
-    """What the model sees before it answers, cut as `spans` cuts it."""
-    whole, answers = _answers(messages, tools, template, prompt=True)
+def prompt_spans(
+    messages: Sequence[Message], tools: Tools, template: Template, kwargs: Mapping[str, Any] = NONE
+) -> list[Segment]:
+    """What the model sees before it answers, cut as `spans` cuts it. A last turn that is begun is what it goes on with."""
+    begun = bool(messages) and messages[-1].begun
+    turns = _turns(messages[:-1] if begun else messages)
+    said = [turn.message for turn in turns]
+    text = template.open(said, tools, kwargs)
+    whole = template.begin([*said, messages[-1]], tools, kwargs) if begun else text(len(turns), True)
+    answers = [
+        _answer(turns, place, text, whole, template, tools, kwargs, last=False)
+        for place, turn in enumerate(turns)
+        if turn.message.role == "assistant"
+    ]
     return _segments(whole, answers, set(), False)
+
+
+def _turns(messages: Sequence[Message]) -> list[_Turn]:
+    """The messages, each beginning joined to the answer that goes on in it."""
+    out: list[_Turn] = []
+    for index, message in enumerate(messages):
+        before = out[-1].message if out else None
+        if before and before.begun and message.role == "assistant":
+            joined = replace(
+                message, content=before.content + message.content, fields={**before.fields, **message.fields}
+            )
+            out[-1] = _Turn(joined, index, before)
+        else:
+            out.append(_Turn(message, index))
+    return out
 
 
 def _segments(whole: str, answers: Sequence[_Answer], learned: set[int], every: bool) -> list[Segment]:
@@ -82,23 +132,35 @@ def _segments(whole: str, answers: Sequence[_Answer], learned: set[int], every: 
     return [segment for segment in out if segment.text]
 
 
-def _answers(
-    messages: Sequence[Message], tools: Tools, template: Template, *, prompt: bool
-) -> tuple[str, list[_Answer]]:
-    """The text of the conversation, and where each assistant turn stands in it."""
-    text = template.open(messages, tools)
-    whole = text(len(messages), prompt)
-    out = []
-    for index, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        final = index == len(messages) - 1 and not prompt
-        try:
-            through = whole if final else text(index + 1, False)
-            out.append(_locate(index, text(index, True), through, whole, template))
-        except InputError as error:
-            out.append(_Answer(index, fault=error))
-    return whole, out
+def _answer(
+    turns: Sequence[_Turn], place: int, text: Text, whole: str, template: Template, tools: Tools,
+    kwargs: Mapping[str, Any], *, last: bool = True,
+) -> _Answer:  # fmt: skip
+    """Where an assistant turn stands in the text; `last` says that the text ends with the last turn."""
+    turn = turns[place]
+    try:
+        through = whole if last and place == len(turns) - 1 else text(place + 1, False)
+        if turn.begun:
+            before = template.begin([*(other.message for other in turns[:place]), turn.begun], tools, kwargs)
+        else:
+            before = _asked(text, place, template)
+        return _locate(turn.index, before, through, whole, template)
+    except InputError as error:
+        return _Answer(turn.index, fault=error)
+
+
+def _asked(text: Text, place: int, template: Template) -> str:
+    """The conversation up to an answer, as a prompt. Raises InputError where the template cannot ask for one yet."""
+    try:
+        return text(place, True)
+    except InputError as error:
+        if place:
+            raise
+        raise InputError(
+            f"turn 1: the conversation begins with an answer, and the template {template.name} cannot ask for one"
+            " when nothing was said",
+            mend='give it a prompt, or write "train": false in this turn to have it only read',
+        ) from error
 
 
 def _locate(index: int, before: str, through: str, whole: str, template: Template) -> _Answer:
@@ -109,7 +171,7 @@ def _locate(index: int, before: str, through: str, whole: str, template: Templat
         raise InputError(
             f"{turn}: the prompt is not a prefix of prompt and answer: after {before[max(0, same - 20) : same]!r} the"
             f" prompt has {before[same : same + 20]!r} and the answer {through[same : same + 20]!r}",
-            mend="use another --text.template, or leave this turn unlearned" if index else "give the row a prompt",
+            mend=_aligned(template) if index else "give the row a prompt",
         )
     ends = [through.rfind(stop, len(before)) + len(stop) for stop in template.stops if stop in through[len(before) :]]
     after = template.tokenizer.control_pattern.sub("", through[max(ends) :]) if ends else ""
@@ -126,3 +188,11 @@ def _locate(index: int, before: str, through: str, whole: str, template: Templat
             mend="give --text.train_on last",
         )
     return _Answer(index, len(before), max(kept))
+
+
+def _aligned(template: Template) -> str:
+    """How to mend a prompt that is not what its answer begins with: often the template opens a thought there."""
+    read = template.reads.variables | (template.for_tools.reads.variables if template.for_tools else frozenset())
+    switch = next((name for name in ("enable_thinking", "thinking") if name in read), None)
+    other = f"set --text.template_kwargs {switch}=false (or true)" if switch else "leave this turn unlearned"
+    return f"use another --text.template, or {other}"

@@ -1,99 +1,31 @@
-"""Messages -> text: the model's own chat template, alpaca, plain, or a Jinja file.
+"""Messages -> text: the model's own chat template, one of its named ones, alpaca, plain, or a Jinja file.
 
 Training, evaluation and chat render through here, with the conventions of transformers'
-`apply_chat_template`, byte for byte. One thing differs on purpose: `strftime_now` gives a fixed day,
-so that the same data gives the same tokens tomorrow, and a served prompt is the trained one.
+`apply_chat_template`, byte for byte (but for the day of `strftime_now`, see `sandbox`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from functools import cached_property, wraps
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Template as JinjaTemplate
-from jinja2 import TemplateError, TemplateSyntaxError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from luthier.core.errors import InputError, nearest
 from luthier.core.files import text_file
 from luthier.core.types import Message
-from luthier.text.tokenizer import Tokenizer
+from luthier.text import built_in
+from luthier.text.built_in import Text, Tools, Writer
+from luthier.text.reading import Reads, Thoughts, calls_missing, find_thoughts, forms, reads
+from luthier.text.sandbox import Sandbox
+from luthier.text.tokenizer import BORDER, Tokenizer
 
 BUILT_IN = ("auto", "alpaca", "plain")
-TODAY = datetime(2024, 7, 26)  # the day that Llama's own templates fall back to
-
-MAX_SOURCE = 1 << 18
-MAX_TEXT = 1 << 24
-MAX_TURNS = 1_000_000
-MAX_SECONDS = 20.0
-PADDING = {"center", "ljust", "rjust", "zfill", "expandtabs", "wordwrap", "urlize"}
-WIDTH = re.compile(r"%[-+ #0\d.]*(?:\*|\d{5})|\{[^}]*(?:\{|\d{5})")
-
-Tools = Sequence[Mapping[str, Any]]
-Text = Callable[[int, bool], str]  # (how many of the messages, whether to ask for an answer) -> text
-Writer = Callable[[Sequence[Message], Tools], Text]
-
-ALPACA_TASK = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-)
-ALPACA_TASK_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request."
-)
-INSTRUCTION, INPUT, RESPONSE = "\n\n### Instruction:\n", "\n\n### Input:\n", "\n\n### Response:\n"
-
-TOOLS = (
-    'These tools can be called by answering <tool_call>{"name": ..., "arguments": {...}}</tool_call>.\n'
-    "<tools>\n%s\n</tools>"
-)
-
-# `words` writes a message with its tool calls, `schemas` the tools: as `_calls_in_words` and `_tools_in_words` do.
-JINJA_WORDS = """\
-{%- macro words(message) -%}
-{{- message.content or '' -}}
-{%- for call in message.tool_calls or [] -%}
-{{- '\\n' if message.content or not loop.first -}}
-{{- '<tool_call>' + ((call.function or call) | tojson) + '</tool_call>' -}}
-{%- endfor -%}
-{%- endmacro -%}
-{%- macro schemas() -%}
-{%- for tool in tools %}{{ ('' if loop.first else '\\n') + (tool | tojson) }}{% endfor -%}
-{%- endmacro -%}
-{%- set told = TOOLS_BEFORE + schemas() + TOOLS_AFTER if tools else '' -%}
-{%- set led = messages and messages[0].role == 'system' -%}
-{%- set system = (words(messages[0]) if led else '') + ('\\n\\n' if led and told else '') + told -%}
-"""
-JINJA_ALPACA = """\
-{%- set first = messages | selectattr('role', 'equalto', 'user') | first -%}
-{%- if led or told %}{{ system }}{% elif first and first.input %}{{ TASK_INPUT }}{% else %}{{ TASK }}{% endif -%}
-{%- for message in (messages[1:] if led else messages) -%}
-{%- if message.role == 'assistant' -%}
-{{- RESPONSE + words(message) + eos_token -}}
-{%- else -%}
-{{- (INPUT if message.role == 'tool' else INSTRUCTION) + words(message) -}}
-{{- INPUT + message.input if message.input -}}
-{%- endif -%}
-{%- endfor -%}
-{{- RESPONSE if add_generation_prompt -}}
-"""
-JINJA_PLAIN = """\
-{{- system -}}
-{%- for message in (messages[1:] if led else messages) -%}
-{{- words(message) -}}
-{{- '\\n\\n' + message.input if message.input -}}
-{{- eos_token if message.role == 'assistant' -}}
-{%- endfor -%}
-"""
+GOES_ON = "LUTHIER_GOES_ON "  # put after the beginning of a turn; the space shows whether the template trims
+NONE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -102,30 +34,58 @@ class Template:
 
     `source` is the Jinja text, or the wording of a built-in template. Data in the text is sealed (see
     `tokenizer`): control tokens in it come from the template alone, end-of-turn tokens included.
-    `reads_tools` and `reads_calls` say whether the template shows tool schemas and tool calls itself;
-    when it does not, they are written as JSON into the system prompt and the answer.
+    `kwargs` are values that the template reads, unless a row brings its own; `for_tools` is the template that takes
+    this one's place where tools are given. `reads` says what it looks at: tools, calls and thoughts that it has no
+    place for are written into the system prompt and the answer (see `built_in`).
     """
 
     name: str
     source: str = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
     write: Writer = field(repr=False, compare=False)
+    reads: Reads = field(default=Reads(), repr=False, compare=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    for_tools: Template | None = None
+    find_thoughts: Callable[[], Thoughts] = field(default=lambda: "content", repr=False, compare=False)
 
-    def render(self, messages: Sequence[Message], tools: Tools = (), *, prompt: bool) -> str:
+    def render(
+        self, messages: Sequence[Message], tools: Tools = (), kwargs: Mapping[str, Any] = NONE, *, prompt: bool
+    ) -> str:
         """The text of `messages`; `prompt` adds what asks the model for its turn.
 
         Raises InputError with the template's own words when it refuses the messages.
         """
-        return self.open(messages, tools)(len(messages), prompt)
+        return self.open(messages, tools, kwargs)(len(messages), prompt)
 
-    def open(self, messages: Sequence[Message], tools: Tools = ()) -> Text:
+    def begin(self, messages: Sequence[Message], tools: Tools = (), kwargs: Mapping[str, Any] = NONE) -> str:
+        """The text of `messages`, the last of which is a beginning: it stops where that stops, and nothing ends the turn.
+
+        As transformers' `continue_final_message`: white space at its end is gone where the template trims. Raises
+        InputError when the template does not write the beginning as it is.
+        """
+        *before, last = messages
+        text = self.render([*before, replace(last, content=last.content + GOES_ON)], tools, kwargs, prompt=False)
+        place = text.rfind(GOES_ON.strip())
+        if place < 0 or self.tokenizer.seal(last.content.strip()) not in text:
+            raise InputError(
+                f"turn {len(messages)}: the template {self.name} does not write the beginning of an answer as it is",
+                mend="use another --text.template, or end the prompt before the assistant's turn",
+            )
+        return text[:place] if text[place:].startswith(GOES_ON) else text[:place].rstrip()
+
+    def open(self, messages: Sequence[Message], tools: Tools = (), kwargs: Mapping[str, Any] = NONE) -> Text:
         """`render` of a conversation's first messages, for several counts: open(m)(k, p) = render(m[:k], prompt=p)."""
+        if tools and self.for_tools:
+            return self.for_tools.open(messages, tools, kwargs)
+        kwargs = {**self.kwargs, **kwargs}
+        if self.thoughts == "content":
+            messages = [built_in.thought_in_words(message) if message.reasoning else message for message in messages]
         if not self.reads_calls:
-            messages = [_calls_in_words(message) if message.tool_calls else message for message in messages]
+            messages = [built_in.calls_in_words(message) if message.tool_calls else message for message in messages]
         if not tools or self.reads_tools:
-            return self.write(messages, tools)
-        told = _tools_in_words(messages, tools)
-        text, added = self.write(told, ()), len(told) - len(messages)
+            return self.write(messages, tools, kwargs)
+        told = built_in.tools_in_words(messages, tools)
+        text, added = self.write(told, (), kwargs), len(told) - len(messages)
         return lambda count, prompt: text(count + added, prompt)
 
     def as_jinja(self) -> str:
@@ -133,33 +93,42 @@ class Template:
 
         For 'alpaca' and 'plain' a rendition of what is written here: it takes OpenAI's messages, and the
         `input` of an Alpaca row as a field of the user's message. It cannot seal: control tokens in data are
-        read as such by whoever tokenizes its text.
+        read as such by whoever tokenizes its text. Values given to the template are its defaults, and one for tools is
+        joined to it.
         """
-        if self.name not in ("alpaca", "plain"):
-            return self.source
-        before, after = TOOLS.split("%s")
-        wording = {
-            "TASK_INPUT": ALPACA_TASK_INPUT, "TASK": ALPACA_TASK, "INSTRUCTION": INSTRUCTION, "INPUT": INPUT,
-            "RESPONSE": RESPONSE, "TOOLS_BEFORE": before, "TOOLS_AFTER": after,
-        }  # fmt: skip
-        body = JINJA_WORDS + (JINJA_ALPACA if self.name == "alpaca" else JINJA_PLAIN)
-        body = re.sub(rf"\b({'|'.join(wording)})\b", lambda found: json.dumps(wording[found[0]]), body)
-        return ("{{- bos_token -}}\n" if self.tokenizer.opening else "") + body
+        text = self.source
+        if self.name in ("alpaca", "plain"):
+            text = built_in.as_jinja(self.name, self.tokenizer.opening)
+        elif self.for_tools:
+            with_tools, without = self.for_tools.source.removesuffix("\n"), text.removesuffix("\n")
+            text = f"{{% if tools %}}\n{with_tools}{{% else %}}\n{without}{{% endif %}}"
+        defaults = (
+            f"{{% if {k} is not defined %}}{{% set {k} = {_literal(v)} %}}{{% endif %}}" for k, v in self.kwargs.items()
+        )
+        return "".join(defaults) + text
 
     @property
     def reads_tools(self) -> bool:
         """Whether tool schemas reach the text."""
-        return "tools" in self.source
+        return "tools" in self.reads.variables
 
     @property
     def reads_calls(self) -> bool:
         """Whether the tool calls of an assistant turn reach the text."""
-        return "tool_calls" in self.source
+        return "tool_calls" in self.reads.fields
+
+    @property
+    def thoughts(self) -> Thoughts:
+        """Where the template finds a thought: in fields of a message, in blocks of its content, or nowhere but in the
+        content itself."""
+        return self.find_thoughts()
 
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of everything that turns messages into text."""
-        parts = (self.source, self.tokenizer.opening, self.tokenizer.bos, self.tokenizer.eos)
+        more = [json.dumps(self.kwargs, sort_keys=True)] if self.kwargs else []
+        more += [self.for_tools.fingerprint] if self.for_tools else []
+        parts = (self.source, self.tokenizer.opening, self.tokenizer.bos, self.tokenizer.eos, *more)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @cached_property
@@ -176,8 +145,9 @@ class Template:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end a turn: the tokenizer's, and `end_of_turn`."""
-        return self.tokenizer.stop_ids | ({self.end_of_turn} if self.end_of_turn is not None else set())
+        """Tokens that end a turn: the tokenizer's, and `end_of_turn`, also of the template for tools."""
+        ends = {self.end_of_turn, self.for_tools.end_of_turn if self.for_tools else None}
+        return self.tokenizer.stop_ids | {end for end in ends if end is not None}
 
     @cached_property
     def stops(self) -> tuple[str, ...]:
@@ -185,17 +155,36 @@ class Template:
         return tuple(text for text, index in self.tokenizer.control.items() if index in self.stop_ids)
 
 
-def load_template(name: str, tokenizer: Tokenizer) -> Template:
-    """The template called `name`: 'auto', 'alpaca', 'plain', or the path of a Jinja file.
+def load_template(name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any] = NONE) -> Template:
+    """The template called `name`: 'auto', 'alpaca', 'plain', the path of a Jinja file, or one of the model's named ones.
 
-    'auto' is the model's own chat template, or alpaca when it has none. Raises InputError for an unknown
-    name, an unreadable file, a template that is not valid Jinja, and a built-in one without an EOS to write.
+    'auto' is the model's own chat template, or alpaca when it has none. Where it has several, it is 'default', and
+    'tool_use' for conversations with tools, as in transformers. `kwargs` are values for it. Raises InputError for an
+    unknown name, an unreadable file, a template that is not valid Jinja, a built-in one without an EOS to write, and for
+    values that the template does not read.
     """
+    template = _found(name, tokenizer, kwargs)
+    read = template.reads.variables | (template.for_tools.reads.variables if template.for_tools else frozenset())
+    if strange := next((key for key in kwargs if key not in read), None):
+        raise InputError(
+            f"the template {template.name} does not read '{strange}'", where="--text.template_kwargs",
+            mend=f"did you mean '{guess}'?" if (guess := nearest(strange, read)) else "leave it out",
+        )  # fmt: skip
+    return template
+
+
+def _found(name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any]) -> Template:
     own = tokenizer.fast.chat_template
-    if isinstance(own, Mapping):
-        own = own.get("default")
-    if name == "auto" and own:
-        return _jinja(own, "chat", tokenizer)
+    named = own if isinstance(own, Mapping) else {"default": own} if own else {}
+    if name == "auto" and named:
+        if "default" not in named:
+            raise InputError(
+                f"the model has no default template, but {', '.join(named)}", where="--text.template",
+                mend=f"choose one, such as --text.template {min(named)}",
+            )  # fmt: skip
+        tools = named.get("tool_use")
+        for_tools = _jinja(tools, "chat (tool_use)", tokenizer, kwargs) if tools else None
+        return replace(_jinja(named["default"], "chat", tokenizer, kwargs), for_tools=for_tools)
     if name in BUILT_IN:
         if not tokenizer.eos:
             raise InputError(
@@ -203,16 +192,17 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
                 where="--text.template", mend="give a Jinja file that writes an end-of-turn token",
             )  # fmt: skip
         if name == "plain":
-            return Template("plain", "plain", tokenizer, _plain_writer(tokenizer))
-        wording = "\n".join((ALPACA_TASK, ALPACA_TASK_INPUT, INSTRUCTION, INPUT, RESPONSE))
-        return Template("alpaca", wording, tokenizer, _alpaca_writer(tokenizer))
-    return _jinja(_read(name), name, tokenizer)
+            return Template("plain", "plain", tokenizer, built_in.plain(tokenizer))
+        return Template("alpaca", built_in.WORDING, tokenizer, built_in.alpaca(tokenizer))
+    if name in named and not Path(name).is_file():
+        return _jinja(named[name], name, tokenizer, kwargs)
+    return _jinja(_read(name, (*BUILT_IN, *named)), name, tokenizer, kwargs)
 
 
-def _read(name: str) -> str:
+def _read(name: str, known: Sequence[str]) -> str:
     path = Path(name)
     if not path.is_file():
-        guess = nearest(name, BUILT_IN)
+        guess = nearest(name, known)
         mend = f"did you mean '{guess}'?" if guess else "give auto, alpaca, plain, or the path of a Jinja file"
         raise InputError(f"no template '{name}'", where="--text.template", mend=mend)
     try:
@@ -221,253 +211,52 @@ def _read(name: str) -> str:
         raise InputError(f"cannot read the template: {error}", where=name) from None
 
 
-def _alpaca_writer(tokenizer: Tokenizer) -> Writer:
-    """Stanford Alpaca's layout. A system message takes the place of its first paragraph; several turns repeat
-    the headings. It differs from Stanford's in the newline after `### Response:`, as most later users have it."""
-
-    def write(messages: Sequence[Message], tools: Tools) -> Text:
-        first = next((message for message in messages if message.role == "user"), None)
-        task = ALPACA_TASK_INPUT if first and first.input else ALPACA_TASK
-        parts = [_alpaca_part(message, tokenizer) for message in messages]
-        if messages and messages[0].role == "system":
-            task, parts[0] = tokenizer.seal(messages[0].content), ""
-        return lambda count, prompt: tokenizer.opening + task + "".join(parts[:count]) + (RESPONSE if prompt else "")
-
-    return write
-
-
-def _alpaca_part(message: Message, tokenizer: Tokenizer) -> str:
-    content = tokenizer.seal(message.content)
-    if message.role == "assistant":
-        return RESPONSE + content + tokenizer.eos
-    heading = INPUT if message.role == "tool" else INSTRUCTION
-    return heading + content + (INPUT + tokenizer.seal(message.input) if message.input else "")
-
-
-def _plain_writer(tokenizer: Tokenizer) -> Writer:
-    """Contents one after the other with nothing between; EOS after each answer."""
-
-    def write(messages: Sequence[Message], tools: Tools) -> Text:
-        parts = [tokenizer.seal(message.as_dict()["content"]) for message in messages]
-        answers = [message.role == "assistant" for message in messages]
-
-        def text(count: int, prompt: bool) -> str:
-            out, run = tokenizer.opening, ""
-            for part, answer in zip(parts[:count], answers, strict=False):
-                if answer:
-                    out, run = out + run + part + tokenizer.eos, ""
-                else:
-                    run = tokenizer.guard(run + part)  # two harmless halves could make a control token
-            return out + run
-
-        return text
-
-    return write
-
-
-def _jinja(source: str, name: str, tokenizer: Tokenizer) -> Template:
-    environment = _Environment()
-    compiled = environment.build(source, name)
+def _jinja(source: str, name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any]) -> Template:
+    sandbox = Sandbox()
+    compiled = sandbox.build(source, name)
     names = {**tokenizer.fast.special_tokens_map, "documents": None}
+    read = reads(sandbox.parse(source))
 
-    def write(messages: Sequence[Message], tools: Tools) -> Text:
-        sealed = [tokenizer.seal_value(message.as_dict()) for message in messages]
-        names_here = names | {"tools": tokenizer.seal_value(list(tools)) or None}
+    def text_of(turns: Sequence[Mapping[str, Any]], tools: Tools, given: Mapping[str, Any]) -> Text:
+        sealed = tokenizer.seal_value(turns)
+        here = names | tokenizer.seal_value(given) | {"tools": tokenizer.seal_value(list(tools)) or None}
 
         def text(count: int, prompt: bool) -> str:
-            values = names_here | {"messages": sealed[:count], "add_generation_prompt": prompt}
-            return environment.run(compiled, values)
+            return sandbox.run(compiled, here | {"messages": sealed[:count], "add_generation_prompt": prompt})
 
         return text
 
-    return Template(name, source, tokenizer, write)
+    @cache
+    def thoughts() -> Thoughts:
+        return find_thoughts(read, lambda turns: text_of(turns, (), kwargs)(len(turns), False))
+
+    def write(messages: Sequence[Message], tools: Tools, given: Mapping[str, Any]) -> Text:
+        return _fitting(messages, [text_of(turns, tools, given) for turns in forms(messages, thoughts)])
+
+    return Template(name, source, tokenizer, write, read, kwargs, find_thoughts=thoughts)
 
 
-class _Generation(Extension):
-    """Accepts `{% generation %}...{% endgeneration %}`, which marks answers for other trainers: shown as it is."""
-
-    tags = {"generation"}  # noqa: RUF012  (jinja2 reads it from the class)
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body, lineno=line)
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """A sandbox with bounds. Templates come with models, so they may be broken or hostile: every turn of a loop
-    and every call of a macro is counted, and text that is assigned, repeated, joined, replaced or written is measured.
-    """
-
-    intercepted_binops = frozenset({"*", "**", "+", "%"})
-
-    def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        self.filters["tojson"] = _to_json
-        self.filters["bounded"] = _bounded
-        for name in ("join", "list"):
-            self.filters[name] = _fed(self.filters[name], _within)
-        for name, check in (("replace", _replaced), ("indent", _indented), ("format", _no_width)):
-            self.filters[name] = _fed(self.filters[name], check)
-        for name in PADDING & set(self.filters):
-            del self.filters[name]
-        del self.globals["lipsum"]
-        self.filters["counted"] = self.counted
-        self.globals["raise_exception"] = _raise
-        self.globals["strftime_now"] = TODAY.strftime
-        self.left, self.deadline = 0, 0.0
-
-    def build(self, source: str, name: str) -> JinjaTemplate:
-        """Compile `source`, with a count in each loop and macro. Raises InputError with the line."""
-        if len(source) > MAX_SOURCE:
-            raise InputError(f"the template is longer than {MAX_SOURCE:,} characters", where=name)
+def _fitting(messages: Sequence[Message], texts: Sequence[Text]) -> Text:
+    """The first of several forms in which the template takes the messages with all their calls; else the first."""
+    if len(texts) == 1:
+        return texts[0]
+    asks = messages[-1].role != "assistant"
+    taken = []
+    for text in texts:
         try:
-            tree = self.parse(source)
-            loops: list[Any] = list(tree.find_all((nodes.For, nodes.Macro)))
-            for loop in loops:
-                count = nodes.Filter(nodes.EnvironmentAttribute("left"), "counted", [], [], None, None)
-                loop.body.insert(0, nodes.ExprStmt(count, lineno=loop.lineno))
-            for assign in list(tree.find_all(nodes.Assign)):
-                assign.node = nodes.Filter(assign.node, "bounded", [], [], None, None, lineno=assign.lineno)
-            for block in list(tree.find_all(nodes.AssignBlock)):
-                block.filter = nodes.Filter(block.filter, "bounded", [], [], None, None, lineno=block.lineno)
-            tree.set_environment(self)
-            return JinjaTemplate.from_code(self, self.compile(tree), dict(self.globals))
-        except TemplateSyntaxError as error:
-            raise InputError(f"not a valid Jinja template: {error.message}", where=f"{name}:{error.lineno}") from None
-
-    def run(self, template: JinjaTemplate, values: Mapping[str, Any]) -> str:
-        """Render within the bounds. Raises InputError with the template's first line of complaint."""
-        self.left, self.deadline = MAX_TURNS, time.monotonic() + MAX_SECONDS
-        out, length = [], 0
-        try:
-            for piece in template.generate(values):
-                out.append(piece)
-                length += len(piece)
-                if length > MAX_TEXT:
-                    raise TemplateError(f"it writes more than {MAX_TEXT:,} characters")
-        except Exception as error:  # the template is foreign code: whatever it raises is the user's to know
-            text = str(error) or type(error).__name__
-            raise InputError(f"the chat template failed: {text.splitlines()[0]}") from None
-        return "".join(out)
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """No method of text that pads it: templates of chats need none, and a number makes them huge."""
-        padding = isinstance(obj, str) and attr in PADDING
-        return not padding and super().is_safe_attribute(obj, attr, value)
-
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        if getattr(value, "__name__", "") == "format" and isinstance(getattr(value, "__self__", None), str):
-            _no_width(value.__self__)
-        return super().wrap_str_format(value)
-
-    def call(__self, __context: Any, __obj: Any, *values: Any, **named: Any) -> Any:
-        """A call; `join` and `replace` of a text within the bounds."""
-        text, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
-        if isinstance(text, str) and name == "replace":
-            _replaced(text, *values, **named)
-        if isinstance(text, str) and name == "join" and values:
-            values = (list(_within(values[0])),)
-            _refuse_if(len(text) * len(values[0]) > MAX_TEXT, text)
-        return super().call(__context, __obj, *values, **named)
-
-    def counted(self, left: int) -> None:
-        """One turn of a loop, or one call of a macro."""
-        self.left -= 1
-        if self.left < 0 or time.monotonic() > self.deadline:
-            raise TemplateError("it takes too long")
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """`*` and `+`, refused where the result would be huge, `%` with no width, and no `**` at all."""
-        if operator == "%":
-            return super().call_binop(context, operator, _no_width(left), right)
-        if operator == "+":
-            long = isinstance(left, (str, list, tuple)) and _extent(left) + _extent(right) > MAX_TEXT
-            return super().call_binop(context, operator, _refuse_if(long, left), right)
-        long = any(isinstance(side, (str, list, tuple)) for side in (left, right))
-        if operator == "**" or _extent(left) * _extent(right) > (MAX_TEXT if long else 10**18):
-            raise TemplateError(f"it computes something too large with {operator}")
-        return super().call_binop(context, operator, left, right)
+            whole = text(len(messages), asks)
+        except InputError:
+            continue
+        if not calls_missing(messages, whole.replace(BORDER, "")):
+            return text
+        taken.append(text)
+    return (taken or texts)[0]
 
 
-def _within(values: Any, *_: Any, **__: Any) -> Iterator[Any]:
-    """The values, as long as their text together is within the bounds."""
-    length = 0
-    for value in values:
-        length += 1 + (len(value) if isinstance(value, str) else 0)
-        yield _refuse_if(length > MAX_TEXT, value)
-
-
-def _replaced(text: Any, old: Any = "", new: Any = "", *_: Any) -> Any:
-    """`text`, unless it would grow beyond the bounds with `new` in the place of `old`."""
-    return _refuse_if(str(text).count(str(old)) * len(str(new)) > MAX_TEXT, text)
-
-
-def _indented(text: Any, width: Any = 4, *_: Any, **__: Any) -> Any:
-    """`text`, unless it would grow beyond the bounds with `width` characters before each line."""
-    by = len(width) if isinstance(width, str) else int(width)
-    return _refuse_if((str(text).count("\n") + 1) * by > MAX_TEXT, text)
-
-
-def _no_width(text: Any, *_: Any, **__: Any) -> Any:
-    """A text for `%` or `format`, unless it asks for padding that is long or is given with the values."""
-    return _refuse_if(isinstance(text, str) and bool(WIDTH.search(text.replace("{{", ""))), text)
-
-
-def _fed(function: Callable[..., Any], check: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, its value passed through `check`; keeps what Jinja marks its own filters with."""
-
-    @wraps(function)
-    def run(*values: Any, **named: Any) -> Any:
-        first = 1 if hasattr(function, "jinja_pass_arg") else 0
-        checked = check(*values[first:], **named)
-        return function(*values[:first], checked, *values[first + 1 :], **named)
-
-    return run
-
-
-def _refuse_if(large: bool, value: Any) -> Any:
-    if large:
-        raise TemplateError(f"it builds a value of more than {MAX_TEXT:,} characters")
-    return value
-
-
-def _extent(value: Any) -> int:
-    """How much a factor multiplies: the length of text or a list, the size of a number."""
-    if isinstance(value, (str, list, tuple)):
-        return len(value)
-    return abs(int(value)) if isinstance(value, (int, float)) else 1
-
-
-def _bounded(value: Any) -> Any:
-    return _refuse_if(isinstance(value, (str, list, tuple)) and len(value) > MAX_TEXT, value)
-
-
-def _raise(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as it is; Jinja's own filter of this name escapes HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _tools_in_words(messages: Sequence[Message], tools: Tools) -> list[Message]:
-    words = TOOLS % "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
-    if messages and messages[0].role == "system":
-        return [replace(messages[0], content=f"{messages[0].content}\n\n{words}"), *messages[1:]]
-    return [Message("system", words), *messages]
-
-
-def _calls_in_words(message: Message) -> Message:
-    lines = [message.content] if message.content else []
-    for call in message.tool_calls:
-        function = call.get("function", call)
-        lines.append(f"<tool_call>{json.dumps(function, ensure_ascii=False)}</tool_call>")
-    return replace(message, content="\n".join(lines), tool_calls=())
+def _literal(value: Any) -> str:
+    """A JSON value as Jinja writes it: `none` for null, the rest as in JSON."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {_literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,129 @@
+"""Example -> its text: the nodes of a tree before tokenization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from luthier.core.config import TextConfig
+from luthier.core.errors import InputError
+from luthier.core.types import (
+    Chat,
+    Conversation,
+    Example,
+    Labelled,
+    Message,
+    Messages,
+    Preference,
+    Prompt,
+    Ranking,
+    Text,
+)
+from luthier.text.built_in import in_words
+from luthier.text.spans import Segment, prompt_spans, spans
+from luthier.text.template import Template
+from luthier.text.tokenizer import Tokenizer
+from luthier.text.unwritten import unwritten
+
+UNLEARNED = "no method learns from such rows; map them to a layout that one does, with --data.layout and --data.columns"
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A node before tokenization."""
+
+    segments: tuple[Segment, ...]
+    parent: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A tree before tokenization. `unwritten` is what the row says and the text does not (see `unwritten`)."""
+
+    example: Example
+    row: int
+    branches: tuple[Branch, ...]
+    columns: Mapping[str, Any]
+    unwritten: frozenset[str] = frozenset()
+
+
+def draft_of(example: Example, row: int, template: Template, settings: TextConfig) -> Draft:
+    """The nodes of an example as text. Raises InputError when the example does not fit the template."""
+
+    def draft(*branches: Branch, **columns: Any) -> Draft:
+        return Draft(example, row, branches, columns, _unwritten(example, branches, template))
+
+    match example:
+        case Text(text=text):
+            tokenizer = template.tokenizer
+            return draft(Branch((Segment(tokenizer.opening + tokenizer.seal(text) + tokenizer.eos, bool(text)),)))
+        case Chat(messages=messages, tools=tools, template_kwargs=kwargs):
+            messages = with_system(messages, settings.system)
+            return draft(Branch(tuple(spans(messages, tools, template, settings.train_on, kwargs=kwargs))))
+        case Prompt(messages=messages, answer=answer, tools=tools, template_kwargs=kwargs):
+            messages = with_system(messages, settings.system)
+            return draft(Branch(tuple(prompt_spans(messages, tools, template, kwargs))), answer=answer)
+        case Preference(chosen=chosen, rejected=rejected, margin=margin):
+            return draft(*_branches(example, (chosen, rejected), template, settings), margin=margin or 0.0)
+        case Ranking(responses=responses):
+            return draft(*_branches(example, responses, template, settings), margin=0.0)  # pairs may stand beside it
+        case Labelled(completion=completion, label=label):
+            return draft(*_branches(example, (completion,), template, settings), label=label)
+        case _:
+            raise InputError(f"a row of kind {type(example).__name__.lower()}", where=example.origin, mend=UNLEARNED)
+
+
+def _branches(
+    example: Preference | Ranking | Labelled, completions: Sequence[Messages], template: Template, settings: TextConfig
+) -> list[Branch]:
+    """The prompt as root, a child for each completion. Without a prompt: bare texts, with at most BOS as root."""
+    if not example.prompt:
+        return _bare(completions, template.tokenizer)
+    prompt, tools, kwargs = with_system(example.prompt, settings.system), example.tools, example.template_kwargs
+    root = tuple(prompt_spans(prompt, tools, template, kwargs))
+    children = []
+    for completion in completions:
+        segments = spans((*prompt, *completion), tools, template, kwargs=kwargs, first=len(prompt))
+        if tuple(segments[: len(root)]) != root:
+            raise InputError(
+                "the prompt is not a prefix of prompt and answer",
+                mend="an answer must begin with an assistant turn that is to be learned",
+            )
+        children.append(Branch(tuple(segments[len(root) :]), parent=0))
+    return [Branch(root), *children]
+
+
+def _bare(completions: Sequence[Messages], tokenizer: Tokenizer) -> list[Branch]:
+    texts = [tokenizer.seal("".join(in_words(message).content for message in completion)) for completion in completions]
+    parent = 0 if tokenizer.opening else -1
+    root = [Branch((Segment(tokenizer.opening, False),))] if tokenizer.opening else []
+    return root + [Branch((Segment(text + tokenizer.eos, True, answer=True),), parent) for text in texts]
+
+
+def _unwritten(example: Example, branches: Sequence[Branch], template: Template) -> frozenset[str]:
+    if not isinstance(example, Conversation):
+        return frozenset()
+    text = "".join(segment.text for branch in branches for segment in branch.segments)
+    return frozenset(unwritten(_said(example), example.tools, example.template_kwargs, text, template))
+
+
+def _said(example: Conversation) -> Messages:
+    """Every message of an example."""
+    match example:
+        case Chat(messages=messages) | Prompt(messages=messages):
+            return messages
+        case Preference(prompt=prompt, chosen=chosen, rejected=rejected):
+            return (*prompt, *chosen, *rejected)
+        case Ranking(prompt=prompt, responses=responses):
+            return (*prompt, *(message for response in responses for message in response))
+        case Labelled(prompt=prompt, completion=completion):
+            return (*prompt, *completion)
+    raise AssertionError(f"no such example: {type(example).__name__}")
+
+
+def with_system(messages: Messages, system: str | None) -> Messages:
+    """`messages` with the system prompt `system` in front, unless they have one of their own."""
+    if not system or (messages and messages[0].role == "system"):
+        return messages
+    return (Message("system", system), *messages)

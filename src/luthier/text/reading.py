@@ -1,0 +1,146 @@
+"""What a chat template reads of a conversation, and the forms in which it can be given one.
+
+Templates expect different things of the same message: arguments as objects or as text, a thought under this name or
+that, a content that is there. They get it as transformers gives it, and another form where that fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+from jinja2 import nodes
+
+from luthier.core.errors import InputError
+from luthier.core.types import REASONING, Message
+
+Thoughts = Literal["fields", "blocks", "content"]  # where a template finds them
+
+
+PROBE = "luthier-thought"
+
+
+@dataclass(frozen=True)
+class Reads:
+    """variables: names it looks up, such as `tools` and `enable_thinking`; fields: those of messages and their like;
+    words: texts that it compares with or looks for."""
+
+    variables: frozenset[str] = frozenset()
+    fields: frozenset[str] = frozenset()
+    words: frozenset[str] = frozenset()
+
+
+def reads(tree: nodes.Template) -> Reads:
+    """What the template `tree` looks at, on any of its ways."""
+    variables = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"}
+    words = {const.value for const in tree.find_all(nodes.Const) if isinstance(const.value, str)}
+    items = {item.arg.value for item in tree.find_all(nodes.Getitem) if isinstance(item.arg, nodes.Const)}
+    asked = {  # message.get('name'), and 'name' in message
+        *(part.value for call in tree.find_all(nodes.Call) for part in call.args[:1] if isinstance(part, nodes.Const)),
+        *(test.expr.value for test in tree.find_all(nodes.Compare)
+          if isinstance(test.expr, nodes.Const) and test.ops[0].op in ("in", "notin")),
+    }  # fmt: skip
+    attributes = {part.attr for part in tree.find_all(nodes.Getattr)}
+    fields = {name for name in {*attributes, *items, *asked} if isinstance(name, str)}
+    return Reads(frozenset(variables), frozenset(fields), frozenset(words))
+
+
+def find_thoughts(read: Reads, render: Callable[[list[dict[str, Any]]], str]) -> Thoughts:
+    """Where a template that reads `read` finds a thought, by what `render` makes of conversations with one.
+
+    Where a thought comes out of none of them, the template that names such a field gets it there: a value that a row
+    gives may show it.
+    """
+    named = bool(set(REASONING) & read.fields)
+    ways: dict[Thoughts, bool] = {"fields": named, "blocks": "thinking" in read.words}
+    for way, likely in ways.items():
+        for turns in (turns for probe in _probes() for turns in forms(probe, partial(_itself, way)) if likely):
+            with suppress(InputError):
+                if PROBE in render(turns):
+                    return way
+    return "fields" if named else "content"
+
+
+def _itself(way: Thoughts) -> Thoughts:
+    return way
+
+
+def forms(messages: Sequence[Message], thoughts: Callable[[], Thoughts]) -> Iterator[list[dict[str, Any]]]:
+    """The messages as plain dicts: first as the row writes them, then with what templates may want instead.
+
+    Arguments of calls as objects, then as JSON text; an empty content in the place of none.
+    """
+    written = [_given(message, thoughts) for message in messages]
+    yield written
+    kinds = {type(call.get("function", call).get("arguments")) for m in messages for call in m.tool_calls}
+    others: list[type | None] = [None, *([dict] if str in kinds else []), *([str] if kinds - {str} else [])]
+    bare = any("content" not in turn for turn in written)
+    for kind in others:
+        turns = [
+            turn | {"tool_calls": message.calls_as(kind)} if kind and message.tool_calls else turn
+            for turn, message in zip(written, messages, strict=True)
+        ]
+        if kind:
+            yield turns
+        if bare:
+            yield [{"role": turn["role"], "content": "", **turn} for turn in turns]
+
+
+def _given(message: Message, thoughts: Callable[[], Thoughts]) -> dict[str, Any]:
+    """As transformers' apply_chat_template hands it on: a thought under each name that templates read."""
+    turn = message.as_dict()
+    thought = next((turn[name] for name in REASONING if turn.get(name) is not None), None)
+    if thought is None:
+        return turn
+    if not thought or thoughts() == "fields":
+        return {"thinking": thought, "reasoning": thought, **turn, "reasoning_content": thought}
+    blocks = [{"type": "thinking", "thinking": thought}]
+    if message.said:
+        blocks.append({"type": "text", "text": message.said})
+    return {name: value for name, value in turn.items() if name not in REASONING} | {"content": blocks}
+
+
+def _probes() -> Iterator[list[Message]]:
+    """Conversations with a thought, by which is seen where a template finds it: at an end, beside a call, in between."""
+    call = {"id": "luthier00", "type": "function", "function": {"name": "luthier_tool", "arguments": {}}}
+    asked, thought = Message("user", "?"), {REASONING[0]: PROBE}
+    answer = Message("assistant", "!", fields=thought)
+    yield [asked, answer]
+    calling = Message("assistant", "", tool_calls=(call,), bare=True, fields=thought)
+    told = Message("tool", "!", name="luthier_tool", fields={"tool_call_id": "luthier00"})
+    yield [asked, calling, told, replace(answer, fields={})]
+    yield [asked, answer, asked, answer]
+
+
+def calls_missing(messages: Sequence[Message], text: str) -> bool:
+    """Whether `text` lacks the name of a function that is called."""
+    for message in messages:
+        for call in message.tool_calls:
+            if str(call.get("function", call).get("name")) not in text:
+                return True
+    return False
+
+
+def quoted_again(messages: Sequence[Message], text: str) -> bool:
+    """Whether the template writes arguments that are JSON text as a JSON string: quoted twice."""
+    for message in messages:
+        for call in message.tool_calls:
+            arguments = call.get("function", call).get("arguments")
+            if isinstance(arguments, str) and '"' in arguments and arguments not in text:
+                spelt = (json.dumps(arguments, ensure_ascii=ascii)[1:-1] for ascii in (False, True))
+                if any(quoted in text for quoted in spelt):
+                    return True
+    return False
+
+
+def unread(messages: Sequence[Message], kwargs: Mapping[str, Any], read: Reads) -> set[str]:
+    """What a row says that no way through the template looks at: keys of its turns, and values for the template."""
+    seen = read.fields | read.words
+    out = {f"messages.{name}" for message in messages for name in message.fields if name not in seen}
+    return {name for name in out if name.split(".")[1] not in REASONING} | {
+        f"chat_template_kwargs.{name}" for name in kwargs if name not in read.variables
+    }
