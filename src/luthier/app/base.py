@@ -16,6 +16,7 @@ from luthier.core.config import QuantConfig, TextConfig
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, sha256
 from luthier.model import adapter_config, sources
+from luthier.model.wheels import EMBEDDED
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _places(folder: Path, beside: list[str], named: list[str]) -> list[Path]:
 
 
 def _is_here(name: str) -> bool:
-    return name in sources.EMBEDDED or Path(name).expanduser().exists()
+    return name in EMBEDDED or Path(name).expanduser().exists()
 
 
 def _looks_like_a_path(name: str) -> bool:

@@ -61,8 +61,8 @@ def command(
 
     config = config_of(data, values)
     use_threads(config.threads)
-    place = {"device": config.device, "dtype": config.dtype, "base": config.base, "system": config.text.system}
-    asking = Asking(config.data, rows, max_new_tokens, out, config.seed, **place)
+    place = (config.device, config.dtype, config.base, config.text.system)
+    asking = Asking(config.data, rows, max_new_tokens, out, config.seed, *place)
     result = judge(Asked(contestants, judge_of(values, config.device, config.dtype), asking, human))
     if json_:
         print_json(result)

@@ -109,7 +109,8 @@ def _own_attention(model: nn.Module) -> Iterator[set[int]]:
     eager = ALL_MASK_ATTENTION_FUNCTIONS["eager"]
 
     def noting(*args: Any, local_size: int | None = None, **named: Any) -> Any:
-        windows.update({local_size} - {None})
+        if local_size is not None:
+            windows.add(local_size)
         return eager(*args, **({} if local_size is None else {"local_size": local_size}), **named)
 
     name = "_attn_implementation_internal"
