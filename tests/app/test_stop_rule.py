@@ -10,6 +10,7 @@ import signal
 import pytest
 from safetensors.torch import load_file
 
+from luthier.app import learn as app_learn
 from luthier.app import train as app_train
 from luthier.app.train import run
 from luthier.app.watch import Progress, kept
@@ -127,7 +128,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, monk
     assert "until step" in whole["kept"]["why"]
     last = whole["steps"]
     config = resolve(settings(out=str(tmp_path / "parts"), **changes))
-    original = app_train._note
+    original = app_learn._note
     for stop_at in (1, last - 1, last):
 
         def stopping(folder, progress, report, *rest, stop_at=stop_at):
@@ -135,10 +136,10 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, monk
             if report.step == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(app_train, "_note", stopping)
+        monkeypatch.setattr(app_learn, "_note", stopping)
         with pytest.raises(Stopped):
             run(config)
-    monkeypatch.setattr(app_train, "_note", original)
+    monkeypatch.setattr(app_learn, "_note", original)
     monkeypatch.setattr(app_train.export, "write", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(config)

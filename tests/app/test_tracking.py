@@ -12,8 +12,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from luthier.app import learn as app_learn
 from luthier.app import tracking
-from luthier.app import train as app_train
 from luthier.app.train import run
 from luthier.cli import run as cli
 from luthier.core.config import resolve
@@ -44,7 +44,7 @@ def settings(tiny_folder, tmp_path):
 
 def stop_at(step, monkeypatch, config):
     """Run, with a signal after this step."""
-    original = app_train._note
+    original = app_learn._note
 
     def stopping(folder, progress, report, *rest):
         original(folder, progress, report, *rest)
@@ -52,7 +52,7 @@ def stop_at(step, monkeypatch, config):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(app_train, "_note", stopping)
+        patch.setattr(app_learn, "_note", stopping)
         with pytest.raises(Stopped):
             run(config)
 
