@@ -1,5 +1,5 @@
 """Every option that docs/compare.md names does what it says, from the command line; the checks of suites are tried in
-test_compare_docs.py."""
+test_suite_docs.py."""
 
 from __future__ import annotations
 

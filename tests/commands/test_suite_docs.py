@@ -1,4 +1,4 @@
-"""docs/compare.md against the product: every check and option that it names, from the command line to the verdict."""
+"""docs/compare.md against the product: every check and option of suites, from the command line to the verdict."""
 
 from __future__ import annotations
 
