@@ -6,7 +6,7 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.core.types import Message
-from luthier.data.calls import calls_of, tools_of
+from luthier.data.calls import calls_of, kwargs_of, tools_of
 from luthier.data.messages import is_transcript, messages_of, transcript, turns_of
 
 CALL = {"type": "function", "function": {"name": "search", "arguments": {"query": "lute"}}}
@@ -98,3 +98,119 @@ def test_text_becomes_a_message_and_an_empty_prompt_none():
     assert messages_of("", "prompt", "user") == ()
     assert messages_of("", "completion", "assistant") == (Message("assistant", ""),)
     assert messages_of({"from": "gpt", "value": "x"}, "chosen", "assistant") == (Message("assistant", "x"),)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_a_thought_stays_under_its_name(name):
+    (turn,) = turns_of({"role": "assistant", "content": "No.", name: "91 = 7 * 13."}, "f")
+    assert turn.content == "No." and turn.reasoning == "91 = 7 * 13."
+    assert turn.as_dict() == {"role": "assistant", "content": "No.", name: "91 = 7 * 13."}
+
+
+def test_further_keys_of_a_turn_are_kept():
+    item = {"role": "tool", "tool_call_id": "a1", "name": "search", "content": "3", "is_error": False, "note": None}
+    (turn,) = turns_of(item, "f")
+    assert turn.as_dict() == {k: v for k, v in item.items() if v is not None}
+
+
+def test_null_and_absent_content_are_no_content():
+    """As transformers gives them to templates: without the key."""
+    for item in ({"content": None}, {}):
+        (turn,) = turns_of({"role": "assistant", "tool_calls": [CALL], **item}, "f")
+        assert turn.as_dict() == {"role": "assistant", "tool_calls": [CALL]}
+    (empty,) = turns_of({"role": "assistant", "content": "", "tool_calls": [CALL]}, "f")
+    assert empty.as_dict()["content"] == ""
+
+
+def test_a_value_beside_a_null_content_is_what_was_said():
+    """A table with rows of both forms has both columns."""
+    row = {"role": None, "content": None, "from": "human", "value": "hi"}
+    assert turns_of(row, "f") == (Message("user", "hi"),)
+    with pytest.raises(InputError, match="a content and another value"):
+        turns_of({"role": "user", "content": "hi", "value": "ho"}, "f")
+
+
+def test_anthropic_blocks_become_calls_tool_turns_and_thoughts():
+    talk = [
+        {"role": "user", "content": "How wet?"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "ask", "signature": "x"},
+                {"type": "text", "text": "Let me look."},
+                {"type": "tool_use", "id": "t1", "name": "rain", "input": {"town": "Ulm"}},
+                {"type": "tool_use", "id": "t2", "name": "snow", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "30 mm"}]},
+                {"type": "tool_result", "tool_use_id": "t2", "content": "none"},
+                {"type": "text", "text": "Well?"},
+            ],
+        },
+    ]
+    rain = {"id": "t1", "type": "function", "function": {"name": "rain", "arguments": {"town": "Ulm"}}}
+    snow = {"id": "t2", "type": "function", "function": {"name": "snow", "arguments": {}}}
+    thought = {"reasoning_content": "ask"}
+    assert messages_of(talk, "messages", "user") == (
+        Message("user", "How wet?"),
+        Message("assistant", "Let me look.", tool_calls=(rain, snow), fields=thought),
+        Message("tool", "30 mm", fields={"tool_call_id": "t1"}),
+        Message("tool", "none", fields={"tool_call_id": "t2"}),
+        Message("user", "Well?"),
+    )
+    schema = {"type": "object", "properties": {}}
+    assert tools_of([{"name": "rain", "description": "d", "input_schema": schema}]) == (
+        {"type": "function", "function": {"name": "rain", "description": "d", "parameters": schema}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([{"type": "image", "source": {}}], "content of type 'image'"),
+        ([{"type": "redacted_thinking", "data": "x"}], "content of type 'redacted_thinking'"),
+        ([{"type": "text", "text": "a"}, {"type": "thinking", "thinking": "b"}], "a thought after what was said"),
+        ([{"type": "tool_result", "content": [{"type": "image"}]}], "content of type 'image'"),
+        ([{"type": "text", "text": "a"}, {"type": "tool_result", "content": "b"}], "a tool's answer after text"),
+    ],
+)
+def test_blocks_that_would_be_lost_are_refused(content, said):
+    with pytest.raises(InputError) as caught:
+        turns_of({"role": "user", "content": content}, "f")
+    assert said in caught.value.what
+
+
+def test_two_thoughts_are_refused_and_equal_ones_are_one():
+    both = {"role": "assistant", "content": "x", "reasoning": "a", "reasoning_content": "b"}
+    with pytest.raises(InputError, match="two different thoughts"):
+        turns_of(both, "f")
+    assert turns_of(both | {"reasoning": "b"}, "f")[0].reasoning == "b"
+    with pytest.raises(InputError, match="thinking is an object, not text"):
+        turns_of({"role": "assistant", "content": "x", "thinking": {"type": "enabled"}}, "f")
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        ({"name": "f"}, {}),
+        ({"name": "f", "arguments": None}, {}),
+        ({"name": "f", "arguments": ""}, {}),
+        ({"name": "f", "parameters": {"a": 1}}, {"a": 1}),
+        ({"name": "f", "arguments": '{"a": 1}'}, '{"a": 1}'),
+        ('{"name": "f", "arguments": {"a": 1}}', {"a": 1}),
+    ],
+)
+def test_arguments_of_a_call(written, arguments):
+    (call,) = calls_of(written, "f")
+    assert call == {"type": "function", "function": {"name": "f", "arguments": arguments}}
+
+
+def test_values_for_the_template():
+    assert kwargs_of({"enable_thinking": False, "nothing": None}) == {"enable_thinking": False}
+    assert kwargs_of('{"a": 1}') == {"a": 1} and kwargs_of(None) == {} == kwargs_of("")
+    for bad in ([1], "x", {"messages": []}):
+        with pytest.raises(InputError, match="chat_template_kwargs"):
+            kwargs_of(bad)

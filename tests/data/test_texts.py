@@ -72,3 +72,56 @@ def test_keys():
     assert prompt_key(Text("A b")) == "a b"
     here, there = Chat((ASK, YES), origin=Origin("a", 1)), Chat((ASK, YES), origin=Origin("b", 2))
     assert identity(here) == identity(there) != identity(Chat((ASK, NO)))
+
+
+TOOL = {"type": "function", "function": {"name": "search", "parameters": {}}}
+BESIDE = {"tools": (TOOL,), "template_kwargs": {"enable_thinking": False}}
+BEGUN = Message("assistant", "<think>\n", train=False, begun=True)
+THOUGHT = Message("assistant", "yes", fields={"thinking": "hm", "citations": [1]})
+FOUND = Message("tool", "3", name="search", fields={"tool_call_id": "c1"})
+CALLING = Message("assistant", "", tool_calls=({"id": "c1", **CALL},), bare=True)
+BEFORE = Message("assistant", "no", train=False)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        Chat((ASK, CALLING, FOUND, THOUGHT), **BESIDE),
+        Chat((ASK, BEFORE, ASK, BEGUN, YES), **BESIDE),
+        Chat((Message("system", "", bare=True), ASK, YES)),
+        Preference((ASK, BEGUN), (THOUGHT,), (NO,), **BESIDE),
+        Preference((ASK, YES), (YES,), (NO,), **BESIDE),
+        Ranking((ASK, BEGUN), ((NO,), (THOUGHT,)), (2, 1), **BESIDE),
+        Labelled((ASK, BEFORE, ASK), (THOUGHT,), True, **BESIDE),
+        Labelled((ASK, YES), (THOUGHT,), True, **BESIDE),
+        Prompt((ASK, BEGUN), "42", **BESIDE),
+    ],
+)
+def test_written_rows_keep_everything(example):
+    """`luthier data --clean` and `--split` write rows again."""
+    rows = [Row(as_row(example), Origin())]
+    declared = "prompt" if isinstance(example, Prompt) else "auto"
+    (again,) = to_examples(rows, detect(rows, {}, declared=declared), {})
+    assert again == example
+    assert as_row(again) == as_row(example)  # where nothing was written, nothing is
+
+
+def test_rows_that_differ_in_a_thought_or_in_tools_are_no_duplicates():
+    rows = [
+        Chat((ASK, YES)),
+        Chat((ASK, THOUGHT)),
+        Chat((ASK, YES), tools=(TOOL,)),
+        Chat((ASK, YES), template_kwargs={"enable_thinking": False}),
+    ]
+    assert len({identity(row) for row in rows}) == 4
+    assert answer_text(rows[1]) == "hm\n\nyes"
+
+
+def test_pairs_of_one_prompt_with_other_tools_are_not_joined():
+    from luthier.data.gather import gather, unpair
+
+    pairs = [Preference((ASK,), (YES,), (NO,), tools=(TOOL,)), Preference((ASK,), (NO,), (YES,))]
+    assert gather(pairs) == pairs
+    assert [row.tools for row in unpair(pairs)] == [(TOOL,), (TOOL,), (), ()]
+    (joined,) = gather([pairs[0], Preference((ASK,), (THOUGHT,), (NO,), tools=(TOOL,))])
+    assert joined.tools == (TOOL,)

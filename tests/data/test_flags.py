@@ -1,0 +1,48 @@
+"""Which turns are learned, as other tools mark them."""
+
+import pytest
+
+from luthier.core.errors import InputError
+from luthier.data.flags import LEARNED, UNLEARNED
+from luthier.data.messages import turns_of
+
+NO = [0, 0.0, False, "0", "0.0", "false", "False", " no "]
+YES = [1, 1.0, True, "1", "true", None, ""]
+
+
+def learned(**flags):
+    (turn,) = turns_of({"role": "assistant", "content": "5", **flags}, "messages[1]")
+    return turn.train
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_flag_that_says_no_means_not_learned(name):
+    """Axolotl `train`, ms-swift `loss`, verl `loss_mask`, OpenAI `weight`: as text and as numbers too."""
+    assert [learned(**{name: value}) for value in NO] == [False] * len(NO)
+    assert [learned(**{name: value}) for value in YES] == [True] * len(YES)
+
+
+@pytest.mark.parametrize("name", UNLEARNED)
+def test_masked_means_not_learned(name):
+    """torchtune's `masked` has the other sense."""
+    assert not learned(**{name: True}) and not learned(**{name: "1"})
+    assert learned(**{name: False}) and learned(**{name: None})
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"weight": 0.5}, "weight 0.5 is neither 0 nor 1"),
+        ({"weight": 2}, "weight 2 is neither"),
+        ({"loss_scale": "0.3"}, "loss_scale '0.3' is neither"),
+        ({"train": "perhaps"}, "train 'perhaps' is neither"),
+        ({"weight": 1, "train": False}, "weight says learned, train says not"),
+        ({"masked": True, "loss": 1}, "loss says learned, masked says not"),
+        ({"mask": 1}, "'mask' may mean learned or not learned"),
+        ({"training_detail": [{"begin_offset": 0, "end_offset": 3, "train": False}]}, "marks parts of a turn"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(flags, said):
+    with pytest.raises(InputError, match=r"messages\[1\]") as caught:
+        learned(**flags)
+    assert said in caught.value.what
