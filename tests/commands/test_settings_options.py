@@ -80,9 +80,21 @@ def test_columns_and_lists():
             given({"data__columns": (wrong,)})
 
 
+def test_values_for_the_template():
+    words = ['{"enable_thinking": false, "n": 3}', "mode=short", "think=True", "year=2024", "quoted=a=b"]
+    context = train.make_context("train", [part for word in words for part in ("--text.template_kwargs", word)])
+    assert resolve(given(context.params)).text.template_kwargs == {
+        "enable_thinking": False, "n": 3, "mode": "short", "think": True, "year": 2024, "quoted": "a=b",
+    }  # fmt: skip
+    for wrong, said in (("enable_thinking", "is not NAME=VALUE; such as enable_thinking=false"), ("{x", "is not JSON")):
+        with pytest.raises(InputError, match=said):
+            given({"text__template_kwargs": (wrong,)})
+
+
 def test_settings_survive_yaml(tmp_path):
     config = resolve(
         {
+            "text.template_kwargs": {"enable_thinking": False, "list": [1, None]},
             "data.columns": {"output": "answer"},
             "data.path": ["é.jsonl"],
             "train.lr": 1e-7,

@@ -245,6 +245,8 @@ def test_a_value_of_the_run_holds_unless_a_row_brings_its_own():
 def test_a_value_that_nothing_reads_is_refused_or_said():
     with pytest.raises(InputError, match=r"does not read 'enable_thinkng'; did you mean 'enable_thinking'"):
         load_template("auto", with_source(SWITCH).tokenizer, {"enable_thinkng": False})
+    with pytest.raises(InputError, match="'messages' is given by Luthier itself"):
+        load_template("auto", with_source(SWITCH).tokenizer, {"messages": []})
     with pytest.raises(InputError, match="alpaca does not read"):
         load_template("alpaca", with_source(SWITCH).tokenizer, {"enable_thinking": False})
     row, template = Chat((ASK, NO), template_kwargs={"mode": 1}), with_source(CHATML)

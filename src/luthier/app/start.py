@@ -91,7 +91,7 @@ def run_settings(run: Path) -> RunConfig:
             quant = theirs.quant  # it went on with an adapter on that base
     elif known := known_start(run):  # that run is not here any more
         if text.template == "auto":
-            values = known.template_kwargs | text.template_kwargs
+            values = {**known.template_kwargs, **text.template_kwargs}
             text = text.model_copy(update={"template": known.template, "template_kwargs": values})
         quant = known.quant or quant
     exported = result / "chat_template.jinja" if result else None

@@ -89,9 +89,9 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
         if name not in known or value is None or value == ():
             continue
         annotation = known[name].annotation
-        read = _mapping if get_origin(annotation) is dict else None
-        read = _values if read and get_args(annotation)[1] is Any else read
-        out[name] = read(name, value) if read else value
+        if get_origin(annotation) is dict:
+            value = _values(name, value) if get_args(annotation)[1] is Any else _mapping(name, value)
+        out[name] = value
     return out
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 ROLES = ("system", "user", "assistant", "tool")
 REASONING = ("reasoning_content", "thinking", "reasoning")  # the names of a thought, in transformers' order
 
+# What a chat template is given anyway: no value of a row or a setting may take its place.
+TEMPLATE_GIVEN = ("messages", "tools", "add_generation_prompt", "continue_final_message", "tokenize")
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:

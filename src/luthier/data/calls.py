@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from luthier.core.errors import InputError
+from luthier.core.types import TEMPLATE_GIVEN
 from luthier.data.values import structured
 
 # Where a call's arguments and a tool's schema stand: OpenAI's name first, then Llama's and Anthropic's.
 ARGUMENTS = ("arguments", "parameters", "input")
 SCHEMA = ("parameters", "input_schema")
-# What a chat template is given anyway: no value of a row or a setting may take its place.
-GIVEN = ("messages", "tools", "add_generation_prompt", "continue_final_message", "tokenize")
 
 
 def calls_of(value: Any, field: str) -> tuple[Mapping[str, Any], ...]:
@@ -86,7 +85,7 @@ def kwargs_of(value: Any, field: str = "chat_template_kwargs") -> Mapping[str, A
         return {}
     if not isinstance(value, Mapping):
         raise InputError(f"field '{field}' is not an object", mend='write {"enable_thinking": false}, say')
-    if taken := next((name for name in GIVEN if name in value), None):
+    if taken := next((name for name in TEMPLATE_GIVEN if name in value), None):
         raise InputError(f"field '{field}' cannot set '{taken}'", mend="leave it out of these values")
     return {str(name): item for name, item in value.items() if item is not None}
 

@@ -141,7 +141,10 @@ def unread(messages: Sequence[Message], kwargs: Mapping[str, Any], read: Reads) 
     """What a row says that no way through the template looks at: keys of its turns, and values for the template."""
     seen = read.fields | read.words
     out = {f"messages.{name}" for message in messages for name in message.fields if name not in seen}
-    paired = {*REASONING, "tool_call_id"}  # thoughts are looked for in the text; answers follow the order of their calls
+    paired = {
+        *REASONING,
+        "tool_call_id",
+    }  # thoughts are looked for in the text; answers follow the order of their calls
     return {name for name in out if name.split(".")[1] not in paired} | {
         f"chat_template_kwargs.{name}" for name in kwargs if name not in read.variables
     }

@@ -16,7 +16,7 @@ from typing import Any
 
 from luthier.core.errors import InputError, nearest
 from luthier.core.files import text_file
-from luthier.core.types import Message
+from luthier.core.types import TEMPLATE_GIVEN, Message
 from luthier.text import built_in
 from luthier.text.built_in import Text, Tools, Writer
 from luthier.text.reading import Reads, Thoughts, calls_missing, find_thoughts, forms, reads
@@ -165,6 +165,8 @@ def load_template(name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any] = N
     """
     template = _found(name, tokenizer, kwargs)
     read = template.reads.variables | (template.for_tools.reads.variables if template.for_tools else frozenset())
+    if taken := next((key for key in kwargs if key in TEMPLATE_GIVEN), None):
+        raise InputError(f"'{taken}' is given by Luthier itself", where="--text.template_kwargs", mend="leave it out")
     if strange := next((key for key in kwargs if key not in read), None):
         raise InputError(
             f"the template {template.name} does not read '{strange}'", where="--text.template_kwargs",
