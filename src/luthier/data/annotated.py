@@ -12,8 +12,8 @@ from luthier.data.layouts import Unused, Values, labels
 
 def label_studio(values: Values) -> Chat:
     """One text and one choice. Raises InputError for other tasks (spans, ratings, pictures) and for people who disagree."""
-    data, made = values["data"], values["annotations"]
-    if not isinstance(data, Mapping) or not isinstance(made, (list, tuple)):
+    data, made = values["data"], values["annotations"] or []
+    if not (isinstance(data, Mapping) and isinstance(made, list) and all(isinstance(one, Mapping) for one in made)):
         raise InputError("not as Label Studio writes it", mend="export the project as JSON")
     texts = [data["text"]] if "text" in data else list(data.values())
     if len(texts) != 1 or not isinstance(texts[0], str):
@@ -31,10 +31,11 @@ def label_studio(values: Values) -> Chat:
     return labels({"text": texts[0], "label": list(chosen.pop())})
 
 
-def _choices(annotation: Any) -> tuple[str, ...]:
-    results = annotation.get("result") or ()
-    kinds = {str(result.get("type")) for result in results}
-    if kinds != {"choices"} or len(results) != 1:
+def _choices(annotation: Mapping[str, Any]) -> tuple[str, ...]:
+    results: list[Any] = annotation.get("result") or []
+    kinds = {str(result.get("type")) if isinstance(result, Mapping) else "nothing known" for result in results}
+    chosen = results[0].get("value", {}).get("choices") if kinds == {"choices"} and len(results) == 1 else None
+    if not isinstance(chosen, list):
         what = ", ".join(sorted(kinds)) or "nothing"
         raise InputError(f"an annotation of {what}, not one choice", mend="make a prompt and a completion of each row")
-    return tuple(results[0]["value"]["choices"])
+    return tuple(map(str, chosen))

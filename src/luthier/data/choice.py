@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from luthier.core.errors import InputError
@@ -188,10 +189,10 @@ def _by_number(first: int, answer: Any, question: Question) -> int | None:
     return int(code) - first if code.isdigit() and 0 <= int(code) - first < len(question.texts) else None
 
 
-_WAYS = {
+_Way = Callable[[Any, Question], int | None]
+_WAYS: dict[str, _Way] = {
     "label": _by_label, "letter": _by_letter, "text": _by_text,
-    "index0": lambda answer, question: _by_number(0, answer, question),
-    "index1": lambda answer, question: _by_number(1, answer, question),
+    "index0": partial(_by_number, 0), "index1": partial(_by_number, 1),
 }  # fmt: skip
 _SAID = {
     "label": "labels", "letter": "letters", "text": "their text", "index0": "numbers from 0", "index1": "numbers from 1",

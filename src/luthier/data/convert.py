@@ -70,8 +70,9 @@ def to_pairs(
             if unused is not None:
                 unused(row.origin, str(reason))
         else:
-            for note in notes if noted is not None else ():
-                noted(row.origin, note)
+            if noted is not None:
+                for note in notes:
+                    noted(row.origin, note)
             yield row, example
 
 

@@ -171,15 +171,9 @@ def _nested(name: str, value: Any, layout: Layout) -> Iterator[tuple[str, Any]]:
     for item in items:
         if not isinstance(item, Mapping):
             continue
-        turn = "role" in item or "from" in item
-        known = (
-            TURN_KEYS
-            if turn
-            else ANSWER_KEYS
-            if layout.name in ("ranking", "comparison_list") and name in LISTED
-            else None
-        )
-        for key, inner in item.items() if known is not None else ():
+        answer = layout.name in ("ranking", "comparison_list") and name in LISTED
+        known = TURN_KEYS if "role" in item or "from" in item else ANSWER_KEYS if answer else item.keys()
+        for key, inner in item.items():
             if key not in known and not is_nothing(inner):
                 found.setdefault(f"{name}.{key}", inner)
     yield from found.items()
