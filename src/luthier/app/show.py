@@ -20,7 +20,7 @@ def encoded(examples: Sequence[Example], texts: Texts, config: RunConfig) -> Enc
 
 
 def coloured(examples: Sequence[Example], texts: Texts, config: RunConfig, width: int = 100) -> list[Text]:
-    """Each tree with a summary line, learned tokens coloured; then the rows that are left out."""
+    """Each tree with a summary line, learned tokens coloured; then the rows that are left out, and what the template leaves out."""
     found = encoded(examples, texts, config)
     trees = [show.render_rich(tree, texts.tokenizer, texts.template, width=width) for tree in found.trees]
     return trees + [Text(line, style="yellow") for line in _left_out(found)]
@@ -34,7 +34,8 @@ def plain(examples: Sequence[Example], texts: Texts, config: RunConfig) -> str:
 
 
 def _left_out(found: Encoded) -> list[str]:
-    return [f"{row.origin} · left out: {row.reason}" for row in found.dropped]
+    rows = [f"{row.origin} · left out: {row.reason}" for row in found.dropped]
+    return rows + [f"in {count} rows the template {what}" for what, count in sorted(found.unwritten.items())]
 
 
 def records(examples: Sequence[Example], texts: Texts, config: RunConfig) -> list[dict[str, Any]]:
