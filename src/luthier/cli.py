@@ -135,8 +135,11 @@ def _say(text: str, status: int) -> int:
 def _usage(error: click.ClickException) -> str:
     """Click's message as one line, with the nearest option when one was mistyped."""
     if isinstance(error, click.NoSuchOption):
-        guess = nearest(error.option_name, error.possibilities or _options(error))
-        advice = f"did you mean '{guess}'?" if guess else "see --help"
+        if told := _called_elsewhere(error):
+            return told
+        names = [name.lstrip("-") for name in (*(error.possibilities or ()), *_options(error))]  # two dashes are no likeness
+        guess = nearest(error.option_name.lstrip("-"), names)
+        advice = f"did you mean '--{guess}'?" if guess else "see --help"
         return f"unknown option '{error.option_name}'; {advice}"
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
         name = error.param.opts[0]
@@ -148,6 +151,25 @@ def _usage(error: click.ClickException) -> str:
     if isinstance(error, click.MissingParameter) and error.param is not None and error.ctx is not None:
         return f"{error.param.make_metavar(error.ctx)} is missing; see `{error.ctx.command_path} --help`"
     return " ".join(error.format_message().split())
+
+
+def _called_elsewhere(error: click.NoSuchOption) -> str | None:
+    """An option of another program's: what it is called here, where this command has it, or why there is none."""
+    from luthier.core.config import about
+    from luthier.core.elsewhere import needless, setting_for
+
+    setting = setting_for(error.option_name) or error.option_name.lstrip("-")
+    options = _options(error)
+    places = [p for p in error.ctx.command.params if isinstance(p, click.Argument)] if error.ctx is not None else []
+    if f"--{setting}" in options:
+        mend = f"here it is --{setting}: {about(setting)}"
+    elif setting in ("model", "data.path") and places and error.ctx is not None:
+        mend = f"give it without an option: `{error.ctx.command_path} {places[0].make_metavar(error.ctx)}`"
+    elif (said := needless(error.option_name)) and "--train.steps" in options:
+        mend = said
+    else:
+        return None
+    return f"unknown option '{error.option_name}'; {mend}"
 
 
 def _system(error: OSError) -> tuple[str, int]:

@@ -46,6 +46,6 @@ def test_held_out_rows_that_are_read_otherwise_have_a_line_of_their_own(tmp_path
     assert capsys.readouterr().err.splitlines() == [
         "read: prompt, completion; not read: nothing",
         "held-out rows, read: prompt = question, completion = answer; not read: intent",
-        "warning: held-out rows: column 'intent' is not read (it may hold what is to be answered); map it with "
-        "--data.columns FIELD=intent if it matters",
+        "warning: held-out rows: column 'intent' is not read (it may hold what is to be answered); if it matters, "
+        "map it with --data.columns FIELD=intent",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.config import RunConfig, fields, read_yaml, resolve, write_yaml
+from luthier.core.elsewhere import NAMES, SETTINGS
 from luthier.core.errors import InputError
 
 
@@ -89,3 +90,11 @@ def test_yaml_makes_no_objects(tmp_path):
     path.write_text("seed: !!python/object/apply:os.getpid []\n")
     with pytest.raises(InputError, match=r"run.yaml:1: not valid YAML"):
         read_yaml(path)
+
+
+def test_keys_of_other_programs_are_told_by_the_name_that_they_have_here():
+    for key, setting in {"learning_rate": "train.lr", "train.micro_batch_size": "train.batch", "base_model": "model"}.items():
+        with pytest.raises(InputError, match=f"unknown setting '{key}'; here it is {setting}: "):
+            resolve({key: 1})
+    assert set(NAMES) <= fields().keys()
+    assert not SETTINGS.keys() & fields().keys()

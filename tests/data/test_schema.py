@@ -170,6 +170,24 @@ def test_unknown_layout_tells_what_was_found_and_what_is_near():
     assert "alpaca" in fault(rows_of({"foo": 1}))
 
 
+def test_columns_of_any_name_are_told_to_be_a_prompt_and_a_completion_too():
+    message = fault(rows_of({"customer": "q", "reply": "a", "category": "billing"}))
+    assert message.endswith("--data.columns text=COLUMN, or prompt=COLUMN,completion=COLUMN for questions with answers")
+
+
+def test_reasoning_in_a_column_of_its_own_is_the_thought_before_the_answer():
+    why = {"reasoning_content": "why"}
+    for row in ({"instruction": "q", "output": "4", "why": "2 + 2"}, {"prompt": "q", "completion": "4", "why": "2 + 2"}):
+        (example,) = to_examples(rows_of(row), detect(rows_of(row), why), why)
+        assert (example.messages[-1].content, example.messages[-1].reasoning) == ("4", "2 + 2")
+        assert not next(iter(to_examples(rows_of(row), detect(rows_of(row), {}), {}))).messages[-1].reasoning
+    said = rows_of({"prompt": "q", "completion": "<think>2 + 2</think>4", "reasoning_content": "2 + 2"})
+    assert not next(iter(to_examples(said, detect(said, {}), {}))).messages[-1].fields
+    other = rows_of({"prompt": "q", "completion": "<think>one</think>4", "reasoning_content": "two"})
+    with pytest.raises(InputError, match="f.jsonl:1: reasoning in a column of its own"):
+        list(to_examples(other, detect(other, {}), {}))
+
+
 def test_files_of_several_kinds_are_not_blamed_on_one():
     rows = rows_of({"instruction": "q", "output": "a"}, {"prompt": "q"}, {"text": "t"})
     assert "the files differ: no field stands in most of their rows; give them one by one" in fault(rows)

@@ -31,6 +31,19 @@ def test_unread_columns_that_matter_are_warned_of(tmp_path, column, value, why):
     assert line.startswith(f"column '{column}' is not read (") and why in line
 
 
+def test_an_unread_column_is_told_the_field_that_suits_it(tmp_path):
+    for column, field in {"thinking": "reasoning_content", "system_text": "system", "persona": "input"}.items():
+        row = {"q": "q", "completion": "a", column: "a remark of many words"}
+        (line,) = said(tmp_path, [row] * 3, columns={"prompt": "q"})
+        assert f"; if it matters, --data.columns {field}={column} " in line
+        assert said(tmp_path, [row] * 3, columns={"prompt": "q", field: column}) == ()
+
+
+def test_who_named_the_column_of_the_answer_is_not_asked_whether_another_one_is(tmp_path):
+    row = {"q": "q", "reply": "a", "category": "billing"}
+    assert said(tmp_path, [row] * 3, columns={"prompt": "q", "completion": "reply"}) == ()
+
+
 def test_names_of_rows_and_text_that_is_read_anyway_are_not(tmp_path):
     assert said(tmp_path, [PAIR | {"id": "0a7d-11e9-8b4c-0242", "source": "a long name of a source"}]) == ()
     turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "yes"}]

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from luthier.core.elsewhere import needless, setting_for
 from luthier.core.errors import InputError, nearest, unknown
 from luthier.core.files import text_file
 
@@ -419,6 +420,12 @@ def _choices(annotation: Any) -> list[str]:
     return [value for part in get_args(annotation) for value in (get_args(part) or [part]) if isinstance(value, str)]
 
 
+def about(setting: str) -> str:
+    """What a setting is, in its first sentence."""
+    said = fields()[setting].description or ""
+    return said.partition(". ")[0].rstrip(".")
+
+
 def _check_key(key: str, where: object) -> None:
     known = fields()
     if key in known:
@@ -426,6 +433,10 @@ def _check_key(key: str, where: object) -> None:
     if any(name.startswith(f"{key}.") for name in known):
         raise InputError(f"'{key}' is a section, not a value", where=where, mend=f"write its settings below `{key}:`")
     tails = {name.rsplit(".", 1)[-1]: name for name in known}
+    if said := needless(key):
+        raise InputError(f"unknown setting '{key}'", where=where, mend=f"leave it out: {said}")
+    if (setting := setting_for(key)) and key.rsplit(".", 1)[-1] not in tails:
+        raise InputError(f"unknown setting '{key}'", where=where, mend=f"here it is {setting}: {about(setting)}")
     guess = tails.get(key.rsplit(".", 1)[-1]) or nearest(key, known)
     raise InputError(
         f"unknown setting '{key}'", where=where,

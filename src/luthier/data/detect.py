@@ -11,6 +11,10 @@ from luthier.data.schema import CHOICES, LAYOUTS, MIXED, USUAL, Layout
 from luthier.data.values import field_value
 
 
+ANSWERED = ("prompt", "completion", "instruction", "output")
+PAIR = "prompt=COLUMN,completion=COLUMN"
+
+
 def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "auto") -> Layout:
     """The layout of some first rows: `declared`, or the first of LAYOUTS whose needed fields most rows have.
 
@@ -168,8 +172,16 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
     nearest = ", ".join(f"{name} (lacks {' and '.join(lacking[name])})" for name in near)
     return InputError(
         f"unknown layout: found {listed(found)}; nearest: {nearest}",
-        where=where, mend=f"map the columns, such as --data.columns {lacking[near[0]][0]}=COLUMN",
+        where=where, mend=f"map the columns, such as --data.columns {_such(lacking[near[0]])}",
     )  # fmt: skip
+
+
+def _such(lacks: Sequence[str]) -> str:
+    """Fields to map: those of the nearest layout; where that is none of questions with answers, theirs too."""
+    first = ",".join(f"{name}=COLUMN" for name in lacks)
+    if lacks[0] in ANSWERED:
+        return first
+    return f"{first}, or {PAIR} for questions with answers"
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

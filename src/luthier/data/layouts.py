@@ -29,8 +29,8 @@ def text(values: Values) -> Text:
 
 
 def alpaca(values: Values) -> Chat:
-    answer = Message("assistant", text_of(values["output"], "output"))
-    turns = opened(values, (*_history(values.get("history")), *instruction_of(values), answer))
+    answer = (Message("assistant", text_of(values["output"], "output")),)
+    turns = opened(values, (*_history(values.get("history")), *instruction_of(values), *_thought(values, answer)))
     return Chat(turns, **beside(values))
 
 
@@ -41,8 +41,21 @@ def conversation(values: Values) -> Chat:
 
 def prompt_completion(values: Values) -> Chat:
     """The completion is learned; assistant turns in the prompt are read only, as in TRL."""
-    completion = _answer(values["completion"])
+    completion = _thought(values, _answer(values["completion"]))
     return Chat(opened(values, (*prompt_of(values), *completion)), **beside(values))
+
+
+def _thought(values: Values, answer: Messages) -> Messages:
+    """The answer with the reasoning that leads to it, where the row has it in a column of its own."""
+    thought = text_of(values.get("reasoning_content"), "reasoning_content").strip()
+    if not thought or any(thought in text for turn in answer for text in (turn.reasoning, turn.content)):
+        return answer
+    if len(answer) != 1 or answer[0].reasoning or "<think>" in answer[0].content:
+        raise InputError(
+            "reasoning in a column of its own, beside an answer that has its own or is of several turns",
+            mend="keep one of them",
+        )
+    return (replace(answer[0], fields={**answer[0].fields, "reasoning_content": thought}),)
 
 
 def _answer(value: Any) -> Messages:

@@ -214,6 +214,9 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _missing(path: str) -> InputError:
+    if "=" in path and not Path(path).parent.name:
+        mend = f"a further FIELD=COLUMN stands behind a comma, or an option of its own: --data.columns {path}"
+        return InputError("no such file or folder", where=path, mend=mend)
     folder = Path(path).parent
     guess = nearest(Path(path).name, [entry.name for entry in folder.iterdir()]) if folder.is_dir() else None
     mend = f"did you mean '{folder / guess}'?" if guess else "check the path"

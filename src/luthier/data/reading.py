@@ -38,6 +38,7 @@ class Reading:
     said    unread columns whose text the columns that are read hold too
     codes   how the values of the field `code` were understood: value -> (what it means, rows)
     mended  what was put right while reading -> rows
+    mapped  fields whose column the user named
     """
 
     layout: str
@@ -51,6 +52,7 @@ class Reading:
     code: str = ""
     codes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     mended: Mapping[str, int] = field(default_factory=dict)
+    mapped: frozenset[str] = frozenset()
 
     def as_dict(self) -> dict[str, Any]:
         """Keys of `--json`: `read`, `unread`, `codes`, `mended`."""
@@ -119,6 +121,7 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
         {name: tuple(c for c, _ in counts.most_common()[1:]) for name, counts in used.items() if len(counts) > 1},
         tuple(order), dict(filled), {name: sizes[name] / max(1, total) for name in order},
         frozenset(name for name in order if repeated[name] == filled[name]), layout.code, _few(coded),
+        mapped=frozenset(part.name for part in layout.fields if columns.keys() & set(part.names)),
     )  # fmt: skip
 
 

@@ -137,6 +137,7 @@ _BESIDE = "system tools chat_template_kwargs|template_kwargs"  # what any row wi
 _ABOUT = "input|context|passage|article|support|evidence"
 _PROMPT = "prompt|question|query"
 _ANSWER = "completion|response|answer|output"
+_THOUGHT = "reasoning_content"  # never by another name of itself: to learn a column of reasoning is for the user to say
 _TALK = "messages|conversations|conversation"
 _ANY_PROMPT = f"messages|conversations prompt|question|query instruction {_ABOUT}"
 
@@ -239,7 +240,7 @@ _TABLE = (
         layouts.conversation, "conversations of role and content, as OpenAI writes them",
     ),
     Layout(
-        "alpaca", Chat, _fields("instruction output|response|answer|completion", f"{_ABOUT} history {_BESIDE}"),
+        "alpaca", Chat, _fields("instruction output|response|answer|completion", f"{_ABOUT} history {_THOUGHT} {_BESIDE}"),
         layouts.alpaca, "an instruction, perhaps with an input, and its output",
     ),
     Layout(
@@ -252,7 +253,7 @@ _TABLE = (
         layouts.pair, "two texts that belong together, perhaps with a score",
     ),
     Layout(
-        "prompt_completion", Chat, _fields(f"{_PROMPT}|input {_ANSWER}|answers", f"{_ABOUT} {_BESIDE}"),
+        "prompt_completion", Chat, _fields(f"{_PROMPT}|input {_ANSWER}|answers", f"{_ABOUT} {_THOUGHT} {_BESIDE}"),
         layouts.prompt_completion, "a prompt and its completion, a question and its answer",
         _is_answered,
     ),

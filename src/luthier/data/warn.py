@@ -30,7 +30,14 @@ CONTEXT = re.compile(
     r"context(s)?|passage(s)?|document(s)?|system(_prompt)?|instruction|input|history|tools|functions|support|evidence|"
     r"choices|options|article|facts|knowledge|persona|schema|chat_template_kwargs"
 )
+THOUGHTS = re.compile(r"reasoning(_\w+)?|thinking|thoughts?|rationale|cot|chain_of_thought|scratchpad")
 MEDIA = re.compile(r"(image|picture|video|audio|pixel|speech|media)(s|_path|_url|_file|_values|_paths|_urls)?")
+# Fields that a column may be given to without another losing its own.
+FREE = {
+    "alpaca": ("reasoning_content", "system", "input"),
+    "prompt_completion": ("reasoning_content", "system", "input"),
+    "labels": ("system",),
+}
 # Columns that name a row or where it came from.
 NAMES = re.compile(
     r"(.*[_-])?(id|ids|uuid|hash|sha\d*|md5|url|urls|link|source|date|time|timestamp|path|file|filename|index|idx|"
@@ -80,9 +87,21 @@ def _unread(about: Reading) -> Iterator[str]:
         why = next((word for word, names in _MEANINGS if names.fullmatch(plain)), None)
         if why is None and share >= SHARE and not NAMES.fullmatch(plain):
             why = f"{share:.0%} of the text"
-        if why is not None:
+        if why is not None and not (ANSWERS.fullmatch(plain) and about.mapped & {"completion", "output", "label"}):
             rows = "" if about.filled[column] == about.rows else f" in {about.filled[column]} of {about.rows} rows"
-            yield f"column '{column}' is not read ({why}){rows}; map it with --data.columns FIELD={column} if it matters"
+            yield f"column '{column}' is not read ({why}){rows}; if it matters, {_mapped(column, plain, about)}"
+
+
+def _mapped(column: str, plain: str, about: Reading) -> str:
+    """How to read a column that nothing reads: by the field that suits it, where the layout has one that is free."""
+    free = [name for name in FREE.get(about.layout, ()) if name not in about.read]
+    if THOUGHTS.fullmatch(plain) and "reasoning_content" in free:
+        return f"--data.columns reasoning_content={column} teaches it as the thought before the answer"
+    if plain.startswith("system") and "system" in free:
+        return f"--data.columns system={column} makes it the system prompt"
+    if not ANSWERS.fullmatch(plain) and not RATINGS.fullmatch(plain) and "input" in free:
+        return f"--data.columns input={column} puts it below the prompt"
+    return f"map it with --data.columns FIELD={column}"
 
 
 def _marks(examples: Sequence[Example]) -> Iterator[str]:
@@ -108,6 +127,7 @@ def _places(examples: Sequence[Example]) -> Iterator[str]:
 
 _MEANINGS = (
     ("it may hold what is to be answered", ANSWERS),
+    ("it may be how an answer is reached", THOUGHTS),
     ("it may say how good an answer is", RATINGS),
     ("an answer may need it", CONTEXT),
     ("pictures and sound cannot be read", MEDIA),

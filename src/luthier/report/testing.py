@@ -10,14 +10,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from luthier.report.tables import BAD, CAREFUL, FAINT, GOOD, grid_of, plain
+from luthier.report.tables import CAREFUL, FAINT, GOOD, grid_of, plain
 
 DOUBTS, LABELS = 10, 8  # shown; --json has all
 
 
 def test_file_screen(result: Mapping[str, Any]) -> Group:
     """What `luthier data --role test` prints, from the keys of its `--json`."""
-    verdict = Text("good to test by", style=GOOD) if result["good"] else Text("not as it should be", style=BAD)
+    told = len(result["warnings"])
+    doubt = Text("see the warning below" if told == 1 else f"see the {told} warnings below", style=CAREFUL)
+    verdict = Text("good to test by", style=GOOD) if result["good"] else doubt
     warnings = Table.grid(padding=(0, 0, 0, 2), pad_edge=True)
     for warning in result["warnings"]:
         warnings.add_row(Text("!", style=CAREFUL), Text(plain(warning)))

@@ -1,0 +1,75 @@
+"""What other programs call our settings: TRL and transformers, PEFT, Axolotl, Unsloth, LLaMA-Factory."""
+
+from __future__ import annotations
+
+# setting -> its names elsewhere
+NAMES = {
+    "model": "model_name_or_path base_model model_name model_id pretrained pretrained_model",
+    "out": "output_dir save_dir output",
+    "method": "stage trainer algorithm objective",
+    "tune": "load_in_4bit adapter use_peft use_lora finetuning_type load_in_8bit full_finetuning",
+    "dtype": "bf16 fp16 torch_dtype precision mixed_precision",
+    "track": "report_to use_wandb wandb_project logging",
+    "seed": "random_state data_seed",
+    "data.path": "dataset dataset_name datasets dataset_path data_path train_file data_files train_dataset data_file",
+    "data.eval": "eval_dataset eval_file validation_file test_datasets test_file val_file",
+    "data.holdout": "val_set_size test_size val_size eval_split validation_split",
+    "data.columns": "dataset_text_field field_instruction field_output text_field prompt_column text_column",
+    "data.limit": "max_samples max_train_samples",
+    "data.stream": "streaming",
+    "text.max_length": "max_seq_length sequence_len max_length cutoff_len block_size model_max_length max_seq_len",
+    "text.template": "chat_template template prompt_template",
+    "text.system": "system_prompt default_system system_message",
+    "text.train_on": "train_on_inputs train_on_responses_only completion_only_loss assistant_only_loss mask_prompt train_on_prompt",
+    "lora.rank": "lora_r lora_rank r rank",
+    "lora.alpha": "lora_alpha",
+    "lora.dropout": "lora_dropout",
+    "lora.targets": "lora_target_modules target_modules lora_target lora_target_linear",
+    "lora.rslora": "use_rslora peft_use_rslora",
+    "lora.dora": "use_dora peft_use_dora",
+    "lora.lr_ratio": "loraplus_lr_ratio",
+    "quant.kind": "bnb_4bit_quant_type",
+    "train.lr": "learning_rate lr max_lr peak_lr",
+    "train.epochs": "num_train_epochs num_epochs n_epochs epochs max_epochs epoch",
+    "train.steps": "max_steps total_steps num_steps max_iters iters",
+    "train.batch": "per_device_train_batch_size micro_batch_size batch_size train_batch_size gradient_accumulation_steps "
+    "global_batch_size bs",
+    "train.schedule": "lr_scheduler_type lr_scheduler scheduler",
+    "train.warmup": "warmup_ratio warmup_steps",
+    "train.optimizer": "optim",
+    "train.clip": "max_grad_norm gradient_clipping grad_clip",
+    "train.beta1": "adam_beta1",
+    "train.beta2": "adam_beta2",
+    "train.checkpoint": "save_steps save_strategy checkpoint_every",
+    "train.keep": "save_total_limit",
+    "eval.every": "eval_steps eval_strategy evaluation_strategy evals_per_epoch",
+    "eval.patience": "early_stopping_patience",
+    "eval.max_new_tokens": "max_new_tokens max_tokens",
+    "eval.temperature": "temperature",
+    "preference.beta": "beta dpo_beta pref_beta rl_beta",
+    "preference.loss": "loss_type pref_loss dpo_loss",
+    "rollout.samples": "num_generations num_return_sequences",
+    "rollout.max_new_tokens": "max_completion_length",
+    "reward.use": "reward_funcs reward_functions reward_model",
+}  # fmt: skip
+# What needs no setting here.
+NEEDLESS = {
+    "packing sample_packing": "rows are always packed, and none sees another",
+    "resume resume_from_checkpoint auto_resume_from_checkpoints": "the same command again goes on with an unfinished run",
+}
+SAYINGS = {name: said for names, said in NEEDLESS.items() for name in names.split()}
+SETTINGS = {name: setting for setting, names in NAMES.items() for name in names.split()}
+
+
+def setting_for(name: str) -> str | None:
+    """Our setting for a name of another program's (dashes, case and sections aside), or None."""
+    return SETTINGS.get(_plain(name))
+
+
+def needless(name: str) -> str | None:
+    """Why there is no setting for what another program calls so, or None."""
+    return SAYINGS.get(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").rpartition(".")[2].replace("-", "_").lower()
