@@ -137,7 +137,9 @@ def _usage(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         if told := _called_elsewhere(error):
             return told
-        names = [name.lstrip("-") for name in (*(error.possibilities or ()), *_options(error))]  # two dashes are no likeness
+        names = [
+            name.lstrip("-") for name in (*(error.possibilities or ()), *_options(error))
+        ]  # two dashes are no likeness
         guess = nearest(error.option_name.lstrip("-"), names)
         advice = f"did you mean '--{guess}'?" if guess else "see --help"
         return f"unknown option '{error.option_name}'; {advice}"

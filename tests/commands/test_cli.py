@@ -152,7 +152,10 @@ def test_debug_shows_where(monkeypatch):
         (["train", "--packing"], "unknown option '--packing'; rows are always packed, and none sees another"),
         (["merge", "--model", "x"], "unknown option '--model'; give it without an option: `luthier merge RUN`"),
         (["merge", "--learning_rate", "1"], "unknown option '--learning_rate'; see --help"),
-        (["data", "--data.columns", "prompt=q", "completion=a"], "or an option of its own: --data.columns completion=a"),
+        (
+            ["data", "--data.columns", "prompt=q", "completion=a"],
+            "or an option of its own: --data.columns completion=a",
+        ),
         (["data", "--clea"], "unknown option '--clea'; did you mean '--clean'?"),
         (["train", "--train.schedule", "cosin"], "--train.schedule: unknown value 'cosin'; did you mean 'cosine'?"),
         (["train", "ROWS", "--dtype", "float16"], "--dtype: unknown value 'float16'; did you mean 'bfloat16'?"),

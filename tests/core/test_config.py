@@ -93,7 +93,11 @@ def test_yaml_makes_no_objects(tmp_path):
 
 
 def test_keys_of_other_programs_are_told_by_the_name_that_they_have_here():
-    for key, setting in {"learning_rate": "train.lr", "train.micro_batch_size": "train.batch", "base_model": "model"}.items():
+    for key, setting in {
+        "learning_rate": "train.lr",
+        "train.micro_batch_size": "train.batch",
+        "base_model": "model",
+    }.items():
         with pytest.raises(InputError, match=f"unknown setting '{key}'; here it is {setting}: "):
             resolve({key: 1})
     assert set(NAMES) <= fields().keys()

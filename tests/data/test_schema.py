@@ -177,14 +177,17 @@ def test_columns_of_any_name_are_told_to_be_a_prompt_and_a_completion_too():
 
 def test_reasoning_in_a_column_of_its_own_is_the_thought_before_the_answer():
     why = {"reasoning_content": "why"}
-    for row in ({"instruction": "q", "output": "4", "why": "2 + 2"}, {"prompt": "q", "completion": "4", "why": "2 + 2"}):
+    for row in (
+        {"instruction": "q", "output": "4", "why": "2 + 2"},
+        {"prompt": "q", "completion": "4", "why": "2 + 2"},
+    ):
         (example,) = to_examples(rows_of(row), detect(rows_of(row), why), why)
         assert (example.messages[-1].content, example.messages[-1].reasoning) == ("4", "2 + 2")
         assert not next(iter(to_examples(rows_of(row), detect(rows_of(row), {}), {}))).messages[-1].reasoning
     said = rows_of({"prompt": "q", "completion": "<think>2 + 2</think>4", "reasoning_content": "2 + 2"})
     assert not next(iter(to_examples(said, detect(said, {}), {}))).messages[-1].fields
     other = rows_of({"prompt": "q", "completion": "<think>one</think>4", "reasoning_content": "two"})
-    with pytest.raises(InputError, match="f.jsonl:1: reasoning in a column of its own"):
+    with pytest.raises(InputError, match="reasoning in a column of its own"):
         list(to_examples(other, detect(other, {}), {}))
 
 

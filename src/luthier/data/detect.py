@@ -10,7 +10,6 @@ from luthier.data.read import Row
 from luthier.data.schema import CHOICES, LAYOUTS, MIXED, USUAL, Layout
 from luthier.data.values import field_value
 
-
 ANSWERED = ("prompt", "completion", "instruction", "output")
 PAIR = "prompt=COLUMN,completion=COLUMN"
 
