@@ -130,6 +130,14 @@ def test_a_value_beside_a_null_content_is_what_was_said():
         turns_of({"role": "user", "content": "hi", "value": "ho"}, "f")
 
 
+def test_a_refusal_is_what_was_said():
+    refused = {"role": "assistant", "content": None, "refusal": "I cannot."}
+    assert turns_of(refused, "f") == (Message("assistant", "I cannot."),)
+    block = {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]}
+    assert turns_of(block, "f") == (Message("assistant", "I cannot."),)
+    assert turns_of({"role": "assistant", "content": "Yes.", "refusal": None}, "f") == (Message("assistant", "Yes."),)
+
+
 def test_anthropic_blocks_become_calls_tool_turns_and_thoughts():
     talk = [
         {"role": "user", "content": "How wet?"},
@@ -181,6 +189,14 @@ def test_blocks_that_would_be_lost_are_refused(content, said):
     with pytest.raises(InputError) as caught:
         turns_of({"role": "user", "content": content}, "f")
     assert said in caught.value.what
+
+
+def test_a_system_prompt_in_blocks():
+    """Anthropic's field beside the messages."""
+    from luthier.data.layouts import conversation
+
+    row = {"system": [{"type": "text", "text": "Be brief."}], "messages": [{"role": "user", "content": "q"}]}
+    assert conversation(row).messages == (Message("system", "Be brief."), Message("user", "q"))
 
 
 def test_two_thoughts_are_refused_and_equal_ones_are_one():

@@ -25,6 +25,7 @@ from luthier.data.texts import as_row, joined
 from luthier.rewards.answer import Answer
 from luthier.rewards.best import best, ranks, worst
 from luthier.rewards.specs import Rewards
+from luthier.text.built_in import in_words
 
 Write = Literal["sft", "pairs", "rankings", "all"]
 WRITES: tuple[Write, ...] = ("sft", "pairs", "rankings", "all")
@@ -81,7 +82,7 @@ def question(example: Example) -> Question | None:
     if all(message.role == "system" for message in messages):
         return None
     known = answer and not any(message.tool_calls for message in answer)
-    reference = joined(answer) if known else None
+    reference = joined(tuple(in_words(message) for message in answer)) if known else None
     return Question(messages, example.tools, reference, example.origin, template_kwargs=example.template_kwargs)
 
 

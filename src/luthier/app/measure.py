@@ -26,6 +26,7 @@ from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.model.generate import Sample, generate
 from luthier.model.sample import Sampling
 from luthier.rewards.specs import Rewards
+from luthier.text.built_in import in_words
 from luthier.text.encode import encode, encode_prompt_ids
 from luthier.train import annotate
 from luthier.train.loop import example_losses
@@ -129,7 +130,7 @@ class Ruler:
                 continue
             prompt = self.prompt_ids(example)
             if len(prompt) <= self.config.text.max_length:
-                asked.append((row, _question(before), prompt, last.content))
+                asked.append((row, _question(before), prompt, in_words(last).content))
         rows, prompts, all_ids, references = zip(*sorted(asked), strict=True) if asked else ((), (), (), ())
         return HeldOut(kept, rows, prompts, all_ids, references, [examples[row] for row in rows])
 

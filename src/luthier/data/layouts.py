@@ -14,7 +14,7 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Message, Messages, Pair, Prompt, Text
 from luthier.data.calls import kwargs_of, tools_of
-from luthier.data.messages import as_context, messages_of, plain, text_of
+from luthier.data.messages import as_context, joined_text, messages_of, plain, text_of
 from luthier.data.templated import MARK, turns_in
 
 Values = Mapping[str, Any]
@@ -126,7 +126,7 @@ def _history(value: Any) -> Messages:
 
 def opened(values: Values, turns: Messages) -> Messages:
     """`turns` under the row's system prompt, when it has one and they do not bring their own."""
-    own = plain(text_of(values.get("system"), "system"), "system")
+    own = plain(joined_text(values.get("system"), "system"), "system")
     if turns and turns[0].role == "system":
         if own and own[0].content.strip() != turns[0].content.strip():
             raise InputError("a system prompt beside a conversation that has another", mend="keep one of them")

@@ -36,16 +36,9 @@ ROLE_OF = {
     "ipython": "tool",
 }
 CALLING = ("function_call", "tool_call")  # roles whose content is a call, as JSON
-READ = {
-    "role",
-    "from",
-    "content",
-    "value",
-    "tool_calls",
-    "function_call",
-    "name",
-    *FLAGS,
-}  # keys with a field of their own
+# Keys with a field of their own.
+SAID = ("content", "value", "refusal")
+READ = frozenset({"role", "from", *SAID, "tool_calls", "function_call", "name", *FLAGS})
 
 
 def text_of(value: Any, field: str) -> str:
@@ -127,8 +120,9 @@ def _role(item: Mapping[str, Any], field: str) -> tuple[str, str]:
 
 
 def _content(item: Mapping[str, Any], field: str) -> Any:
-    """What is said, in `content` or `value`; None where neither holds anything, but a call or a thought stands there."""
-    given = [item[name] for name in ("content", "value") if item.get(name) is not None]
+    """What is said, in `content`, `value` or OpenAI's `refusal`; None where nothing is, but a call or a thought stands
+    there."""
+    given = [item[name] for name in SAID if item.get(name) is not None]
     if len(given) > 1 and given[0] != given[1]:
         raise InputError(f"field '{field}' has a content and another value", mend="keep one of them")
     if not given and not (
@@ -168,11 +162,13 @@ def _blocks(content: Sequence[Any], field: str) -> _Blocks:
     found = _Blocks()
     for block in content:
         kind = block.get("type") or "text" if isinstance(block, Mapping) else "text"
-        if kind in ("text", "input_text", "output_text"):
-            found.text += text_of(_first(block, "text", "value", "content"), field)
+        if kind in ("text", "input_text", "output_text", "refusal"):
+            found.text += text_of(_first(block, "text", "value", "content", "refusal"), field)
         elif kind in ("thinking", "reasoning"):
             _refuse_after(bool(found.text.strip() or found.calls), "a thought after what was said", field)
-            found.thought += ("\n\n" if found.thought else "") + _joined(_first(block, kind, "text", "value"), field)
+            found.thought += ("\n\n" if found.thought else "") + joined_text(
+                _first(block, kind, "text", "value"), field
+            )
         elif kind in ("tool_use", "tool_call"):
             found.calls += calls_of(_first(block, "value", "tool_call") or block, field)
         elif kind == "tool_result":
@@ -188,10 +184,10 @@ def _result(block: Mapping[str, Any], field: str) -> Message:
     renamed = {"tool_use_id": "tool_call_id"}
     rest = {renamed.get(key, key): value for key, value in block.items() if key not in ("type", "content")}
     fields = {key: value for key, value in rest.items() if value is not None}
-    return Message("tool", _joined(block.get("content"), field), fields=fields)
+    return Message("tool", joined_text(block.get("content"), field), fields=fields)
 
 
-def _joined(content: Any, field: str) -> str:
+def joined_text(content: Any, field: str) -> str:
     """Text, or the text of a list of text blocks."""
     if not isinstance(content, (list, tuple)):
         return text_of(content, field)

@@ -12,7 +12,7 @@ from luthier.text.reading import calls_missing, quoted_again, unread
 from luthier.text.template import Template
 from luthier.text.tokenizer import BORDER
 
-TAGS = re.compile(r"</?think>")
+TAGS = re.compile(r"</?(?:think|thinking|thought|reasoning|analysis|reflection|scratchpad)>|\[/?THINK\]")
 
 
 def refuse_loss(message: Message, text: str, turn: int, template: Template) -> None:
