@@ -260,3 +260,9 @@ def test_prompts_without_room_for_an_answer_are_counted(go, rows):
         file.write(json.dumps({"prompt": "", "completion": "b"}) + "\n")
     result, _ = go(n=2)
     assert (result["prompts"], result["dropped"]) == (10, {"no prompt": 1, "prompt too long": 1})
+
+
+def test_where_no_prompt_leaves_room_the_context_is_said(go, rows):
+    rows.write_text(json.dumps({"prompt": "cat " * 600, "completion": "b"}) + "\n")
+    with pytest.raises(InputError, match=r"no prompt is shorter than the model's context of \d+ tokens"):
+        go(n=2)

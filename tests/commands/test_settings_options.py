@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import click
 import pytest
 
-from luthier.cli import run
+from luthier.cli import COMMANDS, run
 from luthier.commands.quickstart import command as quickstart
 from luthier.commands.settings import Setting, config_of, given
 from luthier.commands.train import command as train
@@ -19,6 +20,14 @@ from luthier.core.files import read_json
 def test_train_has_an_option_for_every_setting():
     names = {p.setting for p in train.params if isinstance(p, Setting)}
     assert names == set(fields()) - {"version", "data.path"}
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "lm-eval"])
+def test_whoever_reads_rows_can_be_told_what_their_columns_and_codes_are(name):
+    """A code that could mean two things is refused with `--data.values` as the way out: so it must be one."""
+    command = import_module(f"luthier.commands.{name}").command
+    names = {p.setting for p in command.params if isinstance(p, Setting)}
+    assert ("data.layout" in names) == ("data.columns" in names) == ("data.values" in names)
 
 
 @pytest.mark.parametrize("name", [name for name in fields() if name not in ("version", "data.path")])

@@ -122,7 +122,7 @@ def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) 
         if most is None or len(ids) < most:
             out.append(replace(asked, messages=messages, ids=tuple(ids)))
     if not out:
-        raise InputError(f"no prompt is shorter than the model's context of {context} tokens", mend="shorten them")
+        raise InputError(f"no prompt is shorter than the model's context of {most:,} tokens", mend="shorten them")
     return out, len(questions) - len(out)
 
 

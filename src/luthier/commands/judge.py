@@ -15,6 +15,7 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
 @with_settings(
     "data.layout",
     "data.columns",
+    "data.values",
     "data.limit",
     "data.skip_bad",
     "base",

@@ -13,8 +13,8 @@ from luthier.commands.settings import SettingsCommand, given, with_settings
 SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}  # settings are spelt with _, options with -
 
 
-@with_settings("base", "seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.skip_bad", "reward",
-               without=("reward.use", "reward.judge"))  # fmt: skip
+@with_settings("base", "seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.values", "data.skip_bad",
+               "reward", without=("reward.use", "reward.judge"))  # fmt: skip
 @click.command("sample", cls=SettingsCommand, context_settings={"max_content_width": 110, **SPELLING})
 @click.argument("model", metavar="MODEL_OR_RUN")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPTS...")

@@ -12,7 +12,16 @@ from luthier.commands.settings import SettingsCommand, given, with_settings
 
 
 @with_settings(
-    "base", "seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.skip_bad", "data.limit"
+    "base",
+    "seed",
+    "device",
+    "dtype",
+    "threads",
+    "data.layout",
+    "data.columns",
+    "data.values",
+    "data.skip_bad",
+    "data.limit",
 )
 @click.command("score", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("run", metavar="REWARD_RUN")
