@@ -292,15 +292,21 @@ def test_held_out_rows_without_one_are_measured_under_it(project) -> None:
 def test_rows_longer_than_the_context_are_refused_before_training(project) -> None:
     rows = [{"prompt": f"who {i}", "completion": "the cat " * 700} for i in range(12)]
     (project / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(InputError, match=r"and the model's context is 512; --text.max_length 512 cuts them there"):
+    with pytest.raises(InputError, match=r"and the model's context is 512; --text.max_length 512 cuts rows there"):
         tuned(project, project / "models" / "base", text__max_length=4096)
     assert not (project / "runs").exists()
     tuned(project, project / "models" / "base", text__max_length=512, train__steps=1)
 
 
 def test_a_stream_longer_than_the_context_is_refused_before_training(project) -> None:
-    with pytest.raises(InputError, match=r"the longest row has 1,024 tokens, and the model's context is 512"):
+    with open(project / "rows.jsonl", "a") as rows:
+        rows.write(json.dumps({"prompt": "who", "completion": "the cat " * 700}) + "\n")
+    with pytest.raises(
+        InputError, match=r"rows.jsonl:17: the longest row has 1,024 tokens, and the model's context is 512"
+    ):
         tuned(project, project / "models" / "base", data__stream=True, train__steps=1)
+    assert not list((project / "runs" / "one" / "checkpoints").glob("step-*1"))  # told before the first step
+    tuned(project, project / "models" / "base", "two", data__stream=True, train__steps=1, text__max_length=512)
 
 
 def test_a_tokenizer_longer_than_the_embedding_is_refused_before_training(project, capsys) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from luthier.app.context import check_context
 from luthier.app.examples import Examples
 from luthier.app.method import chosen_method
 from luthier.app.systems import Systems
@@ -17,7 +18,7 @@ from luthier.core import log
 from luthier.core.config import LoraConfig, QuantConfig, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Example, TokenTree
-from luthier.model import adapters, limits, lora, memory, quantize, tune
+from luthier.model import adapters, lora, memory, quantize, tune
 from luthier.model import load as model_load
 from luthier.model.configuration import load_config
 from luthier.text.encode import Encoded, encode
@@ -162,29 +163,8 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
     learn = arranged(train.trees, config)
     beside = arranged(replay.trees, config, train.trees)
     ready = Ready(learn, arranged(test.trees, config, train.trees), counts | examples.facts(), beside, systems)
-    _check_context(ready, texts, config)
+    check_context([*ready.train, *ready.replay, *ready.test], texts, config)
     return ready
-
-
-def _check_context(ready: Ready, texts: Texts, config: RunConfig) -> None:
-    """Raise InputError where a row is longer than the model's context, before anything is computed.
-
-    Of a stream, which is read while training, --text.max_length is asked. Prompts of online methods need room for an answer.
-    """
-    shape = load_config(texts.start.source.folder)
-    longest = max((_longest_path(tree) for tree in (*ready.train, *ready.replay, *ready.test)), default=0)
-    if config.data.stream:
-        longest = max(longest, config.text.max_length)
-    most, more = limits.context(shape), 1 if chosen_method(config).online else 0
-    mend = f"--text.max_length {(most or 0) - more} cuts them there"
-    limits.check_rows(longest + more, shape, where="--text.max_length", mend=mend)
-
-
-def _longest_path(tree: TokenTree) -> int:
-    ends: list[int] = []
-    for node in tree.nodes:
-        ends.append((ends[node.parent] if node.parent >= 0 else 0) + len(node.ids))
-    return max(ends)
 
 
 def arranged(trees: Sequence[TokenTree], config: RunConfig, beside: Sequence[TokenTree] = ()) -> list[TokenTree]:

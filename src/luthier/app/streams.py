@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
+from luthier.app.context import check_context
 from luthier.app.examples import check_kind
 from luthier.app.method import chosen_method
 from luthier.app.prepare import Tally, arranged
@@ -29,7 +30,8 @@ def stream_trees(
     """The trees of a stream, read and encoded as they are asked for; those of `live`, where it cannot be read again. Rows whose
     prompt is that of a held-out row, of `test`, are counted.
 
-    `read` gets the tally of all rows so far, again and again. Raises InputError for a row that the method does not learn from.
+    `read` gets the tally of all rows so far, again and again. Raises InputError for a row that the method does not learn from,
+    or that is longer than the model's context.
     """
     source = data_load.stream(config.data.path, config.data) if live is None else live
     held_out = {prompt_key(example) for example in test}
@@ -40,6 +42,7 @@ def stream_trees(
         part = encode_chunk(
             examples, texts.template, texts.tokenizer, config.text, chunk[0][0], skip_bad=config.data.skip_bad
         )
+        check_context(part.trees, texts, config)
         tally.add(examples, part)
         tally.systems.add(examples, config.text.system)
         tally.seen += sum(prompt_key(example) in held_out for example in examples)
