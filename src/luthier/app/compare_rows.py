@@ -61,7 +61,10 @@ def questions(sides: Sides, config: RunConfig, given: Mapping[str, Any], stop: C
     }
     all_ = [side for runs in found.values() for side in runs]
     if len({side.template for side in all_}) > 1:
-        log.note("the models are asked by different templates, each by its own; --text.template sets one for all")
+        log.note(
+            "the models are asked by different templates or system prompts, each by its own; --text.template and --text.system "
+            "set one for all"
+        )
     asked = _loss(found, all_, examples)
     rows = sorted(set.intersection(*(set(side.answers) for side in all_)))
     if rows:
