@@ -1,7 +1,7 @@
 """What a row means: one function a layout, from the values of its fields to an Example.
 
 `values` holds the fields that are there, by the layout's own names. A fault raises InputError without a
-place; `schema.to_examples` adds file and line. `Unused` marks a sound row that yields no example.
+place; `convert.to_pairs` adds file and line. `Unused` marks a sound row that yields no example.
 """
 
 from __future__ import annotations

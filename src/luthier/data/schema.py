@@ -1,6 +1,6 @@
 """The table of layouts: which fields each has, by which names they go, and the function that reads them.
 
-To add a layout: a function in `layouts.py` and a row in LAYOUTS.
+To add a layout: a function in `layouts.py` or a module beside it, and a row in `_TABLE`.
 """
 
 from __future__ import annotations
