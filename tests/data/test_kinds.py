@@ -109,7 +109,7 @@ REFUSED = {
     "two system prompts": ({"system": "s", "messages": [turn("system", "t"), turn("user", "q"), turn("assistant", "a")]},
                            "a system prompt beside a conversation that has another"),
     "tokens": ({"tokens": ["a"], "ner_tags": [0]}, "unknown layout"),
-    "answers that are all right": ({"question": "q", "answers": ["a", "b"]}, "unknown layout"),
+    "answers that are all right": ({"question": "q", "answers": ["a", "b"]}, "'answers' is a list"),
 }  # fmt: skip
 
 
@@ -140,3 +140,59 @@ def test_people_who_disagree(tmp_path):
     none = {"data": {"text": "r"}, "annotations": []}
     found = loaded(tmp_path, [row, none])
     assert answer_text(found.examples[0]) == "a" and found.unused.count == 1
+
+
+ANSWERED = {"response_1": "a", "response_2": "b"}
+MISREAD = {
+    "single messages": ([turn("user", "q"), turn("assistant", "a")], "each row is one message (role, content)"),
+    "single turns of ShareGPT": ([{"from": "human", "value": "q"}], "each row is one message (from, value)"),
+    "two answers and a strength": ([{"prompt": "q", **ANSWERED, "preference_strength": -3}], "two answers ('response_1'"),
+    "two answers and a truth": ([{"prompt": "q", **ANSWERED, "first_is_better": True}], "two answers ('response_1'"),
+    "letters of possible answers": ([{"question": "q", "answer": "A", "possible_answers": ["a", "b"]}], "multiple-choice"),
+    "letters of a list of any name": ([{"instruction": "q", "output": "B", "what to take": ["a", "b"]}], "multiple-choice"),
+    "places in a list of any name": (
+        [{"question": "q", "answer": 1, "answers": ["a", "b"]}], "--data.layout choice --data.columns choices=answers"
+    ),
+    "incorrect answers": (
+        [{"Question": "q", "Correct Answer": "a", "Incorrect Answer 1": "b", "Incorrect Answer 2": "c"}], "multiple-choice"
+    ),
+    "an order in words": ([{"prompt": "q", "responses": ["a", "b"], "ranking": "B>A"}], "column 'ranking' may say"),
+    "a flag of another tool": (
+        [{"messages": [turn("user", "q"), turn("assistant", "a") | {"train_on_turn": False}]}], "'train_on_turn' may say"
+    ),
+    "an answer that is a truth": ([{"question": "q", "answer": True}], "'answer' is a truth value"),
+    "a translation": ([{"translation": {"en": "a", "de": "b"}}], "write what it holds (en, de) as columns"),
+    "texts of unknown names": (
+        [{"id": "1", "source": "a", "target": "b"}], "--data.columns prompt=source,completion=target"
+    ),
+    "turns of an unknown name": ([{"items": [turn("user", "q")]}], "--data.columns messages=items"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISREAD)
+def test_what_would_be_read_as_something_else_is_refused_with_the_way_out(tmp_path, name):
+    rows, said = MISREAD[name]
+    with pytest.raises(InputError) as caught:
+        loaded(tmp_path, rows)
+    assert said in str(caught.value)
+
+
+def test_lists_beside_short_answers_are_no_choices(tmp_path):
+    aliases = [
+        {"question": "q", "answer": "a", "aliases": ["a", "b"]},
+        {"question": "r", "answer": "Rome", "aliases": ["x", "y"]},
+    ]
+    assert loaded(tmp_path, aliases).layout.name == "prompt_completion"
+    words = [{"sentence": "q r", "label": 1, "tokens": ["q", "r"]}]
+    assert loaded(tmp_path, words).layout.name == "labels"
+
+
+def test_a_refusal_is_what_the_model_said_and_functions_are_tools(tmp_path):
+    declined = turn("assistant", None) | {"refusal": "I cannot."}
+    (chat,) = loaded(tmp_path, [{"messages": [turn("user", "q"), declined], "functions": [{"name": "f"}]}]).examples
+    assert chat.messages[-1].content == "I cannot." and chat.tools[0]["function"]["name"] == "f"
+
+
+def test_a_text_without_a_label_gives_no_example(tmp_path):
+    found = loaded(tmp_path, [{"text": "q", "label": "a"}, {"text": "r", "label": None}])
+    assert len(found.examples) == 1 and dict(found.unused.reasons) == {"no label": 1}

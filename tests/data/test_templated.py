@@ -25,6 +25,24 @@ WRITTEN = {
         (ASK, YES),
     ),
     "gemma": ("<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nYo<end_of_turn>\n", (ASK, YES)),
+    "llama-4": (
+        "<|begin_of_text|><|header_start|>user<|header_end|>\n\nHi<|eot|><|header_start|>assistant<|header_end|>\n\nYo<|eot|>",
+        (ASK, YES),
+    ),
+    "granite": (
+        "<|start_of_role|>user<|end_of_role|>Hi<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>Yo<|end_of_text|>\n",
+        (ASK, YES),
+    ),
+    "command r": (
+        "<BOS_TOKEN><|START_OF_TURN_TOKEN|><|USER_TOKEN|>Hi<|END_OF_TURN_TOKEN|>"
+        "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>Yo<|END_OF_TURN_TOKEN|>",
+        (ASK, YES),
+    ),
+    "exaone": ("[|system|]Be brief.[|endofturn|]\n[|user|]Hi\n[|assistant|]Yo[|endofturn|]\n", (RULE, ASK, YES)),
+    "openchat": ("GPT4 Correct User: Hi<|end_of_turn|>GPT4 Correct Assistant: Yo<|end_of_turn|>", (ASK, YES)),
+    "stablelm": ("<|SYSTEM|>Be brief.<|USER|>Hi<|ASSISTANT|>Yo", (RULE, ASK, YES)),
+    "phi-2": ("Instruct: Hi\nOutput: Yo", (ASK, YES)),
+    "angles": ("<human>: Hi\n<bot>: Yo\n<human>: a\n<bot>: b", (ASK, YES, AGAIN, NO)),
     "zephyr": ("<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\nYo</s>\n", (RULE, ASK, YES)),
     "phi-3": ("<|user|>\nHi<|end|>\n<|assistant|>\nYo<|end|>\n", (ASK, YES)),
     "guanaco": ("### Human: Hi### Assistant: Yo### Human: a### Assistant: b", (ASK, YES, AGAIN, NO)),

@@ -67,3 +67,66 @@ def test_places_for_pictures_are_warned_of(tmp_path):
 def test_what_was_mended_is_told_with_its_rows(tmp_path):
     (line,) = said(tmp_path, [{"prompt": "q", "completion": "a</s>"}] * 2)
     assert line.startswith("a stop token written at the end of an answer was cut off") and line.endswith(": 2 rows")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|User|>:Hi<eoh>\n<|Bot|>:Yo<eoa>",
+        "<|begin_of_thought|>two<|end_of_thought|>4",
+        "<extra_id_1>User\nHi\n<extra_id_1>Assistant\nYo",
+        "[gMASK]<sop>Hi",
+        "<reserved_106>Hi<reserved_107>Yo",
+    ],
+)
+def test_marks_of_any_template_are_warned_of(tmp_path, text):
+    (line,) = said(tmp_path, [{"text": text}])
+    assert line.startswith("marks of a chat template are read as plain text")
+
+
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        ("fine_label", "to be answered"),
+        ("label_coarse", "to be answered"),
+        ("canonical_solution", "to be answered"),
+        ("ground_truth", "to be answered"),
+        ("final_answer", "to be answered"),
+        ("reasoning", "how an answer is reached"),
+        ("channel", "how an answer is reached"),
+        ("enable_thinking", "an answer may need it"),
+    ],
+)
+def test_labels_solutions_and_thoughts_under_longer_names_are_warned_of(tmp_path, column, why):
+    (line,) = said(tmp_path, [{"text": "a document of some length, " * 9, column: "x7"}])
+    assert line.startswith(f"column '{column}' is not read (") and why in line
+
+
+def test_empty_answers_are_warned_of(tmp_path):
+    rows = [PAIR, {"prompt": "q", "completion": None}, {"prompt": "q", "completion": " "}]
+    assert said(tmp_path, rows) == (
+        "an answer is empty: 2 rows, which teach to say nothing; `luthier data --clean` drops them",
+    )
+    read_only = [{"role": "assistant", "content": "", "weight": 0}, {"role": "assistant", "content": "a"}]
+    assert said(tmp_path, [{"messages": [{"role": "user", "content": "q"}, *read_only]}]) == ()
+
+
+def test_answers_without_ranks_are_said_to_be_taken_as_best_first(tmp_path):
+    (line,) = said(tmp_path, [{"prompt": "q", "responses": ["a", "b"]}])
+    assert line == "no rank and no score: the answers are taken as best first, as they stand: 1 row"
+    assert said(tmp_path, [{"prompt": "q", "responses": ["a", "b"], "scores": [2, 1]}]) == ()
+    assert said(tmp_path, [{"prompt": "q", "answers": [{"text": "a", "score": 2}, {"text": "b", "score": 1}]}]) == ()
+
+
+def test_text_that_was_escaped_twice_is_warned_of(tmp_path):
+    twice = {"prompt": "one\\ntwo", "completion": "a"}
+    (line,) = said(tmp_path, [twice])
+    assert line == "line ends are spelled as a backslash and n, which is learned so: 1 row"
+    assert said(tmp_path, [twice, {"prompt": 'print("a")\nprint("b")', "completion": "a"}]) == ()
+    (line,) = said(tmp_path, [{"prompt": "2 &lt; 3 &amp; it&#39;s", "completion": "yes"}])
+    assert line.startswith("entities of HTML")
+
+
+def test_a_margin_below_zero_is_told(tmp_path):
+    (line,) = said(tmp_path, [{"prompt": "q", "chosen": "a", "rejected": "b", "margin": -2.0}])
+    assert line == "the margin is below 0, as if the rejected answer were the better one: 1 row"

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Example
+from luthier.core.types import Example, Ranking
 from luthier.data.detect import columns_of, filled, listed, own_layout, values_of
 from luthier.data.layouts import Unused
 from luthier.data.media import media_columns, refuse_media
 from luthier.data.mended import mended
+from luthier.data.rankings import AS_THEY_STAND, rated
 from luthier.data.read import Report, Row
 from luthier.data.schema import Layout
 
@@ -61,6 +62,8 @@ def to_pairs(
             example = _parsed(own, values, row.fields)
             refuse_media(media, example, own.name == "labels")
             example, notes = mended(values, example)
+            if isinstance(example, Ranking) and not rated(values):
+                notes = (*notes, AS_THEY_STAND)
             example = replace(example, origin=row.origin, group=_group(row, group))
         except InputError as error:
             if skipped is None:

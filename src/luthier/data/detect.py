@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from luthier.core.errors import InputError, unknown
+from luthier.data import misread
 from luthier.data.read import Row
 from luthier.data.schema import CHOICES, LAYOUTS, MIXED, USUAL, Layout
 from luthier.data.values import field_value
@@ -30,11 +31,16 @@ def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "
             if name not in LAYOUTS[declared].names:
                 raise unknown(f"field of layout '{declared}'", name, LAYOUTS[declared].names, where="--data.columns")
         return LAYOUTS[declared]
+    if not columns and not _is_tree(found):
+        misread.refuse_single_messages(rows, _plain_names(found))
     if not _has_choices(rows, found, columns) and not _is_tree(found):
         for layout in LAYOUTS.values():
             where = resolved(layout, found, columns)
             if layout.names >= columns.keys() and where.keys() >= set(layout.needed) and _most(rows, layout, where):
+                if layout.name == "prompt":
+                    _refuse_undecided(rows, found, columns)
                 return layout
+        _refuse_undecided(rows, found, columns)
     raise _unknown_layout(rows, found, columns)
 
 
@@ -119,7 +125,22 @@ def _has_choices(rows: Sequence[Row], found: Sequence[str], columns: Mapping[str
     several = [column for name, column in where.items() if name.startswith("choice_")]
     beside = {"question", "answer"} <= where.keys()
     two_answers = len(several) == 2 and all(plain_name(column).startswith("answer") for column in several)
-    return beside and ((len(several) > 1 and not two_answers) or "distractor_1" in where)
+    if beside and ((len(several) > 1 and not two_answers) or "distractor_1" in where):
+        return True
+    return "question" in where and misread.column_of_choices(rows, _plain_names(found, columns.values())) is not None
+
+
+def _plain_names(found: Iterable[str], without: Iterable[str] = ()) -> dict[str, str]:
+    """Plain name -> column."""
+    return {plain_name(name): name for name in found if name not in set(without)}
+
+
+def _refuse_undecided(rows: Sequence[Row], found: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Raises InputError for two answers side by side that no layout compares."""
+    where = resolved(LAYOUTS["comparison"], found, columns)
+    if {"output_1", "output_2"} <= where.keys():
+        error = misread.undecided(where["output_1"], where["output_2"], listed(found))
+        raise InputError(error.what, where=rows[0].origin, mend=error.mend)
 
 
 def _is_tree(found: Sequence[str]) -> bool:
@@ -154,7 +175,8 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
     if _has_choices(rows, found, columns):
         return InputError(
             f"multiple-choice questions, which teach nothing without their choices: found {listed(found)}",
-            where=where, mend="declare --data.layout choice to learn the right letter from question and choices, or another layout",
+            where=where, mend=f"declare --data.layout choice{_mapped(rows, found)} to learn the right letter from question and "
+            "choices, or another layout",
         )  # fmt: skip
     if _is_tree(found):
         return InputError(
@@ -165,9 +187,22 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
         layout.name: [name for name in layout.needed if name not in resolved(layout, found, columns)]
         for layout in LAYOUTS.values()
     }
+    unfit = [name for name in USUAL if not lacking[name] and name != "text"]
+    if unfit:  # the columns are there, but their values are not what they should be
+        held = {column: rows[0].fields.get(column) for column in resolved(LAYOUTS[unfit[0]], found, columns).values()}
+        odd = [
+            f"'{column}' is {misread.kind_of(value)}" for column, value in held.items() if not isinstance(value, str)
+        ]
+        if odd:
+            return InputError(
+                f"layout '{unfit[0]}' does not take such values: {listed(odd)}", where=where,
+                mend="write them as text, or declare what it is with --data.layout",
+            )  # fmt: skip
     share = {name: len(lacks) / len(LAYOUTS[name].needed) for name, lacks in lacking.items() if lacks}
     # Where nothing fits a little, the usual layouts are the ones to tell of.
     near = sorted(share, key=lambda name: (share[name], name not in USUAL))[:3]
+    if share[near[0]] == 1 and (mend := misread.suggestion(rows[0], found)):
+        return InputError(f"unknown layout: found {listed(found)}", where=where, mend=mend)
     nearest = ", ".join(f"{name} (lacks {' and '.join(lacking[name])})" for name in near)
     return InputError(
         f"unknown layout: found {listed(found)}; nearest: {nearest}",
@@ -181,6 +216,14 @@ def _such(lacks: Sequence[str]) -> str:
     if lacks[0] in ANSWERED:
         return first
     return f"{first}, or {PAIR} for questions with answers"
+
+
+def _mapped(rows: Sequence[Row], found: Sequence[str]) -> str:
+    """What says where the choices stand, where no name does."""
+    column = misread.column_of_choices(rows, _plain_names(found))
+    if column is None or "choices" in resolved(LAYOUTS["choice"], found, {}):
+        return ""
+    return f" --data.columns choices={misread.quoted(column)}"
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,10 @@ UNKNOWN = {
     "mask": "may mean learned or not learned",
 }
 FLAGS = {*LEARNED, *UNLEARNED, *UNKNOWN}
+# A name that speaks of learning, which no tool known here uses.
+LIKE_A_FLAG = re.compile(
+    r"(.*_)?(train|trained|training|trainable|learn|learned|loss|mask|masked|ignore|ignored|skip|skipped|weight|supervised)(_.*)?"
+)
 
 
 def truth(value: Any) -> bool | None:
@@ -47,6 +52,12 @@ def learned(item: Mapping[str, Any], field: str) -> bool:
     for name, why in UNKNOWN.items():
         if item.get(name) is not None:
             raise InputError(f"field '{field}': '{name}' {why}", mend='write "train": true or false')
+    for name, value in item.items():
+        if name not in FLAGS and value is not None and truth(value) is not None and LIKE_A_FLAG.fullmatch(name.lower()):
+            raise InputError(
+                f"field '{field}': '{name}' may say whether the turn is learned, and is no flag that is known",
+                mend='write "train": true or false',
+            )
     if len(set(said.values())) > 1:
         yes, no = (next(name for name, flag in said.items() if flag is wanted) for wanted in (True, False))
         raise InputError(f"field '{field}': {yes} says learned, {no} says not", mend="keep one of them")

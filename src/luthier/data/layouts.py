@@ -83,6 +83,8 @@ def templated(values: Values) -> Chat:
 def labels(values: Values) -> Chat:
     """The label is a text or a number, or a list of them: several are joined with ', '."""
     content, label = text_of(values["text"], "text"), values["label"]
+    if label is None or label == "":
+        raise Unused("no label")
     if isinstance(label, (list, tuple)):
         if not all(isinstance(item, (str, int, float)) for item in label):
             raise InputError(

@@ -14,7 +14,7 @@ from luthier.core.types import Chat, Example, Labelled, Message, Messages, Prefe
 
 STOPS = (
     "</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_text|>", "<eos>", "<|eos|>",
-    "<｜end▁of▁sentence｜>", "<|eot|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<turn|>", "[EOS]",
+    "<｜end▁of▁sentence｜>", "<|eot|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<turn|>", "[EOS]", "<|end_of_turn|>", "[|endofturn|]",
 )  # fmt: skip
 DOCUMENT_STOPS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<｜end▁of▁sentence｜>")
 STOPPED = re.compile(rf"(?:\s*(?:{'|'.join(map(re.escape, STOPS))}))+\s*\Z")
@@ -23,6 +23,7 @@ CUT_STOP = "a stop token written at the end of an answer was cut off: the templa
 CUT_PROMPT = "the answers began with their prompt, which was cut off"
 OTHER_PROMPT = "the prompt is not what the conversations of both answers begin with, which was read instead"
 JOINED = "several labels were joined with ', '"
+BELOW = "the margin is below 0, as if the rejected answer were the better one"
 OTHER_SCORE = "the rejected answer has the higher score"
 
 
@@ -115,6 +116,8 @@ def _odd(values: Mapping[str, Any], example: Preference) -> list[str]:
         words = [_plain(part) for part in re.split(r"\n\n(?:Human|Assistant):", "\n\n" + asked.strip())]
         if not all(part in read for part in words if part):
             said.append(OTHER_PROMPT)
+    if example.margin is not None and example.margin < 0:
+        said.append(BELOW)
     try:
         if float(values["score_chosen"]) < float(values["score_rejected"]):
             said.append(OTHER_SCORE)

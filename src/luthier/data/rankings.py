@@ -17,9 +17,13 @@ from luthier.data.preferences import Found
 TEXTS = ("response", "text", "answer", "completion", "generated_text", "generation", "output", "body")
 RANKS = ("rank",)
 VERDICT = re.compile(
-    r"(best|chosen|preferred|winner|better|correct|label|choice|preference|selected)(_.*)?s?", re.IGNORECASE
+    r"(best|chosen|preferred|winner|better|correct|label|choice|preference|selected|rank|ranking|order|ordering)(_.*)?s?",
+    re.IGNORECASE,
 )
 SCORES = ("overall_score", "score", "rating", "pm_score", "reward", "overall_rating")
+
+
+AS_THEY_STAND = "no rank and no score: the answers are taken as best first, as they stand"
 
 
 def ranking(values: Values) -> Ranking:

@@ -133,7 +133,7 @@ def _is_ranked(values: Values, where: Where) -> bool:
     return several and (rankings.rated(values) or where["responses"].lower() == "responses")
 
 
-_BESIDE = "system tools chat_template_kwargs|template_kwargs"  # what any row with a prompt may have
+_BESIDE = "system tools|functions chat_template_kwargs|template_kwargs"  # what any row with a prompt may have
 _ABOUT = "input|context|passage|article|support|evidence"
 _PROMPT = "prompt|question|query"
 _ANSWER = "completion|response|answer|output"
@@ -178,10 +178,16 @@ _CHOICES = tuple(
 _CHOICE = (
     *_fields(
         "question|query|prompt|stem|question_stem|ctx|goal|sentence|startphrase|problem|instruction|premise",
-        "choices|options|endings|mc1_targets|alternatives",
+        "choices|options|endings|mc1_targets|alternatives|answer_choices|answer_options|possible_answers|possible_choices|mc_options",
     ),
     *_CHOICES,
-    *_fields("", " ".join(f"distractor_{place}|distractor{place}" for place in choice.PLACES)),
+    *_fields(
+        "",
+        " ".join(
+            f"distractor_{place}|distractor{place}|incorrect_answer_{place}|wrong_answer_{place}"
+            for place in choice.PLACES
+        ),
+    ),
     *_fields(
         "",
         "answer|answerkey|answer_key|correct_answer|correct_option|correct|cop|target|gold|answer_idx|answer_index|gold_label|label "
@@ -289,7 +295,10 @@ MIXED = Layout("mixed", Example, (), layouts.text, "rows of several layouts, eac
 USUAL = ("prompt_completion", "alpaca", "chat", "text")
 
 # Columns of multiple-choice questions: a benchmark, which no layout can train on as it stands.
-CHOICES = {"choices", "endings", "mc1_targets", "options"}
+CHOICES = {
+    "choices", "endings", "mc1_targets", "options", "answer_choices", "answer_options", "possible_answers", "possible_choices",
+    "mc_options",
+}  # fmt: skip
 
 
 def _speaks(values: Values, key: str) -> bool:

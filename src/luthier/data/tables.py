@@ -23,7 +23,10 @@ WORDS = 6  # a name of a column has no more
 
 def table(handle: IO[bytes], file: str, skipped: Report | None, separator: str = "") -> Iterator[Row]:
     """One record a row, under a header or without one. Unless `separator` says it, a comma, semicolon or tab, whichever the
-    header holds most of, or what a line `sep=;` names. Raises InputError with file and line for quotes that do not pair."""
+    header holds most of, a bar between plain names, or what a line `sep=;` names.
+
+    Raises InputError with file and line for quotes that do not pair.
+    """
     lines = enumerate(text_lines(handle, file), start=1)
     number, first = next(((number, line) for number, line in lines if line.strip()), (1, ""))
     if named := re.fullmatch(r'"?sep=(.)"?\s*', first):
@@ -31,6 +34,8 @@ def table(handle: IO[bytes], file: str, skipped: Report | None, separator: str =
         number, first = next(lines, (number + 1, ""))
     if not separator or separator not in first:
         separator = max((separator or ",", *",;\t"), key=first.count)
+        if separator not in first and re.fullmatch(r"\w+(\|\w+)+\s*", first):
+            separator = "|"
     rest = itertools.chain([(number, first)], lines)
     records = tab_records(rest, file) if separator == "\t" else parsed(rest, file, separator)
     yield from _rows(records, file, skipped)

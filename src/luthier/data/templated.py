@@ -16,18 +16,17 @@ from luthier.data.mended import STOPS
 
 # What no person writes: control tokens of templates, in any spelling.
 MARK = re.compile(
-    r"<\|(?:im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|begin_of_text|endoftext|end_of_text|user|assistant|system|end|eot|"
-    r"start|message|channel|START_OF_TURN_TOKEN|END_OF_TURN_TOKEN)\|>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|"
-    r"<｜(?:User|Assistant|end▁of▁sentence|begin▁of▁sentence)｜>|"
+    r"<\|[A-Za-z]\w*\|>|<｜[^｜\s]{1,40}｜>|\[\|\w+\|\]|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|\[gMASK\]|"
+    r"<(?:extra_id_\d+|reserved_\d+|eoh|eom|sop|eop|[BE]OS_TOKEN)>|<(?:human|bot)>:|GPT4 Correct (?:User|Assistant):|"
     r"(?:^|(?<=\n))### ?(?:Human|Assistant|Instruction|Response|User|System):"
 )
-BEGIN = re.compile(r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>|<｜begin▁of▁sentence｜>)?\s*")
+BEGIN = re.compile(r"\s*(?:<s>|<bos>|<BOS_TOKEN>|<\|begin_of_text\|>|<\|startoftext\|>|<｜begin▁of▁sentence｜>)?\s*")
 ALPACA = "Below is an instruction that describes a task"
 
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "instruction": "user",
     "assistant": "assistant", "model": "assistant", "response": "assistant", "gpt": "assistant", "ai": "assistant", "bot": "assistant",
-    "tool": "tool", "ipython": "tool",
+    "chatbot": "assistant", "instruct": "user", "output": "assistant", "tool": "tool", "ipython": "tool",
 }  # fmt: skip
 
 
@@ -45,13 +44,20 @@ class Format:
 FORMATS = (
     Format("chatml", re.compile(r"<\|im_start\|>(system|user|assistant|tool)\n")),
     Format("llama-3", re.compile(r"<\|start_header_id\|>(system|user|assistant|ipython|tool)<\|end_header_id\|>\n*")),
+    Format("llama-4", re.compile(r"<\|header_start\|>(system|user|assistant|ipython|tool)<\|header_end\|>\n*")),
+    Format("granite", re.compile(r"<\|start_of_role\|>(system|user|assistant)<\|end_of_role\|>")),
+    Format("command", re.compile(r"<\|START_OF_TURN_TOKEN\|><\|(SYSTEM|USER|CHATBOT)_TOKEN\|>")),
+    Format("exaone", re.compile(r"\[\|(system|user|assistant)\|\]")),
     Format("gemma", re.compile(r"<start_of_turn>(system|user|model)\n")),
-    Format("zephyr", re.compile(r"<\|(system|user|assistant)\|>\n?")),
+    Format("zephyr", re.compile(r"(?i:<\|(system|user|assistant)\|>)\n?")),
     Format("deepseek", re.compile(r"<｜(User|Assistant)｜>")),
     Format("hashes", re.compile(r"(?:^|(?<=\n))### ?(Human|User|System|Assistant): ?|(?<=\S)### ?(Human|Assistant): ?"), opening=True),
     Format("alpaca", re.compile(r"(?:^|(?<=\n))### ?(Instruction|Response): ?\n*"), opening=True),
     Format("vicuna", re.compile(r"(?:^|(?<=\s)|(?<=</s>))(USER|ASSISTANT): ?"), opening=True),
     Format("transcript", re.compile(r"(?:^|(?<=\n\n))(Human|User|Assistant|AI): ?")),
+    Format("openchat", re.compile(r"(?:^|(?<=<\|end_of_turn\|>))\s*GPT4 Correct (User|Assistant): ?")),
+    Format("phi-2", re.compile(r"(?:^|(?<=\n))(Instruct|Output): ?")),
+    Format("angles", re.compile(r"(?:^|(?<=\n))<(human|bot)>: ?")),
     Format("lines", re.compile(r"(?:^|(?<=\n))(Human|User|Assistant): ?")),
 )  # fmt: skip
 LLAMA2 = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=\[INST\]|\Z)", re.DOTALL)

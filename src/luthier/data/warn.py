@@ -9,17 +9,22 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from luthier.core.types import Example, Labelled, Preference, Ranking, Text
+from luthier.core.types import Chat, Example, Labelled, Preference, Ranking, Text
 from luthier.data.media import said, turns_with_places
 from luthier.data.reading import Reading
 from luthier.data.templated import MARK, is_templated
+from luthier.data.texts import empty_fields
 
 SHARE = 0.2  # of the characters of the rows: an unread column that holds more is told of
 
+ESCAPED = 0.05  # of the rows: more with entities of HTML are told of
+ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#39|#x27|#34);")
+
 # Columns that say what the right answer is, how good one is, or what an answer needs to be understood.
 ANSWERS = re.compile(
-    r"label(s|_text)?|category|categories|class(es)?|intent|sentiment|emotion|target(s)?|answer(s)?|output(s)?|response(s)?|"
-    r"completion(s)?|solution|reference|chosen|rejected|correct(_answer)?|gold|"
+    r"(.*_)?label(s)?|label(s)?_.*|annotation(s)?|ground_truth|reward_model|code|(.*_)?solution(s)?|(final|best|expected)_.*|"
+    r"category|categories|class(es)?|intent|sentiment|emotion|target(s)?|answer(s)?|output(s)?|response(s)?|"
+    r"completion(s)?|reference|chosen|rejected|correct(_answer)?|gold|"
     r"(response|answer|output|completion|generation|candidate)[_-]?(\d|[a-z])|entities|spans|translation|summary"
 )
 RATINGS = re.compile(
@@ -28,9 +33,9 @@ RATINGS = re.compile(
 )
 CONTEXT = re.compile(
     r"context(s)?|passage(s)?|document(s)?|system(_prompt)?|instruction|input|history|tools|functions|support|evidence|"
-    r"choices|options|article|facts|knowledge|persona|schema|chat_template_kwargs"
+    r"choices|options|article|facts|knowledge|persona|schema|chat_template_kwargs|enable_thinking"
 )
-THOUGHTS = re.compile(r"reasoning(_\w+)?|thinking|thoughts?|rationale|cot|chain_of_thought|scratchpad")
+THOUGHTS = re.compile(r"reasoning(_\w+)?|thinking|thoughts?|rationale|cot|chain_of_thought|scratchpad|channel")
 MEDIA = re.compile(r"(image|picture|video|audio|pixel|speech|media)(s|_path|_url|_file|_values|_paths|_urls)?")
 # Fields that a column may be given to without another losing its own.
 FREE = {
@@ -55,6 +60,8 @@ def warnings_of(examples: Sequence[Example], about: Reading) -> tuple[str, ...]:
         *_places(examples),
         *one_sided(examples),
         *_undecided(examples),
+        *_empty(examples),
+        *_escaped(examples),
     )
 
 
@@ -76,6 +83,33 @@ def _undecided(examples: Sequence[Example]) -> Iterator[str]:
         yield f"chosen and rejected are the same text: {_rows(alike)}, and nothing is learned from them"
     if tied:
         yield f"all answers have one rank: {_rows(tied)}, and nothing is learned from them"
+
+
+def _empty(examples: Sequence[Example]) -> Iterator[str]:
+    """An answer of nothing teaches to say nothing. A turn that is not learned, or calls a tool, may say nothing."""
+    rows = 0
+    for example in examples:
+        if isinstance(example, Chat):
+            turns = [turn for turn in example.messages if turn.role == "assistant" and turn.train]
+            rows += any(not (turn.content.strip() or turn.reasoning or turn.tool_calls) for turn in turns)
+        elif not isinstance(example, Text):
+            rows += bool({"answer", "rejected", "response"} & set(empty_fields(example)))
+    if rows:
+        yield f"an answer is empty: {_rows(rows)}, which teach to say nothing; `luthier data --clean` drops them"
+
+
+def _escaped(examples: Sequence[Example]) -> Iterator[str]:
+    """Text that was escaped once too often: `\\n` in letters where no row has a line end, entities of HTML."""
+    lines = breaks = entities = 0
+    for example in examples:
+        texts = tuple(said(example))
+        lines += any("\n" in text for text in texts)
+        breaks += any("\\n" in text for text in texts)
+        entities += any(ENTITY.search(text) for text in texts)
+    if breaks and not lines:
+        yield f"line ends are spelled as a backslash and n, which is learned so: {_rows(breaks)}"
+    if entities > ESCAPED * len(examples):
+        yield f"entities of HTML, such as &amp; or &#39;, are read as plain text: {_rows(entities)}"
 
 
 def _unread(about: Reading) -> Iterator[str]:

@@ -1,0 +1,105 @@
+"""Rows that would be read as what they are not, and why no layout reads some: errors that name columns and the way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from luthier.core.errors import InputError
+from luthier.data.choice import LETTERS
+from luthier.data.messages import ROLE_OF
+from luthier.data.rows import Row
+
+ANSWERS = {
+    "answer", "answer_key", "answerkey", "correct", "correct_answer", "correct_option", "answer_idx", "answer_index",
+    "output", "completion", "response", "solution",
+}  # fmt: skip
+ABOUT = {
+    "input", "context", "contexts", "passage", "passages", "article", "support", "evidence", "facts", "history", "tools",
+    "tokens", "sentences",
+}  # fmt: skip
+NAMING = re.compile(r"(.*_)?(id|uuid|url|index|system|source_lang|target_lang|lang|language|split|model)")
+TURNS = (("role", "content"), ("role", "text"), ("from", "value"))
+
+
+def column_of_choices(rows: Sequence[Row], names: Mapping[str, str]) -> str | None:
+    """The column whose lists of texts the answers pick from, where all answers are letters or places; None where there is none.
+    `names`: plain name -> column."""
+    answers = [column for plain, column in names.items() if plain in ANSWERS]
+    lists = [
+        column
+        for plain, column in names.items()
+        if plain not in ABOUT and any(_texts(row.fields.get(column)) for row in rows)
+    ]
+    for column in lists:
+        for answer in answers:
+            both = [row.fields for row in rows if row.fields.get(column) and row.fields.get(answer) is not None]
+            if both and all(_picks(fields[answer], fields[column]) for fields in both):
+                return column
+    return None
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(item, str) for item in value)
+
+
+def _picks(answer: Any, texts: Any) -> bool:
+    """Whether an answer is a letter or a place in a list of texts."""
+    if not _texts(texts) or isinstance(answer, bool):
+        return False
+    if isinstance(answer, int):
+        return 0 <= answer <= len(texts)
+    return isinstance(answer, str) and len(answer) == 1 and answer.upper() in LETTERS[: len(texts)]
+
+
+def refuse_single_messages(rows: Sequence[Row], names: Mapping[str, str]) -> None:
+    """Raises InputError where each row is one message of a conversation: learned as a document, its role would be lost."""
+    for who, said in TURNS:
+        if who in names and said in names:
+            roles = [str(row.fields.get(names[who])).lower() for row in rows]
+            if 2 * sum(role in ROLE_OF for role in roles) >= len(roles):
+                raise InputError(
+                    f"each row is one message ({names[who]}, {names[said]}), not a conversation", where=rows[0].origin,
+                    mend='write each conversation as one row: {"messages": [{"role": ..., "content": ...}, ...]}',
+                )  # fmt: skip
+
+
+def undecided(first: str, second: str, found: str) -> InputError:
+    """Two answers stand side by side, and nothing that is known says which is better."""
+    return InputError(
+        f"two answers ('{first}', '{second}'), and no column that is known to say which is better: found {found}",
+        mend="map it with --data.columns preference=COLUMN, or declare another layout with --data.layout",
+    )
+
+
+def suggestion(row: Row, found: Iterable[str]) -> str:
+    """Which columns of a row may be mapped to which fields, by what they hold; "" where nothing speaks for any."""
+    held = {name: row.fields.get(name) for name in found if not NAMING.fullmatch(str(name).lower())}
+    turns = [name for name, value in held.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    texts = [name for name, value in held.items() if isinstance(value, str)]
+    nested = [(name, value) for name, value in held.items() if isinstance(value, Mapping)]
+    if turns:
+        return f"map the columns, such as --data.columns messages={quoted(turns[0])}"
+    if len(texts) > 1:
+        one, two = map(quoted, texts[:2])
+        return f"map the columns, such as --data.columns prompt={one},completion={two}"
+    if nested:
+        name, inside = nested[0]
+        keys = [key for key, value in inside.items() if isinstance(value, str)]
+        inner = f" ({', '.join(keys[:4])})" if keys else ""
+        return f"'{name}' is an object: write what it holds{inner} as columns, such as prompt and completion"
+    return f"map the columns, such as --data.columns text={quoted(texts[0])}" if texts else ""
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in a word or two."""
+    if isinstance(value, bool):
+        return "a truth value"
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, (list, tuple)) else "text" if isinstance(value, str) else "a number"
+
+
+def quoted(name: str) -> str:
+    return name if name.replace("_", "").isalnum() else f"'{name}'"
