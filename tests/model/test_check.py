@@ -124,3 +124,11 @@ def test_a_kind_of_model_is_checked_once_in_a_process(tiny_folder: Path, monkeyp
         load.load(tiny_folder, device=torch.device("cpu"), dtype=torch.float32)
     load.load(tiny_folder, device=torch.device("cpu"), dtype=torch.float32, attention="sdpa")
     assert len(asked) == 1
+
+
+def test_weights_that_give_no_numbers_are_not_laid_to_the_architecture():
+    model = made("llama")
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(InputError, match="computes no numbers with these weights, but NaN or infinity"):
+        verdict(model)

@@ -45,7 +45,13 @@ def expected(model: nn.Module) -> torch.Tensor:
 
 
 def check(model: nn.Module, wanted: torch.Tensor) -> None:
-    """Raise InputError unless Luthier gives the log-probabilities `wanted` (see `expected`) for the packed tree."""
+    """Raise InputError unless Luthier gives the log-probabilities `wanted` (see `expected`) for the packed tree, and unless these
+    are numbers."""
+    if not bool(wanted.isfinite().all()):
+        raise InputError(
+            "transformers itself computes no numbers with these weights, but NaN or infinity", where="--model",
+            mend="fetch the weights again; a training that broke leaves such",
+        )  # fmt: skip
     batch = _batch(_ids(model)).to(next(model.parameters()).device)
     try:
         with torch.no_grad(), _narrow(model):
