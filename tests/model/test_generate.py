@@ -319,7 +319,7 @@ def test_it_stops_when_all_have_ended_and_never_takes_more_steps_than_it_said(ba
     assert all(pace.most >= last.step for pace in told)
     if batch == 64:
         assert last.step == max(lengths), "as many steps as the longest has tokens"
-        assert told[1].words == f"step 2 of at most 30, {sum(k <= 2 for k in lengths)} of {len(samples)} ended"
+        assert told[1].words == f"step 2 of at most 30, {sum(k <= 2 for k in lengths)} of {len(samples)} done"
     if batch == 1:
         assert last.step <= sum(lengths) + len(PROMPTS)
 

@@ -68,7 +68,7 @@ class Pace:
 
     @property
     def words(self) -> str:
-        return f"step {self.step:,} of at most {self.most:,}, {self.ended:,} of {self.total:,} ended"
+        return f"step {self.step:,} of at most {self.most:,}, {self.ended:,} of {self.total:,} done"
 
 
 def generate(

@@ -244,7 +244,8 @@ def _training(result: Row) -> Table:
             grid.add_row(Text(f"nearest to {example['row']}", style=FAINT), text)
     suspects, conflicts = training["suspects"], training["conflicts"]
     places = [item["where"] for item in suspects["first"]]
-    grid.add_row(Text("doubtful", style=FAINT), _places(f"the answers of {suspects['rows']:,} rows", places))
+    whose = "the answer of 1 row" if suspects["rows"] == 1 else f"the answers of {suspects['rows']:,} rows"
+    grid.add_row(Text("doubtful", style=FAINT), _places(whose, places))
     clash = [" and ".join(_place(w) for w in item["where"][:2]) for item in conflicts["first"][:2]]
     words = f"{conflicts['rows']:,} rows to {conflicts['groups']:,} prompts"
     grid.add_row(Text("contradictions", style=FAINT), _places(words, clash))
