@@ -14,7 +14,7 @@ from luthier.app.choose import as_prompts
 from luthier.app.folder import GROWS
 from luthier.app.method import chosen_method
 from luthier.core import log
-from luthier.core.config import STDLIB, RunConfig
+from luthier.core.config import EVAL_ROWS, STDLIB, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
 from luthier.core.types import Chat, Example, Ranking, Text
@@ -103,7 +103,9 @@ def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         raise InputError("no data given", mend="luthier train DATA, such as luthier train rows.jsonl")
     if data.path == (STDLIB,) and not Path(STDLIB).exists():
         check_kind([Chat(())], kinds, config.method, STDLIB)
-        learn, unseen = stdlib_pairs.pairs(limit=data.limit or 1000, test=config.eval.rows, seed=config.seed)
+        learn, unseen = stdlib_pairs.pairs(
+            limit=data.limit or 1000, test=config.eval.rows or EVAL_ROWS, seed=config.seed
+        )
         name = "function, then the first line of its docstring"
         return Examples(name, prepared(learn, config), prepared(unseen, config), ())
     if data.stream:

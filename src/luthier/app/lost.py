@@ -17,7 +17,7 @@ from luthier.app.prepare import load_model
 from luthier.app.texts import Texts
 from luthier.app.use import Opened
 from luthier.core import log, seeds
-from luthier.core.config import RunConfig
+from luthier.core.config import EVAL_ROWS, RunConfig
 from luthier.core.errors import InputError, Stopped
 from luthier.core.files import sha256
 from luthier.core.types import Chat, Text, TokenTree
@@ -126,7 +126,7 @@ def _general(config: RunConfig, texts: Texts) -> tuple[list[TokenTree], dict[str
             mend="give --eval.general files of text, or of chats",
         )  # fmt: skip
     order = seeds.generator(config.seed, "general").permutation(len(loaded.examples))
-    chosen = [loaded.examples[i] for i in sorted(order[: config.eval.rows])]
+    chosen = [loaded.examples[i] for i in sorted(order[: config.eval.rows or EVAL_ROWS])]
     found = encode(chosen, texts.template, texts.tokenizer, config.text, skip_bad=config.data.skip_bad)
     return found.trees, {path: sha256(Path(path)) for path in files_of(config.eval.general)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +14,7 @@ import torch
 from luthier.app import online, repeats
 from luthier.app.answers import follow
 from luthier.core import log, seeds
-from luthier.core.config import RunConfig
+from luthier.core.config import EVAL_ROWS, EVAL_SAMPLES, RunConfig
 from luthier.core.errors import RunError, Stopped
 from luthier.core.types import Batch, Chat, Conversation, Example, Loss, Message, Node, Output, Prompt, TokenTree
 from luthier.evals import forgetting as forgot
@@ -96,21 +97,23 @@ class Ruler:
         self.config, self.packing, self.device = config, packing, device
         self.method = method(config.method)
         self.system = config.text.system  # of held-out rows without one
+        asked = config.eval
+        self.rows, self.samples = asked.rows or EVAL_ROWS, EVAL_SAMPLES if asked.samples is None else asked.samples
+        self.paced: Callable[[float], None] | None = None  # told once how many seconds a token takes that is read
         self.rewards: Rewards | None = None  # set for methods that learn from them
         self.judge: Rewards | None = None
 
     def held_out(
         self, examples: Sequence[Example], trees: Sequence[TokenTree], beside: HeldOut | None = None
     ) -> HeldOut:
-        """Choose the rows: `eval.rows` for the loss, `eval.samples` with an answer to generate it; others than those
-        of `beside`.
+        """Choose the rows: so many for the loss, so many with an answer to generate it; others than those of `beside`.
 
         Drawn with the run's seed, because held-out files are often sorted by label or source.
         """
         taken = {*beside.rows, *(tree.row for tree in beside.trees)} if beside else set()
         order = [int(row) for row in seeds.generator(self.config.seed, "held out").permutation(len(examples))]
         order = [row for row in order if row not in taken]
-        measured = set(order[: self.config.eval.rows])
+        measured = set(order[: self.rows])
         kept = [tree for tree in trees if tree.row in measured]
         if self.method.online:
             kept = self._right_answers(examples, sorted(measured & {tree.row for tree in trees}))
@@ -118,7 +121,7 @@ class Ruler:
         asked: list[tuple[int, str, tuple[int, ...], str]] = []
         for row in order:
             example = examples[row]
-            if len(asked) == self.config.eval.samples or not isinstance(example, (Chat, Prompt)):
+            if len(asked) == self.samples or not isinstance(example, (Chat, Prompt)):
                 break
             if isinstance(example, Prompt):
                 if row in encoded:
@@ -150,9 +153,10 @@ class Ruler:
             step = scoring_step(trees, self.packing)
             if step.aside:
                 step = annotate.baseline(forward, self.model, step, self.device)
-            for cpu_batch in step.micro:
+            for number, cpu_batch in enumerate(step.micro):
                 if stop():
                     raise Stopped("stopped while measuring")
+                began = time.perf_counter()
                 batch = cpu_batch.to(self.device)
                 output = forward(self.model, batch, by.needs)
                 result = loss(batch, output)
@@ -162,6 +166,9 @@ class Ruler:
                     for row, value in zip(batch.rows, values, strict=True):
                         if value == value:  # nan where the row has none
                             items[row][name] = value
+                if self.paced and (number == 1 or len(step.micro) == 1):  # the first pays for what is done once
+                    told, self.paced = self.paced, None
+                    told((time.perf_counter() - began) / cpu_batch.real)
                 bar.advance(len(batch.rows), memory=log.size(memory.peak(self.device)))
         if any(not math.isfinite(value) for value, _ in found.values()):
             raise RunError("the held-out loss is not finite", mend="try --dtype float32")

@@ -91,7 +91,7 @@ def answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
 
 def _no_answers(path: Path, config: RunConfig) -> InputError:
     if METHODS[config.method].example[0].__name__ in ("Chat", "Prompt"):
-        mend = f"train with --eval.samples N, which is {config.eval.samples} in this run"
+        mend = "train with --eval.samples above 0, on held-out rows with answers"
     elif METHODS[config.method].needs.score:
         mend = "a reward model scores answers and gives none: look at the policy that learns from it"
     else:

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 
-from luthier.app import errors, export, lost, measure, online, shown, taught, tracking
+from luthier.app import effort, errors, export, lost, measure, online, shown, taught, tracking
 from luthier.app.assemble import Run, assemble, packing_of, planned, require_same_stream, with_reference
 from luthier.app.base import start_facts
 from luthier.app.examples import data_name, read_examples
@@ -201,15 +202,20 @@ def _made(job: Run, probes: lost.Probes, unit: str, show: Any) -> Done:
     if method.reference or method.needs.score or method.online:  # what it measures, the bare model does not have
         parts = assemble(job, loaded)
         ruler.rewards, ruler.judge = job.rewards, job.judge
+    work = effort.work_of(job)
+    ruler.rows, ruler.samples = fitting = work.fitting(config.eval.rows, config.eval.samples)
     held_out = ruler.held_out(job.examples.test, job.ready.test)
+    effort.tell_fewer(job, fitting, held_out)
     others = _to_choose_by(job, ruler, held_out)
     if parts and method.reference:
         trees = with_reference(job, parts, packing, [*held_out.trees, *(others.trees if others else ())])
         others = others and replace(others, trees=trees[len(held_out.trees) :])
         held_out = replace(held_out, trees=trees[: len(held_out.trees)])
     everything = replace(held_out, texts=probes.texts)
+    ruler.paced = partial(effort.announce, work, everything, config)
     own = config.eval.forgetting and method.needs.logp
     before = _measured(job, ruler, everything, "before", None if own else ())
+    ruler.paced = None
     scores = lost.benchmarks(job, loaded.model, probes, "before")
     show("before", shown.as_it_is(before, held_out, unit, _metrics(job, held_out), config))
     parts = parts or assemble(job, loaded)

@@ -24,6 +24,7 @@ VERSION = 1
 BESIDE = ("out", "force", "track", "base", "threads")
 
 
+EVAL_ROWS, EVAL_SAMPLES = 200, 64  # that are measured where nobody says how many
 STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
 # What `luthier quickstart` sets; here, where its --help reads it without loading torch.
 QUICKSTART: dict[str, Any] = {
@@ -185,8 +186,13 @@ class RankingConfig(Section):
 
 class EvalConfig(Section):
     every: int = Field(0, ge=0, description="Steps between evaluations; 0 means before and after only.")
-    rows: int = Field(200, ge=1, description="Held-out rows whose loss is measured.")
-    samples: int = Field(64, ge=0, description="Held-out rows that are generated and scored; 0 for none.")
+    rows: int | None = Field(
+        None, ge=1, description="Held-out rows whose loss is measured; by default 200, fewer beside a short training."
+    )
+    samples: int | None = Field(
+        None, ge=0, description="Held-out rows that are generated and scored, 0 for none; by default 64, fewer beside a short "
+        "training: measuring before and after takes no longer than half of it, down to 32 rows and 16 answers."
+    )  # fmt: skip
     metrics: tuple[str, ...] = Field(
         ("auto",), description="Metrics of the generated answers, of docs/data.md or python:FILE:FUNCTION; 'auto' chooses by "
         "the data."

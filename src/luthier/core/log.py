@@ -92,7 +92,11 @@ class Bar:
         spent = self.spent
         fresh = self.done - self.first
         named = any(name.endswith("/s") for name in self.figures)  # a rate of its own
-        rate = [] if named or not (fresh and spent) else [f"{fresh / spent:.3g}/s"]
+        rate = (
+            []
+            if named or not (fresh and spent)
+            else [f"{per:,.0f}/s" if (per := fresh / spent) >= 10 else f"{per:.2g}/s"]
+        )
         figures = "  ".join(
             rate + [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items()]
         )
