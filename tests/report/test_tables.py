@@ -219,6 +219,10 @@ def test_the_summary_of_a_run():
     for part in ("runs/x", "1:01", "1,000, 50 a second", "2.0 GB", "10 of 1,000 parameters (1.00%)"):
         assert part in text
     assert line_of(text, "first") == ["loss", "first", "3.0000", "·", "last", "2.0000"]
+    assert line_of(text, "report") == ["report", "runs/x/report.html"]
+    assert line_of(text, "next") == ["next", "luthier", "chat", "runs/x", "--compare", "base"]
+    scorer = {"calibration_error": None, "length_correlation": None}
+    assert "luthier score 'my runs/x' DATA" in printed(run_summary({"run": "my runs/x", "reward_model": scorer}))
 
 
 def test_a_summary_of_little_is_short():

@@ -6,8 +6,10 @@ markup, and its control characters are shown as �, so that no answer can move 
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -219,6 +221,10 @@ def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
         yield from worth(results["reward_model"])
     if results.get("kl_per_answer") is not None:
         yield "moved by", f"{results['kl_per_answer']:.2f} nats an answer from where it started (KL)"
+    if "run" in results:
+        run = plain(shlex.quote(str(results["run"])))
+        yield "report", plain(str(Path(results["run"], "report.html")))
+        yield "next", f"luthier score {run} DATA" if "reward_model" in results else f"luthier chat {run} --compare base"
 
 
 def worth(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
