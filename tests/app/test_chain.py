@@ -364,7 +364,7 @@ REFUSED = {
     ),
     "nothing but equal answers": (
         "dpo", [row | {"rejected": row["chosen"]} for row in GOOD],
-        ":1: none of 11 rows is left to learn from; 11 of them: the two answers are equal",
+        ":1: none of 10 rows is left to learn from; 10 of them: the two answers are equal",
     ),
 }  # fmt: skip
 

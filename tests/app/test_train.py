@@ -100,7 +100,8 @@ def test_a_run_learns_and_says_what_it_did(settings, tmp_path, tune):
         "run", "seconds", "steps", "tokens", "tokens_per_second", "peak_memory_bytes", "trainable", "parameters", "loss", "metrics",
     }  # fmt: skip
     assert set(result["loss"]) == {"first", "last", "eval"}
-    assert set(result["metrics"]["loss"]) == {"before", "after", "difference", "low", "high", "n"}
+    row = {"before", "after", "difference", "low", "high", "n", "p", "corrected", "verdict"}
+    assert set(result["metrics"]["loss"]) == row
     assert result["loss"]["last"] < result["loss"]["first"]
     assert result["metrics"]["loss"]["after"] < result["metrics"]["loss"]["before"]
     assert result == json.loads((folder / "result.json").read_text())
