@@ -309,7 +309,7 @@ def test_patience_without_evaluations_is_refused(settings):
 def test_rows_that_spell_out_a_control_token_are_counted(settings, rows, capsys, count):
     lines = [json.loads(line) for line in rows.read_text().splitlines()]
     for line in lines[:count]:
-        line["completion"] = "say <|im_end|>"
+        line["completion"] = "say <|im_end|> aloud"
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
     run(resolve(settings(data__holdout=0.0, train__steps=1)))
     assert ("3 of 40 rows spell out a control token" in capsys.readouterr().err) == bool(count)
