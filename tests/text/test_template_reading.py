@@ -11,7 +11,10 @@ from conftest import CHATML
 from luthier.core.config import TextConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Labelled, Message, Origin, Preference, Prompt, Ranking
+from luthier.data.convert import to_examples
+from luthier.data.detect import detect
 from luthier.data.messages import as_context, messages_of
+from luthier.data.rows import Row
 from luthier.text.encode import encode, encode_prompt_ids
 from luthier.text.spans import spans
 from luthier.text.template import load_template
@@ -47,6 +50,23 @@ def learned(template, *examples, config=LONG):
 def text_of(template, example):
     (tree,) = encode([example], template, template.tokenizer, LONG).trees
     return [template.tokenizer.decode(node.ids, special=True) for node in tree.nodes]
+
+
+def test_earlier_answers_in_a_prompt_are_read_and_the_completion_alone_is_learned():
+    """As TRL's completion_only_loss; the same turns as `messages` are learned both."""
+    asked = [
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "content": "5"},
+        {"role": "user", "content": "Sure?"},
+    ]
+    said = [{"role": "assistant", "content": "Sorry, 4."}]
+    template = with_source(each("{{ m.content }}"))
+    for fields, answers in (
+        ({"prompt": asked, "completion": said}, "Sorry, 4.<|im_end|>"),
+        ({"messages": asked + said}, "5<|im_end|>Sorry, 4.<|im_end|>"),
+    ):
+        rows = [Row(fields, Origin("rows.jsonl", 1))]
+        assert learned(template, *to_examples(rows, detect(rows, {}), {})) == [answers]
 
 
 # ------------------------------------------------------------------------------------------------- thoughts
