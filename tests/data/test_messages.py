@@ -230,3 +230,14 @@ def test_values_for_the_template():
     for bad in ([1], "x", {"messages": []}):
         with pytest.raises(InputError, match="chat_template_kwargs"):
             kwargs_of(bad)
+
+
+def test_content_that_could_be_joined_in_two_ways_is_refused():
+    assert messages_of([{"role": "user", "content": ["hi"]}], "messages", "user") == (Message("user", "hi"),)
+    with pytest.raises(InputError, match="a list of texts; write it as one string"):
+        messages_of([{"role": "user", "content": ["hi", "there"]}], "messages", "user")
+
+
+def test_what_is_no_number_is_not_written_out():
+    with pytest.raises(InputError, match=r"'messages\[0\]' is inf"):
+        messages_of([{"role": "user", "content": float("inf")}], "messages", "user")

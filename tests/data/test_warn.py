@@ -130,3 +130,18 @@ def test_text_that_was_escaped_twice_is_warned_of(tmp_path):
 def test_a_margin_below_zero_is_told(tmp_path):
     (line,) = said(tmp_path, [{"prompt": "q", "chosen": "a", "rejected": "b", "margin": -2.0}])
     assert line == "the margin is below 0, as if the rejected answer were the better one: 1 row"
+
+
+def test_a_document_beside_columns_of_true_and_false_may_be_a_text_with_labels(tmp_path):
+    rows = [{"text": f"a remark {i}", "toxic": i % 2, "insult": "no" if i else "yes", "version": 1} for i in range(4)]
+    lines = said(tmp_path, rows)
+    assert [line.split(" (")[0] for line in lines] == [f"column '{name}' is not read" for name in ("toxic", "insult")]
+    assert "it may be a label of the text" in lines[0]
+    long = {"prompt": "a question of some words", "completion": "an answer of some words"}
+    assert said(tmp_path, [long | {"checked": i % 2} for i in range(4)]) == ()
+
+
+def test_lines_of_fasttext_are_no_plain_documents(tmp_path):
+    (line,) = said(tmp_path, [{"text": "__label__spam buy now\n__label__ham see you\n"}])
+    assert line.startswith("labels such as __label__x are read as plain text: 1 row")
+    assert said(tmp_path, [{"text": "the mark __label__ stands in front of a label"}]) == ()

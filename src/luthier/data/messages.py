@@ -6,6 +6,7 @@ A fault raises InputError without a place; whoever knows the row adds file and l
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +48,8 @@ def text_of(value: Any, field: str) -> str:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"field '{field}' is {value}, which is no number to write out", mend="write it as a string")
     if isinstance(value, (int, float)):
         return str(value)
     raise InputError(f"field '{field}' is {_kind(value)}, not text", mend="write it as a string")
@@ -160,6 +163,10 @@ def _blocks(content: Sequence[Any], field: str) -> _Blocks:
     """Texts joined, thoughts, tool calls, and the answers of tools. Raises InputError for images and what is unknown, and
     where the order of the blocks would be lost."""
     found = _Blocks()
+    if sum(isinstance(block, str) and bool(block) for block in content) > 1:
+        raise InputError(
+            f"field '{field}' is a list of texts", mend="write it as one string, joined as it is to be read"
+        )
     for block in content:
         kind = block.get("type") or "text" if isinstance(block, Mapping) else "text"
         if kind in ("text", "input_text", "output_text", "refusal"):

@@ -36,6 +36,7 @@ class Reading:
             keys of messages that nothing reads stand as `messages.key`
     filled  rows in which an unread column holds something; share: how much of all characters stands in it
     said    unread columns whose text the columns that are read hold too
+    marks   unread columns that hold nothing but true and false, or 1 and 0, and both of them
     codes   how the values of the field `code` were understood: value -> (what it means, rows)
     mended  what was put right while reading -> rows
     mapped  fields whose column the user named
@@ -49,6 +50,7 @@ class Reading:
     filled: Mapping[str, int] = field(default_factory=dict)
     share: Mapping[str, float] = field(default_factory=dict)
     said: frozenset[str] = frozenset()
+    marks: frozenset[str] = frozenset()
     code: str = ""
     codes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     mended: Mapping[str, int] = field(default_factory=dict)
@@ -84,6 +86,7 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
     filled: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     repeated: Counter[str] = Counter()
+    marks: dict[str, set[bool | None]] = {}
     coded: Counter[tuple[str, str]] = Counter()
     order: dict[str, None] = {}
     total = count = 0
@@ -108,6 +111,7 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
         for name, value in left:
             order.setdefault(str(name))
             filled[str(name)] += 1
+            marks.setdefault(str(name), set()).add(truth(value))
             size = sum(map(len, texts_in(value)))
             sizes[str(name)] += size
             total += size
@@ -120,7 +124,8 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
         {name: counts.most_common(1)[0][0] for name, counts in used.items()},
         {name: tuple(c for c, _ in counts.most_common()[1:]) for name, counts in used.items() if len(counts) > 1},
         tuple(order), dict(filled), {name: sizes[name] / max(1, total) for name in order},
-        frozenset(name for name in order if repeated[name] == filled[name]), layout.code, _few(coded),
+        frozenset(name for name in order if repeated[name] == filled[name]),
+        frozenset(name for name in order if marks[name] == {True, False}), layout.code, _few(coded),
         mapped=frozenset(part.name for part in layout.fields if columns.keys() & set(part.names)),
     )  # fmt: skip
 

@@ -43,6 +43,7 @@ FREE = {
     "prompt_completion": ("reasoning_content", "system", "input"),
     "labels": ("system",),
 }
+FASTTEXT = re.compile(r"^__label__\S+ ", re.MULTILINE)
 # Columns that name a row or where it came from.
 NAMES = re.compile(
     r"(.*[_-])?(id|ids|uuid|hash|sha\d*|md5|url|urls|link|source|date|time|timestamp|path|file|filename|index|idx|"
@@ -57,6 +58,7 @@ def warnings_of(examples: Sequence[Example], about: Reading) -> tuple[str, ...]:
         *_unread(about),
         *mended,
         *_marks(examples),
+        *_labelled(examples),
         *_places(examples),
         *one_sided(examples),
         *_undecided(examples),
@@ -119,6 +121,8 @@ def _unread(about: Reading) -> Iterator[str]:
         plain = column.rpartition(".")[2].strip().lower().replace(" ", "_")
         share = about.share[column]
         why = next((word for word, names in _MEANINGS if names.fullmatch(plain)), None)
+        if why is None and column in about.marks and about.layout == "text":
+            why = "true or false in every row: it may be a label of the text"
         if why is None and share >= SHARE and not NAMES.fullmatch(plain):
             why = f"{share:.0%} of the text"
         if why is not None and not (ANSWERS.fullmatch(plain) and about.mapped & {"completion", "output", "label"}):
@@ -152,6 +156,12 @@ def _marks(examples: Sequence[Example]) -> Iterator[str]:
         yield f"marks of a chat template are read as plain text ({names}): {_rows(marked)}; write such rows as messages"
     if written:
         yield f"conversations are read as documents: {_rows(written)}; --data.layout templated reads their turns"
+
+
+def _labelled(examples: Sequence[Example]) -> Iterator[str]:
+    """fastText's lines, each a label and its text, in documents."""
+    if rows := sum(isinstance(e, Text) and bool(FASTTEXT.search(e.text)) for e in examples):
+        yield f"labels such as __label__x are read as plain text: {_rows(rows)}; write each line as a text and its label"
 
 
 def _places(examples: Sequence[Example]) -> Iterator[str]:
