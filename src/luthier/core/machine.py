@@ -16,8 +16,8 @@ def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let OpenMP's threads sleep while they wait, where the user has not said how they are to wait. Only before torch is loaded.
 
     Threads that spin take the very cores that the threads they wait for are to run on, as soon as other programs run too:
-    on two cores beside other busy programs a pass took 2 to 4 times as long as with threads that sleep. On cores of their own the
-    two are equally fast (docs/performance.md).
+    on two cores beside other busy programs a pass took 2 to 4 times as long as with threads that sleep. What sleeping costs on cores
+    of their own depends on the processor and the type of number (docs/performance.md).
     """
     if not any(name in environment for name in WAITING):
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
