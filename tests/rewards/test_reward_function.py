@@ -173,7 +173,7 @@ def test_a_function_that_hangs_is_ended(reward, code):
     assert "it took longer than 0.3 s, given 4 answers" in (message := fails(function))
     assert "raise --reward.timeout or make it quicker" in message
     assert time.monotonic() - began < 5
-    assert not alive(function._process.pid)
+    assert not alive(function._child.pid)
 
 
 def test_what_it_started_ends_with_it(reward, tmp_path):
@@ -266,14 +266,14 @@ def test_files_that_do_not_load(reward, code, what):
 
 def test_closing_ends_the_process(reward):
     function = reward("return [0] * len(answers)")
-    assert alive(function._process.pid)
+    assert alive(function._child.pid)
     function.close()
-    assert not alive(function._process.pid)
-    assert function._process.returncode == 0
+    assert not alive(function._child.pid)
+    assert function._child._process.returncode == 0
 
 
 def test_ctrl_c_does_not_reach_it(reward):
-    assert os.getpgid(reward("pass")._process.pid) != os.getpgid(0)
+    assert os.getpgid(reward("pass")._child.pid) != os.getpgid(0)
 
 
 def test_a_process_whose_luthier_is_gone_ends_itself(tmp_path):
@@ -281,7 +281,10 @@ def test_a_process_whose_luthier_is_gone_ends_itself(tmp_path):
     path = tmp_path / "r.py"
     path.write_text("import re\ndef score(answers): re.match('(a|a|aa)+$', 'a' * 60 + '!')\n")
     ours, theirs = socket.socketpair()
-    program = "import sys, luthier.rewards.child as c; c.GRACE = 0.2; c.main(int(sys.argv[1]), sys.argv[2], 'score', 512, 0.1)"
+    program = (
+        "import sys, luthier.core.service as s, luthier.rewards.child as c; s.GRACE = 0.2;"
+        "c.main(int(sys.argv[1]), 512, sys.argv[2], 'score', 0.1)"
+    )
     with ours, theirs:
         process = subprocess.Popen(
             [sys.executable, "-c", program, str(theirs.fileno()), str(path)], pass_fds=(theirs.fileno(),), stderr=subprocess.DEVNULL

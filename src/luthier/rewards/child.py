@@ -1,86 +1,59 @@
-"""The process in which a reward function of the user's runs: `python -m luthier.rewards.child FD FILE FUNCTION MIB SECONDS`.
+"""The process in which a reward function of the user's runs.
 
-It speaks JSON lines over the socket FD. First it says {"ready": true}; then, for each {"prompts": [...], "answers": [...],
-"references": [...], "messages": [...]}, {"values": [...]}, or {"error": "ValueError: ...", "line": 12}. Standard output
-is standard error here, so that what the function prints disturbs nothing. Only the standard library is imported.
+It is started as `python -m luthier.rewards.child FD MIB FILE FUNCTION SECONDS`, and speaks JSON lines over the socket FD (see
+`core/service.py`). First it says {"ready": true}; then, for each {"prompts": [...], "answers": [...], "references": [...],
+"messages": [...]}, {"values": [...]}, or {"error": "ValueError: ...", "line": 12}. Standard output is standard error here, so
+that what the function prints disturbs nothing. Only the standard library is imported.
 """
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import importlib.util
 import inspect
-import json
 import os
-import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from luthier.core.service import Line, limit_memory, watched
+
 KNOWN = ("prompts", "answers", "references", "messages")
-GRACE = 10.0  # seconds that the parent has to end this process, before it does so itself
 
 
 class Unfit(Exception):
     """The function, or what it returned, is not what was asked for."""
 
 
-def main(descriptor: int, file: str, name: str, mib: int, seconds: float) -> None:
+def main(descriptor: int, mib: int, file: str, name: str, seconds: float) -> None:
     """Load the function, then serve until the other end closes."""
     limit_memory(mib)
     faulthandler.enable()
-    os.set_inheritable(descriptor, False)  # what the function starts must not keep the line open
     sys.argv = [file]
-    with socket.socket(fileno=descriptor) as line, line.makefile("rb") as requests:
+    line = Line(descriptor)
+    try:
+        with watched(seconds):
+            function = load(file, name)
+    except BaseException as error:
+        line.send(describe(error, file))
+        return
+    line.send({"ready": True})
+    for columns in line:
+        assert isinstance(columns, dict)
         try:
             with watched(seconds):
-                function = load(file, name)
+                reply: dict[str, Any] = {"values": numbers(function(**columns))}
         except BaseException as error:
-            send(line, describe(error, file))
-            return
-        send(line, {"ready": True})
-        for request in requests:
-            columns = json.loads(request)
-            try:
-                with watched(seconds):
-                    reply: dict[str, Any] = {"values": numbers(function(**columns))}
-            except BaseException as error:
-                reply = describe(error, file)
-            send(line, reply)
-
-
-def send(line: socket.socket, reply: Mapping[str, Any]) -> None:
-    """Answer, after what the function printed."""
-    sys.stdout.flush()
-    line.sendall(json.dumps(reply).encode() + b"\n")
-
-
-@contextlib.contextmanager
-def watched(seconds: float) -> Iterator[None]:
-    """End this process when the block takes too long and nobody is left to end it: even C code that never returns."""
-    faulthandler.dump_traceback_later(seconds + GRACE, exit=True)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
-def limit_memory(mib: int) -> None:
-    """Let this process allocate so many MiB of data, where the system can hold it to that (Linux does)."""
-    with contextlib.suppress(ImportError):
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        most = mib << 20
-        resource.setrlimit(resource.RLIMIT_DATA, (most if hard < 0 else min(most, hard), hard))
+            reply = describe(error, file)
+        sys.stdout.flush()  # what the function printed stands before what comes of its answer
+        line.send(reply)
 
 
 def load(file: str, name: str) -> Callable[..., Any]:
     """The function, taking the columns by name and leaving out those that it does not ask for."""
-    sys.path.insert(0, os.path.dirname(file))
+    sys.path[:0] = [os.path.dirname(file), os.getcwd()]
     spec = importlib.util.spec_from_file_location(f"reward_{Path(file).stem}", file)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -126,5 +99,5 @@ def describe(error: BaseException, file: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    descriptor, file, name, mib, seconds = sys.argv[1:]
-    main(int(descriptor), os.path.abspath(file), name, int(mib), float(seconds))
+    descriptor, mib, file, name, seconds = sys.argv[1:]
+    main(int(descriptor), int(mib), os.path.abspath(file), name, float(seconds))
