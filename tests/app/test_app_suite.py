@@ -198,7 +198,7 @@ def test_what_a_judge_said_is_kept_and_not_asked_again(tested, tmp_path):
 def test_a_file_that_cannot_be_written_is_found_before_a_model_is_loaded(tested, tmp_path, monkeypatch):
     monkeypatch.setattr(suite_module, "open_model", lambda *a, **n: pytest.fail("loaded"))
     (tmp_path / "plain").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="plain: a file stands where a folder is needed; move it away"):
         tested(said=tmp_path / "plain" / "said.jsonl")
 
 

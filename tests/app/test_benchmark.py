@@ -109,7 +109,7 @@ def test_the_same_command_goes_on_where_it_stopped(tiny_folder, data, tmp_path, 
 
     def add(self, record):
         if len(seen) == 4:
-            self.handle.write(json.dumps(record)[:25])  # half a line reaches the disk
+            self.handle.write(json.dumps(record).encode()[:25])  # half a line reaches the disk
             self.handle.close()
             raise PowerCut
         seen.append(record["doc"])

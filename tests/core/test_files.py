@@ -13,7 +13,7 @@ import time
 import pytest
 
 from luthier.core.errors import DiskFull
-from luthier.core.files import cache_folder, read_json, replacing, sha256, write_folder, write_json, writing
+from luthier.core.files import cache_folder, read_json, sha256, write_folder, write_json, write_text, writing
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -60,8 +60,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, number, call):
 def test_bytes_and_paths(tmp_path):
     with writing(tmp_path / "a", "wb") as handle:
         handle.write(b"\x00\xff")
-    with replacing(tmp_path / "b") as temporary:
-        temporary.write_bytes(b"two")
+    write_text(tmp_path / "b", "two")
     assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"\x00\xff", b"two"]
     assert sha256(tmp_path / "b") == hashlib.sha256(b"two").hexdigest()
 
@@ -106,8 +105,9 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
         write_folder(final, breaks)
     assert (final / "a").read_text() == "1"
     assert os.listdir(tmp_path) == ["adapter"]
-    (tmp_path / ".adapter.tmp").mkdir()
-    (tmp_path / ".adapter.tmp" / "old").write_text("of a killed run")
+    killed = tmp_path / f".adapter.{'a1' * 8}.tmp"
+    killed.mkdir()
+    (killed / "old").write_text("of a killed run")
     write_folder(final, lambda out: (out / "b").write_text("3") and None)
     assert os.listdir(final) == ["b"]
     assert os.listdir(tmp_path) == ["adapter"]

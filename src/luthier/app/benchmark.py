@@ -18,6 +18,7 @@ from luthier.app.use import Opened, open_model, weights
 from luthier.core import log
 from luthier.core.errors import InputError, unknown
 from luthier.core.files import write_json
+from luthier.core.opening import cut, open_journal, regular, telling
 from luthier.core.types import Message
 from luthier.evals.benchmarks import files, results
 from luthier.evals.benchmarks.encode import Coder, room
@@ -89,7 +90,6 @@ def evaluate(model: str, asked: Asked) -> dict[str, Any]:
     identity = _identity(opened, model, asked)
     scores: dict[str, results.Scores] = {}
     measured, seconds = 0, 0.0
-    folder.mkdir(parents=True, exist_ok=True)
     with locked(RunFolder(folder)):
         for job, place in zip(jobs, places, strict=True):
             name, began = job.task.name, time.monotonic()
@@ -129,15 +129,16 @@ class Journal:
         if self._same(files.card_of(path)):
             self._read()
         else:
-            path.write_bytes(b"")
+            cut(path, 0)
         write_json(self.card, self._said({}))
-        self.handle = open(path, "a", encoding="utf-8")  # noqa: SIM115  (closed in `close`)
+        self.handle = open_journal(path)
 
     def add(self, record: Record) -> None:
         """Keep one record; it is on its way to the disk when this returns."""
         self.records[record["doc"]] = record
-        self.handle.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self.handle.flush()
+        with telling(self.path):
+            self.handle.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self.handle.flush()
 
     def close(self, scores: dict[str, Any]) -> None:
         """Flush, and write the scores."""
@@ -159,7 +160,7 @@ class Journal:
     def _read(self) -> None:
         """Take the whole lines; what was written half when the power went is cut off."""
         whole = 0
-        with open(self.path, "rb") as lines:
+        with open(self.path, "rb", opener=regular) as lines:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
                     break
@@ -174,7 +175,7 @@ class Journal:
                     )  # fmt: skip
                 self.records[record["doc"]] = record
                 whole += len(line)
-        os.truncate(self.path, whole)
+        cut(self.path, whole)
 
 
 def _suite(name: str | None) -> tuple[Entry, ...]:

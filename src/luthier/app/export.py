@@ -13,7 +13,7 @@ from typing import Any
 from luthier.app import systems
 from luthier.app.folder import RunFolder
 from luthier.core.config import RunConfig
-from luthier.core.files import cache_folder, write_folder
+from luthier.core.files import cache_folder, write_folder, write_text
 from luthier.model import adapters, heads, tune
 from luthier.model.load import LoadedModel
 from luthier.model.tokenizer import quiet
@@ -97,4 +97,4 @@ def _texts(out: Path, tokenizer: Any, template: Template, system: str | None) ->
         finally:
             tokenizer.chat_template, tokenizer.eos_token = before
     if system:
-        (out / systems.FILE).write_text(system, encoding="utf-8")
+        write_text(out / systems.FILE, system)

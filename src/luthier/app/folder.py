@@ -10,7 +10,6 @@ result.json     the figures `--json` prints    report.html, loss.svg, table.svg 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -27,10 +26,19 @@ from luthier.core import log
 from luthier.core.config import BESIDE, RunConfig, fields, read_yaml, resolve, write_yaml
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, write_json, writing
+from luthier.core.leftovers import clear
+from luthier.core.opening import append_line, appending, cut, holding, refuse_special, regular
 
 GROWS = "read as a stream"  # in lineage.json, in place of the hash of a file that may grow
 REWARDS = "rewards"  # in lineage.json: files that may be mended while a run is under way
 JOURNALS = ("metrics.jsonl", "losses.jsonl", "samples.jsonl")
+LOCK = ".lock"
+INSIDE = ("checkpoints", "evals", "errors")  # folders that are written into, file by file
+FOLDERS = frozenset((*INSIDE, "adapter", "model", "merged"))
+FILES = frozenset(
+    (*JOURNALS, LOCK, "run.yaml", "lineage.json", "data.json", "result.json", "tracking.json")
+    + ("report.html", "loss.svg", "table.svg", "reward.svg")
+)
 
 
 class RunFolder:
@@ -49,15 +57,27 @@ class RunFolder:
         path = self.path / "result.json"
         return read_json(path) if path.is_file() else None
 
+    def check(self) -> None:
+        """Raise InputError when something inside is not what a run puts there: a link, which leads elsewhere, a file where
+        a folder belongs, or a folder, a pipe or a device where a file does. The folder itself may be a link."""
+        for place in (self.path, *(self.path / name for name in INSIDE)):
+            for entry in sorted(os.scandir(place), key=lambda entry: entry.name) if place.is_dir() else ():
+                if entry.is_symlink():
+                    raise InputError(
+                        "a link inside a run's folder, where none is followed", where=entry.path,
+                        mend="put what it leads to in its place; the run's folder itself may be a link",
+                    )  # fmt: skip
+                if place == self.path and entry.name in FOLDERS | FILES:
+                    refuse_special(Path(entry.path), folder=entry.name in FOLDERS)
+
     def append(self, journal: str, record: Mapping[str, Any]) -> None:
         """Add one line to a journal."""
-        with open(self.path / journal, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+        append_line(self.path / journal, json.dumps(record, ensure_ascii=False))
 
     def remove_if_unused(self) -> None:
         """Remove the folder where nothing but its settings is in it: a run that was refused leaves nothing behind."""
         files = {path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir()}
-        if files <= {"run.yaml", "lineage.json", ".lock"}:
+        if files <= {"run.yaml", "lineage.json", LOCK}:
             shutil.rmtree(self.path)
 
     def marks(self) -> dict[str, int]:
@@ -66,16 +86,16 @@ class RunFolder:
         for name in JOURNALS:
             path = self.path / name
             if path.is_file():
-                with open(path, "rb+") as handle:
+                with appending(path) as handle:
                     os.fsync(handle.fileno())
-                out[name] = path.stat().st_size
+                    out[name] = handle.seek(0, os.SEEK_END)
         return out
 
     def cut(self, marks: Mapping[str, int]) -> None:
         """Cut every journal back to its mark; those without one are emptied."""
         for name in JOURNALS:
             if (self.path / name).is_file():
-                os.truncate(self.path / name, marks.get(name, 0))
+                cut(self.path / name, marks.get(name, 0))
 
     def write_records(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Write a whole JSONL file at once: it is there complete, or not at all."""
@@ -88,7 +108,7 @@ class RunFolder:
         path = self.path / name
         if not path.is_file():
             return None
-        with open(path, encoding="utf-8") as lines:  # not splitlines(): text may hold other line ends
+        with open(path, encoding="utf-8", opener=regular) as lines:  # not splitlines(): text may hold other line ends
             return [json.loads(line) for line in lines]
 
 
@@ -104,7 +124,8 @@ def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> R
     into the run has changed since it began, or when it holds something that is no run.
     """
     path = place(config, data_name)
-    if (path / "run.yaml").is_file():
+    if os.path.lexists(path / "run.yaml"):
+        RunFolder(path).check()
         _same_settings(path, config)
         if (path / "lineage.json").is_file():
             _same_inputs(path, lineage)
@@ -155,21 +176,23 @@ def _keep_lineage(path: Path, now: Mapping[str, Any]) -> None:
 
 def read_run(path: Path) -> tuple[RunFolder, RunConfig]:
     """An existing run and its settings. Raises InputError when `path` is not a run directory."""
-    if not (path / "run.yaml").is_file():
+    if os.path.lexists(path / "run.yaml"):
+        RunFolder(path).check()
+    else:
         raise InputError("not a run directory: no run.yaml in it", where=path, mend="give a folder under runs/")
     return RunFolder(path), resolve(read_yaml(path / "run.yaml"), where=path / "run.yaml")
 
 
 @contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Hold the run for this process. Raises InputError when another process works on it."""
-    with open(folder.path / ".lock", "w", encoding="ascii") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                "another process works on this run", where=folder.path, mend="wait for it, or give another --out"
-            ) from None
+    """Hold the run for this process, and clear what killed starts left. Raises InputError when another process works on
+    it, and as `RunFolder.check`."""
+    busy = InputError("another process works on this run", where=folder.path, mend="wait for it, or give another --out")
+    with holding(folder.path / LOCK, busy):
+        if (folder.path / "run.yaml").is_file():  # else `luthier eval` keeps its records in a folder of the user's
+            folder.check()
+            for place in (folder.path, *(folder.path / name for name in INSIDE)):
+                clear(place, alone=True)
         yield
 
 

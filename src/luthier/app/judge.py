@@ -5,7 +5,6 @@ Judgments are appended as they come; the same command goes on with what is not j
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections import Counter, deque
@@ -21,6 +20,7 @@ from luthier.app.judges import Judge, Wanted
 from luthier.app.stop import stopping
 from luthier.core import log
 from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.opening import holding, telling
 from luthier.core.verdicts import BETTER, TOO_FEW, WORSE, verdict
 from luthier.data.write import check_lines
 from luthier.evals import judgments
@@ -118,19 +118,14 @@ def _judged(
 @contextmanager
 def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
     """The file that judgments are appended to, held by this process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                "another process writes this file", where=path, mend="wait for it, or give another --out"
-            ) from None
+    busy = InputError("another process writes this file", where=path, mend="wait for it, or give another --out")
+    with holding(path, busy) as handle:
         _mend_end(handle)
 
         def keep(judgment: Judgment) -> Judgment:
-            handle.write(next(judgments.lines([judgment])).encode() + b"\n")
-            handle.flush()
+            with telling(path):
+                handle.write(next(judgments.lines([judgment])).encode() + b"\n")
+                handle.flush()
             return judgment
 
         yield keep

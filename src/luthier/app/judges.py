@@ -15,6 +15,7 @@ from luthier.app.endpoint import Endpoint, Garbage, open_endpoint
 from luthier.app.use import Opened, open_model, weights
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped
+from luthier.core.opening import appending, ends_whole, telling
 from luthier.core.types import Message, Messages
 from luthier.evals.benchmarks.encode import room
 from luthier.evals.judge import PAIR, TIE, YES, Choice, Contest, pair_messages, read_choice
@@ -132,14 +133,16 @@ class Remembered:
         ]
         yield from ((i, Choice(self._known[key])) for i, key in enumerate(keys) if key in self._known)
         rest = [i for i, key in enumerate(keys) if key not in self._known]
-        with open(self.path, "a", encoding="utf-8") as out:
-            if out.tell() and not self.path.read_bytes().endswith(b"\n"):
-                out.write("\n")  # the last line was cut by a kill
+        with appending(self.path) as out:
+            if not ends_whole(out):
+                out.write(b"\n")  # the last line was cut by a kill
             for place, choice in self.judge.yes([asked[i] for i in rest], stop):
                 if choice is not None:
                     key = keys[rest[place]]
-                    out.write(json.dumps({"judge": self._who, "asked": key, "said": choice.option}) + "\n")
-                    out.flush()
+                    line = json.dumps({"judge": self._who, "asked": key, "said": choice.option})
+                    with telling(self.path):
+                        out.write(line.encode() + b"\n")
+                        out.flush()
                     self._known[key] = choice.option
                 yield rest[place], choice
 

@@ -6,7 +6,6 @@ rewards of one prompt a line. A line that a kill cut short is dropped.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from luthier.core.errors import InputError
+from luthier.core.opening import holding, telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Kept:
     """What is kept: prompt -> its answers, and prompt -> their rewards."""
 
     def __init__(self, file: IO[bytes], path: Path, settings: Mapping[str, Any], scored_by: str) -> None:
-        self._file, self._scored_by = file, scored_by
+        self._file, self._path, self._scored_by = file, path, scored_by
         self.answers: dict[int, list[Given]] = {}
         self.parts: dict[int, Parts] = {}
         lines = self._whole_lines()
@@ -64,9 +64,10 @@ class Kept:
         self.parts |= found
 
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        self._file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with telling(self._path):
+            self._file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _whole_lines(self) -> Iterator[dict[str, Any]]:
         """The lines up to the first that is cut short; the file loses the rest."""
@@ -82,12 +83,6 @@ def keeping(path: Path, settings: Mapping[str, Any], scored_by: str) -> Iterator
 
     Raises InputError when the file was kept for other settings, or another process works on it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                "another process works on this file", where=path, mend="wait for it, or give another --out"
-            ) from None
+    busy = InputError("another process works on this file", where=path, mend="wait for it, or give another --out")
+    with holding(path, busy) as file:
         yield Kept(file, path, settings, scored_by)

@@ -18,6 +18,7 @@ from luthier.core import log
 from luthier.core.config import RewardConfig
 from luthier.core.errors import InputError
 from luthier.core.files import writing
+from luthier.core.opening import appending
 from luthier.core.types import Message
 from luthier.evals.judge import YES, question_messages
 from luthier.evals.suite import results
@@ -196,12 +197,8 @@ class Bench:
 
 def _touch(path: Path) -> None:
     """Raise InputError unless lines can be added to the file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab"):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", where=path, mend="give another --judged") from None
+    with appending(path):
+        pass
 
 
 def run_suite(

@@ -28,6 +28,10 @@ class InputError(LuthierError):
     exit_code = 2
 
 
+class Unwritable(InputError):
+    """Nothing can be written there: no permission, read-only, a link or a folder in the way. Exit status 2."""
+
+
 class RunError(LuthierError):
     """The work itself failed: the loss is not finite, say. Exit status 1."""
 

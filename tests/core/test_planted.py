@@ -1,0 +1,202 @@
+"""What somebody planted where we write or read is neither followed, nor emptied, nor waited for."""
+
+from __future__ import annotations
+
+import ast
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+import luthier
+from luthier.core.errors import InputError
+from luthier.core.files import read_json, sha256, text_file, write_folder, write_json, writing
+from luthier.core.leftovers import temporary_name
+from luthier.core.opening import append_line, appending, cut, holding, refuse_special, require_writable
+
+BUSY = InputError("busy")
+
+
+def hold(path):
+    with holding(path, BUSY):
+        pass
+
+
+WRITERS = {
+    "append": lambda path: append_line(path, "x"),
+    "cut": lambda path: cut(path, 0),
+    "lock": hold,
+    "journal": lambda path: appending(path).__enter__(),
+    "folder": lambda path: write_folder(path, lambda out: None),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_nothing_is_written_through_a_link(tmp_path, name):
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    (tmp_path / "planted").symlink_to(secret)
+    with pytest.raises(InputError, match="planted: a link stands here, and nothing is written through one; remove it"):
+        WRITERS[name](tmp_path / "planted")
+    assert secret.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["append", "cut", "journal"])
+def test_nothing_is_written_through_a_hard_link(tmp_path, name):
+    (tmp_path / "secret").write_text("mine")
+    os.link(tmp_path / "secret", tmp_path / "planted")
+    with pytest.raises(InputError, match="planted: this file has a second name, a hard link"):
+        WRITERS[name](tmp_path / "planted")
+    assert (tmp_path / "secret").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"pipe: (this is a pipe or a device|a file stands|.*a folder)"):
+        WRITERS[name](tmp_path / "pipe")
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+
+
+@pytest.mark.parametrize("read", [read_json, text_file, sha256])
+def test_a_pipe_is_not_read(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: this is a pipe or a device, not a file"):
+        read(tmp_path / "pipe")
+
+
+def test_a_file_takes_the_place_of_a_link_and_leaves_what_it_led_to(tmp_path):
+    (tmp_path / "secret").write_text("mine")
+    (tmp_path / "a.json").symlink_to(tmp_path / "secret")
+    write_json(tmp_path / "a.json", 1)
+    assert (tmp_path / "secret").read_text() == "mine"
+    assert not (tmp_path / "a.json").is_symlink()
+
+
+def test_temporary_names_cannot_be_foreseen_and_planted_ones_are_not_used(tmp_path, monkeypatch):
+    assert temporary_name(tmp_path / "a") != temporary_name(tmp_path / "a")
+    (tmp_path / "secret").write_text("mine")
+    (tmp_path / f".a.{'0' * 16}.tmp").symlink_to(tmp_path / "secret")
+    monkeypatch.setattr("secrets.token_hex", lambda count: "00" * count)  # an attacker who could
+    with pytest.raises(InputError), writing(tmp_path / "a") as handle:
+        handle.write("x")
+    assert (tmp_path / "secret").read_text() == "mine"
+
+
+def test_a_long_name_has_a_temporary_name_too(tmp_path):
+    write_json(tmp_path / ("ü" * 120 + ".json"), 1)
+    with pytest.raises(InputError, match="the name is too long; give a shorter one"):
+        write_json(tmp_path / ("a" * 300), 1)
+
+
+def test_devices_stay_devices(tmp_path):
+    (tmp_path / "link").symlink_to("/dev/null")
+    for path in (Path("/dev/null"), tmp_path / "link"):
+        with pytest.raises(InputError, match="this is a pipe or a device, not a file; give another path"):
+            write_json(path, 1)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_rights_follow_the_umask(tmp_path, mask):
+    def fill(out):
+        os.close(os.open(out / "b", os.O_CREAT, 0o600))  # as safetensors makes its files
+
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "a", 1)
+        append_line(tmp_path / "c", "x")
+        write_folder(tmp_path / "d", fill)
+    finally:
+        os.umask(before)
+    for name in ("a", "c", "d/b"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~mask
+    assert (tmp_path / "d").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_what_stands_in_the_way_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="file: a file stands where a folder is needed; move it away"):
+        write_json(tmp_path / "file" / "a" / "b.json", 1)
+    with pytest.raises(InputError, match="folder: a folder stands where a file is to be written; move it away"):
+        write_json(tmp_path / "folder", 1)
+    with pytest.raises(InputError, match="file: a file stands where a folder is needed"):
+        write_folder(tmp_path / "file", lambda out: None)
+    with pytest.raises(InputError, match="folder: a folder stands where a file"):
+        append_line(tmp_path / "folder", "x")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_where_nothing_can_be_written_is_found_before_the_work(tmp_path, monkeypatch):
+    require_writable(tmp_path / "new" / "folder" / "a.jsonl")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file: a file stands where a folder is needed"):
+        require_writable(tmp_path / "file" / "a.jsonl")
+    with pytest.raises(InputError, match="a folder stands where a file is to be written"):
+        require_writable(tmp_path)
+    refuse_special(tmp_path, folder=True)
+    monkeypatch.setattr(os, "access", lambda *a, **n: False)  # root may always
+    with pytest.raises(InputError, match=r"a.jsonl: no permission; check who owns it, or give another path"):
+        require_writable(tmp_path / "new" / "a.jsonl")
+    read_only = os.statvfs_result((*os.statvfs(tmp_path)[:8], os.ST_RDONLY, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: read_only)
+    with pytest.raises(InputError, match=r"a.jsonl: the file system is read-only; give a place that can be written"):
+        require_writable(tmp_path / "new" / "a.jsonl")
+
+
+# --- nothing is written around core/ ---
+
+WRITE = {
+    "open", "write_text", "write_bytes", "truncate", "ftruncate", "unlink", "rename", "rmdir", "mkdir", "makedirs", "touch", "rmtree",
+    "save_file", "save_pretrained", "save", "to_csv", "symlink_to", "hardlink_to", "chmod", "extractall", "move", "copy", "copyfile",
+    "copytree", "NamedTemporaryFile", "TemporaryDirectory", "mkstemp", "mkdtemp", "write_table", "savez",
+}  # fmt: skip
+SHUTIL = {"open", "copy", "move"}  # other things have these too
+CORE = {"write_text"}  # the function of core/files.py; Path has a method of this name
+HERE = {"core/files.py", "core/opening.py", "core/leftovers.py"}
+# What others write for us, into a temporary folder that `write_folder` made; and the little that is removed.
+FILLS = {
+    "model/adapters.py:save_file", "model/gguf.py:save_file", "model/gguf.py:save_pretrained", "model/gguf.py:mkdir",
+    "model/gguf_tokenizer.py:save", "model/gguf_tokenizer.py:save_pretrained", "model/gguf_tokenizer.py:unlink",
+    "model/sources.py:mkdir", "model/sources.py:rename", "model/sources.py:rmtree", "model/wheels.py:mkdir",
+    "model/wheels.py:unlink", "app/export.py:save", "app/export.py:save_pretrained", "train/checkpoint.py:save_file",
+}  # fmt: skip
+REMOVES = {"app/folder.py:rmtree", "app/sample.py:unlink", "train/checkpoint.py:rmtree"}
+MAKES = {"app/folder.py:mkdir"}
+HELD = {"app/judge.py:truncate", "app/kept.py:truncate"}  # of a descriptor that `holding` opened
+NO_FILE = {"app/learn.py:save"}  # the function of train/checkpoint.py
+
+
+def _writes(path: Path) -> set[str]:
+    """The calls of a module that write, make or remove what is on disk."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        method = isinstance(node.func, ast.Attribute)
+        owner = getattr(getattr(node.func, "value", None), "id", "")
+        if owner == "os" and name in ("open", "replace", "link", "symlink", "remove", "mkfifo", "mknod"):
+            found.add(f"os.{name}")
+        elif name == "open" and isinstance(node.func, ast.Name):
+            modes = [*node.args[1:2], *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
+            if any(not isinstance(mode, ast.Constant) or set("wax+") & set(mode.value) for mode in modes):
+                found.add("open")
+        elif name in WRITE - (set() if owner == "shutil" else SHUTIL) - (set() if method else CORE):
+            found.add(name)
+    return found
+
+
+def test_nothing_is_written_around_core():
+    """Who writes otherwise follows planted links, leaves halves, and answers a full disk with a traceback."""
+    package = Path(luthier.__file__).parent
+    found = {
+        f"{path.relative_to(package).as_posix()}:{name}"
+        for path in package.rglob("*.py")
+        if path.relative_to(package).as_posix() not in HERE
+        for name in _writes(path)
+    }
+    assert found == FILLS | REMOVES | MAKES | HELD | NO_FILE
