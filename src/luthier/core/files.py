@@ -103,6 +103,23 @@ def read_json(path: Path) -> Any:
         return json.load(handle)
 
 
+def small_file(path: Path, most: int) -> bytes:
+    """The bytes of a regular file that has at most `most`. A pipe or a device is not opened: reading one may never end. Raises
+    InputError for these, for a file that is larger and for one that cannot be read; FileNotFoundError where there is none."""
+    try:
+        with open(path, "rb", opener=regular) as handle:
+            content = handle.read(most + 1) if os.fstat(handle.fileno()).st_size <= most else None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path, mend="check the file") from None
+    if content is None or len(content) > most:
+        raise InputError(
+            f"larger than {most >> 20} MiB, which no such file is", where=path, mend="copy the folder again"
+        )
+    return content
+
+
 def text_file(path: Path) -> str:
     """A text file that a person wrote, in UTF-8, without the byte order mark that some editors put first. Raises OSError and
     UnicodeDecodeError; and InputError for a Git LFS pointer."""

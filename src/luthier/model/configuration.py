@@ -6,17 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
+from luthier.model.copies import CONFIG, copied, settings
+from luthier.model.counts import hold_tensors
+from luthier.model.folders import weight_files, weight_tensors
 from luthier.model.tokenizer import first_line, quiet
 
 
 def load_config(folder: Path) -> Any:
-    """The configuration in `folder`. Raises InputError for a kind of model that transformers does not know."""
-    with quiet():
+    """The configuration in `folder`. Raises InputError for a kind of model that transformers does not know, for settings that are
+    refused or of a wrong type, and for counts that the weights beside it do not bear out."""
+    where = folder / CONFIG
+    said = settings(folder, CONFIG)
+    if said is None:
+        raise InputError("no config.json", where=folder, mend="give the folder that holds the model")
+    if files := weight_files(folder):
+        hold_tensors(said, weight_tensors(files), where)
+    with quiet(), copied(folder, (CONFIG,)) as copy:
         from transformers import AutoConfig
 
         try:
-            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
+            config = AutoConfig.from_pretrained(copy, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # each of some 500 classes checks its settings in its own way
             raise InputError(
-                f"transformers cannot read this configuration: {first_line(error)}", where=folder / "config.json"
-            ) from None
+                f"transformers cannot read this configuration: {first_line(error, copy)}", where=where,
+                mend="take the config.json that was saved with the weights",
+            ) from None  # fmt: skip
+    config.name_or_path = str(folder)
+    return config

@@ -8,6 +8,7 @@ the mean is taken. Other poolings, and other modules after the transformer, are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from typing import Any
 import torch
 
 from luthier.core.errors import InputError
-from luthier.core.files import read_json
+from luthier.model.configuration import load_config
+from luthier.model.folders import ENCODER, weight_files, weight_tensors
+from luthier.model.load import hold_size, slices
+from luthier.model.objects import AGAIN, read_list, read_object, shown
 from luthier.model.tokenizer import first_line, load_tokenizer, quiet
 
 BATCH = 32
@@ -32,12 +36,17 @@ class Encoder:
         self.pool = _pool(folder)
         self.tokenizer: Any = load_tokenizer(folder)
         try:
+            config, files = load_config(folder), weight_files(folder)
             with quiet():
-                model, report = AutoModel.from_pretrained(
-                    folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
-                    output_loading_info=True,
-                )  # fmt: skip
-        except (OSError, ValueError, KeyError) as error:
+                with torch.device("meta"):
+                    empty = AutoModel.from_config(config)
+                hold_size(empty, weight_tensors(files), folder)
+                model, report = type(empty).from_pretrained(
+                    None, config=config, state_dict=slices(files), dtype=torch.float32, output_loading_info=True
+                )
+        except InputError as error:
+            raise InputError(f"not a sentence encoder: {error.what}", where=error.where, mend=error.mend) from None
+        except Exception as error:  # whatever the code of an architecture comes to with odd settings
             what = f"not a sentence encoder: {first_line(error)}"
             raise InputError(what, where=folder, mend="give another encoder") from None
         self.model: Any = model.eval()
@@ -70,31 +79,44 @@ class Encoder:
 
 
 def _pool(folder: Path) -> str:
-    listed = folder / "modules.json"
-    modules = [(str(m["type"]).rpartition(".")[2], m["path"]) for m in read_json(listed)] if listed.is_file() else []
+    listed = folder / ENCODER[0]
+    modules = _modules(listed) if listed.exists() else []
     if odd := [kind for kind, _ in modules if kind not in MODULES]:
         raise InputError(
-            f"a module '{odd[0]}', which Luthier does not compute", where=listed, mend="give another encoder"
+            f"a module '{odd[0][:100]}', which Luthier does not compute", where=listed, mend="give another encoder"
         )
     path = folder / next((name for kind, name in modules if kind == "Pooling"), "1_Pooling") / "config.json"
-    if not path.is_file():
+    if not path.exists():
         if modules:
             raise InputError("it does not say how it pools", where=path, mend="copy the folder again")
         return "mean"
-    said = read_json(path)
+    said = read_object(path)
     older = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
     asked = [said["pooling_mode"]] if isinstance(said.get("pooling_mode"), str) else older
     if len(asked) != 1 or asked[0] not in POOLS:
-        what = ", ".join(asked) or "no pooling"
+        what = ", ".join(asked)[:100] or "no pooling"
         raise InputError(
             f"it pools by {what}; Luthier by the mean or the first token", where=path, mend="give another encoder"
         )
     return POOLS[asked[0]]
 
 
+def _modules(listed: Path) -> list[tuple[str, str]]:
+    """Kind and folder of each module, which lies in the encoder's own folder. Raises InputError for a list of another form."""
+    found = []
+    for module in read_list(listed):
+        kind, place = (module.get(key) if isinstance(module, dict) else None for key in ("type", "path"))
+        if not isinstance(kind, str) or not isinstance(place, str) or not re.fullmatch(r"|[\w-][\w.-]*", place):
+            raise InputError(f"a module is {shown(kind)} at {shown(place)}", where=listed, mend=AGAIN)
+        found.append((kind.rpartition(".")[2], place))
+    return found
+
+
 def _longest(folder: Path, config: Any, tokenizer: Any) -> int:
     """Tokens of the longest text that is read whole."""
-    path = folder / "sentence_bert_config.json"
-    asked = read_json(path).get("max_seq_length") if path.is_file() else None
+    path = folder / ENCODER[1]
+    asked = read_object(path).get("max_seq_length") if path.exists() else None
+    if asked is not None and (type(asked) is not int or asked < 1):
+        raise InputError(f"'max_seq_length' is {shown(asked)}, not a number of tokens", where=path, mend=AGAIN)
     places = getattr(config, "max_position_embeddings", None)
     return int(min(limit for limit in (asked, places, tokenizer.model_max_length, 1 << 16) if limit))

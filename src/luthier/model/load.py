@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch.nn import ModuleList
 
 from luthier.core import log
@@ -18,10 +18,13 @@ from luthier.core.errors import InputError
 from luthier.model import check, fuse, heads
 from luthier.model.attention import NAME, register
 from luthier.model.configuration import load_config
-from luthier.model.folders import check_folder, weight_files
+from luthier.model.copies import CONFIG, GENERATION, copied
+from luthier.model.counts import MEND
+from luthier.model.folders import check_folder, weight_files, weight_tensors
 from luthier.model.limits import check_layers, check_vocabulary
 from luthier.model.same_bits import same_products
 from luthier.model.sources import Source
+from luthier.model.tensors import Tensor
 from luthier.model.tokenizer import first_line, load_tokenizer, quiet
 
 _NAMES = {
@@ -30,8 +33,9 @@ _NAMES = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
 }  # as safetensors has them
-# An adapter in the same folder is not transformers' to apply: where PEFT is installed it would. It is looked for here.
-NO_ADAPTER = {"adapter_kwargs": {"subfolder": "no-adapter"}}
+# How many times as many weights as the files hold a configuration may describe before it is refused unbuilt; what is missing exactly
+# is said where the sizes can be right. Buffers are tables of positions and masks, which no file holds.
+TOO_MANY, BUFFERS = 4, 1 << 30
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -67,24 +71,17 @@ def load(
     check_folder(folder)
     config = load_config(folder)
     if attention == NAME:
-        check_layers(config, folder / "config.json")
+        check_layers(config, folder / CONFIG)
     register()
     with quiet():
         try:
-            model, report = _from_pretrained(folder, config, device, dtype, attention)
-        except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
-            if isinstance(error, KeyError) and error.args == (NAME,):
-                raise InputError(
-                    f"models of type '{config.model_type}' have an attention of their own, which cannot be replaced",
-                    where=folder / "config.json", mend="use another model",
-                ) from None  # fmt: skip
-            if isinstance(error, ValueError) and str(error).startswith("Unrecognized configuration class"):
-                raise InputError(
-                    f"a model of type '{config.model_type}' is no causal language model", where=folder / "config.json",
-                    mend="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
-                ) from None  # fmt: skip
-            raise InputError(f"cannot load the model: {first_line(error)}", where=folder) from error
+            model, report = _from_tensors(folder, config, device, dtype, attention)
+        except InputError:
+            raise
+        except Exception as error:  # whatever the code of one of some 300 architectures comes to with odd settings
+            raise _refusal(error, config, folder) from error
     _check_keys(model, report, folder)
+    _check_numbers(model, folder)
     model = model.to(device).eval()
     if attention == NAME:
         _check_once(model, dtype, device)
@@ -93,6 +90,36 @@ def load(
     tokenizer = load_tokenizer(texts or folder)
     check_vocabulary(tokenizer, config, texts or folder)
     return LoadedModel(model, tokenizer, config, source.address, _eos_ids(model, tokenizer))
+
+
+def _refusal(error: Exception, config: Any, folder: Path) -> InputError:
+    """What to say of an error of transformers' own."""
+    if isinstance(error, KeyError) and error.args == (NAME,):
+        return InputError(
+            f"models of type '{config.model_type}' have an attention of their own, which cannot be replaced",
+            where=folder / CONFIG, mend="use another model",
+        )  # fmt: skip
+    if isinstance(error, ValueError) and str(error).startswith("Unrecognized configuration class"):
+        return InputError(
+            f"a model of type '{config.model_type}' is no causal language model", where=folder / CONFIG,
+            mend="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
+        )  # fmt: skip
+    return InputError(
+        f"cannot load the model: {first_line(error)}",
+        where=folder,
+        mend="copy the folder again, or mend its config.json",
+    )
+
+
+@torch.no_grad()
+def _check_numbers(model: Any, folder: Path) -> None:
+    """Raise InputError for a weight that is NaN or infinite: a training that broke, or a damaged file."""
+    for name, weight in model.named_parameters():
+        if weight.numel() and not all(bool(edge.isfinite()) for edge in torch.aminmax(weight)):
+            raise InputError(
+                f"'{name}' holds NaN or infinity", where=folder,
+                mend="fetch the weights again; a training that broke leaves such",
+            )  # fmt: skip
 
 
 def _check_keys(model: Any, report: Mapping[str, Any], folder: Path) -> None:
@@ -143,47 +170,75 @@ def _check_once(model: Any, dtype: torch.dtype, device: torch.device) -> None:
         _checked.add(kind)
 
 
-def _from_pretrained(folder: Path, config: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
+def _from_tensors(folder: Path, config: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
     """(the model in `folder`, which keys its weights lack) on the processor.
 
-    Weights of another type than `dtype` are read one by one and let go: in files that are mapped, as transformers
-    reads them, they would all stay in memory beside the new ones.
+    The tensors are read here, from the files that were checked: transformers gets them by name and never the folder, in which it
+    would look for pickles, adapters and code. Weights of another type than `dtype` are read one by one and let go: in files that
+    are mapped they would all stay in memory beside the new ones.
     """
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM
 
-    settings: dict[str, Any] = {
-        "config": config,
-        "dtype": dtype,
-        "attn_implementation": attention,
-        "output_loading_info": True,
-    }
-    one_by_one = _slices(folder) if device.type == "cpu" else {}
-    if not one_by_one or {tensor.get_dtype() for tensor in one_by_one.values()} == {_NAMES[dtype]}:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **settings, **NO_ADAPTER
-        )
+    files = weight_files(folder)
+    found = weight_tensors(files)
     with torch.device("meta"):
-        kind = type(AutoModelForCausalLM.from_config(copy.deepcopy(config)))
+        empty = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+    hold_size(empty, found, folder)
+    kind = type(empty)
     if not isinstance(config, kind.config_class):  # of a model of text and pictures, the part that writes text
-        settings["config"] = config.get_text_config()
-    model, report = kind.from_pretrained(None, state_dict=one_by_one, **settings)
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        config = config.get_text_config()
+    changes = device.type == "cpu" and {tensor.dtype for tensor in found.values()} != {_NAMES[dtype]}
+    model, report = kind.from_pretrained(
+        None, config=config, state_dict=slices(files, one_by_one=changes), dtype=dtype, attn_implementation=attention,
+        output_loading_info=True,
+    )  # fmt: skip
+    if (folder / GENERATION).exists():
+        model.generation_config = _generation(folder)
     return model, report
 
 
-def _slices(folder: Path) -> dict[str, Any]:
-    """The tensors of a folder by name, none read yet; empty where safetensors can only map files, and for files that
-    transformers would choose among."""
-    files = weight_files(folder)
+def hold_size(model: Any, found: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise InputError where a model without its weights is of quite another size than these: nothing of that size is made."""
+    there = sum(tensor.size for tensor in found.values())
+    wanted = sum(weight.numel() for weight in model.parameters())
+    if wanted > TOO_MANY * there:
+        raise InputError(
+            f"it describes a model of {wanted:,} weights, and the files hold {there:,}",
+            where=folder / CONFIG,
+            mend=MEND,
+        )
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    if buffers > BUFFERS + 4 * there:
+        raise InputError(
+            f"its tables of positions would take {log.size(buffers)}",
+            where=folder / CONFIG,
+            mend="lower the number of positions",
+        )
+
+
+def _generation(folder: Path) -> Any:
+    from transformers import GenerationConfig
+
+    with copied(folder, (GENERATION,)) as place:
+        try:
+            return GenerationConfig.from_pretrained(place, local_files_only=True)
+        except Exception as error:  # it checks its settings one by one, each in its own way
+            raise InputError(
+                f"transformers cannot read it: {first_line(error, place)}",
+                where=folder / GENERATION,
+                mend="mend it, or take it away",
+            ) from None
+
+
+def slices(files: Sequence[Path], *, one_by_one: bool = False) -> dict[str, Any]:
+    """The tensors of files by name, none read yet. With `one_by_one` they are read into memory of their own, where safetensors can
+    do that; else the files are mapped."""
     out: dict[str, Any] = {}
-    if len(files) > 1 and not (folder / "model.safetensors.index.json").is_file():
-        return {}
     for path in files:
         try:
-            file: Any = safe_open(path, framework="pt", backend="pread")
+            file: Any = safe_open(path, framework="pt", **({"backend": "pread"} if one_by_one else {}))
         except TypeError:
-            return {}
+            file = safe_open(path, framework="pt")
         out |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     return out
 

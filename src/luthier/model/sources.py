@@ -17,8 +17,8 @@ from luthier.core.errors import InputError, nearest, unknown
 from luthier.core.files import refuse_pointer, sha256
 from luthier.core.log import note
 from luthier.model import hub, wheels
-from luthier.model.converted import ORIGIN, built
-from luthier.model.folders import check_folder
+from luthier.model.converted import built
+from luthier.model.folders import check_folder, read_files
 from luthier.model.wheels import EMBEDDED, ENCODERS, Embedded
 
 Kind = Literal["folder", "embedded", "encoder", "gguf", "hub"]
@@ -44,9 +44,8 @@ class Source:
         return self.name if self.kind == "hub" else str(self.folder.resolve())
 
     def digests(self) -> dict[str, str]:
-        """The sha256 of every file that decides what the model says, by name: the lineage of a run."""
-        names = sorted(path for path in self.folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja"))
-        return {path.name: sha256(path) for path in names if path.name != ORIGIN}
+        """The sha256 of every file that is read and so decides what the model says, by name: the lineage of a run."""
+        return {name: sha256(self.folder / name) for name in read_files(self.folder)}
 
 
 def resolve(name: str, *, download: bool = True) -> Source:

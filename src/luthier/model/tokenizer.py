@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
+from luthier.model.copies import copied
 
 _ends_with_texts = False
 
@@ -27,23 +28,30 @@ def load_tokenizer(folder: Path) -> Any:
     if _ends_with_texts and not {"torch", "transformers"} & sys.modules.keys():
         sys.modules["torch"] = None  # type: ignore[assignment]  # Python's way to say: not to be found
         os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # which would say that it was not found
-    with quiet():
+    with quiet(), copied(folder) as copy:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+            tokenizer = AutoTokenizer.from_pretrained(copy, local_files_only=True, trust_remote_code=False)
+        except (
+            BaseException
+        ) as error:  # the tokenizers library raises bare Exception for a broken file, and panics on some
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise InputError(
-                f"cannot read the tokenizer: {first_line(error)}",
+                f"cannot read the tokenizer: {first_line(error, copy)}",
                 where=folder,
                 mend="tokenizer.json must be beside the weights",
             ) from None
+    tokenizer.name_or_path = str(folder)
+    return tokenizer
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def first_line(error: BaseException, copy: Path | None = None) -> str:
+    """The first line of what an error says, or its kind; of a copied folder, without the copy's place."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return said.replace(f"{copy}/", "").replace(str(copy), "this folder")[:300]
 
 
 @contextmanager
