@@ -34,3 +34,13 @@ def test_an_unknown_name_gets_the_nearest_or_the_list():
         "--tune: unknown tune kind 'loar'; did you mean 'lora'?"
     )
     assert str(unknown("kind", "x", ["b", "a"])) == "unknown kind 'x'; known: a, b"
+
+
+def test_an_error_that_quotes_a_whole_file_is_one_short_line():
+    error = InputError("this is '" + "[0, " * 100_000 + "]'\nof type list", where="a" * 5000, mend="mend it")
+    assert len(str(error)) < 1300 and "\n" not in str(error)
+    assert (
+        error.what.startswith("this is '[0,")
+        and error.what.endswith("of type list")
+        and str(error).endswith("; mend it")
+    )

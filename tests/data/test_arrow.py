@@ -2,6 +2,7 @@
 
 import decimal
 import json
+import struct
 
 import datasets
 import pandas as pd
@@ -184,4 +185,26 @@ def test_what_is_broken_is_one_line(tmp_path, name):
     assert "\n" not in str(caught.value)
     path.write_text(json.dumps({"text": "a"}))
     with pytest.raises(InputError, match="cannot read the"):
+        fields(path)
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.feather"])
+def test_offsets_that_lead_out_of_the_file_are_not_followed(tmp_path, name):
+    """The library follows them where it is not told to look first: to a bus error, or to what else lies in memory."""
+    path = written(pa.table({"text": ["ab", "cd"]}), tmp_path, name)
+    good = path.read_bytes()
+    path.write_bytes(good.replace(struct.pack("<3i", 0, 2, 4), struct.pack("<3i", 0, 1 << 30, 4)))
+    assert path.read_bytes() != good
+    with pytest.raises(InputError, match="cannot read the Arrow file"):
+        fields(path)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([-(2**31), 0], pa.int32()).cast(pa.date32()), pa.array([2**62, 0]).cast(pa.timestamp("us"))],
+    ids=["days", "microseconds"],
+)
+def test_a_time_that_python_has_not_is_one_line(tmp_path, column):
+    path = written(pa.table({"text": ["a", "b"], "when": column}), tmp_path)
+    with pytest.raises(InputError, match=r"a.parquet:1: cannot read the parquet file"):
         fields(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 600  # characters of each part of an error
+
 
 class LuthierError(Exception):
     """Base of every error Luthier raises on purpose.
@@ -16,10 +18,16 @@ class LuthierError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: object = None, mend: str | None = None) -> None:
-        self.what, self.where, self.mend = what, where, mend
-        place = f"{where}: " if where is not None else ""
-        advice = f"; {mend}" if mend else ""
-        super().__init__(f"{place}{what}{advice}")
+        self.what, self.where, self.mend = _short(what), where, mend and _short(mend)
+        place = f"{_short(str(where))}: " if where is not None else ""
+        advice = f"; {self.mend}" if mend else ""
+        super().__init__(f"{place}{self.what}{advice}")
+
+
+def _short(text: str) -> str:
+    """On one line, and its beginning and end where it is very long: what an error quotes may be a whole file."""
+    line = " ".join(text.split("\n")) if "\n" in text else text
+    return line if len(line) <= LONGEST else f"{line[: LONGEST * 3 // 4]} … {line[-LONGEST // 4 :]}"
 
 
 class InputError(LuthierError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from luthier.core import log
-from luthier.core.errors import InputError
+from luthier.core.foreign import foreign
 from luthier.core.types import Origin
 from luthier.data.rows import Report, Row
 from luthier.data.values import as_whole, became_floats, is_nan, tell_of_whole
@@ -61,44 +61,56 @@ def _in_place(handle: IO[bytes], file: str) -> bool:
 
 
 def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], file: str, kind: str) -> Iterator[Row]:
-    import pyarrow as pa
-
-    number = 0
-    try:
+    with foreign(f"cannot read the {kind} file", where=file, mend=_fetch(kind)):
         columns = schema()
         features = _features(columns, file)
-        for name, feature in features.items():
-            if labels := _labels(feature):
-                log.once(
-                    f"{file}: numbers in '{name}' are read as their labels: {', '.join(labels[:4])}{' ...' * (len(labels) > 4)}"
-                )
         known = {field.name: _meaning(field.type, features.get(field.name)) for field in columns}
-        whole = _whole_numbers(columns, batches)
-        tell_of_whole(whole, file)
-        known |= dict.fromkeys(whole, _as_whole)
-        for batch in batches():
-            names = batch.schema.names
+    for name, feature in features.items():
+        if labels := _labels(feature):
+            log.once(
+                f"{file}: numbers in '{name}' are read as their labels: {', '.join(labels[:4])}{' ...' * (len(labels) > 4)}"
+            )
+    whole = _whole_numbers(columns, batches, file, kind)
+    tell_of_whole(whole, file)
+    known |= dict.fromkeys(whole, _as_whole)
+    number = 0
+    for names, values in _lists(batches(), file, kind):
+        read = [
+            [meant(v) for v in column] if (meant := known[n]) else column
+            for n, column in zip(names, values, strict=True)
+        ]
+        for record in zip(*read, strict=True):
+            number += 1
+            yield Row(dict(zip(names, record, strict=True)), Origin(file, number))
+
+
+def _lists(batches: Iterator[Any], file: str, kind: str) -> Iterator[tuple[list[str], list[list[Any]]]]:
+    """Batch by batch: the names of the columns, and the values of each as Python has them. Raises InputError with the row."""
+    number = 1
+    while True:
+        with foreign(f"cannot read the {kind} file", where=f"{file}:{number}", mend=_fetch(kind)):
+            if (batch := next(batches, None)) is None:
+                return
+            batch.validate(full=True)  # offsets of a damaged file lead anywhere in memory
+            names = list(batch.schema.names)
             values = [batch.column(i).to_pylist() for i in range(len(names))]
-            read = [
-                [meant(v) for v in column] if (meant := known[n]) else column
-                for n, column in zip(names, values, strict=True)
-            ]
-            for record in zip(*read, strict=True):
-                number += 1
-                yield Row(dict(zip(names, record, strict=True)), Origin(file, number))
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:120]
-        mend = f"the file is truncated or no {kind}: fetch it again"
-        raise InputError(f"cannot read the {kind} file: {reason}", where=f"{file}:{number + 1}", mend=mend) from None
+        yield names, values
+        number += batch.num_rows
 
 
-def _whole_numbers(schema: Any, batches: Callable[..., Iterator[Any]]) -> list[str]:
+def _fetch(kind: str) -> str:
+    return f"the file is truncated or no {kind}: fetch it again, or save it as JSON Lines"
+
+
+def _whole_numbers(schema: Any, batches: Callable[..., Iterator[Any]], file: str, kind: str) -> list[str]:
     """The columns of floats that hold whole numbers, some missing: integers, which a data frame made into floats for these."""
     import pyarrow as pa
 
     floats = [field.name for field in schema if pa.types.is_floating(field.type)]
     return [
-        name for name in floats if became_floats(v for batch in batches([name]) for v in batch.column(0).to_pylist())
+        name
+        for name in floats
+        if became_floats(value for _, (column,) in _lists(batches([name]), file, kind) for value in column)
     ]
 
 
@@ -133,7 +145,7 @@ def _meaning(kind: Any, feature: Any, depth: int = 0) -> Meaning | None:
     if types.is_floating(kind):
         return lambda value: None if is_nan(value) else value
     if getattr(kind, "extension_name", "") == "arrow.json":
-        return lambda value: None if value is None else json.loads(value)
+        return _of_json
     if types.is_dictionary(kind):
         return _meaning(kind.value_type, feature, depth)
     if types.is_struct(kind):
@@ -178,6 +190,14 @@ def _struct(kind: Any, feature: Any, depth: int) -> Meaning:
         return {key: item for key, item in items.items() if item is not None or (turn and key == "content")}
 
     return meant
+
+
+def _of_json(value: Any) -> Any:
+    """What a text in a column of JSON says; the text where it is none."""
+    try:
+        return None if value is None else json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _plain(value: Any) -> Any:

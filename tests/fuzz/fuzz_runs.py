@@ -1,0 +1,153 @@
+"""Settings, suites, schemas, run folders and what people and judges wrote, damaged and read by their commands."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import fuzz_files
+from fuzz_files import Material
+from fuzz_reading import changed_file, command, one_of, reader, say_something
+
+
+@reader(200)
+def settings_YAML(material: Material, draw: random.Random, folder: Path) -> None:
+    from luthier.commands.settings import config_of
+    from luthier.core.config import resolve, write_yaml
+
+    path = folder / "run.yaml"
+    path.write_bytes((material.run / "run.yaml").read_bytes())
+    changed_file(path, draw)
+    config = config_of([str(path)], {})
+    import yaml
+
+    assert resolve(yaml.safe_load(write_yaml(config))) == config
+
+
+@reader(200)
+def suite_YAML(material: Material, draw: random.Random, folder: Path) -> None:
+    from luthier.app.suite import Bench
+    from luthier.evals.suite.cases import expand
+    from luthier.evals.suite.checks import Verdict
+    from luthier.evals.suite.document import read
+    from luthier.evals.suite.results import check_all, prepare, score
+
+    path, rows = folder / "suite.yaml", folder / "rows.jsonl"
+    path.write_text(fuzz_files.SUITE)
+    rows.write_bytes(material.rows["alpaca.jsonl"])
+    changed_file(path if draw.random() < 0.85 else rows, draw)
+    document = read(path)
+    cases = expand(document)
+    ready = prepare(cases, folder)
+    answers = [[draw.choice(fuzz_files.ANSWERS)] for _ in cases]
+    outcomes = check_all(cases, ready, answers, lambda check, given: [Verdict(False, "asked") for _ in given])
+    score(outcomes, document.suite)
+    json.dumps([outcome.as_dict() for outcome in outcomes])
+    assert Bench
+
+
+@reader(100)
+def schema_of_a_reward(material: Material, draw: random.Random, folder: Path) -> None:
+    from luthier.core.config import RewardConfig
+    from luthier.rewards.answer import Answer
+    from luthier.rewards.rules import rule
+
+    path = folder / "schema.json"
+    path.write_text(json.dumps({
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "required": ["a"], "$defs": {"n": {"type": "integer"}},
+        "properties": {"a": {"$ref": "#/$defs/n"}, "b": {"type": "string", "pattern": "^x+$", "maxLength": 5, "format": "date"}},
+    }))  # fmt: skip
+    changed_file(path, draw, structure=0.8)
+    score = rule(f"json:{path}", "json", str(path), RewardConfig(timeout=2))
+    score([Answer("", text, None, 1, True, ()) for text in ('{"a": 1, "b": "xx"}', "[]", "no")])
+
+
+RUN_FILES = (
+    "run.yaml",
+    "lineage.json",
+    "result.json",
+    "data.json",
+    "evals/*.jsonl",
+    "errors/*.jsonl",
+    "metrics.jsonl",
+    "losses.jsonl",
+)
+
+
+def _run(material: Material, draw: random.Random, folder: Path, *patterns: str) -> Path:
+    place = folder / "run"
+    fuzz_files.copies(material.run, place)
+    changed_file(one_of(place, draw, *(patterns or RUN_FILES)), draw)
+    return place
+
+
+@reader(80)
+def run_reported(material: Material, draw: random.Random, folder: Path) -> None:
+    command("report", _run(material, draw, folder), "--json", *(["--coding"] if draw.random() < 0.3 else []))
+
+
+@reader(60)
+def run_with_errors(material: Material, draw: random.Random, folder: Path) -> None:
+    run = _run(material, draw, folder)
+    more = draw.choice(((), (), ("--fix", folder / "mends.jsonl"), ("--against", material.run)))
+    command("errors", run, "--json", *more)
+
+
+@reader(40)
+def run_opened(material: Material, draw: random.Random, folder: Path) -> None:
+    say_something(_run(material, draw, folder, "run.yaml", "lineage.json", "adapter/*", "adapter/*.json"))
+
+
+@reader(30)
+def run_that_goes_on(material: Material, draw: random.Random, folder: Path) -> None:
+    """A run that was killed in the middle, and something of it damaged."""
+    place = _run(
+        material, draw, folder, "run.yaml", "lineage.json", "metrics.jsonl", "evals/before.jsonl", "checkpoints/*/*"
+    )
+    for gone in ("result.json", "evals/after.jsonl"):
+        (place / gone).unlink(missing_ok=True)
+    command("train", material.run / "run.yaml", "--out", place, "--json")
+
+
+@reader(20)
+def run_verified(material: Material, draw: random.Random, folder: Path) -> None:
+    place = _run(material, draw, folder, "run.yaml", "lineage.json", "checkpoints/*/*", "checkpoints/*/*.json")
+    command("verify", place, "--resume", "--json")
+
+
+@reader(100)
+def judgments(material: Material, draw: random.Random, folder: Path) -> None:
+    path = folder / "judgments.jsonl"
+    rows = draw.choice((fuzz_files.JUDGMENTS, fuzz_files.JUDGMENTS, fuzz_files.ALPACA_EVAL))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed_file(path, draw, structure=0.8)
+    command("elo", path, "--rounds", 100, "--json")
+
+
+@reader(60)
+def answers_compared(material: Material, draw: random.Random, folder: Path) -> None:
+    from luthier.app.contestants import Asking, answered
+    from luthier.core.config import DataConfig
+
+    files = {}
+    for name in ("a", "b"):
+        files[name] = str(folder / f"{name}.jsonl")
+        Path(files[name]).write_text(
+            "".join(json.dumps({"prompt": f"who {i}?", "answer": f"{name} {i}"}) + "\n" for i in range(4))
+        )
+    changed_file(Path(draw.choice(list(files.values()))), draw, structure=0.8)
+    answered(files, Asking(DataConfig(), 4, 4, folder / "out.jsonl", 0, "cpu", "float32"), lambda: False)
+
+
+@reader(60)
+def kept_samples(material: Material, draw: random.Random, folder: Path) -> None:
+    from luthier.app.kept import Given, keeping
+
+    path, settings = folder / "kept.jsonl", {"model": "x", "n": 2}
+    with keeping(path, settings, "exact") as kept:
+        kept.add_answers({i: [Given("the cat", 2, True), Given("no", 1, False)] for i in range(3)})
+        kept.add_parts({0: {"exact": [1.0, 0.0]}})
+    changed_file(path, draw, structure=0.8)
+    with keeping(path, settings, "exact") as kept:
+        assert all(isinstance(given.text, str) for answers in kept.answers.values() for given in answers)
