@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from importlib import import_module
 
 import click
@@ -15,6 +16,8 @@ import click
 from luthier import __version__
 from luthier.core.errors import LuthierError, nearest, unknown
 from luthier.core.machine import wait_passively
+from luthier.core.screen import guard, line, seen
+from luthier.core.secrets import hide
 
 COMMANDS = {
     "quickstart": "The whole way in a few minutes: data, tuning, before and after.",
@@ -85,12 +88,17 @@ def main() -> None:
     """The `luthier` program."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    guard()
     wait_passively()
     if arguments and arguments[0] in TEXTS_ONLY:
         from luthier.model.tokenizer import leave_torch_out
 
         leave_torch_out()
-    sys.exit(run(arguments, debug=debug))
+    try:
+        sys.exit(run(arguments, debug=debug))
+    except Exception:  # that --debug asked for
+        sys.stderr.write(seen(hide(traceback.format_exc())))
+        sys.exit(1)
 
 
 def run(arguments: list[str], *, debug: bool = False) -> int:
@@ -121,12 +129,12 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     except Exception as error:
         if debug:
             raise
-        text = " ".join(str(error).split())
-        return _say(f"{type(error).__name__}: {text[:300]}; --debug shows where, please report it", 1)
+        return _say(f"{type(error).__name__}: {line(str(error))[:300]}; --debug shows where, please report it", 1)
     return 0
 
 
 def _say(text: str, status: int) -> int:
+    text = line(hide(text))
     colour = sys.stderr.isatty()
     print(f"\x1b[31mluthier: {text}\x1b[0m" if colour else f"luthier: {text}", file=sys.stderr)
     return status

@@ -17,7 +17,6 @@ from luthier.report.tables import (
     before_after,
     card_table,
     figures,
-    plain,
     run_summary,
     samples_side_by_side,
     title,
@@ -143,11 +142,6 @@ def test_wide_characters_fit_too():
     console.print(samples_side_by_side(["問" * 90], ["答"], ["旧" * 100], ["新" * 100]))
     assert all(2 * sum(ord(c) > 0x2E80 for c in line) <= 80 for line in out.getvalue().splitlines())
     assert out.getvalue().count("新") == 100
-
-
-def test_plain_keeps_text_and_shows_control_characters():
-    assert plain("a\r\nb\tc") == "a\nb   c"
-    assert plain("\x1b[2J\x07\x9b é 句") == "�[2J�� é 句"
 
 
 def chats(count=20):

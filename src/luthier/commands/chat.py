@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from luthier.commands.output import console
+from luthier.commands.output import console, say
 from luthier.commands.settings import with_threads
+from luthier.core import log
 
 HELP = """  /adapter NAME   answer with another adapter, or with 'base'
   /adapters       list them
@@ -109,7 +110,7 @@ class Talk:
         self.turns: dict[str, list[Any]] = {}
         self.commands: dict[str, Callable[[str], None]] = {
             "/adapter": opened.switch,
-            "/adapters": lambda rest: print("  " + "  ".join(self._marked(name) for name in ("base", *opened.names))),
+            "/adapters": lambda rest: say("  " + "  ".join(self._marked(name) for name in ("base", *opened.names))),
             "/system": self._set_system,
             "/reset": lambda rest: self.turns.clear(),
             "/help": lambda rest: print(HELP),
@@ -118,10 +119,10 @@ class Talk:
     def header(self, quiet: bool) -> None:
         """Who answers, and under which system prompt: on standard error; `quiet` leaves out what a script does not need."""
         if not quiet:
-            print(f"{self.opened.active}; /help shows the commands", file=sys.stderr)
+            log.note(f"{self.opened.active}; /help shows the commands")
         system = self.opened.asked.system if self.system is None else self.system
         if system:
-            print(f"system prompt: {system}", file=sys.stderr)
+            log.note(f"system prompt: {system}")
 
     def take(self, line: str) -> bool:
         """One line of the user: a command or a message. False means leave."""
@@ -135,7 +136,7 @@ class Talk:
         name, _, rest = text.partition(" ")
         if text.startswith("/") and name not in self.commands:
             guess = nearest(name, [*self.commands, "/quit"])
-            print(f"  unknown command {name}; " + (f"did you mean {guess}?" if guess else "see /help"))
+            say(f"  unknown command {name}; " + (f"did you mean {guess}?" if guess else "see /help"))
             return True
         try:
             if text.startswith("/"):
@@ -143,14 +144,14 @@ class Talk:
             else:
                 self.say(text)
         except InputError as error:  # such as a conversation longer than the model's context: /reset mends it
-            print(f"  {error}")
+            say(f"  {error}")
         return True
 
     def say(self, text: str) -> None:
         """Answer one message, streaming; side by side when comparing."""
         if self.compare is None:
             for piece in self._answer(self.opened.active, text):
-                print(piece, end="", flush=True)
+                say(piece, end="")
             print()
             return
         first = self.opened.active
@@ -158,7 +159,7 @@ class Talk:
         screen = console()
         if not screen.is_terminal:
             for name in columns:
-                print(f"[{name}] " + "".join(self._answer(name, text)))
+                say(f"[{name}] " + "".join(self._answer(name, text)))
         else:
             self._side_by_side(screen, columns, text)
         self.opened.switch(first)
@@ -168,11 +169,11 @@ class Talk:
         from rich.table import Table
         from rich.text import Text
 
-        from luthier.report.tables import plain
+        from luthier.core.screen import clean
 
         def table() -> Table:
-            out = Table(*columns, expand=True, show_lines=False)
-            out.add_row(*(Text(plain(answer)) for answer in columns.values()))
+            out = Table(*map(clean, columns), expand=True, show_lines=False)
+            out.add_row(*(Text(clean(answer)) for answer in columns.values()))
             return out
 
         with Live(table(), console=screen, refresh_per_second=8, vertical_overflow="visible") as live:

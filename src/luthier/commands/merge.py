@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from luthier.commands.output import as_json, print_json
+from luthier.commands.output import as_json, print_json, say
 from luthier.commands.settings import config_of, with_settings, with_threads
 
 
@@ -43,7 +43,7 @@ def command(run: Path, out: Path | None, dtype: str, threads: int | None, json_:
     if json_:
         print_json(result)
     else:
-        print(
+        say(
             f"{result['merged']} ({dtype}): log-probabilities of {result['tokens']} tokens differ from those of the run "
             f"by at most {result['largest_difference']:.2g}, {result['mean_difference']:.2g} on average"
         )

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-_HALVES = re.compile("[\ud800-\udfff]")
+from luthier.core.screen import UNSEEN, clean, seen
+from luthier.core.secrets import hide
 
 as_json = click.option(
     "--json", "json_", is_flag=True, help="Print one JSON object on standard output, and nothing else there."
 )
 
 
+class People(Console):
+    """A console whose words are words: no markup, no emoji names, nothing that a terminal would act on."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(clean(segment.text), segment.style)
+
+
 def console() -> Console:
     """Standard output for people; 80 columns in a pipe."""
-    return Console(width=None if sys.stdout.isatty() else 100, highlight=False, soft_wrap=False)
+    width = None if sys.stdout.isatty() else 100
+    return People(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Words for people on standard output, as they come."""
+    print(seen(hide(text)), end=end, flush=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON object. Half a surrogate pair, which rows may hold and UTF-8 cannot, stays an escape."""
+    """One JSON object. What nobody would see in it, and half a surrogate pair, stays an escape: it reads back as it was."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
-    print(_HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text))
+    print(UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text))

@@ -39,7 +39,7 @@ def command(runs: tuple[Path, ...], coding: bool, out: Path | None, open_: bool,
     if json_:
         print_json({"coding" if coding else "report": str(path)})
     else:
-        console().print(f"  {path}", markup=False, soft_wrap=True)
+        console().print(f"  {path}", soft_wrap=True)
     if open_:
         import webbrowser
 

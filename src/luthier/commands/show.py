@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from luthier.commands.output import as_json, console, print_json
+from luthier.commands.output import as_json, console, print_json, say
 from luthier.commands.settings import SettingsCommand, config_of, with_settings
 from luthier.core.machine import share
 
@@ -74,4 +74,4 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     if coloured:
         screen.print(shown)
     else:
-        print(shown)
+        say(shown)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from luthier.commands.output import as_json, print_json
+from luthier.commands.output import as_json, print_json, say
 from luthier.commands.settings import with_threads
 
 
@@ -38,9 +38,9 @@ def command(run: Path, resume: bool, json_: bool, threads: int | None) -> None:
             if result["same_bits"]
             else f"NOT the same: largest difference {result['largest_difference']:.3g}"
         )
-        print(f"steps {result['from']} to {result['to']} taken again from the checkpoint: {verdict}")
+        say(f"steps {result['from']} to {result['to']} taken again from the checkpoint: {verdict}")
         if result["changed_since"] and not result["same_bits"]:
-            print(
+            say(
                 f"changed since the run was made: {', '.join(result['changed_since'])}; bits are promised for equal ones only"
             )
     if not result["same_bits"]:

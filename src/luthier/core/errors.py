@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from luthier.core import screen
+from luthier.core.secrets import hide
+
 LONGEST = 600  # characters of each part of an error
 
 
@@ -12,7 +15,8 @@ class LuthierError(Exception):
     """Base of every error Luthier raises on purpose.
 
     `where` is a place such as `train.jsonl:12` or `--train.lr`; `mend` is what to do about it.
-    The command line prints `str(error)` and exits with `exit_code`.
+    The command line prints `str(error)`, which is one line whatever stands in the names that it tells, and exits with
+    `exit_code`.
     """
 
     exit_code = 1
@@ -23,11 +27,13 @@ class LuthierError(Exception):
         advice = f"; {self.mend}" if mend else ""
         super().__init__(f"{place}{self.what}{advice}")
 
+    def __str__(self) -> str:
+        return screen.line(hide(super().__str__()))
+
 
 def _short(text: str) -> str:
-    """On one line, and its beginning and end where it is very long: what an error quotes may be a whole file."""
-    line = " ".join(text.split("\n")) if "\n" in text else text
-    return line if len(line) <= LONGEST else f"{line[: LONGEST * 3 // 4]} … {line[-LONGEST // 4 :]}"
+    """Its beginning and end where it is very long: what an error quotes may be a whole file."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 3 // 4]} … {text[-LONGEST // 4 :]}"
 
 
 class InputError(LuthierError):

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from luthier.core import screen
+from luthier.core.secrets import hide
+
 
 def note(text: str) -> None:
     """One line for the user, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(screen.line(hide(text)), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
@@ -108,6 +111,7 @@ class Bar:
             line = "  ".join(part for part in (line, figures, f"left {left}") if part)
         else:
             line = "  ".join(part for part in (f"{self.title} {self.done}", figures, clock(spent)) if part)
+        line = screen.line(hide(line))
         if line == self.last:
             return
         self.last = line

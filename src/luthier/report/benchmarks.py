@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.log import clock, size
+from luthier.core.screen import clean
 from luthier.report.screens import heading
-from luthier.report.tables import CAREFUL, FAINT, STRONG, grid_of, plain
+from luthier.report.tables import CAREFUL, FAINT, STRONG, grid_of
 
 Values = Mapping[str, Any]
 
@@ -49,7 +50,7 @@ def suite_table(model: str, suite: Values) -> Table:
     table.add_column("Model", overflow="fold")
     for title, _ in cells:
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_row(Text(plain(model)), *(Text(_figure(cell["value"], "%"), style=STRONG) for _, cell in cells))
+    table.add_row(Text(clean(model)), *(Text(_figure(cell["value"], "%"), style=STRONG) for _, cell in cells))
     table.add_row("", *(Text(_span(cell, "%"), style=FAINT) for _, cell in cells))
     shots = [
         Text("95 % intervals", style=FAINT),
@@ -89,7 +90,7 @@ def subject_table(subjects: Mapping[str, Values], most: int = 4) -> Table:
             continue
         estimate = subjects[name]["acc"]
         table.add_row(
-            Text(plain(name.replace("_", " "))),
+            Text(clean(name.replace("_", " "))),
             _figure(estimate["value"], "%"),
             Text(_span(estimate, "%"), style=FAINT),
         )

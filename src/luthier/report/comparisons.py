@@ -11,22 +11,23 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from luthier.core.screen import clean
 from luthier.core.verdicts import NONE_SHOWN
 from luthier.report.screens import heading
-from luthier.report.tables import BAD, FAINT, GOOD, STRONG, STYLES, figures, grid_of, plain, short, title
+from luthier.report.tables import BAD, FAINT, GOOD, STRONG, STYLES, figures, grid_of, short, title
 
 ITEMS = 3  # changed items on the screen, of each kind
 
 
 def compare_screen(result: Mapping[str, Any]) -> list[RenderableType]:
     """What `luthier compare` prints, from the keys of its `--json`."""
-    parts: list[RenderableType] = [Text(f"  ! {plain(item['text'])}", style=BAD) for item in result["first"]]
+    parts: list[RenderableType] = [Text(f"  ! {clean(item['text'])}", style=BAD) for item in result["first"]]
     for kind, sign, style in (("regressions", "items that got worse", BAD), ("gains", "items that got better", GOOD)):
         if found := _telling(result["rows"], result[kind]):
             parts.append(heading(sign))
             parts += [part for change in found for part in _change(change, style)]
     against = next(iter(result["models"]))
-    parts.append(heading(f"against {plain(against)}"))
+    parts.append(heading(f"against {clean(against)}"))
     parts += [_table(result["rows"]), *_notes(result)]
     return parts
 
@@ -46,8 +47,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("", overflow="fold", min_width=15)
     if several:
         table.add_column("model", overflow="fold", min_width=8)
-    table.add_column(plain(rows[0]["against"]), justify="right", style=FAINT, overflow="fold")
-    table.add_column("it" if several else plain(rows[0]["model"]), justify="right", style=STRONG, overflow="fold")
+    table.add_column(clean(rows[0]["against"]), justify="right", style=FAINT, overflow="fold")
+    table.add_column("it" if several else clean(rows[0]["model"]), justify="right", style=STRONG, overflow="fold")
     for name in ("change", "95 % interval", "p"):
         table.add_column(name, justify="right", no_wrap=True, style=FAINT if name != "change" else "")
     takes = any(row["verdict"] == NONE_SHOWN for row in rows)
@@ -58,9 +59,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
         style = STYLES.get(row["verdict"], "")
         span = f"{low} … {high}" if row["low"] is not None else ""
-        model = [Text(plain(row["model"]))] if several else []
+        model = [Text(clean(row["model"]))] if several else []
         table.add_row(
-            Text(plain(title(row))), *model, old, new, Text(change, style=style), span, _p(row["corrected"]),
+            Text(clean(title(row))), *model, old, new, Text(change, style=style), span, _p(row["corrected"]),
             *([_needed(row)] if takes else []), Text(row["verdict"], style=style),
         )  # fmt: skip
     return table
@@ -83,7 +84,7 @@ def _p(value: float | None) -> str:
 def _notes(result: Mapping[str, Any]) -> list[Text]:
     sizes: dict[int, list[str]] = {}
     for row in result["rows"]:
-        sizes.setdefault(row["n"], []).append(plain(row["title"]))
+        sizes.setdefault(row["n"], []).append(clean(row["title"]))
     tests = dict.fromkeys(row["test"] for row in result["rows"])
     counted = (
         f"{n:,} items" + (f" ({', '.join(dict.fromkeys(of))})" if len(sizes) > 1 else "") for n, of in sizes.items()
@@ -93,7 +94,7 @@ def _notes(result: Mapping[str, Any]) -> list[Text]:
         lines.append("needs: the items that would show a true difference of this size with 80 % chance")
     pooled = {label: len(names) for label, names in result["models"].items() if len(names) > 1}
     if pooled:
-        lines.append("pooled over " + ", ".join(f"{count} runs of {plain(label)}" for label, count in pooled.items()))
+        lines.append("pooled over " + ", ".join(f"{count} runs of {clean(label)}" for label, count in pooled.items()))
     if len(pooled) < len(result["models"]):
         lines.append("a single run speaks for itself: another seed of the same training may differ")
     if alarms := result["false_alarms"]:
@@ -101,21 +102,21 @@ def _notes(result: Mapping[str, Any]) -> list[Text]:
         share, low, high = (f"{alarms[worst][key]:.1%}" for key in ("value", "low", "high"))
         times = alarms[worst]["n"]
         lines += [
-            f"check: equal models were called different in {share} of {times} resamplings at most ({plain(worst)});",
+            f"check: equal models were called different in {share} of {times} resamplings at most ({clean(worst)});",
             f"{times} draws leave room for {low} to {high}, and of all resamplings there are it is 5% or less",
         ]
     if result["out"]:
-        lines.append(f"every item is in {plain(result['out'])}")
+        lines.append(f"every item is in {clean(result['out'])}")
     return [Text(f"  {line}", style=FAINT) for line in lines]
 
 
 def _change(change: Mapping[str, Any], style: str) -> list[RenderableType]:
     head = Text.assemble(
-        (plain(change["question"]), STRONG), f"  {change['before']:.3g} → ", (f"{change['after']:.3g}", style),
-        (f"  {plain(change['place'])}", FAINT),
+        (clean(change["question"]), STRONG), f"  {change['before']:.3g} → ", (f"{change['after']:.3g}", style),
+        (f"  {clean(change['place'])}", FAINT),
     )  # fmt: skip
     lines: list[tuple[str, str | Text]] = [("prompt", short(change["prompt"]))] if change["prompt"] else []
     if change["reference"] is not None:
         lines.append(("reference", short(change["reference"])))
-    lines += [(plain(name), short(text)) for name, text in change["texts"].items()]
+    lines += [(clean(name), short(text)) for name, text in change["texts"].items()]
     return [head, Padding(grid_of(lines), (0, 0, 1, 2))]

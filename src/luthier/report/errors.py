@@ -11,8 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from luthier.core.screen import clean
 from luthier.report.screens import heading
-from luthier.report.tables import BAD, CAREFUL, FAINT, STRONG, STYLES, figures, grid_of, plain, short, title
+from luthier.report.tables import BAD, CAREFUL, FAINT, STRONG, STYLES, figures, grid_of, short, title
 
 Row = Mapping[str, Any]
 
@@ -28,30 +29,30 @@ WIDTH = 46  # characters of an excerpt
 
 def errors_screen(result: Row) -> list[RenderableType]:
     """What `luthier errors RUN` prints, from the keys of its `--json`: about 40 lines."""
-    parts: list[RenderableType] = [heading(f"held-out answers of {plain(result['run'])}"), *told_first(result["first"])]
+    parts: list[RenderableType] = [heading(f"held-out answers of {clean(result['run'])}"), *told_first(result["first"])]
     parts += _table(result["rows"])
     if result["categories"]:
         parts += [heading("for example, tuned answers"), _examples(result["categories"][:SHOWN], result["confusions"])]
     parts += [heading("where it is worse than elsewhere"), _slices(result["slices"], result["bad"])]
     parts += [heading("back to the training rows"), _training(result)]
-    parts += [Text(f"  note: {plain(note)}", style=FAINT) for note in result["notes"]]
+    parts += [Text(f"  note: {clean(note)}", style=FAINT) for note in result["notes"]]
     ways = ["--fix mends.jsonl"] * result["mendable"] + [f"--category {c['name']}" for c in result["categories"][:1]]
     for word, way in zip(("next:", "  or:"), ways, strict=False):
-        parts.append(Text(f"  {word} luthier errors {plain(result['run'])} {way}", style=STRONG))
+        parts.append(Text(f"  {word} luthier errors {clean(result['run'])} {way}", style=STRONG))
     return parts
 
 
 def told_first(items: Sequence[Row]) -> list[RenderableType]:
     """What is graver than any share of a table, a line each."""
-    return [Text(f"  ! {plain(item['text'])}", style=BAD) for item in items]
+    return [Text(f"  ! {clean(item['text'])}", style=BAD) for item in items]
 
 
 def category_screen(result: Row) -> list[RenderableType]:
     """All answers of one category: those that have it, then those of the base that had it and are rid of it."""
     about = result["category"]
     parts: list[RenderableType] = [
-        heading(plain(about["title"])),
-        Text(f"  {plain(about['meaning'])}"),
+        heading(clean(about["title"])),
+        Text(f"  {clean(about['meaning'])}"),
         *_table(result["rows"]),
     ]
     for name, items in (
@@ -70,7 +71,7 @@ def category_screen(result: Row) -> list[RenderableType]:
 
 def against_screen(result: Row) -> list[RenderableType]:
     """This run beside an earlier one."""
-    parts: list[RenderableType] = [heading(f"{plain(result['run'])} against {plain(result['against'])}")]
+    parts: list[RenderableType] = [heading(f"{clean(result['run'])} against {clean(result['against'])}")]
     parts += _table(result["rows"], "earlier", "this run", paired=result["paired"])
     if not result["paired"]:
         old, new = result["answers"]["before"], result["answers"]["after"]
@@ -93,16 +94,16 @@ def mends_screen(result: Row) -> list[RenderableType]:
         table.add_column(name, justify="right", no_wrap=True)
     for kind in result["kinds"]:
         held_out = "" if kind["held_out"] is None else f"{kind['held_out']:,}"
-        table.add_row(Text(plain(kind["title"])), kind["action"], f"{kind['rows']:,}", f"{kind['ready']:,}", held_out)
+        table.add_row(Text(clean(kind["title"])), kind["action"], f"{kind['rows']:,}", f"{kind['ready']:,}", held_out)
     parts.append(table)
     for mend in result["first"]:
         after = Text("(for you to write)", style=FAINT) if mend["after"] is None else short(mend["after"], 2, 160)
-        lines: list[tuple[str, str | Text]] = [("why", plain(mend["why"])), ("before", short(mend["before"], 2, 160))]
+        lines: list[tuple[str, str | Text]] = [("why", clean(mend["why"])), ("before", short(mend["before"], 2, 160))]
         lines += [("after", Text("(dropped)", style=FAINT) if mend["action"] == "drop" else after)]
-        where = f"  {plain(mend['file'])}:{mend['line']}"
+        where = f"  {clean(mend['file'])}:{mend['line']}"
         head = Text.assemble((mend["action"], STRONG), (where, FAINT))
         parts += [head, Padding(grid_of(lines), (0, 0, 1, 2))]
-    out, run = plain(result["out"]), plain(result["run"])
+    out, run = clean(result["out"]), clean(result["run"])
     parts.append(Text(f"  {result['mends']:,} lines in {out}"))
     parts.append(Text('  Write "accept": true where you agree, and edit "after" where you do not.'))
     parts.append(Text(f"  next: luthier errors {run} --apply {out} --to NEW.jsonl", style=STRONG))
@@ -118,8 +119,8 @@ def applied_screen(result: Row) -> list[RenderableType]:
         ("left alone", f"{result['rejected']:,} rejected, {result['undecided']:,} undecided"),
         ("lineage", str(result["lineage"])),
     ]
-    run = plain(result["run"])
-    again = f"  next: luthier train {run}/run.yaml {plain(result['file'])} --out NEWRUN"
+    run = clean(result["run"])
+    again = f"  next: luthier train {run}/run.yaml {clean(result['file'])} --out NEWRUN"
     then = f"  then: luthier errors NEWRUN --against {run}"
     return [
         heading("the new version of the data"), grid_of(lines), Text(again, style=STRONG), Text(then, style=STRONG)
@@ -141,7 +142,7 @@ def _table(
         old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
         span = f"{low} … {high}" if row["low"] is not None else ""
         style = STYLES.get(row["verdict"], "")
-        label = Text(plain(title(row)), style=STRONG if row["name"] in ("sound", "wrong") else "")
+        label = Text(clean(title(row)), style=STRONG if row["name"] in ("sound", "wrong") else "")
         table.add_row(label, old, new, Text(change, style=style), span, Text(row["verdict"], style=style))
     about = f"{rows[0]['n']:,} answers" if rows else "no answers have it"
     if rows and paired:
@@ -154,7 +155,7 @@ def _examples(categories: Sequence[Row], confusions: Sequence[Row]) -> Table:
     """The largest categories with an example or two of each; of labels, which was given for which."""
     grid = _two_columns()
     for category in categories:
-        grid.add_row(Text(plain(category["title"]), style=STRONG), Text(plain(category["meaning"]), style=FAINT))
+        grid.add_row(Text(clean(category["title"]), style=STRONG), Text(clean(category["meaning"]), style=FAINT))
         if category["name"] == "wrong" and confusions:
             for pair in confusions[:CONFUSIONS]:
                 words = f"should be {_line(pair['reference'])}, {pair['answers']:,} times"
@@ -199,7 +200,7 @@ def excerpt(answer: str, span: Sequence[int] | None, width: int = WIDTH) -> Text
 
 def _line(text: str, *, strip: bool = True) -> str:
     """Text on one line: runs of white space as one blank."""
-    line = " ".join(plain(text).split())
+    line = " ".join(clean(text).split())
     if strip or not line:
         return line
     return f"{' ' * text[:1].isspace()}{line}{' ' * text[-1:].isspace()}"
@@ -209,7 +210,7 @@ def _slices(parts: Sequence[Row], bad: str) -> RenderableType:
     worse = [part for part in parts if part["clear"] and part["difference"] > 0]
     if not worse:
         return Text(
-            f"  no slice is shown to be worse than the rest ({len(parts)} looked at; bad: {plain(bad)})", style=FAINT
+            f"  no slice is shown to be worse than the rest ({len(parts)} looked at; bad: {clean(bad)})", style=FAINT
         )
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, show_edge=False)
     table.add_column("")
@@ -219,7 +220,7 @@ def _slices(parts: Sequence[Row], bad: str) -> RenderableType:
     for part in worse[:PARTS]:
         span = f"{100 * part['low']:+.0f} … {100 * part['high']:+.0f}".replace("-", "−")
         table.add_row(
-            Text(plain(part["kind"]), style=FAINT), Text(plain(part["value"])), f"{part['n']:,}", f"{100 * part['rate']:.0f}",
+            Text(clean(part["kind"]), style=FAINT), Text(clean(part["value"])), f"{part['n']:,}", f"{100 * part['rate']:.0f}",
             f"{100 * part['rest']:.0f}", span,
         )  # fmt: skip
     return table
@@ -271,7 +272,7 @@ def _places(words: str, places: Sequence[str]) -> Text:
 
 def _place(where: str) -> str:
     """file:line without the folder."""
-    return plain(where.rsplit("/", 1)[-1])
+    return clean(where.rsplit("/", 1)[-1])
 
 
 def _cut(text: str, width: int) -> str:
@@ -281,7 +282,7 @@ def _cut(text: str, width: int) -> str:
 
 def _answer(item: Row, tuned: bool) -> list[RenderableType]:
     """An answer with its finding marked, its prompt and the other model's answer."""
-    head = Text.assemble((_line(item["why"]), BAD if tuned else FAINT), (f"  {plain(item['where'])}", FAINT))
+    head = Text.assemble((_line(item["why"]), BAD if tuned else FAINT), (f"  {clean(item['where'])}", FAINT))
     lines: list[tuple[str, str | Text]] = [("prompt", short(item["prompt"]))]
     lines += [("reference", short(item["reference"]))] if item["reference"] else []
     own, other = (

@@ -10,8 +10,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from luthier.core.screen import clean
 from luthier.report.screens import heading
-from luthier.report.tables import CAREFUL, FAINT, STRONG, STYLES, plain
+from luthier.report.tables import CAREFUL, FAINT, STRONG, STYLES
 
 MATRIX = 8  # models in the matrix of who took what; more do not fit on a screen
 
@@ -29,10 +30,10 @@ def ratings_screen(result: Mapping[str, Any]) -> list[RenderableType]:
 
 def judge_screen(result: Mapping[str, Any]) -> list[RenderableType]:
     """What `luthier judge` prints, from the keys of its `--json`. A judge that goes by place has no table of who wins."""
-    caption = f"  {result['prompts']:,} prompts; judgments in {plain(result['out'])}"
-    parts: list[RenderableType] = [heading(f"judged by {plain(result['judge'])}")]
+    caption = f"  {result['prompts']:,} prompts; judgments in {clean(result['out'])}"
+    parts: list[RenderableType] = [heading(f"judged by {clean(result['judge'])}")]
     if result["why"]:
-        parts.append(Text(f"  no verdict: {plain(result['why'])}", style=CAREFUL))
+        parts.append(Text(f"  no verdict: {clean(result['why'])}", style=CAREFUL))
     else:
         parts.append(_wins(result["pairs"]))
         if len(result["pairs"]) > 1:
@@ -57,7 +58,7 @@ def _wins(pairs: Sequence[Mapping[str, Any]]) -> Table:
     for pair in pairs:
         words = pair["verdict"]
         cells = (f"{pair[key]:,}" for key in ("wins", "ties", "losses"))
-        one, other = (Text(plain(model)) for model in pair["models"])
+        one, other = (Text(clean(model)) for model in pair["models"])
         table.add_row(
             one, other, *cells, share({**pair, "value": pair["score"]}), Text(words, style=STYLES.get(words, FAINT))
         )
@@ -81,13 +82,13 @@ def annotators(found: Sequence[Mapping[str, Any]], agreement: Mapping[str, Any] 
         alpha = (row["agreement"] or {}).get("alpha")
         shares = [share(row[name]) for name in ("ties", "first", "longer", "steady")]
         cells = [f"{row['judgments']:,}", *shares, "" if alpha is None else f"{alpha:.2f}".replace("-", "−")]
-        table.add_row(Text(plain(row["annotator"])), *cells)
+        table.add_row(Text(clean(row["annotator"])), *cells)
     words = "in %: ties; wins of what is shown first, of what is longer; pairs judged alike in both orders"
     parts: list[RenderableType] = [table, Text(f"  {words}", style=FAINT)]
     for row in found:
         if row["steady"] and row["steady"]["value"] < 0.5:
             words = "judges fewer than half of the pairs alike in both orders: it goes by place more than by answer"
-            parts.append(Text(f"  {plain(row['annotator'])} {words}", style=CAREFUL))
+            parts.append(Text(f"  {clean(row['annotator'])} {words}", style=CAREFUL))
     if agreement:
         alpha = agreement["alpha"]
         words = "not defined: every value is the same" if alpha is None else f"{alpha:.2f}".replace("-", "−")
@@ -122,7 +123,7 @@ def _ratings(result: Mapping[str, Any]) -> list[RenderableType]:
         low, high = ("" if row[end] is None else f"{row[end]:.0f}" for end in ("low", "high"))
         span = f"{low or '?'} … {high or '?'}" if low or high else ""
         table.add_row(
-            str(row["rank"]), Text(plain(row["model"])), f"{row['rating']:.0f}", span.replace("-", "−"),
+            str(row["rank"]), Text(clean(row["model"])), f"{row['rating']:.0f}", span.replace("-", "−"),
             f"{100 * row['score']:.1f}", f"{row['duels']:,}",
         )  # fmt: skip
     return [table, Text(caption, style=FAINT)]
@@ -141,5 +142,5 @@ def _matrix(result: Mapping[str, Any]) -> list[RenderableType]:
         for other in names:
             met = result["matrix"].get(one, {}).get(other)
             cells.append("" if one == other else "·" if not met else f"{100 * met['points'] / met['duels']:.0f}")
-        table.add_row(Text(f"{number} {plain(one)}"), *cells)
+        table.add_row(Text(f"{number} {clean(one)}"), *cells)
     return [table, caption] if left else [table]

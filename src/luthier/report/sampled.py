@@ -10,8 +10,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from luthier.core.screen import clean
 from luthier.report.screens import heading
-from luthier.report.tables import CAREFUL, FAINT, STRONG, grid_of, plain, samples_side_by_side
+from luthier.report.tables import CAREFUL, FAINT, STRONG, grid_of, samples_side_by_side
 
 
 def screen(result: Mapping[str, Any]) -> list[RenderableType]:
@@ -42,7 +43,7 @@ def _parts(parts: Mapping[str, Mapping[str, float]]) -> Table:
     for name in ("weight", "mean", "of the best"):
         table.add_column(name, justify="right")
     for name, part in parts.items():
-        table.add_row(Text(plain(name)), f"{part['weight']:g}", _number(part["mean"]), _number(part["best"]))
+        table.add_row(Text(clean(name)), f"{part['weight']:g}", _number(part["mean"]), _number(part["best"]))
     return table
 
 
@@ -69,9 +70,9 @@ def _lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
         yield "cut", Text(words, style=CAREFUL)
     yield "kept", f"{result['kept']:,} of {result['prompts']:,} prompts"
     if result["out"]:
-        yield "written", Text(f"{result['rows']:,} rows in {plain(result['out'])}", style=STRONG)
+        yield "written", Text(f"{result['rows']:,} rows in {clean(result['out'])}", style=STRONG)
     else:
-        words = f"nothing; the answers stay in {plain(result['partial'])} for another try"
+        words = f"nothing; the answers stay in {clean(result['partial'])} for another try"
         yield "written", Text(words, style=CAREFUL)
 
 

@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.log import size
+from luthier.core.screen import clean
 from luthier.report.tables import (
     before_after,
     card_table,
     figures,
     grid_of,
-    plain,
     run_summary,
     sample,
     samples_side_by_side,
@@ -104,7 +104,7 @@ def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
         where = str(m["folder"]).replace(str(Path.home()), "~") if m["folder"] else "fetched when first used"
         disk = size(m["bytes"]) if m["bytes"] else ""
         cells = (m["name"], m["kind"], f"{m['parameters']:,}", disk, m["licence"] or "", where)
-        table.add_row(*(Text(plain(cell)) for cell in cells))
+        table.add_row(*(Text(clean(cell)) for cell in cells))
     return table
 
 

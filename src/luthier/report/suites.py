@@ -11,8 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from luthier.core.screen import clean
 from luthier.report.screens import heading
-from luthier.report.tables import BAD, FAINT, GOOD, STRONG, grid_of, plain, short
+from luthier.report.tables import BAD, FAINT, GOOD, STRONG, grid_of, short
 
 FAILURES = 20  # shown in full; --json has all
 
@@ -27,20 +28,20 @@ def suite_screen(result: Mapping[str, Any]) -> list[RenderableType]:
             parts += _failure(case)
         if len(failed) > FAILURES:
             parts.append(Text(f"  … and {len(failed) - FAILURES:,} more; --json has them all\n", style=FAINT))
-    parts += [heading(plain(result["suite"])), _groups(result)]
+    parts += [heading(clean(result["suite"])), _groups(result)]
     verdict = Text("every threshold is met", style=GOOD) if result["met"] else Text("a threshold is missed", style=BAD)
-    return [*parts, Text.assemble(f"  {plain(result['model'])}: ", verdict)]
+    return [*parts, Text.assemble(f"  {clean(result['model'])}: ", verdict)]
 
 
 def _failure(case: Mapping[str, Any]) -> list[RenderableType]:
     rate = f"  {case['rate']:.0%} of {len(case['answers'])} answers pass" if len(case["answers"]) > 1 else ""
-    title = Text.assemble(("✗ ", BAD), (f"{plain(case['group'])} › {plain(case['name'])}", STRONG), (rate, FAINT))
+    title = Text.assemble(("✗ ", BAD), (f"{clean(case['group'])} › {clean(case['name'])}", STRONG), (rate, FAINT))
     lines: list[tuple[str, str | Text]] = [("prompt", short(case["prompt"]))]
     lines += [
         ("answer" if i == 0 else "", short(answer)) for i, answer in enumerate(dict.fromkeys(case["answers"][:3]))
     ]
-    lines += [("why", Text(plain(check["why"]), style=BAD)) for check in case["checks"] if check["why"]]
-    lines.append(("at", Text(plain(case["where"]), style=FAINT)))
+    lines += [("why", Text(clean(check["why"]), style=BAD)) for check in case["checks"] if check["why"]]
+    lines.append(("at", Text(clean(case["where"]), style=FAINT)))
     return [title, Padding(grid_of(lines), (0, 0, 1, 2))]
 
 
@@ -55,7 +56,7 @@ def _groups(result: Mapping[str, Any]) -> Table:
         span = "" if score["low"] is None else f"{100 * score['low']:.0f} … {100 * score['high']:.0f}"
         bar = "" if score["threshold"] is None else f"{100 * score['threshold']:g}"
         verdict = Text("") if not bar else Text("met", style=GOOD) if score["met"] else Text("missed", style=BAD)
-        name = Text(plain(score["name"]), style=STRONG if score is result["all"] else "")
+        name = Text(clean(score["name"]), style=STRONG if score is result["all"] else "")
         table.add_row(
             name, f"{score['cases']:,}", f"{score['passed']:,}", f"{100 * score['rate']:.0f}", span, bar, verdict
         )

@@ -7,7 +7,6 @@ markup, and its control characters are shown as �, so that no answer can move 
 from __future__ import annotations
 
 import shlex
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.log import clock, size
+from luthier.core.screen import clean
 from luthier.core.verdicts import BETTER, NONE_SHOWN, TOO_FEW, WORSE
 
 Row = Mapping[str, Any]
@@ -77,8 +77,8 @@ def before_after(rows: Sequence[Row], before: str = "before", after: str = "afte
         caption_justify="left",
     )
     table.add_column("")
-    table.add_column(plain(before), justify="right", style=FAINT)
-    table.add_column(plain(after), justify="right", style=STRONG)
+    table.add_column(clean(before), justify="right", style=FAINT)
+    table.add_column(clean(after), justify="right", style=STRONG)
     table.add_column("change", justify="right")
     table.add_column("95 % interval", justify="right", style=FAINT, no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -87,7 +87,7 @@ def before_after(rows: Sequence[Row], before: str = "before", after: str = "afte
         words = row["verdict"]
         style = STYLES.get(words, "")
         span = f"{low} … {high}" if row["low"] is not None else ""
-        table.add_row(Text(plain(title(row))), old, new, Text(change, style=style), span, Text(words, style=style))
+        table.add_row(Text(clean(title(row))), old, new, Text(change, style=style), span, Text(words, style=style))
     return table
 
 
@@ -126,7 +126,7 @@ def card_table(card: Mapping[str, Any]) -> Group:
     grid = grid_of(_card_lines(card))
     warnings = Table.grid(padding=(0, 0, 0, 2), pad_edge=True)
     for warning in card.get("warnings") or ():
-        warnings.add_row(Text("!", style=CAREFUL), Text(plain(str(warning))))
+        warnings.add_row(Text("!", style=CAREFUL), Text(clean(str(warning))))
     return Group(grid, Text(), warnings) if warnings.rows else Group(grid)
 
 
@@ -135,35 +135,29 @@ def run_summary(results: Mapping[str, Any]) -> Table:
     return grid_of(_run_lines(results))
 
 
-def plain(text: str) -> str:
-    """Text safe to print: tabs as spaces, every other control character but the line end as �."""
-    text = text.replace("\r\n", "\n").expandtabs(4)
-    return "".join("�" if c != "\n" and unicodedata.category(c) == "Cc" else c for c in text)
-
-
 def grid_of(lines: Iterable[tuple[str, str | Text]]) -> Table:
     """Names and their values, one line each. Values are text as it is: rich would read a `[tag]` in a string."""
     grid = Table.grid(padding=(0, 2), pad_edge=True)
     grid.add_column(style=FAINT, no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in lines:
-        grid.add_row(name, Text(plain(value)) if isinstance(value, str) else value)
+        grid.add_row(name, Text(clean(value)) if isinstance(value, str) else value)
     return grid
 
 
 def short(text: str, lines: int = SAMPLE_LINES, width: int = 320) -> Text:
     """The beginning of a text, with how much is left out; a text of nothing is named."""
-    clean = plain(text).strip()
-    if not clean:
+    whole = clean(text).strip()
+    if not whole:
         return Text("(empty)", style=FAINT)
-    kept = "\n".join(clean.split("\n")[:lines])[:width].rstrip()
-    left = len(clean) - len(kept)
+    kept = "\n".join(whole.split("\n")[:lines])[:width].rstrip()
+    left = len(whole) - len(kept)
     return Text.assemble(kept, (f" … {left:,} more characters", FAINT)) if left else Text(kept)
 
 
 def _card_lines(card: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     if "layout" in card:
-        yield "layout", Text(plain(str(card["layout"])), style=STRONG)
+        yield "layout", Text(clean(str(card["layout"])), style=STRONG)
     if "rows" in card:
         yield "rows", _count(card["rows"])
     for line in card.get("reading", ()):
@@ -201,7 +195,7 @@ def _lengths(values: Mapping[str, Any]) -> str:
 
 def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     if "run" in results:
-        yield "run", Text(plain(str(results["run"])), style=STRONG)
+        yield "run", Text(clean(str(results["run"])), style=STRONG)
     if "seconds" in results:
         yield "time", clock(results["seconds"])
     if "steps" in results:
@@ -222,8 +216,8 @@ def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     if results.get("kl_per_answer") is not None:
         yield "moved by", f"{results['kl_per_answer']:.2f} nats an answer from where it started (KL)"
     if "run" in results:
-        run = plain(shlex.quote(str(results["run"])))
-        yield "report", plain(str(Path(results["run"], "report.html")))
+        run = clean(shlex.quote(str(results["run"])))
+        yield "report", clean(str(Path(results["run"], "report.html")))
         yield "next", f"luthier score {run} DATA" if "reward_model" in results else f"luthier chat {run} --compare base"
 
 
@@ -238,7 +232,7 @@ def worth(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _counts(counts: Any) -> Text:
     """One count, or several by name; yellow when there is any."""
     if isinstance(counts, Mapping):
-        words = " · ".join(f"{_count(count)} {plain(str(name))}" for name, count in counts.items()) or "0"
+        words = " · ".join(f"{_count(count)} {clean(str(name))}" for name, count in counts.items()) or "0"
         return _problem(words, any(counts.values()))
     return _problem(_count(counts), bool(counts))
 

@@ -10,7 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from luthier.report.tables import CAREFUL, FAINT, GOOD, grid_of, plain
+from luthier.core.screen import clean
+from luthier.report.tables import CAREFUL, FAINT, GOOD, grid_of
 
 DOUBTS, LABELS = 10, 8  # shown; --json has all
 
@@ -22,8 +23,8 @@ def test_file_screen(result: Mapping[str, Any]) -> Group:
     verdict = Text("good to test by", style=GOOD) if result["good"] else doubt
     warnings = Table.grid(padding=(0, 0, 0, 2), pad_edge=True)
     for warning in result["warnings"]:
-        warnings.add_row(Text("!", style=CAREFUL), Text(plain(warning)))
-    doubts = grid_of((plain(doubt["where"]), doubt["why"]) for doubt in result["doubts"][:DOUBTS])
+        warnings.add_row(Text("!", style=CAREFUL), Text(clean(warning)))
+    doubts = grid_of((clean(doubt["where"]), doubt["why"]) for doubt in result["doubts"][:DOUBTS])
     return Group(grid_of([*_lines(result), ("verdict", verdict)]), Text(), warnings, doubts, _sizes(result))
 
 

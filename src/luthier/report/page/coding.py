@@ -11,8 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from luthier.core.screen import clean
 from luthier.report.page.page import render
-from luthier.report.tables import plain
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def coding_page(name: str, fingerprint: str, records: Sequence[Record], codes: S
     `codes`, the lines of an earlier export, where the browser has kept nothing."""
     lines = [
         {
-            "id": one.id, "row": one.row, "prompt": plain(one.prompt), "reference": plain(one.reference),
-            "before": plain(one.before), "after": plain(one.after),
+            "id": one.id, "row": one.row, "prompt": clean(one.prompt), "reference": clean(one.reference),
+            "before": clean(one.before), "after": clean(one.after),
             "findings": [{"tag": category, "why": why} for category, why in one.findings],
         }
         for one in records

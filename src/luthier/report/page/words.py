@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 import regex
 from markupsafe import Markup, escape
 
-from luthier.report.tables import plain
+from luthier.core.screen import clean
 
 LONGEST = 1000  # words and what is between them; what is longer is shown without marks: comparing takes n x m
 SHOWN = 1500  # characters of one text on a page
@@ -22,7 +22,7 @@ def marked(text: str, other: str, label: str) -> Markup:
 
     White space between two marked words is marked with them, so that a phrase is one mark.
     """
-    parts, against = _WORDS.findall(shown(text)), _WORDS.findall(plain(other).strip())
+    parts, against = _WORDS.findall(shown(text)), _WORDS.findall(clean(other).strip())
     if not parts:
         return Markup('<span class="none">(empty)</span>')
     if not against or max(len(parts), len(against)) > LONGEST:
@@ -45,12 +45,12 @@ def marked(text: str, other: str, label: str) -> Markup:
 
 def shown(text: str) -> str:
     """The part of a text that a page shows, without control characters."""
-    return plain(text).strip()[:SHOWN]
+    return clean(text).strip()[:SHOWN]
 
 
 def rest(text: str) -> Markup:
     """How much of a text is left out."""
-    left = len(plain(text).strip()) - SHOWN
+    left = len(clean(text).strip()) - SHOWN
     return Markup('<span class="none"> … {} more characters</span>').format(f"{left:,}") if left > 0 else Markup()
 
 
