@@ -27,7 +27,14 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / f"{NAME}.yaml").write_text(json.dumps({EVIL: 1}))
     group = {"name": EVIL, "cases": [{"prompt": "x", "checks": [{"regex": f"({EVIL}"}]}]}
     (tmp_path / "suite.yaml").write_text(json.dumps({"groups": [group]}))
-    duel = {"prompt": EVIL, "models": [EVIL, "b"], "answers": ["x", "y"], "verdict": [1, 2], "annotator": EVIL, "order": [0, 1]}
+    duel = {
+        "prompt": EVIL,
+        "models": [EVIL, "b"],
+        "answers": ["x", "y"],
+        "verdict": [1, 2],
+        "annotator": EVIL,
+        "order": [0, 1],
+    }
     (tmp_path / f"duels{NAME}.jsonl").write_text((json.dumps(duel) + "\n") * 4)
     (tmp_path / f"bad{NAME}.jsonl").write_text(json.dumps(duel | {EVIL: 1}) + "\n")
     (tmp_path / f"run{NAME}").mkdir()
@@ -53,9 +60,15 @@ LINES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", LINES, ids=lambda arguments: f"{LINES.index(arguments)}-{arguments[0][:7].strip(EVIL)}")
+@pytest.mark.parametrize(
+    "arguments", LINES, ids=lambda arguments: f"{LINES.index(arguments)}-{arguments[0][:7].strip(EVIL)}"
+)
 def test_nothing_that_a_terminal_would_act_on_is_printed(folder, capsys, tiny_folder, arguments):
-    model = ["--model", str(tiny_folder)] if arguments[0] in ("show", "data", "train") and "--model" not in arguments else []
+    model = (
+        ["--model", str(tiny_folder)]
+        if arguments[0] in ("show", "data", "train") and "--model" not in arguments
+        else []
+    )
     status = run([*arguments, *model])
     out, err = capsys.readouterr()
     assert not UNSEEN.findall(out + err)
@@ -80,7 +93,9 @@ def test_json_reads_back_exactly(folder, capsys):
 
 def test_a_traceback_is_clean_too(folder):
     code = "from luthier.cli import main; main()"
-    ran = subprocess.run([sys.executable, "-c", code, "--debug", "data", os.fsencode(f"{NAME}.csv")], capture_output=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "--debug", "data", os.fsencode(f"{NAME}.csv")], capture_output=True
+    )
     said = ran.stderr.decode()
     assert ran.returncode == 1
     assert "Traceback" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from luthier.core.errors import DiskFull
 from luthier.core.files import cache_folder, read_json, sha256, write_folder, write_json, write_text, writing
+from luthier.core.opening import append_line
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -126,3 +128,10 @@ def test_a_full_disk_leaves_the_old_folder(tmp_path, error):
         write_folder(final, full)
     assert (final / "a").read_text() == "1"
     assert os.listdir(tmp_path) == ["adapter"]
+
+
+def test_names_that_are_not_utf8_are_written_as_escapes_and_read_back(tmp_path):
+    write_json(tmp_path / "a.json", {"file": "a\udcff.jsonl"})
+    assert read_json(tmp_path / "a.json") == {"file": "a\udcff.jsonl"}
+    append_line(tmp_path / "b.jsonl", '{"file": "a\udcff"}')
+    assert json.loads((tmp_path / "b.jsonl").read_bytes()) == {"file": "a\udcff"}

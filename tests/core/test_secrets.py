@@ -60,7 +60,9 @@ def test_where_a_key_comes_back_encoded_nothing_is_shown(form):
 
 
 def test_other_words_stay(kept):
-    text = "Rate limit reached for gpt-4 in organization org-abc on tokens per min: 30,000; see https://example.com/a?b=c"
+    text = (
+        "Rate limit reached for gpt-4 in organization org-abc on tokens per min: 30,000; see https://example.com/a?b=c"
+    )
     assert said_by_server(text) == text
     assert without("a short one hides a word: EMPTY, and no part of emptying", ["EMPTY"]) == (
         "a short one hides a word: [hidden], and no part of emptying"

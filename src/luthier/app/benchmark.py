@@ -137,7 +137,7 @@ class Journal:
         """Keep one record; it is on its way to the disk when this returns."""
         self.records[record["doc"]] = record
         with telling(self.path):
-            self.handle.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self.handle.write(json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
             self.handle.flush()
 
     def close(self, scores: dict[str, Any]) -> None:

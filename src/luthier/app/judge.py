@@ -124,7 +124,7 @@ def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
 
         def keep(judgment: Judgment) -> Judgment:
             with telling(path):
-                handle.write(next(judgments.lines([judgment])).encode() + b"\n")
+                handle.write(next(judgments.lines([judgment])).encode(errors="backslashreplace") + b"\n")
                 handle.flush()
             return judgment
 

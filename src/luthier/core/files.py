@@ -40,7 +40,9 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear(path.parent, path.name)
         with new_file(path) as (temporary, descriptor):
-            with open(descriptor, mode, encoding=None if "b" in mode else "utf-8", closefd=False) as handle:
+            # Half surrogates, of a file name that is not UTF-8, as the escapes that JSON reads back.
+            text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
+            with open(descriptor, mode, closefd=False, **text) as handle:
                 yield handle
             os.fsync(descriptor)
             os.replace(temporary, path)

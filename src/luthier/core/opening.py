@@ -134,7 +134,7 @@ def open_journal(path: Path) -> IO[bytes]:
 def append_line(path: Path, line: str) -> None:
     """Add one line to a journal. Raises as `appending`."""
     with telling(path), appending(path) as handle:
-        handle.write(line.encode() + b"\n")
+        handle.write(line.encode(errors="backslashreplace") + b"\n")  # half surrogates as JSON escapes
 
 
 def ends_whole(handle: IO[bytes]) -> bool:
