@@ -9,14 +9,23 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from luthier.core.types import REASONING, Message
 from luthier.text.tokenizer import Tokenizer
 
 Tools = Sequence[Mapping[str, Any]]
 Text = Callable[[int, bool], str]  # (how many of the messages, whether to ask for an answer) -> text
-Writer = Callable[[Sequence[Message], Tools, Mapping[str, Any]], Text]
+Wanted = tuple[int, bool]
+
+
+class Writer(Protocol):
+    """Messages, tools, values -> their text."""
+
+    def __call__(
+        self, messages: Sequence[Message], tools: Tools, given: Mapping[str, Any], asked: Sequence[Wanted] = ..., /
+    ) -> Text: ...
+
 
 ALPACA_TASK = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
@@ -84,7 +93,9 @@ def alpaca(tokenizer: Tokenizer) -> Writer:
     """Stanford Alpaca's layout. A system message takes the place of its first paragraph; several turns repeat
     the headings. It differs from Stanford's in the newline after `### Response:`, as most later users have it."""
 
-    def write(messages: Sequence[Message], tools: Tools, kwargs: Mapping[str, Any]) -> Text:
+    def write(
+        messages: Sequence[Message], tools: Tools, kwargs: Mapping[str, Any], asked: Sequence[Wanted] = ()
+    ) -> Text:
         first = next((message for message in messages if message.role == "user"), None)
         task = ALPACA_TASK_INPUT if first and first.input else ALPACA_TASK
         parts = [_alpaca_part(message, tokenizer) for message in messages]
@@ -106,7 +117,9 @@ def _alpaca_part(message: Message, tokenizer: Tokenizer) -> str:
 def plain(tokenizer: Tokenizer) -> Writer:
     """Contents one after the other with nothing between; EOS after each answer."""
 
-    def write(messages: Sequence[Message], tools: Tools, kwargs: Mapping[str, Any]) -> Text:
+    def write(
+        messages: Sequence[Message], tools: Tools, kwargs: Mapping[str, Any], asked: Sequence[Wanted] = ()
+    ) -> Text:
         parts = [tokenizer.seal(message.said) for message in messages]
         answers = [message.role == "assistant" for message in messages]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from luthier.core.config import TextConfig
@@ -21,7 +22,7 @@ from luthier.core.types import (
     Text,
 )
 from luthier.text.built_in import in_words
-from luthier.text.spans import Segment, prompt_spans, spans
+from luthier.text.spans import Segment, prompt_spans_later, spans_later
 from luthier.text.template import Template
 from luthier.text.tokenizer import Tokenizer
 from luthier.text.unwritten import unwritten
@@ -48,50 +49,83 @@ class Draft:
     unwritten: frozenset[str] = frozenset()
 
 
-def draft_of(example: Example, row: int, template: Template, settings: TextConfig) -> Draft:
-    """The nodes of an example as text. Raises InputError when the example does not fit the template."""
+_Nodes = tuple[tuple[Branch, ...], Mapping[str, Any]]
 
-    def draft(*branches: Branch, **columns: Any) -> Draft:
+
+def draft_later(example: Example, row: int, template: Template, settings: TextConfig) -> Callable[[], Draft]:
+    """The nodes of an example as text, in two steps: all examples that take the first one before the second are rendered
+    together. The second raises InputError when the example does not fit the template."""
+
+    def draft() -> Draft:
+        branches, columns = later()
         return Draft(example, row, branches, columns, _unwritten(example, branches, template))
 
+    try:
+        later = _branches_later(example, template, settings)
+    except InputError as error:
+        later = partial(_raise, error)
+    return draft
+
+
+def _branches_later(example: Example, template: Template, settings: TextConfig) -> Callable[[], _Nodes]:
+    """The branches and columns of an example."""
     match example:
         case Text(text=text):
             tokenizer = template.tokenizer
-            return draft(Branch((Segment(tokenizer.opening + tokenizer.seal(text) + tokenizer.eos, bool(text)),)))
+            whole = Segment(tokenizer.opening + tokenizer.seal(text) + tokenizer.eos, bool(text))
+            return lambda: ((Branch((whole,)),), {})
         case Chat(messages=messages, tools=tools, template_kwargs=kwargs):
             messages = with_system(messages, settings.system)
-            return draft(Branch(tuple(spans(messages, tools, template, settings.train_on, kwargs=kwargs))))
+            said = spans_later(messages, tools, template, settings.train_on, kwargs=kwargs)
+            return lambda: ((Branch(tuple(said())),), {})
         case Prompt(messages=messages, answer=answer, tools=tools, template_kwargs=kwargs):
-            messages = with_system(messages, settings.system)
-            return draft(Branch(tuple(prompt_spans(messages, tools, template, kwargs))), answer=answer)
+            asked = prompt_spans_later(with_system(messages, settings.system), tools, template, kwargs)
+            return lambda: ((Branch(tuple(asked())),), {"answer": answer})
         case Preference(chosen=chosen, rejected=rejected, margin=margin):
-            return draft(*_branches(example, (chosen, rejected), template, settings), margin=margin or 0.0)
-        case Ranking(responses=responses):
-            return draft(*_branches(example, responses, template, settings), margin=0.0)  # pairs may stand beside it
+            return _compared_later(example, (chosen, rejected), template, settings, margin=margin or 0.0)
+        case Ranking(responses=responses):  # pairs may stand beside it
+            return _compared_later(example, responses, template, settings, margin=0.0)
         case Labelled(completion=completion, label=label):
-            return draft(*_branches(example, (completion,), template, settings), label=label)
+            return _compared_later(example, (completion,), template, settings, label=label)
         case _:
             raise InputError(f"a row of kind {type(example).__name__.lower()}", where=example.origin, mend=UNLEARNED)
 
 
-def _branches(
-    example: Preference | Ranking | Labelled, completions: Sequence[Messages], template: Template, settings: TextConfig
-) -> list[Branch]:
+def _raise(error: InputError) -> _Nodes:
+    raise error
+
+
+def _compared_later(
+    example: Preference | Ranking | Labelled,
+    completions: Sequence[Messages],
+    template: Template,
+    settings: TextConfig,
+    **columns: Any,
+) -> Callable[[], _Nodes]:
     """The prompt as root, a child for each completion. Without a prompt: bare texts, with at most BOS as root."""
     if not example.prompt:
-        return _bare(completions, template.tokenizer)
+        bare = tuple(_bare(completions, template.tokenizer))
+        return lambda: (bare, columns)
     prompt, tools, kwargs = with_system(example.prompt, settings.system), example.tools, example.template_kwargs
-    root = tuple(prompt_spans(prompt, tools, template, kwargs))
-    children = []
-    for completion in completions:
-        segments = spans((*prompt, *completion), tools, template, kwargs=kwargs, first=len(prompt))
-        if tuple(segments[: len(root)]) != root:
-            raise InputError(
-                "the prompt is not a prefix of prompt and answer",
-                mend="an answer must begin with an assistant turn that is to be learned",
-            )
-        children.append(Branch(tuple(segments[len(root) :]), parent=0))
-    return [Branch(root), *children]
+    asked = prompt_spans_later(prompt, tools, template, kwargs)
+    answered = [
+        spans_later((*prompt, *completion), tools, template, kwargs=kwargs, first=len(prompt))
+        for completion in completions
+    ]
+
+    def branches() -> _Nodes:
+        root = tuple(asked())
+        children = []
+        for segments in (tuple(later()) for later in answered):
+            if segments[: len(root)] != root:
+                raise InputError(
+                    "the prompt is not a prefix of prompt and answer",
+                    mend="an answer must begin with an assistant turn that is to be learned",
+                )
+            children.append(Branch(segments[len(root) :], parent=0))
+        return (Branch(root), *children), columns
+
+    return branches
 
 
 def _bare(completions: Sequence[Messages], tokenizer: Tokenizer) -> list[Branch]:

@@ -27,7 +27,7 @@ from luthier.core.types import (
     TokenTree,
 )
 from luthier.text.built_in import Tools
-from luthier.text.drafts import Branch, Draft, draft_of, with_system
+from luthier.text.drafts import Branch, Draft, draft_later, with_system
 from luthier.text.spans import prompt_spans
 from luthier.text.template import NONE, Template
 from luthier.text.tokenizer import BORDER, Tokenizer
@@ -164,13 +164,14 @@ def _render(
 ) -> _Drafts:
     drafts: list[Draft] = []
     dropped: list[Dropped] = []
-    for row, example in enumerate(examples, first_row):
+    later = [draft_later(example, row, template, settings) for row, example in enumerate(examples, first_row)]
+    for row, (example, draft) in enumerate(zip(examples, later, strict=True), first_row):
         with _blaming(example, row, dropped, skip_bad):
-            drafts.append(draft_of(example, row, template, settings))
+            drafts.append(draft())
     pieces = []
-    for draft in drafts:
+    for drafted in drafts:
         last: list[str] = []
-        for branch in draft.branches:
+        for branch in drafted.branches:
             before = last[branch.parent] if branch.parent >= 0 else ""
             for segment in branch.segments:
                 pieces.append((before, segment.text))

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from jinja2 import nodes
-
 from luthier.core.errors import InputError
 from luthier.core.types import REASONING, Message
 
@@ -32,21 +30,6 @@ class Reads:
     variables: frozenset[str] = frozenset()
     fields: frozenset[str] = frozenset()
     words: frozenset[str] = frozenset()
-
-
-def reads(tree: nodes.Template) -> Reads:
-    """What the template `tree` looks at, on any of its ways."""
-    variables = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"}
-    words = {const.value for const in tree.find_all(nodes.Const) if isinstance(const.value, str)}
-    items = {item.arg.value for item in tree.find_all(nodes.Getitem) if isinstance(item.arg, nodes.Const)}
-    asked = {  # message.get('name'), and 'name' in message
-        *(part.value for call in tree.find_all(nodes.Call) for part in call.args[:1] if isinstance(part, nodes.Const)),
-        *(test.expr.value for test in tree.find_all(nodes.Compare)
-          if isinstance(test.expr, nodes.Const) and test.ops[0].op in ("in", "notin")),
-    }  # fmt: skip
-    attributes = {part.attr for part in tree.find_all(nodes.Getattr)}
-    fields = {name for name in {*attributes, *items, *asked} if isinstance(name, str)}
-    return Reads(frozenset(variables), frozenset(fields), frozenset(words))
 
 
 def find_thoughts(read: Reads, render: Callable[[list[dict[str, Any]]], str]) -> Thoughts:

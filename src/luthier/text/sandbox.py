@@ -1,35 +1,42 @@
-"""Jinja in a sandbox with bounds of time and memory: chat templates are foreign code.
+"""The process in which chat templates are compiled and rendered: they came with a model, and are foreign code.
 
-The filters and globals are those that transformers gives its templates. One differs on purpose: `strftime_now` gives a
-fixed day, so that the same data gives the same tokens tomorrow, and a served prompt is the trained one.
+It is started as `python -m luthier.text.sandbox FD MIB SECONDS` (see `core/child.py`), and is told
+
+    {"template": 3, "source": "...", "names": {...}}     -> {"variables": [...], "fields": [...], "words": [...]}
+    {"rows": [[3, values, messages, [[2, false], ...]], ...]}     -> for each of the pairs (how many messages, whether to ask
+                                                                     for an answer) a line: the text
+
+or {"error": "...", "line": 1}. What a template may do is bounded by the system: memory, the seconds of computing that one
+text takes, and no file may be written. Jinja's sandbox keeps it from this process itself.
+
+The filters and globals are those that transformers gives its templates. Two differ on purpose, so that the same data gives
+the same tokens tomorrow, and a served prompt is the trained one: `strftime_now` gives a fixed day, and there is no `lipsum`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+import signal
+import sys
+from collections.abc import Mapping
 from datetime import datetime
-from functools import wraps
 from typing import Any
 
-from jinja2 import Template as JinjaTemplate
-from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
-from luthier.core.errors import InputError
+from luthier.core.service import Line, limit_memory
 
 TODAY = datetime(2024, 7, 26)  # the day that Llama's own templates fall back to
-
-MAX_SOURCE = 1 << 18
 MAX_TEXT = 1 << 24
-MAX_TURNS = 1_000_000
-MAX_SECONDS = 20.0
-PADDING = {"center", "ljust", "rjust", "zfill", "expandtabs", "wordwrap", "urlize"}
-WIDTH = re.compile(r"%[-+ #0\d.]*(?:\*|\d{5})|\{[^}]*(?:\{|\d{5})")
+MAX_WORDS = 1000  # characters of an error
+
+Reply = str | dict[str, Any]
 
 
 class _Generation(Extension):
@@ -43,153 +50,116 @@ class _Generation(Extension):
         return nodes.Scope(body, lineno=line)
 
 
-class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja within bounds. Templates come with models, so they may be broken or hostile: every turn of a loop
-    and every call of a macro is counted, and text that is assigned, repeated, joined, replaced or written is measured.
-    """
+class _Namespace(Namespace):
+    """As transformers has it: no attribute of a namespace begins with an underscore."""
 
-    intercepted_binops = frozenset({"*", "**", "+", "%"})
+    def __init__(*args: Any, **named: Any) -> None:  # so that `namespace(self=1)` works as elsewhere
+        self, given = args[0], dict(*args[1:], **named)
+        Namespace.__init__(self)
+        for name, value in given.items():
+            self[name] = value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            raise SecurityError(f"a namespace takes no name that begins with an underscore, such as {name!r}")
+        super().__setitem__(name, value)
+
+
+class Sandbox:
+    """Templates by their numbers, and what is made with them."""
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        self.filters["tojson"] = _to_json
-        self.filters["bounded"] = _bounded
-        for name in ("join", "list"):
-            self.filters[name] = _fed(self.filters[name], _within)
-        for name, check in (("replace", _replaced), ("indent", _indented), ("format", _no_width)):
-            self.filters[name] = _fed(self.filters[name], check)
-        for name in PADDING & set(self.filters):
-            del self.filters[name]
-        del self.globals["lipsum"]
-        self.filters["counted"] = self.counted
-        self.globals["raise_exception"] = _raise
-        self.globals["strftime_now"] = TODAY.strftime
-        self.left, self.deadline = 0, 0.0
+        self.environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+        )
+        self.environment.filters["tojson"] = _to_json
+        self.environment.globals.update(raise_exception=_raise, strftime_now=_today, namespace=_Namespace)
+        del self.environment.globals["lipsum"]
+        self.templates: dict[int, tuple[Template, dict[str, Any]]] = {}
 
-    def build(self, source: str, name: str) -> JinjaTemplate:
-        """Compile `source`, with a count in each loop and macro. Raises InputError with the line."""
-        if len(source) > MAX_SOURCE:
-            raise InputError(f"the template is longer than {MAX_SOURCE:,} characters", where=name)
+    def build(self, number: int, source: str, names: dict[str, Any]) -> Reply:
+        """Compile a template; the reply is what it looks at, on any of its ways."""
         try:
-            tree = self.parse(source)
-            loops: list[Any] = list(tree.find_all((nodes.For, nodes.Macro)))
-            for loop in loops:
-                count = nodes.Filter(nodes.EnvironmentAttribute("left"), "counted", [], [], None, None)
-                loop.body.insert(0, nodes.ExprStmt(count, lineno=loop.lineno))
-            for assign in list(tree.find_all(nodes.Assign)):
-                assign.node = nodes.Filter(assign.node, "bounded", [], [], None, None, lineno=assign.lineno)
-            for block in list(tree.find_all(nodes.AssignBlock)):
-                block.filter = nodes.Filter(block.filter, "bounded", [], [], None, None, lineno=block.lineno)
-            tree.set_environment(self)
-            return JinjaTemplate.from_code(self, self.compile(tree), dict(self.globals))
+            tree = self.environment.parse(source)
+            self.templates[number] = self.environment.from_string(source), names
+            return reads(tree)
         except TemplateSyntaxError as error:
-            raise InputError(f"not a valid Jinja template: {error.message}", where=f"{name}:{error.lineno}") from None
+            return {"error": f"not a valid Jinja template: {error.message}", "line": error.lineno}
+        except Exception as error:
+            return complaint(error)
 
-    def run(self, template: JinjaTemplate, values: Mapping[str, Any]) -> str:
-        """Render within the bounds. Raises InputError with the template's first line of complaint."""
-        self.left, self.deadline = MAX_TURNS, time.monotonic() + MAX_SECONDS
+    def render(self, number: int, values: Mapping[str, Any]) -> Reply:
+        """A text, or the template's first line of complaint."""
+        template, names = self.templates[number]
         out, length = [], 0
         try:
-            for piece in template.generate(values):
+            for piece in template.generate({**names, **values}):
                 out.append(piece)
                 length += len(piece)
                 if length > MAX_TEXT:
                     raise TemplateError(f"it writes more than {MAX_TEXT:,} characters")
-        except Exception as error:  # the template is foreign code: whatever it raises is the user's to know
-            text = str(error) or type(error).__name__
-            raise InputError(f"the chat template failed: {text.splitlines()[0]}") from None
-        return "".join(out)
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """No method of text that pads it: templates of chats need none, and a number makes them huge."""
-        padding = isinstance(obj, str) and attr in PADDING
-        return not padding and super().is_safe_attribute(obj, attr, value)
-
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        if getattr(value, "__name__", "") == "format" and isinstance(getattr(value, "__self__", None), str):
-            _no_width(value.__self__)
-        return super().wrap_str_format(value)
-
-    def call(__self, __context: Any, __obj: Any, *values: Any, **named: Any) -> Any:
-        """A call; `join` and `replace` of a text within the bounds."""
-        text, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
-        if isinstance(text, str) and name == "replace":
-            _replaced(text, *values)  # it takes no names; Jinja adds some of its own within loops and blocks
-        if isinstance(text, str) and name == "join" and values:
-            values = (list(_within(values[0])),)
-            _refuse_if(len(text) * len(values[0]) > MAX_TEXT, text)
-        return super().call(__context, __obj, *values, **named)
-
-    def counted(self, left: int) -> None:
-        """One turn of a loop, or one call of a macro."""
-        self.left -= 1
-        if self.left < 0 or time.monotonic() > self.deadline:
-            raise TemplateError("it takes too long")
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """`*` and `+`, refused where the result would be huge, `%` with no width, and no `**` at all."""
-        if operator == "%":
-            return super().call_binop(context, operator, _no_width(left), right)
-        if operator == "+":
-            long = isinstance(left, (str, list, tuple)) and _extent(left) + _extent(right) > MAX_TEXT
-            return super().call_binop(context, operator, _refuse_if(long, left), right)
-        long = any(isinstance(side, (str, list, tuple)) for side in (left, right))
-        if operator == "**" or _extent(left) * _extent(right) > (MAX_TEXT if long else 10**18):
-            raise TemplateError(f"it computes something too large with {operator}")
-        return super().call_binop(context, operator, left, right)
+            return "".join(out)
+        except Exception as error:  # whatever it raises is the user's to know
+            return complaint(error)
 
 
-def _within(values: Any, *_: Any, **__: Any) -> Iterator[Any]:
-    """The values, as long as their text together is within the bounds."""
-    length = 0
-    for value in values:
-        length += 1 + (len(value) if isinstance(value, str) else 0)
-        yield _refuse_if(length > MAX_TEXT, value)
+def complaint(error: Exception) -> Reply:
+    """An error in its own words."""
+    if isinstance(error, MemoryError):
+        return {"error": "memory", "spent": True}
+    if isinstance(error, RecursionError):
+        return {"error": "it is nested too deeply, or calls itself without end"}
+    return {"error": (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_WORDS]}
 
 
-def _replaced(text: Any, old: Any = "", new: Any = "", *_: Any) -> Any:
-    """`text`, unless it would grow beyond the bounds with `new` in the place of `old`."""
-    return _refuse_if(str(text).count(str(old)) * len(str(new)) > MAX_TEXT, text)
+def reads(tree: nodes.Template) -> dict[str, Any]:
+    """What a template looks at: the names of its variables, of the fields of messages and their like, and the texts that it
+    compares with or looks for."""
+    variables = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"}
+    words = {const.value for const in tree.find_all(nodes.Const) if isinstance(const.value, str)}
+    items = {item.arg.value for item in tree.find_all(nodes.Getitem) if isinstance(item.arg, nodes.Const)}
+    asked = {  # message.get('name'), and 'name' in message
+        *(part.value for call in tree.find_all(nodes.Call) for part in call.args[:1] if isinstance(part, nodes.Const)),
+        *(test.expr.value for test in tree.find_all(nodes.Compare)
+          if isinstance(test.expr, nodes.Const) and test.ops[0].op in ("in", "notin")),
+    }  # fmt: skip
+    attributes = {part.attr for part in tree.find_all(nodes.Getattr)}
+    fields = {name for name in {*attributes, *items, *asked} if isinstance(name, str)}
+    return {"variables": sorted(variables), "fields": sorted(fields), "words": sorted(words)}
 
 
-def _indented(text: Any, width: Any = 4, *_: Any, **__: Any) -> Any:
-    """`text`, unless it would grow beyond the bounds with `width` characters before each line."""
-    by = len(width) if isinstance(width, str) else int(width)
-    return _refuse_if((str(text).count("\n") + 1) * by > MAX_TEXT, text)
+def main(descriptor: int, mib: int, seconds: float) -> None:
+    """Serve until the other end closes."""
+    limit_memory(mib)
+    _write_nothing()
+    sandbox, line = Sandbox(), Line(descriptor)
+    for request in line:
+        assert isinstance(request, dict)
+        if "source" in request:
+            _limit_time(seconds)
+            line.send(sandbox.build(request["template"], request["source"], request["names"]))
+        for number, values, messages, texts in request.get("rows", ()):
+            for count, prompt in texts:
+                given = {**values, "messages": messages[:count], "add_generation_prompt": prompt}
+                _limit_time(seconds)
+                line.send(sandbox.render(number, given))
 
 
-def _no_width(text: Any, *_: Any, **__: Any) -> Any:
-    """A text for `%` or `format`, unless it asks for padding that is long or is given with the values."""
-    return _refuse_if(isinstance(text, str) and bool(WIDTH.search(text.replace("{{", ""))), text)
+def _limit_time(seconds: float) -> None:
+    """Let this process compute for so many seconds from now: the system ends it then, whatever it is doing."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def _fed(function: Callable[..., Any], check: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, its value passed through `check`; keeps what Jinja marks its own filters with."""
+def _write_nothing() -> None:
+    with contextlib.suppress(ImportError):
+        import resource
 
-    @wraps(function)
-    def run(*values: Any, **named: Any) -> Any:
-        first = 1 if hasattr(function, "jinja_pass_arg") else 0
-        checked = check(*values[first:], **named)
-        return function(*values[:first], checked, *values[first + 1 :], **named)
-
-    return run
+        for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
+            resource.setrlimit(limit, (0, 0))
 
 
-def _refuse_if(large: bool, value: Any) -> Any:
-    if large:
-        raise TemplateError(f"it builds a value of more than {MAX_TEXT:,} characters")
-    return value
-
-
-def _extent(value: Any) -> int:
-    """How much a factor multiplies: the length of text or a list, the size of a number."""
-    if isinstance(value, (str, list, tuple)):
-        return len(value)
-    return abs(int(value)) if isinstance(value, (int, float)) else 1
-
-
-def _bounded(value: Any) -> Any:
-    return _refuse_if(isinstance(value, (str, list, tuple)) and len(value) > MAX_TEXT, value)
+def _today(format: str) -> str:
+    return TODAY.strftime(format)
 
 
 def _raise(message: str) -> None:
@@ -205,3 +175,7 @@ def _to_json(
 ) -> str:
     """JSON as it is; Jinja's own filter of this name escapes HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

@@ -7,13 +7,13 @@ with the token that ends the turn, is the answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from luthier.core.errors import InputError
 from luthier.core.types import Message
-from luthier.text.built_in import Text, Tools
+from luthier.text.built_in import Text, Tools, Wanted
 from luthier.text.template import NONE, Template
 from luthier.text.unwritten import refuse_loss
 
@@ -25,6 +25,9 @@ class Segment:
     text: str
     trained: bool
     answer: bool = False
+
+
+Later = Callable[[], list[Segment]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,42 +70,77 @@ def spans(
     do that remove the thinking of earlier turns; 'last' works with them); and when what is learned lacks the thought or
     the calls of its turn.
     """
+    return spans_later(messages, tools, template, train_on, kwargs=kwargs, first=first)()
+
+
+def spans_later(
+    messages: Sequence[Message],
+    tools: Tools,
+    template: Template,
+    train_on: Literal["assistant", "last", "all"] = "assistant",
+    *,
+    kwargs: Mapping[str, Any] = NONE,
+    first: int = 0,
+) -> Later:
+    """`spans` in two steps: of several conversations, all that take the first one before the second are rendered together."""
     turns = _turns(messages)
-    text = template.open([turn.message for turn in turns], tools, kwargs)
-    whole = text(len(turns), False)
-    answers = [
-        _answer(turns, place, text, whole, template, tools, kwargs)
-        for place, turn in enumerate(turns)
-        if turn.message.role == "assistant"
-    ]
-    wanted = answers[-1:] if train_on != "assistant" else [answer for answer in answers if answer.index >= first]
-    wanted = [answer for answer in wanted if messages[answer.index].train]
-    for answer in wanted:
-        if answer.fault:
-            raise answer.fault
-        refuse_loss(messages[answer.index], whole[answer.start : answer.end], answer.index + 1, template)
-    every = train_on == "all"
-    learned = {i for i, message in enumerate(messages) if message.train} if every else {a.index for a in wanted}
-    for index in learned if every else ():
-        refuse_loss(messages[index], whole, index + 1, template)
-    return _segments(whole, answers, learned, every)
+    places = _answered(turns)
+    asked = [(len(turns), False), *_asked(turns, [place for place in places if place < len(turns) - 1])]
+    asked += [(place, True) for place in places[-1:] if place == len(turns) - 1 and not turns[place].begun]
+    text = template.open([turn.message for turn in turns], tools, kwargs, asked)
+
+    def cut() -> list[Segment]:
+        whole = text(len(turns), False)
+        answers = [_answer(turns, place, text, whole, template, tools, kwargs) for place in places]
+        wanted = answers[-1:] if train_on != "assistant" else [answer for answer in answers if answer.index >= first]
+        wanted = [answer for answer in wanted if messages[answer.index].train]
+        for answer in wanted:
+            if answer.fault:
+                raise answer.fault
+            refuse_loss(messages[answer.index], whole[answer.start : answer.end], answer.index + 1, template)
+        every = train_on == "all"
+        learned = {i for i, message in enumerate(messages) if message.train} if every else {a.index for a in wanted}
+        for index in learned if every else ():
+            refuse_loss(messages[index], whole, index + 1, template)
+        return _segments(whole, answers, learned, every)
+
+    return cut
 
 
 def prompt_spans(
     messages: Sequence[Message], tools: Tools, template: Template, kwargs: Mapping[str, Any] = NONE
 ) -> list[Segment]:
     """What the model sees before it answers, cut as `spans` cuts it. A last turn that is begun is what it goes on with."""
+    return prompt_spans_later(messages, tools, template, kwargs)()
+
+
+def prompt_spans_later(
+    messages: Sequence[Message], tools: Tools, template: Template, kwargs: Mapping[str, Any] = NONE
+) -> Later:
+    """`prompt_spans` in two steps, as `spans_later`."""
     begun = bool(messages) and messages[-1].begun
     turns = _turns(messages[:-1] if begun else messages)
-    said = [turn.message for turn in turns]
-    text = template.open(said, tools, kwargs)
-    whole = template.begin([*said, messages[-1]], tools, kwargs) if begun else text(len(turns), True)
-    answers = [
-        _answer(turns, place, text, whole, template, tools, kwargs, last=False)
-        for place, turn in enumerate(turns)
-        if turn.message.role == "assistant"
-    ]
-    return _segments(whole, answers, set(), False)
+    said, places = [turn.message for turn in turns], _answered(turns)
+    asked = [*([] if begun else [(len(turns), True)]), *_asked(turns, places)]
+    text = template.open(said, tools, kwargs, asked)
+
+    def cut() -> list[Segment]:
+        whole = template.begin([*said, messages[-1]], tools, kwargs) if begun else text(len(turns), True)
+        answers = [_answer(turns, place, text, whole, template, tools, kwargs, last=False) for place in places]
+        return _segments(whole, answers, set(), False)
+
+    return cut
+
+
+def _answered(turns: Sequence[_Turn]) -> list[int]:
+    """The places of the assistant's turns."""
+    return [place for place, turn in enumerate(turns) if turn.message.role == "assistant"]
+
+
+def _asked(turns: Sequence[_Turn], places: Sequence[int]) -> list[Wanted]:
+    """The texts between which the answers at `places` lie."""
+    through = [(place + 1, False) for place in places]
+    return through + [(place, True) for place in places if not turns[place].begun]
 
 
 def _turns(messages: Sequence[Message]) -> list[_Turn]:
@@ -143,13 +181,13 @@ def _answer(
         if turn.begun:
             before = template.begin([*(other.message for other in turns[:place]), turn.begun], tools, kwargs)
         else:
-            before = _asked(text, place, template)
+            before = _before(text, place, template)
         return _locate(turn.index, before, through, whole, template)
     except InputError as error:
         return _Answer(turn.index, fault=error)
 
 
-def _asked(text: Text, place: int, template: Template) -> str:
+def _before(text: Text, place: int, template: Template) -> str:
     """The conversation up to an answer, as a prompt. Raises InputError where the template cannot ask for one yet."""
     try:
         return text(place, True)

@@ -18,9 +18,9 @@ from luthier.core.errors import InputError, nearest
 from luthier.core.files import text_file
 from luthier.core.types import TEMPLATE_GIVEN, Message
 from luthier.text import built_in
-from luthier.text.built_in import Text, Tools, Writer
-from luthier.text.reading import Reads, Thoughts, calls_missing, find_thoughts, forms, reads
-from luthier.text.sandbox import Sandbox
+from luthier.text.built_in import Text, Tools, Wanted, Writer
+from luthier.text.reading import Reads, Thoughts, calls_missing, find_thoughts, forms
+from luthier.text.rendering import Jinja
 from luthier.text.tokenizer import BORDER, Tokenizer
 
 BUILT_IN = ("auto", "alpaca", "plain")
@@ -73,19 +73,30 @@ class Template:
             )
         return text[:place] if text[place:].startswith(GOES_ON) else text[:place].rstrip()
 
-    def open(self, messages: Sequence[Message], tools: Tools = (), kwargs: Mapping[str, Any] = NONE) -> Text:
-        """`render` of a conversation's first messages, for several counts: open(m)(k, p) = render(m[:k], prompt=p)."""
+    def open(
+        self,
+        messages: Sequence[Message],
+        tools: Tools = (),
+        kwargs: Mapping[str, Any] = NONE,
+        asked: Sequence[Wanted] = (),
+    ) -> Text:
+        """`render` of a conversation's first messages, for several counts: open(m)(k, p) = render(m[:k], prompt=p).
+
+        `asked` are the (k, p) that will be wanted: of conversations that are opened one after the other before the first
+        text is, they are rendered together.
+        """
         if tools and self.for_tools:
-            return self.for_tools.open(messages, tools, kwargs)
+            return self.for_tools.open(messages, tools, kwargs, asked)
         kwargs = {**self.kwargs, **kwargs}
         if self.thoughts == "content":
             messages = [built_in.thought_in_words(message) if message.reasoning else message for message in messages]
         if not self.reads_calls:
             messages = [built_in.calls_in_words(message) if message.tool_calls else message for message in messages]
         if not tools or self.reads_tools:
-            return self.write(messages, tools, kwargs)
+            return self.write(messages, tools, kwargs, asked)
         told = built_in.tools_in_words(messages, tools)
-        text, added = self.write(told, (), kwargs), len(told) - len(messages)
+        added = len(told) - len(messages)
+        text = self.write(told, (), kwargs, [(count + added, prompt) for count, prompt in asked])
         return lambda count, prompt: text(count + added, prompt)
 
     def as_jinja(self) -> str:
@@ -214,28 +225,25 @@ def _read(name: str, known: Sequence[str]) -> str:
 
 
 def _jinja(source: str, name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any]) -> Template:
-    sandbox = Sandbox()
-    compiled = sandbox.build(source, name)
     names = {**tokenizer.fast.special_tokens_map, "documents": None}
-    read = reads(sandbox.parse(source))
+    jinja = Jinja(source, name, {key: _as_json(value) for key, value in names.items()})
 
-    def text_of(turns: Sequence[Mapping[str, Any]], tools: Tools, given: Mapping[str, Any]) -> Text:
-        sealed = tokenizer.seal_value(turns)
-        here = names | tokenizer.seal_value(given) | {"tools": tokenizer.seal_value(list(tools)) or None}
-
-        def text(count: int, prompt: bool) -> str:
-            return sandbox.run(compiled, here | {"messages": sealed[:count], "add_generation_prompt": prompt})
-
-        return text
+    def text_of(
+        turns: Sequence[Mapping[str, Any]], tools: Tools, given: Mapping[str, Any], asked: Sequence[Wanted] = ()
+    ) -> Text:
+        values = tokenizer.seal_value(given) | {"tools": tokenizer.seal_value(list(tools)) or None}
+        return jinja.open(tokenizer.seal_value(turns), values, asked)
 
     @cache
     def thoughts() -> Thoughts:
-        return find_thoughts(read, lambda turns: text_of(turns, (), kwargs)(len(turns), False))
+        return find_thoughts(jinja.reads, lambda turns: text_of(turns, (), kwargs)(len(turns), False))
 
-    def write(messages: Sequence[Message], tools: Tools, given: Mapping[str, Any]) -> Text:
-        return _fitting(messages, [text_of(turns, tools, given) for turns in forms(messages, thoughts)])
+    def write(
+        messages: Sequence[Message], tools: Tools, given: Mapping[str, Any], asked: Sequence[Wanted] = ()
+    ) -> Text:
+        return _fitting(messages, [text_of(turns, tools, given, asked) for turns in forms(messages, thoughts)])
 
-    return Template(name, source, tokenizer, write, read, kwargs, find_thoughts=thoughts)
+    return Template(name, source, tokenizer, write, jinja.reads, kwargs, find_thoughts=thoughts)
 
 
 def _fitting(messages: Sequence[Message], texts: Sequence[Text]) -> Text:
@@ -253,6 +261,11 @@ def _fitting(messages: Sequence[Message], texts: Sequence[Text]) -> Text:
             return text
         taken.append(text)
     return (taken or texts)[0]
+
+
+def _as_json(value: Any) -> Any:
+    """A special token as text, also one that says more of itself."""
+    return list(map(_as_json, value)) if isinstance(value, (list, tuple)) else value and str(value)
 
 
 def _literal(value: Any) -> str:
