@@ -10,19 +10,28 @@ from luthier.commands.output import as_json, console, print_json
 
 
 @click.command("models")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Read every byte and say of each model here whether it is whole; exit 2 when one is not.",
+)
 @as_json
-def command(json_: bool) -> None:
+def command(check: bool, json_: bool) -> None:
     """Models that are embedded or cached here, with their size and licence.
 
     \b
-    Example:
+    Examples:
       luthier models
+      luthier models --check
     """
-    from luthier.model.listing import cached
+    from luthier.model.listing import cached, damaged
     from luthier.report.screens import models_table
 
-    listed = [asdict(item) for item in cached()]
+    rows = cached(check=check)
+    listed = [asdict(item) for item in rows]
     if json_:
         print_json({"models": listed})
     else:
-        console().print(models_table(listed))
+        console().print(models_table(listed, checked=check))
+    if error := damaged(rows):
+        raise error

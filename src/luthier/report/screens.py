@@ -95,15 +95,17 @@ STAGES: dict[str, Callable[[Any], list[RenderableType]]] = {
 }
 
 
-def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
-    """Models at hand: name, kind, parameters, size on disk, licence, folder."""
+def models_table(models: Sequence[Mapping[str, Any]], *, checked: bool = False) -> Table:
+    """Models at hand: name, kind, parameters, size on disk, licence, folder; when they were checked, whether each is whole."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("name", "kind", "parameters", "on disk", "licence", "where"):
+    for column in ("name", "kind", "parameters", "on disk", "licence", "where", *(("whole",) if checked else ())):
         table.add_column(column, justify="right" if column in ("parameters", "on disk") else "left", overflow="fold")
     for m in models:
         where = str(m["folder"]).replace(str(Path.home()), "~") if m["folder"] else "fetched when first used"
         disk = size(m["bytes"]) if m["bytes"] else ""
         cells = (m["name"], m["kind"], f"{m['parameters']:,}", disk, m["licence"] or "", where)
+        if checked:
+            cells += (m["damage"] or "yes" if m["folder"] else "",)
         table.add_row(*(Text(clean(cell)) for cell in cells))
     return table
 
