@@ -7,7 +7,9 @@ import shutil
 
 import pytest
 
-from luthier.app.folder import RunFolder, lineage, locked, open_run, read_run
+from luthier.app.begun import open_run
+from luthier.app.folder import RunFolder, locked, read_run
+from luthier.app.lineage import lineage
 from luthier.core.config import resolve
 from luthier.core.errors import InputError
 from luthier.core.leftovers import new_file, new_folder
@@ -39,12 +41,13 @@ def test_the_default_folder_is_named_after_method_data_and_settings(tmp_path, mo
     [
         ({"seed": 1}, "another run: seed was 0 there and is 1 here; give another --out"),
         ({"train__lr": 0.5}, "another run: train.lr was None there and is 0.5 here"),
-        ({"inputs": {"data": {"a": "2"}}}, "the data changed since this run began, so it cannot go on exactly"),
+        ({"inputs": {"data": {"a": "2"}}}, "the data changed since this run began \\(a\\), so it cannot go on exactly"),
     ],
     ids=str,
 )
 def test_another_run_is_refused_untouched(make, settings, message):
     folder = make()
+    folder.append("metrics.jsonl", {"step": 1})
     before = {p.name: p.read_bytes() for p in folder.path.iterdir() if p.is_file()}
     with pytest.raises(InputError, match=message):
         make(**settings)
@@ -63,8 +66,9 @@ def test_what_a_kill_before_the_first_file_leaves_is_no_obstacle(make, tmp_path)
 
 
 def test_a_run_of_a_newer_version_is_refused(make):
-    path = make().path / "run.yaml"
-    path.write_text(path.read_text().replace("version: 1", "version: 2"))
+    folder = make()
+    path = folder.path / "run.yaml"
+    folder.write("run.yaml", path.read_text().replace("version: 1", "version: 2"))
     for again in (make, lambda: read_run(path.parent)):
         with pytest.raises(InputError, match=r"run.yaml: settings of version 2, .*; install a newer Luthier"):
             again()

@@ -101,17 +101,16 @@ def test_rows_that_changed_are_told_and_the_old_run_is_not_handed_out(settings, 
         run(config)
 
 
-def test_a_reward_that_changed_after_the_run_is_told(settings, tmp_path, capsys):
+def test_a_reward_that_changed_after_the_run_is_told(settings, tmp_path):
     code = tmp_path / "mine.py"
     code.write_text("def length(answers):\n    return [len(a) for a in answers]\n")
     config = settings(method="grpo", reward__use=[f"python:{code}:length"], train__steps=1)
     run(config)
     code.write_text("def length(answers):\n    return [-len(a) for a in answers]\n")
-    with pytest.raises(InputError, match="its rewards changed since this run was made; give another --out"):
+    with pytest.raises(
+        InputError, match=r"the rewards changed since this run began \(.*mine.py\).*; give another --out"
+    ):
         run(config)
-    (tmp_path / "run" / "result.json").unlink()  # not finished: a function may be mended on the way
-    run(config)
-    assert "the rewards changed since this run began: it learns from both" in warnings(capsys)
 
 
 def test_right_answers_that_a_reward_cannot_read_are_told_or_refused(settings, tmp_path, capsys):

@@ -165,7 +165,7 @@ FILLS = {
     "model/wheels.py:unlink", "app/export.py:save", "app/export.py:save_pretrained", "train/checkpoint.py:save_file",
 }  # fmt: skip
 REMOVES = {"app/folder.py:rmtree", "app/sample.py:unlink", "train/checkpoint.py:rmtree"}
-MAKES = {"app/folder.py:mkdir"}
+MAKES = {"app/begun.py:mkdir", "train/checkpoint.py:rename"}
 HELD = {"app/judge.py:truncate", "app/kept.py:truncate"}  # of a descriptor that `holding` opened
 NO_FILE = {"app/learn.py:save"}  # the function of train/checkpoint.py
 

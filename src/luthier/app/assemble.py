@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from luthier.app.texts import Texts
 from luthier.app.tracking import Tracker
 from luthier.core import seeds
 from luthier.core.config import RunConfig
+from luthier.core.errors import InputError
 from luthier.core.types import Prompt, TokenTree
 from luthier.model import adapters, heads, lora, tune
 from luthier.model import load as model_load
@@ -48,6 +50,7 @@ class Run:
     rewards: Rewards | None = None
     judge: Rewards | None = None
     tracker: Tracker | None = None
+    newest: Path | None = None  # the checkpoint that the run goes on from
     read: Tally = field(default_factory=Tally)  # of a stream: of the pass over it that came furthest
 
     def count(self, tally: Tally) -> None:
@@ -212,6 +215,11 @@ def put(parts: Parts, saved: checkpoint.Checkpoint) -> None:
 
 @torch.no_grad()
 def put_weights(parts: Parts, saved: dict[str, torch.Tensor]) -> None:
-    """Set what learns to saved weights."""
+    """Set what learns to saved weights. Raises InputError for those of another model."""
     for name, parameter in parts.tuned.parameters.items():
+        if name not in saved or saved[name].shape != parameter.shape:
+            raise InputError(
+                f"the checkpoint's weights are not those of this model: {name} is missing or of another size",
+                mend="give another --out to start anew",
+            )
         parameter.copy_(saved[name])

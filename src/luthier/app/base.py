@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from luthier.app.folder import RunFolder
 from luthier.core import log
 from luthier.core.config import QuantConfig, TextConfig
 from luthier.core.errors import InputError
-from luthier.core.files import read_json, sha256
+from luthier.core.files import sha256
 from luthier.model import adapter_config, sources
 from luthier.model.wheels import EMBEDDED
 
@@ -144,5 +145,4 @@ def _same_weights(source: sources.Source, run: Path) -> bool:
 
 
 def _lineage(run: Path) -> dict[str, Any]:
-    path = run / "lineage.json"
-    return read_json(path) if path.is_file() else {}
+    return RunFolder(run).lineage

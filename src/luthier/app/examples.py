@@ -11,7 +11,7 @@ from typing import Any
 
 from luthier.app import stdlib_pairs
 from luthier.app.choose import as_prompts
-from luthier.app.folder import GROWS
+from luthier.app.lineage import GROWS
 from luthier.app.method import chosen_method
 from luthier.core import log
 from luthier.core.config import EVAL_ROWS, STDLIB, RunConfig

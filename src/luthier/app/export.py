@@ -13,7 +13,7 @@ from typing import Any
 from luthier.app import systems
 from luthier.app.folder import RunFolder
 from luthier.core.config import RunConfig
-from luthier.core.files import cache_folder, write_folder, write_text
+from luthier.core.files import cache_folder, write_text
 from luthier.model import adapters, heads, tune
 from luthier.model.load import LoadedModel
 from luthier.model.tokenizer import quiet
@@ -25,8 +25,8 @@ def write(
 ) -> Path:
     """Write adapter/ or model/ of a run, whole or not at all, with tokenizer, template, stop tokens and system prompt."""
     if not tune.is_adapter(config.tune):
-        return write_folder(
-            folder.path / "model", lambda out: write_model(out, tuned.model, loaded.tokenizer, template, system)
+        return folder.write_folder(
+            "model", lambda out: write_model(out, tuned.model, loaded.tokenizer, template, system)
         )
 
     def fill(out: Path) -> None:
@@ -34,7 +34,7 @@ def write(
         stopping(tuned.model.generation_config, loaded.tokenizer, template).save_pretrained(out)
         _texts(out, loaded.tokenizer, template, system)
 
-    return write_folder(folder.path / "adapter", fill)
+    return folder.write_folder("adapter", fill)
 
 
 def write_model(out: Path, model: Any, tokenizer: Any, template: Template, system: str | None = None) -> None:

@@ -6,56 +6,73 @@ checkpoints/    to go on from                  samples.jsonl   answers generated
 adapter/ or model/   the result                evals/          held-out rows before and after
 data.json       what the rows are              errors/          what is wrong with answers
 result.json     the figures `--json` prints    report.html, loss.svg, table.svg   to look at
+sums            sha256 of what is read again, checked whenever it is
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256 as hasher
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from luthier import __version__
+from luthier.app import lineage as made_of
+from luthier.app.lineage import LINEAGE
 from luthier.core import log
-from luthier.core.config import BESIDE, RunConfig, fields, read_yaml, resolve, write_yaml
+from luthier.core.config import RunConfig, read_yaml, resolve
 from luthier.core.errors import InputError
-from luthier.core.files import read_json, write_json, writing
+from luthier.core.files import sha256, write_folder, writing
 from luthier.core.leftovers import clear
 from luthier.core.opening import append_line, appending, cut, holding, refuse_special, regular
+from luthier.core.sums import FILE as SUMS
+from luthier.core.sums import Sums, damaged, digest_of
 
-GROWS = "read as a stream"  # in lineage.json, in place of the hash of a file that may grow
-REWARDS = "rewards"  # in lineage.json: files that may be mended while a run is under way
+SETTINGS, RESULT = "run.yaml", "result.json"
 JOURNALS = ("metrics.jsonl", "losses.jsonl", "samples.jsonl")
 LOCK = ".lock"
 INSIDE = ("checkpoints", "evals", "errors")  # folders that are written into, file by file
 FOLDERS = frozenset((*INSIDE, "adapter", "model", "merged"))
 FILES = frozenset(
-    (*JOURNALS, LOCK, "run.yaml", "lineage.json", "data.json", "result.json", "tracking.json")
+    (*JOURNALS, LOCK, SETTINGS, LINEAGE, RESULT, SUMS, "data.json", "tracking.json")
     + ("report.html", "loss.svg", "table.svg", "reward.svg")
 )
+BEGUN = ("checkpoints/*", "evals/*", "errors/*", *JOURNALS, RESULT)  # what a run makes
 
 
 class RunFolder:
-    """One run's folder. Journals are appended to, and cut back to a checkpoint when the run goes on from it."""
+    """One run's folder. What is written whole is noted in its `sums`, and checked when it is read. Journals are appended to,
+    and cut back to a checkpoint when the run goes on from it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.sums = path, Sums(path)
+        self._running: dict[str, Any] = {}  # journal -> the sha256 of all that is in it
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
     @property
+    def begun(self) -> bool:
+        """Whether the run has made anything yet."""
+        return any(next(self.path.glob(name), None) for name in BEGUN)
+
+    @property
     def result(self) -> dict[str, Any] | None:
         """What the finished run printed, or None while it is not finished."""
-        path = self.path / "result.json"
-        return read_json(path) if path.is_file() else None
+        found = self.read_json(RESULT)
+        if found is not None and not isinstance(found, dict):
+            raise damaged(self.path / RESULT, "not a result")
+        return found
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """What the run is made of; nothing where that is not noted."""
+        content = self.read(LINEAGE)
+        return {} if content is None else made_of.read(content, self.path / LINEAGE)
 
     def check(self) -> None:
         """Raise InputError when something inside is not what a run puts there: a link, which leads elsewhere, a file where
@@ -72,44 +89,108 @@ class RunFolder:
 
     def append(self, journal: str, record: Mapping[str, Any]) -> None:
         """Add one line to a journal."""
-        append_line(self.path / journal, json.dumps(record, ensure_ascii=False))
+        line = json.dumps(record, ensure_ascii=False)
+        append_line(self.path / journal, line)
+        if journal in self._running:
+            self._running[journal].update(line.encode() + b"\n")
 
     def remove_if_unused(self) -> None:
         """Remove the folder where nothing but its settings is in it: a run that was refused leaves nothing behind."""
         files = {path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir()}
-        if files <= {"run.yaml", "lineage.json", LOCK}:
+        if files <= {SETTINGS, LINEAGE, SUMS, LOCK}:
             shutil.rmtree(self.path)
 
-    def marks(self) -> dict[str, int]:
-        """How long each journal is now, in bytes, flushed to disk: a checkpoint keeps this."""
+    def marks(self) -> dict[str, Any]:
+        """How long each journal is now, in bytes, and its sha256, flushed to disk: a checkpoint keeps this."""
         out = {}
         for name in JOURNALS:
             path = self.path / name
             if path.is_file():
                 with appending(path) as handle:
                     os.fsync(handle.fileno())
-                    out[name] = handle.seek(0, os.SEEK_END)
+                    if name not in self._running:
+                        handle.seek(0)
+                        self._running[name] = _sum_of(handle)
+                    size = handle.seek(0, os.SEEK_END)
+                out[name] = {"bytes": size, "sha256": self._running[name].hexdigest()}
         return out
 
-    def cut(self, marks: Mapping[str, int]) -> None:
+    def require_journals(self, marks: Mapping[str, Any]) -> None:
+        """Raise InputError unless every journal begins as it was when these marks were made."""
+        for name, mark in marks.items():
+            path = self.path / name
+            size, digest = (mark, None) if isinstance(mark, int) else (mark["bytes"], mark["sha256"])
+            if not path.is_file():
+                raise _lost(path, "it is gone")
+            with open(path, "rb", opener=regular) as handle:
+                found = _sum_of(handle, size) if path.stat().st_size >= size else None
+            if found is None or digest not in (None, found.hexdigest()):
+                raise _lost(path, "it is not what was written")
+
+    def cut(self, marks: Mapping[str, Any]) -> None:
         """Cut every journal back to its mark; those without one are emptied."""
+        self.sums.forget(JOURNALS)
+        self._running.clear()
         for name in JOURNALS:
             if (self.path / name).is_file():
-                cut(self.path / name, marks.get(name, 0))
+                mark = marks.get(name, 0)
+                cut(self.path / name, mark if isinstance(mark, int) else mark["bytes"])
+
+    def close_journals(self) -> None:
+        """Note the journals among the sums: training is over, and nothing more is added to them."""
+        there = [name for name in JOURNALS if (self.path / name).is_file()]
+        with self.sums.replacing({name: sha256(self.path / name) for name in there}):
+            pass
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file, whole or not at all."""
+        content = text.encode()
+        with self.sums.replacing({name: digest_of(content)}), writing(self.path / name, "wb") as handle:
+            handle.write(content)
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write a JSON file, indented, whole or not at all."""
+        self.write(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def write_records(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Write a whole JSONL file at once: it is there complete, or not at all."""
-        with writing(self.path / name) as handle:
-            for record in records:
-                handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self.write(name, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
-    def records(self, name: str) -> list[dict[str, Any]] | None:
-        """The lines of a JSONL file, or None when it is not there."""
+    def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """Let `fill` write a folder, whole or not at all."""
+        with ExitStack() as noting:
+
+            def noted(out: Path) -> None:
+                fill(out)
+                files = [file for file in sorted(out.rglob("*")) if file.is_file()]
+                digests = {f"{name}/{file.relative_to(out).as_posix()}": sha256(file) for file in files}
+                noting.enter_context(self.sums.replacing(digests, name))
+
+            return write_folder(self.path / name, noted)
+
+    def read(self, name: str) -> bytes | None:
+        """A file as it was written, or None when it is not there. Raises InputError when it was changed or removed since."""
+        self.sums.check(name)
         path = self.path / name
         if not path.is_file():
             return None
-        with open(path, encoding="utf-8", opener=regular) as lines:  # not splitlines(): text may hold other line ends
-            return [json.loads(line) for line in lines]
+        with open(path, "rb", opener=regular) as handle:
+            return handle.read()
+
+    def read_json(self, name: str) -> Any:
+        """What a JSON file holds, or None when it is not there."""
+        content = self.read(name)
+        return None if content is None else _parsed(content, self.path / name)
+
+    def records(self, name: str) -> list[dict[str, Any]] | None:
+        """The lines of a JSONL file, or None when it is not there."""
+        if (content := self.read(name)) is None:
+            return None
+        lines = content.split(b"\n")  # not splitlines(): text may hold other line ends
+        found = [_parsed(line, f"{self.path / name}:{number}") for number, line in enumerate(lines, 1) if line]
+        if odd := next((number for number, record in enumerate(found, 1) if not isinstance(record, dict)), None):
+            raise damaged(f"{self.path / name}:{odd}", "not a record")
+        return found
 
 
 def place(config: RunConfig, data_name: str) -> Path:
@@ -117,70 +198,28 @@ def place(config: RunConfig, data_name: str) -> Path:
     return Path(config.out or f"runs/{config.method}-{data_name}-{config.fingerprint()}")
 
 
-def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> RunFolder:
-    """The folder of this run, made when it is not there yet.
-
-    Raises InputError when the folder holds another run (naming a setting that differs), when what went
-    into the run has changed since it began, or when it holds something that is no run.
-    """
-    path = place(config, data_name)
-    if os.path.lexists(path / "run.yaml"):
-        RunFolder(path).check()
-        _same_settings(path, config)
-        if (path / "lineage.json").is_file():
-            _same_inputs(path, lineage)
-            _same_rewards(path, lineage)
-    elif path.is_dir() and any(
-        path.glob("[!.]*")
-    ):  # hidden files: of a start that was killed before run.yaml was whole
-        raise InputError("the folder holds something that is not a run", where=path, mend="give another --out")
-    elif path.exists() and not path.is_dir():
-        raise InputError("this is a file, not a folder", where=path, mend="give another --out")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+def check_entry(folder: RunFolder) -> None:
+    """Raise InputError unless settings, lineage and sums of a run are there as they were written; of a run of an older
+    version, which noted no sums, as far as can be told."""
+    folder.sums.check(SETTINGS)
+    if folder.lineage.get("sums") and LINEAGE not in folder.sums.noted():
         raise InputError(
-            f"cannot make the run directory: {error.strerror}", where=path, mend="give another --out"
-        ) from None
-    if (path / "result.json").is_file():
-        return RunFolder(path)  # finished: nothing more goes into it
-    with writing(path / "run.yaml") as handle:
-        handle.write(write_yaml(config))
-    (path / "evals").mkdir(exist_ok=True)
-    _keep_lineage(path / "lineage.json", lineage)
-    return RunFolder(path)
-
-
-def differences(lineage: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What besides the inputs is not as it was: 'code', or libraries, Python, the platform, the threads by name."""
-    before, after = lineage["environment"], now["environment"]
-    return ["code"] * (lineage["code"] != now["code"]) + [name for name in after if before.get(name) != after[name]]
-
-
-def _keep_lineage(path: Path, now: Mapping[str, Any]) -> None:
-    """Write the lineage of a new run; to that of an older start, add this one when it is made of other things."""
-    if not path.is_file():
-        write_json(path, now)
-        return
-    first = read_json(path)
-    starts = [first, *first.get("later_starts", ())]
-    if changed := differences(starts[-1], now):
-        before, after = (start["environment"]["threads"] for start in (starts[-1], now))
-        told = [f"threads ({before}, now {after})" if name == "threads" else name for name in changed]
-        log.warn(
-            f"{', '.join(told)} changed since this run began: its last bits may differ from an uninterrupted run's"
-        )
-        later = {name: now[name] for name in ("luthier", "code", "environment")}
-        write_json(path, first | {"later_starts": [*starts[1:], later]})
+            "the sums of this run's files are gone", where=folder.path / SUMS,
+            mend="put the file back from a copy, or train anew with another --out",
+        )  # fmt: skip
 
 
 def read_run(path: Path) -> tuple[RunFolder, RunConfig]:
-    """An existing run and its settings. Raises InputError when `path` is not a run directory."""
-    if os.path.lexists(path / "run.yaml"):
-        RunFolder(path).check()
-    else:
+    """An existing run and its settings. Raises InputError when `path` is not a run directory, and for one that was damaged."""
+    folder = RunFolder(path)
+    if os.path.lexists(path / SETTINGS):
+        folder.check()
+    elif SETTINGS not in folder.sums.noted():
         raise InputError("not a run directory: no run.yaml in it", where=path, mend="give a folder under runs/")
-    return RunFolder(path), resolve(read_yaml(path / "run.yaml"), where=path / "run.yaml")
+    check_entry(folder)
+    if not (path / LINEAGE).is_file():
+        log.warn_once(f"{path}: {LINEAGE} is gone; what this run was made of is not known")
+    return folder, resolve(read_yaml(path / SETTINGS), where=path / SETTINGS)
 
 
 @contextmanager
@@ -189,88 +228,32 @@ def locked(folder: RunFolder) -> Iterator[None]:
     it, and as `RunFolder.check`."""
     busy = InputError("another process works on this run", where=folder.path, mend="wait for it, or give another --out")
     with holding(folder.path / LOCK, busy):
-        if (folder.path / "run.yaml").is_file():  # else `luthier eval` keeps its records in a folder of the user's
+        if (folder.path / SETTINGS).is_file():  # else `luthier eval` keeps its records in a folder of the user's
             folder.check()
             for place in (folder.path, *(folder.path / name for name in INSIDE)):
                 clear(place, alone=True)
         yield
 
 
-def lineage(config: RunConfig, **inputs: Any) -> dict[str, Any]:
-    """What this run is made of: `inputs` (hashes of data, weights, template), code, settings and environment."""
-    import torch  # here: who reads a run needs none of it
-
-    package = Path(__file__).parent.parent
-    code = hasher()
-    for file in sorted(package.rglob("*.py")):
-        code.update(file.read_bytes())
-    return {
-        "inputs": inputs,
-        "seed": config.seed,
-        "luthier": __version__,
-        "code": code.hexdigest()[:16],
-        "environment": {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
-            **{name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
-        },
-    }
-
-
-def _same_settings(path: Path, config: RunConfig) -> None:
-    old = resolve(read_yaml(path / "run.yaml"), where=path / "run.yaml")
-    before, now = _flat(old), _flat(config)
-    for name in fields():
-        if name not in BESIDE and before[name] != now[name]:
-            raise InputError(
-                f"this folder holds another run: {name} was {before[name]!r} there and is {now[name]!r} here", where=path,
-                mend="give another --out, or the same settings to go on with it",
-            )  # fmt: skip
-
-
-def _same_inputs(path: Path, lineage: Mapping[str, Any]) -> None:
-    before, now = read_json(path / "lineage.json").get("inputs", {}), lineage["inputs"]
-    if changed := changes(before, now):
-        raise InputError(
-            f"the {changed[0]} changed since this run began, so it cannot go on exactly", where=path,
-            mend="give another --out to start anew",
-        )  # fmt: skip
-
-
-def _same_rewards(path: Path, lineage: Mapping[str, Any]) -> None:
-    """A reward function may be mended on the way, as its errors ask for; what a finished run learned from it was the old one."""
-    now = lineage["inputs"].get(REWARDS, {})
-    if read_json(path / "lineage.json").get("inputs", {}).get(REWARDS, now) == now:
-        return
-    if (path / "result.json").is_file():
-        raise InputError(
-            "its rewards changed since this run was made", where=path, mend="give another --out to start anew"
-        )
-    log.warn("the rewards changed since this run began: it learns from both")
-
-
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The inputs that are not as they were, by name. Of what a run computes on, each part that was noted is told."""
-    out = []
-    for name, value in json.loads(json.dumps(dict(now))).items():
-        old = value if name == REWARDS else before.get(name, value)
-        if name == "computing":
-            parts = [key for key in value if key in old and old[key] != value[key]]
-            out += [f"{key} of computing ({old[key]}, now {value[key]})" for key in parts]
-        elif name == "data" and GROWS in value.values():
-            fixed = {path: digest for path, digest in value.items() if digest != GROWS}
-            out += [name] * any(old.get(path, digest) != digest for path, digest in fixed.items())
-        elif old != value:
-            out.append(name)
+def _sum_of(handle: Any, size: int | None = None) -> Any:
+    """The running sha256 of a file, or of its first `size` bytes."""
+    out = hasher()
+    left = size
+    while block := handle.read(1 << 20 if left is None else min(1 << 20, left)):
+        out.update(block)
+        left = None if left is None else left - len(block)
     return out
 
 
-def _flat(config: RunConfig) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name in fields():
-        value: Any = config
-        for part in name.split("."):
-            value = getattr(value, part)
-        out[name] = value
-    return out
+def _parsed(content: bytes, where: object) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise damaged(where, "not JSON") from None
+
+
+def _lost(path: Path, what: str) -> InputError:
+    return InputError(
+        what, where=path,
+        mend=f"put it back from a copy, or remove {path.parent / 'checkpoints'} to train from the first step",
+    )  # fmt: skip

@@ -10,10 +10,11 @@ import torch
 from luthier.app import taught
 from luthier.app.assemble import Parts, Run, put, put_weights, steps_of, weights
 from luthier.app.folder import RunFolder
-from luthier.app.watch import Progress, Watch
+from luthier.app.taken_up import best
+from luthier.app.watch import Progress, Watch, keeps_best
 from luthier.core import log
 from luthier.core.config import TrainConfig
-from luthier.core.errors import DiskFull, InputError, LuthierError
+from luthier.core.errors import DiskFull, LuthierError
 from luthier.model import memory
 from luthier.train import checkpoint
 from luthier.train.loop import Report
@@ -40,7 +41,7 @@ class Saved:
 def learn(job: Run, parts: Parts, watch: Watch) -> Progress:
     """All remaining steps. Saves when it is due, at the end, and when asked to stop."""
     config, folder, state = job.config, job.folder, parts.state
-    progress = _go_on(folder, parts)
+    progress = _go_on(job, parts)
     count = len(parts.steps)
     log.note(
         f"training {parts.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
@@ -76,14 +77,9 @@ def learn(job: Run, parts: Parts, watch: Watch) -> Progress:
     except LuthierError:  # stopped, a bad row late in a stream, a loss that is not finite: the weights are whole
         _save(job, parts, progress)
         raise
-    best = folder.checkpoints / "best"
-    if best.is_dir():
-        if fault := checkpoint.fault(best):
-            raise InputError(
-                f"the best step's checkpoint cannot be believed: {fault}", where=best,
-                mend="remove the run's folder and train again",
-            )  # fmt: skip
-        put_weights(parts, checkpoint.load(best).weights)
+    folder.close_journals()
+    if keeps_best(config, progress.best_step):
+        put_weights(parts, checkpoint.load(best(folder, progress)).weights)
     return progress
 
 
@@ -127,12 +123,12 @@ def _save(job: Run, parts: Parts, progress: Progress) -> None:
     checkpoint.save(job.folder.checkpoints, parts.state.step, weights(parts), tensors, state, job.config.train.keep)
 
 
-def _go_on(folder: RunFolder, parts: Parts) -> Progress:
-    """Take up the newest whole checkpoint, and cut the journals back to it."""
-    saved = checkpoint.latest(folder.checkpoints)
-    if saved is None:
-        folder.cut({})
+def _go_on(job: Run, parts: Parts) -> Progress:
+    """Take up the checkpoint that the run goes on from, and cut the journals back to it."""
+    if job.newest is None:
+        job.folder.cut({})
         return Progress()
+    saved = checkpoint.load(job.newest)
     put(parts, saved)
-    folder.cut(saved.state["journals"])
+    job.folder.cut(saved.state["journals"])
     return Progress(**saved.state["progress"])

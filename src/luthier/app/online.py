@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from luthier.app.folder import REWARDS
 from luthier.app.scorer import Scorer, can_be_played, open_scorer
 from luthier.app.start import Start, find
 from luthier.core.config import RunConfig
@@ -163,7 +162,7 @@ def inputs(config: RunConfig) -> dict[str, Any]:
     specs = (*config.reward.use, *config.reward.judge)
     rewards = {str(path): sha256(path) for path in files(specs)} | {run: find(run).digests() for run in models(specs)}
     general = {path: sha256(Path(path)) for path in files_of(config.policy.pretrain)} if config.policy.pretrain else {}
-    return ({REWARDS: rewards} if rewards else {}) | ({"pretrain": general} if general else {})
+    return ({"rewards": rewards} if rewards else {}) | ({"pretrain": general} if general else {})
 
 
 def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: Start, init: str) -> Rewards:

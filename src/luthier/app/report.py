@@ -12,7 +12,7 @@ from luthier.app import lost, measure, repeats
 from luthier.app.folder import RunFolder, read_run
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
-from luthier.core.files import read_json, writing
+from luthier.core.files import writing
 from luthier.core.verdicts import verdict
 from luthier.evals import score
 from luthier.evals.benchmarks import results
@@ -74,7 +74,6 @@ def coding(run: Path, out: Path | None = None) -> Path:
 
 def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
     """What the run directory holds, as pages want it."""
-    lineage, about = folder.path / "lineage.json", folder.path / DATA
     before, after = (
         measure.from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after")
     )
@@ -84,7 +83,7 @@ def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
         rows=_rows(result, after), beside=_beside(before, after, result, config.seed),
         steps=folder.records("metrics.jsonl") or (), samples=_samples(folder),
         lost=_lost(before, after), errors=_errors(folder, config), codes=_codes(folder),
-        lineage=read_json(lineage) if lineage.is_file() else {}, about=read_json(about) if about.is_file() else {},
+        lineage=folder.lineage, about=folder.read_json(DATA) or {},
     )  # fmt: skip
 
 

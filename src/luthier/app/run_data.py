@@ -10,11 +10,12 @@ from typing import Any
 
 from luthier.app.choose import question
 from luthier.app.examples import prepared, read_examples
-from luthier.app.folder import GROWS, RunFolder, read_run
+from luthier.app.folder import RunFolder, read_run
+from luthier.app.lineage import GROWS
 from luthier.core import log
 from luthier.core.config import STDLIB, RunConfig
 from luthier.core.errors import InputError
-from luthier.core.files import read_json, sha256
+from luthier.core.files import sha256
 from luthier.core.types import Example, Origin
 from luthier.data import load as data_load
 from luthier.data.read import Row, files_of, read_rows
@@ -105,7 +106,7 @@ def read_data(answers: Answers) -> RunData:
     Raises InputError when a file is gone or changed since, and for standard input, which cannot be read again.
     """
     folder, config = answers.folder, answers.config
-    known = read_json(folder.path / "lineage.json")["inputs"]["data"]
+    known = _known(folder)
     _check_files(known, config, folder.path)
     own = config.model_copy(
         update={"data": config.data.model_copy(update={"replay": ()})}
@@ -165,6 +166,17 @@ def columns(answers: Answers, data: RunData) -> dict[str, list[str]]:
     return found
 
 
+def _known(folder: RunFolder) -> dict[str, str]:
+    """The sha256 of the files that the run learned from, by path."""
+    known = folder.lineage.get("inputs", {}).get("data")
+    if not isinstance(known, dict):
+        raise InputError(
+            "which data this run learned from is not known: lineage.json does not say", where=folder.path,
+            mend="put it back from a copy, or train again",
+        )  # fmt: skip
+    return known
+
+
 def _check_files(known: dict[str, str], config: RunConfig, run: Path) -> None:
     """Refuse data that is not what the run read."""
     if "-" in (*config.data.path, *config.data.eval):
@@ -202,7 +214,7 @@ class Files:
 def read_files(answers: Answers) -> Files:
     """The data files of the run, to be mended. Raises InputError as `read_data`, and for data that is in no file."""
     config = answers.config
-    known = read_json(answers.folder.path / "lineage.json")["inputs"]["data"]
+    known = _known(answers.folder)
     _check_files(known, config, answers.folder.path)
     if "examples" in known or config.data.stream:
         kind = "a stream" if config.data.stream else "Python's standard library"

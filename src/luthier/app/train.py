@@ -24,22 +24,24 @@ import torch
 from luthier.app import effort, errors, export, lost, measure, online, shown, taught, tracking
 from luthier.app.assemble import Run, assemble, packing_of, planned, require_same_stream, with_reference
 from luthier.app.base import start_facts
+from luthier.app.begun import note_failure, open_run
 from luthier.app.examples import data_name, read_examples
-from luthier.app.folder import lineage, locked, open_run, place
+from luthier.app.folder import RESULT, locked, place
 from luthier.app.learn import learn
+from luthier.app.lineage import lineage
 from luthier.app.method import chosen_method
 from luthier.app.prepare import computing, encode_all, load_model
 from luthier.app.report import DATA
 from luthier.app.report import write as write_report
 from luthier.app.room import check_memory
 from luthier.app.stop import stopping
+from luthier.app.taken_up import take_up
 from luthier.app.texts import open_texts
 from luthier.app.threads import use_threads
 from luthier.app.watch import Watch, kept
 from luthier.core import log
 from luthier.core.config import RunConfig
-from luthier.core.errors import InputError, Stopped
-from luthier.core.files import write_json
+from luthier.core.errors import FunctionError, InputError, Stopped
 from luthier.core.types import Chat
 from luthier.data.card import outline
 from luthier.evals import forgetting as forgot
@@ -107,6 +109,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
         job = Run(config, folder, examples, texts, ready, stop)
         with locked(folder):
             if (done := folder.result) is not None:
+                folder.sums.check_all()
                 if examples.stream:
                     require_same_stream(job)
                 log.note(f"this run is finished: {folder.path}")
@@ -114,10 +117,14 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
                     show("done", done)
                 return done
             try:
+                job.newest = take_up(folder, config)
                 job.tracker = tracking.open_tracker(config, folder)
                 return _phases(job, probes, show or (lambda name, value: None), began)
             except InputError:
                 folder.remove_if_unused()
+                raise
+            except FunctionError as error:
+                note_failure(folder, f"{error.kind}s")
                 raise
             except Stopped as stopped:
                 raise Stopped(
@@ -164,7 +171,7 @@ def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str,
     if job.tracker:
         job.tracker.finish(result)
     _look_back(job, result)
-    write_json(folder.path / "result.json", result)
+    folder.write_json(RESULT, result)
     show(
         "after",
         {
@@ -179,7 +186,7 @@ def _look_back(job: Run, result: dict[str, Any]) -> None:
     """What the data was and what is wrong with the answers, and the page that shows it."""
     lengths = [sum(len(node.ids) for node in tree.nodes) for tree in job.ready.train]
     about = outline(job.examples.train, lengths, job.examples.layout)
-    write_json(job.folder.path / DATA, about | job.examples.facts())
+    job.folder.write_json(DATA, about | job.examples.facts())
     result["findings"] = errors.record(job.folder, job.config, job.examples.train, job.examples.test)
     for item in result["findings"]:
         log.warn(f"{item['text']}; look at `luthier errors {job.folder.path} --category {item['category']}`")

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from luthier.app import online
 from luthier.app.assemble import Run, assemble, packing_of, put, steps_of, weights, with_reference
 from luthier.app.examples import read_examples
-from luthier.app.folder import changes, differences, lineage, read_run
+from luthier.app.folder import read_run
+from luthier.app.lineage import changes, differences, inputs_of, lineage, starts
 from luthier.app.method import chosen_method
 from luthier.app.prepare import computing, encode_all
 from luthier.app.stop import stopping
@@ -18,7 +20,6 @@ from luthier.app.texts import open_texts
 from luthier.app.threads import use_threads
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped
-from luthier.core.files import read_json
 from luthier.train import checkpoint
 from luthier.train.steps import StreamSteps
 
@@ -30,6 +31,7 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
     Nothing in the run is changed. Raises InputError when the run has no checkpoint, or its inputs changed.
     """
     folder, config = read_run(path)
+    folder.sums.check_all()
     if "-" in (*config.data.path, *config.data.eval):
         raise InputError("this run read standard input, which is gone", where=path, mend="verify a run on files")
     saved = checkpoint.whole(folder.checkpoints)
@@ -46,13 +48,19 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
         texts = open_texts(config)
         replay = examples.replay_digests()
         facts = lineage(
-            config, data=examples.digests(), model=texts.start.digests(), computing=computing(texts, config), **replay
+            config,
+            data=examples.digests(),
+            model=texts.start.digests(),
+            computing=computing(texts, config),
+            **replay,
+            **online.inputs(config),
         )
-        made = read_json(path / "lineage.json")
-        if changed := changes(made["inputs"], facts["inputs"]):
+        made = folder.lineage
+        for name, which in changes(inputs_of(made), facts["inputs"]).items():
             raise InputError(
-                f"the {changed[0]} changed since this run was made, so it cannot be made again", where=path
-            )
+                f"the {name} changed since this run was made{f' ({which})' * bool(which)}, so it cannot be made again",
+                where=path, mend="put it back as it was",
+            )  # fmt: skip
         job = Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
         parts = assemble(job)
         if chosen_method(config).reference:
@@ -75,7 +83,7 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
             )  # fmt: skip
     same = _equal(weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
     largest = max(float((weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
-    last_start = [made, *made.get("later_starts", ())][-1]
+    last_start = starts(made)[-1]
     if then:
         last_start |= {"environment": last_start["environment"] | {"threads": then}}
     return {

@@ -58,8 +58,7 @@ class Watch:
 
     def keep_start(self) -> None:
         """Keep the weights as they are before the first step, for the case that none stays within the limit."""
-        config = self.job.config
-        if (config.stop.forgetting is not None or config.policy.kl_budget) and not self.parts.state.step:
+        if _limited(self.job.config) and not self.parts.state.step:
             self._keep(0, None)
 
     def look(self, progress: Progress) -> bool:
@@ -134,6 +133,15 @@ class Watch:
             for prompt, answer in list(zip(self.held_out.prompts, measured.answers, strict=True))[:5]:
                 folder.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
         folder.append("metrics.jsonl", record)
+
+
+def keeps_best(config: RunConfig, best_step: int) -> bool:
+    """Whether the weights of a best step are kept in a checkpoint of their own."""
+    return bool(best_step) or _limited(config)
+
+
+def _limited(config: RunConfig) -> bool:
+    return config.stop.forgetting is not None or bool(config.policy.kl_budget)
 
 
 def kept(config: RunConfig, progress: Progress, steps: int, *, online: bool) -> dict[str, Any]:

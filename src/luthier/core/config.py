@@ -20,8 +20,8 @@ from luthier.core.files import text_file
 
 VERSION = 1
 # Settings that change nothing of the result. Threads change its last bits, and a run that goes on with others says so: a
-# machine that got busy is no reason to begin anew.
-BESIDE = ("out", "force", "track", "base", "threads")
+# machine that got busy is no reason to begin anew. Limits of functions that fail at them are raised, and the run goes on.
+BESIDE = ("out", "force", "track", "base", "threads", "reward.timeout", "reward.memory")
 
 
 EVAL_ROWS, EVAL_SAMPLES = 200, 64  # that are measured where nobody says how many
@@ -326,6 +326,9 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """Eight hex digits of everything that changes the result; the run directory's default name ends in it."""
         settings = self.model_dump(mode="json", exclude=set(BESIDE))
+        settings["reward"] = {
+            name: value for name, value in settings["reward"].items() if f"reward.{name}" not in BESIDE
+        }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 

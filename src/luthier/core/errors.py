@@ -50,6 +50,14 @@ class RunError(LuthierError):
     """The work itself failed: the loss is not finite, say. Exit status 1."""
 
 
+class FunctionError(RunError):
+    """What measures answers failed, a `reward` or a `metric` as `kind` says: often a function of the user's, to be mended."""
+
+    def __init__(self, what: str, *, kind: str, where: object = None, mend: str | None = None) -> None:
+        super().__init__(what, where=where, mend=mend)
+        self.kind = kind
+
+
 class DiskFull(RunError):
     """Nothing more can be written. The user can mend it, so the exit status is 2."""
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.config import RewardConfig
-from luthier.core.errors import RunError
+from luthier.core.errors import FunctionError
 from luthier.core.files import sha256
 from luthier.core.types import Message
 from luthier.evals.metrics import OWN
 from luthier.rewards.answer import Answer, opening
 from luthier.rewards.function import Function
+from luthier.rewards.imports import sources
 
 
 def score(
@@ -26,7 +27,7 @@ def score(
 ) -> list[float]:  # fmt: skip
     """What the function says of every answer, within `reward.timeout` and `reward.memory`.
 
-    Raises InputError where it cannot be loaded, RunError where it fails, or gives another count of numbers than answers, or one
+    Raises InputError where it cannot be loaded, FunctionError where it fails, or gives another count of numbers than answers, or one
     that is not finite.
     """
     given = [
@@ -36,11 +37,12 @@ def score(
     with _open(name, limits) as function:
         values = function(given) if given else []
     if len(values) != len(given):
-        raise RunError(f"gave {len(values)} numbers for {len(given)} answers", where=_where(name), mend="mend it")
+        what = f"gave {len(values)} numbers for {len(given)} answers"
+        raise FunctionError(what, kind="metric", where=_where(name), mend="mend it")
     for value, answer in zip(values, given, strict=True):
         if not math.isfinite(value):
             what = f"gave {value} for an answer to '{opening(answer.prompt)}'"
-            raise RunError(what, where=_where(name), mend="mend it")
+            raise FunctionError(what, kind="metric", where=_where(name), mend="mend it")
     return values
 
 
@@ -53,7 +55,7 @@ def check(names: Sequence[str], limits: RewardConfig) -> dict[str, str]:
     for name in names:
         if name.startswith(OWN):
             with _open(name, limits) as function:
-                found[str(function.file)] = sha256(Path(function.file))
+                found |= {str(file): sha256(file) for file in sources(function.file)}
     return found
 
 

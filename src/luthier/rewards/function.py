@@ -14,7 +14,7 @@ from typing import Any
 
 from luthier.core.child import Child, Ended
 from luthier.core.config import RewardConfig
-from luthier.core.errors import InputError, RunError
+from luthier.core.errors import FunctionError, InputError
 from luthier.rewards.answer import Answer, opening
 
 LOADING = 60.0  # seconds that a file may take to load, if `reward.timeout` is less
@@ -26,7 +26,7 @@ class Function:
     def __init__(self, spec: str, argument: str, settings: RewardConfig, kind: str = "reward") -> None:
         """Start the process and load the function; `kind` is what errors call it. Raises InputError when that fails."""
         file, _, name = argument.rpartition(":")
-        self.where, self.settings = f"{kind} '{spec}'", settings
+        self.kind, self.where, self.settings = kind, f"{kind} '{spec}'", settings
         if not file or not name.isidentifier():
             raise InputError(
                 "'python' needs a file and a function", where=self.where, mend="write python:FILE.py:FUNCTION"
@@ -43,7 +43,7 @@ class Function:
             raise
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
-        """One number for each answer. Raises RunError, with the prompt at fault where it is certain."""
+        """One number for each answer. Raises FunctionError, with the prompt at fault where it is certain."""
         until = time.monotonic() + self.settings.timeout
         try:
             reply = self._ask(answers, self.settings.timeout)
@@ -102,11 +102,11 @@ class Function:
                 return rest[0]
         return None
 
-    def _failed(self, what: str, mend: str, answers: Sequence[Answer]) -> RunError:
+    def _failed(self, what: str, mend: str, answers: Sequence[Answer]) -> FunctionError:
         several = f"{len(answers)} answers, the first to " if len(answers) > 1 else "an answer to "
-        return RunError(
+        return FunctionError(
             f"{what}, given {several}'{opening(answers[0].prompt)}'",
-            where=self.where, mend=f"{mend}, then run the same command again: nothing else is lost",
+            kind=self.kind, where=self.where, mend=f"{mend}, then run the same command again: nothing else is lost",
         )  # fmt: skip
 
     def _said(self, reply: dict[str, Any]) -> str:

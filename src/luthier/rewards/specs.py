@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 
 from luthier.core.config import RewardConfig
-from luthier.core.errors import InputError, RunError, unknown
+from luthier.core.errors import FunctionError, InputError, unknown
 from luthier.rewards.answer import Answer, Component, opening
 from luthier.rewards.function import Function
+from luthier.rewards.imports import sources
 from luthier.rewards.rules import RULES, rule
 
 _SPEC = re.compile(r"(?:([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*)?([^:]*)(?::(.*))?", re.DOTALL)
@@ -49,7 +50,7 @@ class Rewards:
     def score(self, answers: Sequence[Answer]) -> Scored:
         """The sum and its parts, for a batch.
 
-        Raises RunError, naming the part and the prompt, when a part fails, gives another count of numbers than
+        Raises FunctionError, naming the part and the prompt, when a part fails, gives another count of numbers than
         answers, or one that is not finite.
         """
         return self.weigh({part.name: _checked(part, part.component(answers), answers) for part in self.parts})
@@ -72,7 +73,12 @@ class Rewards:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that decide what the sum is, for lineage."""
-        return tuple(part.file for part in self.parts if part.file)
+        return tuple(
+            file
+            for part in self.parts
+            if part.file
+            for file in (sources(part.file) if isinstance(part.component, Function) else [part.file])
+        )
 
     def close(self) -> None:
         """End the processes of the user's functions."""
@@ -106,14 +112,15 @@ def parse(specs: Sequence[str], settings: RewardConfig, model: Callable[[str], C
 
 
 def files(specs: Sequence[str]) -> list[Path]:
-    """The files that `specs` name: functions of the user's, and schemas."""
+    """The files that `specs` name: functions of the user's with what they import from beside them, and schemas."""
     found = [match for text in specs if (match := _SPEC.fullmatch(text.strip())) and match[3]]
-    named = [
-        match[3].rpartition(":")[0] if match[2] == "python" else match[3]
-        for match in found
-        if match[2] in ("python", "json")
-    ]
-    return [path for name in named if (path := Path(name)).is_file()]
+    out: list[Path] = []
+    for match in found:
+        if match[2] == "python" and (path := Path(match[3].rpartition(":")[0])).is_file():
+            out += sources(path)
+        elif match[2] == "json" and (path := Path(match[3])).is_file():
+            out.append(path)
+    return out
 
 
 def models(specs: Sequence[str]) -> list[str]:
@@ -151,11 +158,13 @@ def _model(spec: str, run: str, model: Callable[[str], Component] | None) -> Com
 def _checked(part: Part, values: list[float], answers: Sequence[Answer]) -> list[float]:
     where, mend = f"reward '{part.name}'", "mend it and run the same command again; nothing else is lost"
     if len(values) != len(answers):
-        raise RunError(
+        raise FunctionError(
             f"gave {len(values)} numbers for {len(answers)} answers, the first to '{opening(answers[0].prompt)}'",
-            where=where, mend=mend,
+            kind="reward", where=where, mend=mend,
         )  # fmt: skip
     for value, answer in zip(values, answers, strict=True):
         if not math.isfinite(value):
-            raise RunError(f"gave {value} for an answer to '{opening(answer.prompt)}'", where=where, mend=mend)
+            raise FunctionError(
+                f"gave {value} for an answer to '{opening(answer.prompt)}'", kind="reward", where=where, mend=mend
+            )
     return values

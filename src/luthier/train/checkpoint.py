@@ -3,7 +3,7 @@
     checkpoints/step-00000050/  weights.safetensors  optimizer.safetensors  state.json  manifest.json
 
 A checkpoint is written to a temporary folder, flushed and renamed; it counts only when its manifest
-lists every file with the right sha256. A damaged one is passed over for the one before it.
+lists every file with the right sha256. A damaged one is set aside, as damaged-step-00000050, for the one before it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from luthier.core import log
 from luthier.core.files import read_json, sha256, write_folder, write_json
+from luthier.core.opening import telling
 
 Tensors = Mapping[str, torch.Tensor]
 FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
@@ -38,7 +40,8 @@ def save(
 ) -> Path:  # fmt: skip
     """Write the checkpoint of `step` and remove all but the newest `keep`. Raises DiskFull when it is."""
     path = write(folder / f"step-{step:08d}", weights, optimizer, {"step": step, **state})
-    for old in _all(folder)[:-keep]:
+    others = [old for old in _all(folder) if old != path]
+    for old in others[: len(others) + 1 - keep]:
         shutil.rmtree(old, ignore_errors=True)
     return path
 
@@ -56,11 +59,21 @@ def write(final: Path, weights: Tensors, optimizer: Tensors, state: Mapping[str,
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or None. Damaged ones are named and passed over."""
+    """The newest checkpoint that is whole, or None."""
+    path = newest(folder)
+    return None if path is None else load(path)
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole, or None. Damaged ones are named and set aside, so that they count among those that
+    are kept no more."""
     for path in reversed(_all(folder)):
         if (found := fault(path)) is None:
-            return load(path)
-        log.warn(f"{path}: {found}; going back to the checkpoint before it")
+            return path
+        aside = next(p for n in count() if not (p := folder / f"damaged-{path.name}{f'-{n}' * bool(n)}").exists())
+        with telling(path):
+            path.rename(aside)
+        log.warn(f"{path}: {found}; it is set aside as {aside.name}, and the run goes on from the checkpoint before it")
     return None
 
 
@@ -74,8 +87,14 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(
         weights=load_file(path / "weights.safetensors"),
         optimizer=load_file(path / "optimizer.safetensors"),
-        state=read_json(path / "state.json"),
+        state=state(path),
     )
+
+
+def state(path: Path) -> dict[str, Any]:
+    """The plain values of a checkpoint that is known to be whole."""
+    found: dict[str, Any] = read_json(path / "state.json")
+    return found
 
 
 def _all(folder: Path) -> list[Path]:
@@ -85,8 +104,10 @@ def _all(folder: Path) -> list[Path]:
 def fault(path: Path) -> str | None:
     """Why a checkpoint cannot be believed, or None."""
     try:
-        manifest = read_json(path / "manifest.json")
-    except (OSError, ValueError):
+        manifest = read_json(path / "manifest.json") if (path / "manifest.json").is_file() else None
+    except (OSError, ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict):
         return "no readable manifest.json"
     for name in FILES:
         if not (path / name).is_file():
