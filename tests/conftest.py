@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from luthier.core import log, machine
+from luthier.core.sums import Sums
 from luthier.core.types import Node, TokenTree
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -147,6 +148,11 @@ def tiny_folder(tmp_path_factory, tiny_tokenizer) -> Path:
     model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+def changed(run: Path, *names: str) -> None:
+    """Let these files of a run be what they are, as its owner may who changed or removed them: `sums` knows them no more."""
+    Sums(run).forget(names)
 
 
 def random_tree(

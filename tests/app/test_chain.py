@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conftest import changed
 from luthier.app import learn as app_learn
 from luthier.app import verify
 from luthier.app.examples import read_examples
@@ -311,9 +312,11 @@ def test_references_are_made_once(settings, tmp_path, monkeypatch):
     kept = file.read_text(), other.read_text()
     file.unlink()
     other.unlink()
+    changed(tmp_path / "run", f"evals/{file.name}", f"evals/{other.name}")
     run(config)
     assert (file.read_text(), other.read_text()) == kept
     (tmp_path / "run" / "result.json").unlink()
+    changed(tmp_path / "run", "result.json")
     monkeypatch.setattr(annotate, "answer_logps", lambda *a, **k: pytest.fail("made again"))
     run(config)
 

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 
+from conftest import changed
 from luthier.app import lost
 from luthier.app import train as app_train
 from luthier.app.train import run
@@ -157,6 +158,7 @@ def test_what_was_measured_is_not_measured_again(settings, scenes, tmp_path, mon
     config = resolve(settings(**changes, eval__general=[str(tmp_path / "rows.jsonl")]))
     whole = run(config)
     (tmp_path / "run" / "result.json").unlink()
+    changed(tmp_path / "run", "result.json")
     monkeypatch.setattr(lost.benchmark_run, "measure", lambda *a, **k: pytest.fail("measured again"))
     monkeypatch.setattr(app_train.measure.Ruler, "measure", lambda *a, **k: pytest.fail("measured again"))
     again = run(config)

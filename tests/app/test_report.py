@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from conftest import changed
 from luthier.app import report
 from luthier.app.errors import errors
 from luthier.app.folder import read_run
@@ -30,6 +31,7 @@ def finished(tiny_folder, tmp_path_factory):
     shutil.copytree(folder / "a", folder / "b")
     settings = folder / "b" / "run.yaml"
     settings.write_text(settings.read_text().replace("rank: 2\n", "rank: 3\n"))
+    changed(folder / "b", "run.yaml")
     return folder
 
 
@@ -73,6 +75,7 @@ def test_the_lost_answers_carry_the_drift_of_the_result(runs):
 
 def test_a_run_that_is_not_finished_has_no_report(runs):
     (runs / "a" / "result.json").unlink()
+    changed(runs / "a", "result.json")
     for make in (lambda path: report.report([path]), report.coding):
         with pytest.raises(InputError, match="this run is not finished; run its command again"):
             make(runs / "a")
@@ -133,6 +136,7 @@ def test_coding_takes_the_held_out_answers_or_what_errors_found(runs):
         "bad": True, "slices": {},
     }  # fmt: skip
     (runs / "a" / "errors" / "records.jsonl").write_text(json.dumps(record) + "\n")
+    changed(runs / "a", "errors/records.jsonl")
     page = report.coding(runs / "a").read_text()
     assert '"tag": "gone", "why": "of a later version"' in page
     assert "cat 1?" not in page
@@ -153,6 +157,7 @@ def test_a_run_without_answers_has_nothing_to_code(runs):
     for stage in ("before", "after"):
         (runs / "a" / "evals" / f"{stage}.jsonl").write_text(json.dumps({"row": 0, "loss": 1.0, "units": 1}) + "\n")
     (runs / "a" / "errors" / "records.jsonl").unlink()
+    changed(runs / "a", "errors/records.jsonl", "evals/before.jsonl", "evals/after.jsonl")
     with pytest.raises(InputError, match="generated no answers to read"):
         report.coding(runs / "a")
     assert "generated no answers in which errors could be looked for" in report.report([runs / "a"]).read_text()

@@ -56,8 +56,7 @@ def read(content: bytes, where: Path) -> dict[str, Any]:
         found = json.loads(content)
     except (ValueError, RecursionError):
         found = None
-    parts = ("inputs", "environment") if isinstance(found, dict) else ()
-    if not parts or not all(isinstance(found.get(name), dict) for name in parts) or "code" not in found:
+    if not (isinstance(found, dict) and isinstance(found.get("inputs", {}), dict)):
         raise InputError(
             "not the lineage of a run: the file was cut or changed", where=where,
             mend="put it back from a copy, or give another --out to start anew",
@@ -80,8 +79,8 @@ def inputs_of(made: Mapping[str, Any]) -> dict[str, Any]:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What besides the inputs is not as it was: 'code', or libraries, Python, the platform, the threads by name."""
-    old, new = before["environment"], now["environment"]
-    return ["code"] * (before["code"] != now["code"]) + [name for name in new if old.get(name) != new[name]]
+    old, new = before.get("environment", {}), now["environment"]
+    return ["code"] * (before.get("code") != now["code"]) + [name for name in new if old.get(name) != new[name]]
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
@@ -135,7 +134,7 @@ def later(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any] | N
     first, *others = starts(made)
     changed, mended = differences(_last(made), now), changes(inputs_of(made), now["inputs"])
     if changed:
-        before, after = (start["environment"]["threads"] for start in (_last(made), now))
+        before, after = (start.get("environment", {}).get("threads") for start in (_last(made), now))
         told = [f"threads ({before}, now {after})" if name == "threads" else name for name in changed]
         log.warn(
             f"{', '.join(told)} changed since this run began: its last bits may differ from an uninterrupted run's"
