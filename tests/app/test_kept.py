@@ -64,3 +64,28 @@ def test_two_processes_do_not_share_it(path):
         keeping(path, SETTINGS, "a"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"[1", "kept.jsonl:3: not JSON"),
+        (b"\xff", "kept.jsonl:3: not UTF-8"),
+        (b"[" * 5000, "kept.jsonl:3: nested more than 100 deep"),
+        (b"3", "kept.jsonl:3: this should be a valid dictionary, not 3"),
+        (b'{"prompt": "0", "answers": []}', "'prompt' should be a valid integer, not \"0\""),
+        (
+            b'{"prompt": 0, "answers": [{"text": 1, "tokens": 1, "ended": true}]}',
+            "'answers.0.text' should be a valid string",
+        ),
+        (b'{"prompt": 0, "by": "a", "parts": {"exact": [NaN]}}', "'parts.exact.0' should be"),
+    ],
+)
+def test_a_line_that_is_none_of_ours_is_refused(tmp_path, line, told):
+    path = tmp_path / "kept.jsonl"
+    with keeping(path, SETTINGS, "a") as kept:
+        kept.add_answers({0: FIRST})
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(InputError) as caught, keeping(path, SETTINGS, "a"):
+        pass
+    assert told in str(caught.value) and str(caught.value).endswith("delete the file to begin anew")

@@ -151,3 +151,72 @@ def kept_samples(material: Material, draw: random.Random, folder: Path) -> None:
     changed_file(path, draw, structure=0.8)
     with keeping(path, settings, "exact") as kept:
         assert all(isinstance(given.text, str) for answers in kept.answers.values() for given in answers)
+
+
+@reader(30)
+def mends_accepted(material: Material, draw: random.Random, folder: Path) -> None:
+    path = folder / "mends.jsonl"
+    path.write_bytes(material.mends)
+    changed_file(path, draw, structure=0.8)
+    command("errors", material.run, "--apply", path, "--to", folder / "rows.jsonl", "--json")
+
+
+@reader(40)
+def codes_by_hand(material: Material, draw: random.Random, folder: Path) -> None:
+    run = folder / "run"
+    fuzz_files.copies(material.run, run)
+    path = run / "errors" / "codes.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps({"row": i, "tags": ["vague", "long"], "headings": {"vague": "style"}}) + "\n" for i in range(3)
+        )
+    )
+    changed_file(path, draw, structure=0.8)
+    command("report", run, "--json")
+
+
+@reader(60)
+def benchmark_records(material: Material, draw: random.Random, folder: Path) -> None:
+    for side in ("a", "b"):
+        (folder / side).mkdir()
+        lines = [
+            {"doc": i, "question": f"q{i}", "choices": ["x", "y"], "gold": 1, "pick": i % 2, "logp": [-1.0, -2.0], "acc": float(i % 2),
+             "cut": 0, "origin": "f:1"} for i in range(8)
+        ]  # fmt: skip
+        card = {
+            "model": side,
+            "task": "boolq",
+            "files": {"f": "0" * 64},
+            "shots": 0,
+            "chat_template": False,
+            "dtype": "float32",
+        }
+        (folder / side / "boolq.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (folder / side / "boolq.json").write_text(json.dumps(card))
+    changed_file(one_of(folder / draw.choice("ab"), draw, "*.jsonl", "*.jsonl", "*.json"), draw, structure=0.8)
+    command("compare", folder / "a", folder / "b", "--tasks", draw.choice(("all", "boolq")), "--json")
+
+
+BENCHMARKS = {
+    "arc_easy": ("ARC-Easy-Test.jsonl", {"question": "Why?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"}),
+    "hellaswag": ("hellaswag_val.jsonl", {"ctx": "c", "activity_label": "l", "endings": ["a", "b", "c", "d"], "label": 1}),
+    "boolq": ("boolq.jsonl", {"question": "is it", "passage": "it is", "title": "t", "answer": True}),
+    "gsm8k": ("gsm8k/test.jsonl", {"question": "q", "answer": "a\n#### 1"}),
+    "truthfulqa_mc1": ("mc_task.json", {"question": "q", "mc1_targets": {"a": 1, "b": 0}, "mc2_targets": {"a": 1, "b": 0}}),
+}  # fmt: skip
+
+
+@reader(60)
+def benchmark_files(material: Material, draw: random.Random, folder: Path) -> None:
+    from luthier.evals.benchmarks.files import from_folder
+    from luthier.evals.benchmarks.tasks import TASKS
+
+    name = draw.choice(list(BENCHMARKS))
+    task = TASKS[name]
+    path = folder / task.files[0].replace("*", "x")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [BENCHMARKS[name][1]] * 3
+    path.write_text(json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows))
+    from_folder(task, folder, 0)
+    changed_file(path, draw, structure=0.8)
+    from_folder(task, folder, 0)

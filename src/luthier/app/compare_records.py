@@ -115,7 +115,7 @@ def _tasks(folder: Path) -> list[str]:
         with open(path, encoding="utf-8", errors="replace") as lines:
             try:
                 first = json.loads(lines.readline())
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
         if isinstance(first, dict) and "doc" in first and "task" not in first:
             out.append(path.stem)
@@ -139,7 +139,7 @@ def _read(folder: Path, task: str, name: str, among: Sequence[str]) -> Records:
     card = path.with_suffix(".json")
     try:
         about = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         about = {}
     return Records(path, by_doc, about if isinstance(about, dict) else {})
 

@@ -12,9 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Required, TypeVar
+
+from typing_extensions import TypedDict
 
 from luthier.core.errors import InputError
+from luthier.core.forms import Count, Number, held, read_line
 from luthier.core.opening import holding, telling
 
 
@@ -27,6 +30,25 @@ class Given:
     ended: bool
 
 
+class _Given(TypedDict):
+    text: str
+    tokens: Count
+    ended: bool
+
+
+class _First(TypedDict):
+    settings: dict[str, Any]
+
+
+class _Line(TypedDict, total=False):
+    prompt: Required[Count]
+    answers: list[_Given]
+    by: str
+    parts: dict[str, list[Number]]
+
+
+ANEW = "give another --out, or delete the file to begin anew"
+T = TypeVar("T")
 Parts = Mapping[str, Sequence[float]]  # name of a part of the reward -> its value for each answer of a prompt
 
 
@@ -42,16 +64,23 @@ class Kept:
         if first is None:
             self._write([{"settings": settings}])
             return
-        if changed := [name for name, value in settings.items() if first["settings"].get(name) != value]:
+        before = self._held(_First, first, 1)["settings"]
+        if changed := [name for name, value in settings.items() if before.get(name) != value]:
             raise InputError(
                 f"this file keeps answers of another command: its {changed[0].replace('_', ' ')} was not the same", where=path,
                 mend="give another --out, or delete it to begin anew",
             )  # fmt: skip
-        for line in lines:
-            if "answers" in line:
-                self.answers[line["prompt"]] = [Given(**answer) for answer in line["answers"]]
-            elif line["by"] == scored_by:
-                self.parts[line["prompt"]] = line["parts"]
+        for number, line in enumerate(lines, 2):
+            found = self._held(_Line, line, number)
+            if "answers" in found:
+                self.answers[found["prompt"]] = [Given(a["text"], a["tokens"], a["ended"]) for a in found["answers"]]
+            elif found.get("by") == scored_by:
+                self.parts[found["prompt"]] = found.get("parts", {})
+
+    def _held(self, form: type[T], line: bytes, number: int) -> T:
+        """A line of the file as what it must be."""
+        where = f"{self._path}:{number}"
+        return held(form, read_line(line, where=where, mend=ANEW), where=where, mend=ANEW)
 
     def add_answers(self, found: Mapping[int, Sequence[Given]]) -> None:
         """Keep the answers of these prompts."""
@@ -69,11 +98,11 @@ class Kept:
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    def _whole_lines(self) -> Iterator[dict[str, Any]]:
+    def _whole_lines(self) -> Iterator[bytes]:
         """The lines up to the first that is cut short; the file loses the rest."""
         self._file.seek(0)
         while (line := self._file.readline()).endswith(b"\n"):
-            yield json.loads(line)
+            yield line
         self._file.truncate(self._file.tell() - len(line))
 
 

@@ -208,7 +208,7 @@ def _codes(folder: RunFolder) -> list[dict[str, Any]]:
         for number, line in enumerate(lines, 1):
             try:
                 code = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 code = None
             good = (
                 isinstance(code, dict)

@@ -1,0 +1,80 @@
+"""Values from files of JSON, held against the form that they must have before anything believes them.
+
+A form is a type: `int`, `list[str]`, a TypedDict whose other keys are left alone. Numbers are finite and no larger than
+anything that is counted or measured, so that no sum of them overflows.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from luthier.core.errors import InputError
+
+T = TypeVar("T")
+
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+Whole = Annotated[int, Field(ge=-(1 << 53), le=1 << 53)]
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
+Share = Annotated[float, Field(ge=0, le=1)]
+DEEPEST = 100  # objects and lists in each other
+SHOWN = 60  # characters of a value that an error shows
+
+
+def read_line(line: bytes, *, where: object, mend: str) -> Any:
+    """What a line of JSON, or a whole file, says. Raises InputError when it is none."""
+    try:
+        found = json.loads(line)
+    except RecursionError:
+        raise InputError(f"nested more than {DEEPEST} deep", where=where, mend=mend) from None
+    except ValueError as error:
+        what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not JSON"
+        raise InputError(what, where=where, mend=mend) from None
+    if line.count(b"{") + line.count(b"[") > DEEPEST and _deep(found):
+        raise InputError(f"nested more than {DEEPEST} deep", where=where, mend=mend)
+    return found
+
+
+def _deep(value: Any) -> bool:
+    """Whether lists and objects stand in each other more than DEEPEST times."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inside = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [item for items in inside for item in items]
+    return any(isinstance(item, dict | list) for item in level)
+
+
+def held(form: type[T], value: Any, *, where: object, mend: str) -> T:
+    """The value itself, unchanged. Raises InputError, with `where` and the way to what is wrong in it, when it is not of the form."""
+    try:
+        _adapter(form).validate_python(value, strict=True)
+        return cast(T, value)
+    except ValidationError as error:
+        raise InputError(_fault(error), where=where, mend=mend) from None
+
+
+@cache
+def _adapter(form: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(form)
+
+
+def _fault(error: ValidationError) -> str:
+    """The first thing that does not fit: where it stands, what was asked, what is there."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    way = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"'{way}' is missing"
+    asked = first["msg"].removeprefix("Input ")
+    named = f"'{way[:SHOWN]}' " if way else "this "
+    return f"{named}{asked}, not {shown(first['input'])}"
+
+
+def shown(value: object) -> str:
+    """A value in an error: as JSON, and short."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = json.dumps(value, default=str)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
