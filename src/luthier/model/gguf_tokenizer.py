@@ -21,7 +21,7 @@ _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_SPLITS = {
+SPLITS = {
     "gpt-2": _GPT2, "smollm": _DIGITS, "starcoder": _DIGITS, "refact": _DIGITS, "command-r": _DIGITS,
     "llama-bpe": _LLAMA3, "llama3": _LLAMA3, "llama-v3": _LLAMA3,
     "qwen2": _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),
@@ -32,7 +32,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 def write_tokenizer(header: Header, out: Path, length: int) -> None:
     """Write the tokenizer into `out`; `length` is the longest input the model takes. Raises InputError when it cannot."""
     values = header.values
-    split = _SPLITS.get(str(values.get("tokenizer.ggml.pre")))
+    split = SPLITS.get(str(values.get("tokenizer.ggml.pre")))
     if values.get("tokenizer.ggml.model") != "gpt2" or split is None:
         _write_transformers_tokenizer(header, out)
         return

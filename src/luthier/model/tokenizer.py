@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.model.copies import copied
+from luthier.model.copies import TOKENIZER, copied
+from luthier.model.tokenizer_file import check_tokenizer
 
 _ends_with_texts = False
 
@@ -29,6 +30,8 @@ def load_tokenizer(folder: Path) -> Any:
         sys.modules["torch"] = None  # type: ignore[assignment]  # Python's way to say: not to be found
         os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # which would say that it was not found
     with quiet(), copied(folder) as copy:
+        if (copy / TOKENIZER).exists():
+            check_tokenizer(copy / TOKENIZER, folder / TOKENIZER)
         from transformers import AutoTokenizer
 
         try:

@@ -11,13 +11,18 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from luthier.core.deadline import ends_after
 from luthier.core.errors import InputError
 
 BORDER = "\ufdd0"
+# Seconds that a tokenizer with regular expressions of its own may take for a call, and characters a second beside these; shorter calls
+# than SHORT characters are not timed..
+PATIENCE, SLOWEST, SHORT = 120.0, 5_000.0, 1_000
 
 END_OF_TURN = (
     *("</s>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eos|>", "<|end|>", "<|return|>", "<|call|>"),
@@ -203,8 +208,27 @@ class Tokenizer:
             out.append(ids)
         return out
 
+    @cached_property
+    def _has_patterns(self) -> bool:
+        """Whether regular expressions of the tokenizer's own cut the text: one may take years."""
+        backend = self.fast.backend_tokenizer
+        stages = [stage.__getstate__() for stage in (backend.normalizer, backend.pre_tokenizer) if stage is not None]
+        return any(b'"Regex"' in state for state in stages)
+
     def _encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
-        found = self.fast.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        long = self._has_patterns and (size := sum(map(len, texts))) > SHORT
+        limit = PATIENCE + size / SLOWEST if long else 0.0
+        what = f"the tokenizer took longer than {limit:.0f} s; its regular expressions are not fit to be used"
+        try:
+            with ends_after(limit, what) if long else nullcontext():
+                found = self.fast.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except BaseException as error:  # the library panics, which is no Exception
+            if type(error).__name__ != "PanicException" and type(error) is not Exception:
+                raise
+            raise InputError(
+                f"the tokenizer cannot read a text: {str(error)[:200]}", where=self.fast.name_or_path or None,
+                mend="use another tokenizer",
+            ) from None  # fmt: skip
         return [encoding.ids for encoding in found]
 
 

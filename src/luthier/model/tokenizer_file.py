@@ -1,0 +1,133 @@
+"""What a tokenizer.json asks for, looked at before the tokenizers library makes it: rules that make a text explode are refused.
+
+growth     each Replace may put its content where one character stood, so rules in a row multiply
+patterns   regular expressions of others can take years; those not known are tried in a process beside us
+counts     added tokens, rules, and how deep rules stand in rules
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from luthier.core.child import Child, Ended
+from luthier.core.errors import InputError
+from luthier.core.files import sha256
+from luthier.model.copies import ADDED, VOCABULARY_BYTES
+from luthier.model.gguf_tokenizer import SPLITS
+from luthier.model.objects import read_object, shown
+
+MEND = "use another tokenizer, or make it anew with transformers"
+STAGES = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+RULES = 200  # in one tokenizer: the most known are 19
+GROWTH = 100  # characters that one may become: known rules make 18 of one at most
+PIECE = 256  # bytes of one replacement in a table of SentencePiece
+LONGEST_WORD = 10_000  # characters of a word that WordPiece looks up piece by piece, in time of their square
+# Patterns whose time is known to grow with the text's length only: of GPT-2, Llama 3, Qwen, GPT-4o, DeepSeek, SentencePiece conversions.
+_CASES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+KNOWN = frozenset((
+    *(text for text in SPLITS.values() if len(text) > 20), r"\s+", " {2,}", r"\d", r"\p{N}", r"\p{N}{1,3}", "\n", r"[\r\n]",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CASES}{_UPPER}+{_LOWER}*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{{N}}{{1,3}}"
+    rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*{_SPACES}",
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*{_SPACES}",
+    "[一-龥\u3040-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*" + _SPACES,
+))  # fmt: skip
+_tried: set[str] = set()  # sha256 of tokenizers whose patterns were tried in this process
+MEMORY, SECONDS = 2048, 30.0  # MiB and seconds that the trial of patterns may take
+
+
+def check_tokenizer(path: Path, where: Path) -> None:
+    """Raise InputError for a tokenizer.json (in `path`, called `where`) that is none or would make a text explode."""
+    said = read_object(path, VOCABULARY_BYTES)
+    added = said.get("added_tokens") or []
+    if not isinstance(added, list) or len(added) > ADDED:
+        count = f"{len(added):,} of them" if isinstance(added, list) else shown(added)
+        raise InputError(f"'added_tokens': {count}, where at most {ADDED:,} are read", where=where, mend=MEND)
+    model = said.get("model")
+    word = model.get("max_input_chars_per_word", 0) if isinstance(model, Mapping) else 0
+    if not isinstance(word, int) or word > LONGEST_WORD:
+        raise InputError(
+            f"'max_input_chars_per_word' is {shown(word)}, more than {LONGEST_WORD:,}", where=where, mend=MEND
+        )
+    patterns = []
+    for stage in STAGES:
+        rules = list(_rules(said.get(stage)))
+        if len(rules) > RULES:
+            raise InputError(f"'{stage}' has {len(rules):,} rules, more than {RULES}", where=where, mend=MEND)
+        growth = 1.0
+        for rule in rules:
+            growth *= _growth(rule, where)
+            pattern = rule.get("pattern")
+            found = pattern.get("Regex") if isinstance(pattern, Mapping) else None
+            if isinstance(found, str) and found not in KNOWN:
+                patterns.append(found)
+        if growth > GROWTH:
+            raise InputError(f"'{stage}' may make {growth:,.0f} characters of one", where=where, mend=MEND)
+    if patterns and (digest := sha256(path)) not in _tried:
+        _try(path, where, patterns)
+        _tried.add(digest)
+
+
+def _rules(value: object) -> Iterator[Mapping[str, Any]]:
+    """The rules of a stage, those within others too, in order."""
+    if isinstance(value, Mapping):
+        yield value
+        for key in ("normalizers", "pretokenizers", "processors", "decoders"):
+            yield from _rules(value.get(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _rules(item)
+
+
+def _growth(rule: Mapping[str, Any], where: Path) -> float:
+    """How many characters may stand where one stood."""
+    kind, content, pattern = rule.get("type"), rule.get("content"), rule.get("pattern")
+    if kind == "Prepend" and len(str(rule.get("prepend"))) > PIECE:
+        raise InputError(f"a rule prepends {len(str(rule['prepend'])):,} characters", where=where, mend=MEND)
+    if kind == "Precompiled":
+        _check_table(rule.get("precompiled_charsmap"), where)
+    if kind != "Replace" or not isinstance(content, str):
+        return 1.0
+    literal = pattern.get("String") if isinstance(pattern, Mapping) else None
+    if isinstance(literal, str) and literal:
+        return max(1.0, len(content) / len(literal))
+    return 1.0 + len(content)  # what is matched may be empty
+
+
+def _check_table(table: object, where: Path) -> None:
+    """SentencePiece's table of replacements: the bytes of a trie, after their number, and replacements that end with 0."""
+    try:
+        content = base64.b64decode(table if isinstance(table, str) else "", validate=True)
+    except (binascii.Error, ValueError):
+        content = b""
+    trie = int.from_bytes(content[:4], "little")
+    if len(content) < 4 or trie % 4 or 4 + trie > len(content):
+        raise InputError("'precompiled_charsmap' is no table of replacements", where=where, mend=MEND)
+    if max(map(len, content[4 + trie :].split(b"\0"))) > PIECE:
+        raise InputError(f"'precompiled_charsmap' makes more than {PIECE} bytes of a character", where=where, mend=MEND)
+
+
+def _try(path: Path, where: Path, patterns: list[str]) -> None:
+    """Let a process beside us read long texts by these patterns. Raises InputError where that takes too long or too much."""
+    child = Child("luthier.model.tokenizer_trial", MEMORY, [str(path)], silent=True)
+    try:
+        said = child.ask("".join(patterns)[:1000], SECONDS)
+        why = said["why"] if isinstance(said, dict) else "no reply"
+    except Ended as ended:
+        why = ended.what
+    finally:
+        child.close()
+    if why:
+        raise InputError(
+            f"the pattern {shown(patterns[0])} or another of the tokenizer's cannot be used: {str(why)[:150]}",
+            where=where,
+            mend=MEND,
+        )

@@ -1,0 +1,166 @@
+"""Tokenizers made to do harm: rules that double a text, patterns that take years, counts, tables that lie."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier.core.errors import InputError
+from luthier.model.tokenizer import load_tokenizer
+from luthier.model.tokenizer_file import KNOWN
+from luthier.text.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    place = tmp_path / "tokenizer"
+    place.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_folder / name, place / name)
+    return place
+
+
+def change(folder: Path, **values: object) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_tokenizer(folder)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(folder))
+    return str(caught.value)
+
+
+def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def in_row(rules: list[dict[str, Any]], key: str = "normalizers") -> dict[str, Any]:
+    return {"type": "Sequence", key: rules}
+
+
+def test_rules_that_double_a_text_are_counted(folder: Path) -> None:
+    doubles = [replace({"String": "a"}, "aa")] * 20
+    change(folder, normalizer=in_row(doubles))
+    assert "'normalizer' may make 1,048,576 characters of one" in refusal(folder)
+    nested = in_row(doubles[:7])
+    for _ in range(10):
+        nested = in_row([nested])
+    change(folder, normalizer=nested)
+    assert "may make 128 characters of one" in refusal(folder)
+    change(folder, normalizer=None, decoder=in_row(doubles, "decoders"))
+    assert "'decoder' may make" in refusal(folder)
+    change(folder, normalizer=in_row([{"type": "Prepend", "prepend": "a" * 1000}]), decoder=None)
+    assert "prepends 1,000 characters" in refusal(folder)
+    change(folder, normalizer=in_row([{"type": "NFC"}] * 300))
+    assert "'normalizer' has 301 rules, more than 200" in refusal(folder)
+
+
+def test_what_real_tokenizers_do_is_taken(folder: Path) -> None:
+    """SentencePiece's form, as Llama 2 and Gemma have it, and ALBERT's rules."""
+    rules = [{"type": "Prepend", "prepend": "▁"}, replace({"String": " "}, "▁"), replace({"String": "``"}, '"'), {"type": "NFKD"},
+             {"type": "Lowercase"}, replace({"Regex": " {2,}"}, " ")]  # fmt: skip
+    change(folder, normalizer=in_row(rules))
+    assert load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [("(a+)+$", "retry-limit"), ("a+b", "20,001 times 'a' take"), ("(zq+)+$", "cannot be used"), ("(a", "end pattern")],
+)
+def test_patterns_that_take_years_are_found_in_a_process_beside_us(folder: Path, pattern: str, words: str) -> None:
+    before = json.loads((folder / "tokenizer.json").read_text())["pre_tokenizer"]
+    change(folder, pre_tokenizer=in_row([split(pattern), before], "pretokenizers"))
+    said = refusal(folder)
+    assert words in said
+    assert f'the pattern "{pattern}"' in said
+
+
+def test_known_and_unknown_patterns_that_are_fit_are_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import luthier.model.tokenizer_file as checked
+
+    before = json.loads((folder / "tokenizer.json").read_text())["pre_tokenizer"]
+    change(folder, pre_tokenizer=in_row([split(r" ?\p{L}+| ?\d+|\s"), before], "pretokenizers"))
+    assert load_tokenizer(folder)
+    monkeypatch.setattr(checked, "Child", None)  # once in a process
+    assert load_tokenizer(folder)
+    for pattern in sorted(KNOWN):
+        change(folder, pre_tokenizer=in_row([split(pattern), before], "pretokenizers"))
+        assert load_tokenizer(folder)("it's 12 red Cats\n")["input_ids"]
+
+
+def test_counts_and_tables(folder: Path) -> None:
+    added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"][:1]
+    change(folder, added_tokens=added * 100_001)
+    assert "'added_tokens': 100,001 of them" in refusal(folder)
+    change(folder, added_tokens=[], normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
+    assert "'precompiled_charsmap' is no table" in refusal(folder)
+    table = base64.b64encode((4).to_bytes(4, "little") + b"\0" * 4 + b"x" * 10_000 + b"\0").decode()
+    change(folder, normalizer={"type": "Precompiled", "precompiled_charsmap": table})
+    assert "makes more than 256 bytes of a character" in refusal(folder)
+    change(
+        folder,
+        normalizer=None,
+        model={"type": "WordPiece", "unk_token": "a", "vocab": {"a": 0}, "max_input_chars_per_word": 10**9},
+    )
+    assert "'max_input_chars_per_word' is 1000000000" in refusal(folder)
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"additional_special_tokens": [f"<{i}>" for i in range(100_001)]})
+    )
+    assert "'additional_special_tokens' has 100,001 tokens" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"model": None}, {"model": 7}, {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}, {"normalizer": {"type": "Wumpus"}},
+     {"added_tokens": [{"id": -1}]}, {"added_tokens": 7}, {"pre_tokenizer": "x"}, {"post_processor": {"type": "TemplateProcessing"}},
+     {"truncation": {"max_length": 1, "stride": 9, "strategy": "LongestFirst", "direction": "Right"}},
+     {"padding": {"strategy": {"Fixed": -1}}}, {"normalizer": [[[]]]}],
+)  # fmt: skip
+def test_tokenizers_of_wrong_types_end_with_one_line(folder: Path, values: dict[str, object]) -> None:
+    change(folder, **values)
+    refusal(folder)
+
+
+def test_a_panic_of_the_library_is_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from tokenizers import Regex, pre_tokenizers
+
+    tokenizer = Tokenizer(load_tokenizer(folder))
+    tokenizer.fast.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    with pytest.raises(InputError, match="the tokenizer cannot read a text: Onig: Regex search error"):
+        tokenizer.encode("a" * 40 + "!")
+    capfd.readouterr()
+
+
+LATE = """
+import sys
+from pathlib import Path
+from tokenizers import Regex, pre_tokenizers
+from luthier.model.tokenizer import load_tokenizer
+from luthier.text import tokenizer as reading
+reading.PATIENCE, reading.SLOWEST = 0.3, 1e9
+read = reading.Tokenizer(load_tokenizer(Path(sys.argv[1])))
+read.fast.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("a+b"), "isolated")
+read.encode("a" * 200_000)
+"""
+
+
+def test_a_call_that_does_not_end_ends_the_process_with_one_line(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, str(folder)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("luthier: the tokenizer took longer than 0 s")
