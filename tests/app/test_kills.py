@@ -1,0 +1,290 @@
+"""Kills, signals, full and read-only disks, damaged files, at every command that goes on: the bits of one that ran through,
+or one line that says what is wrong.
+
+Everything is drawn from a seed. A failure names what to run alone: `KILLS=sft-lora:half:37 pytest tests/app/test_kills.py -m
+slow` (the case, what befalls it, at which operation or after how many seconds). `KILLS_SEED` draws others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
+SEED = int(os.environ.get("KILLS_SEED", "0"))
+ALONE = os.environ.get("KILLS")
+# What differs from run to run: how fast it went, and the page that says so.
+TIMES = {"seconds", "tokens_per_second", "peak_memory_bytes", "memory_bytes", "documents_per_second", "documents", "made"}
+PAGES = {".html"}
+DONE = "this file exists already and is left alone"  # a file is whole when it has its name
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, and what it needs before it. `stops` says that a signal makes it save itself and end with 130."""
+
+    arguments: tuple[str, ...]
+    stops: bool = True
+    kills: int = 9
+    inputs: tuple[str, ...] = ()
+    faults: tuple[str, ...] = field(default=("full", "readonly"))
+
+
+class Parent:
+    """The process that forks starts (killing.py)."""
+
+    def __init__(self) -> None:
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "0",
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("killing.py"))], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open("/tmp/kills/err","w"),
+        )  # fmt: skip
+
+    def start(self, folder: Path, arguments, **fault) -> dict:
+        """Do a start in `folder`; how it ended, and what it said."""
+        assert self.process.stdin and self.process.stdout
+        order = {"folder": str(folder), "arguments": list(arguments), **fault}
+        print(json.dumps(order), file=self.process.stdin, flush=True)
+        ended = json.loads(self.process.stdout.readline())
+        return ended | {"said": (folder.parent / "said").read_text(encoding="utf-8", errors="replace")}
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def parent():
+    one = Parent()
+    yield one
+    one.close()
+
+
+def _write(path: Path, rows) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, tiny_folder):
+    """Small files of every kind, which no command changes."""
+    folder, draw = tmp_path_factory.mktemp("inputs"), random.Random(0)
+    asked = [" ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 5))) + f" {i}?" for i in range(18)]
+    _write(folder / "chat.jsonl", [{"prompt": q, "completion": q.split()[0]} for q in asked])
+    _write(folder / "pairs.jsonl", [{"prompt": q, "chosen": q.split()[0], "rejected": "no " + q.split()[1]} for q in asked])
+    _write(folder / "wanted.jsonl", [{"prompt": q, "completion": q.split()[0], "label": i % 2 == 0} for i, q in enumerate(asked)])
+    _write(folder / "texts.jsonl", [{"text": q * 3} for q in asked])
+    _write(folder / "response.jsonl", [{"chosen": q, "rejected": q[::-1]} for q in asked])
+    for name, shift in (("one", 0), ("two", 1)):
+        _write(folder / f"{name}.jsonl", [{"prompt": q, "answer": q.split()[shift]} for q in asked[:6]])
+    (folder / "text.txt").write_text("\n\n".join(asked))
+    (folder / "rewards.py").write_text("def short(answers):\n    return [-len(a) / 10 for a in answers]\n")
+    (folder / "suite.yaml").write_text(
+        "name: toy\ngroups:\n  - name: short\n    cases:\n" + "".join(
+            f"      - prompt: {json.dumps(q)}\n        checks: [{{judged: {{question: Is it short?}}}}]\n" for q in asked[:4]
+        )
+    )
+    (folder / "tiny").symlink_to(tiny_folder)
+    return folder
+
+
+def training(method: str, data: str, *more: str, **changes) -> Case:
+    """`luthier train` of four steps with two checkpoints."""
+    common = (
+        "train", f"{{inputs}}/{data}.jsonl", "--method", method, "--model", "{inputs}/tiny", "--out", "run", "--device", "cpu",
+        "--dtype", "float32", "--threads", "1", "--train.batch", "3", "--train.tokens", "256", "--train.steps", "4",
+        "--train.checkpoint", "2", "--train.keep", "2", "--data.holdout", "0.2", "--eval.rows", "3", "--eval.samples", "2",
+        "--eval.max_new_tokens", "4", "--lora.rank", "2", "--train.lr", "1e-2", "--json",
+    )  # fmt: skip
+    forgetting = () if "--eval.general" in more or "--keep-forgetting" in more else ("--no-eval.forgetting",)
+    return Case((*common, *forgetting, *(word for word in more if word != "--keep-forgetting")), **changes)
+
+
+ONLINE = ("--rollout.samples", "2", "--rollout.max_new_tokens", "4", "--reward.use")
+HERE = ("--device", "cpu", "--dtype", "float32", "--threads", "1")
+CASES: dict[str, Case] = {
+    "sft-lora": training("sft", "chat", "--eval.every", "2", "--keep-forgetting", kills=14),
+    "sft-full": training("sft", "chat", "--tune", "full", "--eval.every", "2"),
+    "sft-head": training("sft", "chat", "--tune", "head"),
+    "sft-last": training("sft", "chat", "--tune", "last:1"),
+    "sft-layers": training("sft", "chat", "--tune", "layers:*.mlp.*"),
+    "sft-qlora": training("sft", "chat", "--tune", "qlora"),
+    "cpt": training("cpt", "texts", "--data.replay", "{inputs}/text.txt"),
+    "reward": training("reward", "pairs"),
+    "dpo": training("dpo", "pairs", "--eval.every", "2"),
+    "simpo": training("simpo", "pairs"),
+    "orpo": training("orpo", "pairs"),
+    "kto": training("kto", "wanted"),
+    "response": training("response", "response"),
+    "ppo": training("ppo", "chat", *ONLINE, "exact", kills=12),
+    "grpo": training("grpo", "chat", *ONLINE, "python:{inputs}/rewards.py:short", kills=12),
+    "eval": Case(("eval", "{inputs}/tiny", "--tasks", "perplexity", "--text", "{inputs}/text.txt", "--out", "out", *HERE, "--json")),
+    "sample": Case(("sample", "{inputs}/tiny", "{inputs}/chat.jsonl", "--reward", "length:6", "--n", "3", "--max-new-tokens", "6",
+                    "--write", "pairs", "--out", "out.jsonl", *HERE, "--json")),
+    "judge": Case(("judge", "{inputs}/one.jsonl", "{inputs}/two.jsonl", "--judge", "{inputs}/tiny", "--out", "out.jsonl", *HERE,
+                   "--json")),
+    "compare": Case(("compare", "{inputs}/tiny", "other={inputs}/tiny", "--data", "{inputs}/chat.jsonl", "--out", "out.jsonl", *HERE, "--json"),
+                    stops=False),
+}  # fmt: skip
+
+
+def _plain(value):
+    """A JSON value without what differs from run to run."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if key not in TIMES}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """Every file of a folder: its bytes, or what JSON says but for times. Of the checkpoints the last and the best."""
+    found: dict[str, object] = {}
+    steps = sorted(folder.glob("run/checkpoints/step-*"))
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() or path.suffix in PAGES or any(old in path.parents for old in steps[:-1]):
+            continue
+        if path.name == "manifest.json":
+            continue  # hashes of state.json, which knows the seconds
+        if path.suffix == ".json":
+            found[name] = _plain(json.loads(path.read_text()))
+        elif path.suffix == ".jsonl":
+            found[name] = [_plain(json.loads(line)) for line in path.read_text().splitlines()]
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+class Trials:
+    """One command, run through once, and then again and again with something befalling it."""
+
+    def __init__(self, name: str, parent: Parent, inputs: Path, scratch: Path) -> None:
+        self.name, self.case, self.parent, self.scratch = name, CASES[name], parent, scratch
+        self.arguments = [word.replace("{inputs}", str(inputs)) for word in self.case.arguments]
+        self.counts: Counter[str] = Counter()
+        (scratch / "whole" / "here").mkdir(parents=True)
+        ended = self.start(scratch / "whole" / "here")
+        assert ended["status"] == 0, ended["said"]
+        self.operations, self.seconds = ended["operations"], ended["seconds"]
+        self.whole = contents(scratch / "whole" / "here")
+        self.number = 0
+
+    def start(self, folder: Path, **fault) -> dict:
+        ended = self.parent.start(folder, self.arguments, **fault)
+        assert not ended["hung"], f"hangs: {self._alone(fault)}\n{ended['said']}"
+        assert "Traceback" not in ended["said"], f"{self._alone(fault)}\n{ended['said']}"
+        return ended
+
+    def _alone(self, fault) -> str:
+        return f"KILLS={self.name}:{fault.get('kind')}:{fault.get('at', fault.get('after'))} KILLS_SEED={SEED}"
+
+    def folder(self) -> Path:
+        self.number += 1
+        folder = self.scratch / str(self.number) / "here"
+        folder.mkdir(parents=True)
+        return folder
+
+    def befall(self, *faults: dict) -> None:
+        """Starts in one folder that end early, each in its way, and then one that may end: with the same bits."""
+        folder = self.folder()
+        for fault in faults:
+            self._ended(self.start(folder, **fault), fault, folder)
+        self.finish(folder, ", then ".join(map(self._alone, faults)))
+
+    def finish(self, folder: Path, told: str) -> None:
+        """The last start, which nothing befalls: what it leaves is what one that ran through leaves."""
+        ended = self.start(folder)
+        assert ended["status"] == 0 or DONE in ended["said"], f"{told}\n{ended['said']}"
+        found = contents(folder)
+        differing = [name for name in found.keys() | self.whole.keys() if found.get(name) != self.whole.get(name)]
+        assert not differing, f"other bits than of one that ran through: {sorted(differing)} after {told}"
+        shutil.rmtree(folder.parent)
+
+    def _ended(self, ended: dict, fault: dict, folder: Path) -> None:
+        """How a start may end that something befell."""
+        kind, status, said = fault["kind"], ended["status"], ended["said"]
+        where = f"{self._alone(fault)}: status {status}\n{said}"
+        self.counts[kind if "at" in fault else f"{kind} at a time"] += 1
+        if kind in ("kill", "half"):
+            assert status in (-9, 0) or DONE in said, where
+        elif kind in ("term", "int"):
+            # Before anything is written a signal may end it at once, and so may it a command that has nothing to save.
+            early = not any(folder.iterdir()) or not self.case.stops
+            assert status in (0, 130) or (status in (-15, -2) and early) or DONE in said, where
+            assert ended["ending"] is None or ended["ending"] < 20, where
+        else:
+            assert status in (0, 2) or DONE in said, where
+            if status == 2:
+                last = said.strip().splitlines()[-1]
+                assert last.startswith("luthier: ") and "; " in last, where
+
+
+def draws(name: str, trials: Trials) -> list[tuple[dict, ...]]:
+    """What befalls a command: one fault, or two or three starts in a row that end early."""
+    draw = random.Random(f"{name} {SEED}")
+
+    def one(kind: str, timed: bool = False) -> dict:
+        if timed:
+            return {"kind": kind, "after": round(draw.uniform(0, trials.seconds), 3)}
+        return {"kind": kind, "at": draw.randint(1, trials.operations)}
+
+    out: list[tuple[dict, ...]] = []
+    count = 0
+    kinds = ["kill", "half", "kill", "half", "term", "int"]
+    while count < trials.case.kills:
+        together = draw.choice([1, 1, 2, 3])
+        out.append(tuple(one(kinds[(count + i) % 6], timed=(count + i) % 3 == 2) for i in range(together)))
+        count += together
+    return out + [(one(kind),) for kind in trials.case.faults for _ in range(2)]
+
+
+COUNTED: Counter[str] = Counter()
+
+
+def go_through(name: str, parent: Parent, inputs: Path, scratch: Path, few: int | None = None) -> None:
+    trials = Trials(name, parent, inputs, scratch)
+    if ALONE:
+        _, kind, place = ALONE.split(":")
+        trials.befall({"kind": kind, "after": float(place)} if "." in place else {"kind": kind, "at": int(place)})
+        return
+    for faults in draws(name, trials)[:few]:
+        trials.befall(*faults)
+    COUNTED.update({f"{name} {kind}": count for kind, count in trials.counts.items()})
+
+
+def test_a_few_kills(parent, inputs, tmp_path):
+    """The short form of what follows, in every run of the tests."""
+    go_through("sft-head", parent, inputs, tmp_path, few=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [ALONE.split(":")[0]] if ALONE else list(CASES))
+def test_whatever_befalls_a_command_it_ends_with_the_same_bits(name, parent, inputs, tmp_path):
+    go_through(name, parent, inputs, tmp_path)
+
+
+@pytest.mark.slow
+def test_how_many_there_were(capsys):
+    """After the cases above: counts by method and kind."""
+    if ALONE or not COUNTED:
+        pytest.skip("counts are of all cases")
+    kinds: Counter[str] = Counter()
+    for key, count in COUNTED.items():
+        kinds[key.partition(" ")[2]] += count
+    kills = sum(count for kind, count in kinds.items() if kind.split()[0] in ("kill", "half", "term", "int"))
+    with capsys.disabled():
+        print(f"\n{kills} kills and signals, {sum(kinds.values()) - kills} full or read-only disks: {dict(kinds)}")
+        cases = {name: sum(c for key, c in COUNTED.items() if key.split()[0] == name) for name in CASES}
+        print(f"by command: {cases}")
+    assert kills >= 200
