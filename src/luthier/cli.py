@@ -6,7 +6,6 @@ they are asked for, so that `luthier --help` answers at once.
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from importlib import import_module
@@ -16,6 +15,7 @@ import click
 from luthier import __version__
 from luthier.core.errors import LuthierError, nearest, unknown
 from luthier.core.machine import wait_passively
+from luthier.core.opening import ANYWHERE, full_disk, refusal
 from luthier.core.screen import guard, line, seen
 from luthier.core.secrets import hide
 
@@ -185,10 +185,8 @@ def _called_elsewhere(error: click.NoSuchOption) -> str | None:
 def _system(error: OSError) -> tuple[str, int]:
     """What the operating system refused. A full disk and a closed door are the user's to mend: exit status 2."""
     place = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{place}the disk is full; free some space and run the command again", 2
-    if isinstance(error, PermissionError):
-        return f"{place}no permission; check who owns it, or give another path", 2
+    if (full_disk(error) or error.errno in ANYWHERE) and (told := refusal(error, error.filename)):
+        return str(told), told.exit_code
     return f"{place}{error.strerror or error}; --debug shows where", 1
 
 

@@ -44,9 +44,9 @@ class Operations:
 
     def patch(self) -> None:
         """Count from now on, in this process."""
-        for module, names in ((os, ("replace", "rename", "fsync", "unlink", "remove", "mkdir", "rmdir", "truncate")), (fcntl, ("flock",))):  # fmt: skip
-            for name in names:
-                setattr(module, name, self.counted(name, getattr(module, name)))
+        for name in ("replace", "rename", "fsync", "unlink", "remove", "mkdir", "rmdir", "truncate"):
+            setattr(os, name, self.counted(name, getattr(os, name)))
+        fcntl.flock = self.counted("flock", fcntl.flock)
         real_open, real_file = os.open, builtins.open
         tick = self.tick
 
@@ -65,7 +65,9 @@ class Operations:
                 tick("truncate")
                 return super().truncate(*args)
 
-        def file_open(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):
+        def file_open(
+            file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None
+        ):
             if not set(mode) & set("wax+"):
                 return real_file(file, mode, buffering, encoding, errors, newline, closefd, opener)
             if opener is None and not isinstance(file, int):
@@ -141,7 +143,7 @@ def start(order: dict) -> dict:
         time.sleep(0.005)
     told = json.loads(report.read_text()) if report.exists() else {}
     for name in told.pop("modules", ()):
-        if name not in sys.modules and name.partition(".")[0] in ("luthier", "transformers", "peft", "tokenizers", "jinja2", "rich"):
+        if name not in sys.modules:  # imported here, they are there in every child to come
             try:
                 importlib.import_module(name)
             except Exception:
@@ -153,6 +155,7 @@ def start(order: dict) -> dict:
 def main() -> None:
     import torch
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts us in the background has it ignored
     torch.set_num_threads(1)
     import transformers  # noqa: F401
 

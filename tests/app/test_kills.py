@@ -23,7 +23,15 @@ WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red
 SEED = int(os.environ.get("KILLS_SEED", "0"))
 ALONE = os.environ.get("KILLS")
 # What differs from run to run: how fast it went, and the page that says so.
-TIMES = {"seconds", "tokens_per_second", "peak_memory_bytes", "memory_bytes", "documents_per_second", "documents", "made"}
+TIMES = {
+    "seconds",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "memory_bytes",
+    "documents_per_second",
+    "documents",
+    "journals",
+}
 PAGES = {".html"}
 DONE = "this file exists already and is left alone"  # a file is whole when it has its name
 
@@ -35,7 +43,6 @@ class Case:
     arguments: tuple[str, ...]
     stops: bool = True
     kills: int = 9
-    inputs: tuple[str, ...] = ()
     faults: tuple[str, ...] = field(default=("full", "readonly"))
 
 
@@ -49,7 +56,7 @@ class Parent:
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("killing.py"))], env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open("/tmp/kills/err","w"),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def start(self, folder: Path, arguments, **fault) -> dict:
@@ -83,8 +90,13 @@ def inputs(tmp_path_factory, tiny_folder):
     folder, draw = tmp_path_factory.mktemp("inputs"), random.Random(0)
     asked = [" ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 5))) + f" {i}?" for i in range(18)]
     _write(folder / "chat.jsonl", [{"prompt": q, "completion": q.split()[0]} for q in asked])
-    _write(folder / "pairs.jsonl", [{"prompt": q, "chosen": q.split()[0], "rejected": "no " + q.split()[1]} for q in asked])
-    _write(folder / "wanted.jsonl", [{"prompt": q, "completion": q.split()[0], "label": i % 2 == 0} for i, q in enumerate(asked)])
+    _write(
+        folder / "pairs.jsonl", [{"prompt": q, "chosen": q.split()[0], "rejected": "no " + q.split()[1]} for q in asked]
+    )
+    _write(
+        folder / "wanted.jsonl",
+        [{"prompt": q, "completion": q.split()[0], "label": i % 2 == 0} for i, q in enumerate(asked)],
+    )
     _write(folder / "texts.jsonl", [{"text": q * 3} for q in asked])
     _write(folder / "response.jsonl", [{"chosen": q, "rejected": q[::-1]} for q in asked])
     for name, shift in (("one", 0), ("two", 1)):
@@ -92,12 +104,30 @@ def inputs(tmp_path_factory, tiny_folder):
     (folder / "text.txt").write_text("\n\n".join(asked))
     (folder / "rewards.py").write_text("def short(answers):\n    return [-len(a) / 10 for a in answers]\n")
     (folder / "suite.yaml").write_text(
-        "name: toy\ngroups:\n  - name: short\n    cases:\n" + "".join(
-            f"      - prompt: {json.dumps(q)}\n        checks: [{{judged: {{question: Is it short?}}}}]\n" for q in asked[:4]
+        "name: toy\ngroups:\n  - name: short\n    cases:\n"
+        + "".join(
+            f"      - prompt: {json.dumps(q)}\n        checks: [{{judged: {{question: Is it short?}}}}]\n"
+            for q in asked[:4]
         )
     )
     (folder / "tiny").symlink_to(tiny_folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def runs(parent, inputs, tmp_path_factory):
+    """Finished runs that other commands read, made when the first of these asks."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def made() -> Path:
+        for name in ("sft-lora", "reward"):
+            if not (folder / name).exists():
+                (folder / name / "here").mkdir(parents=True)
+                words = [word.replace("{inputs}", str(inputs)) for word in CASES[name].arguments]
+                assert parent.start(folder / name / "here", words)["status"] == 0
+        return folder
+
+    return made
 
 
 def training(method: str, data: str, *more: str, **changes) -> Case:
@@ -135,8 +165,15 @@ CASES: dict[str, Case] = {
                     "--write", "pairs", "--out", "out.jsonl", *HERE, "--json")),
     "judge": Case(("judge", "{inputs}/one.jsonl", "{inputs}/two.jsonl", "--judge", "{inputs}/tiny", "--out", "out.jsonl", *HERE,
                    "--json")),
-    "compare": Case(("compare", "{inputs}/tiny", "other={inputs}/tiny", "--data", "{inputs}/chat.jsonl", "--out", "out.jsonl", *HERE, "--json"),
-                    stops=False),
+    "compare": Case(("compare", "{inputs}/tiny", "other={inputs}/tiny", "--data", "{inputs}/chat.jsonl", "--out", "out.jsonl",
+                     *HERE, "--json")),
+    "test": Case(("test", "{inputs}/suite.yaml", "--model", "{inputs}/tiny", "--judge", "{inputs}/tiny", "--judged", "said.jsonl",
+                  "--junit", "out.xml", *HERE, "--json")),
+    "score": Case(("score", "{runs}/reward/here/run", "{inputs}/pairs.jsonl", "--out", "out.jsonl", *HERE, "--json"), False, 4),
+    "merge": Case(("merge", "{runs}/sft-lora/here/run", "--out", "merged", "--threads", "1", "--json"), False, 4),
+    "report": Case(("report", "{runs}/sft-lora/here/run", "--out", "page.html"), False, 4),
+    "errors": Case(("errors", "{runs}/sft-lora/here/run", "--fix", "mends.jsonl"), False, 4),
+    "data": Case(("data", "{inputs}/chat.jsonl", "--model", "{inputs}/tiny", "--clean", "--split", "--to", "to"), False, 0),
 }  # fmt: skip
 
 
@@ -153,11 +190,13 @@ def contents(folder: Path) -> dict[str, object]:
     steps = sorted(folder.glob("run/checkpoints/step-*"))
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or path.suffix in PAGES or any(old in path.parents for old in steps[:-1]):
+        if path.is_dir() or any(old in path.parents for old in steps[:-1]):
             continue
         if path.name == "manifest.json":
             continue  # hashes of state.json, which knows the seconds
-        if path.suffix == ".json":
+        if path.suffix in PAGES:
+            found[name] = "a page"
+        elif path.suffix == ".json":
             found[name] = _plain(json.loads(path.read_text()))
         elif path.suffix == ".jsonl":
             found[name] = [_plain(json.loads(line)) for line in path.read_text().splitlines()]
@@ -169,9 +208,14 @@ def contents(folder: Path) -> dict[str, object]:
 class Trials:
     """One command, run through once, and then again and again with something befalling it."""
 
-    def __init__(self, name: str, parent: Parent, inputs: Path, scratch: Path) -> None:
+    def __init__(self, name: str, parent: Parent, inputs: Path, runs, scratch: Path) -> None:
         self.name, self.case, self.parent, self.scratch = name, CASES[name], parent, scratch
-        self.arguments = [word.replace("{inputs}", str(inputs)) for word in self.case.arguments]
+        places = {"{inputs}": str(inputs)}
+        if any("{runs}" in word for word in self.case.arguments):
+            places["{runs}"] = str(runs())
+        self.arguments = list(self.case.arguments)
+        for name, place in places.items():
+            self.arguments = [word.replace(name, place) for word in self.arguments]
         self.counts: Counter[str] = Counter()
         (scratch / "whole" / "here").mkdir(parents=True)
         ended = self.start(scratch / "whole" / "here")
@@ -252,8 +296,8 @@ def draws(name: str, trials: Trials) -> list[tuple[dict, ...]]:
 COUNTED: Counter[str] = Counter()
 
 
-def go_through(name: str, parent: Parent, inputs: Path, scratch: Path, few: int | None = None) -> None:
-    trials = Trials(name, parent, inputs, scratch)
+def go_through(name: str, parent: Parent, inputs: Path, runs, scratch: Path, few: int | None = None) -> None:
+    trials = Trials(name, parent, inputs, runs, scratch)
     if ALONE:
         _, kind, place = ALONE.split(":")
         trials.befall({"kind": kind, "after": float(place)} if "." in place else {"kind": kind, "at": int(place)})
@@ -263,15 +307,15 @@ def go_through(name: str, parent: Parent, inputs: Path, scratch: Path, few: int 
     COUNTED.update({f"{name} {kind}": count for kind, count in trials.counts.items()})
 
 
-def test_a_few_kills(parent, inputs, tmp_path):
+def test_a_few_kills(parent, inputs, runs, tmp_path):
     """The short form of what follows, in every run of the tests."""
-    go_through("sft-head", parent, inputs, tmp_path, few=2)
+    go_through("sft-head", parent, inputs, runs, tmp_path, few=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [ALONE.split(":")[0]] if ALONE else list(CASES))
-def test_whatever_befalls_a_command_it_ends_with_the_same_bits(name, parent, inputs, tmp_path):
-    go_through(name, parent, inputs, tmp_path)
+def test_whatever_befalls_a_command_it_ends_with_the_same_bits(name, parent, inputs, runs, tmp_path):
+    go_through(name, parent, inputs, runs, tmp_path)
 
 
 @pytest.mark.slow

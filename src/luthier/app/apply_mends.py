@@ -13,7 +13,7 @@ from luthier import __version__
 from luthier.app.mend import ACTIONS, check_free, check_new
 from luthier.app.run_data import Files, read_answers, read_files, rows_beyond
 from luthier.core.errors import InputError, unknown
-from luthier.core.files import sha256, write_json
+from luthier.core.files import sha256, together, write_json
 from luthier.core.types import Example
 from luthier.data.edit import with_answer
 from luthier.data.read import Row, read_rows
@@ -62,14 +62,15 @@ def apply(run: Path, mends: Path, to: Path) -> dict[str, Any]:
     for row in rows:
         _check_json(row)
     paths = list(dict.fromkeys(row.origin.file for row in (*loaded.rows, *beyond)))
-    write_jsonl(rows, to)
-    record = {
-        "file": str(to), "sha256": sha256(to), "rows": len(rows),
-        "from": {path: sha256(Path(path)) for path in paths}, "from_rows": len(loaded.rows) + len(beyond),
-        "skipped": loaded.skipped.count + left_out,
-        "run": str(run), "mends": {"file": str(mends), "sha256": sha256(mends)}, **counts, "luthier": __version__,
-    }  # fmt: skip
-    write_json(lineage, record)
+    with together(to, lineage):
+        write_jsonl(rows, to)
+        record = {
+            "file": str(to), "sha256": sha256(to), "rows": len(rows),
+            "from": {path: sha256(Path(path)) for path in paths}, "from_rows": len(loaded.rows) + len(beyond),
+            "skipped": loaded.skipped.count + left_out,
+            "run": str(run), "mends": {"file": str(mends), "sha256": sha256(mends)}, **counts, "luthier": __version__,
+        }  # fmt: skip
+        write_json(lineage, record)
     return record | {"lineage": str(lineage)}
 
 

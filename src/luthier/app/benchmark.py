@@ -18,7 +18,7 @@ from luthier.app.use import Opened, open_model, weights
 from luthier.core import log
 from luthier.core.errors import InputError, unknown
 from luthier.core.files import write_json
-from luthier.core.opening import cut, open_journal, regular, telling
+from luthier.core.opening import cut, open_journal, regular, require_writable, telling
 from luthier.core.types import Message
 from luthier.evals.benchmarks import files, results
 from luthier.evals.benchmarks.encode import Coder, room
@@ -75,6 +75,7 @@ def evaluate(model: str, asked: Asked) -> dict[str, Any]:
     entries = _suite(asked.suite)
     jobs = _jobs(asked, entries)
     folder = asked.out or _folder(model)
+    require_writable(folder / "records.jsonl")
     places = [folder / f"{_name(job, asked.chat)}.jsonl" for job in jobs]
     for place in places:
         files.card_of(place)

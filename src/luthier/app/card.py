@@ -10,6 +10,8 @@ from typing import Any
 from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
+from luthier.core.files import together
+from luthier.core.opening import require_new
 from luthier.core.types import Example
 from luthier.data import load as data_load
 from luthier.data.card import Card, card, sample
@@ -98,10 +100,16 @@ def rewrite(
     both sides.
     """
     names = ["clean", "dropped"] * (cleaning is not None) + ["train", "test"] * splitting
-    if there := [path for name in names if (path := folder / f"{name}.jsonl").exists()]:
-        raise InputError(
-            "this file exists already and is left alone", where=there[0], mend="give another folder with --to"
-        )
+    paths = [folder / f"{name}.jsonl" for name in names]
+    for path in paths:
+        require_new(path, "give another folder with --to")
+    with together(*paths):
+        return _write(loaded, config, folder, cleaning, splitting)
+
+
+def _write(
+    loaded: data_load.Loaded, config: RunConfig, folder: Path, cleaning: CleanSettings | None, splitting: bool
+) -> dict[str, dict[str, Any]]:
     written: dict[str, dict[str, Any]] = {}
     kept: Sequence[Example] = loaded.examples
 

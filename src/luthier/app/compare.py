@@ -20,6 +20,7 @@ from luthier.app.suite import Bench, Tested
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import writing
+from luthier.core.opening import require_writable
 from luthier.evals.benchmarks.tasks import SUITES
 from luthier.evals.changes import Asked, Item, changes
 from luthier.evals.compare import Question, compare, false_alarms
@@ -54,6 +55,8 @@ def compare_all(wish: Wish) -> dict[str, Any]:
         what = "compared on what?" if not any(ways) else "more than one thing to compare on"
         raise InputError(what, mend="give --data FILE, --suite FILE or --tasks NAMES, one of them")
     _refuse_unread(wish)
+    if wish.out:
+        require_writable(wish.out)
     sides = {label: _runs(label, name) for label, name in named(wish.sides, "luthier compare").items()}
     with stopping() as stop:
         if str(wish.suite) in SUITES:

@@ -13,7 +13,7 @@ from luthier.app import causes
 from luthier.app.corrections import Labels, corrected
 from luthier.app.errors import Seen, having, look
 from luthier.app.run_data import Answers, Taught, read_answers, read_files, taught
-from luthier.core.errors import InputError
+from luthier.core.opening import require_new
 from luthier.core.types import Chat, Prompt
 from luthier.data.texts import identity
 from luthier.data.write import check_lines, write_jsonl
@@ -113,9 +113,8 @@ def check_new(path: Path) -> None:
 
 
 def check_free(path: Path) -> None:
-    """Raise InputError when the file exists."""
-    if path.exists():
-        raise InputError("this file exists already and is left alone", where=path, mend="give another name")
+    """Raise InputError when the file exists, or cannot be written."""
+    require_new(path, "give another name")
 
 
 def _mend(row: Taught, ideas: Sequence[Idea]) -> tuple[Mend, int]:

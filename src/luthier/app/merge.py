@@ -12,6 +12,7 @@ from luthier.app.systems import trained_system
 from luthier.app.use import log_probabilities, open_model
 from luthier.core.errors import InputError
 from luthier.core.files import write_folder
+from luthier.core.opening import require_writable
 from luthier.core.types import Chat
 from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.model import lora, quantize
@@ -32,6 +33,7 @@ def merge(run: Path, out: Path | None, dtype: str, base: str | None = None) -> d
     target = out or run / "merged"
     if target != run / "merged" and target.exists() and any(target.iterdir()):
         raise InputError("the folder is not empty", where=target, mend="give another --out")
+    require_writable(target, folder=True)
     opened = open_model(str(run), device="cpu", dtype="float32", base=base)
     texts = list(GENERAL_PROMPTS) + [_code(chat) for chat in pairs(limit=16, test=2)[0]]
     before = log_probabilities(opened, texts)

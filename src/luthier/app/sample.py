@@ -24,6 +24,7 @@ from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
+from luthier.core.opening import require_new
 from luthier.core.seeds import derive, generator
 from luthier.data import load as data_load
 from luthier.data.write import write_jsonl
@@ -99,8 +100,7 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
 
 
 def _check(options: Options) -> None:
-    if options.out.exists():
-        raise InputError("this file exists already and is left alone", where=options.out, mend="give another --out")
+    require_new(options.out, "give another --out")
     if options.n < 2 and options.write in ("pairs", "rankings"):
         raise InputError(f"{options.write} need two answers or more", where="--n", mend="such as --n 8")
     if options.temperature == 0 and options.n > 1:

@@ -11,6 +11,7 @@ from luthier.app.threads import use_threads
 from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
+from luthier.core.opening import require_new
 from luthier.core.types import Chat, Conversation, Example, Labelled, Messages, Preference, Ranking
 from luthier.data import load as data_load
 from luthier.data.write import write_jsonl
@@ -26,8 +27,7 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     Returns the keys of `luthier score --json` (docs/rewards.md). Raises InputError for rows without answers and when
     `out` is there already.
     """
-    if out.exists():
-        raise InputError("this file exists already and is left alone", where=out, mend="give another --out")
+    require_new(out, "give another --out")
     use_threads(config.threads)
     loaded = data_load.load(config.data.path, config.data)
     rows = [(example, *_answers(example)) for example in loaded.examples]

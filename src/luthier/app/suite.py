@@ -18,7 +18,7 @@ from luthier.core import log
 from luthier.core.config import RewardConfig
 from luthier.core.errors import InputError
 from luthier.core.files import writing
-from luthier.core.opening import appending
+from luthier.core.opening import appending, require_writable
 from luthier.core.types import Message
 from luthier.evals.judge import YES, question_messages
 from luthier.evals.suite import results
@@ -207,6 +207,8 @@ def run_suite(
 ) -> Tested:  # fmt: skip
     """Run a suite on a model, opened as `open_model` does with `opening`; with `xml`, write the results there for a CI server.
     What a judge says is kept in `said`, and not asked again."""
+    if xml:
+        require_writable(xml)
     with stopping() as stop, Bench(path, judge, settings, said) as bench:
         found = bench.run(model, stop, **opening)
     if xml:

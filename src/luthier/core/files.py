@@ -92,6 +92,17 @@ def _flush(folder: Path) -> None:
                 os.fsync(handle.fileno())
 
 
+@contextmanager
+def together(*paths: Path) -> Iterator[None]:
+    """Several new files that are of use only with each other: when the block fails, none of them stays."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON, indented, keys in the order given, whole or not at all."""
     with writing(path) as handle:

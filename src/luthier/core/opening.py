@@ -24,17 +24,19 @@ _SPECIAL = ("this is a pipe or a device, not a file", "give another path")
 _FOLDER_AHEAD = ("a folder stands where a file is to be written", "move it away, or give another path")
 _FILE_AHEAD = ("a file stands where a folder is needed", "move it away, or give another path")
 _CLOSED = ("no permission", "check who owns it, or give another path")
-REFUSED = {
+ANYWHERE = {  # whatever was to be written
     errno.EROFS: ("the file system is read-only", "give a place that can be written"),
     errno.EACCES: _CLOSED,
     errno.EPERM: _CLOSED,
+    errno.ENAMETOOLONG: ("the name is too long", "give a shorter one"),
+    errno.EFBIG: ("a file may not grow so large here", "raise `ulimit -f`, or give another place"),
+}
+REFUSED = ANYWHERE | {
     errno.ELOOP: _LINK,
     errno.ENXIO: _SPECIAL,
     errno.EISDIR: _FOLDER_AHEAD,
     errno.ENOTDIR: _FILE_AHEAD,
     errno.EEXIST: _FILE_AHEAD,
-    errno.ENAMETOOLONG: ("the name is too long", "give a shorter one"),
-    errno.EFBIG: ("a file may not grow so large here", "raise `ulimit -f`, or give another place"),
 }
 # How libraries that are no Python name the system's answer, in the text of errors of their own.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
@@ -193,3 +195,10 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
         number = errno.EROFS if os.statvfs(above).f_flag & os.ST_RDONLY else errno.EACCES
         if not os.access(above, os.W_OK | os.X_OK):
             raise OSError(number, os.strerror(number))
+
+
+def require_new(path: Path, mend: str) -> None:
+    """Raise InputError when `path` is there already, with this advice, or could not be written."""
+    if path.exists():
+        raise InputError("this file exists already and is left alone", where=path, mend=mend)
+    require_writable(path)
