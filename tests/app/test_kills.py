@@ -192,8 +192,8 @@ def contents(folder: Path) -> dict[str, object]:
         name = path.relative_to(folder).as_posix()
         if path.is_dir() or any(old in path.parents for old in steps[:-1]):
             continue
-        if path.name == "manifest.json":
-            continue  # hashes of state.json, which knows the seconds
+        if path.name in ("manifest.json", "sums"):
+            continue  # hashes of files that know the seconds
         if path.suffix in PAGES:
             found[name] = "a page"
         elif path.suffix == ".json":

@@ -12,7 +12,7 @@ import pytest
 import luthier
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, sha256, text_file, write_folder, write_json, writing
-from luthier.core.leftovers import temporary_name
+from luthier.core.leftovers import private_folder, temporary_name
 from luthier.core.opening import append_line, appending, cut, holding, refuse_special, require_writable
 
 BUSY = InputError("busy")
@@ -129,6 +129,17 @@ def test_what_stands_in_the_way_is_named(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
+def test_what_a_killed_process_left_among_temporary_files_is_cleared(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / f".luthier-{os.getuid()}.{'b2' * 8}.tmp"
+    (left / "in").mkdir(parents=True)
+    with private_folder() as one, private_folder() as other:
+        assert one != other
+        assert sorted(tmp_path.iterdir()) == sorted([one, other])
+        assert one.stat().st_mode & 0o777 == 0o700
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_nothing_can_be_written_is_found_before_the_work(tmp_path, monkeypatch):
     require_writable(tmp_path / "new" / "folder" / "a.jsonl")
     assert not (tmp_path / "new").exists()
@@ -162,7 +173,8 @@ FILLS = {
     "model/adapters.py:save_file", "model/gguf.py:save_file", "model/gguf.py:save_pretrained", "model/gguf.py:mkdir",
     "model/gguf_tokenizer.py:save", "model/gguf_tokenizer.py:save_pretrained", "model/gguf_tokenizer.py:unlink",
     "model/sources.py:mkdir", "model/sources.py:rename", "model/sources.py:rmtree", "model/wheels.py:mkdir",
-    "model/wheels.py:unlink", "app/export.py:save", "app/export.py:save_pretrained", "train/checkpoint.py:save_file",
+    "model/wheels.py:unlink", "app/export.py:save", "model/copies.py:mkdir", "model/copies.py:write_bytes",
+    "app/export.py:save_pretrained", "train/checkpoint.py:save_file",
 }  # fmt: skip
 REMOVES = {"app/folder.py:rmtree", "app/sample.py:unlink", "train/checkpoint.py:rmtree"}
 MAKES = {"app/begun.py:mkdir", "train/checkpoint.py:rename"}

@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,11 +55,11 @@ def new_file(path: Path) -> Iterator[tuple[Path, int]]:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, rights: int = 0o777) -> Iterator[Path]:
     """A temporary folder beside `path`, held for the block and removed at its end when it is still there."""
 
     def make(name: Path) -> int:
-        name.mkdir()
+        name.mkdir(rights)
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     with _held(path, make) as (temporary, _):
@@ -83,6 +84,16 @@ def _held(path: Path, make: Callable[[Path], int]) -> Iterator[tuple[Path, int]]
             return
         finally:
             os.close(handle)
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder among the system's temporary ones that its owner alone may read, for the block. What killed processes of this
+    user left there is cleared."""
+    path = Path(tempfile.gettempdir()) / f"luthier-{os.getuid()}"
+    clear(path.parent, path.name)
+    with new_folder(path, 0o700) as folder:
+        yield folder
 
 
 def set_aside(folder: Path, put: Callable[[], None]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.files import refuse_pointer, small_file
+from luthier.core.leftovers import private_folder
 from luthier.model.counts import hold_constants
 from luthier.model.objects import SETTINGS_BYTES, parse_object
 from luthier.model.refused import refuse, without_places
@@ -46,12 +46,12 @@ def names(folder: Path) -> list[str]:
 def copied(folder: Path, only: Sequence[str] | None = None) -> Iterator[Path]:
     """A private folder with copies of the files of `names`, or of some `only`, for the block. Raises InputError for one that is
     refused."""
-    with tempfile.TemporaryDirectory(prefix="luthier-") as place:
+    with private_folder() as place:
         for name in names(folder) if only is None else only:
-            target = Path(place) / name
+            target = place / name
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(_content(folder / name, name))
-        yield Path(place)
+        yield place
 
 
 def settings(folder: Path, name: str) -> dict[str, Any] | None:
