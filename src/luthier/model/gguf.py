@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from luthier.core.errors import InputError
 from luthier.core.files import write_json
 from luthier.model.gguf_file import FRESH, Header, TensorPlace, expand, read_header
-from luthier.model.gguf_tokenizer import write_tokenizer
+from luthier.model.gguf_tokenizer import alone, write_tokenizer
+from luthier.model.tokenizer import first_line
 
 SHARD_BYTES = 2 * 1024**3
 
@@ -30,6 +31,7 @@ def convert(path: Path, out: Path, dtype: torch.dtype = torch.bfloat16) -> None:
     not whole and for an architecture or tokenizer that neither Luthier nor transformers can convert.
     """
     header = read_header(path)
+    _hold_counts(header)
     out.mkdir(parents=True, exist_ok=True)
     if header.architecture in _ARCHITECTURES:
         config = _config(header, dtype)
@@ -45,8 +47,22 @@ def convert(path: Path, out: Path, dtype: torch.dtype = torch.bfloat16) -> None:
 
 def _stop_ids(header: Header) -> list[int]:
     """End of text, of turn and of message, in that order, each once: generation stops at any of them."""
-    found = [header.values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    count = len(header.several("tokenizer.ggml.tokens", str))
+    found = [header.token(name, count) for name in ("eos", "eot", "eom")]
     return list(dict.fromkeys(token for token in found if token is not None))
+
+
+def _hold_counts(header: Header) -> None:
+    """Raise InputError for counts and lengths that the tensors do not bear out: nothing of their size is made."""
+    widest = max((max(place.shape) for place in header.tensors.values()), default=1)
+    header.whole(header.own("block_count"), len(header.tensors))
+    for key, value in header.values.items():
+        if not key.startswith(f"{header.architecture}.") or isinstance(value, (str, list)):
+            continue
+        if key.endswith(("context_length", "original_context_length")):
+            header.whole(key, 1 << 31)
+        elif re.search(r"(_count|_length|_size|dimension_count)(_kv)?$", key):
+            header.whole(key, max(widest, 1 << 16), 0)
 
 
 # Architecture -> whether llama.cpp stores the rows of q and k in its own rotary order.
@@ -64,26 +80,31 @@ def _config(header: Header, dtype: torch.dtype) -> Any:
     """The transformers configuration that the header describes."""
     from transformers import AutoConfig
 
-    architecture, heads = header.architecture, header.number("attention.head_count")
-    hidden = header.number("embedding_length")
-    if f"{architecture}.expert_count" in header.values or "token_embd.weight" not in header.tensors:
+    architecture = header.architecture
+    if header.own("expert_count") in header.values or "token_embd.weight" not in header.tensors:
         raise InputError(f"this kind of '{architecture}' GGUF cannot be converted", where=header.path, mend=FRESH)
-    key_length = header.values.get(f"{architecture}.attention.key_length")
+    size = max(max(place.shape) for place in header.tensors.values())
+    hidden, heads = (
+        header.whole(header.own("embedding_length"), size),
+        header.whole(header.own("attention.head_count"), size),
+    )
+    width = header.whole(header.own("attention.key_length"), size, 2, hidden // heads)
+    tokens = header.tensors["token_embd.weight"].shape[0]
     settings = {
-        "vocab_size": header.tensors["token_embd.weight"].shape[0],
+        "vocab_size": tokens,
         "hidden_size": hidden,
-        "intermediate_size": header.number("feed_forward_length"),
-        "num_hidden_layers": header.number("block_count"),
+        "intermediate_size": header.whole(header.own("feed_forward_length"), size),
+        "num_hidden_layers": header.whole(header.own("block_count"), len(header.tensors)),
         "num_attention_heads": heads,
-        "num_key_value_heads": header.values.get(f"{architecture}.attention.head_count_kv", heads),
-        "head_dim": key_length or hidden // heads,
-        "max_position_embeddings": header.number("context_length"),
-        "rms_norm_eps": _decimal(header.number("attention.layer_norm_rms_epsilon", float)),
-        "rope_parameters": _rope(header, key_length or hidden // heads),
+        "num_key_value_heads": header.whole(header.own("attention.head_count_kv"), heads, 1, heads),
+        "head_dim": width,
+        "max_position_embeddings": header.whole(header.own("context_length"), 1 << 31),
+        "rms_norm_eps": _decimal(header.decimal(header.own("attention.layer_norm_rms_epsilon"))),
+        "rope_parameters": _rope(header, width),
         "tie_word_embeddings": "output.weight" not in header.tensors,
-        "bos_token_id": header.values.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": header.values.get("tokenizer.ggml.eos_token_id"),
-        "pad_token_id": header.values.get("tokenizer.ggml.padding_token_id"),
+        "bos_token_id": header.token("bos", tokens),
+        "eos_token_id": header.token("eos", tokens),
+        "pad_token_id": header.token("padding", tokens),
         "dtype": dtype,
     }
     if architecture == "llama":
@@ -99,14 +120,14 @@ def _decimal(value: float) -> float:
 
 def _rope(header: Header, head_dim: int) -> dict[str, Any]:
     """Rotary settings: plain, linear, or Llama 3's, which a GGUF stores only as its divisors per frequency."""
-    base = _decimal(float(header.values.get(f"{header.architecture}.rope.freq_base", 10000.0)))
+    base = _decimal(header.decimal(header.own("rope.freq_base"), 10000.0))
     plain = {"rope_type": "default", "rope_theta": base}
-    scaling = header.values.get(f"{header.architecture}.rope.scaling.type", "none")
+    scaling = header.text(header.own("rope.scaling.type"), "none")
     if "rope_freqs.weight" in header.tensors:
         stored = torch.from_numpy(expand(header, header.tensors["rope_freqs.weight"])).double()
         return plain | _llama3_rope(stored, base, head_dim, header.path)
     if scaling == "linear":
-        return plain | {"rope_type": "linear", "factor": header.number("rope.scaling.factor", float)}
+        return plain | {"rope_type": "linear", "factor": header.decimal(header.own("rope.scaling.factor"))}
     if scaling != "none":
         raise InputError(f"rotary scaling '{scaling}' is not supported", where=header.path, mend="take another model")
     return plain
@@ -162,8 +183,9 @@ def _rotary_order(weight: torch.Tensor, heads: int) -> torch.Tensor:
 
 def _write_shards(out: Path, dtype: torch.dtype, places: dict[str, TensorPlace], header: Header) -> None:
     """Expand and write the weights, SHARD_BYTES at a time, so that a large model need not fit in memory."""
-    heads = {"attn_q": header.number("attention.head_count")}
-    heads["attn_k"] = header.values.get(f"{header.architecture}.attention.head_count_kv", heads["attn_q"])
+    most = 1 << 31
+    heads = {"attn_q": header.whole(header.own("attention.head_count"), most)}
+    heads["attn_k"] = header.whole(header.own("attention.head_count_kv"), most, 1, heads["attn_q"])
 
     def weight(place: TensorPlace) -> torch.Tensor:
         values = torch.from_numpy(expand(header, place))
@@ -203,17 +225,21 @@ def _convert_through_transformers(header: Header, out: Path, dtype: torch.dtype)
     # Newer versions keep the blocks packed unless told otherwise; older ones have no such setting.
     packing = getattr(transformers, "GgufConfig", None)
     unpacked = {"quantization_config": packing(dequantize=True)} if packing else {}
-    try:
-        model, report = transformers.AutoModelForCausalLM.from_pretrained(
-            header.path.parent, gguf_file=header.path.name, dtype=dtype, local_files_only=True,
-            output_loading_info=True, **unpacked,
-        )  # fmt: skip
-    except (ValueError, ImportError, NotImplementedError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"GGUF of architecture '{header.architecture}' cannot be converted: {reason}",
-            where=header.path, mend="take a folder with safetensors",
-        ) from None  # fmt: skip
+    with alone(header.path) as folder:
+        try:
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                gguf_file=header.path.name,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                **unpacked,
+            )
+        except Exception as error:  # whatever its reader of one of some 40 architectures comes to
+            raise InputError(
+                f"GGUF of architecture '{header.architecture}' cannot be converted: {first_line(error, folder)}",
+                where=header.path, mend="take a folder with safetensors",
+            ) from None  # fmt: skip
     if report["missing_keys"]:
         raise InputError(f"weights are missing: {sorted(report['missing_keys'])[0]}", where=header.path, mend=FRESH)
     weights = {name: value.detach().to(dtype).contiguous() for name, value in model.named_parameters()}

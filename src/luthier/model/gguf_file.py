@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,12 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
 from luthier.core.errors import InputError
+from luthier.core.opening import regular
+from luthier.model.objects import shown
 
 FRESH = "download the file again, or take another model"
 
+HEADER_BYTES, ITEMS = 256 << 20, 1 << 24  # the largest known has 16 MB, and 800,000 items
 _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
@@ -49,20 +53,63 @@ class Header:
     def architecture(self) -> str:
         return str(self.values["general.architecture"])
 
-    def number(self, key: str, kind: type[int] | type[float] = int) -> Any:
-        """A required number of the architecture, such as number('block_count')."""
-        name = f"{self.architecture}.{key}"
-        value = self.values.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InputError(f"the GGUF header has no number '{name}'", where=self.path, mend=FRESH)
-        return kind(value)
+    def own(self, key: str) -> str:
+        """The whole key of a value of the architecture, such as own('block_count')."""
+        return f"{self.architecture}.{key}"
+
+    def whole(self, key: str, most: int, least: int = 1, default: int | None = None) -> int:
+        """A whole number from `least` to `most`. Raises InputError for another value, and for none where there is no `default`."""
+        value = self.values.get(key, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if type(value) is not int or not least <= value <= most:
+            raise self.wrong(key, f"a whole number from {least:,} to {most:,}")
+        return value
+
+    def token(self, name: str, count: int) -> int | None:
+        """The id of a special token, one of `count`; None where the file names none."""
+        key = f"tokenizer.ggml.{name}_token_id"
+        return None if self.values.get(key) is None else self.whole(key, count - 1, 0)
+
+    def decimal(self, key: str, default: float | None = None) -> float:
+        """A positive number. Raises InputError as `whole` does."""
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise self.wrong(key, "a positive number")
+        return float(value)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A text. Raises InputError as `whole` does."""
+        value = self.values.get(key, default)
+        if not isinstance(value, str):
+            raise self.wrong(key, "a text")
+        return value
+
+    def flag(self, key: str) -> bool:
+        """True or false; false where the file does not say."""
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
+    def several(self, key: str, kind: type[str] | type[int]) -> list[Any]:
+        """A list of texts or whole numbers, empty where there is none. Raises InputError for one of something else."""
+        value = self.values.get(key, [])
+        if not isinstance(value, list) or any(type(item) is not kind for item in value):
+            raise self.wrong(key, f"a list of {'texts' if kind is str else 'whole numbers'}")
+        return value
+
+    def wrong(self, key: str, wanted: str) -> InputError:
+        """What to say of a value that is not what it should be."""
+        said = "absent" if key not in self.values else shown(self.values[key])
+        return InputError(f"'{key}' of the GGUF header is {said}, not {wanted}", where=self.path, mend=FRESH)
 
 
 class _Cursor:
     """Reads little-endian values in order and never past the end of the file."""
 
     def __init__(self, data: mmap.mmap, path: Path) -> None:
-        self.data, self.path, self.place = data, path, 0
+        self.data, self.path, self.place, self.items = data, path, 0, 0
 
     def fail(self, what: str) -> InputError:
         return InputError(f"{what} at byte {self.place}", where=self.path, mend=FRESH)
@@ -73,6 +120,8 @@ class _Cursor:
         if count > len(self.data) - start:
             raise self.fail("the GGUF file is truncated or its header is wrong")
         self.place += count
+        if self.place > HEADER_BYTES:
+            raise self.fail(f"the GGUF header is longer than {HEADER_BYTES >> 20} MiB")
         return start
 
     def number(self, code: str) -> Any:
@@ -83,6 +132,13 @@ class _Cursor:
         found = int(self.number("Q"))
         if found * least > len(self.data) - self.place:
             raise self.fail(f"the GGUF header promises {found} entries, more than the file holds,")
+        return found
+
+    def array(self, least: int) -> int:
+        """`count`, for the items of a list, of which there are not too many in all."""
+        self.items += (found := self.count(least))
+        if self.items > ITEMS:
+            raise self.fail(f"the GGUF header has lists of more than {ITEMS:,} items")
         return found
 
     def text(self) -> str:
@@ -102,11 +158,11 @@ class _Cursor:
             raise self.fail(f"the GGUF header has a value of unknown type {kind}")
         item = self.number("I")
         if item == _STRING:
-            return [self.text() for _ in range(self.count(8))]
+            return [self.text() for _ in range(self.array(8))]
         if item not in _NUMBERS:
             raise self.fail(f"the GGUF header has an array of type {item}")
         width = struct.calcsize(_NUMBERS[item])
-        count = self.count(width)
+        count = self.array(width)
         return list(struct.unpack_from(f"<{count}{_NUMBERS[item]}", self.data, self.skip(count * width)))
 
 
@@ -117,7 +173,7 @@ def read_header(path: Path) -> Header:
     not overlap, and names may not repeat. Raises InputError for a file that is not whole.
     """
     try:
-        with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open(path, "rb", opener=regular) as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _header(_Cursor(data, path))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the GGUF file: {error}", where=path, mend=FRESH) from None
@@ -136,11 +192,12 @@ def _header(cursor: _Cursor) -> Header:
         if key in values:
             raise cursor.fail(f"the GGUF header names '{key}' twice")
         values[key] = cursor.value(cursor.number("I"))
-    if not isinstance(values.get("general.architecture"), str):
+    named = values.get("general.architecture")
+    if not isinstance(named, str) or not re.fullmatch(r"[\w-]{1,64}", named):
         raise InputError("the GGUF header names no architecture", where=cursor.path, mend=FRESH)
     table = [_table_entry(cursor) for _ in range(tensor_count)]
     alignment = values.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
+    if type(alignment) is not int or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
         raise cursor.fail(f"the GGUF header has alignment {alignment!r}, not a power of two,")
     start = -(-cursor.place // alignment) * alignment
     return Header(cursor.path, values, _tensor_places(cursor, table, start, alignment))
@@ -167,7 +224,14 @@ def _tensor_places(
             raise cursor.fail(f"tensor '{name}' has unknown type {number}") from None
         size = math.prod(shape) // block * width
         end = start + offset + size
-        if name in places or 0 in shape or shape[-1] % block or offset % alignment or end > len(cursor.data):
+        if (
+            name in places
+            or 0 in shape
+            or max(shape) > len(cursor.data) * 8
+            or shape[-1] % block
+            or offset % alignment
+            or end > len(cursor.data)
+        ):
             raise cursor.fail(f"tensor '{name}' does not fit the file (shape {shape}, offset {offset}, ends at {end})")
         places[name] = TensorPlace(name, shape, kind, start + offset, size)
     ordered = sorted(places.values(), key=lambda place: place.start)

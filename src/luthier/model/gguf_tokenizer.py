@@ -6,6 +6,9 @@ among them) by GPT-2's rule and not by theirs, and so gives other tokens. Other 
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +34,18 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 def write_tokenizer(header: Header, out: Path, length: int) -> None:
     """Write the tokenizer into `out`; `length` is the longest input the model takes. Raises InputError when it cannot."""
-    values = header.values
-    split = SPLITS.get(str(values.get("tokenizer.ggml.pre")))
-    if values.get("tokenizer.ggml.model") != "gpt2" or split is None:
+    split = SPLITS.get(header.text("tokenizer.ggml.pre", ""))
+    if header.text("tokenizer.ggml.model", "") != "gpt2" or split is None:
         _write_transformers_tokenizer(header, out)
         return
-    tokens = values.get("tokenizer.ggml.tokens", [])
+    tokens = header.several("tokenizer.ggml.tokens", str)
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        number = values.get(f"tokenizer.ggml.{key}_token_id")
-        if number is not None and not 0 <= number < len(tokens):
-            raise InputError(f"{name} token {number} is not among {len(tokens)} tokens", where=header.path, mend=FRESH)
+        number = header.token(key, len(tokens))
         settings[f"{name}_token"] = None if number is None else tokens[number]
     settings["model_max_length"] = length
-    if "tokenizer.chat_template" in values:
-        settings["chat_template"] = values["tokenizer.chat_template"]
+    if "tokenizer.chat_template" in header.values:
+        settings["chat_template"] = header.text("tokenizer.chat_template")
     tokenizer = _byte_pair_tokenizer(header, split, settings)
     tokenizer.save(str(out / "tokenizer.json"))
     write_json(out / "tokenizer_config.json", settings)
@@ -55,15 +55,14 @@ def _byte_pair_tokenizer(header: Header, split: str, special: dict[str, Any]) ->
     """A byte-level BPE `tokenizers.Tokenizer` with the file's vocabulary, merges and added tokens."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    values = header.values
-    tokens = values.get("tokenizer.ggml.tokens", [])
-    merges = [tuple(merge.split(" ")) for merge in values.get("tokenizer.ggml.merges", [])]
+    tokens = header.several("tokenizer.ggml.tokens", str)
+    merges = [tuple(merge.split(" ")) for merge in header.several("tokenizer.ggml.merges", str)]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     whole = len(vocabulary) == len(tokens) > 0 and all(len(m) == 2 and "".join(m) in vocabulary for m in merges)
     if not whole or not vocabulary.keys() >= {part for merge in merges for part in merge}:
         raise InputError("the vocabulary or the merges of the tokenizer are broken", where=header.path, mend=FRESH)
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=split == _LLAMA3))
-    if values.get("tokenizer.ggml.pre") == "qwen2":
+    if header.values.get("tokenizer.ggml.pre") == "qwen2":
         tokenizer.normalizer = normalizers.NFC()
     cuts: list[Any] = []
     if split == _DIGITS:
@@ -73,13 +72,13 @@ def _byte_pair_tokenizer(header: Header, split: str, special: dict[str, Any]) ->
     cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split in (_GPT2, _DIGITS)))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts)
     tokenizer.decoder = decoders.ByteLevel()
-    for token, kind in zip(tokens, values.get("tokenizer.ggml.token_type", []), strict=False):
+    for token, kind in zip(tokens, header.several("tokenizer.ggml.token_type", int), strict=False):
         if kind == _CONTROL:
             tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True)])
         elif kind == _USER_DEFINED:
             tokenizer.add_tokens([AddedToken(token, normalized=False, special=False)])
-    before = special["bos_token"] if values.get("tokenizer.ggml.add_bos_token") else None
-    after = special["eos_token"] if values.get("tokenizer.ggml.add_eos_token") else None
+    before = special["bos_token"] if header.flag("tokenizer.ggml.add_bos_token") else None
+    after = special["eos_token"] if header.flag("tokenizer.ggml.add_eos_token") else None
     around = [token for token in (before, after) if token]
     if around:
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -89,6 +88,15 @@ def _byte_pair_tokenizer(header: Header, split: str, special: dict[str, Any]) ->
     return tokenizer
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[Path]:
+    """A folder that has nothing but a link to the file, for the block: transformers reads what else lies beside one, such as an
+    adapter or another tokenizer."""
+    with tempfile.TemporaryDirectory(prefix="luthier-") as folder:
+        (Path(folder) / path.name).symlink_to(path.absolute())
+        yield Path(folder)
+
+
 def _write_transformers_tokenizer(header: Header, out: Path) -> None:
     """The tokenizer as transformers builds it, for kinds that are not byte-level BPE of a known cut."""
     from transformers import AutoTokenizer
@@ -96,18 +104,19 @@ def _write_transformers_tokenizer(header: Header, out: Path) -> None:
     kind = header.values.get("tokenizer.ggml.model")
     if kind == "gpt2":
         warn(f"{header.path}: unknown text splitting '{header.values.get('tokenizer.ggml.pre')}'; tokens may differ")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(header.path.parent, gguf_file=header.path.name, local_files_only=True)
-    except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"tokenizer '{kind}' cannot be converted: {reason}",
-            where=header.path,
-            mend="take a folder with safetensors",
-        ) from None
+    with alone(header.path) as folder:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=header.path.name, local_files_only=True)
+        except Exception as error:  # whatever its reader of one of many kinds comes to
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(str(folder), "")[:200]
+            raise InputError(
+                f"tokenizer '{kind}' cannot be converted: {reason}",
+                where=header.path,
+                mend="take a folder with safetensors",
+            ) from None
     tokenizer.save_pretrained(out)
     settings = read_json(out / "tokenizer_config.json")
     if "tokenizer.chat_template" in header.values:
-        settings["chat_template"] = header.values["tokenizer.chat_template"]
+        settings["chat_template"] = header.text("tokenizer.chat_template")
         (out / "chat_template.jinja").unlink(missing_ok=True)
     write_json(out / "tokenizer_config.json", settings)
