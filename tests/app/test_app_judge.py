@@ -12,7 +12,7 @@ import pytest
 from luthier.app import judge as judge_module
 from luthier.app.contestants import Asking, answered, named
 from luthier.app.judge import Asked, judge
-from luthier.app.judges import Local, Wanted, Written
+from luthier.app.judges import Local, Wanted, Written, unfinished
 from luthier.app.use import open_model
 from luthier.core.config import DataConfig
 from luthier.core.errors import InputError, RunError, Stopped
@@ -49,6 +49,8 @@ class Longer:
     def digest(self):
         return self.version
 
+    together = 1
+
     def pairs(self, asked, stop):
         for index, contest in enumerate(asked):
             if len(self.asked) == self.calls:
@@ -82,7 +84,7 @@ def test_both_orders_of_every_prompt_are_judged_and_kept(judged, tmp_path):
     said = read([str(tmp_path / "out" / "j.jsonl")])
     assert len(said) == 5
     assert {j.annotator for j in said} == {"longer"}
-    assert said[0].info == {"equal": True}
+    assert said[0].info == {"equal": True, "sum": said[0].info["sum"]}
 
 
 class Placed(Longer):
@@ -91,6 +93,8 @@ class Placed(Longer):
     def __init__(self, says):
         super().__init__()
         self.says = says
+
+    together = 1
 
     def pairs(self, asked, stop):
         yield from ((index, Choice(self.says)) for index in range(len(asked)))
@@ -420,3 +424,26 @@ def test_one_judge_must_be_named():
     with pytest.raises(InputError, match="two judges"):
         Wanted(judge="a", endpoint="http://b").open()
     assert isinstance(Wanted(endpoint="http://b", endpoint_model="c").open()(), Written)
+
+
+def test_a_judgment_with_one_digit_changed_is_not_believed(judged, tmp_path):
+    judged(Longer())
+    path = tmp_path / "out" / "j.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    turned = next(line for line in lines if '"verdict": [1, 2]' in line)
+    path.write_text("".join(lines).replace(turned, turned.replace("[1, 2]", "[2, 1]")))
+    with pytest.raises(InputError, match=r"j.jsonl:\d+: this judgment was changed since it was written; take"):
+        judged(Longer())
+
+
+def test_a_local_judge_killed_anywhere_gives_the_same_bits(tiny_folder):
+    """Contests are read together in windows, of which one that is not whole is read again as a whole."""
+    opened = open_model(str(tiny_folder), dtype="float32")
+    prompts = [(Message("user", "who ran by tree " * (i + 1)),) for i in range(5)]
+    answers = {"a": [f"cat {i}" for i in range(5)], "b": [f"dog {i} " * 3 for i in range(5)]}
+    asked, judge_ = contests(prompts, answers), Local("tiny", opened, tokens=96, together=4)
+    whole = dict(judge_.pairs(asked, lambda: False))
+    for count in range(len(asked)):
+        left = unfinished([i < count for i in range(len(asked))], judge_.together)
+        again = dict(judge_.pairs([asked[i] for i in left], lambda: False))
+        assert {left[place]: choice for place, choice in again.items()} == {i: whole[i] for i in left}

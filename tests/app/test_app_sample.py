@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -169,6 +170,36 @@ def test_killed_anywhere_the_same_command_writes_the_same_bytes(go, tmp_path, ke
     partial.write_bytes(partial.read_bytes()[: int(keep * partial.stat().st_size)])
     go(write="all", out=tmp_path / "late.jsonl")
     assert (tmp_path / "late.jsonl").read_bytes() == wanted
+
+
+@pytest.mark.parametrize("place", ["before the file", "after the file"])
+def test_killed_at_its_end_it_ends_alike(go, tmp_path, monkeypatch, place):
+    """Everything is answered; what is made of it is about to be put in place, or what was kept about to be removed."""
+    whole = go(write="pairs", out=tmp_path / "whole.jsonl")
+    with monkeypatch.context() as killing:
+        if place == "before the file":
+            killing.setattr(app, "write_jsonl", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        else:
+            killing.setattr(Path, "unlink", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            go(write="pairs", out=tmp_path / "late.jsonl")
+    assert (tmp_path / "late.partial.jsonl").exists()
+    assert (tmp_path / "late.jsonl").exists() == (place == "after the file")
+    again = go(write="pairs", out=tmp_path / "late.jsonl")
+    assert (tmp_path / "late.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not (tmp_path / "late.partial.jsonl").exists()
+    same = whole[0].keys() - {"seconds", "out"}
+    assert {name: again[0][name] for name in same} == {name: whole[0][name] for name in same}
+    with pytest.raises(InputError, match="this file exists already"):  # somebody's own, beside answers that are kept
+        go(write="pairs", out=tmp_path / "late.jsonl")
+
+
+def test_a_file_of_ones_own_beside_kept_answers_is_left_alone(go, tmp_path):
+    go(write="all", above=99.0)
+    (tmp_path / "out.jsonl").write_text("mine")
+    with pytest.raises(InputError, match="this file exists already and is left alone"):
+        go(write="all")
+    assert (tmp_path / "out.jsonl").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

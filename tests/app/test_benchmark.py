@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.app import benchmark
+from luthier.app import benchmark, compare_records
 from luthier.app.benchmark import Asked, evaluate
 from luthier.core.errors import InputError
 from luthier.evals.benchmarks import files
@@ -126,12 +126,65 @@ def test_the_same_command_goes_on_where_it_stopped(tiny_folder, data, tmp_path, 
     records = {r["doc"]: r for r in lines(path)}
     assert len(lines(path)) == len(records) == 8
     expected = {r["doc"]: r for r in lines(tmp_path / "whole" / "arc_challenge-2shot.jsonl")}
-    for doc, record in records.items():
-        assert record["logp"] == pytest.approx(expected[doc]["logp"], abs=1e-4)
-        assert record["question"] == expected[doc]["question"]
+    assert records == expected  # every bit
+    assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
     again = evaluate(str(tiny_folder), asked)
     assert again["documents"] == 0 and again["documents_per_second"] is None
     assert again["tasks"] == result["tasks"]
+
+
+@pytest.mark.parametrize("task", ["mmlu", "hellaswag", "perplexity"])
+def test_killed_after_any_record_every_bit_is_as_if_never_killed(tiny_folder, data, tmp_path, monkeypatch, task):
+    """Windows of five documents, cut at every place: the records of each are packed as if there had been no kill."""
+    monkeypatch.setattr("luthier.evals.benchmarks.run.WINDOW", 5)
+    monkeypatch.setattr("luthier.evals.benchmarks.run.CHARACTERS", 150)
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(
+        "".join(json.dumps({"text": f"the cat sat on mat {i} by tree " * (i + 1)}) + "\n" for i in range(7))
+    )
+    asked = Asked(tasks=task, data_dir=data, out=tmp_path / "out", dtype="float32", tokens=64, texts=(str(texts),))
+    opened = benchmark.open_model(str(tiny_folder), dtype="float32")
+    monkeypatch.setattr(benchmark, "open_model", lambda *a, **k: opened)
+    whole = evaluate(str(tiny_folder), asked)
+    path = Path(whole["records"][task])
+    kept = path.read_bytes().splitlines(keepends=True)
+    card = json.loads(path.with_suffix(".json").read_text())
+    unfinished = {name: value for name, value in card.items() if name not in ("metrics", "subjects", "records", "sum")}
+    for count in range(len(kept)):
+        path.write_bytes(b"".join(kept[:count]) + kept[count][: count % 7])
+        path.with_suffix(".json").write_text(json.dumps(unfinished))
+        again = evaluate(str(tiny_folder), asked)
+        assert path.read_bytes() == b"".join(kept)
+        assert again["tasks"] == whole["tasks"] and again["documents"] == len(kept) - count
+
+
+@pytest.mark.parametrize("name", ["jsonl", "json"])
+@pytest.mark.parametrize("damage", ["cut", "emptied", "changed", "gone"])
+def test_damaged_records_are_refused_and_not_believed(tiny_folder, data, tmp_path, name, damage):
+    asked = Asked(tasks="hellaswag", data_dir=data, out=tmp_path / "out", dtype="float32", limit=4)
+    evaluate(str(tiny_folder), asked)
+    path = tmp_path / "out" / f"hellaswag.{name}"
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        changed = content.replace(b'"acc": 0.0', b'"acc": 1.0', 1).replace(b'"shots": 0', b'"shots": 1')
+        path.write_bytes({"cut": content[: len(content) // 2], "emptied": b"", "changed": changed}[damage])
+        assert path.read_bytes() != content
+    with pytest.raises(InputError, match=r"hellaswag\.json"):
+        evaluate(str(tiny_folder), asked)
+    sides = {"a": [str(tmp_path / "out")], "b": [str(tmp_path / "out")]}
+    with pytest.raises(InputError, match=r"hellaswag\.json|no records of benchmarks"):
+        compare_records.questions(sides, ["hellaswag"])
+
+
+def test_an_unfinished_record_with_one_digit_changed(tiny_folder, data, tmp_path):
+    path = tmp_path / "piqa.jsonl"
+    journal = benchmark.Journal(path, {"task": "piqa"}, "m")
+    journal.add({"doc": 0, "acc": 1.0})
+    journal.handle.close()
+    path.write_text(path.read_text().replace("1.0", "0.0"))
+    with pytest.raises(InputError, match=r"piqa\.jsonl:1: this line was changed since it was written; put it back"):
+        benchmark.Journal(path, {"task": "piqa"}, "m")
 
 
 def test_a_limit_is_a_beginning_that_a_larger_limit_goes_on_with(tiny_folder, data, tmp_path):
@@ -169,7 +222,7 @@ def test_examples_that_are_drawn_otherwise_are_other_records(data, tmp_path, cap
     alone, suite = (
         benchmark._about(benchmark.Job(one, 10, material), {}) for one in (task, replace(task, spare=False))
     )
-    benchmark.Journal(tmp_path / "hellaswag.jsonl", suite, "m").close({})
+    benchmark.Journal(tmp_path / "hellaswag.jsonl", suite, "m").handle.close()
     (tmp_path / "hellaswag.jsonl").write_text('{"doc": 0}\n')
     assert benchmark.Journal(tmp_path / "hellaswag.jsonl", suite, "m").records.keys() == {0}
     assert not benchmark.Journal(tmp_path / "hellaswag.jsonl", alone, "m").records
@@ -197,7 +250,7 @@ def test_a_file_that_eval_did_not_write_is_left_alone(tiny_folder, tmp_path, mon
 @pytest.mark.parametrize("line", ["no json", "[]", '{"doc": "0"}', '{"question": "q"}'])
 def test_a_line_that_is_no_record_is_named(tmp_path, line):
     path = tmp_path / "piqa.jsonl"
-    benchmark.Journal(path, {"task": "piqa"}, "m").close({})
+    benchmark.Journal(path, {"task": "piqa"}, "m").handle.close()
     path.write_text(f'{{"doc": 0}}\n{line}\n')
     with pytest.raises(InputError, match=r"piqa\.jsonl:2: not a record of `luthier eval`; take the line out"):
         benchmark.Journal(path, {"task": "piqa"}, "m")

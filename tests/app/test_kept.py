@@ -57,6 +57,25 @@ def test_answers_of_another_command(path):
     )
 
 
+@pytest.mark.parametrize("line", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "damage", [lambda line: line.replace(b"0", b"1", 1).replace(b"0.9", b"0.8"), lambda line: b"{x\n"]
+)
+def test_a_line_that_was_changed_is_refused(path, line, damage):
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[line] = damage(lines[line])
+    path.write_bytes(b"".join(lines))
+    says = rf"x.partial.jsonl:{line + 1}: .*changed.*; put it back from a copy, or delete it"
+    with pytest.raises(InputError, match=says), keeping(path, SETTINGS, "a"):
+        pass
+
+
+def test_kept_answers_without_their_first_line_are_refused(path):
+    path.write_bytes(path.read_bytes().partition(b"\n")[2])
+    with pytest.raises(InputError, match="its first line is gone"), keeping(path, SETTINGS, "a"):
+        pass
+
+
 def test_two_processes_do_not_share_it(path):
     with (
         keeping(path, SETTINGS, "a"),

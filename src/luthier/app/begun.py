@@ -64,7 +64,9 @@ def _same_run(folder: RunFolder, config: RunConfig, lineage: Mapping[str, Any]) 
 
 def _keep(folder: RunFolder, config: RunConfig, made: Mapping[str, Any] | None, lineage: Mapping[str, Any]) -> None:
     """Write the settings, and what the run is made of: at the first start, and where a later one differs."""
-    folder.write(SETTINGS, write_yaml(config))
+    settings = write_yaml(config)
+    if folder.read(SETTINGS) != settings.encode(errors="backslashreplace"):
+        folder.write(SETTINGS, settings)
     (folder.path / "evals").mkdir(exist_ok=True)
     if kept := lineage if made is None else made_of.later(made, lineage):
         folder.write_json(LINEAGE, kept)

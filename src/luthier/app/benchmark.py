@@ -17,8 +17,9 @@ from luthier.app.threads import use_threads
 from luthier.app.use import Opened, open_model, weights
 from luthier.core import log
 from luthier.core.errors import InputError, unknown
-from luthier.core.files import write_json
+from luthier.core.files import sha256, write_json
 from luthier.core.opening import cut, open_journal, regular, require_writable, telling
+from luthier.core.sums import checked, with_sum
 from luthier.core.types import Message
 from luthier.evals.benchmarks import files, results
 from luthier.evals.benchmarks.encode import Coder, room
@@ -138,22 +139,27 @@ class Journal:
         """Keep one record; it is on its way to the disk when this returns."""
         self.records[record["doc"]] = record
         with telling(self.path):
-            self.handle.write(json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
+            line = json.dumps(with_sum(record), ensure_ascii=False)
+            self.handle.write(line.encode(errors="backslashreplace") + b"\n")
             self.handle.flush()
 
     def close(self, scores: dict[str, Any]) -> None:
         """Flush, and write the scores."""
         os.fsync(self.handle.fileno())
         self.handle.close()
-        write_json(self.card, self._said(scores))
+        write_json(self.card, self._said({**scores, files.RECORDS: sha256(self.path)}))
 
     def _said(self, scores: dict[str, Any]) -> dict[str, Any]:
-        return {"model": self.model, **self.about, **scores}
+        return with_sum({"model": self.model, **self.about, **scores})
 
     def _same(self, before: dict[str, Any] | None) -> bool:
-        if before is None or not self.path.is_file():
+        if before is None:
             return False
-        changed = [name for name, value in json.loads(json.dumps(self.about)).items() if before.get(name) != value]
+        files.require_records(self.path, before)
+        if not self.path.is_file():
+            return False
+        now = json.loads(json.dumps(self.about))  # what an older version did not note is taken as the same
+        changed = [name for name, value in now.items() if before.get(name, value) != value]
         if changed:
             log.warn(f"{self.path} was measured with other {', '.join(changed)}: it is measured anew")
         return not changed
@@ -174,7 +180,7 @@ class Journal:
                         "not a record of `luthier eval`", where=f"{self.path}:{number}",
                         mend="take the line out, or the file away to measure anew",
                     )  # fmt: skip
-                self.records[record["doc"]] = record
+                self.records[record["doc"]] = checked(record, f"{self.path}:{number}", files.ANEW)
                 whole += len(line)
         cut(self.path, whole)
 
@@ -293,7 +299,8 @@ def _identity(opened: Opened, model: str, asked: Asked) -> dict[str, Any]:
     """What the records are of, besides the task: weights, type, template."""
     chat = {"template": opened.template.fingerprint, "system": opened.config.text.system} if asked.chat else {}
     dtype = str(opened.model.dtype).removeprefix("torch.")
-    return {"weights": weights(model, asked.base), "dtype": dtype, "chat_template": asked.chat, **chat}
+    made = {"weights": weights(model, asked.base), "tokenizer": opened.tokenizer.fingerprint()}
+    return {**made, "dtype": dtype, "chat_template": asked.chat, **chat}
 
 
 def _about(job: Job, identity: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,9 @@ import numpy as np
 
 from luthier.core import log
 from luthier.core.errors import InputError, nearest
+from luthier.core.sums import SUM, checked
 from luthier.data.read import read_rows
+from luthier.evals.benchmarks import files
 from luthier.evals.benchmarks.tasks import GROUPS, SUITES, TASKS
 from luthier.evals.changes import Asked, Item
 from luthier.evals.compare import Question
@@ -136,12 +138,29 @@ def _read(folder: Path, task: str, name: str, among: Sequence[str]) -> Records:
         if not isinstance(doc, int):
             raise InputError("a record without the number 'doc'", where=row.origin, mend="run `luthier eval` again")
         by_doc[doc] = row.fields
+    return Records(path, by_doc, _card(path, by_doc))
+
+
+def _card(path: Path, by_doc: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """What `luthier eval` says of its records. Raises InputError where it is damaged or gone, or the records are."""
     card = path.with_suffix(".json")
+    if not card.is_file():
+        if any(SUM in record for record in by_doc.values()):
+            raise InputError(
+                f"{card.name}, which says how these records were made, is gone", where=path, mend=files.ANEW
+            )
+        return {}
     try:
-        about = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+        about = json.loads(card.read_bytes())
     except (ValueError, RecursionError):
-        about = {}
-    return Records(path, by_doc, about if isinstance(about, dict) else {})
+        about = None
+    if not isinstance(about, dict):
+        raise InputError(
+            "not what `luthier eval` says of its records: this file was changed", where=card, mend=files.ANEW
+        )
+    about = checked(about, card, files.ANEW)
+    files.require_records(path, about)
+    return about
 
 
 def _refuse_other(found: Mapping[str, Sequence[Records]], task: str) -> None:

@@ -19,6 +19,7 @@ from luthier.core import log, seeds
 from luthier.core.config import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.files import writing
+from luthier.core.sums import checked, with_sum
 from luthier.core.types import Messages
 from luthier.data import load as data_load
 from luthier.data.read import read_rows
@@ -157,6 +158,8 @@ def _from_file(path: Path) -> dict[Any, tuple[Messages, str]]:
     """The answers in a file, by prompt."""
     out = {}
     for row in read_rows([str(path)]):
+        if "made" in row.fields:
+            checked(row.fields, row.origin, "put the file back from a copy, or take it away to answer anew")
         prompt, answer = prompt_of(row), row.fields.get("answer")
         if not isinstance(answer, str):
             raise InputError(
@@ -197,5 +200,5 @@ def _written(
         with writing(path) as handle:
             for prompt, text in found.values():
                 record = {"prompt": prompt_value(prompt), "answer": text, "model": label, "made": mark}
-                handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+                handle.write(json.dumps(with_sum(record), ensure_ascii=False) + "\n")
     return [found.get(prompt_key(prompt), (prompt, None))[1] for prompt in prompts]

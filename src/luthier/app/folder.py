@@ -92,7 +92,7 @@ class RunFolder:
         line = json.dumps(record, ensure_ascii=False)
         append_line(self.path / journal, line)
         if journal in self._running:
-            self._running[journal].update(line.encode() + b"\n")
+            self._running[journal].update(line.encode(errors="backslashreplace") + b"\n")
 
     def remove_if_unused(self) -> None:
         """Remove the folder where nothing but its settings is in it: a run that was refused leaves nothing behind."""
@@ -144,7 +144,7 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Write a file, whole or not at all."""
-        content = text.encode()
+        content = text.encode(errors="backslashreplace")  # half a character, in JSON
         with self.sums.replacing({name: digest_of(content)}), writing(self.path / name, "wb") as handle:
             handle.write(content)
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from luthier.app.contestants import Asking, Prompts, answered, named
-from luthier.app.judges import Judge, Wanted
+from luthier.app.judges import Judge, Wanted, unfinished
 from luthier.app.stop import stopping
 from luthier.core import log
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.opening import holding, telling
+from luthier.core.sums import SUM, sum_of
 from luthier.core.verdicts import BETTER, TOO_FEW, WORSE, verdict
 from luthier.data.write import check_lines
 from luthier.evals import judgments
@@ -60,12 +61,16 @@ def judge(asked: Asked) -> dict[str, Any]:
         before = _kept(asked.out, {c.asked(judge_.name) for c in wanted} | {j.asked for j in equal}, digest)
         known = {judgment.asked for judgment in before}
         fresh = [journal(judgment) for judgment in equal if judgment.asked not in known]
-        left = [contest for contest in wanted if contest.asked(judge_.name) not in known]
+        asked_ = [contest.asked(judge_.name) for contest in wanted]
+        left = [wanted[i] for i in unfinished([key in known for key in asked_], judge_.together)]
+        missing = sum(key not in known for key in asked_)
         if before:
             log.note(f"{len(before):,} judgments are in {asked.out} already")
         unread = 0
         try:
             for contest, choice in _judged(judge_, left, len(wanted), stop):
+                if contest.asked(judge_.name) in known:
+                    continue
                 if choice is None:
                     unread += 1
                 else:
@@ -84,7 +89,7 @@ def judge(asked: Asked) -> dict[str, Any]:
             f"{half} pairs were judged in one order only and are not counted here; `luthier elo` counts what the file holds"
         )
     return _result(whole, people, judge_.name) | {
-        "judge": judge_.name, "out": str(asked.out), "prompts": len(prompts.messages), "asked": len(left),
+        "judge": judge_.name, "out": str(asked.out), "prompts": len(prompts.messages), "asked": missing,
         "kept": len(before), "equal": len(equal), "unreadable": unread, "half_judged": half,
         "too_long": prompts.too_long,
     }  # fmt: skip
@@ -123,6 +128,8 @@ def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
         _mend_end(handle)
 
         def keep(judgment: Judgment) -> Judgment:
+            info = {**judgment.info, SUM: sum_of(judgment.as_record())}
+            judgment = replace(judgment, info=info)
             with telling(path):
                 handle.write(next(judgments.lines([judgment])).encode(errors="backslashreplace") + b"\n")
                 handle.flush()
@@ -151,7 +158,7 @@ def _kept(path: Path, wanted: set[Any], digest: str) -> list[Judgment]:
     """The judgments of an earlier start that this comparison needs, by this very judge: another one may have its name."""
     if not path.stat().st_size:
         return []
-    there = [judgment for judgment in judgments.read([str(path)]) if judgment.asked in wanted]
+    there = [judgment for judgment in map(_as_written, judgments.read([str(path)])) if judgment.asked in wanted]
     own = [judgment for judgment in there if judgment.info.get("equal") or judgment.info.get("judge") == digest]
     if len(own) < len(there):
         log.warn(
@@ -159,6 +166,17 @@ def _kept(path: Path, wanted: set[Any], digest: str) -> list[Judgment]:
             "are not used here, but `luthier elo` cannot tell them apart; give another --out"
         )
     return list({judgment.asked: judgment for judgment in own}.values())
+
+
+def _as_written(judgment: Judgment) -> Judgment:
+    """The judgment without its sum. Raises InputError when it is not what this command wrote."""
+    bare = replace(judgment, info={name: value for name, value in judgment.info.items() if name != SUM})
+    if SUM in judgment.info and judgment.info[SUM] != sum_of(bare.as_record()):
+        raise InputError(
+            "this judgment was changed since it was written", where=judgment.origin,
+            mend="take the line out, and it is judged again",
+        )  # fmt: skip
+    return bare
 
 
 def _both_orders(said: Sequence[Judgment]) -> list[Judgment]:

@@ -16,6 +16,7 @@ from luthier.app.use import Opened, open_model, weights
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped
 from luthier.core.opening import appending, ends_whole, telling
+from luthier.core.sums import checked, with_sum
 from luthier.core.types import Message, Messages
 from luthier.evals.benchmarks.encode import room
 from luthier.evals.judge import PAIR, TIE, YES, Choice, Contest, pair_messages, read_choice
@@ -32,6 +33,11 @@ class Judge(Protocol):
     @property
     def name(self) -> str:
         """Who the judgments are by."""
+        ...
+
+    @property
+    def together(self) -> int:
+        """How many questions are read in one pass, so that each answer's last bits depend on the others'."""
         ...
 
     def digest(self) -> str:
@@ -54,6 +60,7 @@ class Local:
     name: str
     opened: Opened
     tokens: int = 4096
+    together: int = 64
 
     def digest(self) -> str:
         opened = self.opened
@@ -80,17 +87,20 @@ class Local:
         ]
         opened.model.eval()
         scorer = Scorer(opened.model, room(opened.model.config, opened.tokenizer), self.tokens)
-        half: dict[int, tuple[int, float]] = {}
-        for index, answer in scorer.answer(requests):
-            if stop():
-                raise Stopped("stopped while judging")
-            place, option = divmod(index, 2)
-            if place not in half:
-                half[place] = (option, answer.logp)
-                continue
-            other, logp = half.pop(place)
-            first, second = (logp, answer.logp) if other == 0 else (answer.logp, logp)
-            yield place, None if answer.cut else Choice(options[0] if first >= second else options[1], first - second)
+        for start in range(0, len(requests), 2 * self.together):
+            scorer.forget()
+            half: dict[int, tuple[int, float]] = {}
+            for index, answer in scorer.answer(requests[start : start + 2 * self.together]):
+                if stop():
+                    raise Stopped("stopped while judging")
+                place, option = divmod(start + index, 2)
+                if place not in half:
+                    half[place] = (option, answer.logp)
+                    continue
+                other, logp = half.pop(place)
+                first, second = (logp, answer.logp) if other == 0 else (answer.logp, logp)
+                chosen = options[0] if first >= second else options[1]
+                yield place, None if answer.cut else Choice(chosen, first - second)
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,10 @@ class Remembered:
     def name(self) -> str:
         return self.judge.name
 
+    @property
+    def together(self) -> int:
+        return self.judge.together
+
     @cached_property
     def _who(self) -> str:
         return self.judge.digest()  # reads all the weights of a local judge
@@ -112,12 +126,13 @@ class Remembered:
     def _known(self) -> dict[str, str]:
         """What this judge said: question -> answer. Lines that are none of it are passed over."""
         known = {}
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else ():
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+        for number, line in enumerate(text.splitlines(), 1):
             try:
-                found = json.loads(line)
+                found = checked(json.loads(line), f"{self.path}:{number}", "take the line out, and it is asked again")
                 if found["judge"] == self._who and found["said"] in YES:
                     known[found["asked"]] = found["said"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
         return known
 
@@ -132,14 +147,16 @@ class Remembered:
             _digest(*((message.role, message.content) for message in messages), written=False) for messages in asked
         ]
         yield from ((i, Choice(self._known[key])) for i, key in enumerate(keys) if key in self._known)
-        rest = [i for i, key in enumerate(keys) if key not in self._known]
+        there = dict(self._known)
+        rest = unfinished([key in there for key in keys], self.together)
         with appending(self.path) as out:
             if not ends_whole(out):
                 out.write(b"\n")  # the last line was cut by a kill
             for place, choice in self.judge.yes([asked[i] for i in rest], stop):
+                if (key := keys[rest[place]]) in there:
+                    continue
                 if choice is not None:
-                    key = keys[rest[place]]
-                    line = json.dumps({"judge": self._who, "asked": key, "said": choice.option})
+                    line = json.dumps(with_sum({"judge": self._who, "asked": key, "said": choice.option}))
                     with telling(self.path):
                         out.write(line.encode() + b"\n")
                         out.flush()
@@ -153,6 +170,7 @@ class Written:
 
     endpoint: Endpoint
     parallel: int = 4
+    together: int = 1
 
     @property
     def name(self) -> str:
@@ -186,6 +204,16 @@ class Written:
                 return None
 
         yield from _each(one, asked, self.parallel, stop)
+
+
+def unfinished(known: Sequence[bool], together: int) -> list[int]:
+    """What is still to be asked: of every `together` one after the other all, where one of them is not known."""
+    return [
+        i
+        for start in range(0, len(known), together)
+        if not all(known[start : start + together])
+        for i in range(start, min(start + together, len(known)))
+    ]
 
 
 def _digest(*parts: Any, written: bool) -> str:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Required, TypeVar
+from typing import IO, Any, Required, TypeVar, cast
 
 from typing_extensions import TypedDict
 
 from luthier.core.errors import InputError
-from luthier.core.forms import Count, Number, held, read_line
-from luthier.core.opening import holding, telling
+from luthier.core.files import sha256
+from luthier.core.forms import Count, Number, Whole, held, read_line
+from luthier.core.opening import holding, regular, telling
+from luthier.core.sums import checked, with_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,14 @@ class _First(TypedDict):
 
 
 class _Line(TypedDict, total=False):
-    prompt: Required[Count]
+    prompt: Required[Whole]  # -1 in the line that `writes` the result
+    writes: str
     answers: list[_Given]
     by: str
     parts: dict[str, list[Number]]
 
 
-ANEW = "give another --out, or delete the file to begin anew"
+ANEW = "put it back from a copy, give another --out, or delete the file to begin anew"
 T = TypeVar("T")
 Parts = Mapping[str, Sequence[float]]  # name of a part of the reward -> its value for each answer of a prompt
 
@@ -78,9 +82,11 @@ class Kept:
                 self.parts[found["prompt"]] = found.get("parts", {})
 
     def _held(self, form: type[T], line: bytes, number: int) -> T:
-        """A line of the file as what it must be."""
+        """A line of the file as what it must be, and as it was written."""
         where = f"{self._path}:{number}"
-        return held(form, read_line(line, where=where, mend=ANEW), where=where, mend=ANEW)
+        found = held(form, read_line(line, where=where, mend=ANEW), where=where, mend=ANEW)
+        checked(cast(Mapping[str, Any], found), where, ANEW)
+        return found
 
     def add_answers(self, found: Mapping[int, Sequence[Given]]) -> None:
         """Keep the answers of these prompts."""
@@ -92,9 +98,13 @@ class Kept:
         self._write([{"prompt": row, "by": self._scored_by, "parts": found[row]} for row in found])
         self.parts |= found
 
+    def about_to_write(self, digest: str) -> None:
+        """Note the sha256 of the file that is made of all this, before it is written."""
+        self._write([{"prompt": -1, "writes": digest}])
+
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
         with telling(self._path):
-            self._file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+            self._file.write(b"".join(json.dumps(with_sum(line)).encode() + b"\n" for line in lines))
             self._file.flush()
             os.fsync(self._file.fileno())
 
@@ -104,6 +114,19 @@ class Kept:
         while (line := self._file.readline()).endswith(b"\n"):
             yield line
         self._file.truncate(self._file.tell() - len(line))
+
+
+def writes(path: Path, out: Path) -> bool:
+    """Whether `out` is what a command wrote that was killed before it could remove what it had kept at `path`."""
+    if not path.is_file() or not out.is_file():
+        return False
+    with open(path, "rb", opener=regular) as lines:
+        last = deque(lines, maxlen=1)
+    try:
+        said = json.loads(last[0])["writes"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
+    return bool(said == sha256(out))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from luthier.app.choose import Question, Write, choose, question, require_references
-from luthier.app.kept import Given, Kept, keeping
+from luthier.app.kept import Given, Kept, keeping, writes
 from luthier.app.scorer import Scorer, open_scorer
 from luthier.app.start import find
 from luthier.app.stop import Stop, stopping
@@ -24,10 +24,10 @@ from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
-from luthier.core.opening import require_new
+from luthier.core.opening import require_new, require_writable
 from luthier.core.seeds import derive, generator
 from luthier.data import load as data_load
-from luthier.data.write import write_jsonl
+from luthier.data.write import digest_of, write_jsonl
 from luthier.evals.intervals import mean_interval, share_interval
 from luthier.model.generate import context, generate
 from luthier.model.sample import Sampling
@@ -91,7 +91,7 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
             _sample_all(kept, questions, opened, rewards, config.seed, options, stop)
             scored = [rewards.weigh(kept.parts[row]) for row in range(len(questions))]
             given = [kept.answers[row] for row in range(len(questions))]
-            written = _write(questions, given, scored, options, dropped)
+            written = _write(questions, given, scored, options, dropped, kept)
             if written["out"]:
                 options.partial.unlink()
     figures = _figures(questions, given, scored, rewards, config.seed)
@@ -100,7 +100,10 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
 
 
 def _check(options: Options) -> None:
-    require_new(options.out, "give another --out")
+    if writes(options.partial, options.out):
+        require_writable(options.out)
+    else:
+        require_new(options.out, "give another --out")
     if options.n < 2 and options.write in ("pairs", "rankings"):
         raise InputError(f"{options.write} need two answers or more", where="--n", mend="such as --n 8")
     if options.temperature == 0 and options.n > 1:
@@ -163,14 +166,14 @@ def _sample_all(
             if not all(row in kept.answers for row in here):
                 some = [questions[row] for row in here]
                 answers = _answers(some, opened, derive(seed, "sample", start), options, stop, bar)
-                kept.add_answers(dict(zip(here, answers, strict=True)))
-            todo = [row for row in here if row not in kept.parts]
-            flat = [questions[row].answer(given) for row in todo for given in kept.answers[row]]
-            scored = rewards.score(flat)
+                made = zip(here, answers, strict=True)
+                kept.add_answers({row: given for row, given in made if row not in kept.answers})
+            # All of them, as if there had been no kill: a reward model reads many answers in one pass.
+            scored = rewards.score([questions[row].answer(given) for row in here for given in kept.answers[row]])
             n = options.n
             kept.add_parts(
                 {row: {name: values[n * i : n * i + n] for name, values in scored.parts.items()}
-                 for i, row in enumerate(todo)}
+                 for i, row in enumerate(here) if row not in kept.parts}
             )  # fmt: skip
             bar.advance(len(here), reward=fmean(scored.total))
 
@@ -195,7 +198,7 @@ def _answers(
 
 def _write(
     questions: Sequence[Question], given: Sequence[Sequence[Given]], scored: Sequence[Scored], options: Options,
-    dropped: Counter[str],
+    dropped: Counter[str], partial: Kept,
 ) -> dict[str, Any]:  # fmt: skip
     """Write what is kept, and count in `dropped` why the rest is not."""
     out: list[dict[str, Any]] = []
@@ -211,6 +214,7 @@ def _write(
         kept += 1
         cut += not answers[chosen.best].ended
     if out:
+        partial.about_to_write(digest_of(out))
         write_jsonl(out, options.out)
     return {
         "out": str(options.out) if out else None, "partial": None if out else str(options.partial), "write": options.write,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luthier.app.base import base_of_adapter, base_of_run, known_start
-from luthier.app.folder import read_run
+from luthier.app.folder import RunFolder, read_run
 from luthier.app.systems import trained_system
 from luthier.core.config import RunConfig, resolve
 from luthier.core.errors import InputError, nearest
@@ -54,6 +54,15 @@ def find(name: str, base: str | None = None) -> Start:
     _refuse_base(base, name)
     source = sources.resolve(name)
     return Start(source, None, _asked_as_trained(resolve({"model": name}), source.folder), source.folder)
+
+
+def intact(run: Path) -> Path:
+    """The run itself. Raises InputError when what it made, its adapter or its model, is not as it was written."""
+    sums = RunFolder(run).sums
+    for name in sums.noted():
+        if name.startswith(("adapter/", "model/")):
+            sums.check(name)
+    return run
 
 
 def run_of(path: Path) -> Path | None:
@@ -110,7 +119,7 @@ def _asked_as_trained(config: RunConfig, folder: Path) -> RunConfig:
 
 
 def _of_run(run: Path, base: str | None) -> Start:
-    config = run_settings(run)
+    config = run_settings(intact(run))
     if (run / "adapter").is_dir():
         source = base_of_run(run, config.model, base) or find(config.model).source
         return Start(source, run / "adapter", config, _texts(run, config, source))

@@ -40,7 +40,7 @@ class Tracker:
 
     def __init__(self, name: str, folder: RunFolder, config: RunConfig) -> None:
         self.journal, self.card = folder.path / "metrics.jsonl", folder.path / "tracking.json"
-        self.state: dict[str, Any] = read_json(self.card) if self.card.is_file() else {}
+        self.state = _state(self.card)
         if self.state.get("tracker") != name:  # a new one begins with the first step
             self.state = {"tracker": name, "id": uuid4().hex[:8], "lines": 0, "finished": False}
         self.failed = False
@@ -96,6 +96,21 @@ class Tracker:
             self.failed = True
             log.warn(f"{self.state['tracker']} failed ({_reason(error)}): nothing more is sent to it")
         return not self.failed
+
+
+def _state(card: Path) -> dict[str, Any]:
+    """What was passed on. Raises InputError for a damaged file."""
+    try:
+        found = read_json(card) if card.is_file() else {}
+    except (ValueError, RecursionError):
+        found = None
+    kinds = {"tracker": str, "id": str, "lines": int, "finished": bool}
+    if not isinstance(found, dict) or (found and not all(isinstance(found.get(k), kind) for k, kind in kinds.items())):
+        raise InputError(
+            "what was passed on to the tracker cannot be read", where=card,
+            mend="put it back from a copy, or remove it: then all lines are passed on again",
+        )  # fmt: skip
+    return found
 
 
 def _reason(error: Exception) -> str:

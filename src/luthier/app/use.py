@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from luthier.app.start import find, run_of, run_settings
+from luthier.app.start import find, intact, run_of, run_settings
 from luthier.core.config import QuantConfig, RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
 from luthier.core.types import Message
-from luthier.model import adapters, lora, quantize
+from luthier.model import adapter_config, adapters, lora, quantize
 from luthier.model import load as model_load
 from luthier.model.generate import stream
 from luthier.model.sample import Sampling
@@ -94,7 +94,7 @@ def open_model(
         folder = Path(other) / "adapter" if (Path(other) / "adapter").is_dir() else Path(other)
         found[own := _own_name(Path(other).resolve(), found)] = folder
         if run := run_of(folder):
-            others[own] = run_settings(run)
+            others[own] = run_settings(intact(run))
     quant = _quant_of_all([*([config] if start.adapter else []), *others.values()])
     place = model_load.pick_device(device)
     loaded = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place), texts=start.texts)
@@ -138,6 +138,7 @@ def weights(name: str, base: str | None = None) -> dict[str, str]:
     if not (path / "run.yaml").is_file():
         return start.digests()
     files = [file for part in ("adapter", "model") for file in sorted((path / part).glob("*.safetensors"))]
+    files += [file for file in [path / "adapter" / adapter_config.CONFIG] if file.is_file()]
     own = {str(file.relative_to(path)): sha256(file) for file in files}
     return own | (start.source.digests() if start.adapter else {})
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class Sums:
             if said is None:
                 return
             path = self.folder / name
-            found = sha256(path) if path.is_file() else None
+            found = _file_sum(path) if path.is_file() else None
             if said.coming is not None if found is None else found in (said.now, said.coming):
                 return
             if last:
@@ -116,6 +117,17 @@ class Sums:
                 handle.writelines(f"{said.coming} *{name}\n" if said.coming else "")
 
 
+def _file_sum(path: Path) -> str:
+    about = path.stat()
+    return _sum_once(path, about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _sum_once(path: Path, *about: int) -> str:
+    """The sha256 of a file, which a command asks for more than once."""
+    return sha256(path)
+
+
 def damaged(path: object, what: str) -> InputError:
     """The error for a file that cannot be believed."""
     mend = f"put it back from a copy, or start anew elsewhere; if you changed it yourself, take its line out of {FILE}"
@@ -129,18 +141,19 @@ def digest_of(content: bytes) -> str:
 
 def with_sum(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with the sum of all else in it."""
-    return {**record, SUM: _sum(record)}
+    return {**record, SUM: sum_of(record)}
 
 
 def checked(record: Mapping[str, Any], where: object, mend: str) -> dict[str, Any]:
     """The record without its sum. Raises InputError when it is not the one that was written; one without a sum, of an older
     version or of another program, is believed."""
     bare = {name: value for name, value in record.items() if name != SUM}
-    if SUM in record and record[SUM] != _sum(bare):
+    if SUM in record and record[SUM] != sum_of(bare):
         raise InputError("this line was changed since it was written", where=where, mend=mend)
     return bare
 
 
-def _sum(record: Mapping[str, Any]) -> str:
+def sum_of(record: Mapping[str, Any]) -> str:
+    """The sum of a line that holds this record."""
     as_read = json.loads(json.dumps(record))
     return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,9 +21,21 @@ def write_jsonl(items: Iterable[Row | Example | Mapping[str, Any]], path: Path) 
     count = 0
     with writing(path) as handle:
         for item in items:
-            handle.write(json.dumps(_fields(item), ensure_ascii=False, default=str) + "\n")
+            handle.write(_line(item))
             count += 1
     return count
+
+
+def digest_of(items: Iterable[Row | Example | Mapping[str, Any]]) -> str:
+    """The sha256 of the file that `write_jsonl` makes of these."""
+    out = hashlib.sha256()
+    for item in items:
+        out.update(_line(item).encode(errors="backslashreplace"))
+    return out.hexdigest()
+
+
+def _line(item: Row | Example | Mapping[str, Any]) -> str:
+    return json.dumps(_fields(item), ensure_ascii=False, default=str) + "\n"
 
 
 def check_lines(path: Path) -> None:

@@ -49,6 +49,10 @@ class Scorer:
         self.model, self.room, self.tokens = model, room, tokens
         self._kept = Prefix()
 
+    def forget(self) -> None:
+        """Let the next pass depend on nothing that was asked before."""
+        self._kept = Prefix()
+
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """(index, answer) of every request, as they become known. Raises InputError for a continuation that is empty or

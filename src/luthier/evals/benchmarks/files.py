@@ -6,19 +6,22 @@ import fnmatch
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
+from luthier.core.sums import checked
 from luthier.core.types import Origin
 from luthier.data.decode import WRAPPERS
 from luthier.data.read import Row, read_rows
 from luthier.evals.benchmarks.documents import Document
 from luthier.evals.benchmarks.tasks import Task
 
+RECORDS = "records"  # in a card: the sha256 of the file of records, once all are there
+ANEW = "put it back from a copy, or take it and what else has its name away, to measure anew"
 DEPTH = 6  # folders below --data-dir that are looked into
 
 
@@ -143,11 +146,20 @@ def card_of(records: Path) -> dict[str, Any] | None:
     card = records.with_suffix(".json")
     there = [path for path in (records, card) if path.is_file() and path.stat().st_size]
     said = _card(records)
+    if said is not None:
+        said = checked(said, card, ANEW)
     if there and said is None:
         raise InputError(
             "`luthier eval` would write here and did not make this file", where=there[0], mend="give another --out"
         )
     return said
+
+
+def require_records(records: Path, card: Mapping[str, Any]) -> None:
+    """Raise InputError when the records of a finished measurement are not those that its card was written for."""
+    if RECORDS in card and (not records.is_file() or sha256(records) != card[RECORDS]):
+        what = "these records are not what was written" if records.is_file() else "these records are gone"
+        raise InputError(what, where=records, mend=ANEW)
 
 
 def _card(records: Path) -> dict[str, Any] | None:

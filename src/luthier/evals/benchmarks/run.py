@@ -18,7 +18,8 @@ from luthier.evals.benchmarks.tasks import Task
 from luthier.evals.forest import Ids
 from luthier.evals.likelihood import Answer, Scorer
 
-WINDOW = 128  # documents that are made ready and packed together
+WINDOW = 128  # documents that are made ready and packed together, measured anew after a kill between them
+CHARACTERS = 1 << 17  # of texts, after which a window ends
 NEW_TOKENS = 256  # longest generated answer
 STOPS = ("Question:", "</s>", "<|im_end|>")
 
@@ -51,19 +52,35 @@ def chosen(documents: Sequence[Document], limit: int | None) -> list[int]:
 def measure(
     task: Task, material: Material, engine: Engine, *, shots: int, limit: int | None = None, done: Collection[int] = ()
 ) -> Iterator[Record]:
-    """The records of the task's documents, without those that are `done`. See docs/benchmarks.md for their fields."""
-    window: list[Chosen] = []
+    """The records of the task's documents, without those that are `done`. See docs/benchmarks.md for their fields.
+
+    Documents are measured in windows, each by itself: one of which any document is not done is measured as a whole, so that
+    every bit is that of a measurement which was never interrupted.
+    """
     draws = Shots(task, material, shots)
-    for index in chosen(material.documents, limit):
-        document = material.documents[index]
-        examples = draws.draw(document)
-        if index not in done:
-            window.append((index, document, prompt(task, document, examples, engine.chat)))
-        if len(window) == WINDOW:
-            yield from MEASURES[task.kind](task, window, engine)
-            window = []
+    for window in windows(material.documents, chosen(material.documents, limit), task):
+        drawn = [(index, material.documents[index], draws.draw(material.documents[index])) for index in window]
+        if all(index in done for index in window):
+            continue
+        engine.scorer.forget()
+        asked = [(i, document, prompt(task, document, examples, engine.chat)) for i, document, examples in drawn]
+        for record in MEASURES[task.kind](task, asked, engine):
+            if record["doc"] not in done:
+                yield record
+
+
+def windows(documents: Sequence[Document], places: Sequence[int], task: Task) -> Iterator[list[int]]:
+    """The documents at these places, as many as are measured together; of long texts fewer."""
+    window: list[int] = []
+    size = 0
+    for index in places:
+        window.append(index)
+        size += len(documents[index].answer) if task.kind == "text" else 0
+        if len(window) == WINDOW or size >= CHARACTERS:
+            yield window
+            window, size = [], 0
     if window:
-        yield from MEASURES[task.kind](task, window, engine)
+        yield window
 
 
 def _scored(window: Sequence[Chosen], engine: Engine) -> Iterator[tuple[int, Document, list[Answer]]]:
