@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from luthier.app import suite as suite_module
 from luthier.app.judges import Wanted
-from luthier.app.suite import run_suite
+from luthier.app.suite import Bench, run_suite
 from luthier.core.config import RewardConfig
 from luthier.core.errors import InputError, RunError
 from luthier.evals.judge import Choice
@@ -230,3 +231,18 @@ def test_a_prompt_that_is_too_long_is_named_with_its_place(tested, tmp_path):
         InputError, match=r"rows\.csv:3: the prompt has [\d,]+ tokens, the model's context 512; shorten it"
     ):
         tested(text)
+
+
+@pytest.mark.parametrize("function", ["../r.py:f", "sub/../../r.py:f", "/tmp/r.py:f", "linked.py:f"])
+def test_code_from_outside_the_folder_of_a_suite_is_not_run(tmp_path, function):
+    """A suite may come from others; code beside it is as visible as the suite."""
+    (tmp_path / "r.py").write_text("open('planted', 'w')\ndef f(answers): return 1.0\n")
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    (folder / "linked.py").symlink_to(tmp_path / "r.py")
+    check = json.dumps({"python": function})
+    (folder / "suite.yaml").write_text(f"groups: [{{name: a, cases: [{{prompt: x, checks: [{check}]}}]}}]")
+    with pytest.raises(
+        InputError, match=r"suite.yaml:1: .* is code from outside the folder of the suite; put it beside"
+    ):
+        Bench(folder / "suite.yaml", Wanted(), RewardConfig()).__enter__()

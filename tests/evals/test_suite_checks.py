@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from luthier.core.errors import InputError
 from luthier.evals.suite import checks, results
 from luthier.evals.suite.cases import expand
 from luthier.evals.suite.checks import Verdict, words
@@ -197,3 +200,21 @@ def test_eight_of_eight_is_no_certainty(ran):
     _, all_ = results.score(outcomes, suite)
     assert (all_.rate, all_.low, all_.high) == (1.0, pytest.approx(0.6756, abs=1e-4), 1.0)
     assert all_.met  # a threshold is about these cases
+
+
+def test_a_pattern_or_schema_that_takes_for_ever_is_left_alone_after_three_answers(monkeypatch):
+    monkeypatch.setattr(checks, "SECONDS", 0.1)
+    for check in ({"regex": "((a|a)+)+$"}, {"json": {"schema": {"items": {"pattern": "((a|a)+)+$"}}}}):
+        test = checks.test_of(Check.model_validate(check), "", Path())
+        answer = "a" * 40 + "!" if "regex" in check else json.dumps(["a" * 40 + "!"])
+        began = time.monotonic()
+        found = [test(answer) for _ in range(50)]
+        assert time.monotonic() - began < 10  # without a limit: years
+        assert not any(verdict.passed or verdict.decided for verdict in found)
+        assert "takes longer than 0.1 s" in found[0].why
+
+
+@pytest.mark.parametrize("pattern", ["(" * 5000 + ")" * 5000, "a" * 20_000, "a{99999999999}", "(?P<n"])
+def test_patterns_that_cannot_be_read(pattern):
+    with pytest.raises(InputError, match=r"^suite.yaml:3: "):
+        checks.test_of(Check.model_validate({"regex": pattern}), "suite.yaml:3", Path())

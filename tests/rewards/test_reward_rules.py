@@ -135,7 +135,7 @@ def test_arguments_that_are_wrong(spec, message):
         score(spec)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ('{"type": "strnig"}', "is not a JSON Schema")])
+@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ('{"type": "strnig"}', "not a JSON Schema")])
 def test_schemas_that_are_wrong(tmp_path, text, message):
     path = tmp_path / "bad.json"
     path.write_text(text)

@@ -100,6 +100,7 @@ class Bench:
     def _open(self, check: Check, where: str) -> None:
         if check.python and check.python.function not in self.functions:
             spec = str(self.document.path.parent / check.python.function)
+            _own_code(self.document.path, spec, where)
             function = Function(f"python:{check.python.function}", spec, self.settings)
             self.functions[check.python.function] = self._closing.enter_context(function)
         if check.similar and check.similar.by == EMBEDDING and check.similar.encoder not in self.encoders:
@@ -193,6 +194,16 @@ class Bench:
                     out[index] = Verdict(passed, "" if passed else f"{self.judge.name} says no: {check.question}")
                 bar.advance(1)
         return out
+
+
+def _own_code(suite: Path, spec: str, where: str) -> None:
+    """A suite may come from others: the code that it runs is said, and lies beside it. Raises InputError for other code."""
+    file, folder = Path(spec.rpartition(":")[0]).resolve(), suite.parent.resolve()
+    if not file.is_relative_to(folder):
+        raise InputError(
+            f"{file} is code from outside the folder of the suite", where=where, mend="put it beside the suite"
+        )
+    log.once(f"{suite.name} runs {file.relative_to(folder)}")
 
 
 def _touch(path: Path) -> None:

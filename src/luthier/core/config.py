@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from luthier.core.elsewhere import needless, setting_for
 from luthier.core.errors import InputError, nearest, unknown
-from luthier.core.files import text_file
 
 VERSION = 1
+LARGEST = 2**63 - 1  # a whole number in 64 bits
 # Settings that change nothing of the result. Threads change its last bits, and a run that goes on with others says so: a
 # machine that got busy is no reason to begin anew. Limits of functions that fail at them are raised, and the run goes on.
 BESIDE = ("out", "force", "track", "base", "threads", "reward.timeout", "reward.memory")
@@ -49,6 +51,16 @@ class Section(BaseModel):
         """A single text where several may stand, as people write it in YAML: `path: rows.jsonl`."""
         several = get_origin(cls.model_fields[str(info.field_name)].annotation) is tuple
         return (value,) if several and isinstance(value, str) else value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _can_be_computed_with(cls, value: Any) -> Any:
+        """No number is infinite or larger than the libraries below take."""
+        if isinstance(value, float) and not math.isfinite(value):
+            raise PydanticCustomError("finite", "should be a finite number")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise PydanticCustomError("large", f"should be {LARGEST:,} at most")
+        return value
 
 
 class DataConfig(Section):
@@ -375,19 +387,9 @@ def _check_version(version: object, where: object) -> None:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The settings in a YAML file. Raises InputError with the line when it is not YAML or not a mapping."""
-    import yaml
+    from luthier.core.yaml_file import read
 
-    try:
-        value = yaml.safe_load(text_file(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(
-            f"cannot read the settings: {reason}", where=path, mend="check the path and the file"
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else path
-        raise InputError("not valid YAML", where=place, mend="check indentation and quotes") from None
+    value = read(path, "settings")[1]
     if not isinstance(value, dict):
         raise InputError("settings must be names with values", where=path, mend="such as `model: smollm2-135m`")
     return value

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import fnmatch
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +24,12 @@ from torch.autograd.function import once_differentiable
 
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError, nearest
+from luthier.core.patterns import compiled
 from luthier.model import heads
 from luthier.model.products import product
 from luthier.model.quantize import Quantized, QuantLinear
+
+SECONDS = 1.0  # that a pattern may take on the name of a layer
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -230,8 +232,11 @@ def chosen(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
 
 def _fits(pattern: str, name: str) -> bool:
     try:
-        return re.fullmatch(pattern, name) is not None
-    except re.error:
+        return compiled(pattern, "--lora.targets").fullmatch(name, timeout=SECONDS) is not None
+    except TimeoutError:
+        what = f"the pattern '{pattern}' takes longer than {SECONDS:g} s on '{name}'"
+        raise InputError(what, where="--lora.targets", mend="write it without nested repetitions") from None
+    except InputError:
         return False
 
 

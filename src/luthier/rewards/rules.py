@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.core import numbers
+from luthier.core import numbers, patterns
 from luthier.core.config import RewardConfig
 from luthier.core.errors import InputError, RunError, unknown
+from luthier.core.json_schema import Schema, read_schema
 from luthier.rewards.answer import Answer, Component, opening
 
 Score = Callable[[Answer], float]
@@ -60,24 +61,15 @@ def number(spec: str, argument: str, settings: RewardConfig) -> Score:
 def pattern(spec: str, argument: str, settings: RewardConfig) -> Score:
     """1 when the pattern is found somewhere in the answer; `^` and `$` tie it to the ends.
 
-    The `regex` library, because its searches can be given a limit of time: some patterns take for ever on the
-    repetitive text that a model may write. Raises RunError when one takes longer than `reward.timeout`.
+    Raises RunError when a search takes longer than `reward.timeout`.
     """
-    import regex
-
-    try:
-        compiled = regex.compile(argument)
-    except regex.error as error:
-        raise InputError(f"not a regular expression: {error}", where=_where(spec), mend="mend the pattern") from None
+    compiled = patterns.compiled(argument, _where(spec))
 
     def score(answer: Answer) -> float:
         try:
             return float(compiled.search(answer.text, timeout=settings.timeout) is not None)
         except TimeoutError:
-            raise RunError(
-                f"the pattern takes longer than {settings.timeout:g} s on an answer to '{opening(answer.prompt)}'",
-                where=_where(spec), mend="write it without nested repetitions",
-            ) from None  # fmt: skip
+            raise _late(spec, "pattern", answer, settings.timeout) from None
 
     return score
 
@@ -85,13 +77,16 @@ def pattern(spec: str, argument: str, settings: RewardConfig) -> Score:
 def json_text(spec: str, argument: str, settings: RewardConfig) -> Score:
     """1 when the whole answer is one JSON value (RFC 8259: NaN and Infinity are none); of a JSON Schema, when the name
     of its file follows."""
-    fits = _schema(spec, Path(argument)) if argument else lambda value: True
+    schema = Schema(read_schema(Path(argument), _where(spec)), f"{_where(spec)}: {argument}") if argument else None
 
     def score(answer: Answer) -> float:
         try:
-            return float(fits(json.loads(answer.text, parse_constant=_refuse)))
+            value = json.loads(answer.text, parse_constant=_refuse)
+            return float(schema is None or not schema.fault(value, settings.timeout))
         except (ValueError, RecursionError):
             return 0.0
+        except TimeoutError:
+            raise _late(spec, "schema", answer, settings.timeout) from None
 
     return score
 
@@ -149,32 +144,8 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _schema(spec: str, path: Path) -> Callable[[Any], bool]:
-    """Whether a value is of the schema in this file. References to other files are not followed, nor fetched."""
-    from jsonschema import SchemaError, validators
-    from jsonschema_specifications import REGISTRY
-    from referencing.exceptions import Unresolvable
-
-    try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", where=_where(spec), mend="check the path") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}", where=_where(spec), mend="mend the file") from None
-    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except SchemaError as error:
-        raise InputError(f"{path} is not a JSON Schema: {error.message}", where=_where(spec), mend="mend it") from None
-    validator = kind(schema, registry=REGISTRY)
-
-    def fits(value: Any) -> bool:
-        try:
-            return bool(validator.is_valid(value))
-        except Unresolvable as error:
-            raise InputError(
-                f"{path} refers to {error.ref}, which is not in it", where=_where(spec),
-                mend="put what it refers to under its $defs",
-            ) from None  # fmt: skip
-
-    return fits
+def _late(spec: str, what: str, answer: Answer, seconds: float) -> RunError:
+    return RunError(
+        f"the {what} takes longer than {seconds:g} s on an answer to '{opening(answer.prompt)}'",
+        where=_where(spec), mend="write it without nested repetitions",
+    )  # fmt: skip

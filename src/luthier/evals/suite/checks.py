@@ -12,11 +12,14 @@ from typing import Any
 
 from luthier.core import numbers
 from luthier.core.errors import InputError, unknown
+from luthier.core.json_schema import Schema, read_schema
+from luthier.core.patterns import compiled
 from luthier.evals.metrics import METRICS
 from luthier.evals.suite import spec
 from luthier.evals.suite.spec import Check
 
-SECONDS = 5.0  # that a pattern may take on one answer
+SECONDS = 5.0  # that a pattern or a schema may take on one answer
+TRIES = 3  # times that it may take longer, before it is not tried again
 SHOWN = 60
 
 
@@ -110,39 +113,52 @@ def _contains(value: spec.Contains, where: str, folder: Path) -> Test:
 
 
 def _regex(value: spec.Regex, where: str, folder: Path) -> Test:
-    import regex
-
     if not value.pattern:
         raise InputError("an empty pattern is found in every answer", where=where, mend="such as `regex: ^Paris`")
-    try:
-        compiled = regex.compile(value.pattern, regex.IGNORECASE if value.ignore_case else 0)
-    except regex.error as error:
-        raise InputError(f"not a regular expression: {error}", where=where, mend="mend the pattern") from None
+    pattern = compiled(value.pattern, where, value.ignore_case)
+    return _limited(
+        "the pattern",
+        lambda answer: _verdict(
+            pattern.search(answer, timeout=SECONDS) is not None, f"does not match {_quoted(value.pattern)}"
+        ),
+    )
 
-    def test(answer: str) -> Verdict:
-        try:
-            found = compiled.search(answer, timeout=SECONDS)
-        except TimeoutError:
-            return Verdict(False, f"the pattern takes longer than {SECONDS:g} s on it", decided=False)
-        return _verdict(found is not None, f"does not match {_quoted(value.pattern)}")
 
-    return test
+def _limited(what: str, test: Test) -> Test:
+    """A test that undecided answers take no more than TRIES times SECONDS from."""
+    late = 0
+
+    def limited(answer: str) -> Verdict:
+        nonlocal late
+        if late < TRIES:
+            try:
+                return test(answer)
+            except TimeoutError:
+                late += 1
+        where = "on it" if late < TRIES else "on this answer or others"
+        return Verdict(False, f"{what} takes longer than {SECONDS:g} s {where}", decided=False)
+
+    return limited
 
 
 def _json(value: spec.Json, where: str, folder: Path) -> Test:
-    fault = _schema(value.json_schema, where, folder) if value.json_schema is not None else lambda found: ""
+    given = value.json_schema
+    content = read_schema(folder / given, where) if isinstance(given, str) else given
+    schema = None if content is None else Schema(content, where)
 
     def test(answer: str) -> Verdict:
         try:
             found = _inside(answer) if value.inside else _whole(answer)
+            why = schema.fault(found, SECONDS) if schema else ""
         except json.JSONDecodeError as error:
             return Verdict(False, f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}")
-        except (ValueError, RecursionError) as error:
+        except RecursionError:
+            return Verdict(False, "is no JSON: it nests too deeply")
+        except ValueError as error:
             return Verdict(False, f"is no JSON: {error}")
-        why = fault(found)
         return Verdict(not why, why)
 
-    return test
+    return _limited("the schema", test)
 
 
 def _whole(answer: str) -> Any:
@@ -163,44 +179,6 @@ def _inside(answer: str) -> Any:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
-
-
-def _schema(given: dict[str, Any] | str, where: str, folder: Path) -> Callable[[Any], str]:
-    """What is wrong with a value, '' for nothing. References out of the schema are neither followed nor fetched."""
-    from jsonschema import SchemaError, validators
-    from jsonschema.exceptions import best_match
-    from jsonschema_specifications import REGISTRY
-    from referencing.exceptions import Unresolvable
-
-    schema = _schema_file(folder / given, where) if isinstance(given, str) else given
-    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except SchemaError as error:
-        raise InputError(f"not a JSON Schema: {error.message}", where=where, mend="mend the schema") from None
-    validator = kind(schema, registry=REGISTRY)
-
-    def fault(value: Any) -> str:
-        try:
-            error = best_match(validator.iter_errors(value))
-        except Unresolvable as missing:
-            what = f"the schema refers to {missing.ref}, which is not in it"
-            raise InputError(what, where=where, mend="put it under its $defs") from None
-        if error is None:
-            return ""
-        at = f" at {'/'.join(str(part) for part in error.absolute_path)}" if error.absolute_path else ""
-        return f"does not fit the schema{at}: {error.message[:120]}"
-
-    return fault
-
-
-def _schema_file(path: Path, where: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", where=where, mend="check the path") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}", where=where, mend="mend the file") from None
 
 
 def _length(value: spec.Length, where: str, folder: Path) -> Test:

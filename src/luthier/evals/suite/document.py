@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from luthier.core.errors import InputError, nearest
-from luthier.core.files import text_file
+from luthier.core.yaml_file import read as read_yaml
 from luthier.evals.suite.spec import Part, Suite, names
 
 P = TypeVar("P", bound=Part)
@@ -35,21 +35,9 @@ class Document:
 
 def read(path: Path) -> Document:
     """Read a suite. Raises InputError, with file and line, when it is not YAML or not a suite."""
-    try:
-        text = text_file(path)
-        root = yaml.compose(text, yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(f"cannot read the suite: {reason}", where=path, mend="check the path and the file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "something is out of place"
-        place = f"{path}:{mark.line + 1}" if mark else path
-        raise InputError(f"not valid YAML: {problem}", where=place, mend="check indentation and quotes") from None
+    root, values = read_yaml(path, "suite")
     if root is None or not isinstance(values, dict):
         raise InputError("a suite is a mapping with 'groups'", where=path, mend="see docs/compare.md for one")
-    _refuse_doubles(root, path)
     return Document(path, validated(Suite, values, path, root), values, root)
 
 
@@ -134,17 +122,3 @@ def _way(root: yaml.Node, place: Place) -> Iterator[tuple[int | str, yaml.Node]]
             yield step, node
         else:
             return
-
-
-def _refuse_doubles(node: yaml.Node, path: Path) -> None:
-    """YAML keeps the last of two equal keys without a word; here they are an error."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise InputError(f"'{key.value}' stands twice", where=f"{path}:{key.start_mark.line + 1}")
-            seen.add(key.value)
-            _refuse_doubles(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_doubles(value, path)
