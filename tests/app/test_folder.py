@@ -88,12 +88,12 @@ def test_journals_are_cut_back_to_their_marks(make):
 
 def test_a_line_torn_by_a_kill_is_cut_off(make):
     folder = make()
-    folder.append("losses.jsonl", {"step": 1})
+    folder.append("losses.jsonl", {"step": 1, "rows": []})
     marks = folder.marks()
     with open(folder.path / "losses.jsonl", "a") as handle:
         handle.write('{"step": 2, "ro')
     folder.cut(marks)
-    folder.append("losses.jsonl", {"step": 2})
+    folder.append("losses.jsonl", {"step": 2, "rows": []})
     assert [record["step"] for record in folder.records("losses.jsonl")] == [1, 2]
 
 

@@ -130,7 +130,7 @@ def record(
 def _page(answers: Answers) -> str | None:
     """Write the page again, where there is one."""
     path = answers.folder.path / report.PAGE
-    return str(report.write(answers.folder, answers.config, answers.folder.result or {})) if path.is_file() else None
+    return str(report.report([answers.folder.path])) if path.is_file() else None
 
 
 def look(answers: Answers, rows: Sequence[Taught], task: Task | None = None) -> Seen:

@@ -22,14 +22,16 @@ from typing import Any
 
 from luthier.app import lineage as made_of
 from luthier.app.lineage import LINEAGE
+from luthier.app.records import MEND, hold
 from luthier.core import log
 from luthier.core.config import RunConfig, read_yaml, resolve
 from luthier.core.errors import InputError
 from luthier.core.files import sha256, write_folder, writing
+from luthier.core.forms import read_line
 from luthier.core.leftovers import clear
 from luthier.core.opening import append_line, appending, cut, holding, refuse_special, regular
 from luthier.core.sums import FILE as SUMS
-from luthier.core.sums import Sums, damaged, digest_of
+from luthier.core.sums import Sums, digest_of
 
 SETTINGS, RESULT = "run.yaml", "result.json"
 JOURNALS = ("metrics.jsonl", "losses.jsonl", "samples.jsonl")
@@ -63,9 +65,7 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """What the finished run printed, or None while it is not finished."""
-        found = self.read_json(RESULT)
-        if found is not None and not isinstance(found, dict):
-            raise damaged(self.path / RESULT, "not a result")
+        found: dict[str, Any] | None = self.read_json(RESULT)
         return found
 
     @property
@@ -178,19 +178,17 @@ class RunFolder:
             return handle.read()
 
     def read_json(self, name: str) -> Any:
-        """What a JSON file holds, or None when it is not there."""
-        content = self.read(name)
-        return None if content is None else _parsed(content, self.path / name)
+        """What a JSON file holds, of the form that it must have (see `records`), or None when it is not there."""
+        path, content = self.path / name, self.read(name)
+        return None if content is None else hold(name, read_line(content, where=path, mend=MEND), path)
 
     def records(self, name: str) -> list[dict[str, Any]] | None:
         """The lines of a JSONL file, or None when it is not there."""
         if (content := self.read(name)) is None:
             return None
         lines = content.split(b"\n")  # not splitlines(): text may hold other line ends
-        found = [_parsed(line, f"{self.path / name}:{number}") for number, line in enumerate(lines, 1) if line]
-        if odd := next((number for number, record in enumerate(found, 1) if not isinstance(record, dict)), None):
-            raise damaged(f"{self.path / name}:{odd}", "not a record")
-        return found
+        places = ((f"{self.path / name}:{number}", line) for number, line in enumerate(lines, 1) if line)
+        return [hold(name, read_line(line, where=at, mend=MEND), at) for at, line in places]
 
 
 def place(config: RunConfig, data_name: str) -> Path:
@@ -243,13 +241,6 @@ def _sum_of(handle: Any, size: int | None = None) -> Any:
         out.update(block)
         left = None if left is None else left - len(block)
     return out
-
-
-def _parsed(content: bytes, where: object) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        raise damaged(where, "not JSON") from None
 
 
 def _lost(path: Path, what: str) -> InputError:

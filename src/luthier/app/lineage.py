@@ -14,17 +14,37 @@ from collections.abc import Mapping
 from hashlib import sha256 as hasher
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from typing_extensions import TypedDict
 
 from luthier import __version__
 from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
+from luthier.core.forms import held, read_line
 from luthier.core.sums import FILE as SUMS
 
 LINEAGE = "lineage.json"
 GROWS = "read as a stream"  # in place of the hash of a file that may grow
 MENDABLE = {"rewards": "it learns from both", "metrics": "its answers are scored by the new"}
+
+
+class _Inputs(TypedDict, total=False):
+    data: dict[str, str]
+    model: dict[str, str]
+
+
+class _Again(TypedDict, total=False):
+    inputs: _Inputs
+    environment: dict[str, Any]
+    code: str
+
+
+class _Lineage(_Again, total=False):
+    start: dict[str, Any]
+    later_starts: list[_Again]
+    failed: dict[str, Any]
 
 
 def lineage(config: RunConfig, **inputs: Any) -> dict[str, Any]:
@@ -52,16 +72,8 @@ def lineage(config: RunConfig, **inputs: Any) -> dict[str, Any]:
 
 def read(content: bytes, where: Path) -> dict[str, Any]:
     """The lineage that a file holds. Raises InputError for a damaged one."""
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
-        found = None
-    if not (isinstance(found, dict) and isinstance(found.get("inputs", {}), dict)):
-        raise InputError(
-            "not the lineage of a run: the file was cut or changed", where=where,
-            mend="put it back from a copy, or give another --out to start anew",
-        )  # fmt: skip
-    return found
+    mend = "put it back from a copy, or give another --out to start anew"
+    return cast(dict[str, Any], held(_Lineage, read_line(content, where=where, mend=mend), where=where, mend=mend))
 
 
 def starts(made: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,9 +10,11 @@ from typing import Any
 
 from luthier.app import lost, measure, repeats
 from luthier.app.folder import RunFolder, read_run
+from luthier.app.records import MEND, Finished
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import writing
+from luthier.core.forms import held
 from luthier.core.verdicts import verdict
 from luthier.evals import score
 from luthier.evals.benchmarks import results
@@ -91,7 +93,7 @@ def _finished(path: Path) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     folder, config = read_run(path)
     if (result := folder.result) is None:
         raise InputError("this run is not finished", where=path, mend="run its command again to go on with it")
-    return folder, config, result
+    return folder, config, held(Finished, result, where=path / "result.json", mend=MEND)
 
 
 def _put(path: Path, page: str) -> Path:
@@ -180,7 +182,7 @@ def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:
     )
     if all(line.get("bad_means") == errors.title(errors.WRONG) for line in lines):
         for shares, key in ((before, "before_bad"), (after, "bad")):
-            wrong = [float(line[key]) for line in lines]
+            wrong = [float(line.get(key, False)) for line in lines]
             shares[errors.WRONG] = wrong
             shares[errors.SOUND] = [float(ok and not bad) for ok, bad in zip(shares[errors.SOUND], wrong, strict=True)]
     rows = errors.table(before, after, config.seed)

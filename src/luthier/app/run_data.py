@@ -12,6 +12,7 @@ from luthier.app.choose import question
 from luthier.app.examples import prepared, read_examples
 from luthier.app.folder import RunFolder, read_run
 from luthier.app.lineage import GROWS
+from luthier.app.records import MEND
 from luthier.core import log
 from luthier.core.config import STDLIB, RunConfig
 from luthier.core.errors import InputError
@@ -86,7 +87,8 @@ def answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
         [record for record in folder.records(f"evals/{stage}.jsonl") or () if "answer" in record]
         for stage in ("before", "after")
     )
-    assert [record["row"] for record in old] == [record["row"] for record in new]
+    if [record["row"] for record in old] != [record["row"] for record in new]:
+        raise InputError("before and after are not of the same rows", where=folder.path / "evals", mend=MEND)
     return Answers(folder, config, old, new) if new else None
 
 

@@ -67,9 +67,10 @@ def _fault(error: ValidationError) -> str:
     way = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
         return f"'{way}' is missing"
-    asked = first["msg"].removeprefix("Input ")
-    named = f"'{way[:SHOWN]}' " if way else "this "
-    return f"{named}{asked}, not {shown(first['input'])}"
+    asked = first["msg"].removeprefix("Input ").removeprefix("List ").replace(" after validation", "")
+    named = f"'{way[:SHOWN]}'" if way else "this"
+    counted = first["type"] in ("too_short", "too_long")  # says itself how many there are
+    return f"{named} {asked}" + ("" if counted else f", not {shown(first['input'])}")
 
 
 def shown(value: object) -> str:
