@@ -55,11 +55,12 @@ def _stop_ids(header: Header) -> list[int]:
 def _hold_counts(header: Header) -> None:
     """Raise InputError for counts and lengths that the tensors do not bear out: nothing of their size is made."""
     widest = max((max(place.shape) for place in header.tensors.values()), default=1)
-    header.whole(header.own("block_count"), len(header.tensors))
     for key, value in header.values.items():
         if not key.startswith(f"{header.architecture}.") or isinstance(value, (str, list)):
             continue
-        if key.endswith(("context_length", "original_context_length")):
+        if key == header.own("block_count"):
+            header.whole(key, len(header.tensors), 0)
+        elif key.endswith(("context_length", "original_context_length")):
             header.whole(key, 1 << 31)
         elif re.search(r"(_count|_length|_size|dimension_count)(_kv)?$", key):
             header.whole(key, max(widest, 1 << 16), 0)

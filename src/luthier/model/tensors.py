@@ -79,7 +79,9 @@ def _disguise(start: bytes) -> str:
 def _entry(name: str, entry: Any, path: Path) -> tuple[Tensor, tuple[int, int]]:
     if not isinstance(entry, Mapping):
         raise _broken(path, f"'{name}' is {shown(entry)}, not a tensor")
-    dtype, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    dtype: Any = entry.get("dtype")
+    shape: Any = entry.get("shape")
+    span: Any = entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in BITS:
         raise _broken(path, f"'{name}' has the unknown type {shown(dtype)}")
     if not _whole(shape) or not _whole(span) or len(span) != 2:

@@ -103,7 +103,7 @@ def models_table(models: Sequence[Mapping[str, Any]], *, checked: bool = False) 
     for m in models:
         where = str(m["folder"]).replace(str(Path.home()), "~") if m["folder"] else "fetched when first used"
         disk = size(m["bytes"]) if m["bytes"] else ""
-        cells = (m["name"], m["kind"], f"{m['parameters']:,}", disk, m["licence"] or "", where)
+        cells: tuple[str, ...] = (m["name"], m["kind"], f"{m['parameters']:,}", disk, m["licence"] or "", where)
         if checked:
             cells += (m["damage"] or "yes" if m["folder"] else "",)
         table.add_row(*(Text(clean(cell)) for cell in cells))
