@@ -27,10 +27,11 @@ from luthier.app.base import start_facts
 from luthier.app.begun import note_failure, open_run
 from luthier.app.examples import data_name, read_examples
 from luthier.app.folder import RESULT, locked, place
+from luthier.app.inputs import inputs
 from luthier.app.learn import learn
 from luthier.app.lineage import lineage
 from luthier.app.method import chosen_method
-from luthier.app.prepare import computing, encode_all, load_model
+from luthier.app.prepare import encode_all, load_model
 from luthier.app.report import DATA
 from luthier.app.report import write as write_report
 from luthier.app.room import check_memory
@@ -96,12 +97,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
                 "no row is held out to stop by", where="--eval.patience", mend="give --data.eval or --data.holdout"
             )
         probes = lost.open_probes(config, texts)
-        facts = lineage(
-            config, data=examples.digests(), model=texts.start.digests(),
-            template=texts.template.fingerprint, tokenizer=texts.tokenizer.fingerprint(),
-            computing=computing(texts, config), **examples.replay_digests(), **probes.inputs, **online.inputs(config),
-            **own,
-        )  # fmt: skip
+        facts = lineage(config, **inputs(config, examples, texts), **probes.inputs, **own)
         quant = texts.start.config.quant if texts.start.quantized else None
         run_path = place(config, data_name(config.data.path))
         facts["start"] = start_facts(texts.start.source, texts.start.config.text, quant, run_path)

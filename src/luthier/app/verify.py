@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from luthier.app import online
 from luthier.app.assemble import Run, assemble, packing_of, put, steps_of, weights, with_reference
 from luthier.app.examples import read_examples
 from luthier.app.folder import read_run
+from luthier.app.inputs import inputs
 from luthier.app.lineage import changes, differences, inputs_of, lineage, starts
 from luthier.app.method import chosen_method
-from luthier.app.prepare import computing, encode_all
+from luthier.app.prepare import encode_all
 from luthier.app.stop import stopping
 from luthier.app.texts import open_texts
 from luthier.app.threads import use_threads
@@ -46,16 +46,7 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
     with stopping() as stop:
         examples = read_examples(config, chosen_method(config).example)
         texts = open_texts(config)
-        replay = examples.replay_digests()
-        facts = lineage(
-            config,
-            data=examples.digests(),
-            model=texts.start.digests(),
-            computing=computing(texts, config),
-            **replay,
-            **online.inputs(config),
-        )
-        made = folder.lineage
+        facts, made = lineage(config, **inputs(config, examples, texts)), folder.lineage
         for name, which in changes(inputs_of(made), facts["inputs"]).items():
             raise InputError(
                 f"the {name} changed since this run was made{f' ({which})' * bool(which)}, so it cannot be made again",

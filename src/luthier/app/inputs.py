@@ -1,0 +1,20 @@
+"""Hashes of everything that decides the steps of a run: what its lineage compares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luthier.app import online
+from luthier.app.examples import Examples
+from luthier.app.prepare import computing
+from luthier.app.texts import Texts
+from luthier.core.config import RunConfig
+
+
+def inputs(config: RunConfig, examples: Examples, texts: Texts) -> dict[str, Any]:
+    """What it is -> its hash, or file -> sha256: the data, the model, general text that is learned beside, the rewards."""
+    return {
+        "data": examples.digests(), "model": texts.start.digests(), "template": texts.template.fingerprint,
+        "tokenizer": texts.tokenizer.fingerprint(), "computing": computing(texts, config), **examples.replay_digests(),
+        **online.inputs(config),
+    }  # fmt: skip
