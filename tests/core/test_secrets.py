@@ -75,3 +75,24 @@ def test_keys_in_addresses_and_in_the_environment(monkeypatch):
     error = InputError("no connection to http://me:pa55@host/v1?api_key=123&x=1", where="abcd-efgh-ijkl")
     assert str(error) == "[hidden]: no connection to http://[hidden]@host/v1?api_key=[hidden]&x=1"
     assert said_by_server("no file /home/me/cached") == "no file /home/me/cached"
+
+
+def test_a_hub_and_a_tracker_that_say_the_key_are_quoted_without_it(monkeypatch):
+    """Their servers' messages come in exceptions of their clients."""
+    import huggingface_hub
+
+    from luthier.app.tracking import _reason
+    from luthier.model.hub import snapshot
+
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "AbCdEfGh" * 4)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123")
+
+    def fail(name, **settings):
+        if settings.get("local_files_only"):
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
+        raise OSError("401 for 'Bearer hf_" + "AbCdEfGh" * 4 + "'")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(InputError, match=r"from the hub: 401 for 'Bearer \[hidden\]'"):
+        snapshot("some/model", download=True)
+    assert _reason(ValueError("bad key 0123456789abcdef0123")) == "bad key [hidden]"

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint. The only code that talks to a network, and only when a URL is given."""
+"""A model behind an OpenAI-compatible endpoint, asked only when a URL is given."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import http.client
 import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from luthier.app.exchange import FAULT, MOST, Reply, post
+from luthier.core import log
 from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.screen import line
+from luthier.core.secrets import keep, said_by_server, without
 from luthier.core.types import Message
 
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # statuses that may be another a moment later
 LONGEST = 60.0  # seconds between two tries, at most
-MOST = 1 << 22  # bytes of a reply
+SHOWN = 160  # characters of what a server said
 GARBAGE = 2  # times that a reply which is garbage is asked for again
 
 
@@ -26,11 +28,12 @@ class Garbage(Exception):
     """A reply that cannot be used; asked again, it may be another."""
 
 
-class _Straight(urllib.request.HTTPRedirectHandler):
-    """No redirects: the key and the texts go to the address that was given, and nowhere else."""
+class _Refused(Exception):
+    """A status that is no success, with what the server said of it."""
 
-    def redirect_request(self, *about: Any) -> None:
-        return None
+    def __init__(self, reply: Reply, said: str) -> None:
+        self.status, self.after = reply.status, _seconds(reply.headers.get("Retry-After"))
+        super().__init__(f"status {reply.status}" + (f": {said}" if said else ""))
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Endpoint:
     """Where a model is asked. `url` ends before /chat/completions; `extra` changes keys of the request, None removes one.
 
     A try that fails in a way that may pass (time-out, no connection, status 429 or 5xx, a reply that is garbage) is made
-    again up to `retries` times, at most twice for garbage, after 1, 2, 4, ... seconds, or what the server asks for.
+    again up to `retries` times, at most twice for garbage, after 1, 2, 4, ... seconds, or what the server asks for, up to
+    a minute. `timeout`: seconds for the whole reply to one try.
     """
 
     url: str
@@ -48,6 +52,10 @@ class Endpoint:
     retries: int = 5
     extra: Mapping[str, Any] = field(default_factory=dict)
     sleep: Callable[[float], object] = time.sleep
+
+    def __post_init__(self) -> None:
+        if self.key:
+            keep(self.key)
 
     def complete(
         self, messages: Sequence[Message], accept: Callable[[str], Any], stop: Callable[[], bool] = lambda: False
@@ -61,16 +69,14 @@ class Endpoint:
         for attempt in range(self.retries + 1):
             wait = min(LONGEST, 2.0**attempt)
             try:
-                return accept(self._ask(messages))
-            except urllib.error.HTTPError as error:
-                with error:
-                    said = _first_words(error.read(4096))
-                fault = f"status {error.code}" + (f": {said}" if said else "")
-                if error.code not in AGAIN:
-                    raise self._failed(fault, _mend(error.code)) from None
-                wait = min(LONGEST, max(wait, _seconds(error.headers.get("Retry-After"))))
+                return accept(self._ask(messages, stop))
+            except _Refused as error:
+                fault = str(error)
+                if error.status not in AGAIN:
+                    raise self._failed(fault, _mend(error.status)) from None
+                wait = min(LONGEST, max(wait, error.after))
             except (OSError, http.client.HTTPException) as error:
-                fault = _words(error)
+                fault = self._said(_words(error))
             except Garbage as error:
                 garbage += 1
                 if garbage > GARBAGE or attempt == self.retries:
@@ -80,7 +86,7 @@ class Endpoint:
                 self._wait(wait, stop)
         raise self._failed(fault, "see whether the server is well, or raise --timeout or --retries")
 
-    def _ask(self, messages: Sequence[Message]) -> str:
+    def _ask(self, messages: Sequence[Message], stop: Callable[[], bool]) -> str:
         body = {
             "model": self.model, "messages": [{"role": m.role, "content": m.content} for m in messages], "temperature": 0,
             "max_tokens": 1024, **self.extra,
@@ -89,16 +95,28 @@ class Endpoint:
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         data = json.dumps({key: value for key, value in body.items() if value is not None}).encode()
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", data, headers, method="POST")
-        with urllib.request.build_opener(_Straight).open(request, timeout=self.timeout) as reply:
-            raw = reply.read(MOST)
+        reply = post(f"{self.url.rstrip('/')}/chat/completions", data, headers, self.timeout, stop)
+        if not 200 <= reply.status < 300:
+            raise _Refused(reply, self._said(_message(reply.body)))
+        if not reply.whole:
+            raise Garbage(f"the reply is longer than {MOST >> 20} MB")
+        if (packed := reply.headers.get("Content-Encoding", "identity").lower()) != "identity":
+            raise Garbage(f"the reply is packed ({self._said(packed)}), which was not asked for")
         try:
-            content = json.loads(raw)["choices"][0]["message"]["content"]
+            content = json.loads(reply.body)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            raise Garbage(f"the reply is no chat completion: {_first_words(raw)!r}") from None
+            raise Garbage(f"the reply is no chat completion: {self._said(_message(reply.body))!r}") from None
         if not isinstance(content, str) or not content.strip():
             raise Garbage("the reply holds no text")
-        return content
+        whole = content.encode("utf-16", "surrogatepass").decode(
+            "utf-16", "replace"
+        )  # files are UTF-8: no half characters
+        return without(whole, [self.key] if self.key else [])
+
+    def _said(self, text: str) -> str:
+        """What a server said, on one line, without the key, in whatever form it comes back; the beginning of it."""
+        said = line(without(said_by_server(text), [self.key] if self.key else []))
+        return said if len(said) <= SHOWN else said[:SHOWN] + "…"
 
     def _wait(self, seconds: float, stop: Callable[[], bool]) -> None:
         """Sleep in short pieces, so that a stop is heard."""
@@ -138,6 +156,8 @@ def open_endpoint(
             f"the environment variable {key_env} holds characters that no key has", where="--key-env",
             mend=f"export {key_env}=... with the key alone",
         )  # fmt: skip
+    if key and parts.scheme == "http" and not _here(parts.hostname or ""):
+        log.warn(f"the key goes to {parts.hostname} unencrypted; https:// where the server has it")
     return Endpoint(
         url.removesuffix("/").removesuffix("/chat/completions"), model, key, timeout, retries, _extra(extra)
     )
@@ -152,6 +172,11 @@ def _parts(url: str) -> SplitResult | None:
         return None
     sound = parts.path.isascii() and url.isprintable() and " " not in url
     return parts if parts.scheme in ("http", "https") and host and sound else None
+
+
+def _here(host: str) -> bool:
+    """Whether a host is this machine."""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _extra(pairs: Sequence[str]) -> dict[str, Any]:
@@ -188,9 +213,9 @@ def _words(error: Exception) -> str:
     return f"no connection: {getattr(reason, 'strerror', None) or reason or type(reason).__name__}"
 
 
-def _first_words(raw: bytes) -> str:
-    """The beginning of a reply on one line; of an error in JSON, its message."""
-    text = raw.decode("utf-8", "replace")
+def _message(raw: bytes) -> str:
+    """A reply as text; of an error in JSON, its message."""
+    text = raw[:FAULT].decode("utf-8", "replace")
     try:
         value = json.loads(text)
         said = (
@@ -198,8 +223,6 @@ def _first_words(raw: bytes) -> str:
             if isinstance(value.get("error"), dict)
             else value.get("message") or value.get("detail")
         )
-        text = said if isinstance(said, str) else text
+        return said if isinstance(said, str) else text
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
-        pass
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
-    return line if len(line) <= 160 else line[:160] + "…"
+        return text

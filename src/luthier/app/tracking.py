@@ -22,6 +22,7 @@ from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, write_json
+from luthier.core.secrets import said_by_server
 
 PROJECT = "luthier"
 Values = Mapping[str, float]
@@ -114,7 +115,8 @@ def _state(card: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    """The first line of what a client or its server says, without the keys of the environment."""
+    return (said_by_server(str(error)).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def check(name: str) -> None:

@@ -25,8 +25,9 @@ _known: set[str] = set()
 
 
 def keep(secret: str) -> None:
-    """Never show this one from now on."""
-    _known.add(secret)
+    """Never show this one from now on; one that is too short to be a key is a word like others."""
+    if len(secret) >= PIECE:
+        _known.add(secret)
 
 
 def hide(text: str) -> str:

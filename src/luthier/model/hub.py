@@ -7,6 +7,7 @@ from pathlib import Path
 
 from luthier.core.errors import InputError
 from luthier.core.log import note
+from luthier.core.secrets import keep, said_by_server
 from luthier.model.folders import check_folder, weight_files
 from luthier.model.wheels import EMBEDDED, Embedded
 
@@ -19,7 +20,7 @@ def snapshot(
 ) -> Path:
     """A hub model's snapshot: the one in the hub's own cache when it is whole, otherwise fetched. Of its folders those of
     `subfolders`; `known` is what there is without a hub."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import get_token, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     wanted = [*_WANTED, *subfolders]
@@ -43,7 +44,8 @@ def snapshot(
             f"the hub has no model '{name}', or it is private", mend="check the name; `hf auth login`"
         ) from None
     except Exception as error:  # any of several network libraries' own errors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        keep(get_token() or "")
+        reason = (said_by_server(str(error)).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"cannot fetch '{name}' from the hub: {reason}",
             mend=f"check the network, or use {', '.join(known)} or a folder that is there",
