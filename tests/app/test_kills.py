@@ -33,6 +33,7 @@ TIMES = {
     "journals",
 }
 PAGES = {".html"}
+DAMAGES = ("cut", "emptied", "garbled", "digit", "deleted")
 DONE = "this file exists already and is left alone"  # a file is whole when it has its name
 
 
@@ -43,6 +44,7 @@ class Case:
     arguments: tuple[str, ...]
     stops: bool = True
     kills: int = 9
+    damages: int = 0
     faults: tuple[str, ...] = field(default=("full", "readonly"))
 
 
@@ -139,7 +141,9 @@ def training(method: str, data: str, *more: str, **changes) -> Case:
         "--eval.max_new_tokens", "4", "--lora.rank", "2", "--train.lr", "1e-2", "--json",
     )  # fmt: skip
     forgetting = () if "--eval.general" in more or "--keep-forgetting" in more else ("--no-eval.forgetting",)
-    return Case((*common, *forgetting, *(word for word in more if word != "--keep-forgetting")), **changes)
+    return Case(
+        (*common, *forgetting, *(word for word in more if word != "--keep-forgetting")), **({"damages": 4} | changes)
+    )
 
 
 ONLINE = ("--rollout.samples", "2", "--rollout.max_new_tokens", "4", "--reward.use")
@@ -160,9 +164,10 @@ CASES: dict[str, Case] = {
     "response": training("response", "response"),
     "ppo": training("ppo", "chat", *ONLINE, "exact", kills=12),
     "grpo": training("grpo", "chat", *ONLINE, "python:{inputs}/rewards.py:short", kills=12),
-    "eval": Case(("eval", "{inputs}/tiny", "--tasks", "perplexity", "--text", "{inputs}/text.txt", "--out", "out", *HERE, "--json")),
+    "eval": Case(("eval", "{inputs}/tiny", "--tasks", "perplexity", "--text", "{inputs}/text.txt", "--out", "out", *HERE,
+                  "--json"), damages=4),
     "sample": Case(("sample", "{inputs}/tiny", "{inputs}/chat.jsonl", "--reward", "length:6", "--n", "3", "--max-new-tokens", "6",
-                    "--write", "pairs", "--out", "out.jsonl", *HERE, "--json")),
+                    "--write", "pairs", "--out", "out.jsonl", *HERE, "--json"), damages=4),
     "judge": Case(("judge", "{inputs}/one.jsonl", "{inputs}/two.jsonl", "--judge", "{inputs}/tiny", "--out", "out.jsonl", *HERE,
                    "--json")),
     "compare": Case(("compare", "{inputs}/tiny", "other={inputs}/tiny", "--data", "{inputs}/chat.jsonl", "--out", "out.jsonl",
@@ -273,6 +278,44 @@ class Trials:
                 last = said.strip().splitlines()[-1]
                 assert last.startswith("luthier: ") and "; " in last, where
 
+    def damage(self, kind: str, draw: random.Random) -> None:
+        """A start is killed, and before the next a file of what it left is damaged: that is said, or changes nothing."""
+        folder, at = self.folder(), draw.randint(self.operations // 3, self.operations)
+        self.start(folder, kind="kill", at=at)
+        left = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+        if not left:
+            return
+        path = draw.choice(left)
+        told = f"{path.relative_to(folder)} {kind} after {self._alone({'kind': 'kill', 'at': at})}"
+        _spoil(path, kind, draw)
+        self.counts[f"file {kind}"] += 1
+        ended = self.start(folder)
+        last = ended["said"].strip().splitlines()[-1]
+        if ended["status"] == 2:
+            named = path.name in last or path.parent.name in last or "another run" in last
+            assert last.startswith("luthier: ") and named, f"{told}\n{ended['said']}"
+        else:
+            assert ended["status"] == 0, f"{told}\n{ended['said']}"
+            self.finish(folder, told)
+
+
+def _spoil(path: Path, kind: str, draw: random.Random) -> None:
+    content = path.read_bytes()
+    if kind == "deleted":
+        path.unlink()
+    elif kind == "cut":
+        path.write_bytes(content[: draw.randint(0, max(0, len(content) - 1))])
+    elif kind == "emptied":
+        path.write_bytes(b"")
+    elif kind == "garbled":
+        place = draw.randint(0, max(0, len(content) - 8))
+        path.write_bytes(content[:place] + draw.randbytes(8) + content[place + 8 :])
+    else:
+        digits = [i for i, byte in enumerate(content) if 0x30 <= byte <= 0x39]
+        if digits:
+            i = draw.choice(digits)
+            path.write_bytes(content[:i] + bytes([0x30 + (content[i] - 0x30 + 1) % 10]) + content[i + 1 :])
+
 
 def draws(name: str, trials: Trials) -> list[tuple[dict, ...]]:
     """What befalls a command: one fault, or two or three starts in a row that end early."""
@@ -304,6 +347,9 @@ def go_through(name: str, parent: Parent, inputs: Path, runs, scratch: Path, few
         return
     for faults in draws(name, trials)[:few]:
         trials.befall(*faults)
+    draw = random.Random(f"{name} damage {SEED}")
+    for kind in draw.sample(DAMAGES, trials.case.damages) if few is None else ():
+        trials.damage(kind, draw)
     COUNTED.update({f"{name} {kind}": count for kind, count in trials.counts.items()})
 
 
@@ -328,7 +374,9 @@ def test_how_many_there_were(capsys):
         kinds[key.partition(" ")[2]] += count
     kills = sum(count for kind, count in kinds.items() if kind.split()[0] in ("kill", "half", "term", "int"))
     with capsys.disabled():
-        print(f"\n{kills} kills and signals, {sum(kinds.values()) - kills} full or read-only disks: {dict(kinds)}")
+        print(
+            f"\n{kills} kills and signals, {sum(kinds.values()) - kills} full or read-only disks and damaged files: {dict(kinds)}"
+        )
         cases = {name: sum(c for key, c in COUNTED.items() if key.split()[0] == name) for name in CASES}
         print(f"by command: {cases}")
     assert kills >= 200
