@@ -6,9 +6,11 @@ they are asked for, so that `luthier --help` answers at once.
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from importlib import import_module
+from types import FrameType
 
 import click
 
@@ -84,8 +86,13 @@ def luthier(debug: bool) -> None:
     """
 
 
+def _ended(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """The `luthier` program."""
+    """The `luthier` program. SIGTERM ends it as Ctrl-C does, tidily and with status 130, where nothing catches it to save more."""
+    signal.signal(signal.SIGTERM, _ended)
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     guard()

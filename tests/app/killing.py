@@ -104,9 +104,17 @@ def child(order: dict) -> None:
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8") for number in (1, 2))
     operations = Operations(order.get("kind"), order.get("at", 0))
     operations.patch()
-    from luthier.cli import run
+    from luthier.cli import TEXTS_ONLY, main, run
 
-    status = run(order["arguments"])
+    sys.argv = ["luthier", *order["arguments"]]
+    status = 0
+    if sys.argv[1] in TEXTS_ONLY:  # its program leaves torch out, which is here
+        status = run(sys.argv[1:])
+    else:
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code
     sys.stdout.flush()
     sys.stderr.flush()
     operations.kind = None

@@ -39,10 +39,9 @@ DONE = "this file exists already and is left alone"  # a file is whole when it h
 
 @dataclass(frozen=True)
 class Case:
-    """A command, and what it needs before it. `stops` says that a signal makes it save itself and end with 130."""
+    """A command, and what befalls it: how many kills and signals, faults of the disk, damaged files."""
 
     arguments: tuple[str, ...]
-    stops: bool = True
     kills: int = 9
     damages: int = 0
     faults: tuple[str, ...] = field(default=("full", "readonly"))
@@ -174,11 +173,11 @@ CASES: dict[str, Case] = {
                      *HERE, "--json")),
     "test": Case(("test", "{inputs}/suite.yaml", "--model", "{inputs}/tiny", "--judge", "{inputs}/tiny", "--judged", "said.jsonl",
                   "--junit", "out.xml", *HERE, "--json")),
-    "score": Case(("score", "{runs}/reward/here/run", "{inputs}/pairs.jsonl", "--out", "out.jsonl", *HERE, "--json"), False, 4),
-    "merge": Case(("merge", "{runs}/sft-lora/here/run", "--out", "merged", "--threads", "1", "--json"), False, 4),
-    "report": Case(("report", "{runs}/sft-lora/here/run", "--out", "page.html"), False, 4),
-    "errors": Case(("errors", "{runs}/sft-lora/here/run", "--fix", "mends.jsonl"), False, 4),
-    "data": Case(("data", "{inputs}/chat.jsonl", "--model", "{inputs}/tiny", "--clean", "--split", "--to", "to"), False, 0),
+    "score": Case(("score", "{runs}/reward/here/run", "{inputs}/pairs.jsonl", "--out", "out.jsonl", *HERE, "--json"), 4),
+    "merge": Case(("merge", "{runs}/sft-lora/here/run", "--out", "merged", "--threads", "1", "--json"), 4),
+    "report": Case(("report", "{runs}/sft-lora/here/run", "--out", "page.html"), 4),
+    "errors": Case(("errors", "{runs}/sft-lora/here/run", "--fix", "mends.jsonl"), 4),
+    "data": Case(("data", "{inputs}/chat.jsonl", "--model", "{inputs}/tiny", "--clean", "--split", "--to", "to"), 0),
 }  # fmt: skip
 
 
@@ -268,9 +267,9 @@ class Trials:
         if kind in ("kill", "half"):
             assert status in (-9, 0) or DONE in said, where
         elif kind in ("term", "int"):
-            # Before anything is written a signal may end it at once, and so may it a command that has nothing to save.
-            early = not any(folder.iterdir()) or not self.case.stops
+            early = "at" not in fault and not said and not any(folder.iterdir())  # before it listens
             assert status in (0, 130) or (status in (-15, -2) and early) or DONE in said, where
+            assert status != 130 or said.strip().splitlines()[-1].startswith("luthier: "), where
             assert ended["ending"] is None or ended["ending"] < 20, where
         else:
             assert status in (0, 2) or DONE in said, where

@@ -8,8 +8,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from importlib import import_module
 
 import click
@@ -380,3 +382,53 @@ def test_a_full_disk_while_training_leaves_nothing_half_written(
     assert not [p for p in tmp_path.rglob("*") if ".tmp" in p.name]
     assert run([str(a) for a in ("train", rows, *options, "--model", tiny_folder)]) == 0
     assert (tmp_path / "run" / "result.json").is_file()
+
+
+PLACES = {
+    "train": "train ROWS --out FILE/run --threads 1",
+    "sample": "sample TINY ROWS --reward length:6 --out FILE/a.jsonl",
+    "score": "score nothing ROWS --out FILE/a.jsonl",
+    "eval": "eval nothing --tasks perplexity --text notes.txt --out FILE/records",
+    "judge": "judge ROWS ROWS2 --judge nothing --out FILE/a.jsonl",
+    "compare": "compare TINY other=TINY --data ROWS --out FILE/a.jsonl",
+    "data": "data ROWS --clean --to FILE/new",
+    "test": "test nothing.yaml --junit FILE/a.xml",
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_where_nothing_can_be_written_is_one_line_before_the_work(
+    refused, rows, tmp_path, tiny_folder, name, monkeypatch
+):
+    """Also of a read-only place, which the same look finds: `test_where_nothing_can_be_written_is_found_before_the_work`."""
+    monkeypatch.chdir(tmp_path)
+    for file in ("plain", "nothing.yaml", "notes.txt"):
+        (tmp_path / file).write_text("a text" if file == "notes.txt" else "")
+    (tmp_path / "good2.jsonl").write_bytes(rows.read_bytes())
+    places = {"ROWS2": "good2.jsonl", "ROWS": str(rows), "TINY": str(tiny_folder), "FILE": "plain"}
+    words = PLACES[name].split()
+    for place, path in places.items():
+        words = [word.replace(place, path) for word in words]
+    line = refused(*words, model=name in ("train", "data", "test"))
+    assert re.match(
+        r"luthier: \S*plain(/run)?: (a file stands where a folder is needed; move it away|cannot make the run)", line
+    ), line
+    assert (tmp_path / "plain").read_text() == ""
+
+
+def test_sigterm_ends_as_ctrl_c_does(monkeypatch, capsys):
+    def work(*arguments, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(cli_module.luthier, "main", work)
+    monkeypatch.setattr(cli_module, "guard", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["luthier", "elo"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli_module.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith("luthier: interrupted\n")
