@@ -87,6 +87,9 @@ class DataConfig(Section):
     group: str | None = Field(None, description="Column whose equal values stay on one side of the split.")
     limit: int | None = Field(None, ge=1, description="Use only the first N rows.")
     skip_bad: bool = Field(False, description="Skip and count rows that cannot be read, instead of stopping.")
+    max_row: int = Field(
+        16, ge=1, le=1000, description="Longest row in MB; with `skip_bad`, lines that are longer are left out."
+    )
     stream: bool = Field(
         False, description="Read rows as they are needed: data larger than memory, a growing file, or standard input."
     )

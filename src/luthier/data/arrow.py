@@ -7,37 +7,56 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from luthier.core import log
+from luthier.core.errors import InputError
 from luthier.core.foreign import foreign
+from luthier.core.log import size
 from luthier.core.types import Origin
-from luthier.data.rows import Report, Row
+from luthier.data.bounds import HELD, LOADED, LONGEST, Growth, refuse_wide, too_long, weight
+from luthier.data.rows import SKIP, Report, Row, fault
 from luthier.data.values import as_whole, became_floats, is_nan, tell_of_whole
 
-BATCH = 256
+BATCH, FEW = 256, 16
+ROW = 64  # bytes that a row takes in any case
 Meaning = Callable[[Any], Any]
 
 
-def parquet(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]:
+def parquet(handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST) -> Iterator[Row]:
     """One record a row of a parquet file, which is read in place where it is a plain file."""
     import pyarrow as pa
     import pyarrow.parquet as library
 
-    source = file if _in_place(handle, file) else pa.BufferReader(handle.read())
+    data = None if _in_place(handle, file) else pa.py_buffer(_loaded(handle, file))
+
+    def source() -> Any:
+        return library.ParquetFile(file if data is None else pa.BufferReader(data))
 
     def batches(names: list[str] | None = None) -> Iterator[Any]:
-        yield from library.ParquetFile(source).iter_batches(batch_size=BATCH, columns=names)
+        opened = source()
+        yield from opened.iter_batches(batch_size=_together(opened.metadata), columns=names)
 
-    yield from _rows(lambda: library.ParquetFile(source).schema_arrow, batches, file, "parquet")
+    held = Path(file).stat().st_size if data is None else data.size
+    yield from _rows(lambda: source().schema_arrow, batches, _Table(file, "parquet", held, longest, skipped))
 
 
-def arrow(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]:
+def _together(about: Any) -> int:
+    """Rows that are decoded at once: few where a column holds much, since each row may hold all that its chunk has once."""
+    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    largest = max(
+        (group.column(i).total_uncompressed_size for group in groups for i in range(group.num_columns)), default=1
+    )
+    return int(max(FEW, min(BATCH, LOADED // max(largest, 1))))
+
+
+def arrow(handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST) -> Iterator[Row]:
     """One record a row of an Arrow file: a stream, as `save_to_disk` writes it, or one with a footer (.feather)."""
     import pyarrow as pa
 
-    data = None if _in_place(handle, file) else pa.py_buffer(handle.read())
+    data = None if _in_place(handle, file) else pa.py_buffer(_loaded(handle, file))
 
     def source() -> Any:
         opened = pa.memory_map(file) if data is None else pa.BufferReader(data)
@@ -52,7 +71,30 @@ def arrow(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]
             batch = batch if names is None else batch.select(names)
             yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
 
-    yield from _rows(lambda: source().schema, batches, file, "Arrow")
+    held = Path(file).stat().st_size if data is None else data.size
+    yield from _rows(lambda: source().schema, batches, _Table(file, "Arrow", held, longest, skipped))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file of a `kind` that holds so many bytes, and what becomes of its rows that are too long."""
+
+    file: str
+    kind: str
+    held: int
+    longest: int
+    skipped: Report | None
+
+
+def _loaded(handle: IO[bytes], file: str) -> bytes:
+    """The bytes of a file that cannot be read in place."""
+    data = handle.read(LOADED + 1)
+    if len(data) > LOADED:
+        raise InputError(
+            f"a table of more than {size(LOADED)} that is compressed as a whole, or comes from a pipe", where=file,
+            mend="unpack it to a file, and give that",
+        )  # fmt: skip
+    return data
 
 
 def _in_place(handle: IO[bytes], file: str) -> bool:
@@ -60,9 +102,11 @@ def _in_place(handle: IO[bytes], file: str) -> bool:
     return isinstance(getattr(handle, "raw", None), io.FileIO) and Path(file).is_file()
 
 
-def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], file: str, kind: str) -> Iterator[Row]:
+def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], table: _Table) -> Iterator[Row]:
+    file, kind = table.file, table.kind
     with foreign(f"cannot read the {kind} file", where=file, mend=_fetch(kind)):
         columns = schema()
+        refuse_wide(len(columns), file)
         features = _features(columns, file)
         known = {field.name: _meaning(field.type, features.get(field.name)) for field in columns}
     for name, feature in features.items():
@@ -70,39 +114,62 @@ def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], file
             log.once(
                 f"{file}: numbers in '{name}' are read as their labels: {', '.join(labels[:4])}{' ...' * (len(labels) > 4)}"
             )
-    whole = _whole_numbers(columns, batches, file, kind)
+    whole = _whole_numbers(columns, batches, table)
     tell_of_whole(whole, file)
     known |= dict.fromkeys(whole, _as_whole)
     number = 0
-    for names, values in _lists(batches(), file, kind):
+    for names, values, heavy in _lists(batches(), table):
         read = [
             [meant(v) for v in column] if (meant := known[n]) else column
             for n, column in zip(names, values, strict=True)
         ]
         for record in zip(*read, strict=True):
             number += 1
+            if heavy and weight(record) > table.longest:
+                fault(too_long(table.longest, mend=f"cut it, {SKIP}"), Origin(file, number), table.skipped)
+                continue
             yield Row(dict(zip(names, record, strict=True)), Origin(file, number))
 
 
-def _lists(batches: Iterator[Any], file: str, kind: str) -> Iterator[tuple[list[str], list[list[Any]]]]:
-    """Batch by batch: the names of the columns, and the values of each as Python has them. Raises InputError with the row."""
-    number = 1
+def _lists(batches: Iterator[Any], table: _Table) -> Iterator[tuple[list[str], list[list[Any]], bool]]:
+    """Batch by batch: the names of the columns, the values of each as Python has them, and whether a row may be too long.
+    Raises InputError with the row."""
+    number, growth = 1, Growth(table.file)
     while True:
-        with foreign(f"cannot read the {kind} file", where=f"{file}:{number}", mend=_fetch(kind)):
+        with foreign(_cannot(table), where=f"{table.file}:{number}", mend=_fetch(table.kind)):
             if (batch := next(batches, None)) is None:
                 return
             batch.validate(full=True)  # offsets of a damaged file lead anywhere in memory
-            names = list(batch.schema.names)
-            values = [batch.column(i).to_pylist() for i in range(len(names))]
-        yield names, values
-        number += batch.num_rows
+            names, rows, taken = list(batch.schema.names), batch.num_rows, _taken(batch)
+        growth.add(taken, table.held)
+        step = max(1, min(rows, rows * HELD // taken)) if rows else 1
+        for start in range(0, rows, step):
+            with foreign(_cannot(table), where=f"{table.file}:{number}", mend=_fetch(table.kind)):
+                values = [column.slice(start, step).to_pylist() for column in batch.columns]
+            yield names, values, taken > table.longest
+        number += rows
+
+
+def _cannot(table: _Table) -> str:
+    return f"cannot read the {table.kind} file"
+
+
+def _taken(batch: Any) -> int:
+    """About how many bytes the rows of a batch take, each of them at least a few; of a dictionary, what each row takes of it."""
+    import pyarrow.types as types
+
+    total = ROW * batch.num_rows
+    for column in batch.columns:
+        held = column.dictionary if types.is_dictionary(column.type) else column
+        total += held.nbytes // max(len(held), 1) * batch.num_rows
+    return int(total)
 
 
 def _fetch(kind: str) -> str:
     return f"the file is truncated or no {kind}: fetch it again, or save it as JSON Lines"
 
 
-def _whole_numbers(schema: Any, batches: Callable[..., Iterator[Any]], file: str, kind: str) -> list[str]:
+def _whole_numbers(schema: Any, batches: Callable[..., Iterator[Any]], table: _Table) -> list[str]:
     """The columns of floats that hold whole numbers, some missing: integers, which a data frame made into floats for these."""
     import pyarrow as pa
 
@@ -110,7 +177,7 @@ def _whole_numbers(schema: Any, batches: Callable[..., Iterator[Any]], file: str
     return [
         name
         for name in floats
-        if became_floats(value for _, (column,) in _lists(batches([name]), file, kind) for value in column)
+        if became_floats(value for _, (column,), _ in _lists(batches([name]), table) for value in column)
     ]
 
 
@@ -126,7 +193,7 @@ def _features(schema: Any, file: str) -> Mapping[str, Any]:
             found = json.loads(written)["info"]["features"]
         else:
             found = json.loads(beside.read_text(encoding="utf-8"))["features"] if beside.is_file() else {}
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
         log.warn_once(f"{file}: what the library datasets says of its columns cannot be read, so labels stay numbers")
         return {}
     return found if isinstance(found, dict) else {}

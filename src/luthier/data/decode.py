@@ -16,8 +16,12 @@ from typing import IO, Any, cast
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.files import refuse_pointer
+from luthier.core.opening import regular
+from luthier.data.bounds import LONGEST, Growth, too_long
 
 CHUNK = 1 << 20
+PIECE = 1 << 10  # bytes that are handed to zstd at once: each may become 32,768
+TWICE = 2  # layers of compression that are taken off
 WRAPPERS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
 MAGIC = {rb"\x1f\x8b\x08": ".gz", rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)": ".bz2", rb"\x28\xb5\x2f\xfd": ".zst"}
 BOM = b"\xef\xbb\xbf"
@@ -56,7 +60,7 @@ def opened(file: str, wrapper: str = "") -> Iterator[IO[bytes]]:
                     f"{file}: {f'compressed with {name}' if found else f'not compressed with {name}'}, whatever its name says"
                 )
             wrapper = found
-            yield handle
+            yield io.BufferedReader(_Held(handle, raw, file), CHUNK) if found else handle
     except EOFError:
         kind = WRAPPERS.get(wrapper, "compressed")
         raise InputError(
@@ -71,28 +75,74 @@ def opened(file: str, wrapper: str = "") -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _bytes_of(file: str) -> Iterator[Any]:
+    if inherited(file):
+        with open(file, "rb", buffering=0) as opened_by_shell:
+            yield _Stdin(opened_by_shell)
+        return
     if file != "-":
-        with open(file, "rb") as handle:
+        with open(file, "rb", opener=regular) as handle:
             yield handle
         return
-    stdin = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer))
+    stdin = _Stdin(cast(io.RawIOBase, sys.stdin.buffer))
     try:
         yield stdin
     finally:
         stdin.detach()  # standard input stays open for others
 
 
+def inherited(file: str) -> bool:
+    """Whether a path means what the shell has opened already, as `<(command)` does."""
+    return re.fullmatch(r"/dev/(fd/\d+|stdin)|/proc/self/fd/\d+", file) is not None
+
+
+class _Stdin(io.BufferedReader):
+    """Standard input, of which is known how much was read."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+    def read1(self, size: int = -1, /) -> bytes:
+        data = super().read1(size)
+        self.taken += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self.taken
+
+
+class _Held(io.RawIOBase):
+    """What comes out of a compressed file, as long as it is in proportion to the file."""
+
+    def __init__(self, inner: IO[bytes], raw: Any, file: str) -> None:
+        self.inner, self.raw, self.growth = inner, raw, Growth(file)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        data = self.inner.read(len(target))
+        target[: len(data)] = data
+        self.growth.add(len(data), self.raw.tell())
+        return len(data)
+
+
 def _unwrapped(raw: Any, file: str) -> tuple[str, IO[bytes]]:
     """(the ending of how it is compressed, the bytes inside). What was compressed twice, as servers do with files that
-    were compressed already, is unpacked twice."""
-    outer = ""
+    were compressed already, is unpacked twice; more often, it is a trap."""
+    outer, layers = "", 0
     while True:
         start = raw.peek(512)
         found = next((ending for magic, ending in MAGIC.items() if re.match(magic, start)), "")
         if not found:
             _refuse_foreign(start, file)
             return outer, raw
-        outer = outer or found
+        outer, layers = outer or found, layers + 1
+        if layers > TWICE:
+            raise InputError("compressed more than twice", where=file, mend="unpack it and give what is in it")
         if found == ".gz":
             raw = gzip.GzipFile(fileobj=raw, mode="rb")
         else:
@@ -123,7 +173,7 @@ class _Zstandard(io.RawIOBase):
         while not self.ready:
             # What follows a finished frame is the start of the next one.
             rest = self.frame.unused_data if self.frame is not None and self.frame.eof else b""
-            data = rest or self.raw.read(CHUNK // 8)
+            data = rest[:PIECE] or self.raw.read(PIECE)
             if not data:
                 if self.frame is not None and not self.frame.eof:
                     raise EOFError
@@ -139,27 +189,51 @@ class _Zstandard(io.RawIOBase):
         return size
 
 
-def text_lines(handle: IO[bytes], file: str) -> Iterator[str]:
-    """The lines of a UTF-8 file, endings kept. Raises InputError with line and byte where it is not UTF-8."""
-    for number, line in raw_lines(handle):
+def text_lines(handle: IO[bytes], file: str, longest: int = LONGEST) -> Iterator[str]:
+    """The lines of a UTF-8 file, endings kept. Raises InputError with line and byte where it is not UTF-8, and for a line of
+    more than `longest` bytes."""
+    for number, line in raw_lines(handle, longest):
+        if len(line) > longest:
+            error = too_long(longest, "a line", "break it")
+            raise InputError(error.what, where=f"{file}:{number}", mend=error.mend)
         yield decoded(line, file, number)
 
 
-def raw_lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def raw_lines(handle: IO[bytes], longest: int = LONGEST) -> Iterator[tuple[int, bytes]]:
     """(line number from 1, bytes of the line). A byte order mark is dropped wherever a line begins with one, as it does in
-    the middle of files that were joined. Where only carriage returns end the lines, they come as line ends."""
+    the middle of files that were joined. Where only carriage returns end the lines, they come as line ends.
+
+    Of a line of more than `longest` bytes a few more than these come, so that whoever takes it sees that it is too long.
+    """
     start = handle.peek(CHUNK)  # type: ignore[attr-defined]
-    lines = _returned(handle) if b"\r" in start and b"\n" not in start else handle
+    most = longest + len(BOM) + 1
+    lines = _returned(handle, most) if b"\r" in start and b"\n" not in start else _ended(handle, most)
     for number, line in enumerate(lines, start=1):
         yield number, line.removeprefix(BOM)
 
 
-def _returned(handle: IO[bytes]) -> Iterator[bytes]:
-    rest = b""
+def _ended(handle: IO[bytes], most: int) -> Iterator[bytes]:
+    """Lines, of each the first bytes."""
+    while line := handle.readline(most):
+        yield line
+        while len(line) == most and not line.endswith(b"\n"):
+            line = handle.readline(most)  # the rest of it is read over
+
+
+def _returned(handle: IO[bytes], most: int) -> Iterator[bytes]:
+    """Lines that carriage returns end, of each the first bytes."""
+    rest, over = b"", False
     while data := handle.read(CHUNK):
         *lines, rest = re.split(rb"\r\n?|\n", rest + data)
-        yield from (line + b"\n" for line in lines)
-    if rest:
+        for line in lines:
+            if not over:
+                yield line[:most] + b"\n"
+            over = False
+        if len(rest) > most:
+            if not over:
+                yield rest[:most]
+            rest, over = b"", True
+    if rest and not over:
         yield rest
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from luthier.core.types import Origin
+from luthier.data.bounds import LONGEST
 from luthier.data.decode import text_lines
 from luthier.data.rows import Report, Row
 
@@ -14,11 +15,11 @@ from luthier.data.rows import Report, Row
 PIECE = 100_000
 
 
-def text(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]:
+def text(handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST) -> Iterator[Row]:
     """The whole file is one row {"text": ...}; a long one comes in pieces (see PIECE)."""
     held: list[str] = []
     length, start = 0, 1
-    for number, line in enumerate(text_lines(handle, file), start=1):
+    for number, line in enumerate(text_lines(handle, file, longest), start=1):
         held.append(line)
         length += len(line)
         if length >= PIECE and (not line.strip() or length >= PIECE * 5 // 4):

@@ -11,27 +11,30 @@ from typing import IO, Any
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types import Origin
+from luthier.data.bounds import LONGEST, refuse_wide, too_long
 from luthier.data.decode import decoded, raw_lines, text_pieces
 from luthier.data.json_objects import of_object, questions, tell_of_questions
 from luthier.data.json_rows import TOO_MANY_DIGITS, Decoder, JsonReader, half_character, reason_of
-from luthier.data.rows import SKIP, Report, Row, ahead, fault
+from luthier.data.rows import SKIP, Report, Row, ahead, fault, listed
 from luthier.data.values import as_whole, became_floats, tell_of_whole
 
 LOOK = 200  # rows that are looked at to tell whole numbers that became 42.0
 
 
-def jsonl(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]:
+def jsonl(handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST) -> Iterator[Row]:
     """One JSON object a line."""
-    yield from _whole_numbers(_lines(handle, file, skipped), file)
+    yield from _whole_numbers(_lines(handle, file, skipped, longest), file)
 
 
-def _lines(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]:
+def _lines(handle: IO[bytes], file: str, skipped: Report | None, longest: int) -> Iterator[Row]:
     decoder = Decoder()
-    for number, raw in raw_lines(handle):
+    for number, raw in raw_lines(handle, longest):
         if not raw.strip():
             continue
         origin = Origin(file, number)
         try:
+            if len(raw) > longest:
+                raise too_long(longest, mend=f"cut it, {SKIP}")
             line = decoded(raw, file, number)
             fields = _object(_one_value(line, decoder), line)
         except InputError as error:
@@ -64,15 +67,18 @@ def _object(value: Any, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = {list: "a list", str: "a string", type(None): "null"}.get(type(value), "a number or a truth value")
         raise InputError(f"a row must be a JSON object, this is {kind}", mend=f'write it as {{"text": ...}}, {SKIP}')
+    refuse_wide(len(value))
     if half_character(text):
         raise InputError("half of a character: a lone \\ud... escape", mend=f"write the character whole, {SKIP}")
     return value
 
 
-def json_values(handle: IO[bytes], file: str, skipped: Report | None, held_out: bool = False) -> Iterator[Row]:
+def json_values(
+    handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST, held_out: bool = False
+) -> Iterator[Row]:
     """An array of objects, objects one after the other, or one object that is a row or holds rows (see json_objects). Of an
     object of splits, the one to learn from, or the one that is `held_out`."""
-    reader = JsonReader(text_pieces(handle, file), file, unwrap=not held_out)
+    reader = JsonReader(text_pieces(handle, file), file, unwrap=not held_out, longest=longest)
     first, values = ahead(iter(reader), 2)
     if len(first) == 1 and not reader.listed and not reader.wrapper and isinstance(first[0][1], dict):
         list(values)  # raises what is wrong behind it
@@ -85,7 +91,7 @@ def json_values(handle: IO[bytes], file: str, skipped: Report | None, held_out: 
         values = ((number, value, text) for number, (_, value, text) in enumerate(values, start=1))
     yield from _whole_numbers(_checked(values, file, skipped), file)
     if reader.wrapper:
-        beside = f"; not read: {', '.join(reader.beside)}" if reader.beside else ""
+        beside = f"; not read: {listed(reader.beside)}" if reader.beside else ""
         log.once(f"{file}: the rows are the list under '{reader.wrapper}'{beside}")
 
 
@@ -113,7 +119,9 @@ def _checked(values: Iterator[tuple[int, Any, str]], file: str, skipped: Report 
 
 def _whole_numbers(rows: Iterator[Row], file: str) -> Iterator[Row]:
     """The rows, with whole numbers that became 42.0 because others are missing as they were."""
-    seen, rows = ahead(rows, LOOK)
+    seen, rows = ahead(
+        rows, LOOK, lambda row: sum(len(value) for value in row.fields.values() if isinstance(value, str))
+    )
     names = dict.fromkeys(itertools.chain.from_iterable(row.fields for row in seen))
     columns = {name: [row.fields[name] for row in seen if name in row.fields] for name in names}
     whole = [name for name, values in columns.items() if became_floats(values)]

@@ -18,7 +18,7 @@ from typing import Any
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.data.paths import split_of
-from luthier.data.rows import is_turn, usual
+from luthier.data.rows import is_turn, listed, usual
 
 WRAPPERS = ("data", "rows", "examples", "records", "items", "samples", "instances", "dataset")
 
@@ -31,13 +31,13 @@ def of_object(value: Object, file: str, held_out: bool = False) -> list[Any] | N
     if _is_row(value):
         return None
     if (table := _by_columns(value)) is not None:
-        log.once(f"{file}: a table by columns: {', '.join(map(str, table[0]))}" if table else f"{file}: an empty table")
+        log.once(f"{file}: a table by columns: {listed(table[0])}" if table else f"{file}: an empty table")
         return table
     parts = {key: rows for key, part in value.items() if (rows := _part(key, part, file, held_out)) is not None}
     if parts:
         key = _chosen(parts, file, held_out)
         others = [name for name in value if name != key]
-        log.once(f"{file}: the rows are those under '{key}'" + (f"; not read: {', '.join(others)}" if others else ""))
+        log.once(f"{file}: the rows are those under '{key}'" + (f"; not read: {listed(others)}" if others else ""))
         return list(parts[key])
     if value and all(isinstance(item, dict) and not is_turn(item) for item in value.values()) and _alike(value):
         log.once(f"{file}: the rows are the values of one object, {len(value)} keys such as '{next(iter(value))}'")
@@ -81,7 +81,7 @@ def _chosen(parts: Mapping[str, Sequence[Any]], file: str, held_out: bool) -> st
     if len(known) == 1:
         return known[0]
     raise InputError(
-        f"several lists of rows, under {', '.join(repr(key) for key in parts)}", where=file,
+        f"several lists of rows, under {listed(map(repr, parts))}", where=file,
         mend="write the one that is meant to a file of its own",
     )  # fmt: skip
 

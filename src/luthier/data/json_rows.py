@@ -9,6 +9,7 @@ from typing import Any
 
 from luthier.core import log
 from luthier.core.errors import InputError
+from luthier.data.bounds import DEEPEST, LONGEST, WHOLE, too_deep, too_long
 
 TOO_MANY_DIGITS = "a whole number of more digits than can be read"
 SPACE = re.compile(r"[ \t\r\n\ufeff]*")  # files that were joined have a byte order mark in the middle
@@ -29,12 +30,19 @@ class Decoder:
 
     def decode(self, text: str) -> Any:
         """The one value that `text` holds. Raises json.JSONDecodeError, RecursionError, and ValueError for too many digits."""
-        self.twice = None
         start = len(text) - len(text.lstrip())
-        value, end = self.raw_decode(text, start)
+        value, end = self.value(text, start)
         if text[end:].strip():
             raise json.JSONDecodeError("Extra data", text, end)
         return value
+
+    def value(self, text: str, start: int) -> tuple[Any, int]:
+        """The value that begins at a place of `text`, and where it ends. Raises as `decode`."""
+        self.twice = None
+        value, end = self.raw_decode(text, start)
+        if text.count("[", start, end) + text.count("{", start, end) > DEEPEST and too_deep(value):
+            raise RecursionError
+        return value, end
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
@@ -51,13 +59,14 @@ class Decoder:
 class JsonReader:
     """Reads a JSON array value by value, or JSON values that follow each other (JSON Lines among them).
 
-    Only the value being read and one piece of text are held. `pieces` are consecutive parts of the file. Of an object that
-    begins with a list of rows (see WRAPPED), the rows are read; `wrapper` is then its key, and `beside` are its other keys,
-    known when all is read.
+    Only the value being read and one piece of text are held; a row of more than `longest` characters is refused. `pieces` are
+    consecutive parts of the file. Of an object that begins with a list of rows (see WRAPPED), the rows are read; `wrapper` is
+    then its key, and `beside` are its other keys, known when all is read.
     """
 
-    def __init__(self, pieces: Iterator[str], file: str, *, unwrap: bool = True) -> None:
+    def __init__(self, pieces: Iterator[str], file: str, *, unwrap: bool = True, longest: int = LONGEST) -> None:
         self.pieces, self.file, self.unwrap = pieces, file, unwrap
+        self.longest, self.most = longest, longest * WHOLE  # characters of a row; of the value that is being read
         self.decoder = Decoder()
         self.text, self.position, self.line = "", 0, 1
         self.listed, self.wrapper, self.beside = False, "", list[str]()
@@ -90,7 +99,9 @@ class JsonReader:
             return
         while True:
             self._skip()
+            self.most = self.longest
             yield self._value()
+            self.most = self.longest * WHOLE
             mark = self._skip()
             if mark == "":
                 raise self._broken("the file ends in the middle of the array")
@@ -120,12 +131,14 @@ class JsonReader:
 
     def _value(self) -> tuple[int, Any, str]:
         while True:
-            self.decoder.twice = None
             try:
-                value, end = self.decoder.raw_decode(self.text, self.position)
+                value, end = self.decoder.value(self.text, self.position)
             except json.JSONDecodeError as error:
                 # A value cut by the end of the piece fails there, or in a string that runs to it.
                 cut = error.pos >= len(self.text) - 16 or error.msg.startswith("Unterminated string")
+                if cut and len(self.text) - self.position > self.most:
+                    long = too_long(self.most, "a value", "close it where it ends, cut it")
+                    raise InputError(long.what, where=f"{self.file}:{self.line}", mend=long.mend) from None
                 if cut and self._more():
                     continue
                 self._move(error.pos)

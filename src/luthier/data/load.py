@@ -110,7 +110,8 @@ def stream(paths: Sequence[str], settings: DataConfig, *, most: int | None = KEP
 
 
 def _rows(paths: Sequence[str], settings: DataConfig, skipped: Left, held_out: bool) -> Iterator[Row]:
-    rows = read_rows(paths, skipped=skipped if settings.skip_bad else None, held_out=held_out)
+    on_bad, longest = skipped if settings.skip_bad else None, settings.max_row * 1_000_000
+    rows = read_rows(paths, skipped=on_bad, held_out=held_out, longest=longest)
     return itertools.islice(rows, settings.limit)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from luthier.core import log
 from luthier.core.errors import InputError, nearest
-from luthier.data.decode import WRAPPERS
+from luthier.data.decode import WRAPPERS, inherited
 
 TABLES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 TEXTS = (".txt", ".md", ".rst")
@@ -42,6 +42,8 @@ SPLITS = {
     **dict.fromkeys(("test", "testing", "heldout", "holdout"), "test"),
 }
 SAID = 6  # files that a message names
+DEEP = 64  # folders in each other
+SPECIAL = "a pipe, a device or a file of the system, not a file of rows"
 
 
 def ending_of(name: str) -> tuple[str, str]:
@@ -83,12 +85,14 @@ def files_of(paths: Sequence[str], held_out: bool = False) -> list[str]:
 
 def _files(path: str, held_out: bool) -> Iterator[str]:
     path = next((form for form in _forms(path) if Path(form).exists()), path)  # what exists is no pattern
-    if path == "-" or Path(path).is_file():
+    if path == "-" or inherited(path):
+        yield path
+    elif _special(Path(path)):
+        raise InputError(SPECIAL, where=path, mend="give a file, or pipe the rows to '-'")
+    elif Path(path).is_file():
         yield path
     elif Path(path).is_dir():
         yield from _in_folder(Path(path), held_out)
-    elif Path(path).exists():  # a pipe or a device
-        yield path
     elif os.path.islink(path):
         mend = f"it points to {os.readlink(path)}: put that there, or leave the link out"
         raise InputError("a link to nothing", where=path, mend=mend)
@@ -113,6 +117,8 @@ def _matching(pattern: str, held_out: bool) -> Iterator[str]:
     for match in matches:
         if os.path.islink(match) and not Path(match).exists():
             log.once(f"{match}: a link to nothing, left out")
+        elif _special(Path(match)):
+            log.once(f"{match}: {SPECIAL}; left out")
         elif match in folders and any(
             other != match and other.startswith(match.rstrip("/") + "/") for other in matches
         ):
@@ -171,8 +177,16 @@ def _say_left_out(folder: Path, files: Sequence[Path], why: str) -> None:
         log.once(f"{folder}: left out {named}{more}: {why}")
 
 
+def _special(path: Path) -> bool:
+    """Whether a path leads to a pipe, a socket, a device, or a file that the system makes up when it is read."""
+    real = os.path.realpath(path)
+    return (path.exists() and not path.is_file() and not path.is_dir()) or real.startswith(("/proc/", "/sys/"))
+
+
 def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
     """The files below a folder by path, hidden ones left out. Links are followed, but not to a folder that they stand in."""
+    if len(above) > DEEP:
+        raise InputError(f"folders in folders, more than {DEEP} deep", where=folder, mend="give a folder below it")
     saved = _saved(folder)
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -182,6 +196,8 @@ def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
                 yield from _walk(path, above | {identity})
         elif path.is_symlink() and not path.exists():
             log.once(f"{path}: a link to nothing, left out")
+        elif _special(path):
+            log.once(f"{path}: {SPECIAL}; left out")
         elif path.is_file() and not is_description(str(path)) and not (saved and path.suffix == ".arrow"):
             yield path
     yield from saved
@@ -197,13 +213,16 @@ def _saved(folder: Path) -> list[Path]:
         said = json.loads(state.read_text(encoding="utf-8"))
         files = [folder / str(entry["filename"]) for entry in said["_data_files"]]
         ordered = said.get("_indices_files") or said.get("_indices_data_files")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError("not a state.json of a saved data set", where=state, mend="save the data set again") from None
     if ordered:
         raise InputError(
             "this data set is kept with an order of its own", where=state, mend="save it again with save_to_disk"
         )
-    if missing := [path for path in files if path.parent != folder or not path.is_file()]:
+    if strange := [path for path in files if path.parent != folder]:
+        mend = "save the data set again: its files lie beside it"
+        raise InputError(f"it names a file outside its folder: {strange[0]}", where=state, mend=mend)
+    if missing := [path for path in files if not path.is_file()]:
         raise InputError("a file of this data set is missing", where=missing[0], mend="copy the folder again")
     return files
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from luthier.core import log
 from luthier.core.errors import InputError
+from luthier.data.bounds import HELD, LONGEST, too_long
 from luthier.data.rows import ahead
 
 Record = tuple[int, list[str]]
@@ -33,21 +34,24 @@ STYLES: tuple[Callable[[str], bool], ...] = (
 )
 
 
-def records(lines: Iterator[tuple[int, str]], file: str, separator: str) -> Iterator[Record]:
+def records(lines: Iterator[tuple[int, str]], file: str, separator: str, longest: int = LONGEST) -> Iterator[Record]:
     """(line, cells) of each record, cells with a separator, a quote or a line end in quotes. Raises InputError with file and
-    line for quotes that do not pair."""
+    line for quotes that do not pair, and for a record of more than `longest` characters."""
     csv.field_size_limit(1 << 30)
-    place = 0  # of the last line that was taken
+    place = first = held = 0  # the last line that was taken; of a record: its first line, and its characters so far
 
     def taken() -> Iterator[str]:
-        nonlocal place
+        nonlocal place, first, held
         for number, line in lines:
-            place = number
+            place, first, held = number, first or number, held + len(line)
+            if held > longest:
+                error = too_long(longest, "a record", "close its quote")
+                raise InputError(error.what, where=f"{file}:{first}", mend=error.mend)
             yield line
 
     reader = csv.reader(taken(), delimiter=separator, strict=True)
     while True:
-        before = reader.line_num
+        before, first, held = reader.line_num, 0, 0
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -59,7 +63,7 @@ def records(lines: Iterator[tuple[int, str]], file: str, separator: str) -> Iter
         yield place - (reader.line_num - before) + 1, cells
 
 
-def tab_records(lines: Iterator[tuple[int, str]], file: str) -> Iterator[Record]:
+def tab_records(lines: Iterator[tuple[int, str]], file: str, longest: int = LONGEST) -> Iterator[Record]:
     """(line, cells) of each record of a table with tabs. Where quotation marks are letters, each line is a record."""
     bare = False  # whether a quotation mark stood in a cell that is not in quotes
     for number, line in lines:
@@ -67,9 +71,10 @@ def tab_records(lines: Iterator[tuple[int, str]], file: str) -> Iterator[Record]
             bare = bare or '"' in line
             yield number, _cells(line)
             continue
-        look, rest = ahead(itertools.chain([(number, line)], lines), LOOK)
-        if not bare and _quoted([text for _, text in look], whole=len(look) < LOOK):
-            yield from records(rest, file, "\t")
+        look, rest = ahead(itertools.chain([(number, line)], lines), LOOK, lambda taken: len(taken[1]))
+        whole = len(look) < LOOK and sum(len(text) for _, text in look) <= HELD
+        if not bare and _quoted([text for _, text in look], whole=whole):
+            yield from records(rest, file, "\t", longest)
         else:
             log.once(
                 f"{file}:{number}: quotation marks are read as letters: not every cell that holds one is in quotes"

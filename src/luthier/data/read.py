@@ -22,6 +22,7 @@ from typing import IO
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.data.arrow import arrow, parquet
+from luthier.data.bounds import LONGEST
 from luthier.data.decode import BOM, WRAPPERS, opened
 from luthier.data.documents import text
 from luthier.data.json_files import json_values, jsonl
@@ -31,12 +32,12 @@ from luthier.data.rows import Report as Report
 from luthier.data.rows import Row as Row
 from luthier.data.tables import table
 
-Reader = Callable[[IO[bytes], str, Report | None], Iterator[Row]]
+Reader = Callable[[IO[bytes], str, Report | None, int], Iterator[Row]]
 
 
-def tsv(handle: IO[bytes], file: str, skipped: Report | None) -> Iterator[Row]:
+def tsv(handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST) -> Iterator[Row]:
     """A table with tabs."""
-    yield from table(handle, file, skipped, "\t")
+    yield from table(handle, file, skipped, longest, "\t")
 
 
 READERS: dict[str, Reader] = {
@@ -55,19 +56,22 @@ NAMES: dict[Reader, str] = {
 assert set(READERS) == set(KNOWN)
 
 
-def read_rows(paths: Sequence[str], *, skipped: Report | None = None, held_out: bool = False) -> Iterator[Row]:
+def read_rows(
+    paths: Sequence[str], *, skipped: Report | None = None, held_out: bool = False, longest: int = LONGEST
+) -> Iterator[Row]:
     """The rows of files, folders (all readable files below, sorted by path) and globs, in that order.
 
     In a folder, text files are read only where no data files are: the others are its read-me files. Of splits, in a
     folder or in a JSON file, the one to learn from is read, or one that is `held_out`. With `skipped`, a row that cannot
-    be read is reported there and left out. Raises InputError, with file and line, for a bad row otherwise, and always for
-    a file that cannot be read, an ending that is not known, and when there is no row at all.
+    be read, or is one of more than `longest` bytes, is reported there and left out. Raises InputError, with file and line,
+    for a bad row otherwise, and always for a file that cannot be read, an ending that is not known, and when there is no
+    row at all.
     """
     files = files_of(paths, held_out)
     total = 0
     for file in files:
         count = 0
-        for count, row in enumerate(_rows(file, skipped, held_out), start=1):  # noqa: B007  counts what was read
+        for count, row in enumerate(_rows(file, skipped, held_out, longest), start=1):  # noqa: B007  counts what was read
             yield row
         total += count
         if not count and len(files) > 1:
@@ -76,7 +80,7 @@ def read_rows(paths: Sequence[str], *, skipped: Report | None = None, held_out: 
         raise InputError("no rows", where=", ".join(paths), mend="give a file with at least one sound row")
 
 
-def _rows(file: str, skipped: Report | None, held_out: bool) -> Iterator[Row]:
+def _rows(file: str, skipped: Report | None, held_out: bool, longest: int) -> Iterator[Row]:
     ending, wrapper = ending_of(file)
     if ending in REFUSED:
         kind, mend = REFUSED[ending]
@@ -95,7 +99,8 @@ def _rows(file: str, skipped: Report | None, held_out: bool) -> Iterator[Row]:
             log.once(f"{name}: read as {NAMES[seen]}, which it is, whatever its name says")
         elif not reader and file != "-":
             log.once(f"{name}: read as {NAMES[seen]}, by how it begins")
-        yield from (partial(json_values, held_out=held_out) if seen is json_values else seen)(handle, name, skipped)
+        reader = partial(json_values, held_out=held_out) if seen is json_values else seen
+        yield from reader(handle, name, skipped, longest)
 
 
 def _seen(start: bytes, named: Reader | None, file: str) -> Reader:

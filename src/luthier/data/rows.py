@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from luthier.core.errors import InputError
 from luthier.core.types import Origin
+from luthier.data.bounds import HELD
 
 Report = Callable[[Origin, str], None]
+NAMED = 20  # names in a list of them
 SKIP = "or leave such rows out with --data.skip_bad"
 
 # Columns that tell what a row is. They part a header from a record, and a row from an object that holds rows.
@@ -43,6 +45,12 @@ def is_turn(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(value.get(key), str) for key in ("role", "from"))
 
 
+def listed(names: Iterable[object]) -> str:
+    """Names with commas, the first ones of many."""
+    some = [str(name) for name in names]
+    return ", ".join(some[:NAMED]) + (f" and {len(some) - NAMED:,} more" if len(some) > NAMED else "")
+
+
 def fault(error: InputError, origin: Origin, skipped: Report | None) -> None:
     """Report the fault of a row, or raise it."""
     if skipped is None:
@@ -50,13 +58,17 @@ def fault(error: InputError, origin: Origin, skipped: Report | None) -> None:
     skipped(origin, error.what)
 
 
-def ahead(items: Iterator[T], count: int) -> tuple[list[T], Iterator[T]]:
-    """The first `count` items, and all of them from the first on. An error on the way is raised when its place is
-    reached, so that looking ahead changes nothing."""
+def ahead(items: Iterator[T], count: int, length: Callable[[T], int] = lambda item: 0) -> tuple[list[T], Iterator[T]]:
+    """The first `count` items, fewer where these are very long, and all of them from the first on. An error on the way is
+    raised when its place is reached, so that looking ahead changes nothing."""
     first: list[T] = []
+    held = 0
     try:
         for item in itertools.islice(items, count):
             first.append(item)
+            held += length(item)
+            if held > HELD:
+                break
     except InputError as error:
         return first, itertools.chain(first, _raising(error))
     return first, itertools.chain(first, items)

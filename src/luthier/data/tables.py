@@ -11,23 +11,26 @@ from typing import IO
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types import Origin
+from luthier.data.bounds import LONGEST, refuse_wide
 from luthier.data.decode import text_lines
 from luthier.data.quotes import Record, tab_records
 from luthier.data.quotes import records as parsed
-from luthier.data.rows import SKIP, Report, Row, ahead, fault, usual
+from luthier.data.rows import SKIP, Report, Row, ahead, fault, listed, usual
 from luthier.data.values import MISSING, as_whole, became_floats, structured, tell_of_whole
 
 LOOK = 200  # records that are looked at to tell a header from a record, and what cells stand for nothing
 WORDS = 6  # a name of a column has no more
 
 
-def table(handle: IO[bytes], file: str, skipped: Report | None, separator: str = "") -> Iterator[Row]:
+def table(
+    handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST, separator: str = ""
+) -> Iterator[Row]:
     """One record a row, under a header or without one. Unless `separator` says it, a comma, semicolon or tab, whichever the
     header holds most of, a bar between plain names, or what a line `sep=;` names.
 
-    Raises InputError with file and line for quotes that do not pair.
+    Raises InputError with file and line for quotes that do not pair, and for records that are too long or too wide.
     """
-    lines = enumerate(text_lines(handle, file), start=1)
+    lines = enumerate(text_lines(handle, file, longest), start=1)
     number, first = next(((number, line) for number, line in lines if line.strip()), (1, ""))
     if named := re.fullmatch(r'"?sep=(.)"?\s*', first):
         separator = named[1]
@@ -37,8 +40,14 @@ def table(handle: IO[bytes], file: str, skipped: Report | None, separator: str =
         if separator not in first and re.fullmatch(r"\w+(\|\w+)+\s*", first):
             separator = "|"
     rest = itertools.chain([(number, first)], lines)
-    records = tab_records(rest, file) if separator == "\t" else parsed(rest, file, separator)
-    yield from _rows(records, file, skipped)
+    records = tab_records(rest, file, longest) if separator == "\t" else parsed(rest, file, separator, longest)
+    yield from _rows(_narrow(records, file), file, skipped)
+
+
+def _narrow(records: Iterator[Record], file: str) -> Iterator[Record]:
+    for line, cells in records:
+        refuse_wide(len(cells), Origin(file, line))
+        yield line, cells
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,9 @@ class _Columns:
 
 def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Iterator[Row]:
     """Records -> rows by the names of the header. Empty columns at the right end, as spreadsheets leave them, are cut."""
-    seen, records = ahead((record for record in records if any(record[1])), LOOK)
+    seen, records = ahead(
+        (record for record in records if any(record[1])), LOOK, lambda record: sum(map(len, record[1]))
+    )
     if not seen:
         next(records, None)  # raises what stopped the look ahead
         return
@@ -73,7 +84,7 @@ def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Itera
     header = names is not None
     if names is None:
         names = _made_up(first, others)
-        log.once(f"{file}: no header: its first row is a record; the columns are called {', '.join(names)}")
+        log.once(f"{file}: no header: its first row is a record; the columns are called {listed(names)}")
     else:
         next(records)
     columns = _columns(names, others, file)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from luthier.core import log
+from luthier.data.bounds import DEEPEST, too_deep
 from luthier.data.rows import is_turn
 
 LONGEST = 10_000_000  # characters of a text that is read as Python's spelling of a list
@@ -48,7 +49,10 @@ def structured(text: str) -> Any:
     Raises ValueError for any other text, and for lists that were shortened with '...'.
     """
     try:
-        return json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
+        value = json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
+        if text.count("[") + text.count("{") > DEEPEST and too_deep(value):
+            raise RecursionError
+        return value
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError:

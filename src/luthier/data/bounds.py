@@ -1,0 +1,78 @@
+"""How much a row and a file may hold, so that none takes all memory or never ends. What holds more is refused in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luthier.core.config import DataConfig
+from luthier.core.errors import InputError
+from luthier.core.log import size
+
+LONGEST = DataConfig().max_row * 1_000_000  # bytes of a row, characters of a JSON value
+WHOLE = 64  # so many times as much may be one JSON object that holds all rows
+WIDEST = 10_000  # columns of a row
+DEEPEST = 100  # lists and objects in each other
+HELD = 64_000_000  # of rows that are looked at before the first is given on
+GROWS = 500  # times that a file may become larger when it is read
+LEAST = 32_000_000  # bytes that it may become in any case
+LOADED = 1 << 30  # bytes of a parquet or Arrow file that is not read in place
+
+
+def too_long(longest: int, what: str = "a row", mend: str = "") -> InputError:
+    """The error for what is longer than `--data.max_row` lets it be."""
+    return InputError(
+        f"{what} of more than {size(longest)}", mend=f"{mend or 'cut it'}, or raise --data.max_row, which is in MB"
+    )
+
+
+def refuse_wide(columns: int, where: object = None) -> None:
+    """Raise InputError for a row of too many columns."""
+    if columns > WIDEST:
+        what, mend = (
+            f"{columns:,} columns, of which at most {WIDEST:,} are read",
+            "leave out the columns that are not needed",
+        )
+        raise InputError(what, where=where, mend=mend)
+
+
+def too_deep(value: Any) -> bool:
+    """Whether lists and objects are nested deeper than anything that follows could go through them."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inside = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
+        level = [item for items in inside for item in items if isinstance(item, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def weight(value: Any) -> int:
+    """About how many characters a value has: those of its texts, and some for each of its other parts."""
+    total, left = 0, [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, (str, bytes)):
+            total += len(part)
+        elif isinstance(part, dict):
+            left += [*part.keys(), *part.values()]
+        elif isinstance(part, (list, tuple)):
+            left += part
+        else:
+            total += 8
+    return total
+
+
+class Growth:
+    """What came out of a file so far, held against what went in: a small file that becomes a huge one is a trap."""
+
+    def __init__(self, file: str) -> None:
+        self.file, self.out = file, 0
+
+    def add(self, out: int, taken: int) -> None:
+        """So many bytes more came out of `taken` bytes. Raises InputError when that is out of all proportion."""
+        self.out += out
+        if self.out > LEAST and self.out > GROWS * max(taken, 1):
+            raise InputError(
+                f"{size(taken)} of it become more than {size(self.out)}: more than {GROWS} times as much", where=self.file,
+                mend="if that is meant, unpack it, or write it as JSON Lines, and give that",
+            )  # fmt: skip
