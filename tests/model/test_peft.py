@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from luthier.core.errors import InputError
-from luthier.model import adapters, peft
+from luthier.model import adapter_config, adapters, peft
 from luthier.model.load import load
 
 CPU = torch.device("cpu")
@@ -175,3 +176,50 @@ def test_pickled_and_pointed_at_adapters_are_refused_unread(saved) -> None:
     assert "Git LFS pointer" in refusal(folder)
     weights.unlink()
     assert "only a pickled adapter (adapter_model.bin)" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [({"lora_alpha": 0}, "lora_alpha is 0"), ({"lora_alpha": -4}, "lora_alpha is -4"), ({"lora_alpha": 1e300}, "lora_alpha is 1e+300"),
+     ({"lora_alpha": float("nan")}, "lora_alpha is NaN"), ({"use_rslora": "yes"}, 'use_rslora is "yes"'),
+     ({"use_dora": 2}, "use_dora is 2"),
+     ({"modules_to_save": 5}, "modules_to_save is 5"), ({"modules_to_save": [["score"]]}, "modules_to_save is list"),
+     ({"init_lora_weights": {"a": 1}}, "init_lora_weights"), ({"auto_map": {"x": "evil.Evil"}}, "'auto_map'"), ({"bias": [1]}, "bias")],
+    ids=str,
+)  # fmt: skip
+def test_settings_of_wrong_types_are_named(saved, values, name) -> None:
+    assert name in refusal(edited(saved()[0], **values))
+
+
+def test_tensors_of_wrong_types_and_shapes_are_named(saved, tmp_path: Path) -> None:
+    folder, _ = saved()
+    first = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    for number, (words, tensor) in enumerate(
+        {
+            "is I32 of shape [4, 32]": torch.ones(4, 32, dtype=torch.int32),
+            "is F32 of shape [32]": torch.ones(32),
+            "is F32 of shape [0, 32]": torch.ones(0, 32),
+            "is F32 of shape [1, 4, 32]": torch.ones(1, 4, 32),
+            "holds NaN or infinity": torch.full((4, 32), float("nan")),
+        }.items()
+    ):
+        copy = Path(shutil.copytree(folder, tmp_path / str(number)))
+        assert words in refusal(tensors_of(copy, lambda t, tensor=tensor: t | {first: tensor}))
+
+
+@pytest.mark.parametrize("name", [7, ["x"], "x" * 5000, "a\x1b[31mb", "a\0b"])
+def test_the_name_of_a_base_is_a_path_or_a_name(saved, name: object) -> None:
+    folder = edited(saved()[0], base_model_name_or_path=name)
+    with pytest.raises(InputError, match="'base_model_name_or_path' is"):
+        adapter_config.base_name(folder)
+
+
+def test_files_of_an_adapter_are_files(saved) -> None:
+    folder, _ = saved()
+    weights = folder / "adapter_model.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)
+    assert "a pipe or a device" in refusal(folder)
+    with open(folder / "adapter_config.json", "ab") as handle:
+        handle.truncate(1 << 31)
+    assert "MiB, which no such file is" in refusal(folder)

@@ -11,7 +11,7 @@ from luthier.app.systems import trained_system
 from luthier.core.config import RunConfig, resolve
 from luthier.core.errors import InputError, nearest
 from luthier.core.files import sha256
-from luthier.model import adapter_config, sources
+from luthier.model import adapter_config, copies, sources
 from luthier.text.template import BUILT_IN
 
 
@@ -31,9 +31,14 @@ class Start:
         return self.adapter is not None and self.config.tune == "qlora"
 
     def digests(self) -> dict[str, str]:
-        """The sha256 of every file that makes the model."""
-        files = sorted(self.adapter.glob("adapter_*")) if self.adapter else []
-        return self.source.digests() | {f"adapter/{file.name}": sha256(file) for file in files}
+        """The sha256 of every file that makes the model: of the base, of the adapter, and of a tokenizer that the adapter brings."""
+        names = [adapter_config.CONFIG, adapter_config.WEIGHTS] if self.adapter else []
+        if self.adapter and self.texts == self.adapter:
+            names += copies.names(self.texts)
+        places = {name: self.adapter / name for name in names} if self.adapter else {}
+        return self.source.digests() | {
+            f"adapter/{name}": sha256(path) for name, path in places.items() if path.exists()
+        }
 
 
 def find(name: str, base: str | None = None) -> Start:

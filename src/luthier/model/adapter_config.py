@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.files import read_json, refuse_pointer
 from luthier.model.folders import ADAPTER
+from luthier.model.objects import read_object, shown
+from luthier.model.refused import refuse
 
 CONFIG, WEIGHTS = "adapter_config.json", ADAPTER
+LONGEST = 1000  # characters of a path or a name
 
 
 def is_adapter(folder: Path) -> bool:
@@ -18,20 +20,24 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_name(folder: Path) -> str | None:
-    """What the adapter in `folder` calls its base: a path or a hub name; None where it does not say."""
+    """What the adapter in `folder` calls its base: a path or a hub name; None where it does not say. Raises InputError for what is
+    neither."""
     name = settings(folder).get("base_model_name_or_path")
-    return name if isinstance(name, str) and name else None
+    if name is None or name == "":
+        return None
+    if not isinstance(name, str) or len(name) > LONGEST or not name.isprintable():
+        raise InputError(
+            f"'base_model_name_or_path' is {shown(name)}, not a path or a name",
+            where=folder / CONFIG,
+            mend="give it with --base",
+        )
+    return name
 
 
 def settings(folder: Path) -> dict[str, Any]:
-    """All of it. Raises InputError for a folder without one, and for one that cannot be read."""
+    """All of it. Raises InputError for a folder without one, for one that cannot be read, and for one that brings code."""
     if not is_adapter(folder):
         raise InputError(f"no {CONFIG} here", where=folder, mend="give a folder with an adapter in PEFT's format")
-    refuse_pointer(folder / CONFIG)
-    try:
-        said = read_json(folder / CONFIG)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"not readable as JSON: {error}", where=folder / CONFIG, mend="copy it again") from None
-    if not isinstance(said, dict):
-        raise InputError("not a JSON object", where=folder / CONFIG, mend="copy it again")
+    said = read_object(folder / CONFIG)
+    refuse(said, folder / CONFIG)
     return said
