@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import types
 
 import pytest
 from chat_templates import (
@@ -587,3 +588,41 @@ def test_nothing_in_nothing_out():
     assert encode([], template, template.tokenizer, LONG).trees == []
     nothing = [Text(text="")]
     assert len(encode_chunk(nothing, template, template.tokenizer, LONG).dropped) == 1
+
+
+class PanicException(BaseException):
+    """As pyo3 raises it when a library in Rust panics."""
+
+
+class Panicking:
+    """A tokenizer that panics at a word."""
+
+    def __init__(self, backend):
+        self.backend = backend
+
+    def __getattr__(self, name):
+        return getattr(self.backend, name)
+
+    def encode_batch_fast(self, texts, **how):
+        if any("bomb" in text for text in texts):
+            raise PanicException("index out of range")
+        return self.backend.encode_batch_fast(texts, **how)
+
+
+def test_a_panic_of_the_tokenizer_is_the_fault_of_one_row():
+    template = template_for("chatml")
+    made = types.SimpleNamespace(**{
+        name: getattr(template.tokenizer.fast, name)
+        for name in ("bos_token_id", "eos_token_id", "bos_token", "eos_token", "chat_template", "special_tokens_map", "name_or_path")
+    }, backend_tokenizer=Panicking(template.tokenizer.fast.backend_tokenizer))  # fmt: skip
+    tokenizer = Tokenizer(made)
+    rows = [
+        Chat(
+            (Message("user", "bomb" if i == 2 else "cat"), Message("assistant", "sat")), origin=Origin("a.jsonl", i + 1)
+        )
+        for i in range(4)
+    ]
+    with pytest.raises(InputError, match=r"a.jsonl:3: the tokenizer cannot read a text: index out of range;"):
+        encode(rows, template, tokenizer, TextConfig())
+    left = encode(rows, template, tokenizer, TextConfig(), skip_bad=True)
+    assert [tree.row for tree in left.trees] == [0, 1, 3] and [row.row for row in left.dropped] == [2]

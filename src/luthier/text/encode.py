@@ -28,6 +28,7 @@ from luthier.core.types import (
 )
 from luthier.text.built_in import Tools
 from luthier.text.drafts import Branch, Draft, draft_later, with_system
+from luthier.text.pieces import Ids, ids_of, tokenized
 from luthier.text.spans import prompt_spans
 from luthier.text.template import NONE, Template
 from luthier.text.tokenizer import BORDER, Tokenizer
@@ -74,6 +75,11 @@ class _Drafts:
     dropped: list[Dropped]
     pieces: list[tuple[str, str]]
 
+    @property
+    def sizes(self) -> list[int]:
+        """How many segments each row has."""
+        return [sum(len(branch.segments) for branch in draft.branches) for draft in self.drafts]
+
 
 def encode(
     examples: Sequence[Example],
@@ -93,10 +99,10 @@ def encode(
     that does not fit is dropped instead. `progress` gets the number of rows that were done.
     """
 
-    def submit() -> Iterator[tuple[_Drafts, Future[list[list[int]]]]]:
+    def submit() -> Iterator[tuple[_Drafts, Future[list[Ids]]]]:
         for start in range(0, len(examples), CHUNK):
             drafts = _render(examples[start : start + CHUNK], first_row + start, template, settings, skip_bad)
-            yield drafts, tokenizing.submit(tokenizer.encode_pieces, drafts.pieces)
+            yield drafts, tokenizing.submit(tokenized, drafts.pieces, drafts.sizes, tokenizer)
 
     parts = []
     with ThreadPoolExecutor(1) as tokenizing:
@@ -127,7 +133,7 @@ def encode_chunk(
 ) -> Encoded:
     """`encode` for one part of a stream: all its text is tokenized at once, and nothing may be left of it."""
     drafts = _render(examples, first_row, template, settings, skip_bad)
-    return _assemble(drafts, tokenizer.encode_pieces(drafts.pieces), template, settings, skip_bad)
+    return _assemble(drafts, tokenized(drafts.pieces, drafts.sizes, tokenizer), template, settings, skip_bad)
 
 
 def encode_prompt_ids(
@@ -181,15 +187,15 @@ def _render(
 
 
 def _assemble(
-    drafts: _Drafts, pieces: Sequence[list[int]], template: Template, settings: TextConfig, skip_bad: bool
+    drafts: _Drafts, pieces: Sequence[Ids], template: Template, settings: TextConfig, skip_bad: bool
 ) -> Encoded:
     trees: list[TokenTree] = []
     dropped = list(drafts.dropped)
     left = iter(pieces)
     for draft in drafts.drafts:
-        ids = [[next(left) for _ in branch.segments] for branch in draft.branches]
+        found = [[next(left) for _ in branch.segments] for branch in draft.branches]
         with _blaming(draft.example, draft.row, dropped, skip_bad):
-            grown = _grow(draft, ids, template, settings)
+            grown = _grow(draft, list(map(ids_of, found)), template, settings)
             if isinstance(grown, str):
                 dropped.append(Dropped(draft.example.origin, draft.row, grown))
             else:
