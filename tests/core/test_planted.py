@@ -12,7 +12,7 @@ import pytest
 import luthier
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, sha256, text_file, write_folder, write_json, writing
-from luthier.core.leftovers import private_folder, temporary_name
+from luthier.core.leftovers import new_folder, private_folder, temporary_name
 from luthier.core.opening import append_line, appending, cut, holding, refuse_special, require_writable
 
 BUSY = InputError("busy")
@@ -138,6 +138,22 @@ def test_what_a_killed_process_left_among_temporary_files_is_cleared(tmp_path, m
         assert sorted(tmp_path.iterdir()) == sorted([one, other])
         assert one.stat().st_mode & 0o777 == 0o700
     assert not list(tmp_path.iterdir())
+
+
+def test_another_process_may_clear_before_the_lock_is_held(tmp_path, monkeypatch):
+    """What was just made and is not locked yet looks as if a killed process left it."""
+    made, real = [], os.open
+
+    def slow(path, flags, *rest, **named):
+        if flags & os.O_DIRECTORY and not made:
+            made.append(path)
+            os.rmdir(path)
+        return real(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", slow)
+    with new_folder(tmp_path / "a") as folder:
+        assert folder.is_dir()
+        assert folder != made[0]
 
 
 def test_where_nothing_can_be_written_is_found_before_the_work(tmp_path, monkeypatch):

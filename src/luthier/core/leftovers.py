@@ -58,9 +58,12 @@ def new_file(path: Path) -> Iterator[tuple[Path, int]]:
 def new_folder(path: Path, rights: int = 0o777) -> Iterator[Path]:
     """A temporary folder beside `path`, held for the block and removed at its end when it is still there."""
 
-    def make(name: Path) -> int:
+    def make(name: Path) -> int | None:
         name.mkdir(rights)
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None  # cleared in between
 
     with _held(path, make) as (temporary, _):
         try:
@@ -70,11 +73,12 @@ def new_folder(path: Path, rights: int = 0o777) -> Iterator[Path]:
 
 
 @contextmanager
-def _held(path: Path, make: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
+def _held(path: Path, make: Callable[[Path], int | None]) -> Iterator[tuple[Path, int]]:
     """What `make` makes under a new temporary name. Another process that clears may be quicker than the lock: then anew."""
     while True:
         temporary = temporary_name(path)
-        handle = make(temporary)
+        if (handle := make(temporary)) is None:
+            continue
         try:
             with suppress(OSError):  # a file system that has no locks
                 fcntl.flock(handle, fcntl.LOCK_EX)
