@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from luthier.app import contestants
 from luthier.app import judge as judge_module
 from luthier.app.contestants import Asking, answered, named
 from luthier.app.judge import Asked, judge
-from luthier.app.judges import Local, Wanted, Written, unfinished
+from luthier.app.judges import Local, Remembered, Wanted, Written, unfinished
 from luthier.app.use import open_model
 from luthier.core.config import DataConfig
 from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.sums import with_sum
 from luthier.core.types import Message
 from luthier.evals.judge import Choice, contests
 from luthier.evals.judgments import Duel, read
@@ -430,10 +432,31 @@ def test_a_judgment_with_one_digit_changed_is_not_believed(judged, tmp_path):
     judged(Longer())
     path = tmp_path / "out" / "j.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    turned = next(line for line in lines if '"verdict": [1, 2]' in line)
-    path.write_text("".join(lines).replace(turned, turned.replace("[1, 2]", "[2, 1]")))
+    turned = next(line for line in lines if '"verdict": [2, 1]' in line)
+    path.write_text("".join(lines).replace(turned, turned.replace('"verdict": [2, 1]', '"verdict": [1, 2]')))
     with pytest.raises(InputError, match=r"j.jsonl:\d+: this judgment was changed since it was written; take"):
         judged(Longer())
+
+
+def test_an_answer_or_a_verdict_that_is_kept_and_was_changed_is_not_believed(tmp_path):
+    answers = tmp_path / "j.a.answers.jsonl"
+    line = with_sum({"prompt": "how many?", "answer": "12", "model": "a", "made": "0"})
+    answers.write_text(json.dumps(line) + "\n")
+    assert contestants._from_file(answers)
+    answers.write_text(json.dumps(line | {"answer": "13"}) + "\n")
+    with pytest.raises(InputError, match=r"a.answers.jsonl:1: this line was changed since it was written"):
+        contestants._from_file(answers)
+    asked = [(Message("user", f"Is it {i}?"),) for i in range(2)]
+    served = Served(lambda text: "Yes")
+    served.url, served.extra = "http://localhost", {}
+    judge_ = Written(served)
+    path = tmp_path / "said.jsonl"
+    assert [choice.option for _, choice in Remembered(judge_, path).yes(asked, lambda: False)] == ["Yes", "Yes"]
+    path.write_text(path.read_text().replace('"Yes"', '"No"', 1))
+    with pytest.raises(
+        InputError, match=r"said.jsonl:1: this line was changed since it was written; take the line out"
+    ):
+        list(Remembered(judge_, path).yes(asked, lambda: False))
 
 
 def test_a_local_judge_killed_anywhere_gives_the_same_bits(tiny_folder):

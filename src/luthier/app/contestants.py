@@ -179,6 +179,7 @@ def _written(
     system = start.config.text.system if asking.system is None else asking.system or None
     made = [start.digests(), sampling, start.config.text.template, system]
     made += [start.config.text.template_kwargs] if start.config.text.template_kwargs else []
+    made += [asking.dtype] if asking.dtype != "auto" else []
     mark = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
     plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in label)
     path = asking.out.with_name(f"{asking.out.stem}.{plain}.answers.jsonl")

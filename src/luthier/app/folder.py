@@ -221,6 +221,21 @@ def read_run(path: Path) -> tuple[RunFolder, RunConfig]:
 
 
 @contextmanager
+def understood(folder: RunFolder) -> Iterator[None]:
+    """Make an error for users of what a file does not have that the block looks for, in a run of an older version: its files
+    have no sums by which damage is seen."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        if folder.lineage.get("sums"):
+            raise
+        raise InputError(
+            f"a file of this run is not as it was written: {type(error).__name__}: {error}", where=folder.path,
+            mend="put it back from a copy, or train again",
+        ) from error  # fmt: skip
+
+
+@contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the run for this process, and clear what killed starts left. Raises InputError when another process works on
     it, and as `RunFolder.check`."""

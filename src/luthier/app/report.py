@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.app import lost, measure, repeats
-from luthier.app.folder import RunFolder, read_run
+from luthier.app.folder import RunFolder, read_run, understood
 from luthier.app.records import MEND, Finished
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError
@@ -75,7 +75,12 @@ def coding(run: Path, out: Path | None = None) -> Path:
 
 
 def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
-    """What the run directory holds, as pages want it."""
+    """What the run directory holds, as pages want it. Raises InputError for files that were damaged."""
+    with understood(folder):
+        return _view(folder, config, result)
+
+
+def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
     before, after = (
         measure.from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after")
     )

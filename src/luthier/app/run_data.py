@@ -10,7 +10,7 @@ from typing import Any
 
 from luthier.app.choose import question
 from luthier.app.examples import prepared, read_examples
-from luthier.app.folder import RunFolder, read_run
+from luthier.app.folder import RunFolder, read_run, understood
 from luthier.app.lineage import GROWS
 from luthier.app.records import MEND
 from luthier.core import log
@@ -83,6 +83,11 @@ def read_answers(path: Path) -> Answers:
 
 def answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
     """The answers of a run that was measured before and after; None when it generated none."""
+    with understood(folder):
+        return _answers_of(folder, config)
+
+
+def _answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
     old, new = (
         [record for record in folder.records(f"evals/{stage}.jsonl") or () if "answer" in record]
         for stage in ("before", "after")

@@ -26,7 +26,7 @@ from luthier.app.assemble import Run, assemble, packing_of, planned, require_sam
 from luthier.app.base import start_facts
 from luthier.app.begun import note_failure, open_run
 from luthier.app.examples import data_name, read_examples
-from luthier.app.folder import RESULT, locked, place
+from luthier.app.folder import RESULT, locked, place, understood
 from luthier.app.inputs import inputs
 from luthier.app.learn import learn
 from luthier.app.lineage import lineage
@@ -286,7 +286,8 @@ def _measured(
     """The measurement of one stage, read from its file when an earlier start of this run made it."""
     name = f"evals/{stage}.jsonl"
     if (records := job.folder.records(name)) is not None:
-        return measure.from_records(records)
+        with understood(job.folder):
+            return measure.from_records(records)
     measured = ruler.measure(held_out, job.stop, general, title=stage, own=own, again=True)
     job.folder.write_records(name, measure.to_records(held_out, measured))
     return measured
