@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from luthier.core.files import writing
+from luthier.core.screen import clean
 from luthier.report.tables import Row, figures
 from luthier.report.tables import title as row_title
 
@@ -203,7 +204,7 @@ def _bar(scale: Axis, value: float, y: float, style: str) -> str:
 
 def _text(x: float, y: float, words: str, style: str = "") -> str:
     attribute = f' class="{style}"' if style else ""
-    return f'<text{attribute} x="{_n(x)}" y="{_n(y)}">{escape(words)}</text>'
+    return f'<text{attribute} x="{_n(x)}" y="{_n(y)}">{escape(clean(words))}</text>'
 
 
 def _n(value: float) -> str:
@@ -214,8 +215,8 @@ def _n(value: float) -> str:
 def _write(path: Path, height: int, title: str, told: str, parts: Sequence[str]) -> None:
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img" aria-labelledby="title desc">\n<title id="title">{escape(title)}</title>\n'
-        f'<desc id="desc">{escape(told)}</desc>\n<style>{STYLE}</style>\n'
+        f'role="img" aria-labelledby="title desc">\n<title id="title">{escape(clean(title))}</title>\n'
+        f'<desc id="desc">{escape(clean(told))}</desc>\n<style>{STYLE}</style>\n'
         f'<rect class="paper" width="{WIDTH}" height="{height}" rx="8"/>'
     )
     with writing(path) as handle:

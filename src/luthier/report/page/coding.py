@@ -40,11 +40,11 @@ def coding_page(name: str, fingerprint: str, records: Sequence[Record], codes: S
         {
             "id": one.id, "row": one.row, "prompt": clean(one.prompt), "reference": clean(one.reference),
             "before": clean(one.before), "after": clean(one.after),
-            "findings": [{"tag": category, "why": why} for category, why in one.findings],
+            "findings": [{"tag": clean(category), "why": clean(why)} for category, why in one.findings],
         }
         for one in records
     ]  # fmt: skip
-    data = {"key": f"luthier-coding:{fingerprint}", "run": name, "records": lines, "codes": list(codes)}
+    data = {"key": f"luthier-coding:{fingerprint}", "run": clean(name), "records": lines, "codes": list(codes)}
     return render(
         "coding.html", title=f"{name}, coding answers", style="coding.css", script="coding.js", name=name,
         data=Markup(_inert(data)),

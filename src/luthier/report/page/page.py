@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from luthier import __version__
+from luthier.core.screen import clean
 
 HERE = Path(__file__).parent
 POLICY = (
@@ -38,5 +39,11 @@ def render(template: str, *, title: str, style: str = "", script: str = "page.js
 @cache
 def _templates() -> Environment:
     return Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=_seen,
+    )  # fmt: skip
+
+
+def _seen(value: Any) -> Any:
+    """Words as a page shows them: direction marks in a name would turn the words around it too. Markup was made by us."""
+    return clean(value) if type(value) is str else value
