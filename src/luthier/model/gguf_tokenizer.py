@@ -6,7 +6,6 @@ among them) by GPT-2's rule and not by theirs, and so gives other tokens. Other 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, write_json
+from luthier.core.leftovers import private_folder
 from luthier.core.log import warn
 from luthier.model.gguf_file import FRESH, Header
 
@@ -92,9 +92,9 @@ def _byte_pair_tokenizer(header: Header, split: str, special: dict[str, Any]) ->
 def alone(path: Path) -> Iterator[Path]:
     """A folder that has nothing but a link to the file, for the block: transformers reads what else lies beside one, such as an
     adapter or another tokenizer."""
-    with tempfile.TemporaryDirectory(prefix="luthier-") as folder:
-        (Path(folder) / path.name).symlink_to(path.absolute())
-        yield Path(folder)
+    with private_folder() as folder:
+        (folder / path.name).symlink_to(path.absolute())
+        yield folder
 
 
 def _write_transformers_tokenizer(header: Header, out: Path) -> None:
