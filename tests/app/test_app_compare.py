@@ -253,6 +253,12 @@ def test_records_that_do_not_fit_are_refused(wish, tmp_path):
     (tmp_path / "b" / "boolq.jsonl").write_text('{"doc": 0, "question": "q0"}\n')
     with pytest.raises(InputError, match="the records of boolq do not all have 'acc'"):
         tasks(wish, tmp_path)
+    for odd in ({"pick": 7}, {"pick": "x"}, {"gold": -1}):
+        records(tmp_path / "b", "boolq", [1] * 6, card)
+        records(tmp_path / "a", "boolq", [1] * 6, card, **odd)
+        with pytest.raises(InputError, match="the records of boolq do not all have a choice number"):
+            tasks(wish, tmp_path)
+    records(tmp_path / "a", "boolq", [1] * 6, card)
     (tmp_path / "b" / "boolq.jsonl").write_text('{"doc": "0"}\n')
     with pytest.raises(InputError, match=r"boolq.jsonl:1: a record without the number 'doc'"):
         tasks(wish, tmp_path)

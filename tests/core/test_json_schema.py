@@ -46,6 +46,8 @@ FAULTS = [
     ({"type": "objct"}, "not a JSON Schema: 'objct'"),
     ({"minLength": {1, 2}}, "not a JSON Schema"),
     (7, "not a JSON Schema: 7"),
+    ({"$schema": 0.5}, "not a JSON Schema"),
+    ({"$schema": ["x"]}, "not a JSON Schema"),
 ]  # fmt: skip
 
 

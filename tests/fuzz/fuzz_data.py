@@ -21,7 +21,7 @@ def _data(material: Material, draw: random.Random, path: Path) -> None:
     command("data", path, "--model", material.model, "--json", *options)
 
 
-@reader(200)
+@reader(60)
 def JSON_rows(material: Material, draw: random.Random, folder: Path) -> None:
     name = draw.choice([name for name in material.rows if name.endswith((".jsonl", ".json"))])
     path = folder / name
@@ -30,7 +30,7 @@ def JSON_rows(material: Material, draw: random.Random, folder: Path) -> None:
     _data(material, draw, path)
 
 
-@reader(100)
+@reader(36)
 def CSV_rows(material: Material, draw: random.Random, folder: Path) -> None:
     name = draw.choice([name for name in material.rows if name.endswith((".csv", ".tsv"))])
     data = material.rows[name]
@@ -48,14 +48,14 @@ def CSV_rows(material: Material, draw: random.Random, folder: Path) -> None:
     _data(material, draw, folder / name)
 
 
-@reader(100)
+@reader(30)
 def text_and_compressed(material: Material, draw: random.Random, folder: Path) -> None:
     name = draw.choice([name for name in material.rows if name.endswith((".txt", ".md", ".gz"))])
     (folder / name).write_bytes(damage(material.rows[name], draw))
     _data(material, draw, folder / name)
 
 
-@reader(120)
+@reader(50)
 def parquet_and_Arrow(material: Material, draw: random.Random, folder: Path) -> None:
     name = draw.choice([name for name in material.rows if name.endswith((".parquet", ".arrow"))])
     path, data = folder / name, damage(material.rows[name], draw)

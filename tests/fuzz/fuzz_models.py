@@ -13,7 +13,7 @@ from fuzz_mutate import damage
 from fuzz_reading import changed_file, command, one_of, reader, say_something
 
 
-@reader(60)
+@reader(36)
 def model_folder(material: Material, draw: random.Random, folder: Path) -> None:
     place = folder / "m"
     fuzz_files.copies(draw.choice((material.model, material.model, material.sharded)), place)
@@ -33,7 +33,7 @@ def _plant(folder: Path, place: Path) -> None:
         path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
 
 
-@reader(60)
+@reader(36)
 def gguf(material: Material, draw: random.Random, folder: Path) -> None:
     path = folder / "small.gguf"
     path.write_bytes(other_gguf(draw) if draw.random() < 0.6 else damage(material.gguf, draw))
@@ -70,7 +70,7 @@ def other_gguf(draw: random.Random) -> bytes:
     return fuzz_files.gguf_bytes(values, tensors)
 
 
-@reader(60)
+@reader(26)
 def adapter(material: Material, draw: random.Random, folder: Path) -> None:
     place = folder / "a"
     fuzz_files.copies(draw.choice((material.adapter, material.peft)), place)
@@ -79,7 +79,7 @@ def adapter(material: Material, draw: random.Random, folder: Path) -> None:
     say_something(place, base=draw.choice((None, str(material.model))))
 
 
-@reader(60)
+@reader(36)
 def tokenizer(material: Material, draw: random.Random, folder: Path) -> None:
     place = folder / "m"
     fuzz_files.copies(material.model, place)
@@ -100,7 +100,7 @@ JINJA = (
 )  # fmt: skip
 
 
-@reader(120)
+@reader(30)
 def chat_template(material: Material, draw: random.Random, folder: Path) -> None:
     import trl
 
@@ -118,7 +118,7 @@ def chat_template(material: Material, draw: random.Random, folder: Path) -> None
     command("show", rows, "--model", material.model, "--text.template", path, "--json")
 
 
-@reader(40)
+@reader(8)
 def cache_of_models(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.model.sources import resolve
 
@@ -130,7 +130,7 @@ def cache_of_models(material: Material, draw: random.Random, folder: Path) -> No
     say_something(path)
 
 
-@reader(40)
+@reader(16)
 def encoder(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.model.encoder import Encoder
     from luthier.model.sources import resolve_encoder

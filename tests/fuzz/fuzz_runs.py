@@ -12,7 +12,7 @@ from fuzz_files import Material
 from fuzz_reading import changed_file, command, one_of, reader, say_something
 
 
-@reader(200)
+@reader(12)
 def settings_YAML(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.commands.settings import config_of
     from luthier.core.config import resolve, write_yaml
@@ -26,7 +26,7 @@ def settings_YAML(material: Material, draw: random.Random, folder: Path) -> None
     assert resolve(yaml.safe_load(write_yaml(config))) == config
 
 
-@reader(200)
+@reader(20)
 def suite_YAML(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.app.suite import Bench
     from luthier.evals.suite.cases import expand
@@ -48,7 +48,7 @@ def suite_YAML(material: Material, draw: random.Random, folder: Path) -> None:
     assert Bench
 
 
-@reader(100)
+@reader(30)
 def schema_of_a_reward(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.core.config import RewardConfig
     from luthier.rewards.answer import Answer
@@ -92,24 +92,24 @@ def _sum_anew(run: Path) -> None:
     (run / "sums").write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()))
 
 
-@reader(80)
+@reader(16)
 def run_reported(material: Material, draw: random.Random, folder: Path) -> None:
     command("report", _run(material, draw, folder), "--json", *(["--coding"] if draw.random() < 0.3 else []))
 
 
-@reader(60)
+@reader(10)
 def run_with_errors(material: Material, draw: random.Random, folder: Path) -> None:
     run = _run(material, draw, folder)
     more = draw.choice(((), (), ("--fix", folder / "mends.jsonl"), ("--against", material.run)))
     command("errors", run, "--json", *more)
 
 
-@reader(40)
+@reader(12)
 def run_opened(material: Material, draw: random.Random, folder: Path) -> None:
     say_something(_run(material, draw, folder, "run.yaml", "lineage.json", "adapter/*", "adapter/*.json"))
 
 
-@reader(30)
+@reader(4)
 def run_that_goes_on(material: Material, draw: random.Random, folder: Path) -> None:
     """A run that was killed in the middle, and something of it damaged."""
     place = _run(
@@ -121,7 +121,7 @@ def run_that_goes_on(material: Material, draw: random.Random, folder: Path) -> N
     command("train", material.run / "run.yaml", "--out", place, "--json")
 
 
-@reader(20)
+@reader(4)
 def run_verified(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.app.verify import resume
 
@@ -129,7 +129,7 @@ def run_verified(material: Material, draw: random.Random, folder: Path) -> None:
     json.dumps(resume(place, threads=1))
 
 
-@reader(100)
+@reader(50)
 def judgments(material: Material, draw: random.Random, folder: Path) -> None:
     path = folder / "judgments.jsonl"
     rows = draw.choice((fuzz_files.JUDGMENTS, fuzz_files.JUDGMENTS, fuzz_files.ALPACA_EVAL))
@@ -138,7 +138,7 @@ def judgments(material: Material, draw: random.Random, folder: Path) -> None:
     command("elo", path, "--rounds", 100, "--json")
 
 
-@reader(60)
+@reader(40)
 def answers_compared(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.app.contestants import Asking, answered
     from luthier.core.config import DataConfig
@@ -153,7 +153,7 @@ def answers_compared(material: Material, draw: random.Random, folder: Path) -> N
     answered(files, Asking(DataConfig(), 4, 4, folder / "out.jsonl", 0, "cpu", "float32"), lambda: False)
 
 
-@reader(60)
+@reader(40)
 def kept_samples(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.app.kept import Given, keeping
 
@@ -166,7 +166,7 @@ def kept_samples(material: Material, draw: random.Random, folder: Path) -> None:
         assert all(isinstance(given.text, str) for answers in kept.answers.values() for given in answers)
 
 
-@reader(30)
+@reader(12)
 def mends_accepted(material: Material, draw: random.Random, folder: Path) -> None:
     path = folder / "mends.jsonl"
     path.write_bytes(material.mends)
@@ -174,7 +174,7 @@ def mends_accepted(material: Material, draw: random.Random, folder: Path) -> Non
     command("errors", material.run, "--apply", path, "--to", folder / "rows.jsonl", "--json")
 
 
-@reader(40)
+@reader(8)
 def codes_by_hand(material: Material, draw: random.Random, folder: Path) -> None:
     run = folder / "run"
     fuzz_files.copies(material.run, run)
@@ -188,7 +188,7 @@ def codes_by_hand(material: Material, draw: random.Random, folder: Path) -> None
     command("report", run, "--json")
 
 
-@reader(60)
+@reader(30)
 def benchmark_records(material: Material, draw: random.Random, folder: Path) -> None:
     for side in ("a", "b"):
         (folder / side).mkdir()
@@ -219,7 +219,7 @@ BENCHMARKS = {
 }  # fmt: skip
 
 
-@reader(60)
+@reader(40)
 def benchmark_files(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.evals.benchmarks.files import from_folder
     from luthier.evals.benchmarks.tasks import TASKS

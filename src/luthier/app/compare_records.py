@@ -279,14 +279,26 @@ def _shared(task: str, all_: Sequence[Records]) -> list[int]:
 def _item(doc: int, found: Mapping[str, Sequence[Records]], picked: str) -> Item:
     """A document: its question, the right answer, and what each model wrote or picked."""
     record = next(iter(found.values()))[0].by_doc[doc]
-    choices, gold = list(record.get("choices", ())), record.get("gold")
-    reference = choices[gold] if choices and isinstance(gold, int) else gold
+    choices, gold = _listed(record.get("choices")), record.get("gold")
+    reference = choices[_place(gold, choices)] if choices and isinstance(gold, int) else gold
     texts = {}
     for label, runs in found.items():
         said = runs[0].by_doc[doc]
         if "answer" in said:
             texts[label] = str(said["answer"])
         elif choices and picked in said:
-            texts[label] = str(choices[said[picked]])
+            texts[label] = str(choices[_place(said[picked], choices)])
     place, question = str(record.get("origin", doc)), str(record.get("question", ""))
     return Item(place, question, None if reference is None else str(reference), texts)
+
+
+def _place(number: Any, choices: Sequence[Any]) -> int:
+    """The number of a choice. Raises ValueError for one that there is not."""
+    if not isinstance(number, int) or not 0 <= number < len(choices):
+        raise ValueError(f"a choice number {number!r:.20} of {len(choices)}")
+    return number
+
+
+def _listed(value: Any) -> list[Any]:
+    """The choices of a record; none where it has none."""
+    return value if isinstance(value, list) else []

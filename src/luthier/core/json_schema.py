@@ -58,7 +58,12 @@ class Schema:
             raise self._bad(f"not a JSON Schema: {error.message}", "mend the schema") from None
         except RecursionError:
             raise self._bad("a schema that nests too deeply", "write it flatter") from None
-        except (TypeError, ValueError) as error:
+        except (
+            TypeError,
+            ValueError,
+            AttributeError,
+            LookupError,
+        ) as error:  # the library's, of a $schema that is no text
             raise self._bad(f"not a JSON Schema: {error}", "mend the schema") from None
         timed = {name: self._timed(function) for name, function in kind.VALIDATORS.items()}
         self.validator = validators.extend(kind, timed | self._searching())(schema, registry=REGISTRY)

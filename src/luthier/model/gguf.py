@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from luthier.core.errors import InputError
 from luthier.core.files import write_json
+from luthier.core.foreign import foreign
 from luthier.model.gguf_file import FRESH, Header, TensorPlace, expand, read_header
 from luthier.model.gguf_tokenizer import alone, write_tokenizer
 from luthier.model.tokenizer import first_line
@@ -111,7 +112,8 @@ def _config(header: Header, dtype: torch.dtype) -> Any:
     if architecture == "llama":
         settings["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
         settings["mlp_bias"] = "blk.0.ffn_up.bias" in header.tensors
-    return AutoConfig.for_model(architecture, **settings)
+    with foreign(f"its header describes no {architecture} model", where=header.path, mend=FRESH):
+        return AutoConfig.for_model(architecture, **settings)
 
 
 def _decimal(value: float) -> float:
