@@ -15,6 +15,7 @@ import pyarrow.parquet as library
 import pytest
 import zstandard
 
+from luthier.core import log
 from luthier.core.config import DataConfig
 from luthier.core.errors import InputError
 from luthier.data import bounds
@@ -267,6 +268,21 @@ def test_folders_in_folders_come_to_an_end(tmp_path):
     deep.mkdir(parents=True)
     put(deep, "rows.jsonl", ROW)
     assert "folders in folders, more than 64 deep" in refused(tmp_path)
+
+
+def test_a_description_of_any_size_and_depth_is_refused(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    _stream(pa.table({"text": ["a"]}), folder / "data.arrow")
+    monkeypatch.setattr(bounds, "HELD", 1000)
+    for content in (b"[" * 900, b" " * 2000 + b"{}"):
+        put(folder, "state.json", content)
+        assert "state.json: not a state.json of a saved data set" in refused(folder)
+        (folder / "state.json").unlink()
+        put(folder, "dataset_info.json", content)
+        assert len(list(read_rows([str(folder)]))) == 1
+        assert "cannot be read, so labels stay numbers" in capsys.readouterr().err
+        log.warn_once.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["../x.arrow", "/etc/passwd", "in/x.arrow"])

@@ -17,6 +17,7 @@ from luthier.core.errors import InputError
 from luthier.core.types import Chat, Message
 from luthier.text import rendering
 from luthier.text.encode import encode
+from luthier.text.template import load_template
 
 
 def user(text, **more):
@@ -274,9 +275,13 @@ def test_functions_do_what_they_do_elsewhere():
     )
 
 
-def test_huge_source_is_refused():
+def test_huge_source_is_refused(tmp_path):
     with pytest.raises(InputError, match="longer than"):
         with_source("x" * (1 << 19))
+    (tmp_path / "huge.jinja").write_bytes(b"")
+    os.truncate(tmp_path / "huge.jinja", 1 << 40)  # a hole: no disk, but it would be read into memory
+    with pytest.raises(InputError, match=r"huge.jinja: the template is longer than 262,144 characters; use another"):
+        load_template(str(tmp_path / "huge.jinja"), with_source(CHATML).tokenizer)
 
 
 def test_bounds_do_not_hinder_a_long_conversation():

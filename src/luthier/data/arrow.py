@@ -16,7 +16,7 @@ from luthier.core.errors import InputError
 from luthier.core.foreign import foreign
 from luthier.core.log import size
 from luthier.core.types import Origin
-from luthier.data.bounds import HELD, LOADED, LONGEST, Growth, refuse_wide, too_long, weight
+from luthier.data.bounds import HELD, LOADED, LONGEST, Growth, description, refuse_wide, too_long, weight
 from luthier.data.rows import SKIP, Report, Row, fault
 from luthier.data.values import as_whole, became_floats, is_nan, tell_of_whole
 
@@ -192,7 +192,7 @@ def _features(schema: Any, file: str) -> Mapping[str, Any]:
         if (written := (schema.metadata or {}).get(b"huggingface")) is not None:
             found = json.loads(written)["info"]["features"]
         else:
-            found = json.loads(beside.read_text(encoding="utf-8"))["features"] if beside.is_file() else {}
+            found = description(beside)["features"] if beside.is_file() else {}
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
         log.warn_once(f"{file}: what the library datasets says of its columns cannot be read, so labels stay numbers")
         return {}

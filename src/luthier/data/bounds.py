@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from luthier.core.config import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.log import size
+from luthier.core.opening import regular
 
 LONGEST = DataConfig().max_row * 1_000_000  # bytes of a row, characters of a JSON value
 WHOLE = 64  # so many times as much may be one JSON object that holds all rows
@@ -60,6 +63,16 @@ def weight(value: Any) -> int:
         else:
             total += 8
     return total
+
+
+def description(path: Path) -> Any:
+    """The JSON of a file that describes data. Raises OSError, ValueError, also for a file that is too large for one, and
+    RecursionError."""
+    with open(path, "rb", opener=regular) as handle:
+        text = handle.read(HELD + 1)
+    if len(text) > HELD:
+        raise ValueError("too large for a description")
+    return json.loads(text)
 
 
 class Growth:

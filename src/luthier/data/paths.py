@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 import unicodedata
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from luthier.core import log
 from luthier.core.errors import InputError, nearest
+from luthier.data.bounds import description
 from luthier.data.decode import WRAPPERS, inherited
 
 TABLES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
@@ -210,7 +210,7 @@ def _saved(folder: Path) -> list[Path]:
     if not is_description(str(state)) or not state.is_file():
         return []
     try:
-        said = json.loads(state.read_text(encoding="utf-8"))
+        said = description(state)
         files = [folder / str(entry["filename"]) for entry in said["_data_files"]]
         ordered = said.get("_indices_files") or said.get("_indices_data_files")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

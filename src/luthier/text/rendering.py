@@ -45,7 +45,7 @@ class Jinja:
     def __init__(self, source: str, name: str, names: Mapping[str, Any]) -> None:
         """Compile `source`, which looks up `names` where a conversation does not give them. Raises InputError with the line."""
         if len(source) > MAX_SOURCE:
-            raise InputError(f"the template is longer than {MAX_SOURCE:,} characters", where=name)
+            raise too_long(name)
         self.source, self.name, self.names = source, name, names
         self.strikes = 0
         self.last: InputError | None = None  # why it had the process ended
@@ -221,6 +221,11 @@ class _Process:
             self.child.kill()
         self.child, self.built = None, {}
         self.waiting.clear()
+
+
+def too_long(name: str) -> InputError:
+    """The error for a template that is none."""
+    return InputError(f"the template is longer than {MAX_SOURCE:,} characters", where=name, mend=MEND)
 
 
 def _failed(what: str, mend: str | None = None) -> InputError:

@@ -20,7 +20,7 @@ from luthier.core.types import TEMPLATE_GIVEN, Message
 from luthier.text import built_in
 from luthier.text.built_in import Text, Tools, Wanted, Writer
 from luthier.text.reading import Reads, Thoughts, calls_missing, find_thoughts, forms
-from luthier.text.rendering import Jinja
+from luthier.text.rendering import MAX_SOURCE, Jinja, too_long
 from luthier.text.tokenizer import BORDER, Tokenizer
 
 BUILT_IN = ("auto", "alpaca", "plain")
@@ -218,6 +218,8 @@ def _read(name: str, known: Sequence[str]) -> str:
         guess = nearest(name, known)
         mend = f"did you mean '{guess}'?" if guess else "give auto, alpaca, plain, or the path of a Jinja file"
         raise InputError(f"no template '{name}'", where="--text.template", mend=mend)
+    if path.stat().st_size > 4 * MAX_SOURCE:
+        raise too_long(name)
     try:
         return text_file(path)
     except (OSError, UnicodeDecodeError) as error:
