@@ -1,0 +1,64 @@
+"""docs/security.md says what is so: the tests that it names are there, and the limits are those of the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+
+
+def named():
+    """(file, test) of each test in the text; `::name` is in the file before it."""
+    file = ""
+    for path, test in re.findall(r"`(tests/\S+?\.py)?::(\w+)`", TEXT):
+        file = path or file
+        yield file, test
+
+
+@pytest.mark.parametrize(("file", "test"), sorted(set(named())))
+def test_a_test_that_holds_a_promise_is_there(file, test):
+    assert re.search(rf"^def {test}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_every_promise_names_one():
+    promises = TEXT.partition("| promise | held by |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(promises) > 8 and all("`tests/" in line for line in promises)
+
+
+def test_limits_are_those_of_the_code():
+    from luthier.core import errors, forms, json_schema, patterns, yaml_file
+    from luthier.core.config import DataConfig, RewardConfig
+    from luthier.data import bounds
+    from luthier.evals.suite import checks
+    from luthier.model import gguf_file, objects
+    from luthier.text import rendering
+
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2].strip() for line in TEXT.splitlines() if line.startswith("| ")
+    }
+    mib = 1 << 20
+    said = {
+        "a row of data": f"{DataConfig().max_row} MB",
+        "columns of a row; lists and objects in each other": f"{bounds.WIDEST:,}; {bounds.DEEPEST}",
+        "what a compressed file grows to": f"{bounds.GROWS} times its size, at least {bounds.LEAST // 10**6} MB",
+        "a chat template: source, memory, computing for one text":
+            f"{rendering.MAX_SOURCE:,} characters, {rendering.MEMORY} MiB, {rendering.SECONDS:g} s",
+        "a run file or a suite: size, values, depth": f"{yaml_file.LARGEST // mib} MiB, {yaml_file.VALUES:,}, {yaml_file.DEPTH}",
+        "a pattern; a schema's file": f"{patterns.LONGEST:,} characters; {json_schema.LARGEST // mib} MiB",
+        "a pattern or a schema on one answer: in a suite; as a reward": f"{checks.SECONDS:g} s; {RewardConfig().timeout:g} s",
+        "a python reward: time for a batch, memory": f"{RewardConfig().timeout:g} s, {RewardConfig().memory:,} MiB",
+        "settings of a model's folder: size, depth": f"{objects.SETTINGS_BYTES // mib} MiB, {objects.DEEPEST}",
+        "the header of a GGUF file: size, items": f"{gguf_file.HEADER_BYTES // mib} MiB, {gguf_file.ITEMS:,}",
+        "files of a run: depth, size of a number": f"{forms.DEEPEST}, 10^15",
+        "each part of an error: what, where, the mend": f"{errors.LONGEST} characters",
+    }  # fmt: skip
+    assert {name: rows.get(name) for name in said} == said
+
+
+def test_readme_links_to_it():
+    assert "docs/security.md" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "security.md" in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
