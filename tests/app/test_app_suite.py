@@ -48,6 +48,7 @@ class Short:
     """Says that everything is short, and nothing long."""
 
     name = "short"
+    together = 1
 
     def __init__(self):
         self.asked = []
