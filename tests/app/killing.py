@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-PATIENCE = 120  # seconds that a start may take: it hangs otherwise
+PATIENCE = 300  # seconds that a start may take: it hangs otherwise
 SIGNALS = {"kill": signal.SIGKILL, "half": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 ANSWERS = {"full": errno.ENOSPC, "readonly": errno.EROFS, "closed": errno.EACCES}
 
