@@ -17,6 +17,7 @@ from luthier.core.errors import InputError
 from luthier.core.types import Chat, Message
 from luthier.text import rendering
 from luthier.text.encode import encode
+from luthier.text.spans import spans
 from luthier.text.template import load_template
 
 
@@ -186,6 +187,14 @@ def test_rows_of_a_kind_are_sent_together(quick, monkeypatch):
     rows = [Chat((user(f"ask {i}"), answer("yes"))) for i in range(300)]
     encode(rows, template, template.tokenizer, TextConfig())
     assert len([request for _, request, _ in requests if "ask" in request]) == 1
+
+
+def test_the_many_prefixes_of_a_long_conversation_take_no_memory(quick, monkeypatch):
+    """Together they are larger than all that the process may take."""
+    monkeypatch.setattr(rendering, "SECONDS", 3.0)
+    template = with_source(CHATML)
+    talk = (user("a" * 14_000_000), *[answer("b"), user("c")] * 6, answer("d"))
+    assert len(spans(talk, (), template)) == 15
 
 
 def test_a_forked_process_starts_its_own(quick):

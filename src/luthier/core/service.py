@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 GRACE = 10.0  # seconds that the parent has to end this process, before it does so itself
 
 
@@ -26,10 +27,11 @@ class Line:
             for request in self._requests:
                 yield json.loads(request.decode("utf-8", "surrogatepass"))
 
-    def send(self, reply: object) -> None:
-        """Answer. Where nobody is left to hear it, this process has nothing more to do."""
+    def send(self, *replies: object) -> None:
+        """Answer, a line for each reply. Where nobody is left to hear it, this process has nothing more to do."""
+        lines = "".join(_encode(reply) + "\n" for reply in replies)
         try:
-            self._socket.sendall(json.dumps(reply, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+            self._socket.sendall(lines.encode("utf-8", "surrogatepass"))
         except ConnectionError:
             sys.exit(0)
 

@@ -34,6 +34,7 @@ from luthier.core.service import Line, limit_memory
 
 TODAY = datetime(2024, 7, 26)  # the day that Llama's own templates fall back to
 MAX_TEXT = 1 << 24
+TOGETHER = 1 << 16  # characters of a text with which those before it are sent
 MAX_WORDS = 1000  # characters of an error
 
 Reply = str | dict[str, Any]
@@ -139,10 +140,15 @@ def main(descriptor: int, mib: int, seconds: float) -> None:
             _limit_time(seconds)
             line.send(sandbox.build(request["template"], request["source"], request["names"]))
         for number, values, messages, texts in request.get("rows", ()):
+            replies: list[Reply] = []
             for count, prompt in texts:
                 given = {**values, "messages": messages[:count], "add_generation_prompt": prompt}
                 _limit_time(seconds)
-                line.send(sandbox.render(number, given))
+                replies.append(sandbox.render(number, given))
+                if len(replies[-1]) > TOGETHER:
+                    line.send(*replies)
+                    replies.clear()
+            line.send(*replies)  # row by row: what ends this process is the fault of the row that has no answer yet
 
 
 def _limit_time(seconds: float) -> None:
