@@ -28,6 +28,7 @@ def place(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / name / "evals").mkdir(parents=True)
         (tmp_path / name / "run.yaml").write_text(write_yaml(resolve({"data.path": ["rows.jsonl"], "out": name})))
+        (tmp_path / name / "lineage.json").write_text('{"inputs": {}}')
         (tmp_path / name / "result.json").write_text(json.dumps(RESULT))
     return tmp_path
 
