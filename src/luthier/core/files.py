@@ -41,8 +41,8 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         clear(path.parent, path.name)
         with new_file(path) as (temporary, descriptor):
             # Half surrogates, of a file name that is not UTF-8, as the escapes that JSON reads back.
-            text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
-            with open(descriptor, mode, closefd=False, **text) as handle:
+            encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+            with open(descriptor, mode, encoding=encoding, errors=errors, closefd=False) as handle:
                 yield handle
             os.fsync(descriptor)
             os.replace(temporary, path)
