@@ -370,3 +370,14 @@ def test_modules_of_an_encoder_lie_in_its_folder(model: Path, tmp_path: Path) ->
     edit(model / "sentence_bert_config.json", max_seq_length="long")
     with pytest.raises(InputError, match="'max_seq_length'"):
         Encoder(model)
+
+
+def test_settings_that_only_a_forward_pass_reads_end_with_one_line(model: Path) -> None:
+    edit(model / "config.json", return_dict=False)
+    assert "cannot load the model" in refusal(model)
+
+
+@pytest.mark.parametrize("value", [[[]], {}, "x", [2.5], -1])
+def test_tokens_that_end_an_answer_are_numbers(model: Path, value: object) -> None:
+    edit(model / "generation_config.json", eos_token_id=value)
+    assert "'eos_token_id'" in refusal(model, at=model / "generation_config.json")

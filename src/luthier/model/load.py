@@ -22,6 +22,7 @@ from luthier.model.copies import CONFIG, GENERATION, copied
 from luthier.model.counts import MEND
 from luthier.model.folders import check_folder, weight_files, weight_tensors
 from luthier.model.limits import check_layers, check_vocabulary
+from luthier.model.objects import shown
 from luthier.model.same_bits import same_products
 from luthier.model.sources import Source
 from luthier.model.tensors import Tensor
@@ -84,12 +85,19 @@ def load(
     _check_numbers(model, folder)
     model = model.to(device).eval()
     if attention == NAME:
-        _check_once(model, dtype, device)
+        try:
+            _check_once(model, dtype, device)
+        except (InputError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except (
+            Exception
+        ) as error:  # of transformers' own forward pass, with settings that building a model does not read
+            raise _refusal(error, config, folder) from error
     else:
         fuse.fuse(model)
     tokenizer = load_tokenizer(texts or folder)
     check_vocabulary(tokenizer, config, texts or folder)
-    return LoadedModel(model, tokenizer, config, source.address, _eos_ids(model, tokenizer))
+    return LoadedModel(model, tokenizer, config, source.address, _eos_ids(model, tokenizer, folder))
 
 
 def _refusal(error: Exception, config: Any, folder: Path) -> InputError:
@@ -243,11 +251,18 @@ def slices(files: Sequence[Path], *, one_by_one: bool = False) -> dict[str, Any]
     return out
 
 
-def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> tuple[int, ...]:
     """The tokens that end an answer: the tokenizer's own, then those of generation_config.json, each once."""
     found = model.generation_config.eos_token_id
     listed = found if isinstance(found, list) else [found]
-    return tuple(dict.fromkeys(token for token in (tokenizer.eos_token_id, *listed) if token is not None))
+    tokens = [token for token in (tokenizer.eos_token_id, *listed) if token is not None]
+    if odd := [token for token in tokens if type(token) is not int or token < 0]:
+        raise InputError(
+            f"'eos_token_id' is {shown(odd[0])}, not a token's number",
+            where=folder / GENERATION,
+            mend="mend it, or take it away",
+        )
+    return tuple(dict.fromkeys(tokens))
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -15,10 +15,10 @@ from typing import Any
 
 from luthier.core.child import Child, Ended
 from luthier.core.errors import InputError
-from luthier.core.files import sha256
+from luthier.core.files import sha256, small_file
 from luthier.model.copies import ADDED, VOCABULARY_BYTES
 from luthier.model.gguf_tokenizer import SPLITS
-from luthier.model.objects import read_object, shown
+from luthier.model.objects import parse_object, shown
 
 MEND = "use another tokenizer, or make it anew with transformers"
 STAGES = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
@@ -46,7 +46,10 @@ MEMORY, SECONDS = 2048, 30.0  # MiB and seconds that the trial of patterns may t
 
 def check_tokenizer(path: Path, where: Path) -> None:
     """Raise InputError for a tokenizer.json (in `path`, called `where`) that is none or would make a text explode."""
-    said = read_object(path, VOCABULARY_BYTES)
+    try:
+        said = parse_object(small_file(path, VOCABULARY_BYTES), where)
+    except InputError as error:
+        raise InputError(f"cannot read the tokenizer: {error.what}", where=where, mend=MEND) from None
     added = said.get("added_tokens") or []
     if not isinstance(added, list) or len(added) > ADDED:
         count = f"{len(added):,} of them" if isinstance(added, list) else shown(added)
