@@ -97,7 +97,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """The inputs that are not as they were, and what of each it is. What was not noted then is taken as the same."""
-    out = {}
+    out: dict[str, str] = {}
     for name, value in json.loads(json.dumps(dict(now))).items():
         old = before.get(name, value)
         if name == "computing":
@@ -116,12 +116,16 @@ def _which(old: Any, new: Any) -> str:
     """The first file that is another, where there are files."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return ""
-    flat = lambda files: {  # noqa: E731
-        path: digest for name, value in files.items()
-        for path, digest in (value.items() if isinstance(value, dict) else [(name, value)])
-    }  # fmt: skip
-    before, now = flat(old), flat(new)
+    before, now = _flat(old), _flat(new)
     return next((path for path in {**before, **now} if before.get(path) != now.get(path)), "")
+
+
+def _flat(files: Mapping[str, Any]) -> dict[str, Any]:
+    """file -> hash, where the files of several models or tasks are held apart."""
+    out: dict[str, Any] = {}
+    for name, value in files.items():
+        out |= value if isinstance(value, dict) else {name: value}
+    return out
 
 
 def require_same(made: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> None:
