@@ -235,19 +235,19 @@ class Result(TypedDict, total=False):
     reward_model: RewardModel
 
 
-class Finished(Result, total=False):
+class Finished(TypedDict):
     """result.json of a run that has a page."""
 
-    run: Required[str]
-    seconds: Required[Annotated[Number, Field(ge=0)]]
-    steps: Required[Count]
-    tokens: Required[Count]
-    peak_memory_bytes: Required[Count]
-    trainable: Required[Count]
-    parameters: Required[Count]
-    kept: Required[Kept]
-    metrics: Required[dict[str, Metric]]
-    forgetting: Required[Forgetting | None]
+    run: str
+    seconds: Annotated[Number, Field(ge=0)]
+    steps: Count
+    tokens: Count
+    peak_memory_bytes: Count
+    trainable: Count
+    parameters: Count
+    kept: Kept
+    metrics: dict[str, Metric]
+    forgetting: Forgetting | None
 
 
 FORMS: dict[str, Any] = {

@@ -98,7 +98,8 @@ def _finished(path: Path) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     folder, config = read_run(path)
     if (result := folder.result) is None:
         raise InputError("this run is not finished", where=path, mend="run its command again to go on with it")
-    return folder, config, held(Finished, result, where=path / "result.json", mend=MEND)
+    held(Finished, result, where=path / "result.json", mend=MEND)
+    return folder, config, result
 
 
 def _put(path: Path, page: str) -> Path:
