@@ -50,7 +50,7 @@ def _deep(value: Any) -> bool:
 def held(form: type[T], value: Any, *, where: object, mend: str) -> T:
     """The value itself, unchanged. Raises InputError, with `where` and the way to what is wrong in it, when it is not of the form."""
     try:
-        _adapter(form).validate_python(value, strict=True)
+        _adapter(cast(Any, form)).validate_python(value, strict=True)
         return cast(T, value)
     except ValidationError as error:
         raise InputError(_fault(error), where=where, mend=mend) from None
