@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
 from luthier.core.errors import Stopped
@@ -28,7 +29,7 @@ class Reply:
     """What came back. `whole` says that it was not larger than MOST."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
     whole: bool = True
 

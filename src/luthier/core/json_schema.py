@@ -66,7 +66,7 @@ class Schema:
         ) as error:  # the library's, of a $schema that is no text
             raise self._bad(f"not a JSON Schema: {error}", "mend the schema") from None
         timed = {name: self._timed(function) for name, function in kind.VALIDATORS.items()}
-        self.validator = validators.extend(kind, timed | self._searching())(schema, registry=REGISTRY)
+        self.validator = validators.extend(kind, {**timed, **self._searching()})(schema, registry=REGISTRY)
         self._try()
 
     def fault(self, value: Any, seconds: float) -> str:

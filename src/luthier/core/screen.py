@@ -57,9 +57,9 @@ def guard() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Screen):
-            about = {"encoding": stream.encoding, "line_buffering": stream.line_buffering or name == "stderr"}
+            encoding, by_line = stream.encoding, stream.line_buffering or name == "stderr"
             with contextlib.suppress(OSError):  # a closed pipe is told by whoever writes next
                 stream.flush()
-            screen = Screen(stream.detach(), errors="backslashreplace", **about)
+            screen = Screen(stream.detach(), encoding, "backslashreplace", line_buffering=by_line)
             setattr(sys, name, screen)
             setattr(sys, f"__{name}__", screen)

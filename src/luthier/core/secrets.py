@@ -80,7 +80,8 @@ def _covered(text: str, secret: str) -> str:
     if not _holds(text, secret):
         return text
     places = [(letter, i) for i, character in enumerate(text) for letter in _bare(character)]
-    bare, hidden = "".join(letter for letter, _ in places), set()
+    bare = "".join(letter for letter, _ in places)
+    hidden: set[int] = set()
     for piece in _pieces(secret):
         at = bare.find(piece)
         while at >= 0:

@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
         self.measured: dict[int, tuple[int, int]] = {}  # id of a node -> values, depth
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         alias = self.check_event(yaml.AliasEvent)
         self.depth += not alias
         if self.depth > DEPTH:
