@@ -200,6 +200,8 @@ def contents(folder: Path) -> dict[str, object]:
             continue
         if path.name in ("manifest.json", "sums"):
             continue  # hashes of files that know the seconds
+        if "/damaged-" in name:
+            continue  # a damaged checkpoint that was set aside
         if path.suffix in PAGES:
             found[name] = "a page"
         elif path.suffix == ".json":
