@@ -164,3 +164,36 @@ def test_a_call_that_does_not_end_ends_the_process_with_one_line(folder: Path) -
     )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("luthier: the tokenizer took longer than 0 s")
+
+
+ESCAPE = "\x1b]0;owned\x07"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": {"320": {"content": "<|im_start|>", ESCAPE: 1}}}),
+        ("tokenizer_config.json", {"eos_token": {"__type": "AddedToken", "content": "<|im_end|>", ESCAPE: 1}}),
+        ("tokenizer_config.json", {"deep": [{"er": {"__type": "AddedToken", "content": "x", ESCAPE: 1}}]}),
+        ("special_tokens_map.json", {"eos_token": {"content": "<|im_end|>", ESCAPE: 1}}),
+        ("special_tokens_map.json", {"extra_special_tokens": [{"content": "<|im_end|>", ESCAPE: 1}]}),
+    ],
+)  # fmt: skip
+def test_what_no_token_says_is_not_printed_by_the_library(
+    folder: Path, capfd: pytest.CaptureFixture[str], name: str, values: dict[str, Any]
+) -> None:
+    config = folder / "tokenizer_config.json"
+    plain = json.loads(config.read_text())
+    plain.pop("added_tokens_decoder", None)  # where it stands, special_tokens_map.json is not read
+    config.write_text(json.dumps(plain))
+    path = folder / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | values))
+    load_tokenizer(folder)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_token_of_unknown_keys_is_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tokens = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    change(folder, added_tokens=[*tokens, tokens[0] | {ESCAPE: 1}])
+    assert "in 'added_tokens' is unknown" in refusal(folder)
+    assert capfd.readouterr().out == ""

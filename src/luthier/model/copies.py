@@ -18,12 +18,12 @@ from luthier.core.files import refuse_pointer, small_file
 from luthier.core.leftovers import private_folder
 from luthier.model.counts import hold_constants
 from luthier.model.objects import SETTINGS_BYTES, parse_object
-from luthier.model.refused import refuse, without_places
+from luthier.model.refused import TOKENS, known_tokens, refuse, without_places
 
-CONFIG, GENERATION, TOKENIZER_CONFIG, TOKENIZER = (
-    "config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json",
+CONFIG, GENERATION, TOKENIZER_CONFIG, SPECIAL, TOKENIZER = (
+    "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json",
 )  # fmt: skip
-SETTINGS = (CONFIG, GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json")
+SETTINGS = (CONFIG, GENERATION, TOKENIZER_CONFIG, SPECIAL, "added_tokens.json")
 # Vocabularies as tokenizers keep them: of `tokenizers`, byte pairs, word pieces, SentencePiece, tiktoken.
 VOCABULARIES = (
     TOKENIZER, "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model",
@@ -65,8 +65,10 @@ def settings(folder: Path, name: str) -> dict[str, Any] | None:
     if name == CONFIG:
         hold_constants(found, path)
     if name == TOKENIZER_CONFIG:
-        found = without_places(found, path)
-    for key in ("added_tokens_decoder", "extra_special_tokens", "additional_special_tokens"):
+        found = known_tokens(without_places(found, path))
+    if name == SPECIAL:  # of which every object is a token
+        found = known_tokens(found, within=True)
+    for key in TOKENS:
         if isinstance(found.get(key), (dict, list)) and len(found[key]) > ADDED:
             raise InputError(
                 f"'{key}' has {len(found[key]):,} tokens, more than {ADDED:,}", where=path, mend="use another tokenizer"

@@ -47,6 +47,9 @@ REFUSED = {
     "sp_model_kwargs": ("have other files read", _OUT),
 }  # fmt: skip
 QUANTIZED = ("quantization_config", "compression_config")
+# Where tokens stand, and what each says of itself. The tokenizers library prints any other key on standard output, whatever it is.
+TOKENS = ("added_tokens_decoder", "extra_special_tokens", "additional_special_tokens")
+TOKEN = ("__type", "content", "single_word", "lstrip", "rstrip", "normalized", "special")
 _KERNEL = re.compile(r"_?(attn|experts)_implementation.*")
 # What tokenizers' classes take a file under. Programs leave paths of their own disk here: they are not followed, and say nothing.
 _PLACE = re.compile(
@@ -85,3 +88,20 @@ def without_places(settings: Mapping[str, Any], where: Path) -> dict[str, Any]:
             mend="save the tokenizer again with transformers",
         )  # fmt: skip
     return {key: value for key, value in settings.items() if not _PLACE.fullmatch(key)}
+
+
+def known_tokens(value: Any, within: bool = False) -> Any:
+    """Settings of a tokenizer, with what the library knows of each token: of those that say `__type`, that stand `within` this
+    object or list, or in one of TOKENS."""
+    if isinstance(value, list):
+        return [_token(item, within) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {key: known_tokens(below, True) if key in TOKENS else _token(below, within) for key, below in value.items()}
+
+
+def _token(value: Any, within: bool) -> Any:
+    """A value, which is a token `within` others, or else when it says so."""
+    if isinstance(value, Mapping) and (within or "__type" in value):
+        return {key: value[key] for key in TOKEN if key in value}
+    return known_tokens(value)

@@ -19,6 +19,7 @@ from luthier.core.files import sha256, small_file
 from luthier.model.copies import ADDED, VOCABULARY_BYTES
 from luthier.model.gguf_tokenizer import SPLITS
 from luthier.model.objects import parse_object, shown
+from luthier.model.refused import TOKEN
 
 MEND = "use another tokenizer, or make it anew with transformers"
 STAGES = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
@@ -54,6 +55,9 @@ def check_tokenizer(path: Path, where: Path) -> None:
     if not isinstance(added, list) or len(added) > ADDED:
         count = f"{len(added):,} of them" if isinstance(added, list) else shown(added)
         raise InputError(f"'added_tokens': {count}, where at most {ADDED:,} are read", where=where, mend=MEND)
+    for token in added:
+        if isinstance(token, Mapping) and (strange := token.keys() - {"id", *TOKEN}):
+            raise InputError(f"{shown(min(strange))} of a token in 'added_tokens' is unknown", where=where, mend=MEND)
     model = said.get("model")
     word = model.get("max_input_chars_per_word", 0) if isinstance(model, Mapping) else 0
     if not isinstance(word, int) or word > LONGEST_WORD:
