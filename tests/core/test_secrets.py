@@ -53,6 +53,11 @@ def test_keys_and_their_pieces_are_hidden(kept, said, shown):
         lambda key: " ".join(f"{ord(c):02X}" for c in key),
         lambda key: key[::-1],
         lambda key: quote(base64.b64encode(key.encode()).decode(), safe=""),
+        lambda key: base64.b32encode(f"Bearer {key}".encode()).decode(),
+        lambda key: " ".join(str(ord(c)) for c in key),
+        lambda key: str(list(key.encode())),
+        lambda key: "".join(f"\\{ord(c):03o}" for c in key),
+        lambda key: "".join(chr(ord(c) + 0xFEE0) for c in key),
     ],
 )
 def test_where_a_key_comes_back_encoded_nothing_is_shown(form):

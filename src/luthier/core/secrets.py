@@ -7,6 +7,7 @@ import binascii
 import html
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache
 from urllib.parse import unquote
@@ -19,6 +20,9 @@ ARGUMENT = re.compile(r"([?&][\w.-]*(?:key|token|secret|passw|signature|auth)[\w
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}){4,}")
+_BASE32 = re.compile(r"[A-Z2-7]{13,}", re.IGNORECASE)
+_CODES = re.compile(r"\d{2,3}(?:[^\w\\]+\d{2,3}){7,}")
+_OCTAL = re.compile(r"\\([0-7]{3})")
 _ESCAPE = re.compile(r"\\(?:u|x|U)\{?([0-9a-fA-F]{2,8})\}?")
 _APART = re.compile(r"[\W_]+")
 _known: set[str] = set()
@@ -92,10 +96,13 @@ def _covered(text: str, secret: str) -> str:
 
 
 def _views(text: str, depth: int = 2) -> Iterator[str]:
-    """What the text may be read as: percent signs, entities, escapes, base64, hexadecimal, backwards; one within the other."""
-    tight = "".join(text.split())
+    """What the text may be read as: percent signs, entities, escapes, numbers of letters, base64, base32, hexadecimal, wide
+    letters, backwards; one within the other."""
     readings = {
-        unquote(text), html.unescape(text), text[::-1], _ESCAPE.sub(_character, text), *_decoded(tight)
+        unquote(text), html.unescape(text), text[::-1], _ESCAPE.sub(_character, text), unicodedata.normalize("NFKC", text),
+        _OCTAL.sub(lambda found: chr(int(found[1], 8)), text),
+        *("".join(chr(int(code)) for code in re.findall(r"\d+", run)) for run in _CODES.findall(text)),
+        *_decoded("".join(text.split())),
     } - {text}  # fmt: skip
     for reading in readings:
         yield reading
@@ -114,6 +121,10 @@ def _decoded(text: str) -> Iterator[str]:
         for start in range(4):
             part = plain[start : start + (len(plain) - start) // 4 * 4]
             yield base64.b64decode(part).decode("latin-1")
+    for run in _BASE32.findall(text):
+        for start in range(8):
+            part = run[start : start + (len(run) - start) // 8 * 8]
+            yield base64.b32decode(part, casefold=True).decode("latin-1")
     for run in _HEX.findall(re.sub(r"0x|\\x|[\W_]", "", text)):
         for start in range(2):
             part = run[start : start + (len(run) - start) // 2 * 2]

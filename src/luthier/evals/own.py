@@ -51,7 +51,7 @@ def check(names: Sequence[str], limits: RewardConfig) -> dict[str, str]:
 
     Raises InputError for what cannot be loaded.
     """
-    found = {}
+    found: dict[str, str] = {}
     for name in names:
         if name.startswith(OWN):
             with _open(name, limits) as function:
