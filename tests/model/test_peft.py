@@ -183,7 +183,7 @@ def test_pickled_and_pointed_at_adapters_are_refused_unread(saved) -> None:
     [({"lora_alpha": 0}, "lora_alpha is 0"), ({"lora_alpha": -4}, "lora_alpha is -4"), ({"lora_alpha": 1e300}, "lora_alpha is 1e+300"),
      ({"lora_alpha": float("nan")}, "lora_alpha is NaN"), ({"use_rslora": "yes"}, 'use_rslora is "yes"'),
      ({"use_dora": 2}, "use_dora is 2"),
-     ({"modules_to_save": 5}, "modules_to_save is 5"), ({"modules_to_save": [["score"]]}, "modules_to_save is list"),
+     ({"modules_to_save": 5}, "modules_to_save is 5"), ({"modules_to_save": [["score"]]}, "modules_to_save is a list"),
      ({"init_lora_weights": {"a": 1}}, "init_lora_weights"), ({"auto_map": {"x": "evil.Evil"}}, "'auto_map'"), ({"bias": [1]}, "bias")],
     ids=str,
 )  # fmt: skip

@@ -33,18 +33,20 @@ def read_line(line: bytes, *, where: object, mend: str) -> Any:
     except ValueError as error:
         what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not JSON"
         raise InputError(what, where=where, mend=mend) from None
-    if line.count(b"{") + line.count(b"[") > DEEPEST and _deep(found):
+    if line.count(b"{") + line.count(b"[") > DEEPEST and too_deep(found):
         raise InputError(f"nested more than {DEEPEST} deep", where=where, mend=mend)
     return found
 
 
-def _deep(value: Any) -> bool:
-    """Whether lists and objects stand in each other more than DEEPEST times."""
+def too_deep(value: Any, most: int = DEEPEST) -> bool:
+    """Whether lists and objects stand in each other more than `most` times: deeper than what follows could go through them."""
     level = [value]
-    for _ in range(DEEPEST):
-        inside = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
-        level = [item for items in inside for item in items]
-    return any(isinstance(item, dict | list) for item in level)
+    for _ in range(most):
+        inside = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = [item for items in inside for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def held(form: type[T], value: Any, *, where: object, mend: str) -> T:

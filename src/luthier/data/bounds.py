@@ -14,7 +14,6 @@ from luthier.core.opening import regular
 LONGEST = DataConfig().max_row * 1_000_000  # bytes of a row, characters of a JSON value
 WHOLE = 64  # so many times as much may be one JSON object that holds all rows
 WIDEST = 10_000  # columns of a row
-DEEPEST = 100  # lists and objects in each other
 HELD = 64_000_000  # of rows that are looked at before the first is given on
 GROWS = 500  # times that a file may become larger when it is read
 LEAST = 32_000_000  # bytes that it may become in any case
@@ -36,17 +35,6 @@ def refuse_wide(columns: int, where: object = None) -> None:
             "leave out the columns that are not needed",
         )
         raise InputError(what, where=where, mend=mend)
-
-
-def too_deep(value: Any) -> bool:
-    """Whether lists and objects are nested deeper than anything that follows could go through them."""
-    level = [value]
-    for _ in range(DEEPEST):
-        inside = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
-        level = [item for items in inside for item in items if isinstance(item, (dict, list))]
-        if not level:
-            return False
-    return True
 
 
 def weight(value: Any) -> int:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
+from luthier.core.forms import shown
 from luthier.model.folders import ADAPTER
-from luthier.model.objects import read_object, shown
+from luthier.model.objects import read_object
 from luthier.model.refused import refuse
 
 CONFIG, WEIGHTS = "adapter_config.json", ADAPTER

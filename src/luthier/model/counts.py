@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.model.objects import shown
+from luthier.core.forms import shown
 from luthier.model.tensors import Tensor
 
 MEND = "take the config.json that was saved with the weights"

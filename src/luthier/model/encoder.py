@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from luthier.core.errors import InputError
+from luthier.core.forms import shown
 from luthier.model.configuration import load_config
 from luthier.model.folders import ENCODER, weight_files, weight_tensors
 from luthier.model.load import hold_size, slices
-from luthier.model.objects import AGAIN, read_list, read_object, shown
+from luthier.model.objects import AGAIN, read_list, read_object
 from luthier.model.tokenizer import first_line, load_tokenizer, quiet
 
 BATCH = 32

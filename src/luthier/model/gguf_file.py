@@ -20,8 +20,8 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
 from luthier.core.errors import InputError
+from luthier.core.forms import shown
 from luthier.core.opening import regular
-from luthier.model.objects import shown
 
 FRESH = "download the file again, or take another model"
 

@@ -15,6 +15,7 @@ from torch.nn import ModuleList
 
 from luthier.core import log
 from luthier.core.errors import InputError
+from luthier.core.forms import shown
 from luthier.model import check, fuse, heads
 from luthier.model.attention import NAME, register
 from luthier.model.configuration import load_config
@@ -22,7 +23,6 @@ from luthier.model.copies import CONFIG, GENERATION, copied
 from luthier.model.counts import MEND
 from luthier.model.folders import check_folder, weight_files, weight_tensors
 from luthier.model.limits import check_layers, check_vocabulary
-from luthier.model.objects import shown
 from luthier.model.same_bits import same_products
 from luthier.model.sources import Source
 from luthier.model.tensors import Tensor

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.files import refuse_pointer, small_file
+from luthier.core.forms import too_deep
 
 SETTINGS_BYTES = 64 << 20  # the largest known, an index of 100,000 tensors, has 15 MB
 DEEPEST = 64  # known ones have up to 8 levels
@@ -44,8 +45,8 @@ def _parse(content: bytes, where: Path, unique: bool) -> Any:
         value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_once(where) if unique else None)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not readable as JSON: {str(error)[:200]}", where=where, mend=AGAIN) from None
-    if isinstance(value, (dict, list)):
-        _hold_depth(value, where)
+    if isinstance(value, (dict, list)) and too_deep(value, DEEPEST):
+        raise InputError(f"nested more than {DEEPEST} deep", where=where, mend=AGAIN)
     return value
 
 
@@ -58,23 +59,3 @@ def _once(where: Path) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
         return found
 
     return once
-
-
-def _hold_depth(value: object, where: Path) -> None:
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [
-            item
-            for part in level
-            for item in (part.values() if isinstance(part, Mapping) else part)  # type: ignore[attr-defined]
-            if isinstance(item, (Mapping, list))
-        ]
-        if not level:
-            return
-    raise InputError(f"nested more than {DEEPEST} deep", where=where, mend=AGAIN)
-
-
-def shown(value: object) -> str:
-    """A JSON value for an error: cut short."""
-    text = json.dumps(value, default=str) if not isinstance(value, (Mapping, list)) else type(value).__name__
-    return text if len(text) <= 60 else f"{text[:57]}..."

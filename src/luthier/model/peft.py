@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from luthier.core.config import LoraConfig
 from luthier.core.errors import InputError
+from luthier.core.forms import shown
 from luthier.model import adapter_config, heads
 from luthier.model.adapter_config import CONFIG, WEIGHTS
-from luthier.model.objects import shown
 from luthier.model.tensors import Tensor, tensors
 
 PREFIX = "base_model.model."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.model.objects import shown
+from luthier.core.forms import shown
 
 _KNOWN = "take a model that transformers knows"
 _OUT = "take it out of the file"

@@ -19,8 +19,9 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.files import refuse_pointer
+from luthier.core.forms import shown
 from luthier.core.opening import regular
-from luthier.model.objects import AGAIN, parse_object, shown
+from luthier.model.objects import AGAIN, parse_object
 
 HEADER_BYTES = 100_000_000  # the library's own limit
 BITS = {

@@ -16,9 +16,10 @@ from typing import Any
 from luthier.core.child import Child, Ended
 from luthier.core.errors import InputError
 from luthier.core.files import sha256, small_file
+from luthier.core.forms import shown
 from luthier.model.copies import ADDED, VOCABULARY_BYTES
 from luthier.model.gguf_tokenizer import SPLITS
-from luthier.model.objects import parse_object, shown
+from luthier.model.objects import parse_object
 from luthier.model.refused import TOKEN
 
 MEND = "use another tokenizer, or make it anew with transformers"
