@@ -100,7 +100,7 @@ def test_a_reply_that_comes_byte_by_byte_is_late(serve, kind):
 
 def test_a_body_without_end_is_cut(serve):
     asked, _ = serve(lambda: [OK + b"\r\n", *[b"x" * 65536] * 200], timeout=10)
-    with pytest.raises(Garbage, match="the reply is longer than 4 MB"):
+    with pytest.raises(Garbage, match="the reply is longer than 4 MiB"):
         asked.complete(ASKED, str)
 
 

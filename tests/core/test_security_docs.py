@@ -30,11 +30,12 @@ def test_every_promise_names_one():
 
 
 def test_limits_are_those_of_the_code():
+    from luthier.app import endpoint, exchange
     from luthier.core import errors, forms, json_schema, patterns, yaml_file
     from luthier.core.config import DataConfig, RewardConfig
     from luthier.data import bounds
     from luthier.evals.suite import checks
-    from luthier.model import gguf_file, objects
+    from luthier.model import copies, gguf_file, objects, tokenizer_file
     from luthier.text import rendering
 
     rows = {
@@ -52,6 +53,9 @@ def test_limits_are_those_of_the_code():
         "a pattern or a schema on one answer: in a suite; as a reward": f"{checks.SECONDS:g} s; {RewardConfig().timeout:g} s",
         "a python reward: time for a batch, memory": f"{RewardConfig().timeout:g} s, {RewardConfig().memory:,} MiB",
         "settings of a model's folder: size, depth": f"{objects.SETTINGS_BYTES // mib} MiB, {objects.DEEPEST}",
+        "the whole reply of an endpoint; its size": f"{endpoint.Endpoint.timeout:g} s; {exchange.MOST // mib} MiB",
+        "a tokenizer: its file, added tokens, rules of a stage, what one character may become":
+            f"{copies.VOCABULARY_BYTES // mib} MiB, {copies.ADDED:,}, {tokenizer_file.RULES}, {tokenizer_file.GROWTH} characters",
         "the header of a GGUF file: size, items": f"{gguf_file.HEADER_BYTES // mib} MiB, {gguf_file.ITEMS:,}",
         "files of a run: depth, size of a number": f"{forms.DEEPEST}, 10^15",
         "each part of an error: what, where, the mend": f"{errors.LONGEST} characters",

@@ -99,7 +99,7 @@ class Endpoint:
         if not 200 <= reply.status < 300:
             raise _Refused(reply, self._said(_message(reply.body)))
         if not reply.whole:
-            raise Garbage(f"the reply is longer than {MOST >> 20} MB")
+            raise Garbage(f"the reply is longer than {MOST >> 20} MiB")
         if (packed := reply.headers.get("Content-Encoding", "identity").lower()) != "identity":
             raise Garbage(f"the reply is packed ({self._said(packed)}), which was not asked for")
         try:
