@@ -196,7 +196,7 @@ FILES = {
     "zzz.csv": (None, "no such file or folder; check the path"),
     "godo.jsonl": (None, "did you mean"),
     "rows.jsonl.gz": (gzip.compress(WHOLE)[:30], "the file is truncated: fetch it again"),
-    "rows.parquet": (b"PAR1abc", "rows.parquet:1: cannot read the parquet file"),
+    "rows.parquet": (b"PAR1abc", "rows.parquet: cannot read the parquet file"),
     "array.json": (b'[{"prompt": "a", "completion": "b"}, {"pro', "array.json:1: broken JSON"),
     "latin.jsonl": ('{"prompt": "é", "completion": "b"}\n'.encode("latin-1"), "latin.jsonl:1: not UTF-8"),
     "wide.csv": ("prompt,completion\na,b\n".encode("utf-16"), "iconv -f UTF-16"),
@@ -253,7 +253,7 @@ def test_bad_rows_are_skipped_only_when_asked(rows, tmp_path, tiny_folder, capsy
     ("text", "line"),
     [
         ("version: 9\n", "settings of version 9, but this Luthier knows version 1; install a newer Luthier"),
-        ("train: [\n", "settings.yaml:2: not valid YAML; check indentation and quotes"),
+        ("train: [\n", "settings.yaml:2: not valid YAML: expected the node content, but found '<stream end>'; check indentation and quotes"),
         ("train:\n  rl: 3\n", "settings.yaml: unknown setting 'train.rl'; did you mean 'train.lr'?"),
         ("train: 3\n", "settings.yaml: 'train' is a section, not a value; write its settings below `train:`"),
         ("train:\n  lr: fast\n", "settings.yaml: train.lr: should be a valid number, not 'fast'"),

@@ -183,6 +183,6 @@ def test_models_prints_one_object(capsys):
     assert run(["models", "--json"]) == 0
     models = json.loads(capsys.readouterr().out)["models"]
     assert models[0]["name"] == "smollm2-135m"
-    assert set(models[0]) == {"name", "kind", "bytes", "parameters", "licence", "folder"}
+    assert set(models[0]) == {"name", "kind", "bytes", "parameters", "licence", "folder", "damage"}
     assert run(["models"]) == 0
     assert "smollm2-135m" in capsys.readouterr().out

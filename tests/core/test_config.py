@@ -63,6 +63,14 @@ def test_the_fingerprint_is_of_what_changes_the_result():
     assert len({resolve(c).fingerprint() for c in changed} | {base.fingerprint()}) == 6
 
 
+def test_an_unfinished_run_of_an_older_version_is_found_under_its_default_name():
+    # As version 0.1.0 made them, before data.max_row; a new setting belongs in LATER, so that these stay.
+    assert resolve().fingerprint() == "eb2087c3"
+    assert resolve({"method": "grpo", "reward.use": ["exact"]}).fingerprint() == "3b43d50d"
+    limits = {"reward.timeout": 5, "reward.memory": 100}  # may be raised on the way: the run stays where it is
+    assert resolve(limits).fingerprint() == resolve().fingerprint() != resolve({"data.max_row": 1}).fingerprint()
+
+
 def test_yaml_and_back(tmp_path):
     config = resolve({"train.lr": 1e-5, "data.path": ["ü.jsonl"], "text.system": "a: b\n- c", "lora.targets": ["*q*"]})
     path = tmp_path / "run.yaml"

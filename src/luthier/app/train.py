@@ -108,6 +108,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
                 folder.sums.check_all()
                 if examples.stream:
                     require_same_stream(job)
+                done |= {"run": str(folder.path)}  # it may have been moved
                 log.note(f"this run is finished: {folder.path}")
                 if show:
                     show("done", done)

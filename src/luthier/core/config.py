@@ -24,6 +24,8 @@ LARGEST = 2**63 - 1  # a whole number in 64 bits
 # Settings that change nothing of the result. Threads change its last bits, and a run that goes on with others says so: a
 # machine that got busy is no reason to begin anew. Limits of functions that fail at them are raised, and the run goes on.
 BESIDE = ("out", "force", "track", "base", "threads", "reward.timeout", "reward.memory")
+# Settings that came when there were runs already: where they are as by default, the names of runs are what they were before.
+LATER = ("data.max_row",)
 
 
 EVAL_ROWS, EVAL_SAMPLES = 200, 64  # that are measured where nobody says how many
@@ -341,9 +343,12 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """Eight hex digits of everything that changes the result; the run directory's default name ends in it."""
         settings = self.model_dump(mode="json", exclude=set(BESIDE))
-        settings["reward"] = {
-            name: value for name, value in settings["reward"].items() if f"reward.{name}" not in BESIDE
-        }
+        defaults = RunConfig().model_dump(mode="json")
+        for section, _, name in (setting.partition(".") for setting in BESIDE if "." in setting):
+            settings[section][name] = defaults[section][name]  # stays in the hash: it was in the names of older runs
+        for section, _, name in (setting.partition(".") for setting in LATER):
+            if settings[section][name] == defaults[section][name]:
+                del settings[section][name]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
