@@ -14,7 +14,7 @@ from luthier.app import lost
 from luthier.app import train as app_train
 from luthier.app.examples import read_examples
 from luthier.app.inputs import inputs
-from luthier.app.lineage import changes
+from luthier.app.lineage import changes, later, require_same
 from luthier.app.method import chosen_method
 from luthier.app.texts import open_texts
 from luthier.app.train import run
@@ -203,3 +203,29 @@ def test_a_reward_that_did_not_fail_may_not_change_on_the_way(grpo, place, monke
     says = r"the rewards changed .*; give another --out .*; it may be mended when the run stopped at an error of it"
     with pytest.raises(InputError, match=says):
         run(grpo)
+
+
+def test_a_run_of_an_older_version_goes_on_and_notes_what_was_not_named_then(tmp_path):
+    """It named no metrics, nothing that a reward imports, of an adapter no tokenizer."""
+    beside = {"code": "a", "luthier": "0", "environment": {"threads": 1}}
+    old = {**beside, "inputs": {"data": {"r": "1"}, "model": {"w": "2"}, "rewards": {"f.py": "3"}, "tokenizer": "4"}}
+    inputs = {
+        "data": {"r": "1"}, "model": {"w": "2", "adapter/t": "5"}, "rewards": {"f.py": "3", "g.py": "6"}, "tokenizer": "4",
+        "metrics": {"m.py": "7"},
+    }  # fmt: skip
+    now = {**beside, "inputs": inputs, "sums": "sums"}
+    require_same(old, now, tmp_path)
+    made = later(old, now)
+    assert made["later_starts"][0]["inputs"] == {name: inputs[name] for name in ("model", "rewards", "metrics")}
+    assert later(made, now) is None
+    for name, file in (
+        ("model", "adapter/t"),
+        ("rewards", "g.py"),
+        ("metrics", "m.py"),
+        ("model", "w"),
+        ("data", "new"),
+    ):
+        with pytest.raises(InputError, match=rf"the {name} changed since this run began \({file}\)"):
+            require_same(made, {**now, "inputs": inputs | {name: inputs[name] | {file: "8"}}}, tmp_path)
+    with pytest.raises(InputError, match="model changed"):  # of a run of this version, every file was named
+        require_same({**old, "sums": "sums"}, now, tmp_path)

@@ -253,7 +253,10 @@ def test_bad_rows_are_skipped_only_when_asked(rows, tmp_path, tiny_folder, capsy
     ("text", "line"),
     [
         ("version: 9\n", "settings of version 9, but this Luthier knows version 1; install a newer Luthier"),
-        ("train: [\n", "settings.yaml:2: not valid YAML: expected the node content, but found '<stream end>'; check indentation and quotes"),
+        (
+            "train: [\n",
+            "settings.yaml:2: not valid YAML: expected the node content, but found '<stream end>'; check indentation and quotes",
+        ),
         ("train:\n  rl: 3\n", "settings.yaml: unknown setting 'train.rl'; did you mean 'train.lr'?"),
         ("train: 3\n", "settings.yaml: 'train' is a section, not a value; write its settings below `train:`"),
         ("train:\n  lr: fast\n", "settings.yaml: train.lr: should be a valid number, not 'fast'"),

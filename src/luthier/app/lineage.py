@@ -131,7 +131,7 @@ def _flat(files: Mapping[str, Any]) -> dict[str, Any]:
 def require_same(made: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> None:
     """Raise InputError when the run cannot go on with what is here now. A function of the user's that the run stopped at
     an error of may have been mended since: it says so and goes on."""
-    before = inputs_of(made)
+    before = known(made, now["inputs"])
     for name, which in changes(before, now["inputs"]).items():
         if name in MENDABLE and made.get("failed", {}).get(name) == before[name]:
             log.warn(f"the {name} were mended since this run stopped at an error of them: {MENDABLE[name]}")
@@ -148,18 +148,33 @@ def require_same(made: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> 
 def later(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any] | None:
     """The lineage with this start of the run added, where it is made of other things than the one before; else None."""
     first, *others = starts(made)
-    changed, mended = differences(_last(made), now), changes(inputs_of(made), now["inputs"])
+    noted, taken = inputs_of(made), known(made, now["inputs"])
+    changed = differences(_last(made), now)
+    other = {name for name in taken if taken[name] != noted.get(name)} | changes(taken, now["inputs"]).keys()
     if changed:
         before, after = (start.get("environment", {}).get("threads") for start in (_last(made), now))
         told = [f"threads ({before}, now {after})" if name == "threads" else name for name in changed]
         log.warn(
             f"{', '.join(told)} changed since this run began: its last bits may differ from an uninterrupted run's"
         )
-    if not changed and not mended:
+    if not changed and not other:
         return None
     start = {name: now[name] for name in ("luthier", "code", "environment")}
-    start |= {"inputs": {name: now["inputs"][name] for name in mended}} if mended else {}
+    start |= {"inputs": {name: value for name, value in now["inputs"].items() if name in other}} if other else {}
     return first | {"later_starts": [*others, start]}
+
+
+def known(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a run. An older version, which noted no sums either, named fewer of them and fewer files of a model or a
+    function: what it did not name is taken as it is now."""
+    before = inputs_of(made)
+    if made.get("sums"):
+        return before
+    files = {
+        name: value | before[name] for name, value in now.items()
+        if name != "data" and isinstance(value, dict) and isinstance(before.get(name), dict)
+    }  # fmt: skip
+    return {**now, **before, **files}
 
 
 def failed(made: Mapping[str, Any], name: str) -> dict[str, Any]:

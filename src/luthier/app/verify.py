@@ -12,7 +12,7 @@ from luthier.app.assemble import Run, assemble, packing_of, put, steps_of, weigh
 from luthier.app.examples import read_examples
 from luthier.app.folder import read_run
 from luthier.app.inputs import inputs
-from luthier.app.lineage import changes, differences, inputs_of, lineage, starts
+from luthier.app.lineage import changes, differences, known, lineage, starts
 from luthier.app.method import chosen_method
 from luthier.app.prepare import encode_all
 from luthier.app.stop import stopping
@@ -47,7 +47,7 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
         examples = read_examples(config, chosen_method(config).example)
         texts = open_texts(config)
         facts, made = lineage(config, **inputs(config, examples, texts)), folder.lineage
-        for name, which in changes(inputs_of(made), facts["inputs"]).items():
+        for name, which in changes(known(made, facts["inputs"]), facts["inputs"]).items():
             raise InputError(
                 f"the {name} changed since this run was made{f' ({which})' * bool(which)}, so it cannot be made again",
                 where=path, mend="put it back as it was",
@@ -76,7 +76,7 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
     largest = max(float((weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
     last_start = starts(made)[-1]
     if then:
-        last_start |= {"environment": last_start["environment"] | {"threads": then}}
+        last_start |= {"environment": last_start.get("environment", {}) | {"threads": then}}
     return {
         "run": str(path), "from": first, "to": last, "same_bits": same, "largest_difference": largest,
         "changed_since": differences(last_start, facts),
