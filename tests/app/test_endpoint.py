@@ -204,6 +204,15 @@ def test_a_key_is_never_shown(monkeypatch, server, pauses):
         assert "secr" not in str(error.value)
 
 
+def test_a_key_in_the_request_is_not_shown_either(server, pauses):
+    key = "sk-Live-9f8e7d6c5b4a"
+    server.replies = [(400, {"error": {"message": f"no such account: {key}"}}), completion(f"A, {key}")]
+    asked = endpoint(server, pauses, extra={"api_key": key, "max_tokens": 1024})
+    with pytest.raises(RunError, match=r"no such account: \[hidden\]; "):
+        asked.complete(ASKED, str)
+    assert asked.complete(ASKED, str) == "A, [hidden]"
+
+
 def test_a_server_that_fails_half_way_is_asked_for_the_rest(server, tmp_path):
     for name in "ab":
         rows = [{"prompt": f"q{i}", "answer": f"{name}{i}"} for i in range(6)]

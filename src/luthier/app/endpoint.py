@@ -15,7 +15,7 @@ from luthier.app.exchange import FAULT, MOST, Reply, post
 from luthier.core import log
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.screen import line
-from luthier.core.secrets import keep, said_by_server, without
+from luthier.core.secrets import NAMED, keep, said_by_server, without
 from luthier.core.types import Message
 
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # statuses that may be another a moment later
@@ -54,8 +54,14 @@ class Endpoint:
     sleep: Callable[[float], object] = time.sleep
 
     def __post_init__(self) -> None:
-        if self.key:
-            keep(self.key)
+        for secret in self._keys:
+            keep(secret)
+
+    @property
+    def _keys(self) -> list[str]:
+        """What is not to be shown: the key, and what `extra` gives under the name of one."""
+        named = [value for name, value in self.extra.items() if NAMED.search(name) and isinstance(value, str)]
+        return [key for key in (self.key, *named) if key]
 
     def complete(
         self, messages: Sequence[Message], accept: Callable[[str], Any], stop: Callable[[], bool] = lambda: False
@@ -111,11 +117,11 @@ class Endpoint:
         whole = content.encode("utf-16", "surrogatepass").decode(
             "utf-16", "replace"
         )  # files are UTF-8: no half characters
-        return without(whole, [self.key] if self.key else [])
+        return without(whole, self._keys)
 
     def _said(self, text: str) -> str:
         """What a server said, on one line, without the key, in whatever form it comes back; the beginning of it."""
-        said = line(without(said_by_server(text), [self.key] if self.key else []))
+        said = line(without(said_by_server(text), self._keys))
         return said if len(said) <= SHOWN else said[:SHOWN] + "…"
 
     def _wait(self, seconds: float, stop: Callable[[], bool]) -> None:
