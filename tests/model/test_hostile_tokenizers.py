@@ -197,3 +197,63 @@ def test_a_token_of_unknown_keys_is_refused(folder: Path, capfd: pytest.CaptureF
     change(folder, added_tokens=[*tokens, tokens[0] | {ESCAPE: 1}])
     assert "in 'added_tokens' is unknown" in refusal(folder)
     assert capfd.readouterr().out == ""
+
+
+def test_byte_level_and_tables_in_a_row_multiply(folder: Path) -> None:
+    """Each ByteLevel makes two characters of one that is not ASCII, and a table up to its longest replacement."""
+    change(folder, normalizer=in_row([{"type": "ByteLevel"}] * 20))
+    assert "'normalizer' may make 1,048,576 characters of one" in refusal(folder)
+    again = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    change(folder, normalizer=in_row([{"type": "ByteLevel"}] * 4), pre_tokenizer=in_row([again] * 4, "pretokenizers"))
+    assert "'pre_tokenizer' may make 256 characters of one" in refusal(folder)
+    table = base64.b64encode((4).to_bytes(4, "little") + b"\0" * 4 + b"x" * 20 + b"\0").decode()
+    change(folder, normalizer=in_row([{"type": "Precompiled", "precompiled_charsmap": table}] * 2))
+    assert "'normalizer' may make 400 characters of one" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("stage", "rule"),
+    [("pre_tokenizer", {"type": "FixedLength", "length": 0}), ("normalizer", replace({"String": ""}, "x")),
+     ("decoder", {"type": "Strip", "content": "a", "start": 1 << 60, "stop": 1 << 60})],
+)  # fmt: skip
+def test_rules_at_which_the_library_panics_are_found_in_a_process_beside_us(
+    folder: Path, stage: str, rule: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(folder, **{stage: rule})
+    assert f"the rule '\"{rule['type']}\"' cannot be used: " in refusal(folder)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_tokenizer_that_drops_merges_at_random_reads_a_text_in_one_way(folder: Path) -> None:
+    fixed = Tokenizer(load_tokenizer(folder)).encode("three two who what")
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    change(folder, model=model | {"dropout": 0.9})
+    assert {tuple(Tokenizer(load_tokenizer(folder)).encode("three two who what")) for _ in range(5)} == {tuple(fixed)}
+
+
+def test_many_and_long_added_tokens(folder: Path) -> None:
+    """A text that begins like each of 20,000 control tokens is looked through once, not once for each."""
+    from luthier.text.tokenizer import BORDER
+
+    first = json.loads((folder / "tokenizer.json").read_text())["added_tokens"][0]
+    many = [first | {"id": 400 + i, "content": f"cat{i}"} for i in range(20_000)]
+    change(folder, added_tokens=many)
+    tokenizer = Tokenizer(load_tokenizer(folder))
+    assert tokenizer.control_pattern.findall("cat123456 cat7") == ["cat12345", "cat7"]
+    assert tokenizer.seal("cat" * 100_000 + "cat1") == "cat" * 100_000 + f"c{BORDER}at1"
+    assert len(tokenizer.control_pattern.pattern) < 20_000 * 5
+    change(folder, added_tokens=[first | {"content": "x" * 201}])
+    assert "an added token has 201 characters, more than 200" in refusal(folder)
+    change(folder, added_tokens=[first])
+    (folder / "tokenizer_config.json").write_text(json.dumps({"extra_special_tokens": ["y" * 300]}))
+    assert "an added token has 300 characters" in refusal(folder)
+
+
+def test_a_panic_in_decoding_is_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from tokenizers import decoders
+
+    tokenizer = Tokenizer(load_tokenizer(folder))
+    tokenizer.fast.backend_tokenizer.decoder = decoders.Strip("a", 1 << 60, 1 << 60)
+    with pytest.raises(InputError, match="the tokenizer cannot write a text"):
+        tokenizer.decode(tokenizer.encode("a"))
+    capfd.readouterr()

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.model.copies import TOKENIZER, copied
-from luthier.model.tokenizer_file import check_tokenizer
+from luthier.model.tokenizer_file import check_tokenizer, hold_added
 
 _ends_with_texts = False
 
@@ -46,8 +47,24 @@ def load_tokenizer(folder: Path) -> Any:
                 where=folder,
                 mend="tokenizer.json must be beside the weights",
             ) from None
+        _hold(tokenizer, folder, copy)
     tokenizer.name_or_path = str(folder)
     return tokenizer
+
+
+def _hold(tokenizer: Any, folder: Path, copy: Path) -> None:
+    """Raise InputError for what other files than tokenizer.json bring: added tokens, and rules of a SentencePiece model. A tokenizer
+    that drops merges at random, as some are trained with, reads each text in one way."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return
+    hold_added((token.content for token in backend.get_added_tokens_decoder().values()), folder)
+    if not (copy / TOKENIZER).exists():
+        backend.save(str(copy / TOKENIZER))
+        check_tokenizer(copy / TOKENIZER, folder)
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None
+        log.once(f"{folder}: the tokenizer drops merges at random (dropout), which is left out: a text has one reading")
 
 
 def first_line(error: BaseException, copy: Path | None = None) -> str:

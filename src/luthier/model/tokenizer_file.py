@@ -1,15 +1,17 @@
 """What a tokenizer.json asks for, looked at before the tokenizers library makes it: rules that make a text explode are refused.
 
-growth     each Replace may put its content where one character stood, so rules in a row multiply
-patterns   regular expressions of others can take years; those not known are tried in a process beside us
-counts     added tokens, rules, and how deep rules stand in rules
+growth     each Replace may put its content where one character stood, ByteLevel writes each byte as a character, and a table
+           has its own replacements, so rules in a row multiply
+patterns   regular expressions of others can take years, and rules that few tokenizers have can make the library panic: what
+           is not known is tried in a process beside us
+counts     added tokens, how long they are, rules, and how deep rules stand in rules
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ STAGES = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 RULES = 200  # in one tokenizer: the most known are 19
 GROWTH = 100  # characters that one may become: known rules make 18 of one at most
 PIECE = 256  # bytes of one replacement in a table of SentencePiece
+LONGEST_TOKEN = 200  # characters of an added token: known ones have up to 128
 LONGEST_WORD = 10_000  # characters of a word that WordPiece looks up piece by piece, in time of their square
 # Patterns whose time is known to grow with the text's length only: of GPT-2, Llama 3, Qwen, GPT-4o, DeepSeek, SentencePiece conversions.
 _CASES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?"
@@ -42,6 +45,13 @@ KNOWN = frozenset((
     "[一-龥\u3040-ゟ゠-ヿ]+",
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*" + _SPACES,
 ))  # fmt: skip
+# Rules that are read without a trial, when their settings are the usual ones; models too.
+USUAL = frozenset((
+    "Sequence", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "BertNormalizer", "Prepend", "Precompiled",
+    "Replace", "ByteLevel", "Metaspace", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit", "BertPreTokenizer",
+    "TemplateProcessing", "RobertaProcessing", "BertProcessing", "Fuse", "ByteFallback", "WordPiece", "BPEDecoder", "Strip",
+))  # fmt: skip
+STRIPS = ((1, 0), (0, 1), (0, 0))  # characters that decoders take off at the start and the end
 _tried: set[str] = set()  # sha256 of tokenizers whose patterns were tried in this process
 MEMORY, SECONDS = 2048, 30.0  # MiB and seconds that the trial of patterns may take
 
@@ -52,6 +62,36 @@ def check_tokenizer(path: Path, where: Path) -> None:
         said = parse_object(small_file(path, VOCABULARY_BYTES), where)
     except InputError as error:
         raise InputError(f"cannot read the tokenizer: {error.what}", where=where, mend=MEND) from None
+    odd = _hold_model(said, where)
+    patterns, growth = [], 1.0
+    for stage in STAGES:
+        rules = list(_rules(said.get(stage)))
+        if len(rules) > RULES:
+            raise InputError(f"'{stage}' has {len(rules):,} rules, more than {RULES}", where=where, mend=MEND)
+        growth = 1.0 if stage not in STAGES[:2] else growth  # what normalizers make, pre-tokenizers are given
+        for rule in rules:
+            growth *= _growth(rule, where)
+            found = _regex(rule)
+            if found is not None and found not in KNOWN:
+                patterns.append(found)
+            elif _unusual(rule):
+                odd.append(f"the rule '{shown(rule.get('type'))}'")
+        if growth > GROWTH:
+            raise InputError(f"'{stage}' may make {growth:,.0f} characters of one", where=where, mend=MEND)
+    if (patterns or odd) and (digest := sha256(path)) not in _tried:
+        _try(path, where, patterns, odd)
+        _tried.add(digest)
+
+
+def hold_added(contents: Iterable[object], where: Path) -> None:
+    """Raise InputError for an added token that is longer than any is: each is looked for at every character of a text."""
+    long = max((len(str(content)) for content in contents), default=0)
+    if long > LONGEST_TOKEN:
+        raise InputError(f"an added token has {long:,} characters, more than {LONGEST_TOKEN}", where=where, mend=MEND)
+
+
+def _hold_model(said: Mapping[str, Any], where: Path) -> list[str]:
+    """What of added tokens and the model is unusual. Raises InputError for what no tokenizer has."""
     added = said.get("added_tokens") or []
     if not isinstance(added, list) or len(added) > ADDED:
         count = f"{len(added):,} of them" if isinstance(added, list) else shown(added)
@@ -65,23 +105,25 @@ def check_tokenizer(path: Path, where: Path) -> None:
         raise InputError(
             f"'max_input_chars_per_word' is {shown(word)}, more than {LONGEST_WORD:,}", where=where, mend=MEND
         )
-    patterns = []
-    for stage in STAGES:
-        rules = list(_rules(said.get(stage)))
-        if len(rules) > RULES:
-            raise InputError(f"'{stage}' has {len(rules):,} rules, more than {RULES}", where=where, mend=MEND)
-        growth = 1.0
-        for rule in rules:
-            growth *= _growth(rule, where)
-            pattern = rule.get("pattern")
-            found = pattern.get("Regex") if isinstance(pattern, Mapping) else None
-            if isinstance(found, str) and found not in KNOWN:
-                patterns.append(found)
-        if growth > GROWTH:
-            raise InputError(f"'{stage}' may make {growth:,.0f} characters of one", where=where, mend=MEND)
-    if patterns and (digest := sha256(path)) not in _tried:
-        _try(path, where, patterns)
-        _tried.add(digest)
+    hold_added((token.get("content") for token in added if isinstance(token, Mapping)), where)
+    affixed = isinstance(model, Mapping) and model.get("type") == "BPE" and model.get("continuing_subword_prefix")
+    return ["'continuing_subword_prefix'"] if affixed else []
+
+
+def _regex(rule: Mapping[str, Any]) -> str | None:
+    pattern = rule.get("pattern")
+    found = pattern.get("Regex") if isinstance(pattern, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def _unusual(rule: Mapping[str, Any]) -> bool:
+    """Whether a rule is of a kind, or has settings, that known tokenizers do not have."""
+    pattern = rule.get("pattern")
+    if isinstance(pattern, Mapping) and pattern.get("String") == "":
+        return True
+    if rule.get("type") == "Strip" and "content" in rule and (rule.get("start"), rule.get("stop")) not in STRIPS:
+        return True
+    return rule.get("type") not in USUAL
 
 
 def _rules(value: object) -> Iterator[Mapping[str, Any]]:
@@ -101,17 +143,21 @@ def _growth(rule: Mapping[str, Any], where: Path) -> float:
     if kind == "Prepend" and len(str(rule.get("prepend"))) > PIECE:
         raise InputError(f"a rule prepends {len(str(rule['prepend'])):,} characters", where=where, mend=MEND)
     if kind == "Precompiled":
-        _check_table(rule.get("precompiled_charsmap"), where)
+        return _check_table(rule.get("precompiled_charsmap"), where)
+    if kind == "ByteLevel":
+        return 2.0  # a character beyond ASCII has two bytes and more, and is one of two when it comes again
     if kind != "Replace" or not isinstance(content, str):
         return 1.0
     literal = pattern.get("String") if isinstance(pattern, Mapping) else None
     if isinstance(literal, str) and literal:
         return max(1.0, len(content) / len(literal))
-    return 1.0 + len(content)  # what is matched may be empty
+    known = _regex(rule) in KNOWN
+    return max(1.0, len(content)) if known else 1.0 + len(content)  # what is matched may be empty
 
 
-def _check_table(table: object, where: Path) -> None:
-    """SentencePiece's table of replacements: the bytes of a trie, after their number, and replacements that end with 0."""
+def _check_table(table: object, where: Path) -> float:
+    """SentencePiece's table of replacements: the bytes of a trie, after their number, and replacements that end with 0. How many
+    characters the longest has."""
     try:
         content = base64.b64decode(table if isinstance(table, str) else "", validate=True)
     except (binascii.Error, ValueError):
@@ -119,11 +165,13 @@ def _check_table(table: object, where: Path) -> None:
     trie = int.from_bytes(content[:4], "little")
     if len(content) < 4 or trie % 4 or 4 + trie > len(content):
         raise InputError("'precompiled_charsmap' is no table of replacements", where=where, mend=MEND)
-    if max(map(len, content[4 + trie :].split(b"\0"))) > PIECE:
+    pieces = content[4 + trie :].split(b"\0")
+    if max(map(len, pieces)) > PIECE:
         raise InputError(f"'precompiled_charsmap' makes more than {PIECE} bytes of a character", where=where, mend=MEND)
+    return max(1.0, *(float(len(piece.decode(errors="replace"))) for piece in pieces))
 
 
-def _try(path: Path, where: Path, patterns: list[str]) -> None:
+def _try(path: Path, where: Path, patterns: list[str], odd: list[str]) -> None:
     """Let a process beside us read long texts by these patterns. Raises InputError where that takes too long or too much."""
     child = Child("luthier.model.tokenizer_trial", MEMORY, [str(path)], silent=True)
     try:
@@ -134,8 +182,9 @@ def _try(path: Path, where: Path, patterns: list[str]) -> None:
     finally:
         child.close()
     if why:
+        what = f"the pattern {shown(patterns[0])} or another of the tokenizer's" if patterns else odd[0]
         raise InputError(
-            f"the pattern {shown(patterns[0])} or another of the tokenizer's cannot be used: {str(why)[:150]}",
+            f"{what} cannot be used: {str(why)[:150]}",
             where=where,
             mend=MEND,
         )

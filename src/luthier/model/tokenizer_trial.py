@@ -1,7 +1,7 @@
 """The process in which a tokenizer of unknown patterns is tried: `python -m luthier.model.tokenizer_trial FD MIB FILE`.
 
-It is sent the patterns, and says {"why": null} when long runs of each kind of character, and of each that stands in a pattern, are
-cut in time that grows with their length, else why not.
+It is sent the patterns, none where other rules are to be tried, and says {"why": null} when every token can be written and long
+runs of each kind of character, and of each that stands in a pattern, are cut in time that grows with their length, else why not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from luthier.core.service import Line, limit_memory, watched
 
 SHORT, LONG = 40, 20_000  # characters of a run
 LETTERS = 40
+TOKENS = 300_000  # that are written alone
 MOST = 0.3  # seconds for one: a hundredth is usual, and patterns that take the square of it need several
 TOTAL = 30.0
 ALPHABET = "aA0 \n\t'-.,é漢ا_<"
@@ -35,6 +36,8 @@ def trial(file: str, patterns: str) -> str | None:
         tokenizer = Tokenizer.from_file(file)
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        for index in range(min(tokenizer.get_vocab_size(), TOKENS)):
+            tokenizer.decode([index])
         letters = list(dict.fromkeys(ALPHABET + patterns))[:LETTERS]
         texts = [letter * SHORT + end for letter in letters for end in ("!", " ", "")] + [
             letter * LONG + "!" for letter in letters

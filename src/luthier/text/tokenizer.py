@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -163,8 +163,11 @@ class Tokenizer:
         return out
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """The text of `ids`; control tokens are left out unless `special`."""
-        return str(self.fast.backend_tokenizer.decode(list(ids), skip_special_tokens=not special))
+        """The text of `ids`; control tokens are left out unless `special`. Raises InputError where the library panics."""
+        try:
+            return str(self.fast.backend_tokenizer.decode(list(ids), skip_special_tokens=not special))
+        except BaseException as error:
+            raise self._panicked(error, "write") from None
 
     def token(self, index: int) -> str:
         """The vocabulary's own spelling of a token, such as `Ġthe`."""
@@ -173,8 +176,7 @@ class Tokenizer:
     @cached_property
     def control_pattern(self) -> re.Pattern[str]:
         """Finds control tokens in text, the longest first; never matches when there are none."""
-        longest = sorted(self.control, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest)) or "(?!)")
+        return re.compile(_any_of(self.control) or "(?!)")
 
     @cached_property
     def _starts(self) -> re.Pattern[str]:
@@ -223,13 +225,37 @@ class Tokenizer:
             with ends_after(limit, what) if long else nullcontext():
                 found = self.fast.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except BaseException as error:  # the library panics, which is no Exception
-            if type(error).__name__ != "PanicException" and type(error) is not Exception:
-                raise
-            raise InputError(
-                f"the tokenizer cannot read a text: {str(error)[:200]}", where=self.fast.name_or_path or None,
-                mend="use another tokenizer",
-            ) from None  # fmt: skip
+            raise self._panicked(error, "read") from None
         return [encoding.ids for encoding in found]
+
+    def _panicked(self, error: BaseException, verb: str) -> BaseException:
+        """What to raise for an error of the library: itself, unless it is a panic or a bare Exception."""
+        if type(error).__name__ != "PanicException" and type(error) is not Exception:
+            return error
+        where = self.fast.name_or_path or None
+        return InputError(
+            f"the tokenizer cannot {verb} a text: {str(error)[:200]}", where=where, mend="use another tokenizer"
+        )
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    """A pattern that finds the longest of `texts`, letter by letter, so that a hundred thousand take no longer than one."""
+    tree: dict[str, Any] = {}
+    for text in texts:
+        node = tree
+        for letter in text:
+            node = node.setdefault(letter, {})
+        node[""] = {}
+    return _branches(tree)
+
+
+def _branches(node: Mapping[str, Any]) -> str:
+    parts = [re.escape(letter) + _branches(below) for letter, below in node.items() if letter]
+    if not parts:
+        return ""
+    may_end = "" in node
+    pattern = f"(?:{'|'.join(parts)})" if len(parts) > 1 or may_end else parts[0]
+    return f"{pattern}?" if may_end else pattern
 
 
 def _whole(value: Any) -> int | None:
