@@ -229,3 +229,18 @@ def test_a_run_of_an_older_version_goes_on_and_notes_what_was_not_named_then(tmp
             require_same(made, {**now, "inputs": inputs | {name: inputs[name] | {file: "8"}}}, tmp_path)
     with pytest.raises(InputError, match="model changed"):  # of a run of this version, every file was named
         require_same({**old, "sums": "sums"}, now, tmp_path)
+
+
+def test_a_metric_may_be_mended_once_the_run_stopped_at_an_error_of_it(grpo, place, capsys):
+    (place / "mine.py").write_text("def score(answers):\n    return [len(a) / 0 for a in answers]\n")
+    settings = {"eval": {"metrics": ("python:mine.py:score",), "samples": 2, "forgetting": False, "max_new_tokens": 3}}
+    config = resolve({
+        "model": "tiny", "data.path": ["rows.jsonl"], "out": "run", "train.steps": 1, "lora.rank": 2, "threads": 1,
+        "device": "cpu", "dtype": "float32", **settings,
+    })  # fmt: skip
+    with pytest.raises(RunError, match="ZeroDivisionError"):
+        run(config)
+    (place / "mine.py").write_text("def score(answers):\n    return [float(len(a)) for a in answers]\n")
+    assert run(config)["steps"] == 1
+    said = "the metrics were mended since this run stopped at an error of them: its answers are scored by the new"
+    assert said in capsys.readouterr().err

@@ -215,3 +215,15 @@ def test_trackio_itself(settings, tmp_path, monkeypatch):
     stop_at(3, monkeypatch, config)
     run(config)
     assert list((tmp_path / "trackio").glob("luthier*.db"))
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"lines": 3}', '{"tracker": "x", "id": 1, "lines": 0, "finished": false}']
+)
+def test_a_damaged_tracking_json_is_one_line_with_the_way_out(tmp_path, damage):
+    card = tmp_path / "tracking.json"
+    card.write_text(damage)
+    with pytest.raises(InputError, match=r"tracking\.json: .* cannot be read; .* remove it"):
+        tracking._state(card)
+    card.unlink()
+    assert tracking._state(card) == {}

@@ -108,7 +108,7 @@ def regular(path: str | os.PathLike[str], flags: int) -> int:
         if writes and about.st_nlink > 1:
             raise InputError(
                 "this file has a second name, a hard link, and would change there too", where=path,
-                mend="put a copy in its place",
+                mend="put a copy in its place, as `cp -r` of the whole folder does",
             )  # fmt: skip
     except BaseException:
         os.close(handle)
