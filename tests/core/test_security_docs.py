@@ -54,8 +54,9 @@ def test_limits_are_those_of_the_code():
         "a python reward: time for a batch, memory": f"{RewardConfig().timeout:g} s, {RewardConfig().memory:,} MiB",
         "settings of a model's folder: size, depth": f"{objects.SETTINGS_BYTES // mib} MiB, {objects.DEEPEST}",
         "the whole reply of an endpoint; its size": f"{endpoint.Endpoint.timeout:g} s; {exchange.MOST // mib} MiB",
-        "a tokenizer: its file, added tokens, rules of a stage, what one character may become":
-            f"{copies.VOCABULARY_BYTES // mib} MiB, {copies.ADDED:,}, {tokenizer_file.RULES}, {tokenizer_file.GROWTH} characters",
+        "a tokenizer: its file, added tokens, the length of one, rules of a stage, what one character may become":
+            f"{copies.VOCABULARY_BYTES // mib} MiB, {copies.ADDED:,}, {tokenizer_file.LONGEST_TOKEN}, {tokenizer_file.RULES}, "
+            f"{tokenizer_file.GROWTH} characters",
         "the header of a GGUF file: size, items": f"{gguf_file.HEADER_BYTES // mib} MiB, {gguf_file.ITEMS:,}",
         "files of a run: depth, size of a number": f"{forms.DEEPEST}, 10^15",
         "each part of an error: what, where, the mend": f"{errors.LONGEST} characters",
