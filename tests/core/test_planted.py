@@ -188,7 +188,7 @@ HERE = {"core/files.py", "core/opening.py", "core/leftovers.py"}
 FILLS = {
     "model/adapters.py:save_file", "model/gguf.py:save_file", "model/gguf.py:save_pretrained", "model/gguf.py:mkdir",
     "model/gguf_tokenizer.py:save", "model/gguf_tokenizer.py:save_pretrained", "model/gguf_tokenizer.py:unlink",
-    "model/gguf_tokenizer.py:symlink_to",
+    "model/gguf_tokenizer.py:symlink_to", "model/tokenizer.py:save",
     "model/sources.py:mkdir", "model/sources.py:rename", "model/sources.py:rmtree", "model/wheels.py:mkdir",
     "model/wheels.py:unlink", "app/export.py:save", "model/copies.py:mkdir", "model/copies.py:write_bytes",
     "app/export.py:save_pretrained", "train/checkpoint.py:save_file",
