@@ -369,3 +369,21 @@ def test_held_out_answers_are_drawn_at_the_temperature_asked_for(settings, tmp_p
         found[name] = [r["answer"] for r in lines(tmp_path / name / "evals" / "before.jsonl") if "answer" in r]
     assert found["drawn"] == found["again"]
     assert found["drawn"] != found["greedy"]
+
+
+VARIANTS = [
+    ("ppo", {}),
+    *(("grpo", {"policy.variant": v}) for v in ("grpo", "dr_grpo", "dapo", "rloo", "reinforce++", "gspo")),
+]
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+@pytest.mark.parametrize(("method", "more"), VARIANTS)
+def test_in_bfloat16_no_token_is_clipped_before_the_policy_has_moved(settings, tmp_path, method, more, minibatches):
+    """Several micro-batches of one step round otherwise than one pass over the rollout: the ratio must be 1 all the same."""
+    changes = {
+        "dtype": "bfloat16", "train__tokens": 64, "train__batch": 6, "train__steps": 2, "eval__samples": 0,
+        "rollout__max_new_tokens": 24, "policy__minibatches": minibatches, "policy__kl": 0.05, "data__holdout": 0,
+    }  # fmt: skip
+    run(resolve(settings(method, **changes, **more)))
+    assert lines(tmp_path / "run" / "metrics.jsonl")[0]["clipped"] == 0

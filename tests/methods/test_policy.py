@@ -84,7 +84,10 @@ CASES = {
     "grpo kl": ({"variant": "grpo", "kl": 0.3}, {"loss_type": "grpo"}),
     "dr_grpo": ({"variant": "dr_grpo"}, {"loss_type": "dr_grpo"}),
     "dapo": ({"variant": "dapo"}, {"loss_type": "dapo", "epsilon_high": 0.28}),
-    "gspo": ({"variant": "gspo"}, {"loss_type": "grpo", "importance_sampling_level": "sequence"}),
+    "gspo": (
+        {"variant": "gspo"},
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4},
+    ),
 }
 
 

@@ -128,7 +128,7 @@ def test_dapo_draws_other_prompts_in_the_place_of_useless_groups():
 
 def test_the_divergence_is_taken_from_the_reward_of_ppo_token_by_token():
     """gamma = lambda = 1 and v = 0.25: the advantage of token t is what is still to come less v_t, with -kl d a token."""
-    steps = rollouts(critic=True, batch=1, kl=0.1, lam=1.0, whiten=False)
+    steps = rollouts(critic=True, batch=1, kl=0.1, whiten=False, normalize=False)
     (batch,) = steps.step(0).micro
     found = {}
     for leaf, value in zip(batch.leaf.tolist(), batch.columns["return"].tolist(), strict=True):
@@ -163,7 +163,7 @@ def test_reinforce_plus_plus_by_hand():
 
 
 def test_ppo_with_the_divergence_in_the_loss_leaves_the_reward_alone():
-    (batch,) = rollouts(critic=True, batch=1, kl=0.1, kl_in="loss", lam=1.0).step(0).micro
+    (batch,) = rollouts(critic=True, batch=1, kl=0.1, kl_in="loss", normalize=False).step(0).micro
     assert batch.columns["return"].tolist() == pytest.approx([0, 0, 1, 1, 1, 2, 2])
 
 
@@ -189,8 +189,127 @@ def test_without_a_policy_player_samples_say_their_own_log_probabilities():
     table = Table(drift=0.5)
     source = Rollouts(
         [Asked((1, 2, 3 + row), row) for row in range(6)], replace(table.players(), policy=None),
-        with_defaults(PolicyConfig(), False), 2, 12, 8, Packing(1000), seed=0,
+        with_defaults(PolicyConfig(epochs=2), False), 2, 12, 8, Packing(1000), seed=0,
     )  # fmt: skip
     (batch,) = source.step(0).micro
     assert set(batch.columns["old_logp"].tolist()) == {LOGP - 1}
     assert source.step(0).metrics["kl_per_answer"] < 0, "the reference is likelier by half a nat a token"
+
+
+@pytest.mark.parametrize("critic", [False, True])
+def test_a_rollout_of_one_step_needs_no_memory_of_the_policy_that_sampled(critic):
+    """There the ratio is 1: the policy has not moved."""
+    (batch,) = rollouts(critic=critic).step(0).micro
+    assert "old_logp" not in batch.columns
+    (batch,) = rollouts(critic=critic, epochs=2).step(0).micro
+    assert "old_logp" in batch.columns
+
+
+def test_the_policy_is_read_in_the_packing_of_each_step_that_learns():
+    """Every pass learns from the same minibatches, in an order of its own, so one reading of each serves all."""
+    read = []
+
+    def learning(trees):
+        read.append([tree.row for tree in trees])
+        return [[[LOGP] * len(n.ids) for n in tree.nodes[1:]] for tree in trees]
+
+    table = Table()
+    source = Rollouts(
+        [Asked((1, 2, 3 + row), row) for row in range(6)], replace(table.players(), learning=learning),
+        with_defaults(PolicyConfig(epochs=3, minibatches=3), False), 2, 12, 8, Packing(1000), seed=0,
+    )  # fmt: skip
+    learned = [[row for batch in source.step(i).micro for row in batch.rows] for i in range(9)]
+    assert sorted(read) == sorted(learned[:3]) == sorted(learned[3:6]) == sorted(learned[6:])
+
+
+def test_the_reference_reads_all_answers_only_where_something_learns_from_it():
+    counts = {}
+    for kl in (0.0, 0.1):
+        table, read = Table(), []
+        players = table.players()
+
+        def reference(trees, players=players, read=read):
+            read.append(len(trees))
+            return players.reference(trees)
+
+        source = Rollouts(
+            [Asked((1, 2, 3 + row), row) for row in range(6)], replace(players, reference=reference),
+            with_defaults(PolicyConfig(kl=kl), False), 6, 1, 8, Packing(1000), seed=0,
+        )  # fmt: skip
+        step = source.step(0)
+        counts[kl] = sum(read)
+        assert step.metrics["kl_per_answer"] != 0
+        assert ("reference" in step.micro[0].columns) == (kl > 0)
+    assert counts == {0.0: 2, 0.1: 6}
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.05])
+def test_ppo_learns_the_same_of_a_reward_and_of_its_affine_map(kl):
+    def advantages(rewards):
+        (batch,) = rollouts(Table(rewards), critic=True, kl=kl).step(0).micro
+        return batch.columns["advantage"].tolist()
+
+    plain = advantages(lambda row, number: number / 2)
+    assert advantages(lambda row, number: 0.1 * number / 2 - 1) == pytest.approx(plain, abs=1e-6)
+    assert len(set(plain)) > 1
+
+
+def test_rewards_are_scaled_by_all_rollouts_so_far():
+    """0, 1, 2 for each of two prompts, then the same with 3 more: by hand."""
+    later = {"more": 0.0}
+    steps = rollouts(Table(lambda row, number: number + later["more"]), critic=True, kl=0.0, whiten=False)
+    first = steps.step(0)
+    assert first.metrics["reward_running_mean"] == 1.0
+    assert first.metrics["reward_running_deviation"] == pytest.approx(math.sqrt(2 / 3))
+    later["more"] = 3.0
+    second = steps.step(1)
+    every = np.array([0, 1, 2] * 2 + [3, 4, 5] * 2)
+    assert second.metrics["reward_running_mean"] == every.mean() == 2.5
+    assert second.metrics["reward_running_deviation"] == pytest.approx(every.std())
+    found = sorted(set(np.round(second.micro[0].columns["return"].numpy(), 5).tolist()))
+    assert found == pytest.approx([(x - 2.5) / every.std() for x in (3, 4, 5)], abs=1e-5)
+
+
+def test_the_advantages_of_ppo_have_mean_zero_as_the_loss_weighs_them():
+    (batch,) = rollouts(critic=True, kl=0.05).step(0).micro
+    assert float((batch.weight * batch.columns["advantage"]).sum()) == pytest.approx(0, abs=1e-6)
+    assert set(np.round(batch.weight.numpy(), 6)) == {np.float32(round(1 / len(batch.weight), 6))}
+
+
+@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_nothing_is_learned_from_answers_that_are_masked(critic, epochs):
+    class Cut(Table):
+        def players(self, critic=False):
+            players = super().players(critic)
+
+            def answers(asked, seed):
+                groups = players.answers(asked, seed)
+                return [[replace(d, ended="stop" if n else "length") for n, d in enumerate(group)] for group in groups]
+
+            return replace(players, answers=answers)
+
+    settings = with_defaults(PolicyConfig(epochs=epochs), critic)
+    source = Rollouts(
+        [Asked((1, 2, 3 + row), row) for row in range(6)], Cut().players(critic), settings, 2, 12, 8, Packing(1000),
+        seed=0, critic=critic, mask=True,
+    )  # fmt: skip
+    (batch,) = source.step(0).micro
+    assert len(batch.columns["advantage"]) == len(batch.weight) == 2 * (3 + 2)
+    assert float(batch.weight.sum()) == pytest.approx(1.0 if critic else 2 / 3)  # the others weigh what they would
+    again = Rollouts(
+        [Asked((1, 2, 3 + row), row) for row in range(6)], Cut().players(critic), settings, 2, 12, 8, Packing(1000),
+        seed=0, critic=critic, mask=True,
+    )  # fmt: skip
+    again.load(json.loads(json.dumps(source.state())))
+    assert tokens(again.step(0)) == tokens(source.step(0))
+
+
+def test_gspo_clips_as_its_paper_does():
+    assert (
+        with_defaults(PolicyConfig(variant="gspo"), False).clip,
+        with_defaults(PolicyConfig(variant="gspo"), False).clip_high,
+    ) == (3e-4, 4e-4)
+    asked = with_defaults(PolicyConfig(variant="gspo", clip=0.1), False)
+    assert (asked.clip, asked.clip_high) == (0.1, None)
+    assert with_defaults(PolicyConfig(), False).clip == 0.2

@@ -189,9 +189,10 @@ def require_same_stream(job: Run) -> None:
 def steps_of(job: Run, parts: Parts) -> Iterator[Report]:
     """The remaining steps, taken as they are asked for."""
     method = chosen_method(job.config)
+    needs = replace(method.needs, temperature=job.config.rollout.temperature) if method.online else method.needs
     return train(
         parts.state, parts.steps, measure.loss_of(method, job.config),
-        partial(parts.team.forward if parts.team else forward, needs=method.needs),
+        partial(parts.team.forward if parts.team else forward, needs=needs),
         job.config.train, lr=parts.rate, seed=job.config.seed, device=parts.device, cancelled=job.stop,
         annotate=lambda model, step: annotate.baseline(forward, model, step, parts.device) if step.aside else step,
     )  # fmt: skip

@@ -10,7 +10,7 @@ for that very base; with full tuning each is a model.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,12 +38,11 @@ from luthier.rewards.specs import Rewards, Scored, files, models, parse
 from luthier.text.drafts import with_system
 from luthier.text.encode import encode
 from luthier.train import annotate
-from luthier.train.rollout import Asked, Columns, Players, Rollouts, with_defaults
-from luthier.train.steps import Packing, chosen_places, scoring_batches
+from luthier.train.rollout import Asked, Columns, Players, Rollouts, rule_of, with_defaults
+from luthier.train.steps import Packing, chosen_places, make_step, scoring_batches
 from luthier.train.table import method
 
 VALUE = Needs(logp=False, value=True)
-LOGP_ONLY = Needs()
 NO_ROW = -1  # of trees that are none of the data's
 
 
@@ -56,9 +55,11 @@ class Team:
     critic: lora.Role | nn.Module | None
 
     def forward(self, model: nn.Module, batch: Batch, needs: Needs) -> Output:
-        """What the loss needs: of the actor, and the values of the critic where the batch was sampled."""
-        out = forward(model, batch, replace(needs, value=False))
-        if self.critic is None or "advantage" not in batch.columns:
+        """What the loss needs: of the actor, and the values of the critic where the batch was sampled. Text that was not
+        sampled has the likelihood of the model itself, whatever the temperature."""
+        sampled = "advantage" in batch.columns
+        out = forward(model, batch, replace(needs, value=False, temperature=needs.temperature if sampled else 1.0))
+        if self.critic is None or not sampled:
             return out
         with self.as_(self.critic) as player:
             return replace(out, value=forward(player, batch, VALUE).value)
@@ -204,6 +205,14 @@ def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample]
     return rewards.score(answers)
 
 
+def truncated(rewards: Sequence[float], samples: Sequence[Sample], rule: str) -> list[float]:
+    """Rewards as `reward.truncated` wants them of answers that did not come to an end."""
+    if rule in ("keep", "mask"):
+        return list(rewards)
+    cut = 0.0 if rule == "zero" else float(rule)
+    return [reward if sample.ended == "stop" else cut for reward, sample in zip(rewards, samples, strict=True)]
+
+
 def count_steps(config: RunConfig, prompts: int) -> int:
     """The optimizer steps of a run: `train.epochs` passes over the prompts, each rollout learned `policy.epochs` times."""
     s, train = config.policy, config.train
@@ -236,9 +245,13 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
         flat = [sample for group in drawn for sample in group]
         rows = [job.examples.train[a.row] for a, group in zip(asked, drawn, strict=True) for _ in group]
         found = score(rewards, rows, flat, config.text.system)
-        return _grouped(found.total, r.samples), {k: _grouped(v, r.samples) for k, v in found.parts.items()}
+        total = truncated(found.total, flat, config.reward.truncated)
+        return _grouped(total, r.samples), {k: _grouped(v, r.samples) for k, v in found.parts.items()}
 
-    def read(part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree]) -> Columns:
+    def read(
+        part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree],
+        batches: Callable[[Sequence[TokenTree]], Iterable[Batch]] = lambda trees: scoring_batches(trees, packing),
+    ) -> Columns:  # fmt: skip
         with side.as_(part) as player:
             training = player.training
             player.eval()
@@ -248,23 +261,30 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
                 return out.logp if out.value is None else out.value
 
             try:
-                return annotate.per_token(numbers, trees, packing, device, job.stop)
+                return annotate.per_token(numbers, trees, batches, device, job.stop)
             finally:
                 player.train(training)
 
     critic = side.critic
-    # A token at a time, 16 bits round otherwise than all at once: there the policy reads its samples again.
-    narrow = next(side.model.parameters()).dtype not in (torch.float32, torch.float64)
+    logp = Needs(temperature=r.temperature)
+    # A token at a time, 16 bits round otherwise than all at once: there the policy reads its samples again. Sampling tells
+    # log p of the model itself: another temperature's is read.
+    narrow = r.temperature != 1 or next(side.model.parameters()).dtype not in (torch.float32, torch.float64)
+    rule = rule_of(settings, r.max_new_tokens, critic is not None)
     players = Players(
         answers=answers,  # type: ignore[arg-type]
         rewards=rewarded,  # type: ignore[arg-type]
-        policy=(lambda trees: read(side.model, LOGP_ONLY, trees)) if narrow else None,
-        reference=lambda trees: read(side.reference, LOGP_ONLY, trees),
+        policy=(lambda trees: read(side.model, logp, trees)) if narrow else None,
+        learning=(lambda trees: read(side.model, logp, trees, lambda t: make_step(t, rule, packing).micro))
+        if narrow
+        else None,
+        reference=lambda trees: read(side.reference, logp, trees),
         values=None if critic is None else lambda trees: read(critic, VALUE, trees),
     )
     return Rollouts(
         prompts, players, settings, config.train.batch, total, r.max_new_tokens, packing, config.seed,
-        critic=critic is not None, pretrain=_pretrain(job), tell=lambda record: job.folder.append("samples.jsonl", record),
+        critic=critic is not None, mask=config.reward.truncated == "mask", pretrain=_pretrain(job),
+        tell=lambda record: job.folder.append("samples.jsonl", record),
     )  # fmt: skip
 
 

@@ -258,8 +258,12 @@ class PolicyConfig(Section):
     minibatches: int = Field(
         1, ge=1, description="Optimizer steps of each pass; a rollout has batch x minibatches prompts."
     )
-    clip: float = Field(0.2, gt=0, description="How far the ratio to the sampling policy counts, below 1 and above.")
-    clip_high: float | None = Field(None, gt=0, description="Above 1, when other than `clip` (dapo: 0.28).")
+    clip: float | None = Field(
+        None, gt=0, description="How far the ratio to the sampling policy counts, below 1 and above: 0.2, gspo 0.0003."
+    )
+    clip_high: float | None = Field(
+        None, gt=0, description="Above 1, when other than `clip`; by default for dapo 0.28, for gspo 0.0004."
+    )
     kl: float | None = Field(None, ge=0, description="Weight of the divergence from the start; ppo 0.05, others 0.")
     kl_in: Literal["reward", "loss"] | None = Field(
         None, description="Where it counts: of the reward (ppo, rloo, reinforce++) or of the loss (the others)."
@@ -274,7 +278,14 @@ class PolicyConfig(Section):
         None, gt=0, description="Nats per answer that a kept checkpoint may lie from the start; needs --eval.every."
     )
     gamma: float = Field(1.0, gt=0, le=1, description="ppo: discount from token to token.")
-    lam: float = Field(0.95, ge=0, le=1, description="ppo: lambda of the advantage estimate (GAE).")
+    lam: float = Field(
+        1.0, ge=0, le=1, description="ppo: lambda of the advantage estimate (GAE); below 1 early tokens of an answer learn less "
+        "of a reward at its end."
+    )  # fmt: skip
+    normalize: bool = Field(
+        True, description="ppo: rewards less their mean over their deviation, both of all rollouts so far, before the "
+        "divergence is taken from them."
+    )  # fmt: skip
     whiten: bool = Field(True, description="ppo: scale the advantages of a rollout to mean 0 and deviation 1.")
     value_clip: float = Field(0.2, gt=0, description="ppo: how far a value may move from its old one.")
     value_weight: float = Field(0.1, ge=0, description="ppo: weight of the value loss.")
@@ -293,6 +304,10 @@ class RewardConfig(Section):
     judge: tuple[str, ...] = Field(
         (), description="ppo, grpo: rewards that held-out answers are measured by and nothing is learned from."
     )
+    truncated: str = Field(
+        "keep", pattern=r"^(keep|zero|mask|-\d+(\.\d+)?)$", description="ppo, grpo: what an answer is given that was cut at "
+        "`rollout.max_new_tokens`: keep its reward, zero, a number such as -1; mask learns nothing from it."
+    )  # fmt: skip
     timeout: float = Field(60.0, gt=0, description="Seconds that a python reward may take for one batch of answers.")
     memory: int = Field(4096, ge=64, description="Memory that the process of a python reward may take, in MiB.")
 

@@ -298,12 +298,14 @@ class Needs:
 
     logp       log p of every target              entropy    of the distribution at every target, without gradient
     score      one number per leaf                value      one number per target, of the state before it
+    temperature  what logits are divided by before they become probabilities: 1 for the model itself
     """
 
     logp: bool = True
     entropy: bool = False
     score: bool = False
     value: bool = False
+    temperature: float = 1.0
 
 
 LOGP = Needs()  # what most methods need

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
 
 EPS = 1e-4  # beside a group's standard deviation, as TRL has it
+FLOOR = 1e-6  # of a running deviation, as a share of the mean: rewards that differ by less are taken as equal
 Numbers = NDArray[np.float64]
 
 
@@ -28,6 +31,33 @@ def leave_one_out(rewards: Sequence[float]) -> list[float]:
         return [0.0] * len(rewards)
     total = sum(rewards)
     return [reward - (total - reward) / (len(rewards) - 1) for reward in rewards]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and deviation of all numbers so far: `squares` is the sum of squared distances from the mean
+    (Welford 1962, joined by Chan et al. 1979)."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def joined(self, numbers: Sequence[float]) -> Moments:
+        """These and more numbers."""
+        count, mean = len(numbers), fmean(numbers)
+        total, apart = self.count + count, mean - self.mean
+        squares = self.squares + sum((x - mean) ** 2 for x in numbers) + apart**2 * self.count * count / total
+        return Moments(total, self.mean + apart * count / total, squares)
+
+    @property
+    def deviation(self) -> float:
+        """The square root of the mean squared distance."""
+        return math.sqrt(self.squares / self.count) if self.count else 0.0
+
+    def scaled(self, number: float) -> float:
+        """(number - mean) / deviation; 0 where the numbers do not differ."""
+        spread = self.deviation
+        return (number - self.mean) / spread if spread > FLOOR * abs(self.mean) else 0.0
 
 
 def gae(rewards: Numbers, values: Numbers, gamma: float, lam: float) -> Numbers:

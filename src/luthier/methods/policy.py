@@ -55,8 +55,9 @@ def grpo(batch: Batch, output: Output, settings: PolicyConfig) -> Loss:
         whole = leaf_sum(batch, log_ratio)
         log_ratio = (whole / leaf_length(batch) if settings.variant == "gspo" else whole)[batch.leaf]
     ratio = log_ratio.exp()
-    high = settings.clip if settings.clip_high is None else settings.clip_high
-    near = ratio.clamp(1 - settings.clip, 1 + high)
+    low = 0.2 if settings.clip is None else settings.clip
+    high = low if settings.clip_high is None else settings.clip_high
+    near = ratio.clamp(1 - low, 1 + high)
     loss = -torch.minimum(ratio * advantage, near * advantage)
     metrics = {}
     if "reference" in batch.columns:
@@ -68,7 +69,7 @@ def grpo(batch: Batch, output: Output, settings: PolicyConfig) -> Loss:
         metrics["kl"] = (float(divergence(apart.detach(), "k3").sum()), float(len(apart)))
     count = float(len(logp))
     with torch.no_grad():
-        outside = ((ratio < 1 - settings.clip) & (advantage < 0)) | ((ratio > 1 + high) & (advantage > 0))
+        outside = ((ratio < 1 - low) & (advantage < 0)) | ((ratio > 1 + high) & (advantage > 0))
         metrics["clipped"] = (float(outside.sum()), count)
         if output.entropy is not None:
             metrics["entropy"] = (float(output.entropy.sum()), count)

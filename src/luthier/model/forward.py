@@ -34,7 +34,9 @@ def forward(model: nn.Module, batch: Batch, needs: Needs = LOGP) -> Output:
         value = model.value(hidden[batch.source].to(model.value.weight.dtype)).squeeze(-1)  # type: ignore[operator, union-attr, arg-type]
     if not needs.logp:
         return Output(logp=hidden.new_zeros(0), score=score, value=value)
-    out = head_output(model, hidden[batch.source], batch.tokens[batch.target], entropy=needs.entropy)
+    out = head_output(
+        model, hidden[batch.source], batch.tokens[batch.target], entropy=needs.entropy, temperature=needs.temperature
+    )
     return replace(out, score=score, value=value)
 
 
@@ -52,10 +54,14 @@ def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     return hidden
 
 
-def head_output(model: nn.Module, hidden: torch.Tensor, target: torch.Tensor, *, entropy: bool = False) -> Output:
+def head_output(
+    model: nn.Module, hidden: torch.Tensor, target: torch.Tensor, *, entropy: bool = False, temperature: float = 1.0
+) -> Output:
     """Run the vocabulary head on hidden [M, H] and read off the token ids target [M]."""
     head, config = model.get_output_embeddings(), _text_config(model)  # type: ignore[operator]
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
+    if temperature != 1.0:  # cap tanh(x / cap) / t = cap/t tanh((x / t) / (cap / t))
+        scale, cap = scale / temperature, cap / temperature if cap else None
     if type(head) is nn.Linear and head.bias is None:
         logp, spread = HeadLogp.apply(hidden, head.weight, target, scale, cap, entropy)
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -85,13 +85,14 @@ def answer_logps(
 
 @torch.no_grad()
 def per_token(
-    read: Callable[[Batch], torch.Tensor], trees: Sequence[TokenTree], packing: Packing, device: torch.device,
-    cancelled: Callable[[], bool],
+    read: Callable[[Batch], torch.Tensor], trees: Sequence[TokenTree],
+    batches: Callable[[Sequence[TokenTree]], Iterable[Batch]], device: torch.device, cancelled: Callable[[], bool],
 ) -> list[list[list[float]]]:  # fmt: skip
-    """read(batch) -> one number per target, for every trained token of every answer: tree -> leaf -> token."""
+    """read(batch) -> one number per target, for every trained token of every answer: tree -> leaf -> token. `batches` packs
+    the trees."""
     out: list[list[list[float]]] = [[[] for _ in tree.leaves] for tree in trees]
     numbered = [replace(tree, row=i) for i, tree in enumerate(trees)]
-    for batch in scoring_batches(numbered, packing):
+    for batch in batches(numbered):
         if cancelled():
             raise Stopped("stopped while scoring")
         values = read(batch.to(device)).cpu().tolist()

@@ -10,9 +10,9 @@ or what they share. A rollout is saved with a checkpoint: in the middle of its p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from statistics import fmean
+from statistics import fmean, pstdev
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,16 +20,13 @@ import numpy as np
 from luthier.core import seeds
 from luthier.core.config import PolicyConfig
 from luthier.core.types import Node, Step, TokenTree
-from luthier.methods.advantages import (
-    explained_variance,
-    gae,
-    group_relative,
-    leave_one_out,
-    returns,
-    whitened,
-)
+from luthier.methods.advantages import Moments, Numbers
 from luthier.text.weigh import RULES, Rule, fixed_length
+from luthier.train import credit
 from luthier.train.steps import Packing, chosen_places, make_step
+
+LOOKED_AT = 4  # of so many prompts one is read by the reference where only the curve of the divergence needs it
+GSPO_CLIP = 3e-4, 4e-4  # below and above 1: the ratio is a geometric mean (Zheng et al. 2025)
 
 Columns = list[list[list[float]]]  # tree -> leaf -> one number per token
 PerToken = Callable[[Sequence[TokenTree]], Columns]
@@ -60,8 +57,12 @@ class Players:
     answers    (prompts, seed) -> samples of each prompt
     rewards    (rows, samples of each) -> totals of each, and their parts by name
     policy     log p of each answer token under the policy now; None where those that sampling gave are exact enough
+    learning   the same, read in the micro-batches of the step that learns from exactly these trees
     reference  the same under the starting model
     values     the critic's value before each answer token; None without a critic
+
+    In 16 bits two packings of the same tokens round differently, which over a whole answer is more than a clip allows:
+    the ratio of a step is taken between readings of one packing, the divergence between readings of another.
     """
 
     answers: Callable[[Sequence[Asked], int], list[list[Drawn]]]
@@ -69,12 +70,13 @@ class Players:
     policy: PerToken | None
     reference: PerToken
     values: PerToken | None = None
+    learning: PerToken | None = None
 
 
-def rule_of(settings: PolicyConfig, longest: int) -> Rule:
-    """How the tokens of a step become one mean: over answers (grpo, rloo, gspo), over tokens (dapo, reinforce++), or
-    over answers of the longest length (dr_grpo)."""
-    if settings.variant in ("dapo", "reinforce++"):
+def rule_of(settings: PolicyConfig, longest: int, critic: bool = False) -> Rule:
+    """How the tokens of a step become one mean: over answers (grpo, rloo, gspo), over tokens (dapo, and ppo and
+    reinforce++, whose advantages have mean 0 over tokens), or over answers of the longest length (dr_grpo)."""
+    if critic or settings.variant in ("dapo", "reinforce++"):
         return RULES["token"]
     return partial(fixed_length, length=longest) if settings.variant == "dr_grpo" else RULES["answer"]
 
@@ -92,11 +94,13 @@ class Rollouts:
     packing: Packing
     seed: int
     critic: bool = False
+    mask: bool = False  # whether nothing is learned from answers that were cut
     pretrain: Callable[[int], Sequence[TokenTree]] | None = None
     tell: Callable[[dict[str, Any]], None] = lambda record: None
 
     def __post_init__(self) -> None:
         self.kl = self.settings.kl or 0.0
+        self.moments = Moments()  # of all rewards so far
         self._number = -1
         self._trees: list[TokenTree] = []
         self._metrics: dict[str, float] = {}
@@ -106,16 +110,17 @@ class Rollouts:
 
     def step(self, index: int) -> Step:
         """Optimizer step `index`, drawing a rollout first when it is the first of one."""
-        number, inner = divmod(index, self.settings.epochs * self.settings.minibatches)
+        number, inner = divmod(index, self.steps_of_one)
         if number != self._number:
             self._roll(number)
-        epoch, part = divmod(inner, self.settings.minibatches)
-        order = seeds.generator(self.seed, "minibatch", number, epoch).permutation(len(self._trees))
+        epoch, place = divmod(inner, self.settings.minibatches)
+        turn = seeds.generator(self.seed, "minibatch", number, epoch).permutation(self.settings.minibatches)
+        chosen = self._parts()[turn[place]]
         weight = {"kl_weight": self._metrics["kl_weight"]}
-        chosen = sorted(np.array_split(order, self.settings.minibatches)[part])
         trees = [replace(self._trees[i], columns=weight) for i in chosen or [0]]  # of none, one that weighs nothing
-        share = float(bool(chosen)) if self.settings.variant == "dapo" else len(chosen) / self.batch
-        step = make_step(trees, _scaled(rule_of(self.settings, self.longest), share), self.packing)
+        by_token = self.settings.variant == "dapo" or self.critic
+        share = float(bool(chosen)) if by_token else len(chosen) / self.batch
+        step = make_step(trees, _scaled(rule_of(self.settings, self.longest, self.critic), share), self.packing)
         if self.pretrain:
             more = make_step(self.pretrain(index), RULES["token"], self.packing)
             step = replace(step, micro=step.micro + more.micro)
@@ -124,42 +129,60 @@ class Rollouts:
     def state(self) -> dict[str, Any]:
         """The rollout under way, as JSON."""
         trees = [
-            {"row": t.row, "prompt": t.nodes[0].ids, "answers": [n.ids for n in t.nodes[1:]], **_lists(t)}
+            {
+                "row": t.row,
+                "prompt": t.nodes[0].ids,
+                "answers": [n.ids for n in t.nodes[1:]],
+                "masked": [not any(n.trained) for n in t.nodes[1:]],
+                **_lists(t),
+            }
             for t in self._trees
         ]
-        return {"number": self._number, "kl": self.kl, "trees": trees, "metrics": self._metrics}
+        moments = asdict(self.moments)
+        return {"number": self._number, "kl": self.kl, "moments": moments, "trees": trees, "metrics": self._metrics}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Take up a rollout that `state` gave."""
         self._number, self.kl, self._metrics = saved["number"], saved["kl"], saved["metrics"]
+        self.moments = Moments(**saved["moments"])
         self._trees = [
-            replace(_tree(tuple(t["prompt"]), t["answers"], t["row"]), target_columns=t["targets"])
+            replace(_tree(tuple(t["prompt"]), t["answers"], t["row"], t["masked"]), target_columns=t["targets"])
             for t in saved["trees"]
         ]
+
+    @property
+    def steps_of_one(self) -> int:
+        """The optimizer steps that learn from one rollout."""
+        return self.settings.epochs * self.settings.minibatches
+
+    def _parts(self) -> list[list[int]]:
+        """The trees of each minibatch, by index: the same in every pass, which takes them in an order of its own."""
+        order = seeds.generator(self.seed, "minibatches", self._number).permutation(len(self._trees))
+        return [sorted(part.tolist()) for part in np.array_split(order, self.settings.minibatches)]
 
     def _roll(self, number: int) -> None:
         asked, drawn, totals, parts, rounds = self._draw(number)
         trees = [_tree(a.ids, [d.ids for d in group], a.row) for a, group in zip(asked, drawn, strict=True)]
         lengths = [[len(d.ids) for d in group] for group in drawn]
-        own, reference = self.players.policy, self.players.reference(trees)
-        policy = own(trees) if own else [[list(d.logp) for d in group] for group in drawn]
-        apart = [
-            [np.array(p) - np.array(r) for p, r in zip(*both, strict=True)]
-            for both in zip(policy, reference, strict=True)
+        apart, reference = self._apart(trees, drawn)
+        counted = bool(reference) and self.settings.kl_in == "reward"  # the divergence, of the reward
+        columns, told = self._credit(trees, totals, lengths, apart if counted else None)
+        for column, read in zip(columns, reference, strict=False):
+            column["reference"] = read
+        learnt = bool(reference) and not counted  # then the divergence teaches, whatever the rewards
+        flat = [
+            not (learnt or self.critic) and all(x == 0 for leaf in column["advantage"] for x in leaf)
+            for column in columns
         ]
-        columns: list[dict[str, list[list[float]]]] = [
-            {"old_logp": p, "reference": r} for p, r in zip(policy, reference, strict=True)
-        ]
-        told = self._advantages(trees, totals, apart, columns)
-        learnt = self.settings.kl_in == "loss" and self.kl > 0  # then the divergence teaches, whatever the rewards
-        flat = [all(x == 0 for leaf in column["advantage"] for x in leaf) and not learnt for column in columns]
         keep = [i for i, nothing in enumerate(flat) if not nothing] or [0]
-        self._trees = [replace(trees[i], target_columns=_joined(columns[i])) for i in keep]
+        self._number = number
+        self._trees = [self._learned(asked[i], drawn[i], columns[i]) for i in keep]
+        if self.steps_of_one > 1:
+            self._remember([drawn[i] for i in keep])
         every = [x for group in totals for x in group]
         drift = [float(leaf.sum()) for tree in apart for leaf in tree]
-        self._number = number
         self._metrics = {
-            "reward": fmean(every),
+            "reward": fmean(every), "reward_deviation": pstdev(every),
             **{f"reward/{name}": fmean(x for group in values for x in group) for name, values in parts.items()},
             "kl_per_answer": fmean(drift), "kl_weight": self.kl,
             "length": fmean(x for group in lengths for x in group),
@@ -169,6 +192,61 @@ class Rollouts:
         self._steer(fmean(drift), len(every))
         best = max(range(len(drawn[0])), key=lambda i: totals[0][i])
         self.tell({"rollout": number, "row": asked[0].row, "answer": drawn[0][best].text, "reward": totals[0][best]})
+
+    def _apart(self, trees: Sequence[TokenTree], drawn: list[list[Drawn]]) -> tuple[list[list[Numbers]], Columns]:
+        """log pi - log pi_ref of the answers' tokens, and log pi_ref where something learns from it. Where nothing does, of
+        some prompts only: for the curve."""
+        needed = self.kl > 0
+        if not needed:
+            trees, drawn = trees[::LOOKED_AT], drawn[::LOOKED_AT]
+        reference = self.players.reference(trees)
+        own = self.players.policy if needed else None
+        policy = own(trees) if own else [[list(d.logp) for d in group] for group in drawn]
+        apart = [
+            [np.array(p) - np.array(r) for p, r in zip(*both, strict=True)]
+            for both in zip(policy, reference, strict=True)
+        ]
+        return apart, reference if needed else []
+
+    def _remember(self, drawn: list[list[Drawn]]) -> None:
+        """Put log p at the time of sampling on the trees, as the steps that learn from them will read it: a rollout that
+        gets one step has no need of it, there the policy is still the one that sampled."""
+        for part in self._parts():
+            trees = [self._trees[i] for i in part]
+            read = self.players.learning
+            old = read(trees) if read and trees else [[list(d.logp) for d in self._kept(drawn[i])] for i in part]
+            for i, leaves in zip(part, old, strict=True):
+                columns = {**self._trees[i].target_columns, "old_logp": [x for leaf in leaves for x in leaf]}
+                self._trees[i] = replace(self._trees[i], target_columns=columns)
+
+    def _learned(self, asked: Asked, drawn: Sequence[Drawn], column: credit.Column) -> TokenTree:
+        """A prompt and its answers with the columns of those that are learned from; the others weigh nothing."""
+        masked = [self.mask and d.ended != "stop" for d in drawn]
+        values = {
+            name: [x for leaf, hidden in zip(leaves, masked, strict=True) if not hidden for x in leaf]
+            for name, leaves in column.items()
+        }
+        return replace(_tree(asked.ids, [d.ids for d in drawn], asked.row, masked), target_columns=values)
+
+    def _kept(self, drawn: Sequence[Drawn]) -> list[Drawn]:
+        return [d for d in drawn if not (self.mask and d.ended != "stop")]
+
+    def _credit(
+        self, trees: Sequence[TokenTree], totals: list[list[float]], lengths: list[list[int]],
+        apart: list[list[Numbers]] | None,
+    ) -> tuple[list[credit.Column], dict[str, float]]:  # fmt: skip
+        """The columns that rewards become, and what is told of them."""
+        if not self.critic:
+            return credit.of_groups(totals, lengths, apart, self.kl, self.settings), {}
+        told = {}
+        if self.settings.normalize:
+            self.moments = self.moments.joined([x for group in totals for x in group])
+            totals = [[self.moments.scaled(x) for x in group] for group in totals]
+            told = {"reward_running_mean": self.moments.mean, "reward_running_deviation": self.moments.deviation}
+        assert self.players.values
+        values = [[np.array(leaf) for leaf in tree] for tree in self.players.values(trees)]
+        columns, explained = credit.of_critic(totals, lengths, apart, self.kl, values, self.settings)
+        return columns, told | {"explained_variance": explained}
 
     def _draw(
         self, number: int
@@ -204,76 +282,6 @@ class Rollouts:
                 break
         return asked, drawn, totals, parts, round_ + 1
 
-    def _advantages(
-        self,
-        trees: Sequence[TokenTree],
-        totals: list[list[float]],
-        apart: list[list[Any]],
-        columns: list[dict[str, Any]],
-    ) -> dict[str, float]:
-        """Put the column `advantage`, and for a critic `return` and `old_value`, on every tree."""
-        if self.critic:
-            return self._with_critic(trees, totals, apart, columns)
-        s = self.settings
-        told: dict[str, float] = {}
-        in_reward = s.kl_in == "reward" and self.kl > 0
-        rewards = [
-            [
-                r - self.kl * float(_estimate(d, s.kl_estimator or "k1").sum()) * in_reward
-                for r, d in zip(*both, strict=True)
-            ]
-            for both in zip(totals, apart, strict=True)
-        ]
-        if s.variant == "reinforce++":
-            tokens = [
-                [
-                    _at_end(len(d), r) - self.kl * in_reward * _estimate(d, s.kl_estimator or "k1")
-                    for r, d in zip(*both, strict=True)
-                ]
-                for both in zip(totals, apart, strict=True)
-            ]
-            flat = whitened([returns(leaf, 1.0) for tree in tokens for leaf in tree])
-            at = iter(flat)
-            for tree, column in zip(tokens, columns, strict=True):
-                column["advantage"] = [next(at).tolist() for _ in tree]
-            return told
-        for group, leaves, column in zip(rewards, apart, columns, strict=True):
-            alone = s.variant == "rloo"
-            values = leave_one_out(group) if alone else group_relative(group, scale=s.variant != "dr_grpo")
-            column["advantage"] = [[value] * len(leaf) for value, leaf in zip(values, leaves, strict=True)]
-        return told
-
-    def _with_critic(
-        self,
-        trees: Sequence[TokenTree],
-        totals: list[list[float]],
-        apart: list[list[Any]],
-        columns: list[dict[str, Any]],
-    ) -> dict[str, float]:
-        s = self.settings
-        assert self.players.values
-        values = [[np.array(leaf) for leaf in tree] for tree in self.players.values(trees)]
-        found, targets = [], []
-        for group, leaves, states in zip(totals, apart, values, strict=True):
-            for total, d, v in zip(group, leaves, states, strict=True):
-                reward = _at_end(len(d), total)
-                if s.kl_in == "reward":
-                    reward = reward - self.kl * _estimate(d, s.kl_estimator or "k1")
-                found.append(gae(reward, v, s.gamma, s.lam))
-                targets.append(found[-1] + v)
-        told = {
-            "explained_variance": explained_variance(
-                np.concatenate([v for t in values for v in t]), np.concatenate(targets)
-            )
-        }
-        at = iter(zip(whitened(found) if s.whiten else found, targets, strict=True))
-        for states, column in zip(values, columns, strict=True):
-            pairs = [next(at) for _ in states]
-            column["advantage"] = [advantage.tolist() for advantage, _ in pairs]
-            column["return"] = [target.tolist() for _, target in pairs]
-            column["old_value"] = [v.tolist() for v in states]
-        return told
-
     def _steer(self, drift: float, answers: int) -> None:
         """Raise the weight of the divergence when it is above the target, lower it below (Ziegler et al. 2019)."""
         if self.settings.kl_target:
@@ -287,15 +295,11 @@ def _equal(totals: Sequence[Sequence[float]]) -> float:
     return fmean(max(group) == min(group) for group in groups)
 
 
-def _tree(prompt: Sequence[int], answers: Sequence[Sequence[int]], row: int) -> TokenTree:
+def _tree(prompt: Sequence[int], answers: Sequence[Sequence[int]], row: int, masked: Sequence[bool] = ()) -> TokenTree:
     root = Node(tuple(prompt), (False,) * len(prompt))
-    leaves = tuple(Node(tuple(ids), (True,) * len(ids), 0) for ids in answers)
+    learned = [not hidden for hidden in masked] or [True] * len(answers)
+    leaves = tuple(Node(tuple(ids), (learn,) * len(ids), 0) for ids, learn in zip(answers, learned, strict=True))
     return TokenTree((root, *leaves), row=row)
-
-
-def _joined(columns: dict[str, list[list[float]]]) -> dict[str, list[float]]:
-    """Values by leaf -> values by trained token."""
-    return {name: [value for leaf in leaves for value in leaf] for name, leaves in columns.items()}
 
 
 def _scaled(rule: Rule, share: float) -> Rule:
@@ -308,22 +312,13 @@ def with_defaults(settings: PolicyConfig, critic: bool) -> PolicyConfig:
     """The settings with what is left open filled in by method and variant."""
     variant = "ppo" if critic else settings.variant
     inside = "reward" if variant in ("ppo", "rloo", "reinforce++") else "loss"
-    usual = {"kl": 0.05 if critic else 0.0, "kl_in": inside, "clip_high": 0.28 if variant == "dapo" else None}
+    low, high = GSPO_CLIP if variant == "gspo" else (0.2, 0.28 if variant == "dapo" else None)
+    high = (
+        settings.clip_high if settings.clip is not None and variant == "gspo" else high
+    )  # as wide as what was asked for
+    usual = {"kl": 0.05 if critic else 0.0, "kl_in": inside, "clip": low, "clip_high": high}
     return settings.model_copy(update={k: v for k, v in usual.items() if getattr(settings, k) is None})
 
 
 def _lists(tree: TokenTree) -> dict[str, Any]:
     return {"targets": {name: list(values) for name, values in tree.target_columns.items()}}
-
-
-def _at_end(count: int, reward: float) -> Any:
-    out = np.zeros(count)
-    out[-1] = reward
-    return out
-
-
-def _estimate(apart: Any, estimator: str) -> Any:
-    """KL estimates from d' = log pi - log pi_ref: see `policy.divergence`."""
-    if estimator == "k1":
-        return apart
-    return 0.5 * apart**2 if estimator == "k2" else np.exp(-apart) + apart - 1
