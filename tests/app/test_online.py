@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conftest import tiny_model
 from luthier.app import learn as app_learn
+from luthier.app.online import truncated
 from luthier.app.scorer import open_scorer
 from luthier.app.train import run
 from luthier.app.verify import resume
@@ -22,6 +24,7 @@ from luthier.cli import run as cli
 from luthier.core.config import resolve
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.types import Message
+from luthier.model.generate import Sample
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -64,6 +67,15 @@ def settings(tiny_folder, files, tmp_path):
     return make
 
 
+def vowels(folder):
+    """A reward: the share of vowels."""
+    code = folder / "mine.py"
+    code.write_text(
+        "def vowels(answers):\n    return [sum(c in 'aeiou' for c in a) / max(1, len(a)) for a in answers]\n"
+    )
+    return f"python:{code}:vowels"
+
+
 def bits(folder):
     return load_file(next(folder.glob("a*/adapter_model.safetensors"), folder / "model" / "model.safetensors"))
 
@@ -75,11 +87,7 @@ def same(a, b):
 @pytest.mark.parametrize("tune", ["lora", "full"])
 @pytest.mark.parametrize(("method", "more"), [("grpo", {}), ("ppo", {"policy.epochs": 2, "policy.minibatches": 2})])
 def test_a_policy_learns_what_is_rewarded(settings, tmp_path, method, more, tune):
-    code = tmp_path / "mine.py"
-    code.write_text(
-        "def vowels(answers):\n    return [sum(c in 'aeiou' for c in a) / max(1, len(a)) for a in answers]\n"
-    )
-    reward = f"python:{code}:vowels"
+    reward = vowels(tmp_path)
     result = run(resolve(settings(method, tune=tune, train__steps=24, reward__use=[reward], **more)))
     assert result["metrics"]["reward"]["after"] > result["metrics"]["reward"]["before"]
     assert {"before", "after", "low", "high", "n"} <= set(result["metrics"]["loss"])  # of the right answers: likelihood
@@ -371,6 +379,16 @@ def test_held_out_answers_are_drawn_at_the_temperature_asked_for(settings, tmp_p
     assert found["drawn"] != found["greedy"]
 
 
+@pytest.fixture(scope="session")
+def wider_folder(tmp_path_factory, tiny_tokenizer):
+    """A model wide enough for 16 bits to round otherwise in another packing."""
+    folder = tmp_path_factory.mktemp("models") / "wider"
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+    tiny_model("sdpa", vocabulary=len(tiny_tokenizer) + 5, **sizes).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
 VARIANTS = [
     ("ppo", {}),
     *(("grpo", {"policy.variant": v}) for v in ("grpo", "dr_grpo", "dapo", "rloo", "reinforce++", "gspo")),
@@ -379,11 +397,29 @@ VARIANTS = [
 
 @pytest.mark.parametrize("minibatches", [1, 2])
 @pytest.mark.parametrize(("method", "more"), VARIANTS)
-def test_in_bfloat16_no_token_is_clipped_before_the_policy_has_moved(settings, tmp_path, method, more, minibatches):
+def test_in_bfloat16_no_token_is_clipped_before_the_policy_has_moved(
+    settings, wider_folder, tmp_path, method, more, minibatches
+):
     """Several micro-batches of one step round otherwise than one pass over the rollout: the ratio must be 1 all the same."""
     changes = {
-        "dtype": "bfloat16", "train__tokens": 64, "train__batch": 6, "train__steps": 2, "eval__samples": 0,
+        "model": str(wider_folder), "dtype": "bfloat16", "train__tokens": 64, "train__batch": 6, "train__steps": 2, "eval__samples": 0,
         "rollout__max_new_tokens": 24, "policy__minibatches": minibatches, "policy__kl": 0.05, "data__holdout": 0,
+        "reward__use": [vowels(tmp_path)], "policy__clip": 1e-4,
     }  # fmt: skip
     run(resolve(settings(method, **changes, **more)))
-    assert lines(tmp_path / "run" / "metrics.jsonl")[0]["clipped"] == 0
+    first = lines(tmp_path / "run" / "metrics.jsonl")[0]
+    assert first["equal_rewards"] < 0.5
+    assert first["clipped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "given"), [("keep", [0.5, 0.7]), ("zero", [0.5, 0.0]), ("-1.5", [0.5, -1.5]), ("mask", [0.5, 0.7])]
+)
+def test_what_a_cut_answer_is_worth(rule, given):
+    samples = [Sample(0, (1,), "a", (0.0,), "stop"), Sample(0, (1,), "b", (0.0,), "length")]
+    assert truncated([0.5, 0.7], samples, rule) == given
+
+
+def test_other_rules_for_cut_answers_are_refused(settings):
+    with pytest.raises(InputError, match=r"reward\.truncated"):
+        resolve(settings("grpo", reward__truncated="drop"))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from luthier.app.taught import equal_rewards
+from luthier.app.taught import equal_rewards, warn_of_critic, warn_of_rollout
 from luthier.app.train import run
 from luthier.core.config import resolve
 from luthier.core.errors import InputError
@@ -139,3 +139,23 @@ def test_rows_of_a_stream_that_are_held_out_are_told(settings, tmp_path, capsys)
     run(settings(data__stream=True, train__steps=6, text__max_length=256, data__eval=[str(tmp_path / "test.jsonl")]))
     told = "the prompts of 1 of 24 rows of the stream are held out too; scores on these will be too good"
     assert told in warnings(capsys)
+
+
+def test_a_critic_that_misleads_for_long_is_told_once(capsys):
+    count = 0
+    for explained in (0.1, -3.0, -0.5, -2.0, -2.0, -2.5, -2.0):
+        count = warn_of_critic(explained, count)
+    assert warnings(capsys) == [
+        "the critic's values lie further from the returns than the returns from their mean (explained variance -2.5 after 3 rollouts "
+        "in a row), so advantages are mostly its errors; lower --policy.critic_lr, or take --method grpo"
+    ]
+    assert warn_of_critic(None, 2) == 0
+
+
+def test_many_cut_answers_are_told_after_the_first_rollout(capsys):
+    warn_of_rollout({"ended": 0.25}, first=True)
+    warn_of_rollout({"ended": 0.25}, first=False)
+    warn_of_rollout({"ended": 0.75}, first=True)
+    assert [line.split(";")[0] for line in warnings(capsys)] == [
+        "75% of the answers of the first rollout were cut before their end"
+    ]

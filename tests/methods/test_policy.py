@@ -13,7 +13,7 @@ from conftest import gradient, tiny_model
 from luthier.core.config import PolicyConfig
 from luthier.core.types import Needs, Node, Output, TokenTree
 from luthier.methods import advantages, policy
-from luthier.model.forward import forward
+from luthier.model.forward import distributions, forward
 from luthier.text.pack import pack
 from luthier.train.rollout import rule_of, with_defaults
 from luthier.train.steps import Packing, make_step
@@ -232,3 +232,17 @@ def test_a_forward_gives_entropy_and_values_beside():
     assert out.value is not None
     assert out.entropy.shape == out.value.shape == out.logp.shape
     assert replace(out, entropy=None).entropy is None
+
+
+@pytest.mark.parametrize("cap", [None, 5.0])
+def test_a_tempered_forward_divides_the_logits(cap):
+    """As TRL has it for its log-probabilities; of a model that caps its logits, after the cap."""
+    model = tiny_model()
+    model.config.final_logit_softcapping = cap
+    (batch,) = step(PolicyConfig(), old=-6.0).micro
+    plain = distributions(model, batch)
+    tempered = (plain / 0.7).log_softmax(-1)
+    out = forward(model, batch, Needs(entropy=True, temperature=0.7))
+    chosen = tempered.gather(-1, batch.tokens[batch.target][:, None]).squeeze(-1)
+    assert out.logp.tolist() == pytest.approx(chosen.tolist(), abs=1e-5)
+    assert out.entropy.tolist() == pytest.approx((-(tempered.exp() * tempered).sum(-1)).tolist(), abs=1e-5)

@@ -92,6 +92,7 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, d
     progress.last = report.loss
     progress.drift = report.metrics.get("kl_per_answer", 0.0)
     taught.warn_of_rollout(report.metrics, report.step == 1)
+    progress.misled = taught.warn_of_critic(report.metrics.get("explained_variance"), progress.misled)
     folder.append(
         "metrics.jsonl",
         {

@@ -11,6 +11,7 @@ from luthier.core.config import RunConfig
 
 EQUAL = "equal_rewards"  # of a line of metrics.jsonl: the share of the prompts whose answers all got one reward
 MANY = 0.5  # of the prompts
+FAR, LONG = -1.0, 3  # explained variance of a critic that misleads, and for how many rollouts
 FEW_STEPS = 10  # what so many reach: docs/run.md
 
 
@@ -26,9 +27,25 @@ def warn_of_steps(config: RunConfig, steps: int) -> None:
 
 
 def warn_of_rollout(metrics: Mapping[str, float], first: bool) -> None:
-    """Say after the first rollout that nothing is learned from it."""
+    """Say after the first rollout that nothing is learned from it, or that most of its answers were cut."""
     if first and metrics.get(EQUAL) == 1:
         log.warn(f"all answers to a prompt got one reward in the first rollout: nothing is learned from it; {_mend()}")
+    if first and (cut := 1 - metrics.get("ended", 1.0)) >= MANY:
+        log.warn(
+            f"{cut:.0%} of the answers of the first rollout were cut before their end; give more --rollout.max_new_tokens, or say "
+            "with --reward.truncated what a cut answer is worth"
+        )
+
+
+def warn_of_critic(explained: float | None, before: int) -> int:
+    """For how many rollouts in a row the critic has been worse than a guess of the mean; said when they are LONG."""
+    count = before + 1 if explained is not None and explained < FAR else 0
+    if count == LONG:
+        log.warn(
+            f"the critic's values lie further from the returns than the returns from their mean (explained variance {explained:.2g} "
+            f"after {LONG} rollouts in a row), so advantages are mostly its errors; lower --policy.critic_lr, or take --method grpo"
+        )
+    return count
 
 
 def equal_rewards(records: Sequence[Mapping[str, Any]]) -> float | None:

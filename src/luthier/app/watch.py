@@ -21,6 +21,7 @@ class Progress:
     best, best_step   the lowest held-out loss (or minus the highest reward), and the step whose weights are kept
     within            the last measured step that had not lost more than `stop.forgetting`
     over              whether one had
+    misled            for how many steps in a row the critic was worse than the mean of its targets
     read              of a stream, how many rows were read and what was lost of them
     """
 
@@ -37,6 +38,7 @@ class Progress:
     drift: float = 0.0
     within: int = 0
     over: bool = False
+    misled: int = 0
     read: dict[str, Any] = field(default_factory=dict)
 
 
