@@ -76,7 +76,8 @@ def of_critic(
 def _trees(
     rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], apart: Groups | None
 ) -> Iterator[tuple[Sequence[float], Sequence[int], Sequence[Numbers] | None]]:
-    yield from zip(rewards, lengths, apart or [None] * len(rewards), strict=True)
+    of: Sequence[Sequence[Numbers] | None] = apart if apart is not None else [None] * len(rewards)
+    yield from zip(rewards, lengths, of, strict=True)
 
 
 def _spread(
