@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from luthier.app import lost
+from luthier.app import begun, lost
 from luthier.app import train as app_train
 from luthier.app.examples import read_examples
 from luthier.app.inputs import inputs
@@ -18,7 +18,7 @@ from luthier.app.lineage import changes, later, require_same
 from luthier.app.method import chosen_method
 from luthier.app.texts import open_texts
 from luthier.app.train import run
-from luthier.core.config import fields, resolve
+from luthier.core.config import fields, resolve, write_yaml
 from luthier.core.errors import InputError, RunError
 from luthier.evals.own import check as own_metrics
 from luthier.rewards.imports import sources
@@ -99,7 +99,7 @@ VALUES = {
     "method", "tune", "out", "device", "dtype", "track", "data.layout", "data.columns", "data.values", "data.group",
     "text.template_kwargs", "text.system", "text.train_on", "text.too_long", "lora.targets", "lora.init", "quant.kind",
     "train.schedule", "train.optimizer", "train.weigh", "preference.loss", "preference.span", "ranking.loss", "policy.variant",
-    "policy.kl_in", "policy.kl_estimator", "eval.benchmark",
+    "policy.kl_in", "policy.kl_estimator", "eval.benchmark", "reward.truncated",
 }  # fmt: skip
 
 
@@ -244,3 +244,17 @@ def test_a_metric_may_be_mended_once_the_run_stopped_at_an_error_of_it(grpo, pla
     assert run(config)["steps"] == 1
     said = "the metrics were mended since this run stopped at an error of them: its answers are scored by the new"
     assert said in capsys.readouterr().err
+
+
+def test_defaults_that_changed_stop_only_runs_that_read_them(tmp_path):
+    """An unfinished run of the version before goes on, whatever the defaults of methods that it is not of are now."""
+    for method in ("sft", "grpo"):
+        folder = tmp_path / method
+        folder.mkdir()
+        old = resolve({"method": method, "policy.clip": 0.2, "policy.lam": 0.95})
+        (folder / "run.yaml").write_text(write_yaml(old))
+        if method == "sft":
+            begun._same_settings(folder, resolve({"method": method}))
+        else:
+            with pytest.raises(InputError, match=r"policy\.clip was 0\.2 there"):
+                begun._same_settings(folder, resolve({"method": method}))

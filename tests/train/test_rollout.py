@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from luthier.core.config import PolicyConfig
+from luthier.core.errors import InputError
 from luthier.train.rollout import Asked, Players, Rollouts, with_defaults
 from luthier.train.steps import Packing, chosen_places
 
@@ -313,3 +314,21 @@ def test_gspo_clips_as_its_paper_does():
     asked = with_defaults(PolicyConfig(variant="gspo", clip=0.1), False)
     assert (asked.clip, asked.clip_high) == (0.1, None)
     assert with_defaults(PolicyConfig(), False).clip == 0.2
+
+
+def test_rollouts_of_the_version_before_are_taken_up_or_refused():
+    """Its ppo did not normalise rewards; of grpo nothing is missing."""
+    for critic in (False, True):
+        source = rollouts(critic=critic, epochs=2)
+        expected = tokens(source.step(0))
+        state = source.state()
+        del state["moments"]
+        for tree in state["trees"]:
+            del tree["masked"]
+        again = rollouts(critic=critic, epochs=2)
+        if critic:
+            with pytest.raises(InputError, match="did not normalise rewards"):
+                again.load(state)
+        else:
+            again.load(state)
+            assert tokens(again.step(0)) == expected

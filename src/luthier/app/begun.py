@@ -10,9 +10,10 @@ from typing import Any
 from luthier.app import lineage as made_of
 from luthier.app.folder import SETTINGS, RunFolder, check_entry, locked, place
 from luthier.app.lineage import LINEAGE
-from luthier.core.config import BESIDE, RunConfig, fields, read_yaml, resolve, write_yaml
+from luthier.core.config import BESIDE, FORMER, RunConfig, fields, read_yaml, resolve, write_yaml
 from luthier.core.errors import InputError
 from luthier.core.sums import FILE as SUMS
+from luthier.train.table import method
 
 
 def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> RunFolder:
@@ -86,8 +87,9 @@ def _only_sums(path: Path) -> bool:
 def _same_settings(path: Path, config: RunConfig) -> None:
     old = resolve(read_yaml(path / SETTINGS), where=path / SETTINGS)
     before, now = _flat(old), _flat(config)
+    unread = () if method(config.method).online else FORMER
     for name in fields():
-        if name not in BESIDE and before[name] != now[name]:
+        if name not in BESIDE and name not in unread and before[name] != now[name]:
             raise InputError(
                 f"this folder holds another run: {name} was {before[name]!r} there and is {now[name]!r} here", where=path,
                 mend="give another --out, or the same settings to go on with it",

@@ -25,7 +25,10 @@ LARGEST = 2**63 - 1  # a whole number in 64 bits
 # machine that got busy is no reason to begin anew. Limits of functions that fail at them are raised, and the run goes on.
 BESIDE = ("out", "force", "track", "base", "threads", "reward.timeout", "reward.memory")
 # Settings that came when there were runs already: where they are as by default, the names of runs are what they were before.
-LATER = ("data.max_row",)
+LATER = ("data.max_row", "policy.normalize", "reward.truncated")
+# Defaults that were others when there were runs already, which stay in the names of runs. A run that reads them is found, and
+# told what differs.
+FORMER = {"policy.clip": 0.2, "policy.lam": 0.95}
 
 
 EVAL_ROWS, EVAL_SAMPLES = 200, 64  # that are measured where nobody says how many
@@ -364,6 +367,9 @@ class RunConfig(Section):
         for section, _, name in (setting.partition(".") for setting in LATER):
             if settings[section][name] == defaults[section][name]:
                 del settings[section][name]
+        for (section, _, name), former in ((setting.partition("."), value) for setting, value in FORMER.items()):
+            if settings[section][name] == defaults[section][name]:
+                settings[section][name] = former
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from luthier.core import seeds
 from luthier.core.config import PolicyConfig
+from luthier.core.errors import InputError
 from luthier.core.types import Node, Step, TokenTree
 from luthier.methods.advantages import Moments, Numbers
 from luthier.text.weigh import RULES, Rule, fixed_length
@@ -142,11 +143,16 @@ class Rollouts:
         return {"number": self._number, "kl": self.kl, "moments": moments, "trees": trees, "metrics": self._metrics}
 
     def load(self, saved: dict[str, Any]) -> None:
-        """Take up a rollout that `state` gave."""
+        """Take up a rollout that `state` gave. Raises InputError for one of ppo of before rewards were normalised."""
+        if self.critic and "moments" not in saved:
+            raise InputError(
+                "this ppo run was begun by a version that did not normalise rewards, so it cannot go on exactly",
+                mend="give another --out to start anew",
+            )
         self._number, self.kl, self._metrics = saved["number"], saved["kl"], saved["metrics"]
-        self.moments = Moments(**saved["moments"])
+        self.moments = Moments(**saved.get("moments", {}))
         self._trees = [
-            replace(_tree(tuple(t["prompt"]), t["answers"], t["row"], t["masked"]), target_columns=t["targets"])
+            replace(_tree(tuple(t["prompt"]), t["answers"], t["row"], t.get("masked", ())), target_columns=t["targets"])
             for t in saved["trees"]
         ]
 
