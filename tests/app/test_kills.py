@@ -276,6 +276,7 @@ class Trials:
             assert status in (self.status, 130) or (status in (-15, -2) and early) or DONE.search(said), where
             assert status != 130 or said.strip().splitlines()[-1].startswith("luthier: "), where
             assert ended["ending"] is None or ended["ending"] < 60, where
+            ENDINGS.append(ended["ending"] or 0.0)
         else:
             assert status in (self.status, 2) or DONE.search(said), where
             if status == 2:
@@ -341,6 +342,7 @@ def draws(name: str, trials: Trials) -> list[tuple[dict, ...]]:
 
 
 COUNTED: Counter[str] = Counter()
+ENDINGS: list[float] = []  # seconds from a signal to the end of the start that it was sent to
 
 
 def go_through(name: str, parent: Parent, inputs: Path, runs, scratch: Path, few: int | None = None) -> None:
@@ -383,4 +385,5 @@ def test_how_many_there_were(capsys):
         )
         cases = {name: sum(c for key, c in COUNTED.items() if key.split()[0] == name) for name in CASES}
         print(f"by command: {cases}")
+        print(f"{len(ENDINGS)} starts ended after a signal: the slowest after {max(ENDINGS):.1f} s")
     assert kills >= 200
