@@ -121,10 +121,13 @@ def test_what_is_told_first_is_warned_of_when_a_run_ends(tmp_path, monkeypatch, 
     """And kept in the result, for the page."""
     told = {"name": "lost_refusal", "text": "the base model declined 3", "answers": 3, "category": "refusal"}
     monkeypatch.setattr(app_train.errors, "record", lambda *given: [told])
-    for name in ("outline", "write_json", "write_report"):
+    for name in ("outline", "write_report"):
         monkeypatch.setattr(app_train, name, lambda *given: {})
     examples = SimpleNamespace(train=[], test=[], layout="", facts=dict)
-    folder, ready = SimpleNamespace(path=tmp_path / "run"), SimpleNamespace(train=[])
+    folder, ready = (
+        SimpleNamespace(path=tmp_path / "run", write_json=lambda *given: None),
+        SimpleNamespace(train=[]),
+    )
     result = {}
     app_train._look_back(SimpleNamespace(folder=folder, config=resolve({}), examples=examples, ready=ready), result)
     assert result["findings"] == [told]
