@@ -275,7 +275,7 @@ class Trials:
             early = "at" not in fault and not said and not any(folder.iterdir())  # before it listens
             assert status in (self.status, 130) or (status in (-15, -2) and early) or DONE.search(said), where
             assert status != 130 or said.strip().splitlines()[-1].startswith("luthier: "), where
-            assert ended["ending"] is None or ended["ending"] < 60, where
+            assert ended["ending"] is None or ended["ending"] < 20, where
             ENDINGS.append(ended["ending"] or 0.0)
         else:
             assert status in (self.status, 2) or DONE.search(said), where
