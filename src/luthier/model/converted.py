@@ -93,7 +93,7 @@ def damage(folder: Path, *, content: bool = False) -> str | None:
 
 def _changed(path: Path, said: object, content: bool) -> str | None:
     """How a file is another than `said`; None where it is not."""
-    if not isinstance(said, dict) or said.keys() < {"bytes", "time_ns", "sha256"}:
+    if not isinstance(said, dict) or not said.keys() >= {"bytes", "time_ns", "sha256"}:
         return "has no checksum"
     if path.is_symlink() or not path.is_file():
         return "is no plain file"

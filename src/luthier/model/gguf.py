@@ -20,7 +20,7 @@ from luthier.core.files import write_json
 from luthier.core.foreign import foreign
 from luthier.model.gguf_file import FRESH, Header, TensorPlace, expand, read_header
 from luthier.model.gguf_tokenizer import alone, write_tokenizer
-from luthier.model.tokenizer import first_line
+from luthier.model.tokenizer import first_line, quiet
 
 SHARD_BYTES = 2 * 1024**3
 
@@ -228,7 +228,7 @@ def _convert_through_transformers(header: Header, out: Path, dtype: torch.dtype)
     # Newer versions keep the blocks packed unless told otherwise; older ones have no such setting.
     packing = getattr(transformers, "GgufConfig", None)
     unpacked = {"quantization_config": packing(dequantize=True)} if packing else {}
-    with alone(header.path) as folder:
+    with alone(header.path) as folder, quiet():
         try:
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,

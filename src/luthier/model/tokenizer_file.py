@@ -123,7 +123,7 @@ def _unusual(rule: Mapping[str, Any]) -> bool:
         return True
     if rule.get("type") == "Strip" and "content" in rule and (rule.get("start"), rule.get("stop")) not in STRIPS:
         return True
-    return rule.get("type") not in USUAL
+    return not isinstance(kind := rule.get("type"), str) or kind not in USUAL
 
 
 def _rules(value: object) -> Iterator[Mapping[str, Any]]:

@@ -213,11 +213,13 @@ def data(view: View) -> list[tuple[str, str]]:
         low, half, most, high = (f"{found[name]:,}" for name in ("min", "median", "p95", "max"))
         out.append(("tokens of a row", f"{low} to {high}; half have up to {half}, 95 % up to {most}"))
     if (again := about.get("duplicates")) is not None:
-        of = f", of the first {n:,}" if (n := about["compared"]) < counts.get("rows", 0) else ""
+        first = about.get("compared", counts.get("rows", 0))
+        of = f", of the first {first:,}" if first < counts.get("rows", 0) else ""
         out.append((f"rows equal to an earlier one{of}", f"{again:,}" if again else "none"))
     if spoken := about.get("languages"):
         shares = [f"{name} {share:.0%}" for name, share in spoken.items() if share >= LEAST]
-        out.append((f"languages, guessed from {about['looked_at']:,} rows", ", ".join(shares)))
+        rows = f" from {about['looked_at']:,} rows" if "looked_at" in about else ""
+        out.append((f"languages, guessed{rows}", ", ".join(shares)))
     dropped = {**counts.get("dropped", {}), **({"could not be read": n} if (n := counts.get("skipped")) else {})}
     out.append(("dropped", "; ".join(f"{n:,} {reason}" for reason, n in dropped.items()) or "none"))
     cut = f"{counts['cut']:,} rows, {counts['cut_tokens']:,} tokens of them lost" if counts.get("cut") else "none"
