@@ -54,6 +54,9 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pipe": (lambda f: ((f / "config.json").unlink(), os.mkfifo(f / "config.json")), "config.json is no plain file"),
     "without checksums": (lambda f: (f / ORIGIN).write_text(json.dumps(ORIGINAL)), "has no checksums"),
     "checksums of another kind": (lambda f: (f / ORIGIN).write_text('{"files": {"config.json": 7}}'), "not of it"),
+    "checksums in part": (
+        lambda f: (f / ORIGIN).write_text((f / ORIGIN).read_text().replace('"bytes"', '"octets"', 1)), "has no checksum",
+    ),
     "no luthier.json": (lambda f: (f / ORIGIN).unlink(), "luthier.json is missing"),
     "a broken luthier.json": (lambda f: (f / ORIGIN).write_text("{"), "luthier.json is broken"),
 }  # fmt: skip

@@ -128,7 +128,7 @@ def test_counts_and_tables(folder: Path) -> None:
     [{"model": None}, {"model": 7}, {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}, {"normalizer": {"type": "Wumpus"}},
      {"added_tokens": [{"id": -1}]}, {"added_tokens": 7}, {"pre_tokenizer": "x"}, {"post_processor": {"type": "TemplateProcessing"}},
      {"truncation": {"max_length": 1, "stride": 9, "strategy": "LongestFirst", "direction": "Right"}},
-     {"padding": {"strategy": {"Fixed": -1}}}, {"normalizer": [[[]]]}],
+     {"padding": {"strategy": {"Fixed": -1}}}, {"normalizer": [[[]]]}, {"normalizer": {"type": {}}}, {"decoder": {"type": []}}],
 )  # fmt: skip
 def test_tokenizers_of_wrong_types_end_with_one_line(folder: Path, values: dict[str, object]) -> None:
     change(folder, **values)

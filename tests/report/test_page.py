@@ -397,3 +397,11 @@ def test_a_record_is_named_by_what_was_read():
     assert re.fullmatch("[0-9a-f]{12}", one.id)
     assert one.id == Record(0, "p", "r", "other", "a", [("x", "y")]).id
     assert one.id != Record(0, "p", "r", "b", "changed").id
+
+
+def test_what_a_data_card_does_not_say_is_not_asked_of_it():
+    """One of an older version, or damaged."""
+    about = {"layout": "chat", "duplicates": 2, "languages": {"English": 1.0}}
+    told = dict(parts.data(view(about=about)))
+    assert told["rows equal to an earlier one"] == "2"
+    assert told["languages, guessed"] == "English 100%"

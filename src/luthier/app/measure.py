@@ -341,6 +341,17 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
     )
 
 
+def fits(held_out: HeldOut, measured: Measured) -> bool:
+    """Whether a measurement that was read is one of all of these rows and prompts."""
+    answers = len(measured.answers)
+    beside = (measured.ended, measured.logps, measured.scored)
+    return (
+        len(measured.losses) in (0, len(held_out.trees))
+        and answers in (0, len(held_out.prompts))
+        and all(len(values) in (0, answers) for values in beside)
+    )
+
+
 def scores(held_out: HeldOut, measured: Measured, names: Sequence[str], config: RunConfig) -> score.Scores:
     """Every metric of every answer: name -> one number per answer."""
     asked = held_out.references, held_out.prompts

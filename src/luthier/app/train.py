@@ -43,6 +43,7 @@ from luthier.app.watch import Watch, kept
 from luthier.core import log
 from luthier.core.config import RunConfig
 from luthier.core.errors import FunctionError, InputError, Stopped
+from luthier.core.sums import damaged
 from luthier.core.types import Chat
 from luthier.data.card import outline
 from luthier.evals import forgetting as forgot
@@ -288,7 +289,10 @@ def _measured(
     name = f"evals/{stage}.jsonl"
     if (records := job.folder.records(name)) is not None:
         with understood(job.folder):
-            return measure.from_records(records)
+            found = measure.from_records(records)
+        if not measure.fits(held_out, found):
+            raise damaged(job.folder.path / name, "it is not of all of this run's held-out rows")
+        return found
     measured = ruler.measure(held_out, job.stop, general, title=stage, own=own, again=True)
     job.folder.write_records(name, measure.to_records(held_out, measured))
     return measured
