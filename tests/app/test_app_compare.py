@@ -367,3 +367,13 @@ def test_asking_again_and_a_metric_of_the_users(wish, tmp_path):
     assert all(0 <= rows["unsupported"][side] <= 1 for side in ("before", "after"))
     assert rows[own]["after"] > rows[own]["before"]
     assert result["first"] == []  # always the same answer, but so are the references
+
+
+def test_a_record_with_a_number_that_nothing_measures_is_refused(wish, tmp_path):
+    for side in "ab":
+        records(tmp_path / side, "boolq", [1] * 6, {"shots": 0})
+    path = tmp_path / "b" / "boolq.jsonl"
+    first, *rest = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(one) + "\n" for one in [first | {"acc": 1e300}, *rest]))
+    with pytest.raises(InputError, match=r"boolq\.jsonl:1: 'acc' is 1e\+300"):
+        tasks(wish, tmp_path)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from luthier.app.base import KnownStart, known_start
 from luthier.app.start import find
 from luthier.app.train import run
 from luthier.app.use import log_probabilities, open_model
@@ -325,3 +326,20 @@ def test_a_tokenizer_longer_than_the_embedding_is_refused_before_training(projec
 def test_a_target_that_matches_nothing_beside_one_that_does_is_refused(project, target) -> None:
     with pytest.raises(InputError, match=rf"'{target}'"):
         tuned(project, project / "models" / "base", lora__targets=["q_proj", target])
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [(7, "not 7"), ({"name": "a", "kind": "folder"}, "'folder' is missing"), ({"name": 1, "kind": "hub", "folder": "x"}, "'name'"),
+     ({"name": "a", "kind": "hub", "folder": "x", "quant": {"kind": "nf5"}}, "start.quant")],
+)  # fmt: skip
+def test_a_start_that_is_not_as_it_was_noted_is_refused(tmp_path, start, words):
+    (tmp_path / "lineage.json").write_text(json.dumps({"inputs": {}, "start": start}))
+    with pytest.raises(InputError, match=words):
+        known_start(tmp_path)
+
+
+def test_what_a_later_version_notes_of_a_start_is_left_alone(tmp_path):
+    start = {"name": "a", "kind": "folder", "folder": "x", "later": 1}
+    (tmp_path / "lineage.json").write_text(json.dumps({"inputs": {}, "start": start}))
+    assert known_start(tmp_path) == KnownStart("a", "folder", "x")

@@ -9,13 +9,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
+
+from pydantic import ValidationError
+from typing_extensions import TypedDict
 
 from luthier.app.folder import RunFolder
+from luthier.app.lineage import LINEAGE
 from luthier.core import log
 from luthier.core.config import QuantConfig, TextConfig
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
+from luthier.core.forms import held
 from luthier.model import adapter_config, sources
 from luthier.model.wheels import EMBEDDED
 
@@ -40,6 +45,17 @@ class KnownStart:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
+class _Start(TypedDict, total=False):
+    """`KnownStart` in lineage.json."""
+
+    name: Required[str]
+    kind: Required[str]
+    folder: Required[str]
+    template: str
+    quant: dict[str, Any] | None
+    template_kwargs: dict[str, Any]
+
+
 def start_facts(source: sources.Source, text: TextConfig, quant: QuantConfig | None, run: Path) -> dict[str, Any]:
     """`KnownStart` of a run as lineage.json holds it."""
     name = source.name if source.kind in ("embedded", "hub") else str(source.folder)
@@ -53,10 +69,15 @@ def start_facts(source: sources.Source, text: TextConfig, quant: QuantConfig | N
 def known_start(run: Path) -> KnownStart | None:
     """What a run noted of its start; None for runs of older versions."""
     facts = _lineage(run).get("start")
-    if not isinstance(facts, Mapping):
+    if facts is None:
         return None
-    quant = facts.get("quant")
-    return KnownStart(**dict(facts) | {"quant": QuantConfig(**quant) if quant else None})
+    where, mend = run / LINEAGE, "put it back from a copy, or name the base with --base"
+    held(_Start, facts, where=where, mend=mend)
+    known = {name: value for name, value in facts.items() if name in _Start.__annotations__}
+    try:
+        return KnownStart(**known | {"quant": QuantConfig(**known["quant"]) if known.get("quant") else None})
+    except ValidationError:
+        raise InputError("'start.quant' is no setting of a quantized base", where=where, mend=mend) from None
 
 
 def base_of_run(run: Path, model: str, base: str | None) -> sources.Source | None:

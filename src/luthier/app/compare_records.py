@@ -34,6 +34,7 @@ NO_METRIC = {
     "words",
     "bytes",
 }  # numbers, but none to compare
+MOST = 1e15  # what a number of a record may be: no measurement gives a larger one
 # What must be the same for scores to be compared, and what it is called. With `spare` other examples are drawn.
 MUST = {"files": "files", "shots": "shots", "spare": "examples", "chat_template": "chat template", "dtype": "dtype"}
 
@@ -137,6 +138,9 @@ def _read(folder: Path, task: str, name: str, among: Sequence[str]) -> Records:
         doc = row.fields.get("doc")
         if not isinstance(doc, int):
             raise InputError("a record without the number 'doc'", where=row.origin, mend="run `luthier eval` again")
+        for key, value in row.fields.items():
+            if isinstance(value, int | float) and not abs(value) <= MOST:
+                raise InputError(f"'{key}' is {value:.3g}", where=row.origin, mend=files.ANEW)
         by_doc[doc] = row.fields
     return Records(path, by_doc, _card(path, by_doc))
 
