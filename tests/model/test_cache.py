@@ -142,6 +142,14 @@ def test_content_is_checked_when_it_is_asked_for() -> None:
     assert [row.damage for row in listing.cached() if row.folder == folder] == [None]
 
 
+def test_a_model_without_its_weights_is_listed_and_told() -> None:
+    folder = built("m", ORIGINAL, build)
+    (folder / "model.safetensors").unlink()
+    (row,) = [row for row in listing.cached(check=True) if row.folder == folder]
+    assert (row.parameters, row.damage) == (0, "model.safetensors is missing")
+    assert [row.parameters for row in listing.cached() if row.folder == folder] == [0]
+
+
 def test_a_damaged_model_does_not_hide_the_others() -> None:
     folder = built("m", ORIGINAL, build)
     (folder / ORIGIN).write_text('{"name": 7, "kind": [], "licence": {}}')

@@ -72,3 +72,11 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
 def test_no_pickle_is_written(tmp_path):
     path = save(tmp_path, 1)
     assert {p.suffix for p in path.iterdir()} == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3, 4, 5, 6])
+def test_as_many_are_kept_as_was_asked_for(tmp_path, keep):
+    for step in range(1, 9):
+        save(tmp_path, step, keep)
+        newest = [f"step-{one:08d}" for one in range(max(1, step - keep + 1), step + 1)]
+        assert sorted(path.name for path in tmp_path.glob("step-*")) == newest

@@ -84,7 +84,7 @@ def _index(index: Path) -> dict[str, str]:
 
 def weight_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
     """The tensors of these files of one folder by name. Raises InputError for a file that is not whole, for a name that is in two
-    of them, and for one that the index has in a file where it is not."""
+    of them, and for one that the index has in a file where it is not. Of no files there are none."""
     found: dict[str, Tensor] = {}
     places: dict[str, str] = {}
     for file in files:
@@ -92,8 +92,8 @@ def weight_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
             if name in found:
                 raise InputError(f"'{name}' is in {places[name]} too", where=file, mend=AGAIN)
             found[name], places[name] = tensor, file.name
-    index = files[0].parent / INDEX
-    if index.exists():
+    index = files[0].parent / INDEX if files else None
+    if index and index.exists():
         for name, file_name in _index(index).items():
             if places.get(name) != file_name:
                 raise InputError(f"'{name}' is not in {file_name}, where it should be", where=index, mend=AGAIN)

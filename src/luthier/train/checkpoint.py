@@ -41,7 +41,7 @@ def save(
     """Write the checkpoint of `step` and remove all but the newest `keep`. Raises DiskFull when it is."""
     path = write(folder / f"step-{step:08d}", weights, optimizer, {"step": step, **state})
     others = [old for old in _all(folder) if old != path]
-    for old in others[: len(others) + 1 - keep]:
+    for old in others[: max(0, len(others) + 1 - keep)]:
         shutil.rmtree(old, ignore_errors=True)
     return path
 
