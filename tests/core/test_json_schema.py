@@ -112,7 +112,7 @@ def test_a_file_of_a_schema_is_a_file_of_its_size(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "large.json").write_text('"' + "x" * (1 << 20) + '"')
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    for name, message in {"pipe.json": "pipe", "large.json": "larger than 1 MB", "deep.json": "not JSON"}.items():
+    for name, message in {"pipe.json": "pipe", "large.json": "larger than 1 MiB", "deep.json": "not JSON"}.items():
         with pytest.raises(InputError, match=message):
             read_schema(tmp_path / name, "x")
     with pytest.raises(InputError):

@@ -16,7 +16,7 @@ from luthier.core.config import RunConfig
 from luthier.core.files import cache_folder, write_text
 from luthier.model import adapters, heads, tune
 from luthier.model.load import LoadedModel
-from luthier.model.tokenizer import quiet
+from luthier.model.quiet import quiet
 from luthier.text.template import Template
 
 

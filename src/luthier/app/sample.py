@@ -27,7 +27,7 @@ from luthier.core.files import sha256
 from luthier.core.opening import require_new, require_writable
 from luthier.core.seeds import derive, generator
 from luthier.data import load as data_load
-from luthier.data.write import digest_of, write_jsonl
+from luthier.data.write import digest_of_rows, write_jsonl
 from luthier.evals.intervals import mean_interval, share_interval
 from luthier.model.generate import context, generate
 from luthier.model.sample import Sampling
@@ -214,7 +214,7 @@ def _write(
         kept += 1
         cut += not answers[chosen.best].ended
     if out:
-        partial.about_to_write(digest_of(out))
+        partial.about_to_write(digest_of_rows(out))
         write_jsonl(out, options.out)
     return {
         "out": str(options.out) if out else None, "partial": None if out else str(options.partial), "write": options.write,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from luthier.core.errors import InputError, LuthierError
 from luthier.core.opening import full_disk
@@ -16,8 +17,9 @@ LONGEST = 200  # characters of a library's own words
 
 
 @contextmanager
-def foreign(what: str, *, where: object, mend: str) -> Iterator[None]:
-    """Raise InputError, `what` with the reason, for whatever the block raises but our own errors, signals and a full disk."""
+def foreign(what: str, *, where: object, mend: str, copy: Path | None = None) -> Iterator[None]:
+    """Raise InputError, `what` with the reason, for whatever the block raises but our own errors, signals and a full disk.
+    `copy` is a folder that stood in for the user's: its place is not told."""
     try:
         yield
     except (LuthierError, KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -25,17 +27,19 @@ def foreign(what: str, *, where: object, mend: str) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, Exception) and full_disk(error):
             raise
-        raise InputError(f"{what}: {reason(error)}", where=where, mend=mend) from error
+        raise InputError(f"{what}: {reason(error, copy)}", where=where, mend=mend) from error
 
 
-def reason(error: BaseException) -> str:
-    """The first line of what an error says, or its kind; short."""
+def reason(error: BaseException, copy: Path | None = None) -> str:
+    """The first line of what an error says, with the next where it ends in a colon, or its kind; short, and without the place
+    of `copy`."""
     if isinstance(error, MemoryError):
         return "it takes more memory than there is here"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
+    text = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
+    text = text.replace(f"{copy}/", "").replace(str(copy), "this folder") if copy else text
     if isinstance(error, KeyError):
         text = f"{text} is missing"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

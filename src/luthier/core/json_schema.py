@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.opening import regular
+from luthier.core.files import small_file
 from luthier.core.patterns import compiled
 
 LARGEST = 1 << 20  # bytes of a schema's file
@@ -26,11 +26,9 @@ Keyword = Callable[..., Iterator[Any] | None]
 def read_schema(path: Path, where: object) -> Any:
     """The JSON in a schema's file. Raises InputError when it cannot be read or is none."""
     try:
-        with open(path, "rb", opener=regular) as handle:
-            content = handle.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise InputError(f"{path} is larger than 1 MB", where=where, mend="no schema is: check the path")
-        return json.loads(content)
+        return json.loads(small_file(path, LARGEST))
+    except InputError as error:
+        raise InputError(f"{path} is {error.what}", where=where, mend="check the path") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", where=where, mend="check the path") from None
     except (ValueError, RecursionError) as error:

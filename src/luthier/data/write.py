@@ -26,7 +26,7 @@ def write_jsonl(items: Iterable[Row | Example | Mapping[str, Any]], path: Path) 
     return count
 
 
-def digest_of(items: Iterable[Row | Example | Mapping[str, Any]]) -> str:
+def digest_of_rows(items: Iterable[Row | Example | Mapping[str, Any]]) -> str:
     """The sha256 of the file that `write_jsonl` makes of these."""
     out = hashlib.sha256()
     for item in items:

@@ -14,6 +14,8 @@ from luthier.core.types import Batch, Loss, Output
 from luthier.methods.likelihood import likelihood
 from luthier.methods.ops import leaf_length, leaf_sum, tree_sum
 
+CLIP = 0.2  # where none is given (Schulman et al. 2017)
+
 
 def ppo(batch: Batch, output: Output, settings: PolicyConfig) -> Loss:
     """L = L_policy + value_weight L_value + pretrain_weight L_pretrain (Schulman et al. 2017, Ouyang et al. 2022).
@@ -55,7 +57,7 @@ def grpo(batch: Batch, output: Output, settings: PolicyConfig) -> Loss:
         whole = leaf_sum(batch, log_ratio)
         log_ratio = (whole / leaf_length(batch) if settings.variant == "gspo" else whole)[batch.leaf]
     ratio = log_ratio.exp()
-    low = 0.2 if settings.clip is None else settings.clip
+    low = CLIP if settings.clip is None else settings.clip
     high = low if settings.clip_high is None else settings.clip_high
     near = ratio.clamp(1 - low, 1 + high)
     loss = -torch.minimum(ratio * advantage, near * advantage)

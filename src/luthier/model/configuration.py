@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
+from luthier.core.foreign import foreign
 from luthier.model.copies import CONFIG, copied, settings
 from luthier.model.counts import hold_tensors
 from luthier.model.folders import weight_files, weight_tensors
-from luthier.model.tokenizer import first_line, quiet
+from luthier.model.quiet import quiet
 
 
 def load_config(folder: Path) -> Any:
@@ -24,12 +25,8 @@ def load_config(folder: Path) -> Any:
     with quiet(), copied(folder, (CONFIG,)) as copy:
         from transformers import AutoConfig
 
-        try:
+        mend = "take the config.json that was saved with the weights"
+        with foreign("transformers cannot read this configuration", where=where, mend=mend, copy=copy):
             config = AutoConfig.from_pretrained(copy, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # each of some 500 classes checks its settings in its own way
-            raise InputError(
-                f"transformers cannot read this configuration: {first_line(error, copy)}", where=where,
-                mend="take the config.json that was saved with the weights",
-            ) from None  # fmt: skip
     config.name_or_path = str(folder)
     return config

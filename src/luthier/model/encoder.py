@@ -16,12 +16,14 @@ from typing import Any
 import torch
 
 from luthier.core.errors import InputError
+from luthier.core.foreign import reason
 from luthier.core.forms import shown
 from luthier.model.configuration import load_config
 from luthier.model.folders import ENCODER, weight_files, weight_tensors
 from luthier.model.load import hold_size, slices
 from luthier.model.objects import AGAIN, read_list, read_object
-from luthier.model.tokenizer import first_line, load_tokenizer, quiet
+from luthier.model.quiet import quiet
+from luthier.model.tokenizer import load_tokenizer
 
 BATCH = 32
 MODULES = ("Transformer", "Pooling", "Normalize")
@@ -47,8 +49,10 @@ class Encoder:
                 )
         except InputError as error:
             raise InputError(f"not a sentence encoder: {error.what}", where=error.where, mend=error.mend) from None
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # whatever the code of an architecture comes to with odd settings
-            what = f"not a sentence encoder: {first_line(error)}"
+            what = f"not a sentence encoder: {reason(error)}"
             raise InputError(what, where=folder, mend="give another encoder") from None
         self.model: Any = model.eval()
         missing = [str(key) for key in sorted(report["missing_keys"], key=str) if "pooler" not in str(key)]

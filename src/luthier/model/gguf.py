@@ -20,7 +20,7 @@ from luthier.core.files import write_json
 from luthier.core.foreign import foreign
 from luthier.model.gguf_file import FRESH, Header, TensorPlace, expand, read_header
 from luthier.model.gguf_tokenizer import alone, write_tokenizer
-from luthier.model.tokenizer import first_line, quiet
+from luthier.model.quiet import quiet
 
 SHARD_BYTES = 2 * 1024**3
 
@@ -228,21 +228,11 @@ def _convert_through_transformers(header: Header, out: Path, dtype: torch.dtype)
     # Newer versions keep the blocks packed unless told otherwise; older ones have no such setting.
     packing = getattr(transformers, "GgufConfig", None)
     unpacked = {"quantization_config": packing(dequantize=True)} if packing else {}
-    with alone(header.path) as folder, quiet():
-        try:
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                folder,
-                gguf_file=header.path.name,
-                dtype=dtype,
-                local_files_only=True,
-                output_loading_info=True,
-                **unpacked,
-            )
-        except Exception as error:  # whatever its reader of one of some 40 architectures comes to
-            raise InputError(
-                f"GGUF of architecture '{header.architecture}' cannot be converted: {first_line(error, folder)}",
-                where=header.path, mend="take a folder with safetensors",
-            ) from None  # fmt: skip
+    what, mend = f"GGUF of architecture '{header.architecture}' cannot be converted", "take a folder with safetensors"
+    with alone(header.path) as folder, quiet(), foreign(what, where=header.path, mend=mend, copy=folder):
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=header.path.name, dtype=dtype, local_files_only=True, output_loading_info=True, **unpacked
+        )
     if report["missing_keys"]:
         raise InputError(f"weights are missing: {sorted(report['missing_keys'])[0]}", where=header.path, mend=FRESH)
     weights = {name: value.detach().to(dtype).contiguous() for name, value in model.named_parameters()}

@@ -13,9 +13,11 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.files import read_json, write_json
+from luthier.core.foreign import foreign
 from luthier.core.leftovers import private_folder
 from luthier.core.log import warn
 from luthier.model.gguf_file import FRESH, Header
+from luthier.model.quiet import quiet
 
 # How text is cut before byte pairs are merged, by the file's `tokenizer.ggml.pre`. "digits" cuts every digit
 # apart and then takes GPT-2's rule; a pattern replaces that rule. What is not here goes through transformers.
@@ -46,8 +48,9 @@ def write_tokenizer(header: Header, out: Path, length: int) -> None:
     settings["model_max_length"] = length
     if "tokenizer.chat_template" in header.values:
         settings["chat_template"] = header.text("tokenizer.chat_template")
-    tokenizer = _byte_pair_tokenizer(header, split, settings)
-    tokenizer.save(str(out / "tokenizer.json"))
+    with foreign("the tokenizer cannot be built", where=header.path, mend=FRESH):
+        tokenizer = _byte_pair_tokenizer(header, split, settings)
+        tokenizer.save(str(out / "tokenizer.json"))
     write_json(out / "tokenizer_config.json", settings)
 
 
@@ -104,16 +107,9 @@ def _write_transformers_tokenizer(header: Header, out: Path) -> None:
     kind = header.values.get("tokenizer.ggml.model")
     if kind == "gpt2":
         warn(f"{header.path}: unknown text splitting '{header.values.get('tokenizer.ggml.pre')}'; tokens may differ")
-    with alone(header.path) as folder:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=header.path.name, local_files_only=True)
-        except Exception as error:  # whatever its reader of one of many kinds comes to
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(str(folder), "")[:200]
-            raise InputError(
-                f"tokenizer '{kind}' cannot be converted: {reason}",
-                where=header.path,
-                mend="take a folder with safetensors",
-            ) from None
+    what, mend = f"tokenizer '{kind}' cannot be converted", "take a folder with safetensors"
+    with alone(header.path) as folder, quiet(), foreign(what, where=header.path, mend=mend, copy=folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=header.path.name, local_files_only=True)
     tokenizer.save_pretrained(out)
     settings = read_json(out / "tokenizer_config.json")
     if "tokenizer.chat_template" in header.values:

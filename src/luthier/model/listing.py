@@ -99,7 +99,7 @@ def _hub_cached(check: bool) -> Iterator[Listed]:
     except (CacheNotFound, OSError, ValueError):
         return
     for repo in sorted(repos, key=lambda repo: repo.repo_id):
-        snapshot = repo.refs.get("main")  # the one that `_hub` takes
+        snapshot = repo.refs.get("main")  # the one that `hub.snapshot` takes
         if repo.repo_type != "model" or snapshot is None:
             continue
         folder = snapshot.snapshot_path

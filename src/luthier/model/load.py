@@ -15,6 +15,7 @@ from torch.nn import ModuleList
 
 from luthier.core import log
 from luthier.core.errors import InputError
+from luthier.core.foreign import foreign, reason
 from luthier.core.forms import shown
 from luthier.model import check, fuse, heads
 from luthier.model.attention import NAME, register
@@ -23,10 +24,11 @@ from luthier.model.copies import CONFIG, GENERATION, copied
 from luthier.model.counts import MEND
 from luthier.model.folders import check_folder, weight_files, weight_tensors
 from luthier.model.limits import check_layers, check_vocabulary
+from luthier.model.quiet import quiet
 from luthier.model.same_bits import same_products
 from luthier.model.sources import Source
 from luthier.model.tensors import Tensor
-from luthier.model.tokenizer import first_line, load_tokenizer, quiet
+from luthier.model.tokenizer import load_tokenizer
 
 _NAMES = {
     torch.float64: "F64",
@@ -77,7 +79,7 @@ def load(
     with quiet():
         try:
             model, report = _from_tensors(folder, config, device, dtype, attention)
-        except InputError:
+        except (InputError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the code of one of some 300 architectures comes to with odd settings
             raise _refusal(error, config, folder) from error
@@ -113,7 +115,7 @@ def _refusal(error: Exception, config: Any, folder: Path) -> InputError:
             mend="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
         )  # fmt: skip
     return InputError(
-        f"cannot load the model: {first_line(error)}",
+        f"cannot load the model: {reason(error)}",
         where=folder,
         mend="copy the folder again, or mend its config.json",
     )
@@ -228,14 +230,9 @@ def _generation(folder: Path) -> Any:
     from transformers import GenerationConfig
 
     with copied(folder, (GENERATION,)) as place:
-        try:
+        mend = "mend it, or take it away"
+        with foreign("transformers cannot read it", where=folder / GENERATION, mend=mend, copy=place):
             return GenerationConfig.from_pretrained(place, local_files_only=True)
-        except Exception as error:  # it checks its settings one by one, each in its own way
-            raise InputError(
-                f"transformers cannot read it: {first_line(error, place)}",
-                where=folder / GENERATION,
-                mend="mend it, or take it away",
-            ) from None
 
 
 def slices(files: Sequence[Path], *, one_by_one: bool = False) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from luthier.core import log
+from luthier.core.foreign import reason
 from luthier.core.types import Batch
 
 BLOCK = 128  # queries that attend together: what lies above the diagonal is skipped between blocks
@@ -216,8 +217,7 @@ def _block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, 
         raise
     except (TorchDynamoException, RuntimeError) as error:
         _compiled = False
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        log.warn(f"the attention kernel for this GPU could not be compiled, a slower one is used: {reason}")
+        log.warn(f"the attention kernel for this GPU could not be compiled, a slower one is used: {reason(error)}")
         return None
     return out
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from luthier.core import log
-from luthier.core.errors import InputError
+from luthier.core.foreign import foreign
 from luthier.model.copies import TOKENIZER, copied
+from luthier.model.quiet import quiet
 from luthier.model.tokenizer_file import check_tokenizer, hold_added
 
 _ends_with_texts = False
@@ -35,18 +33,9 @@ def load_tokenizer(folder: Path) -> Any:
             check_tokenizer(copy / TOKENIZER, folder / TOKENIZER)
         from transformers import AutoTokenizer
 
-        try:
+        mend = "tokenizer.json must be beside the weights"
+        with foreign("cannot read the tokenizer", where=folder, mend=mend, copy=copy):
             tokenizer = AutoTokenizer.from_pretrained(copy, local_files_only=True, trust_remote_code=False)
-        except (
-            BaseException
-        ) as error:  # the tokenizers library raises bare Exception for a broken file, and panics on some
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise InputError(
-                f"cannot read the tokenizer: {first_line(error, copy)}",
-                where=folder,
-                mend="tokenizer.json must be beside the weights",
-            ) from None
         _hold(tokenizer, folder, copy)
     tokenizer.name_or_path = str(folder)
     return tokenizer
@@ -65,28 +54,3 @@ def _hold(tokenizer: Any, folder: Path, copy: Path) -> None:
     if getattr(backend.model, "dropout", None):
         backend.model.dropout = None
         log.once(f"{folder}: the tokenizer drops merges at random (dropout), which is left out: a text has one reading")
-
-
-def first_line(error: BaseException, copy: Path | None = None) -> str:
-    """The first line of what an error says, or its kind; of a copied folder, without the copy's place."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return said.replace(f"{copy}/", "").replace(str(copy), "this folder")[:300]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars, notes and warnings for the block."""
-    from transformers.utils import logging as transformers_logging
-
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -30,14 +30,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class Part:
-    """One term of the sum. `name` is its spec without the weight, `file` the file of the user's it was read from, and
-    `reference` says that the row must have a right answer."""
+    """One term of the sum. `name` is its spec without the weight, and `reference` says that the row must have a right
+    answer."""
 
     name: str
     weight: float
     component: Component
     reference: bool = False
-    file: Path | None = None
 
 
 class Rewards:
@@ -73,12 +72,7 @@ class Rewards:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that decide what the sum is, for lineage."""
-        return tuple(
-            file
-            for part in self.parts
-            if part.file
-            for file in (sources(part.file) if isinstance(part.component, Function) else [part.file])
-        )
+        return tuple(files([part.name for part in self.parts]))
 
     def close(self) -> None:
         """End the processes of the user's functions."""
@@ -136,14 +130,12 @@ def _part(text: str, settings: RewardConfig, model: Callable[[str], Component] |
     weight = float(factor or 1)
     spec = f"{name}:{argument}" if argument else name
     if name == "python":
-        function = closing.enter_context(Function(spec, argument, settings))
-        return Part(spec, weight, function, file=function.file)
+        return Part(spec, weight, closing.enter_context(Function(spec, argument, settings)))
     if name == "model":
         return Part(spec, weight, _model(spec, argument, model))
     if name not in RULES:
         raise unknown("reward", name, [*RULES, "python", "model"], where=f"reward '{text}'")
-    file = Path(argument) if name == "json" and argument else None
-    return Part(spec, weight, rule(spec, name, argument, settings), RULES[name].reference, file)
+    return Part(spec, weight, rule(spec, name, argument, settings), RULES[name].reference)
 
 
 def _model(spec: str, run: str, model: Callable[[str], Component] | None) -> Component:

@@ -21,7 +21,7 @@ from luthier.core.errors import InputError
 
 BORDER = "\ufdd0"
 # Seconds that a tokenizer with regular expressions of its own may take for a call, and characters a second beside these; shorter calls
-# than SHORT characters are not timed..
+# than SHORT characters are not timed.
 PATIENCE, SLOWEST, SHORT = 120.0, 5_000.0, 1_000
 
 END_OF_TURN = (

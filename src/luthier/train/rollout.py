@@ -22,6 +22,7 @@ from luthier.core.config import PolicyConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Node, Step, TokenTree
 from luthier.methods.advantages import Moments, Numbers
+from luthier.methods.policy import CLIP
 from luthier.text.weigh import RULES, Rule, fixed_length
 from luthier.train import credit
 from luthier.train.steps import Packing, chosen_places, make_step
@@ -318,7 +319,7 @@ def with_defaults(settings: PolicyConfig, critic: bool) -> PolicyConfig:
     """The settings with what is left open filled in by method and variant."""
     variant = "ppo" if critic else settings.variant
     inside = "reward" if variant in ("ppo", "rloo", "reinforce++") else "loss"
-    low, high = GSPO_CLIP if variant == "gspo" else (0.2, 0.28 if variant == "dapo" else None)
+    low, high = GSPO_CLIP if variant == "gspo" else (CLIP, 0.28 if variant == "dapo" else None)
     high = (
         settings.clip_high if settings.clip is not None and variant == "gspo" else high
     )  # as wide as what was asked for

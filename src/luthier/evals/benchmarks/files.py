@@ -13,6 +13,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
+from luthier.core.foreign import reason
 from luthier.core.sums import checked
 from luthier.core.types import Origin
 from luthier.data.decode import WRAPPERS
@@ -82,9 +83,8 @@ def from_hub(task: Task, shots: int) -> Material:
         try:
             data = load_dataset(path, name, split=split)
         except Exception as error:  # it raises whatever its many storage libraries do
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(
-                f"cannot get '{split}' of {path}: {reason[0][:160]}", where="--hub",
+                f"cannot get '{split}' of {path}: {reason(error)}", where="--hub",
                 mend="check the network, or give --data-dir",
             ) from None  # fmt: skip
         place = f"{path}/{name}/{split}" if name else f"{path}/{split}"
