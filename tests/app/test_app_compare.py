@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -377,3 +378,10 @@ def test_a_record_with_a_number_that_nothing_measures_is_refused(wish, tmp_path)
     path.write_text("".join(json.dumps(one) + "\n" for one in [first | {"acc": 1e300}, *rest]))
     with pytest.raises(InputError, match=r"boolq\.jsonl:1: 'acc' is 1e\+300"):
         tasks(wish, tmp_path)
+
+
+def test_a_pipe_among_records_is_not_waited_for(wish, tmp_path):
+    for side in "ab":
+        records(tmp_path / side, "boolq", [0, 1] * 6)
+        os.mkfifo(tmp_path / side / "another.jsonl")
+    assert {row["name"] for row in tasks(wish, tmp_path)["rows"]} == {"boolq acc"}

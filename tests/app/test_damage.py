@@ -35,7 +35,7 @@ def garbled(content):
 
 
 def one_digit(content):
-    """The last digit that is no part of a name becomes another: the file reads as well as before."""
+    """The last digit becomes another: the file reads as well as before."""
     place = next(i for i in reversed(range(len(content))) if content[i : i + 1].isdigit())
     return content[:place] + (b"1" if content[place : place + 1] != b"1" else b"2") + content[place + 1 :]
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from luthier.app.contestants import Asking
-from luthier.app.endpoint import Endpoint, Garbage, open_endpoint
+from luthier.app.endpoint import Endpoint, Garbage, _here, open_endpoint
 from luthier.app.judge import Asked, judge
 from luthier.app.judges import Wanted
 from luthier.core.config import DataConfig
@@ -232,3 +232,11 @@ def test_a_server_that_fails_half_way_is_asked_for_the_rest(server, tmp_path):
     assert sum(result["pairs"][0][key] for key in ("wins", "losses", "ties")) == 6
     prompts = [body["messages"][0]["content"] for _, _, body in server.seen]
     assert not any("q0" in prompt or "q1" in prompt for prompt in prompts)
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [("localhost", True), ("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("127.0.0.1.example.com", False), ("10.0.0.1", False)],
+)  # fmt: skip
+def test_only_this_machine_gets_a_key_without_a_word(host, here):
+    assert _here(host) == here

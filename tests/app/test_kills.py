@@ -44,7 +44,7 @@ class Case:
     """A command, and what befalls it: how many kills and signals, faults of the disk, damaged files."""
 
     arguments: tuple[str, ...]
-    kills: int = 9
+    kills: int = 13
     damages: int = 0
     faults: tuple[str, ...] = field(default=("full", "readonly"))
 
@@ -150,7 +150,7 @@ def training(method: str, data: str, *more: str, **changes) -> Case:
 ONLINE = ("--rollout.samples", "2", "--rollout.max_new_tokens", "4", "--reward.use")
 HERE = ("--device", "cpu", "--dtype", "float32", "--threads", "1")
 CASES: dict[str, Case] = {
-    "sft-lora": training("sft", "chat", "--eval.every", "2", "--keep-forgetting", kills=14),
+    "sft-lora": training("sft", "chat", "--eval.every", "2", "--keep-forgetting", kills=18),
     "sft-full": training("sft", "chat", "--tune", "full", "--eval.every", "2"),
     "sft-head": training("sft", "chat", "--tune", "head"),
     "sft-last": training("sft", "chat", "--tune", "last:1"),
@@ -163,8 +163,8 @@ CASES: dict[str, Case] = {
     "orpo": training("orpo", "pairs"),
     "kto": training("kto", "wanted"),
     "response": training("response", "response"),
-    "ppo": training("ppo", "chat", *ONLINE, "exact", kills=12),
-    "grpo": training("grpo", "chat", *ONLINE, "python:{inputs}/rewards.py:short", kills=12),
+    "ppo": training("ppo", "chat", *ONLINE, "exact", kills=16),
+    "grpo": training("grpo", "chat", *ONLINE, "python:{inputs}/rewards.py:short", kills=16),
     "eval": Case(("eval", "{inputs}/tiny", "--tasks", "perplexity", "--text", "{inputs}/text.txt", "--out", "out", *HERE,
                   "--json"), damages=4),
     "sample": Case(("sample", "{inputs}/tiny", "{inputs}/chat.jsonl", "--reward", "length:6", "--n", "3", "--max-new-tokens", "6",
@@ -268,7 +268,8 @@ class Trials:
         """How a start may end that something befell."""
         kind, status, said = fault["kind"], ended["status"], ended["said"]
         where = f"{self._alone(fault)}: status {status}\n{said}"
-        self.counts[kind if "at" in fault else f"{kind} at a time"] += 1
+        late = kind in ("kill", "half", "term", "int") and status not in (-9, -15, -2, 130)
+        self.counts[LATE if late else kind if "at" in fault else f"{kind} at a time"] += 1
         if kind in ("kill", "half"):
             assert status in (-9, self.status) or DONE.search(said), where
         elif kind in ("term", "int"):
@@ -292,12 +293,16 @@ class Trials:
             return
         path = draw.choice(left)
         told = f"{path.relative_to(folder)} {kind} after {self._alone({'kind': 'kill', 'at': at})}"
+        before = path.read_bytes()
         _spoil(path, kind, draw)
+        if path.exists() and path.read_bytes() == before:
+            return  # a file without digits
         self.counts[f"file {kind}"] += 1
         ended = self.start(folder)
         last = ended["said"].strip().splitlines()[-1]
         if ended["status"] == 2:
-            named = path.name in last or path.parent.name in last or "another run" in last
+            beside = path.parent.name if path.parent.name not in ("run", "here") else path.name
+            named = path.name in last or beside in last or "another run" in last
             assert last.startswith("luthier: ") and named, f"{told}\n{ended['said']}"
         else:
             assert ended["status"] == 0, f"{told}\n{ended['said']}"
@@ -341,6 +346,7 @@ def draws(name: str, trials: Trials) -> list[tuple[dict, ...]]:
     return out + [(one(kind),) for kind in trials.case.faults for _ in range(2)]
 
 
+LATE = "too late"  # a start in a row may have less to do than the whole that its end was drawn from
 COUNTED: Counter[str] = Counter()
 ENDINGS: list[float] = []  # seconds from a signal to the end of the start that it was sent to
 
@@ -356,7 +362,8 @@ def go_through(name: str, parent: Parent, inputs: Path, runs, scratch: Path, few
     draw = random.Random(f"{name} damage {SEED}")
     for kind in draw.sample(DAMAGES, trials.case.damages) if few is None else ():
         trials.damage(kind, draw)
-    COUNTED.update({f"{name} {kind}": count for kind, count in trials.counts.items()})
+    if few is None:
+        COUNTED.update({f"{name} {kind}": count for kind, count in trials.counts.items()})
 
 
 def test_a_few_kills(parent, inputs, runs, tmp_path):
@@ -378,12 +385,13 @@ def test_how_many_there_were(capsys):
     kinds: Counter[str] = Counter()
     for key, count in COUNTED.items():
         kinds[key.partition(" ")[2]] += count
+    late = kinds.pop(LATE, 0)
     kills = sum(count for kind, count in kinds.items() if kind.split()[0] in ("kill", "half", "term", "int"))
     with capsys.disabled():
         print(
             f"\n{kills} kills and signals, {sum(kinds.values()) - kills} full or read-only disks and damaged files: {dict(kinds)}"
         )
         cases = {name: sum(c for key, c in COUNTED.items() if key.split()[0] == name) for name in CASES}
-        print(f"by command: {cases}")
+        print(f"by command: {cases}; {late} kills and signals came when the start had ended, and are not counted above")
         print(f"{len(ENDINGS)} starts ended after a signal: the slowest after {max(ENDINGS):.1f} s")
     assert kills >= 200

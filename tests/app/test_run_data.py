@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from luthier.app.run_data import _check_files
+from luthier.app.run_data import _check_files, rows_beyond
 from luthier.core.config import resolve
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
@@ -21,3 +22,15 @@ def test_settings_that_name_other_files_than_the_lineage_are_refused(tmp_path):
         _check_files(known, resolve({}), Path("runs/r"))
     with pytest.raises(InputError, match="gone"):
         _check_files({"examples": "ab"}, resolve({"data.path": [str(rows)]}), Path("runs/r"))
+
+
+def test_rows_beyond_the_limit_may_be_as_long_as_the_run_let_them_be(tmp_path, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": "a", "completion": "b" * size}) + "\n" for size in (1, 1_500_000)))
+    settings = {"data.path": [str(rows)], "data.limit": 1}
+    (beyond,), left_out = rows_beyond(resolve({**settings, "data.max_row": 2}))
+    assert (len(beyond.fields["completion"]), left_out) == (1_500_000, 0)
+    with pytest.raises(
+        InputError, match=r"rows\.jsonl:2: a row of more than 1.0 MB|rows\.jsonl:2: a row of more than 1 MB"
+    ):
+        rows_beyond(resolve({**settings, "data.max_row": 1}))

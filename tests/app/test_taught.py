@@ -146,7 +146,7 @@ def test_a_critic_that_misleads_for_long_is_told_once(capsys):
     for explained in (0.1, -3.0, -0.5, -2.0, -2.0, -2.5, -2.0):
         count = warn_of_critic(explained, count)
     assert warnings(capsys) == [
-        "the critic's values lie further from the returns than the returns from their mean (explained variance -2.5 after 3 rollouts "
+        "the critic's values lie further from the returns than the returns from their mean (explained variance -2.5 after 3 steps "
         "in a row), so advantages are mostly its errors; lower --policy.critic_lr, or take --method grpo"
     ]
     assert warn_of_critic(None, 2) == 0

@@ -1,4 +1,5 @@
-"""Every command with names that would write on the screen: what is printed for people is clean, `--json` reads back exactly."""
+"""Names that would write on the screen, in the errors of every command and on the screens of some: what is printed for people is
+clean, `--json` reads back exactly."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_limits_are_those_of_the_code():
             f"{copies.VOCABULARY_BYTES // mib} MiB, {copies.ADDED:,}, {tokenizer_file.LONGEST_TOKEN}, {tokenizer_file.RULES}, "
             f"{tokenizer_file.GROWTH} characters",
         "the header of a GGUF file: size, items": f"{gguf_file.HEADER_BYTES // mib} MiB, {gguf_file.ITEMS:,}",
-        "files of a run: depth, size of a number": f"{forms.DEEPEST}, 10^15",
+        "files of a run: depth, size of a measured number": f"{forms.DEEPEST}, 10^{round(math.log10(forms.LARGEST))}",
         "each part of an error: what, where, the mend": f"{errors.LONGEST} characters",
     }  # fmt: skip
     assert {name: rows.get(name) for name in said} == said

@@ -15,7 +15,10 @@ import numpy as np
 
 from luthier.core import log
 from luthier.core.errors import InputError, nearest
+from luthier.core.forms import LARGEST
+from luthier.core.opening import regular
 from luthier.core.sums import SUM, checked
+from luthier.data.bounds import LONGEST
 from luthier.data.read import read_rows
 from luthier.evals.benchmarks import files
 from luthier.evals.benchmarks.tasks import GROUPS, SUITES, TASKS
@@ -34,7 +37,6 @@ NO_METRIC = {
     "words",
     "bytes",
 }  # numbers, but none to compare
-MOST = 1e15  # what a number of a record may be: no measurement gives a larger one
 # What must be the same for scores to be compared, and what it is called. With `spare` other examples are drawn.
 MUST = {"files": "files", "shots": "shots", "spare": "examples", "chat_template": "chat template", "dtype": "dtype"}
 
@@ -115,9 +117,11 @@ def _tasks(folder: Path) -> list[str]:
     run's own --eval.benchmark, several in one file."""
     out = []
     for path in sorted(folder.glob("*.jsonl")):
-        with open(path, encoding="utf-8", errors="replace") as lines:
+        if not path.is_file():
+            continue
+        with open(path, "rb", opener=regular) as lines:
             try:
-                first = json.loads(lines.readline())
+                first = json.loads(lines.readline(LONGEST))
             except (ValueError, RecursionError):
                 continue
         if isinstance(first, dict) and "doc" in first and "task" not in first:
@@ -139,7 +143,7 @@ def _read(folder: Path, task: str, name: str, among: Sequence[str]) -> Records:
         if not isinstance(doc, int):
             raise InputError("a record without the number 'doc'", where=row.origin, mend="run `luthier eval` again")
         for key, value in row.fields.items():
-            if isinstance(value, int | float) and not abs(value) <= MOST:
+            if isinstance(value, int | float) and not abs(value) <= LARGEST:
                 raise InputError(f"'{key}' is {value:.3g}", where=row.origin, mend=files.ANEW)
         by_doc[doc] = row.fields
     return Records(path, by_doc, _card(path, by_doc))

@@ -64,7 +64,7 @@ def tell_fewer(job: Run, fitting: tuple[int, int], held_out: HeldOut) -> None:
         told.append(f"{fitting[1]} answers instead of {most} (--eval.samples)")
     if told:
         log.note(
-            f"measuring, before and after, is not to take longer than half of this short training: {' and '.join(told)}"
+            f"losses and answers, before and after, are not to take longer than half of this short training: {' and '.join(told)}"
         )
 
 

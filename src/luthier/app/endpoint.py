@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import os
 import time
@@ -182,7 +183,10 @@ def _parts(url: str) -> SplitResult | None:
 
 def _here(host: str) -> bool:
     """Whether a host is this machine."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def _extra(pairs: Sequence[str]) -> dict[str, Any]:

@@ -240,7 +240,9 @@ def rows_beyond(config: RunConfig) -> tuple[list[Row], int]:
     if config.data.limit is None:
         return [], 0
     skipped = data_load.Left()
-    rows = read_rows(config.data.path, skipped=skipped if config.data.skip_bad else None)
+    rows = read_rows(
+        config.data.path, skipped=skipped if config.data.skip_bad else None, longest=config.data.max_row * 1_000_000
+    )
     for _ in islice(rows, config.data.limit):
         pass
     before = skipped.count

@@ -11,7 +11,7 @@ from luthier.core.config import RunConfig
 
 EQUAL = "equal_rewards"  # of a line of metrics.jsonl: the share of the prompts whose answers all got one reward
 MANY = 0.5  # of the prompts
-FAR, LONG = -1.0, 3  # explained variance of a critic that misleads, and for how many rollouts
+FAR, LONG = -1.0, 3  # explained variance of a critic that misleads, and for how many steps
 FEW_STEPS = 10  # what so many reach: docs/run.md
 
 
@@ -38,12 +38,12 @@ def warn_of_rollout(metrics: Mapping[str, float], first: bool) -> None:
 
 
 def warn_of_critic(explained: float | None, before: int) -> int:
-    """For how many rollouts in a row the critic has been worse than a guess of the mean; said when they are LONG."""
+    """For how many steps in a row the critic has been worse than a guess of the mean; said when they are LONG."""
     count = before + 1 if explained is not None and explained < FAR else 0
     if count == LONG:
         log.warn(
             f"the critic's values lie further from the returns than the returns from their mean (explained variance {explained:.2g} "
-            f"after {LONG} rollouts in a row), so advantages are mostly its errors; lower --policy.critic_lr, or take --method grpo"
+            f"after {LONG} steps in a row), so advantages are mostly its errors; lower --policy.critic_lr, or take --method grpo"
         )
     return count
 

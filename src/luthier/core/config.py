@@ -211,7 +211,7 @@ class EvalConfig(Section):
     )
     samples: int | None = Field(
         None, ge=0, description="Held-out rows that are generated and scored, 0 for none; by default 64, fewer beside a short "
-        "training: measuring before and after takes no longer than half of it, down to 32 rows and 16 answers."
+        "training: losses and answers, before and after, take no longer than half of it, down to 32 rows and 16 answers."
     )  # fmt: skip
     metrics: tuple[str, ...] = Field(
         ("auto",), description="Metrics of the generated answers, of docs/data.md or python:FILE:FUNCTION; 'auto' chooses by "

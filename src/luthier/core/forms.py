@@ -16,7 +16,8 @@ from luthier.core.errors import InputError
 
 T = TypeVar("T")
 
-Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+LARGEST = 1e15  # no measurement gives a larger number
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Whole = Annotated[int, Field(ge=-(1 << 53), le=1 << 53)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Share = Annotated[float, Field(ge=0, le=1)]

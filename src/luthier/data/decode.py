@@ -173,7 +173,7 @@ class _Zstandard(io.RawIOBase):
         while not self.ready:
             # What follows a finished frame is the start of the next one.
             rest = self.frame.unused_data if self.frame is not None and self.frame.eof else b""
-            data = rest[:PIECE] or self.raw.read(PIECE)
+            data = rest or self.raw.read(PIECE)
             if not data:
                 if self.frame is not None and not self.frame.eof:
                     raise EOFError
