@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from conftest import Bomb
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
 from luthier.model.configuration import load_config
@@ -26,16 +27,6 @@ from luthier.model.tensors import tensors
 from luthier.model.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
-
-
-class Bomb:
-    """Unpickling this makes a file."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> Any:
-        return (open, (str(self.proof), "w"))
 
 
 @pytest.fixture

@@ -18,22 +18,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from conftest import Bomb
 from luthier.core.errors import InputError
 from luthier.core.files import sha256
 from luthier.model import listing, sources
 from luthier.model.folders import check_folder
 from luthier.model.sources import resolve
 from luthier.model.wheels import EMBEDDED, Embedded
-
-
-class Bomb:
-    """Unpickling this makes a file."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> Any:
-        return (open, (str(self.proof), "w"))
 
 
 @pytest.fixture

@@ -32,6 +32,19 @@ def chromium() -> str | None:
 
 
 @contextmanager
+def wanted() -> Iterator[object]:
+    """`browser` for tests: where there is none they are skipped, or fail where LUTHIER_NEEDS_BROWSER says that it is needed."""
+    import pytest
+
+    if reason := missing():
+        if os.environ.get("LUTHIER_NEEDS_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with browser() as found:
+        yield found
+
+
+@contextmanager
 def browser() -> Iterator[object]:
     """A headless browser with an empty profile, which can reach no host."""
     from playwright.sync_api import sync_playwright

@@ -3,8 +3,6 @@ switched off: no script runs, nothing is asked for, nothing moves, and the paylo
 
 from __future__ import annotations
 
-import os
-
 import browser as chromium
 import pytest
 from payloads import PAYLOADS
@@ -30,11 +28,7 @@ FOREIGN = """() => [...document.querySelectorAll(
 
 @pytest.fixture(scope="module")
 def opened():
-    if reason := chromium.missing():
-        if os.environ.get("LUTHIER_NEEDS_BROWSER"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with chromium.browser() as found:
+    with chromium.wanted() as found:
         yield found
 
 

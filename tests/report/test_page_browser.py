@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from contextlib import contextmanager
@@ -36,11 +35,7 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def opened():
-    if reason := chromium.missing():
-        if os.environ.get("LUTHIER_NEEDS_BROWSER"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with chromium.browser() as found:
+    with chromium.wanted() as found:
         yield found
 
 

@@ -13,6 +13,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -43,6 +44,7 @@ from luthier.train.steps import Packing, chosen_places, make_step, scoring_batch
 from luthier.train.table import method
 
 VALUE = Needs(logp=False, value=True)
+Pack = Callable[[Sequence[TokenTree]], Iterable[Batch]]
 NO_ROW = -1  # of trees that are none of the data's
 
 
@@ -83,6 +85,24 @@ class Team:
     def as_(self, part: lora.Role | nn.Module) -> AbstractContextManager[nn.Module]:
         """The model that plays `part`."""
         return _played(self.model, part) if isinstance(part, lora.Role) else nullcontext(part)
+
+    def read(
+        self, part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack, device: torch.device,
+        stop: Callable[[], bool],
+    ) -> Columns:  # fmt: skip
+        """log p or values of the answers' tokens under `part`, without gradient, as `batches` packs the trees."""
+        with self.as_(part) as player:
+            training = player.training
+            player.eval()
+
+            def numbers(batch: Batch) -> torch.Tensor:
+                out = forward(player, batch, needs)
+                return out.logp if out.value is None else out.value
+
+            try:
+                return annotate.per_token(numbers, trees, batches, device, stop)
+            finally:
+                player.train(training)
 
     @property
     def critic_parameters(self) -> dict[str, nn.Parameter]:
@@ -226,6 +246,7 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
     settings = with_defaults(config.policy, side.critic is not None)
     r = config.rollout
     template, decode = job.texts.template, job.texts.tokenizer.decode
+    scored = partial(scoring_batches, packing=packing)
     prompts = [Asked(tree.nodes[0].ids, tree.row) for tree in job.ready.train]
     total = count_steps(config, len(prompts))
 
@@ -248,25 +269,10 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
         total = truncated(found.total, flat, config.reward.truncated)
         return _grouped(total, r.samples), {k: _grouped(v, r.samples) for k, v in found.parts.items()}
 
-    def read(
-        part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree],
-        batches: Callable[[Sequence[TokenTree]], Iterable[Batch]] = lambda trees: scoring_batches(trees, packing),
-    ) -> Columns:  # fmt: skip
-        with side.as_(part) as player:
-            training = player.training
-            player.eval()
+    def read(part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack = scored) -> Columns:
+        return side.read(part, needs, trees, batches, device, job.stop)
 
-            def numbers(batch: Batch) -> torch.Tensor:
-                out = forward(player, batch, needs)
-                return out.logp if out.value is None else out.value
-
-            try:
-                return annotate.per_token(numbers, trees, batches, device, job.stop)
-            finally:
-                player.train(training)
-
-    critic = side.critic
-    logp = Needs(temperature=r.temperature)
+    critic, logp = side.critic, Needs(temperature=r.temperature)
     # A token at a time, 16 bits round otherwise than all at once: there the policy reads its samples again. Sampling tells
     # log p of the model itself: another temperature's is read.
     narrow = r.temperature != 1 or next(side.model.parameters()).dtype not in (torch.float32, torch.float64)

@@ -1,1 +1,1 @@
-"""Types, settings, errors, seeds, files, progress, processes beside us, and how what is foreign reaches us: what every other layer stands on."""
+"""Types, settings, errors, seeds, files, progress, processes beside us, and what is foreign: what every other layer stands on."""
