@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import sys
 from pathlib import Path
@@ -96,8 +97,27 @@ def test_a_policy_learns_what_is_rewarded(settings, tmp_path, method, more, tune
     wanted = {"reward", f"reward/{reward}", "kl_per_answer", "length", "ended", "entropy", "clipped", "groups_skipped"}
     assert all(wanted <= set(record) for record in records)
     assert records[-1]["reward"] > records[0]["reward"]
-    assert ("explained_variance" in records[0]) == (method == "ppo")
-    assert lines(tmp_path / "run" / "samples.jsonl")
+    of_critic = {"explained_variance", "value_loss"}
+    assert all(of_critic & set(record) == (of_critic if method == "ppo" else set()) for record in records)
+    page = (tmp_path / "run" / "report.html").read_text()
+    drawn = {"reward", "spread", "equal", "kl", "entropy", "length", "ended", "clipped"}
+    assert drawn | ({"critic", "value"} if method == "ppo" else set()) <= set(re.findall(r'id="chart-([a-z-]+)"', page))
+    _samples_of_rollouts(lines(tmp_path / "run" / "samples.jsonl"), page)
+
+
+def _samples_of_rollouts(samples, page):
+    """Of every rollout the two best and the two worst answers, with prompts; the page has those of the first and the last."""
+    by_rollout = {}
+    for line in samples:
+        by_rollout.setdefault(line["rollout"], []).append(line)
+        assert {"among", "row", "prompt", "answer", "reward", "ended", "length"} <= set(line)
+        assert line["prompt"].endswith("?")
+    assert list(by_rollout) == list(range(len(by_rollout)))
+    for found in by_rollout.values():
+        assert [line["among"] for line in found] == ["best", "best", "worst", "worst"]
+        assert min(line["reward"] for line in found[:2]) >= max(line["reward"] for line in found[2:])
+    assert page.count('<article class="sample" aria-label="Rollout ') == 3
+    assert f">Rollout {len(by_rollout)}<" in page
 
 
 @pytest.mark.parametrize(

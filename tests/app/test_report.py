@@ -10,10 +10,11 @@ import pytest
 from conftest import changed
 from luthier.app import report
 from luthier.app.errors import errors
-from luthier.app.folder import read_run
+from luthier.app.folder import RunFolder, read_run
 from luthier.app.train import run
 from luthier.core.config import resolve
 from luthier.core.errors import InputError
+from luthier.report.page.view import Rewarded
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +162,23 @@ def test_a_run_without_answers_has_nothing_to_code(runs):
     with pytest.raises(InputError, match="generated no answers to read"):
         report.coding(runs / "a")
     assert "generated no answers in which errors could be looked for" in report.report([runs / "a"]).read_text()
+
+
+def test_answers_of_rollouts_are_those_of_the_first_the_middle_and_the_last(tmp_path):
+    """Versions before kept the best answer of one prompt, and nothing else of it."""
+    old = [{"rollout": n, "row": n, "answer": f"old {n}", "reward": 0.5} for n in range(3)]
+    new = [
+        {"rollout": n, "among": among, "row": 1, "prompt": "who?", "answer": among, "reward": 1, "ended": "length", "length": 4}
+        for n in (3, 4) for among in ("best", "worst")
+    ]  # fmt: skip
+    evaluated = {"step": 2, "prompt": "held out?", "answer": "yes"}
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*old, evaluated, *new]))
+    found = report._rollouts(RunFolder(tmp_path))
+    assert [one.number for one in found] == [0, 2, 4]
+    assert (found[0].best, found[0].worst) == ([Rewarded("", "old 0", 0.5)], [])
+    assert found[2].worst == [Rewarded("who?", "worst", 1, "length", 4)]
+    (tmp_path / "samples.jsonl").write_text(json.dumps({"rollout": 1, "answer": "a", "reward": "high"}) + "\n")
+    with pytest.raises(InputError, match=r"samples\.jsonl:1.*reward"):
+        report._rollouts(RunFolder(tmp_path))
+    (tmp_path / "samples.jsonl").unlink()
+    assert report._rollouts(RunFolder(tmp_path)) == []

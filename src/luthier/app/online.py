@@ -26,7 +26,7 @@ from luthier.app.start import Start, find
 from luthier.core.config import RunConfig
 from luthier.core.errors import InputError, Stopped
 from luthier.core.files import sha256
-from luthier.core.types import Batch, Chat, Needs, Output, Prompt, Text, TokenTree
+from luthier.core.types import Batch, Chat, Message, Needs, Output, Prompt, Text, TokenTree
 from luthier.data import load as data_load
 from luthier.data.paths import files_of
 from luthier.evals.forgetting import divergence
@@ -39,6 +39,7 @@ from luthier.rewards.specs import Rewards, Scored, files, models, parse
 from luthier.text.drafts import with_system
 from luthier.text.encode import encode
 from luthier.train import annotate
+from luthier.train.extremes import excerpt
 from luthier.train.rollout import Asked, Columns, Players, Rollouts, rule_of, with_defaults
 from luthier.train.steps import Packing, chosen_places, make_step, scoring_batches
 from luthier.train.table import method
@@ -208,11 +209,10 @@ def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample]
     answers = []
     for prompt, sample in zip(prompts, samples, strict=True):
         messages = with_system(prompt.messages, system)
-        asked = next((m for m in reversed(messages) if m.role == "user"), messages[-1])
         ended = sample.ended == "stop"
         answers.append(
             Answer(
-                asked.said,
+                _question(messages),
                 sample.text,
                 prompt.answer,
                 len(sample.ids) - ended,
@@ -223,6 +223,11 @@ def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample]
             )  # fmt: skip
         )
     return rewards.score(answers)
+
+
+def _question(messages: Sequence[Message]) -> str:
+    """What was asked last."""
+    return next((m for m in reversed(messages) if m.role == "user"), messages[-1]).said
 
 
 def truncated(rewards: Sequence[float], samples: Sequence[Sample], rule: str) -> list[float]:
@@ -272,6 +277,10 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
     def read(part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack = scored) -> Columns:
         return side.read(part, needs, trees, batches, device, job.stop)
 
+    def tell(record: dict[str, Any]) -> None:
+        prompt = excerpt(_question(job.examples.train[record["row"]].messages))
+        job.folder.append("samples.jsonl", {**record, "prompt": prompt})
+
     critic, logp = side.critic, Needs(temperature=r.temperature)
     # A token at a time, 16 bits round otherwise than all at once: there the policy reads its samples again. Sampling tells
     # log p of the model itself: another temperature's is read.
@@ -289,8 +298,7 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
     )
     return Rollouts(
         prompts, players, settings, config.train.batch, total, r.max_new_tokens, packing, config.seed,
-        critic=critic is not None, mask=config.reward.truncated == "mask", pretrain=_pretrain(job),
-        tell=lambda record: job.folder.append("samples.jsonl", record),
+        critic=critic is not None, mask=config.reward.truncated == "mask", pretrain=_pretrain(job), tell=tell,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ A run's folder may come from somebody else, or from a disk that failed: what is 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Required
+from typing import Annotated, Any, Literal, Required
 
 from annotated_types import Len
 from pydantic import Field
@@ -116,6 +116,20 @@ class Step(TypedDict, total=False):
     eval_loss: Figure
     tokens: Count
     equal_rewards: Share
+
+
+class Sampled(TypedDict, total=False):
+    """A line of samples.jsonl: an answer of an evaluation (`step`), or of a `rollout`, those before `among` the best alone."""
+
+    answer: Required[str]
+    prompt: str
+    step: Count
+    rollout: Count
+    among: Literal["best", "worst"]
+    row: Count
+    reward: Number
+    ended: str
+    length: Count
 
 
 class Losses(TypedDict):
@@ -251,7 +265,8 @@ class Finished(TypedDict):
 
 
 FORMS: dict[str, Any] = {
-    "errors/records.jsonl": Found, "metrics.jsonl": Step, "losses.jsonl": Losses, "data.json": About, "result.json": Result,
+    "errors/records.jsonl": Found, "metrics.jsonl": Step, "losses.jsonl": Losses, "samples.jsonl": Sampled, "data.json": About,
+    "result.json": Result,
 }  # fmt: skip
 # Of a line of evals/before.jsonl and after.jsonl, by a key that it has.
 MEASURED: dict[str, Any] = {"general": General, "own": Own, "text": Text, "loss": Loss, "answer": Answer, "row": Row}

@@ -24,7 +24,7 @@ from luthier.evals.metrics import METRICS, OWN
 from luthier.report.page.coding import Record, coding_page
 from luthier.report.page.compare import COLOURS, Paired, compare_page
 from luthier.report.page.parts import run_page
-from luthier.report.page.view import Category, Errors, Lost, Sample, View
+from luthier.report.page.view import Category, Errors, Lost, Rewarded, Rollout, Sample, View
 from luthier.train.table import METHODS
 
 PAGE, CODING, DATA = "report.html", "errors/coding.html", "data.json"
@@ -88,7 +88,7 @@ def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
         name=folder.path.resolve().name, path=str(folder.path), config=config,
         method=f"{config.method}, {METHODS[config.method].summary}", result=result,
         rows=_rows(result, after), beside=_beside(before, after, result, config.seed),
-        steps=folder.records("metrics.jsonl") or (), samples=_samples(folder),
+        steps=folder.records("metrics.jsonl") or (), samples=_samples(folder), rollouts=_rollouts(folder),
         lost=_lost(before, after), errors=_errors(folder, config), codes=_codes(folder),
         lineage=folder.lineage, about=folder.read_json(DATA) or {},
     )  # fmt: skip
@@ -147,6 +147,30 @@ def _samples(folder: RunFolder) -> list[Sample]:
         for row, line in new.items()
         if row in old
     ]  # fmt: skip
+
+
+def _rollouts(folder: RunFolder) -> list[Rollout]:
+    """The best and the worst answers of the first rollout, of that half way, and of the last; older versions kept the best
+    of one prompt."""
+    lines: dict[int, list[dict[str, Any]]] = {}
+    for line in folder.records("samples.jsonl") or ():
+        if "rollout" in line:
+            lines.setdefault(line["rollout"], []).append(line)
+    numbers = sorted(lines)
+    found = []
+    for number in sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]} if numbers else ()):
+        best, worst = (
+            [
+                Rewarded(
+                    line.get("prompt", ""), line["answer"], line["reward"], line.get("ended", ""), line.get("length")
+                )
+                for line in lines[number]
+                if line.get("among", "best") == among
+            ]
+            for among in ("best", "worst")
+        )
+        found.append(Rollout(number, best, worst))
+    return found
 
 
 def _lost(before: measure.Measured, after: measure.Measured) -> list[Lost]:

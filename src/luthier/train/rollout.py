@@ -25,6 +25,7 @@ from luthier.methods.advantages import Moments, Numbers
 from luthier.methods.policy import CLIP
 from luthier.text.weigh import RULES, Rule, fixed_length
 from luthier.train import credit
+from luthier.train.extremes import extremes
 from luthier.train.steps import Packing, chosen_places, make_step
 
 LOOKED_AT = 4  # of so many prompts one is read by the reference where only the curve of the divergence needs it
@@ -85,7 +86,7 @@ def rule_of(settings: PolicyConfig, longest: int, critic: bool = False) -> Rule:
 
 @dataclass
 class Rollouts:
-    """Steps drawn from the policy as it learns. `tell` gets a record of samples of every rollout."""
+    """Steps drawn from the policy as it learns. `tell` gets records of the best and the worst answers of every rollout."""
 
     prompts: Sequence[Asked]
     players: Players
@@ -197,8 +198,8 @@ class Rollouts:
             "groups_skipped": sum(flat) / len(flat), "equal_rewards": _equal(totals), "rounds": rounds, **told,
         }  # fmt: skip
         self._steer(fmean(drift), len(every))
-        best = max(range(len(drawn[0])), key=lambda i: totals[0][i])
-        self.tell({"rollout": number, "row": asked[0].row, "answer": drawn[0][best].text, "reward": totals[0][best]})
+        for record in extremes([a.row for a in asked], drawn, totals):
+            self.tell({"rollout": number, **record})
 
     def _apart(self, trees: Sequence[TokenTree], drawn: list[list[Drawn]]) -> tuple[list[list[Numbers]], Columns]:
         """log pi - log pi_ref of the answers' tokens, and log pi_ref where something learns from it. Where nothing does, of

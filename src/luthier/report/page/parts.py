@@ -11,9 +11,9 @@ from typing import Any
 from markupsafe import Markup
 
 from luthier.report.page import summary
-from luthier.report.page.charts import Chart, Line, chart
+from luthier.report.page.charts import Chart, Line, chart, short
 from luthier.report.page.page import render
-from luthier.report.page.view import Category, Errors, Sample, View
+from luthier.report.page.view import Category, Errors, Rewarded, Sample, View
 from luthier.report.page.words import block, marked
 from luthier.report.tables import Row, called, figures, title, worth
 
@@ -77,6 +77,15 @@ class Kind:
 
 
 @dataclass(frozen=True)
+class Rolled:
+    """An answer of a rollout as HTML, and what is known of it."""
+
+    known: str
+    prompt: Markup
+    answer: Markup
+
+
+@dataclass(frozen=True)
 class Forgot:
     """An answer that the model finds less likely now, as HTML; by how many nats per token, and what that keeps."""
 
@@ -102,7 +111,7 @@ def run_page(view: View) -> str:
         forgetting=view.result.get("forgetting"), beside=[cells(row) for row in view.beside],
         beside_called=called(view.beside),
         forgot=forgot(view), kept=summary.kept(view),
-        curves=curves(view), speed=speed(view), data=data(view),
+        curves=curves(view), rollouts=rollouts(view), speed=speed(view), data=data(view),
         settings=summary.settings(view.config),
         lineage=lineage(view.lineage), command=summary.command(view.config),
     )  # fmt: skip
@@ -161,6 +170,26 @@ def forgot(view: View) -> list[Forgot]:
         Forgot(block(one.prompt), block(one.before), block(one.now), f"+{one.drift:.2f}", f"{exp(-one.drift):.0%}")
         for one in order
     ]
+
+
+def rollouts(view: View) -> list[tuple[str, list[Rolled]]]:
+    """The best and then the worst answers of some rollouts, by what these are called, numbered from 1."""
+    return [
+        (
+            f"Rollout {one.number + 1:,}",
+            [_rolled(name, answer) for name, group in (("best", one.best), ("worst", one.worst)) for answer in group],
+        )
+        for one in view.rollouts
+    ]
+
+
+def _rolled(among: str, one: Rewarded) -> Rolled:
+    known = [f"{among}: reward {short(one.reward)}"]
+    if one.length is not None:
+        known.append(f"{one.length:,} token{'s' * (one.length != 1)}")
+    if one.ended:
+        known.append("cut" if one.ended == "length" else "ended")
+    return Rolled(", ".join(known), block(one.prompt), block(one.answer))
 
 
 def curves(view: View) -> list[Chart]:

@@ -25,6 +25,26 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Rewarded:
+    """An answer of a rollout with its reward; the prompt, how it `ended` and its `length` in tokens where these were kept."""
+
+    prompt: str
+    answer: str
+    reward: float
+    ended: str = ""
+    length: int | None = None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The best and the worst answers of a rollout, which are numbered from 0."""
+
+    number: int
+    best: Sequence[Rewarded]
+    worst: Sequence[Rewarded] = ()
+
+
+@dataclass(frozen=True)
 class Lost:
     """What the model answered before to a general question, what it answers now, and the nats per token that it finds the
     earlier answer less likely."""
@@ -59,7 +79,8 @@ class Errors:
 class View:
     """A run: its settings and result, the metric rows (`evals.score.table`) of what it learned and of what stands
     `beside` that and was not to change, the lines of metrics.jsonl, and what the evaluations left. `codes` are the lines of
-    errors/codes.jsonl, `about` is data.json (what the rows are), `method` says in words how the run learned."""
+    errors/codes.jsonl, `about` is data.json (what the rows are), `method` says in words how the run learned, `rollouts` are some
+    of those of a method that learns from rewards."""
 
     name: str
     path: str
@@ -70,6 +91,7 @@ class View:
     beside: Sequence[Row] = ()
     steps: Sequence[Mapping[str, Any]] = ()
     samples: Sequence[Sample] = ()
+    rollouts: Sequence[Rollout] = ()
     lost: Sequence[Lost] = ()
     errors: Errors | None = None
     codes: Sequence[Mapping[str, Any]] = ()
