@@ -71,6 +71,33 @@ def test_a_bar_says_where_work_of_unknown_length_stands(capsys, monkeypatch):
     )
 
 
+FIGURES = {"reward": "0.523 ↑", "KL": "0.31", "ended": "86%", "length": "41", "tokens/s": "230", "memory": "1.2 GB"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (130, f"training {'━' * 6}{'─' * 18} 12/50  reward 0.523 ↑  KL 0.31  ended 86%  length 41  tokens/s 230  memory 1.2 GB  left 1:16"),
+        (118, f"training {'━' * 4}{'─' * 11} 12/50  reward 0.523 ↑  KL 0.31  ended 86%  length 41  tokens/s 230  memory 1.2 GB  left 1:16"),
+        (105, "training 12/50  reward 0.523 ↑  KL 0.31  ended 86%  length 41  tokens/s 230  memory 1.2 GB  left 1:16"),
+        (100, f"training {'━' * 3}{'─' * 9} 12/50  reward 0.523 ↑  KL 0.31  ended 86%  length 41  tokens/s 230  left 1:16"),
+        (80, "training 12/50  reward 0.523 ↑  KL 0.31  ended 86%  length 41  left 1:16"),
+        (50, "training 12/50  reward 0.523 ↑  left 1:16"),
+        (40, f"training {'━' * 2}{'─' * 6} 12/50  reward 0.523 ↑"),
+        (20, "training 12/50  rew"),
+    ],
+)  # fmt: skip
+def test_a_bar_leaves_out_what_does_not_fit_and_keeps_what_is_given_first(monkeypatch, capsys, columns, line):
+    now = 0.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    bar = log.Bar("training", 50)
+    now = 24.0
+    bar.advance(12, **FIGURES)
+    assert capsys.readouterr().err == f"\r\x1b[2K{line}"
+
+
 def test_a_bar_is_drawn_in_place_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with log.progress("work", 2) as bar:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from luthier.app import taught
+from luthier.app import shown, taught
 from luthier.app.assemble import Parts, Run, put, put_weights, steps_of, weights
 from luthier.app.folder import RunFolder
 from luthier.app.taken_up import best
@@ -104,11 +104,20 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, d
     folder.append(
         "losses.jsonl", {"step": report.step, "rows": [[row, round(nats, 4), n] for row, nats, n in report.rows]}
     )
-    rate = f"{progress.passed / progress.seconds:.0f}"
-    shown = (
-        {"reward": f"{report.metrics['reward']:.3f}"} if "reward" in report.metrics else {"loss": f"{report.loss:.3f}"}
-    )
-    bar.advance(1, **shown, **{"tokens/s": rate}, memory=log.size(memory.peak(device)))
+    bar.advance(
+        1, **_figures(progress, report),
+        **{"tokens/s": f"{progress.passed / progress.seconds:.0f}"}, memory=log.size(memory.peak(device)),
+    )  # fmt: skip
+
+
+def _figures(progress: Progress, report: Report) -> dict[str, str]:
+    """What people watch of a step: the loss, or what its rollout was given."""
+    if "reward" not in report.metrics:
+        return {"loss": f"{report.loss:.3f}"}
+    if (rollout := report.metrics.get("rollout")) != progress.rollout:  # several steps learn from one
+        progress.rollout = rollout
+        progress.rewards = [*progress.rewards, report.metrics["reward"]][-2 * shown.RECENT :]
+    return shown.of_rollout(report.metrics, progress.rewards)
 
 
 def _save(job: Run, parts: Parts, progress: Progress) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
+from statistics import fmean, variance
 from typing import Any
 
 from luthier.app import measure
@@ -10,6 +12,8 @@ from luthier.app.assemble import Run
 from luthier.app.folder import RunFolder
 from luthier.core.config import RunConfig
 from luthier.report import plot
+
+RECENT = 10  # rollouts whose mean reward is compared with that of those before
 
 
 def as_it_is(
@@ -44,6 +48,26 @@ def _left(rows: int, dropped: Mapping[str, int]) -> str:
     """How many rows are left, of how many."""
     lost = sum(dropped.values())
     return f"{rows - lost:,} of {rows:,}" if lost else f"{rows:,}"
+
+
+def of_rollout(metrics: Mapping[str, float], rewards: Sequence[float]) -> dict[str, str]:
+    """The figures of a rollout that people watch: its mean reward with the trend of the `rewards` of rollouts so far, nats per
+    answer from the start, the share of answers that came to an end, and their length in tokens."""
+    return {
+        "reward": f"{metrics['reward']:.3f} {trend(rewards)}".rstrip(), "KL": f"{metrics['kl_per_answer']:.2f}",
+        "ended": f"{metrics['ended']:.0%}", "length": f"{metrics['length']:.0f}",
+    }  # fmt: skip
+
+
+def trend(rewards: Sequence[float]) -> str:
+    """An arrow up or down where the mean of the latest rewards (RECENT or fewer) differs from that of as many before by more
+    than twice its standard error, else a level one; nothing where there are fewer than three of each."""
+    half = min(RECENT, len(rewards) // 2)
+    if half < 3:
+        return ""
+    before, now = rewards[-2 * half : -half], rewards[-half:]
+    change, error = fmean(now) - fmean(before), sqrt((variance(now) + variance(before)) / half)
+    return "→" if abs(change) <= 2 * error else "↑" if change > 0 else "↓"
 
 
 def pictures(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) -> None:

@@ -22,6 +22,7 @@ class Progress:
     within            the last measured step that had not lost more than `stop.forgetting`
     over              whether one had
     misled            for how many steps in a row the critic was worse than the mean of its targets
+    rollout, rewards  the rollout that the last step learned from, and the mean rewards of the last ones
     read              of a stream, how many rows were read and what was lost of them
     """
 
@@ -39,6 +40,8 @@ class Progress:
     within: int = 0
     over: bool = False
     misled: int = 0
+    rollout: float | None = None
+    rewards: list[float] = field(default_factory=list)
     read: dict[str, Any] = field(default_factory=dict)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from typing import Any
 
 from luthier.core import screen
 from luthier.core.secrets import hide
+
+LONG, SHORT = 24, 8  # columns of a bar, at most and at least
+COLUMNS = 100  # of a line that goes to a file or a pipe
 
 
 def note(text: str) -> None:
@@ -53,7 +57,7 @@ def clock(seconds: float) -> str:
 
 class Bar:
     """A progress line: done/total, how many a second, named figures, and time left. Drawn in place on a terminal,
-    every ten seconds otherwise."""
+    every ten seconds otherwise. Figures that are given first are shown first, and longest where there is little room."""
 
     def __init__(self, title: str, total: int | None) -> None:
         self.title, self.total = title, total
@@ -92,42 +96,49 @@ class Bar:
             self._draw()
 
     def _draw(self) -> None:
-        spent = self.spent
-        fresh = self.done - self.first
-        named = any(name.endswith("/s") for name in self.figures)  # a rate of its own
-        rate = (
-            []
-            if named or not (fresh and spent)
-            else [f"{per:,.0f}/s" if (per := fresh / spent) >= 10 else f"{per:.2g}/s"]
-        )
-        figures = "  ".join(
-            rate + [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items()]
-        )
-        if self.total:
-            left = clock(spent / fresh * (self.total - self.done)) if fresh else "-:--"
-            width = 24
-            filled = round(width * min(1.0, self.done / self.total))
-            line = f"{self.title} {'━' * filled}{'─' * (width - filled)} {self.words or f'{self.done}/{self.total}'}"
-            line = "  ".join(part for part in (line, figures, f"left {left}") if part)
-        else:
-            line = "  ".join(part for part in (f"{self.title} {self.done}", figures, clock(spent)) if part)
-        line = screen.line(hide(line))
+        columns = _columns(self.terminal)
+        line = screen.line(hide(self._line(columns)))
         if line == self.last:
             return
         self.last = line
         if self.terminal:
-            import shutil
-
-            columns = shutil.get_terminal_size().columns - 1
             print(f"\r\x1b[2K{line[:columns]}", end="", file=sys.stderr, flush=True)
         else:
             print(line, file=sys.stderr, flush=True)
+
+    def _line(self, columns: int) -> str:
+        """What fits into so many columns: figures come before the bar, and where not all fit, the last ones go first."""
+        spent, fresh = self.spent, self.done - self.first
+        figures = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items()]
+        if not any(name.endswith("/s") for name in self.figures) and fresh and spent:  # no rate of its own
+            figures.insert(0, f"{per:,.0f}/s" if (per := fresh / spent) >= 10 else f"{per:.2g}/s")
+        if self.total:
+            done = self.words or f"{self.done}/{self.total}"
+            left = f"left {clock(spent / fresh * (self.total - self.done)) if fresh else '-:--'}"
+        else:
+            done, left = str(self.done), clock(spent)
+        parts = [f"{self.title} {done}", *figures, left]
+        while len("  ".join(parts)) > columns and len(parts) > 3:  # one figure and the time stay
+            del parts[-2]
+        if len("  ".join(parts)) > columns and figures:
+            del parts[-1]
+        room = columns - len("  ".join(parts)) - 1
+        if self.total and room >= SHORT:
+            width = min(LONG, room)
+            filled = round(width * min(1.0, self.done / self.total))
+            parts[0] = f"{self.title} {'━' * filled}{'─' * (width - filled)} {done}"
+        return "  ".join(parts)
 
     def close(self) -> None:
         """Leave the last state on the screen."""
         self._draw()
         if self.terminal:
             print(file=sys.stderr, flush=True)
+
+
+def _columns(terminal: bool) -> int:
+    """How wide a line may be: a terminal's last column is left free, where some break the line."""
+    return shutil.get_terminal_size().columns - 1 if terminal else COLUMNS
 
 
 @contextmanager

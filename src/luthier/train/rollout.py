@@ -190,7 +190,7 @@ class Rollouts:
         every = [x for group in totals for x in group]
         drift = [float(leaf.sum()) for tree in apart for leaf in tree]
         self._metrics = {
-            "reward": fmean(every), "reward_deviation": pstdev(every),
+            "rollout": number, "reward": fmean(every), "reward_deviation": pstdev(every),
             **{f"reward/{name}": fmean(x for group in values for x in group) for name, values in parts.items()},
             "kl_per_answer": fmean(drift), "kl_weight": self.kl,
             "length": fmean(x for group in lengths for x in group),
