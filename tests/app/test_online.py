@@ -120,6 +120,31 @@ def _samples_of_rollouts(samples, page):
     assert f">Rollout {len(by_rollout)}<" in page
 
 
+def test_a_reward_that_rises_where_the_judge_falls_is_told_at_the_end(settings, tmp_path, capsys):
+    reward = vowels(tmp_path)
+    changes = {
+        "data__holdout": 0.4,
+        "eval__samples": 12,
+        "train__steps": 12,
+        "rollout__max_new_tokens": 12,
+        "eval__max_new_tokens": 12,
+    }
+    result = run(resolve(settings("ppo", reward__use=[reward], reward__judge=[f"-1*{reward}"], **changes)))
+    learned, judge = result["metrics"]["reward"], result["metrics"]["judge"]
+    assert (learned["verdict"], judge["verdict"]) == ("better", "worse")
+    assert judge["difference"] == pytest.approx(-learned["difference"])
+    sentence = result["judge"]["sentence"]
+    assert result["judge"]["confirmed"] is False
+    assert f"the reward that was learned from rose by {learned['difference']:.3f} (95 % interval" in sentence
+    assert f"warning: {sentence}; " in capsys.readouterr().err
+    folder = tmp_path / "run"
+    assert f'<p class="worse">T{sentence[1:]}.</p>' in (folder / "report.html").read_text()
+    assert {"over", "over-judge", "judge"} <= set(
+        re.findall(r'id="chart-([a-z-]+)"', (folder / "report.html").read_text())
+    )
+    assert "reward that judges" in (folder / "reward.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("method", "more"),
     [

@@ -256,6 +256,43 @@ def test_what_a_policy_learned_comes_first():
     assert [one.name for one in curves(view())] == ["loss-step", "loss-token", "norm", "rate"]
 
 
+def test_a_reward_and_its_judge_are_drawn_over_the_distance_each_on_its_own_scale():
+    steps = [{**step, "reward": 0.25 * step["step"], "kl_per_answer": 2.0 - 0.5 * step["step"]} for step in STEPS]
+    steps += [{"step": s, "eval_reward": s, "eval_judge": -10.0 * s, "eval_kl_per_answer": 0.25 * s} for s in (2, 4)]
+    found = {one.name: one for one in curves(view(steps=steps))}
+    assert list(found)[:4] == ["reward", "over", "over-judge", "judge"]
+    assert [line.name for line in found["reward"].lines] == ["training", "held-out"]
+    rollouts, held = found["over"].lines
+    assert rollouts.values == [(0.0, 1.0), (0.5, 0.75), (1.0, 0.5), (1.5, 0.25)]  # by distance
+    assert held.values == [(0.5, 2.0), (1.0, 4.0)]
+    assert found["over-judge"].lines[0].values == [(0.5, -20.0), (1.0, -40.0)]
+    assert found["judge"].lines[0].values == [(2.0, -20.0), (4.0, -40.0)]
+    assert [words for _, words in found["over"].x_ticks] == ["0.0", "0.5", "1.0", "1.5"]
+
+
+def test_a_judge_that_was_asked_before_and_after_alone_has_two_points():
+    steps = [{**step, "reward": 0.5, "kl_per_answer": -0.5 + step["step"]} for step in STEPS]
+    rows = [row("reward", 0.1, 0.5, 0.3, 0.5), row("judge", 3.0, 2.0, -1.5, -0.5)]
+    found = {one.name: one for one in curves(view(steps=steps, rows=rows))}
+    assert found["reward"].lines[1].values == [(0.0, 0.1), (4.0, 0.5)]
+    assert found["judge"].lines[0].values == [(0.0, 3.0), (4.0, 2.0)]
+    assert found["over-judge"].lines[0].values == [(0.0, 3.0), (3.5, 2.0)]
+
+
+def test_what_the_judge_did_not_see_is_told_first():
+    told = {"confirmed": False, "sentence": "the reward rose, but the judge's fell"}
+    page = run_page(view(result={**RESULT, "judge": told}))
+    assert '<p class="worse">The reward rose, but the judge&#39;s fell.</p>' in page
+    seen = run_page(view(result={**RESULT, "judge": {"confirmed": True, "sentence": "both rose"}}))
+    assert "<p>Both rose.</p>" in seen
+
+
+def test_shares_that_are_all_zero_lie_at_the_bottom_of_their_figure():
+    steps = [{**step, "reward": 0.5, "kl_per_answer": 0.0, "clipped": 0.0} for step in STEPS]
+    clipped = next(one for one in curves(view(steps=steps)) if one.name == "clipped")
+    assert clipped.y_range == (0.0, 1.0)
+
+
 def test_where_nothing_was_measured_meanwhile_the_held_out_loss_has_two_points():
     step, token = curves(view())[:2]
     assert step.lines[1].values == [(0.0, 3.5), (4.0, 2.5)]

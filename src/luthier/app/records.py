@@ -226,6 +226,11 @@ class RewardModel(TypedDict):
     length_correlation: Figure
 
 
+class Judged(TypedDict):
+    confirmed: bool | None
+    sentence: str
+
+
 class Result(TypedDict, total=False):
     """result.json."""
 
@@ -247,6 +252,7 @@ class Result(TypedDict, total=False):
     kl_per_answer: Number
     equal_rewards: Share
     reward_model: RewardModel
+    judge: Judged
 
 
 class Finished(TypedDict):

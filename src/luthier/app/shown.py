@@ -11,7 +11,7 @@ from luthier.app import measure
 from luthier.app.assemble import Run
 from luthier.app.folder import RunFolder
 from luthier.core.config import RunConfig
-from luthier.report import plot
+from luthier.report import over, plot
 
 RECENT = 10  # rollouts whose mean reward is compared with that of those before
 
@@ -75,14 +75,15 @@ def pictures(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) -> No
     records = folder.records("metrics.jsonl") or []
     losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
     evals = [(r["step"], r["eval_loss"]) for r in records if r.get("eval_loss") is not None]
-    by_drift = sorted((r["kl_per_answer"], r["reward"]) for r in records if "reward" in r)
-    if by_drift:
-        name = "judge" if any("eval_judge" in r for r in records) else "reward"
-        held = sorted((r["eval_kl_per_answer"], r[f"eval_{name}"]) for r in records if f"eval_{name}" in r)
-        names = ("learned from", "judge" if name == "judge" else "held-out")
-        along = "nats per answer from the start (KL)"
-        title = "reward, the further the policy moves"
-        plot.loss_curve(by_drift, held, title, folder.path / "reward.svg", "reward", names, along, "")
+    found = over.over_divergence(records, rows)
+    if found.rollouts:
+        title, along = "reward, the further the policy moves", "nats per answer from the start (KL)"
+        shown = [plot.Panel(title, found.rollouts, found.held, "that is learned from", ("rollouts", "held-out"))]
+        if found.judge:
+            shown.append(
+                plot.Panel("reward that judges", (), found.judge, "nothing is learned from it", ("", "held-out"))
+            )
+        plot.panels(shown, title, folder.path / "reward.svg", along)
     if losses:
         plot.loss_curve(losses, evals, "training loss", folder.path / "loss.svg", unit)
     if rows:

@@ -62,5 +62,14 @@ def warn_of_rewards(share: float | None) -> None:
         log.warn(f"{share:.0%} of the groups of answers got one reward, and taught nothing; {_mend()}")
 
 
+def tell_of_judge(judged: Mapping[str, Any]) -> None:
+    """Say whether the judge saw the reward's rise too; a warning where it did not."""
+    if judged["confirmed"] is False:
+        mend = "see in samples.jsonl what it pays for and mend it, raise --policy.kl, or give --policy.kl_budget N --eval.every M"
+        log.warn(f"{judged['sentence']}; {mend}")
+    else:
+        log.note(judged["sentence"])
+
+
 def _mend() -> str:
     return "look at answers with `luthier sample`, and take a reward that tells them apart, other prompts, or more --rollout.samples"

@@ -53,6 +53,7 @@ from luthier.evals.score import as_json
 from luthier.methods.likelihood import likelihood
 from luthier.model import load as model_load
 from luthier.model import lora, memory
+from luthier.report.over import judged
 
 LOOK = 5000  # training rows that 'auto' metrics are chosen by
 
@@ -163,6 +164,9 @@ def _phases(job: Run, probes: lost.Probes, show: Any, began: float) -> dict[str,
     if (share := taught.equal_rewards(folder.records("metrics.jsonl") or ())) is not None:
         taught.warn_of_rewards(share)
         result[taught.EQUAL] = round(share, 4)
+    if (found := judged(rows)) is not None:
+        taught.tell_of_judge(found)
+        result["judge"] = found
     if method.needs.score:
         result["reward_model"] = measure.worth(held_out, after)
     shown.pictures(folder, rows, unit)

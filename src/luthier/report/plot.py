@@ -20,7 +20,7 @@ from luthier.report.tables import title as row_title
 
 Point = tuple[float, float]
 
-WIDTH = 720
+WIDTH, HIGH = 720, 394  # of a picture; of one with a panel of curves
 SMOOTH_SHARE = 1 / 15
 
 STYLE = """
@@ -59,24 +59,51 @@ class Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def loss_curve(
-    points: Sequence[Point], evals: Sequence[Point], title: str, path: Path, unit: str = "nats per token",
-    names: tuple[str, str] = ("training", "held-out"), along: str = "optimizer step", what: str = " loss",
-) -> None:  # fmt: skip
-    """Draw the loss: a smooth line over faint points of every step, and the held-out loss as a dotted line.
+@dataclass(frozen=True)
+class Panel:
+    """A smooth line through `points`, over faint dots of each, and a dotted one through `evals`; both by rising x, called
+    `names`, of `what` in `unit`. Either may be empty, not both."""
 
-    `points` and `evals`, called `names`, are (step, loss in `unit`), by rising step; either may be empty, not both.
-    The smooth line is the centred moving average over a fifteenth of the points. Other figures `along` another axis
-    are drawn in the same way, such as reward over divergence.
+    title: str
+    points: Sequence[Point]
+    evals: Sequence[Point]
+    unit: str = ""
+    names: tuple[str, str] = ("training", "held-out")
+    what: str = ""
+
+
+def loss_curve(
+    points: Sequence[Point], evals: Sequence[Point], title: str, path: Path, unit: str = "nats per token"
+) -> None:
+    """Draw the loss of training, and the held-out loss, by step: (step, loss in `unit`)."""
+    panels([Panel(title, points, evals, unit, what=" loss")], title, path, "optimizer step")
+
+
+def panels(shown: Sequence[Panel], title: str, path: Path, along: str) -> None:
+    """Draw several curves below each other, each on a scale of its own, `along` the same axis.
+
+    The smooth line is the centred moving average over a fifteenth of the points.
     """
-    everything = [*points, *evals]
-    assert everything
-    x_ticks = ticks(*_range(step for step, _ in everything), whole=along == "optimizer step")
-    y_ticks = ticks(*_range(loss for _, loss in everything))
-    height, left, right, top, bottom = 394, 64, WIDTH - 128, 70, 340
-    x = Axis(x_ticks[0], max(step for step, _ in everything), left, right)
+    reach = _range(x for panel in shown for x, _ in (*panel.points, *panel.evals))
+    parts: list[str] = []
+    told = []
+    for number, panel in enumerate(shown):
+        more, words = _curves(panel, along, reach, HIGH * number)
+        parts += more
+        told.append(words)
+    _write(path, HIGH * len(shown), title, " ".join(told), parts)
+
+
+def _curves(panel: Panel, along: str, reach: tuple[float, float], down: float = 0) -> tuple[list[str], str]:
+    """The parts of a panel that begins so far `down`, over values of `along` that reach from the first to the second; and
+    what it shows, in words."""
+    points, evals, names = panel.points, panel.evals, panel.names
+    x_ticks = ticks(*reach, whole=along == "optimizer step")
+    y_ticks = ticks(*_range(y for _, y in (*points, *evals)))
+    left, right, top, bottom = 64, WIDTH - 128, down + 70, down + 340
+    x = Axis(x_ticks[0], max(reach[1], x_ticks[0] + 1e-9), left, right)
     y = Axis(y_ticks[0], y_ticks[-1], bottom, top)
-    parts = [_text(left - 44, 28, title, "title"), _text(left - 44, 47, unit)]
+    parts = [_text(left - 44, down + 28, panel.title, "title"), _text(left - 44, down + 47, panel.unit)]
     for value in y_ticks:
         style = "axis" if value == y_ticks[0] else "grid"
         parts.append(f'<path class="{style}" d="M{left} {_n(y.at(value))}H{right}"/>')
@@ -96,12 +123,12 @@ def loss_curve(
     parts += [_text(right + 12, at + 4.5, words, style) for at, words, style in _apart(ends)]
     place = "step" if along == "optimizer step" else along
     told = [
-        f"{name.capitalize()}{what} from {_loss(line[0][1])} at {place} {line[0][0]:g}"
+        f"{name.capitalize()}{panel.what} from {_loss(line[0][1])} at {place} {line[0][0]:g}"
         f" to {_loss(line[-1][1])} at {place} {line[-1][0]:g}."
         for name, line in zip(names, (points, evals), strict=True)
         if line
     ]
-    _write(path, height, title, " ".join(told), parts)
+    return parts, " ".join(told)
 
 
 def before_after_bars(rows: Sequence[Row], path: Path, title: str = "Before and after") -> None:

@@ -61,19 +61,27 @@ class Chart:
 
 
 def chart(
-    name: str, title: str, unit: str, lines: Sequence[Line], along: str = "step", zero: bool = False
+    name: str,
+    title: str,
+    unit: str,
+    lines: Sequence[Line],
+    along: str = "step",
+    zero: bool = False,
+    whole: bool = True,
 ) -> Chart | None:
     """The figure of these lines, or None where none has a point. Values that are not finite are left out. With `zero`
-    the values begin at zero, as amounts should."""
+    the values begin at zero, as amounts should; `whole` says that values of `along` are counts."""
     kept = [(line, [p for p in line.points if isfinite(p[1])]) for line in lines]
     kept = [(line, points) for line, points in kept if points]
     if not kept:
         return None
     drawn = [(line, points, moving_average(points) if line.noisy else points) for line, points in kept]
-    last = max(x for _, points in kept for x, _ in points)
+    xs = [x for _, points in kept for x, _ in points]
+    first, last = min(0.0, *xs), max(xs)
     ys = [y for _, points in kept for _, y in points] + [0.0] * zero
-    x_ticks, y_ticks = ticks(0, last or 1, whole=True), ticks(min(ys), max(ys))
-    x, y = Axis(0, last or 1, 0, WIDE), Axis(y_ticks[0], y_ticks[-1], HIGH, 0)
+    ys += [1.0] * (zero and not any(ys))  # amounts that are all nothing
+    x_ticks, y_ticks = ticks(first, last or 1, whole=whole), ticks(min(ys), max(ys))
+    x, y = Axis(first, last or 1, 0, WIDE), Axis(y_ticks[0], y_ticks[-1], HIGH, 0)
     told = " ".join(
         f"{line.name.capitalize()} from {short(path[0][1])} at {along} {path[0][0]:,g} "
         f"to {short(path[-1][1])} at {along} {path[-1][0]:,g}."
@@ -82,7 +90,7 @@ def chart(
     return Chart(
         name, title, unit, along, told,
         [_drawn(line, points, path, x, y) for line, points, path in drawn],
-        [(x.at(v) / WIDE, _label(v, x_ticks)) for v in x_ticks if v <= x.high],
+        [(x.at(v) / WIDE, _label(v, x_ticks)) for v in x_ticks if x.low <= v <= x.high],
         [(y.at(v) / HIGH, _label(v, y_ticks)) for v in y_ticks],
         (x.low, x.high), (y.low, y.high),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from luthier.report.over import Over, over_divergence
 from luthier.report.page import summary
 from luthier.report.page.charts import Chart, Line, chart, short
 from luthier.report.page.page import render
@@ -102,7 +103,7 @@ def run_page(view: View) -> str:
     return render(
         "run.html", title=f"{view.name}, run report", view=view, sections=SECTIONS,
         headline=summary.headline(view), opening=summary.opening(view), verdicts=summary.verdicts(view),
-        first=[item["text"] for item in view.result.get("findings", ())], lost=summary.lost(view), cost=summary.cost(view),
+        first=summary.first(view), judged=summary.judged(view), lost=summary.lost(view), cost=summary.cost(view),
         table=[cells(row) for row in view.rows], items=_items(view.rows), called=called(view.rows),
         samples=[side(number, sample) for number, sample in enumerate(some, 1)], open=OPEN,
         left=len(view.samples) - len(some),
@@ -195,30 +196,58 @@ def _rolled(among: str, one: Rewarded) -> Rolled:
 def curves(view: View) -> list[Chart]:
     """What was learned first: reward and divergence where there are any, else loss by step and by token with the held-out
     loss; then what the method reports of itself, gradient norm and learning rate."""
-    held = [Line("held-out", view.series("eval_reward"), 2, dotted=True),
-            Line("judge", view.series("eval_judge"), 3, dotted=True)]  # fmt: skip
+    held = _held(view, "reward")
+    judge = _held(view, "judge")
     reward = view.series("reward")
+    over = over_divergence(view.steps, view.rows) if judge else None
     found = [
-        chart("reward", "Reward", "", [Line("training", reward, 1, noisy=True), *held]),
-        chart("kl", "Distance from the start", "KL, nats per answer", [Line("policy", view.series("kl_per_answer"), 1)]),
+        chart("reward", "Reward", "", [Line("training", reward, 1, noisy=True), Line("held-out", held, 2, dotted=True)]),
+        *(_over(over) if over else ()),
+        chart("judge", "Judging reward", "", [Line("held-out", judge, 3, dotted=True)]),
+        chart("kl", "Distance from the start", "KL, nats per answer", [Line("rollout", view.series("kl_per_answer"), 1),
+              Line("held-out", view.series("eval_kl_per_answer"), 2, dotted=True)]),
         chart("loss-step", "Loss by step", "", _losses(view, "step")) if not reward else None,
         chart("loss-token", "Loss by token", "", _losses(view, "tokens"), "tokens") if not reward else None,
-        chart("policy", "Loss of the policy", "", [Line("training", view.series("loss"), 1, noisy=True)]) if reward else None,
-        chart("lost", "Lost of its own earlier answers", "nats per token", [Line("lost", view.series("forgetting"), 2, dotted=True)]),
-        chart("spread", "Deviation of the rewards", "", [Line("rollout", view.series("reward_deviation"), 1, noisy=True)]),
-        chart("equal", "Prompts whose answers all got one reward", "share", [Line("rollout", view.series("equal_rewards"), 1, noisy=True)]),
-        chart("length", "Length of the answers", "tokens", [Line("rollout", view.series("length"), 1, noisy=True)]),
-        chart("ended", "Answers that came to an end", "share", [Line("rollout", view.series("ended"), 1, noisy=True)]),
-        chart("clipped", "Tokens whose ratio was clipped", "share", [Line("policy", view.series("clipped"), 1, noisy=True)]),
+        _amount(view, "spread", "Deviation of the rewards", "", "reward_deviation"),
+        _amount(view, "equal", "Prompts whose answers all got one reward", "share", "equal_rewards"),
+        _amount(view, "length", "Length of the answers", "tokens", "length"),
+        _amount(view, "ended", "Answers that came to an end", "share", "ended"),
+        chart("entropy", "Entropy", "nats per token", [Line("policy", view.series("entropy"), 1, noisy=True)]),
+        _amount(view, "clipped", "Tokens whose ratio was clipped", "share", "clipped", "policy"),
         chart("critic", "Variance of the returns that the critic explains", "share",
               [Line("critic", view.series("explained_variance"), 1, noisy=True)]),
-        chart("value", "Loss of the values", "", [Line("critic", view.series("value_loss"), 1, noisy=True)]),
-        chart("entropy", "Entropy", "nats per token", [Line("policy", view.series("entropy"), 1, noisy=True)]),
+        _amount(view, "value", "Loss of the values", "", "value_loss", "critic"),
+        chart("policy", "Loss of the policy", "", [Line("training", view.series("loss"), 1, noisy=True)]) if reward else None,
+        chart("lost", "Lost of its own earlier answers", "nats per token", [Line("lost", view.series("forgetting"), 2, dotted=True)]),
         chart("margin", "Margin of better answers", "", [Line("training", view.series("margin"), 1, noisy=True)]),
         chart("norm", "Gradient norm", "", [Line("before clipping", view.series("gradient_norm"), 1, noisy=True)]),
         chart("rate", "Learning rate", "", [Line("learning rate", view.series("lr"), 1)]),
     ]  # fmt: skip
     return [one for one in found if one]
+
+
+def _amount(view: View, name: str, title: str, unit: str, series: str, of: str = "rollout") -> Chart | None:
+    """The figure of a series of which nothing is below zero."""
+    return chart(name, title, unit, [Line(of, view.series(series), 1, noisy=True)], zero=True)
+
+
+def _over(found: Over) -> list[Chart | None]:
+    """The reward that is learned from and the one that judges, each on a scale of its own, over one distance."""
+    along = "KL, nats per answer"
+    learned = [Line("rollouts", found.rollouts, 1, noisy=True), Line("held-out", found.held, 2, dotted=True)]
+    judge = [Line("held-out", found.judge, 3, dotted=True)]
+    return [
+        chart("over", "Reward by distance", "", learned, along, whole=False),
+        chart("over-judge", "Judging reward by distance", "", judge, along, whole=False),
+    ]
+
+
+def _held(view: View, name: str) -> list[tuple[float, float]]:
+    """A reward of held-out answers by step; where only measured before and after, these two points."""
+    found, row = view.series(f"eval_{name}"), next((row for row in view.rows if row["name"] == name), None)
+    if found or row is None or not view.series("reward"):
+        return found
+    return [(0.0, row["before"]), (view.series("reward")[-1][0], row["after"])]
 
 
 def speed(view: View) -> list[Chart]:

@@ -31,6 +31,23 @@ class Headline:
     n: int
 
 
+def first(view: View) -> list[str]:
+    """What is told before all else: what is wrong with the answers, and a rise of the reward that the judge did not see."""
+    found = [item["text"] for item in view.result.get("findings", ())]
+    judge = view.result.get("judge") or {}
+    return [*found, judge["sentence"]] if judge.get("confirmed") is False else found
+
+
+def judged(view: View) -> str:
+    """What the judge saw of the reward's rise, where that is not told first; nothing without a judge."""
+    judge = view.result.get("judge")
+    return (
+        ""
+        if judge is None or judge["confirmed"] is False
+        else f"{judge['sentence'][0].upper()}{judge['sentence'][1:]}."
+    )
+
+
 def main_row(rows: Sequence[Row]) -> Row | None:
     """The row that a run is about: the reward it learned from, else the first metric in which more or less is better,
     answers before the loss. Chosen by what was measured and never by how it came out."""
