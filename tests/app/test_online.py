@@ -87,16 +87,17 @@ def same(a, b):
 
 @pytest.mark.parametrize("tune", ["lora", "full"])
 @pytest.mark.parametrize(("method", "more"), [("grpo", {}), ("ppo", {"policy.epochs": 2, "policy.minibatches": 2})])
-def test_a_policy_learns_what_is_rewarded(settings, tmp_path, method, more, tune):
-    reward = vowels(tmp_path)
-    result = run(resolve(settings(method, tune=tune, train__steps=24, reward__use=[reward], **more)))
-    assert result["metrics"]["reward"]["after"] > result["metrics"]["reward"]["before"]
-    assert {"before", "after", "low", "high", "n"} <= set(result["metrics"]["loss"])  # of the right answers: likelihood
+def test_what_a_run_that_learns_from_rewards_tells(settings, tmp_path, method, more, tune):
+    """That it learns is shown with several seeds by tests/train/test_learns.py."""
+    result = run(resolve(settings(method, tune=tune, train__steps=12, **more)))
+    of_loss = result["metrics"]["loss"]  # of the right answers: likelihood
+    assert all(
+        {"before", "after", "low", "high", "n"} <= set(found) for found in (result["metrics"]["reward"], of_loss)
+    )
     assert result["kl_per_answer"] != 0
     records = lines(tmp_path / "run" / "metrics.jsonl")
-    wanted = {"reward", f"reward/{reward}", "kl_per_answer", "length", "ended", "entropy", "clipped", "groups_skipped"}
+    wanted = {"reward", "reward/length:3", "kl_per_answer", "length", "ended", "entropy", "clipped", "groups_skipped"}
     assert all(wanted <= set(record) for record in records)
-    assert records[-1]["reward"] > records[0]["reward"]
     of_critic = {"explained_variance", "value_loss"}
     assert all(of_critic & set(record) == (of_critic if method == "ppo" else set()) for record in records)
     page = (tmp_path / "run" / "report.html").read_text()
