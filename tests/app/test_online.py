@@ -143,7 +143,7 @@ def test_a_reward_that_rises_where_the_judge_falls_is_told_at_the_end(settings, 
     assert {"over", "over-judge", "judge"} <= set(
         re.findall(r'id="chart-([a-z-]+)"', (folder / "report.html").read_text())
     )
-    assert "reward that judges" in (folder / "reward.svg").read_text()
+    assert "judging reward" in (folder / "reward.svg").read_text()
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,7 @@ def test_a_reward_and_its_judge_are_drawn_over_the_distance_each_on_its_own_scal
     assert found["over-judge"].lines[0].values == [(0.5, -20.0), (1.0, -40.0)]
     assert found["judge"].lines[0].values == [(2.0, -20.0), (4.0, -40.0)]
     assert [words for _, words in found["over"].x_ticks] == ["0.0", "0.5", "1.0", "1.5"]
+    assert found["over"].x_range == found["over-judge"].x_range == (0.0, 1.5)
 
 
 def test_a_judge_that_was_asked_before_and_after_alone_has_two_points():
@@ -310,6 +311,12 @@ def test_a_series_by_token_gives_evaluations_the_tokens_of_their_step():
     steps = [*STEPS, {"step": 4, "eval_loss": 2.25}, {"step": 2, "eval_loss": None}]
     assert view(steps=steps).series("eval_loss", "tokens") == [(400.0, 2.25)]
     assert view().series("loss", "tokens")[0] == (100.0, 3.5)
+
+
+def test_a_series_that_steps_and_evaluations_have_is_that_of_the_steps():
+    """The length of a rollout is in tokens, that of held-out answers in characters."""
+    steps = [{**STEPS[0], "length": 12.0}, {"step": 1, "eval_reward": 0.5, "length": 47.0}]
+    assert view(steps=steps).series("length") == [(1.0, 12.0)]
 
 
 def test_data_says_what_the_rows_are():

@@ -78,11 +78,9 @@ def pictures(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) -> No
     found = over.over_divergence(records, rows)
     if found.rollouts:
         title, along = "reward, the further the policy moves", "nats per answer from the start (KL)"
-        shown = [plot.Panel(title, found.rollouts, found.held, "that is learned from", ("rollouts", "held-out"))]
+        shown = [plot.Panel(title, found.rollouts, found.held, "learned from", ("rollouts", "held-out"))]
         if found.judge:
-            shown.append(
-                plot.Panel("reward that judges", (), found.judge, "nothing is learned from it", ("", "held-out"))
-            )
+            shown.append(plot.Panel(f"judging {title}", (), found.judge, "not learned from", ("", "held-out")))
         plot.panels(shown, title, folder.path / "reward.svg", along)
     if losses:
         plot.loss_curve(losses, evals, "training loss", folder.path / "loss.svg", unit)

@@ -68,16 +68,18 @@ def chart(
     along: str = "step",
     zero: bool = False,
     whole: bool = True,
+    until: float = 0.0,
 ) -> Chart | None:
     """The figure of these lines, or None where none has a point. Values that are not finite are left out. With `zero`
-    the values begin at zero, as amounts should; `whole` says that values of `along` are counts."""
+    the values begin at zero, as amounts should; `whole` says that values of `along` are counts; these reach at
+    least `until`."""
     kept = [(line, [p for p in line.points if isfinite(p[1])]) for line in lines]
     kept = [(line, points) for line, points in kept if points]
     if not kept:
         return None
     drawn = [(line, points, moving_average(points) if line.noisy else points) for line, points in kept]
     xs = [x for _, points in kept for x, _ in points]
-    first, last = min(0.0, *xs), max(xs)
+    first, last = min(0.0, *xs), max(until, *xs)
     ys = [y for _, points in kept for _, y in points] + [0.0] * zero
     ys += [1.0] * (zero and not any(ys))  # amounts that are all nothing
     x_ticks, y_ticks = ticks(first, last or 1, whole=whole), ticks(min(ys), max(ys))

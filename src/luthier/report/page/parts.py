@@ -209,12 +209,12 @@ def curves(view: View) -> list[Chart]:
         chart("loss-step", "Loss by step", "", _losses(view, "step")) if not reward else None,
         chart("loss-token", "Loss by token", "", _losses(view, "tokens"), "tokens") if not reward else None,
         _amount(view, "spread", "Deviation of the rewards", "", "reward_deviation"),
-        _amount(view, "equal", "Prompts whose answers all got one reward", "share", "equal_rewards"),
+        _amount(view, "equal", "Groups of equal rewards", "share", "equal_rewards"),
         _amount(view, "length", "Length of the answers", "tokens", "length"),
         _amount(view, "ended", "Answers that came to an end", "share", "ended"),
         chart("entropy", "Entropy", "nats per token", [Line("policy", view.series("entropy"), 1, noisy=True)]),
         _amount(view, "clipped", "Tokens whose ratio was clipped", "share", "clipped", "policy"),
-        chart("critic", "Variance of the returns that the critic explains", "share",
+        chart("critic", "Explained variance of the critic", "share",
               [Line("critic", view.series("explained_variance"), 1, noisy=True)]),
         _amount(view, "value", "Loss of the values", "", "value_loss", "critic"),
         chart("policy", "Loss of the policy", "", [Line("training", view.series("loss"), 1, noisy=True)]) if reward else None,
@@ -233,12 +233,12 @@ def _amount(view: View, name: str, title: str, unit: str, series: str, of: str =
 
 def _over(found: Over) -> list[Chart | None]:
     """The reward that is learned from and the one that judges, each on a scale of its own, over one distance."""
-    along = "KL, nats per answer"
+    along, until = "KL, nats per answer", max(x for x, _ in (*found.rollouts, *found.held, *found.judge))
     learned = [Line("rollouts", found.rollouts, 1, noisy=True), Line("held-out", found.held, 2, dotted=True)]
     judge = [Line("held-out", found.judge, 3, dotted=True)]
     return [
-        chart("over", "Reward by distance", "", learned, along, whole=False),
-        chart("over-judge", "Judging reward by distance", "", judge, along, whole=False),
+        chart("over", "Reward by distance", "", learned, along, whole=False, until=until),
+        chart("over-judge", "Judging reward by distance", "", judge, along, whole=False, until=until),
     ]
 
 

@@ -101,8 +101,11 @@ class View:
     def series(self, name: str, along: str = "step") -> list[tuple[float, float]]:
         """(value of `along`, value of `name`) of every line of metrics.jsonl that has the figure, as it was written.
 
-        Lines of evaluations have no token count: theirs is that of their step.
+        Lines of evaluations have no token count: theirs is that of their step. A name that steps and evaluations both have,
+        such as `length` of rollouts in tokens and of held-out answers in characters, is the steps'.
         """
         at = {line["step"]: line.get(along) for line in self.steps if line.get(along) is not None}
-        found = ((at.get(line["step"]), line.get(name)) for line in self.steps)
-        return [(float(x), float(y)) for x, y in found if x is not None and isinstance(y, int | float)]
+        lines = [line for line in self.steps if isinstance(line.get(name), int | float)]
+        lines = [line for line in lines if "loss" in line] or lines
+        found = ((at.get(line["step"]), line[name]) for line in lines)
+        return [(float(x), float(y)) for x, y in found if x is not None]
