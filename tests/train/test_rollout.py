@@ -124,6 +124,8 @@ def test_dapo_draws_other_prompts_in_the_place_of_useless_groups():
     assert len(rows) == 3
     assert min(rows) > 2
     assert step.metrics["rounds"] > 1
+    left_out = step.metrics["equal_rewards"] * 3 * step.metrics["rounds"]  # of three prompts a round
+    assert left_out == pytest.approx(3 * step.metrics["rounds"] - 3)  # and none of the three that are learned from
     assert sum(float(batch.weight.sum()) for batch in step.micro) == pytest.approx(1.0)
 
 

@@ -169,7 +169,7 @@ class Rollouts:
         return [sorted(part.tolist()) for part in np.array_split(order, self.settings.minibatches)]
 
     def _roll(self, number: int) -> None:
-        asked, drawn, totals, parts, rounds = self._draw(number)
+        asked, drawn, totals, parts, seen = self._draw(number)
         trees = [_tree(a.ids, [d.ids for d in group], a.row) for a, group in zip(asked, drawn, strict=True)]
         lengths = [[len(d.ids) for d in group] for group in drawn]
         apart, reference = self._apart(trees, drawn)
@@ -195,7 +195,7 @@ class Rollouts:
             "kl_per_answer": fmean(drift), "kl_weight": self.kl,
             "length": fmean(x for group in lengths for x in group),
             "ended": fmean(d.ended == "stop" for group in drawn for d in group),
-            "groups_skipped": sum(flat) / len(flat), "equal_rewards": _equal(totals), "rounds": rounds, **told,
+            "groups_skipped": sum(flat) / len(flat), **seen, **told,
         }  # fmt: skip
         self._steer(fmean(drift), len(every))
         for record in extremes([a.row for a in asked], drawn, totals):
@@ -258,14 +258,17 @@ class Rollouts:
 
     def _draw(
         self, number: int
-    ) -> tuple[list[Asked], list[list[Drawn]], list[list[float]], dict[str, list[list[float]]], int]:
-        """The rollout's prompts with their answers and rewards. dapo draws more prompts, up to four times as many, in
-        the place of groups whose answers all got the same (Yu et al. 2025)."""
+    ) -> tuple[list[Asked], list[list[Drawn]], list[list[float]], dict[str, list[list[float]]], dict[str, float]]:
+        """The rollout's prompts with their answers and rewards, and what is told of all that was drawn.
+
+        dapo draws more prompts, up to four times as many, in the place of groups whose answers all got the same (Yu et al. 2025).
+        """
         count = self.batch * self.settings.minibatches
         asked: list[Asked] = []
         drawn: list[list[Drawn]] = []
         totals: list[list[float]] = []
         parts: dict[str, list[list[float]]] = {}
+        every: list[list[float]] = []
         for round_ in range(4):
             places = range((4 * number + round_) * count, (4 * number + round_ + 1) * count)
             if self.settings.variant != "dapo":
@@ -276,6 +279,7 @@ class Rollouts:
             ]
             answers = self.players.answers(new, seeds.derive(self.seed, "rollout", number, round_))
             got, by_part = self.players.rewards(new, answers)
+            every += got
             use = list(range(len(new)))
             if self.settings.variant == "dapo":
                 use = [i for i in use if max(got[i]) > min(got[i])][: count - len(asked)] or (
@@ -288,7 +292,7 @@ class Rollouts:
                 parts.setdefault(name, []).extend(values[i] for i in use)
             if self.settings.variant != "dapo" or len(asked) == count:
                 break
-        return asked, drawn, totals, parts, round_ + 1
+        return asked, drawn, totals, parts, {"equal_rewards": _equal(every), "rounds": round_ + 1}
 
     def _steer(self, drift: float, answers: int) -> None:
         """Raise the weight of the divergence when it is above the target, lower it below (Ziegler et al. 2019)."""
