@@ -49,6 +49,12 @@ def without(record, key):
         ("evals/before.jsonl", {"text": 0, "loss": 1.0}, "'units' is missing"),
         ("evals/before.jsonl", {"other": 0}, "'row' is missing"),
         ("metrics.jsonl", {"step": "1", "loss": 1.0}, "'step' should be a valid integer"),
+        ("samples.jsonl", {"step": 1, "prompt": "a?"}, "'answer' is missing"),
+        (
+            "samples.jsonl",
+            {"rollout": 0, "answer": "a", "reward": 1, "among": "middling"},
+            "'among' should be 'best' or 'worst'",
+        ),
         ("losses.jsonl", {"step": 1, "rows": [[1, 2.0]]}, "'rows.0' should have at least 3 items"),
         (
             "errors/records.jsonl",
@@ -60,9 +66,12 @@ def without(record, key):
 def test_a_record_that_is_none(tmp_path, file, record, told):
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
-    good = {"losses.jsonl": {"step": 1, "rows": []}, "metrics.jsonl": {"step": 1}, "errors/records.jsonl": FOUND}.get(
-        file, ROW
-    )
+    good = {
+        "losses.jsonl": {"step": 1, "rows": []},
+        "metrics.jsonl": {"step": 1},
+        "samples.jsonl": {"answer": "a"},
+        "errors/records.jsonl": FOUND,
+    }.get(file, ROW)
     path.write_text(json.dumps(good) + "\n" + json.dumps(record) + "\n")
     with pytest.raises(InputError) as caught:
         RunFolder(tmp_path).records(file)

@@ -73,6 +73,7 @@ RUN_FILES = (
     "errors/*.jsonl",
     "metrics.jsonl",
     "losses.jsonl",
+    "samples.jsonl",
 )
 
 

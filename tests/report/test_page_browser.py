@@ -57,8 +57,14 @@ def runs(tiny_folder, tmp_path_factory):
     shutil.copytree(folder / "one", folder / "two")
     settings = folder / "two" / "run.yaml"
     settings.write_text(settings.read_text().replace("rank: 2\n", "rank: 3\n"))
-    sums = folder / "two" / "sums"  # the changed file is believed, as its error says
-    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "run.yaml" not in line))
+    with open(folder / "two" / "samples.jsonl", "a") as handle:  # as of a method that learns from rewards
+        for among, reward in (("best", 1.0), ("best", 0.5), ("worst", -1e-9), ("worst", -12345.678)):
+            line = {"rollout": 0, "among": among, "row": 1, "prompt": EVIL, "answer": f"{EVIL} {'w' * 900}", "reward": reward,
+                    "ended": "length", "length": 900}  # fmt: skip
+            handle.write(json.dumps(line) + "\n")
+    sums = folder / "two" / "sums"  # the changed files are believed, as their error says
+    changed = ("run.yaml", "samples.jsonl")
+    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if not line.strip().endswith(changed)))
     return folder
 
 
@@ -91,6 +97,7 @@ def pages(runs):
         "report": runs / "one" / "report.html",
         "coding": report.coding(runs / "one"),
         "compare": report.report([runs / "one", runs / "two"], runs / "compare.html"),
+        "rewarded": report.report([runs / "two"]),
     }
 
 
@@ -109,7 +116,18 @@ def test_train_wrote_a_page_that_shows_every_section(opened, pages):
         assert page.locator("nav").get_by_role("link", name="Lineage").is_visible()
 
 
-@pytest.mark.parametrize("name", ["report", "coding", "compare"])
+def test_the_best_and_the_worst_answers_of_a_rollout_stand_beside_each_other(opened, pages):
+    with looking(opened, pages["rewarded"]) as page:
+        shown = page.locator('#training article[aria-label="Rollout 1"]')
+        assert [text.split(",")[0] for text in shown.locator("dt").all_inner_texts()] == [
+            "best: reward 1.00", "best: reward 0.500", "worst: reward −1.00e−09", "worst: reward −12",
+        ]  # fmt: skip
+        first, second, third, _ = (box.bounding_box() for box in shown.locator("dl > div").all())
+        assert first["y"] == second["y"] < third["y"]
+        assert shown.locator("dd").all_inner_texts()[1].startswith(EVIL)
+
+
+@pytest.mark.parametrize("name", ["report", "coding", "compare", "rewarded"])
 def test_text_can_be_read_in_light_and_dark(opened, pages, name):
     papers = []
     for scheme in ("light", "dark"):
@@ -120,7 +138,7 @@ def test_text_can_be_read_in_light_and_dark(opened, pages, name):
     assert papers[0] != papers[1]
 
 
-@pytest.mark.parametrize("name", ["report", "coding", "compare"])
+@pytest.mark.parametrize("name", ["report", "coding", "compare", "rewarded"])
 def test_a_phone_scrolls_downwards_only(opened, pages, name):
     with looking(opened, pages[name], PHONE) as page:
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
@@ -141,7 +159,7 @@ def test_the_page_prints(opened, pages):
 
 
 def test_a_script_in_the_data_is_text(opened, pages):
-    for name in ("report", "compare", "coding"):
+    for name in ("report", "compare", "coding", "rewarded"):
         with looking(opened, pages[name]) as page:
             assert page.locator("img").count() == 0
             assert EVIL in page.locator("main").inner_text()

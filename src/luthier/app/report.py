@@ -154,7 +154,7 @@ def _rollouts(folder: RunFolder) -> list[Rollout]:
     of one prompt."""
     lines: dict[int, list[dict[str, Any]]] = {}
     for line in folder.records("samples.jsonl") or ():
-        if "rollout" in line:
+        if "rollout" in line and "reward" in line:
             lines.setdefault(line["rollout"], []).append(line)
     numbers = sorted(lines)
     found = []

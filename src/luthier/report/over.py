@@ -27,7 +27,9 @@ class Over:
 def over_divergence(lines: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> Over:
     """The curves from the lines of metrics.jsonl. Where nothing was measured on the way, held-out rewards have two points, from
     the `rows` before and after: the start, and the distance of the last rollout."""
-    rollouts = [(line["kl_per_answer"], line["reward"]) for line in lines if "reward" in line]
+    rollouts = [
+        (line["kl_per_answer"], line["reward"]) for line in lines if "reward" in line and "kl_per_answer" in line
+    ]
     measured = [line for line in lines if line.get("eval_kl_per_answer") is not None]
     found: dict[str, list[Point]] = {}
     for name in ("reward", "judge"):

@@ -233,7 +233,8 @@ def _amount(view: View, name: str, title: str, unit: str, series: str, of: str =
 
 def _over(found: Over) -> list[Chart | None]:
     """The reward that is learned from and the one that judges, each on a scale of its own, over one distance."""
-    along, until = "KL, nats per answer", max(x for x, _ in (*found.rollouts, *found.held, *found.judge))
+    along = "KL, nats per answer"
+    until = max((x for x, _ in (*found.rollouts, *found.held, *found.judge)), default=0.0)
     learned = [Line("rollouts", found.rollouts, 1, noisy=True), Line("held-out", found.held, 2, dotted=True)]
     judge = [Line("held-out", found.judge, 3, dotted=True)]
     return [
