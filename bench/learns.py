@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--luthier", action="store_true", help="Luthier's methods too")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="of Luthier only these")
-    parser.add_argument("--rates", type=float, nargs="+", default=[8e-4, 1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2])
+    parser.add_argument("--rates", type=float, nargs="+", default=[1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2])
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
