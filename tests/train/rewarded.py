@@ -37,7 +37,6 @@ STEPS, BATCH, SAMPLES, TOKENS = 20, 8, 16, 12
 HELD_OUT, EACH = 16, 32  # prompts, and answers to each
 CPU, PACKING = torch.device("cpu"), Packing(1024)
 LORA = LoraConfig(rank=16, alpha=32)
-RATE = 3.2e-3  # a quarter of what is chosen for sft
 VARIANTS = ("ppo", "grpo", "dr_grpo", "dapo", "rloo", "reinforce++", "gspo")
 
 
@@ -97,14 +96,16 @@ def gain(model: nn.Module, seed: int, kind: str) -> tuple[float, float]:
     return fmean(changes), stdev(changes) / HELD_OUT**0.5
 
 
-def learned(variant: str, seed: int, kind: str, scale: str, rate: float = RATE) -> nn.Module:
-    """The model of this seed after ppo, or grpo in this variant, learned from a reward at a scale."""
+def learned(variant: str, seed: int, kind: str, scale: str, rate: float | None = None) -> nn.Module:
+    """The model of this seed after ppo, or grpo in this variant, learned from a reward at a scale. Where no rate is given, it is
+    the method's own."""
     method = METHODS["ppo" if variant == "ppo" else "grpo"]
     critic = method.needs.value
     settings = with_defaults(PolicyConfig() if critic else PolicyConfig(variant=variant), critic)
     seeds.seed_torch(seed, "adapter")
     tuned = tune.prepare(start(seed), "lora", LORA, QuantConfig())
     side = online.team(tuned, critic)
+    rate = rate or tune.peak_rate(tuned.kind, tuned.model.config.hidden_size) * method.rate
     a, b = SCALES[scale]
 
     def rewards(asked, drawn):
