@@ -51,7 +51,7 @@ def compare(options: argparse.Namespace, script: str, settings: Sequence[str], o
     if options.child:
         _child(options, one)
         return
-    from luthier.model.sources import resolve
+    from luthier.model.hub.sources import resolve
 
     options.model = str(resolve(options.model).folder)
     native = has_bfloat16(options.device)

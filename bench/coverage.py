@@ -18,8 +18,8 @@ from math import comb, exp, lgamma, log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.evals.intervals import mean_interval
-from luthier.evals.shares import paired_limits, share_limits
+from luthier.evals.stats.intervals import mean_interval
+from luthier.evals.stats.shares import paired_limits, share_limits
 
 SHARES = (0.5, 0.3, 0.1, 0.05, 0.02, 0.005)
 CORRELATIONS = (0.0, 0.3, 0.6, 0.9)

@@ -66,9 +66,10 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
     import torch
 
-    from luthier.core.config import LoraConfig, PreferenceConfig, QuantConfig, TrainConfig
+    from luthier.config.config import LoraConfig, PreferenceConfig, QuantConfig, TrainConfig
     from luthier.methods.preference import dpo
-    from luthier.model import load, tune
+    from luthier.model import load
+    from luthier.model.adapt import tune
     from luthier.model.forward import forward
     from luthier.train import annotate
     from luthier.train.loop import State, train

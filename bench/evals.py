@@ -52,9 +52,9 @@ def harness(options: argparse.Namespace, dtype: str, batch: str) -> dict[str, An
 
 def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """The same with Luthier, prompts made on the way."""
-    from luthier.app.benchmark import Asked, engine
-    from luthier.app.use import open_model
+    from luthier.evals.benchmarks.evaluation import Asked, engine
     from luthier.evals.benchmarks.run import measure
+    from luthier.runs.open import open_model
 
     task, found, shots = material(options)
     opened = open_model(options.model, device=options.device, dtype=dtype)
@@ -128,7 +128,7 @@ def main() -> None:
     if options.child:
         child(options)
         return
-    from luthier.model.sources import resolve
+    from luthier.model.hub.sources import resolve
 
     options.model = options.model or str(resolve("smollm2-135m").folder)
     for task in options.tasks.split(","):

@@ -19,9 +19,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from luthier.evals.errors.answered import Answered
-from luthier.evals.errors.detectors import CATEGORIES, detect
-from luthier.evals.errors.task import Task
+from luthier.evals.detectors.answered import Answered
+from luthier.evals.detectors.table import CATEGORIES, detect
+from luthier.evals.detectors.task import Task
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 Rows = list[tuple[str, str]]

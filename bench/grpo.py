@@ -61,13 +61,14 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
     import torch
 
-    from luthier.core.config import LoraConfig, PolicyConfig, QuantConfig, TrainConfig
+    from luthier.config.config import LoraConfig, PolicyConfig, QuantConfig, TrainConfig
     from luthier.core.types import Needs
+    from luthier.generate.generate import generate
+    from luthier.generate.sampling import Sampling
     from luthier.methods.policy import grpo
-    from luthier.model import load, lora, tune
+    from luthier.model import load
+    from luthier.model.adapt import lora, tune
     from luthier.model.forward import forward
-    from luthier.model.generate import generate
-    from luthier.model.sample import Sampling
     from luthier.train import annotate
     from luthier.train.loop import State, train
     from luthier.train.optim import Optimizer

@@ -43,7 +43,7 @@ def rows(found: list[tuple[str, str, str]]) -> Any:
 
 def trees(found: list[tuple[str, str, str]], tokenizer: Any) -> list[Any]:
     """Luthier's trees of the same text: nothing around it, a stop token after each answer."""
-    from luthier.core.config import TextConfig
+    from luthier.config.config import TextConfig
     from luthier.core.types import Message, Preference
     from luthier.text.encode import encode
     from luthier.text.template import load_template

@@ -65,10 +65,11 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
     import torch
 
-    from luthier.core.config import LoraConfig, QuantConfig, RankingConfig, TrainConfig
+    from luthier.config.config import LoraConfig, QuantConfig, RankingConfig, TrainConfig
     from luthier.core.types import Needs
     from luthier.methods.reward import reward
-    from luthier.model import load, tune
+    from luthier.model import load
+    from luthier.model.adapt import tune
     from luthier.model.forward import forward
     from luthier.train.loop import State, train
     from luthier.train.optim import Optimizer

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from luthier.model.generate import generate
+from luthier.generate.generate import generate
+from luthier.generate.sampling import Sampling
+from luthier.model.hub.sources import resolve
 from luthier.model.load import DTYPES, load
-from luthier.model.sample import Sampling
-from luthier.model.sources import resolve
 
 TOPICS = (
     *("rivers", "bread", "violins", "winter", "maps", "bees", "glass", "trains"),

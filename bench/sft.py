@@ -81,10 +81,11 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """The same with Luthier's parts."""
     import torch
 
-    from luthier.core.config import LoraConfig, QuantConfig, TextConfig, TrainConfig
+    from luthier.config.config import LoraConfig, QuantConfig, TextConfig, TrainConfig
     from luthier.core.types import Chat, Message
     from luthier.methods.likelihood import likelihood
-    from luthier.model import load, tune
+    from luthier.model import load
+    from luthier.model.adapt import tune
     from luthier.model.forward import forward
     from luthier.text.encode import encode
     from luthier.text.template import load_template

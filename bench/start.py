@@ -20,17 +20,17 @@ from pathlib import Path
 
 import torch
 
-from luthier.app.examples import read_examples
-from luthier.app.prepare import encode_all
-from luthier.app.stop import Stop
-from luthier.app.texts import open_texts
-from luthier.core.config import RunConfig, resolve
+from luthier.config.config import RunConfig, resolve
+from luthier.core.stop import Stop
 from luthier.model import load
+from luthier.model.hub.sources import resolve as find
 from luthier.model.memory import FEW
-from luthier.model.sources import resolve as find
+from luthier.runs.rows import read_examples
+from luthier.runs.texts import open_texts
 from luthier.text.weigh import RULES
 from luthier.train.steps import OfflineSteps, Packing
 from luthier.train.table import METHODS
+from luthier.tune.prepare import encode_all
 
 ALPACA = Path(__file__).resolve().parents[2] / "shared" / "data" / "alpaca" / "alpaca_data.json.gz"
 CPU = torch.device("cpu")

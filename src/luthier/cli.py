@@ -17,9 +17,9 @@ import click
 from luthier import __version__
 from luthier.core.errors import LuthierError, nearest, unknown
 from luthier.core.machine import wait_passively
-from luthier.core.opening import ANYWHERE, full_disk, refusal
 from luthier.core.screen import guard, line, seen
 from luthier.core.secrets import hide
+from luthier.core.storage.opening import ANYWHERE, full_disk, refusal
 
 COMMANDS = {
     "quickstart": "The whole way in a few minutes: data, tuning, before and after.",
@@ -98,7 +98,7 @@ def main() -> None:
     guard()
     wait_passively()
     if arguments and arguments[0] in TEXTS_ONLY:
-        from luthier.model.tokenizer import leave_torch_out
+        from luthier.model.folder.tokenizer import leave_torch_out
 
         leave_torch_out()
     try:
@@ -176,8 +176,8 @@ def _usage(error: click.ClickException) -> str:
 
 def _called_elsewhere(error: click.NoSuchOption) -> str | None:
     """An option of another program's: what it is called here, where this command has it, or why there is none."""
-    from luthier.core.config import about
-    from luthier.core.elsewhere import needless, setting_for
+    from luthier.config.config import about
+    from luthier.config.elsewhere import needless, setting_for
 
     setting = setting_for(error.option_name) or error.option_name.lstrip("-")
     options = _options(error)

@@ -18,10 +18,10 @@ import click
 import pytest
 
 from luthier import cli as cli_module
-from luthier.app.errors import WRONG
 from luthier.cli import COMMANDS, run
 from luthier.core.errors import InputError, RunError, Stopped
-from luthier.evals.errors.detectors import CATEGORIES
+from luthier.diagnose.errors import WRONG
+from luthier.evals.detectors.table import CATEGORIES
 
 GOOD = [{"prompt": f"the cat {i}?", "completion": "dog"} for i in range(12)]
 

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from luthier.app.train import run as train
 from luthier.cli import run as cli
-from luthier.core.config import resolve
+from luthier.config.config import resolve
+from luthier.tune.train import run as train
 
 
 @pytest.fixture(scope="module")

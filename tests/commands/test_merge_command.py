@@ -43,7 +43,7 @@ def test_the_merged_model_says_what_the_run_says(tuned, capsys, tune, options):
     """peft#2321 #2105, transformers#31293: merged into a 4-bit base, the model changed. Here through full precision."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from luthier.app.use import log_probabilities, open_model
+    from luthier.runs.open import log_probabilities, open_model
 
     folder = tuned(tune, *options)
     assert run(["merge", str(folder), "--json"]) == 0

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from luthier.app import learn as app_learn
-from luthier.app import quickstart as app_quickstart
-from luthier.app import train as app_train
 from luthier.cli import run
-from luthier.core.files import read_json
+from luthier.core.storage.files import read_json
+from luthier.tune import learn as app_learn
+from luthier.tune import quickstart as app_quickstart
+from luthier.tune import train as app_train
 
 
 @pytest.fixture

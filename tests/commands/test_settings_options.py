@@ -12,9 +12,9 @@ from luthier.cli import COMMANDS, run
 from luthier.commands.quickstart import command as quickstart
 from luthier.commands.settings import Setting, config_of, given
 from luthier.commands.train import command as train
-from luthier.core.config import QUICKSTART, fields, read_yaml, resolve, write_yaml
+from luthier.config.config import QUICKSTART, fields, read_yaml, resolve, write_yaml
 from luthier.core.errors import InputError
-from luthier.core.files import read_json
+from luthier.core.storage.files import read_json
 
 
 def test_train_has_an_option_for_every_setting():

@@ -51,7 +51,7 @@ def test_a_run_says_something_before_torch_is_loaded(tmp_path: Path) -> None:
 
 def test_importing_the_app_builds_no_models_part_of_transformers() -> None:
     program = (
-        "import sys, luthier.app.train; print(*{'transformers.modeling_utils', 'torch._dynamo'} & sys.modules.keys())"
+        "import sys, luthier.tune.train; print(*{'transformers.modeling_utils', 'torch._dynamo'} & sys.modules.keys())"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 
-from luthier.app import answers
-from luthier.app import suite as suite_module
-from luthier.app.judges import Wanted
 from luthier.cli import run
-from luthier.evals.judge import Choice
-from luthier.evals.suite import spec
-from luthier.evals.suite.spec import names
+from luthier.evals.judging.judges import Wanted
+from luthier.evals.judging.prompt import Choice
+from luthier.evals.suites import evaluation as suite_module
+from luthier.evals.suites import spec
+from luthier.evals.suites.spec import names
+from luthier.runs import answers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
 LOCAL = ("--device", "cpu", "--dtype", "float32", "--threads", "1")

@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 import luthier
-from luthier.core import child as children
-from luthier.core.child import Child, Ended
+from luthier.core.foreign import child as children
+from luthier.core.foreign.child import Child, Ended
 
 PROGRAM = """
 import os, signal, sys, time
-from luthier.core.service import Line, limit_memory
+from luthier.core.foreign.service import Line, limit_memory
 line = Line(int(sys.argv[1]))
 for request in line:
     line.send(eval(request, {"os": os, "signal": signal, "time": time, "limit": limit_memory}))
 """
 PARENT = """
 import os, sys, time
-from luthier.core.child import Child
+from luthier.core.foreign.child import Child
 child = Child("answering", 512)
 child.ask("1", 30)
 if os.fork() == 0:  # another process, which outlives its parent and has inherited all it could

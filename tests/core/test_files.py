@@ -14,8 +14,8 @@ import time
 import pytest
 
 from luthier.core.errors import DiskFull
-from luthier.core.files import cache_folder, read_json, sha256, write_folder, write_json, write_text, writing
-from luthier.core.opening import append_line
+from luthier.core.storage.files import cache_folder, read_json, sha256, write_folder, write_json, write_text, writing
+from luthier.core.storage.opening import append_line
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -71,7 +71,7 @@ def test_a_reader_never_sees_a_part(tmp_path):
     """A process that writes again and again is killed: what stands there is one of its whole files."""
     path = tmp_path / "a.txt"
     code = (
-        "import sys; from pathlib import Path; from luthier.core.files import writing\n"
+        "import sys; from pathlib import Path; from luthier.core.storage.files import writing\n"
         "for i in range(10**9):\n"
         "  with writing(Path(sys.argv[1])) as f: f.write(str(i % 10) * 100_000)\n"
     )

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from luthier.core.errors import InputError, RunError
-from luthier.core.foreign import foreign
+from luthier.core.foreign.calls import foreign
 
 
 class Panic(BaseException):

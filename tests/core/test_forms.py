@@ -9,7 +9,7 @@ import pytest
 from typing_extensions import TypedDict
 
 from luthier.core.errors import InputError
-from luthier.core.forms import DEEPEST, Count, Number, held, read_line
+from luthier.core.foreign.forms import DEEPEST, Count, Number, held, read_line
 
 
 class Line(TypedDict, total=False):

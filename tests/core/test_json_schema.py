@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.core.json_schema import Schema, read_schema
+from luthier.core.foreign.json_schema import Schema, read_schema
 
 SLOW = "((a|a)+)+$"  # 2^30 ways to read 30 a's
 

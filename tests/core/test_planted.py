@@ -11,9 +11,9 @@ import pytest
 
 import luthier
 from luthier.core.errors import InputError
-from luthier.core.files import read_json, sha256, text_file, write_folder, write_json, writing
-from luthier.core.leftovers import new_folder, private_folder, temporary_name
-from luthier.core.opening import append_line, appending, cut, holding, refuse_special, require_writable
+from luthier.core.storage.files import read_json, sha256, text_file, write_folder, write_json, writing
+from luthier.core.storage.leftovers import new_folder, private_folder, temporary_name
+from luthier.core.storage.opening import append_line, appending, cut, holding, refuse_special, require_writable
 
 BUSY = InputError("busy")
 
@@ -182,21 +182,21 @@ WRITE = {
     "copytree", "NamedTemporaryFile", "TemporaryDirectory", "mkstemp", "mkdtemp", "write_table", "savez",
 }  # fmt: skip
 SHUTIL = {"open", "copy", "move"}  # other things have these too
-CORE = {"write_text"}  # the function of core/files.py; Path has a method of this name
-HERE = {"core/files.py", "core/opening.py", "core/leftovers.py"}
+CORE = {"write_text"}  # the function of core/storage/files.py; Path has a method of this name
+HERE = {"core/storage/files.py", "core/storage/opening.py", "core/storage/leftovers.py"}
 # What others write for us, into a temporary folder that `write_folder` made; and the little that is removed.
 FILLS = {
-    "model/adapters.py:save_file", "model/gguf.py:save_file", "model/gguf.py:save_pretrained", "model/gguf.py:mkdir",
-    "model/gguf_tokenizer.py:save", "model/gguf_tokenizer.py:save_pretrained", "model/gguf_tokenizer.py:unlink",
-    "model/gguf_tokenizer.py:symlink_to", "model/tokenizer.py:save",
-    "model/sources.py:mkdir", "model/sources.py:rename", "model/sources.py:rmtree", "model/wheels.py:mkdir",
-    "model/wheels.py:unlink", "app/export.py:save", "model/copies.py:mkdir", "model/copies.py:write_bytes",
-    "app/export.py:save_pretrained", "train/checkpoint.py:save_file",
+    "model/adapt/adapters.py:save_file", "model/gguf/convert.py:save_file", "model/gguf/convert.py:save_pretrained",
+    "model/gguf/convert.py:mkdir", "model/gguf/tokenizer.py:save", "model/gguf/tokenizer.py:save_pretrained",
+    "model/gguf/tokenizer.py:unlink", "model/gguf/tokenizer.py:symlink_to", "model/folder/tokenizer.py:save",
+    "model/hub/sources.py:mkdir", "model/hub/sources.py:rename", "model/hub/sources.py:rmtree",
+    "model/hub/wheels.py:mkdir", "model/hub/wheels.py:unlink", "runs/export.py:save", "model/folder/copies.py:mkdir",
+    "model/folder/copies.py:write_bytes", "runs/export.py:save_pretrained", "train/checkpoint.py:save_file",
 }  # fmt: skip
-REMOVES = {"app/folder.py:rmtree", "app/sample.py:unlink", "train/checkpoint.py:rmtree"}
-MAKES = {"app/begun.py:mkdir", "train/checkpoint.py:rename"}
-HELD = {"app/judge.py:truncate", "app/kept.py:truncate"}  # of a descriptor that `holding` opened
-NO_FILE = {"app/learn.py:save"}  # the function of train/checkpoint.py
+REMOVES = {"runs/folder.py:rmtree", "feedback/sample.py:unlink", "train/checkpoint.py:rmtree"}
+MAKES = {"runs/begin.py:mkdir", "train/checkpoint.py:rename"}
+HELD = {"compare/judge.py:truncate", "rewards/sample_journal.py:truncate"}  # of a descriptor that `holding` opened
+NO_FILE = {"tune/learn.py:save"}  # the function of train/checkpoint.py
 
 
 def _writes(path: Path) -> set[str]:

@@ -86,8 +86,8 @@ def test_a_hub_and_a_tracker_that_say_the_key_are_quoted_without_it(monkeypatch)
     """Their servers' messages come in exceptions of their clients."""
     import huggingface_hub
 
-    from luthier.app.tracking import _reason
-    from luthier.model.hub import snapshot
+    from luthier.model.hub.hugging_face import snapshot
+    from luthier.runs.tracking import _reason
 
     monkeypatch.setenv("HF_TOKEN", "hf_" + "AbCdEfGh" * 4)
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123")

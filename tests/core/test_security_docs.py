@@ -31,12 +31,14 @@ def test_every_promise_names_one():
 
 
 def test_limits_are_those_of_the_code():
-    from luthier.app import endpoint, exchange
-    from luthier.core import errors, forms, json_schema, patterns, yaml_file
-    from luthier.core.config import DataConfig, RewardConfig
+    from luthier.config.config import DataConfig, RewardConfig
+    from luthier.core import errors
+    from luthier.core.foreign import forms, json_schema, patterns, yaml_file
     from luthier.data import bounds
-    from luthier.evals.suite import checks
-    from luthier.model import copies, gguf_file, objects, tokenizer_file
+    from luthier.evals.judging import endpoint, exchange
+    from luthier.evals.suites import checks
+    from luthier.model.folder import copies, settings_files, tokenizer_file
+    from luthier.model.gguf import container
     from luthier.text import rendering
 
     rows = {
@@ -53,12 +55,12 @@ def test_limits_are_those_of_the_code():
         "a pattern; a schema's file": f"{patterns.LONGEST:,} characters; {json_schema.LARGEST // mib} MiB",
         "a pattern or a schema on one answer: in a suite; as a reward": f"{checks.SECONDS:g} s; {RewardConfig().timeout:g} s",
         "a python reward: time for a batch, memory": f"{RewardConfig().timeout:g} s, {RewardConfig().memory:,} MiB",
-        "settings of a model's folder: size, depth": f"{objects.SETTINGS_BYTES // mib} MiB, {objects.DEEPEST}",
+        "settings of a model's folder: size, depth": f"{settings_files.SETTINGS_BYTES // mib} MiB, {settings_files.DEEPEST}",
         "the whole reply of an endpoint; its size": f"{endpoint.Endpoint.timeout:g} s; {exchange.MOST // mib} MiB",
         "a tokenizer: its file, added tokens, the length of one, rules of a stage, what one character may become":
             f"{copies.VOCABULARY_BYTES // mib} MiB, {copies.ADDED:,}, {tokenizer_file.LONGEST_TOKEN}, {tokenizer_file.RULES}, "
             f"{tokenizer_file.GROWTH} characters",
-        "the header of a GGUF file: size, items": f"{gguf_file.HEADER_BYTES // mib} MiB, {gguf_file.ITEMS:,}",
+        "the header of a GGUF file: size, items": f"{container.HEADER_BYTES // mib} MiB, {container.ITEMS:,}",
         "files of a run: depth, size of a measured number": f"{forms.DEEPEST}, 10^{round(math.log10(forms.LARGEST))}",
         "each part of an error: what, where, the mend": f"{errors.LONGEST} characters",
     }  # fmt: skip

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.core.sums import Sums, checked, digest_of, with_sum
+from luthier.core.storage.sums import Sums, checked, digest_of, with_sum
 
 OLD, NEW = b"old\n", b"new\n"
 

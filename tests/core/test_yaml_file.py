@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from luthier.core.config import read_yaml, resolve
+from luthier.config.config import read_yaml, resolve
 from luthier.core.errors import InputError
-from luthier.core.yaml_file import DEPTH, LARGEST, VALUES, read
+from luthier.core.foreign.yaml_file import DEPTH, LARGEST, VALUES, read
 
 
 def laughs(last, levels=9):

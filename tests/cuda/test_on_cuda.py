@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from conftest import gradient, random_tree, tiny_model
-from luthier.app.train import run
-from luthier.app.verify import resume
-from luthier.core.config import resolve
+from luthier.config.config import resolve
 from luthier.core.types import Needs
-from luthier.model import plan, quantize
+from luthier.generate.generate import generate
+from luthier.generate.sampling import Sampling
+from luthier.model.adapt import quantize
 from luthier.model.forward import forward
-from luthier.model.generate import generate
-from luthier.model.plan import TreePlan
-from luthier.model.sample import Sampling
+from luthier.model.layers import plan
+from luthier.model.layers.plan import TreePlan
 from luthier.text.pack import pack
+from luthier.tune.train import run
+from luthier.tune.verify import resume
 
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device here", allow_module_level=True)

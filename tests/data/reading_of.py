@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from luthier.core.config import DataConfig
+from luthier.config.config import DataConfig
 from luthier.data.load import load
 
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as library
 import pytest
 import zstandard
 
+from luthier.config.config import DataConfig
 from luthier.core import log
-from luthier.core.config import DataConfig
 from luthier.core.errors import InputError
 from luthier.data import bounds
 from luthier.data.load import load

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from luthier.core.config import DataConfig
+from luthier.config.config import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Chat
 from luthier.data.load import load, stream

@@ -96,7 +96,7 @@ def test_the_layout_is_found_and_rows_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_a_text_file_in_chatml(tmp_path):
-    from luthier.core.config import DataConfig
+    from luthier.config.config import DataConfig
     from luthier.data.load import load
 
     path = tmp_path / "chat.txt"

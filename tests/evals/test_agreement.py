@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.types import Message
-from luthier.evals.agreement import alpha, habits, place, units_of
-from luthier.evals.judgments import Judgment, duels
+from luthier.evals.judging.agreement import alpha, habits, place, units_of
+from luthier.evals.judging.judgments import Judgment, duels
 
 
 def krippendorffs_units():

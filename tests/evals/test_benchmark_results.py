@@ -9,7 +9,7 @@ import pytest
 from luthier.evals.benchmarks import results
 from luthier.evals.benchmarks.run import _share, chosen
 from luthier.evals.benchmarks.tasks import TASKS, Entry
-from luthier.evals.intervals import Estimate
+from luthier.evals.stats.intervals import Estimate
 
 
 def test_means_and_their_intervals():

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from luthier.evals.calibration import correlation, expected_calibration_error
+from luthier.evals.stats.calibration import correlation, expected_calibration_error
 
 
 def test_calibration_error_by_hand():

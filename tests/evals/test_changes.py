@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from luthier.app import compare_rows
-from luthier.app.compare import first
-from luthier.app.compare_rows import _Side
-from luthier.core.config import resolve
+from luthier.compare import rows
+from luthier.compare.changes import Asked, Item, changes
+from luthier.compare.compare import first
+from luthier.compare.rows import _Side
+from luthier.config.config import resolve
 from luthier.core.types import Chat, Message, Origin
-from luthier.evals.changes import Asked, Item, changes
-from luthier.evals.compare import Question
+from luthier.evals.stats.paired import Question
 
 LABELS = ["refund", "refuse", "arrival", "refund"]
 
@@ -30,7 +30,7 @@ def asked(old, new, **settings):
     ]
     sides = {"base": [side(old)], "tuned": [side(new)]}
     all_ = [one for runs in sides.values() for one in runs]
-    return compare_rows._metrics(sides, all_, list(range(len(old))), examples, resolve(settings))
+    return rows._metrics(sides, all_, list(range(len(old))), examples, resolve(settings))
 
 
 def test_items_go_by_right_and_wrong():

@@ -10,11 +10,11 @@ import pytest
 
 from luthier.core.errors import RunError
 from luthier.core.verdicts import LEVEL, NONE_SHOWN, TOO_FEW
-from luthier.evals import compare as compare_module
-from luthier.evals.compare import Question, compare, false_alarms
-from luthier.evals.intervals import difference
-from luthier.evals.score import about_metric
-from luthier.evals.significance import mcnemar, sign_flip
+from luthier.evals.metrics.scores import about_metric
+from luthier.evals.stats import paired as compare_module
+from luthier.evals.stats.intervals import difference
+from luthier.evals.stats.paired import Question, compare, false_alarms
+from luthier.evals.stats.significance import mcnemar, sign_flip
 
 
 def asked(name="accuracy", weights=None, better=True, **values):

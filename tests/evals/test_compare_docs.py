@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from luthier.evals.compare import Difference
-from luthier.evals.judgments import KEYS, OPTIONAL
-from luthier.evals.suite import spec
-from luthier.evals.suite.cases import expand
-from luthier.evals.suite.document import read
-from luthier.evals.suite.results import prepare
+from luthier.evals.judging.judgments import KEYS, OPTIONAL
+from luthier.evals.stats.paired import Difference
+from luthier.evals.suites import spec
+from luthier.evals.suites.cases import expand
+from luthier.evals.suites.document import read
+from luthier.evals.suites.results import prepare
 
 PAGE = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from luthier.evals.errors.answered import Answered, Finding
-from luthier.evals.errors.detectors import CATEGORIES, detect
-from luthier.evals.errors.signs.repeats import repeats
-from luthier.evals.errors.task import Task
+from luthier.evals.detectors.answered import Answered, Finding
+from luthier.evals.detectors.repeats import repeats
+from luthier.evals.detectors.table import CATEGORIES, detect
+from luthier.evals.detectors.task import Task
 
 ROWS = Path(__file__).parent / "detectors"
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.evals import bradley_terry
-from luthier.evals.elo import Anchor, rate
-from luthier.evals.judgments import Duel, duels, read
+from luthier.evals.judging.judgments import Duel, duels, read
+from luthier.evals.stats import bradley_terry
+from luthier.evals.stats.elo import Anchor, rate
 
 
 def games(first, second, wins, losses, ties=0, start=0):

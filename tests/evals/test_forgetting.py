@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from luthier.core.errors import RunError
-from luthier.evals.compare import before_after
 from luthier.evals.forgetting import (
     GENERAL_PROMPTS,
     Own,
@@ -19,6 +18,7 @@ from luthier.evals.forgetting import (
     manners,
     per_token,
 )
+from luthier.evals.stats.paired import before_after
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from luthier.core.errors import RunError
-from luthier.evals import intervals
-from luthier.evals.intervals import (
+from luthier.evals.stats import intervals
+from luthier.evals.stats.intervals import (
     difference,
     fewest,
     mean_interval,
@@ -18,7 +18,7 @@ from luthier.evals.intervals import (
     ratio_interval,
     share_interval,
 )
-from luthier.evals.shares import paired_limits, score_limits
+from luthier.evals.stats.shares import paired_limits, score_limits
 
 
 def test_means_and_their_difference_by_hand():

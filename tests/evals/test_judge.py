@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.types import Message
-from luthier.evals.judge import Choice, contests, pair_messages, question_messages, read_choice
-from luthier.evals.judgments import duels
+from luthier.evals.judging.judgments import duels
+from luthier.evals.judging.prompt import Choice, contests, pair_messages, question_messages, read_choice
 
 PROMPT = (Message("user", "who?"),)
 

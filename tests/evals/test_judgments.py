@@ -10,8 +10,8 @@ import pytest
 from luthier.core.errors import InputError
 from luthier.core.types import Origin
 from luthier.data.read import Row
-from luthier.evals import judgments
-from luthier.evals.judgments import duels, lines, read
+from luthier.evals.judging import judgments
+from luthier.evals.judging.judgments import duels, lines, read
 
 GOOD = {
     "prompt": "who?", "models": ["a", "b"], "answers": ["cat", "dog!"], "order": [1, 0], "verdict": [1, 2], "annotator": "me"

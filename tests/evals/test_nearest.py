@@ -6,7 +6,7 @@ from math import log
 
 import pytest
 
-from luthier.evals.errors.nearest import Nearest, words
+from luthier.diagnose.nearest import Nearest, words
 
 
 def test_scores_are_those_of_the_formula():

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.evals.errors.signs.refusals import refusal
+from luthier.evals.detectors.refusals import refusal
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 LABELS = Path(__file__).parent / "refusals"

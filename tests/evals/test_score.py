@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.evals.compare import before_after
-from luthier.evals.score import about_item, as_json, loss_question, score, table
+from luthier.evals.metrics.scores import about_item, as_json, loss_question, score, table
+from luthier.evals.stats.paired import before_after
 
 
 def test_scores_keep_the_order_of_items():

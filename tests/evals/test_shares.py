@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.evals.shares import paired_limits, score_limits, share_limits, wilson
+from luthier.evals.stats.shares import paired_limits, score_limits, share_limits, wilson
 
 BENCH = Path(__file__).parents[2] / "bench" / "coverage.py"
 

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from luthier.evals.significance import holm, items_needed, mcnemar, reach, sign_flip
+from luthier.evals.stats.significance import holm, items_needed, mcnemar, reach, sign_flip
 
 
 def flips(gained, lost, same=5):
@@ -39,7 +39,7 @@ def test_signs_by_hand():
 def test_random_signs_agree_with_all_signs(monkeypatch):
     values = list(np.random.default_rng(0).normal(0.4, 1, 14))
     exact = sign_flip(values)
-    monkeypatch.setattr("luthier.evals.significance.EXACT", 3)
+    monkeypatch.setattr("luthier.evals.stats.significance.EXACT", 3)
     assert sign_flip(values, rounds=40_000) == pytest.approx(exact, abs=0.008)
     assert sign_flip([1.0] * 40) == pytest.approx(1 / 10_001)
 

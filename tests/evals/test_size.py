@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from luthier.evals.significance import difference_shown, mcnemar, rows_needed
+from luthier.evals.stats.significance import difference_shown, mcnemar, rows_needed
 
 
 def test_by_hand():

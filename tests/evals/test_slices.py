@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from luthier.evals.errors.slices import length_bands, slices, topics
+from luthier.diagnose.slices import length_bands, slices, topics
 
 
 def two(inside_bad: int, inside: int, rest_bad: int, rest: int):

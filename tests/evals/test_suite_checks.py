@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.evals.suite import checks, results
-from luthier.evals.suite.cases import expand
-from luthier.evals.suite.checks import Verdict, words
-from luthier.evals.suite.document import read
-from luthier.evals.suite.junit import junit
-from luthier.evals.suite.spec import Check
+from luthier.evals.suites import checks, results
+from luthier.evals.suites.cases import expand
+from luthier.evals.suites.checks import Verdict, words
+from luthier.evals.suites.document import read
+from luthier.evals.suites.junit import junit
+from luthier.evals.suites.spec import Check
 
 SCHEMA = {"type": "object", "required": ["name"], "properties": {"age": {"type": "integer"}}}
 

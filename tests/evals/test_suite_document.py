@@ -7,10 +7,10 @@ import json
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.evals.suite import spec
-from luthier.evals.suite.cases import expand
-from luthier.evals.suite.document import read
-from luthier.evals.suite.results import prepare
+from luthier.evals.suites import spec
+from luthier.evals.suites.cases import expand
+from luthier.evals.suites.document import read
+from luthier.evals.suites.results import prepare
 
 GOOD = """\
 name: small things

@@ -9,7 +9,7 @@ from math import log
 
 import pytest
 
-from luthier.evals.errors.suspects import by_neighbours, conflicts, is_closed, suspects
+from luthier.diagnose.suspects import by_neighbours, conflicts, is_closed, suspects
 
 NAMES = ["north", "south", "east", "west"]
 
@@ -130,8 +130,8 @@ def test_neighbours_tell_real_labels_from_wrong_ones(shared):
 
 @pytest.mark.slow
 def test_seeded_mistakes_are_found_by_the_losses_of_a_run(shared, smollm2_folder, tmp_path):
-    from luthier.app.train import run
-    from luthier.core.config import resolve
+    from luthier.config.config import resolve
+    from luthier.tune.train import run
 
     prompts, labels, wrong = banking(shared, 0, 20, 1200)
     with open(tmp_path / "train.jsonl", "w", encoding="utf-8") as handle:

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from luthier.evals.errors.signs.copies import Copies
-from luthier.evals.errors.signs.formats import Format
-from luthier.evals.errors.signs.grounding import unsupported
-from luthier.evals.errors.signs.spelling import correction
-from luthier.evals.errors.signs.words import content, sentences, spans, words
-from luthier.evals.errors.task import Task
+from luthier.evals.detectors.copies import Copies
+from luthier.evals.detectors.formats import Format
+from luthier.evals.detectors.grounding import unsupported
+from luthier.evals.detectors.spelling import correction
+from luthier.evals.detectors.task import Task
+from luthier.evals.detectors.words import content, sentences, spans, words
 
 
 def test_words_in_scripts_with_and_without_spaces():

@@ -210,9 +210,9 @@ def _typed(kind: Any, value: Any) -> bytes:
 
 def make(folder: Path, model: Path) -> Material:
     """All of it, below `folder`; `model` is a tiny model in transformers' format."""
-    from luthier.app.mend import propose
-    from luthier.app.train import run
-    from luthier.core.config import resolve
+    from luthier.config.config import resolve
+    from luthier.diagnose.fixes import propose
+    from luthier.tune.train import run
 
     rows = folder / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))

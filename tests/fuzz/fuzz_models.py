@@ -120,7 +120,7 @@ def chat_template(material: Material, draw: random.Random, folder: Path) -> None
 
 @reader(8)
 def cache_of_models(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.model.sources import resolve
+    from luthier.model.hub.sources import resolve
 
     path = folder / "small.gguf"
     path.write_bytes(material.gguf)
@@ -133,7 +133,7 @@ def cache_of_models(material: Material, draw: random.Random, folder: Path) -> No
 @reader(16)
 def encoder(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.model.encoder import Encoder
-    from luthier.model.sources import resolve_encoder
+    from luthier.model.hub.sources import resolve_encoder
 
     place = folder / "e"
     fuzz_files.copies(material.encoder, place)

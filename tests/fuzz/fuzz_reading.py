@@ -103,8 +103,8 @@ def one_of(folder: Path, draw: random.Random, *patterns: str) -> Path:
 
 def say_something(name: object, **opening: Any) -> None:
     """Open a model or a run and let it answer, as `luthier chat` does."""
-    from luthier.app.use import open_model
     from luthier.core.types import Message
+    from luthier.runs.open import open_model
 
     opened = open_model(str(name), device="cpu", dtype="float32", **opening)
     sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 2, "seed": 0}

@@ -15,7 +15,7 @@ from fuzz_reading import changed_file, command, one_of, reader, say_something
 @reader(12)
 def settings_YAML(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.commands.settings import config_of
-    from luthier.core.config import resolve, write_yaml
+    from luthier.config.config import resolve, write_yaml
 
     path = folder / "run.yaml"
     path.write_bytes((material.run / "run.yaml").read_bytes())
@@ -28,11 +28,11 @@ def settings_YAML(material: Material, draw: random.Random, folder: Path) -> None
 
 @reader(20)
 def suite_YAML(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.app.suite import Bench
-    from luthier.evals.suite.cases import expand
-    from luthier.evals.suite.checks import Verdict
-    from luthier.evals.suite.document import read
-    from luthier.evals.suite.results import check_all, prepare, score
+    from luthier.evals.suites.cases import expand
+    from luthier.evals.suites.checks import Verdict
+    from luthier.evals.suites.document import read
+    from luthier.evals.suites.evaluation import Bench
+    from luthier.evals.suites.results import check_all, prepare, score
 
     path, rows = folder / "suite.yaml", folder / "rows.jsonl"
     path.write_text(fuzz_files.SUITE)
@@ -50,7 +50,7 @@ def suite_YAML(material: Material, draw: random.Random, folder: Path) -> None:
 
 @reader(30)
 def schema_of_a_reward(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.core.config import RewardConfig
+    from luthier.config.config import RewardConfig
     from luthier.rewards.answer import Answer
     from luthier.rewards.rules import rule
 
@@ -124,7 +124,7 @@ def run_that_goes_on(material: Material, draw: random.Random, folder: Path) -> N
 
 @reader(4)
 def run_verified(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.app.verify import resume
+    from luthier.tune.verify import resume
 
     place = _run(material, draw, folder, "run.yaml", "lineage.json", "checkpoints/*/*", "checkpoints/*/*.json")
     json.dumps(resume(place, threads=1))
@@ -141,8 +141,8 @@ def judgments(material: Material, draw: random.Random, folder: Path) -> None:
 
 @reader(40)
 def answers_compared(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.app.contestants import Asking, answered
-    from luthier.core.config import DataConfig
+    from luthier.compare.contestants import Asking, answered
+    from luthier.config.config import DataConfig
 
     files = {}
     for name in ("a", "b"):
@@ -156,7 +156,7 @@ def answers_compared(material: Material, draw: random.Random, folder: Path) -> N
 
 @reader(40)
 def kept_samples(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.app.kept import Given, keeping
+    from luthier.rewards.sample_journal import Given, keeping
 
     path, settings = folder / "kept.jsonl", {"model": "x", "n": 2}
     with keeping(path, settings, "exact") as kept:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conftest import gradient, tiny_model
-from luthier.core.config import TextConfig
+from luthier.config.config import TextConfig
 from luthier.core.types import Chat, Message
 from luthier.methods.likelihood import likelihood
 from luthier.model.forward import forward

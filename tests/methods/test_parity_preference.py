@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
-from luthier.app.measure import loss_of
-from luthier.core.config import TextConfig, resolve
+from luthier.config.config import TextConfig, resolve
 from luthier.core.types import Labelled, Message, Node, Preference, TokenTree
-from luthier.model import heads
+from luthier.model.adapt import heads
 from luthier.model.forward import forward
 from luthier.text.encode import encode
 from luthier.text.template import load_template
@@ -25,6 +24,7 @@ from luthier.text.weigh import RULES
 from luthier.train import annotate
 from luthier.train.steps import Packing, make_step
 from luthier.train.table import METHODS
+from luthier.tune.evaluator import loss_of
 
 PAIRS = [
     ("what is it", " the cat", " a blue tree and a red tree"), ("who ran on the mat", " a red dog and a blue dog", " no"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import gradient, tiny_model
-from luthier.core.config import PolicyConfig
+from luthier.config.config import PolicyConfig
 from luthier.core.types import Needs, Node, Output, TokenTree
 from luthier.methods import advantages, policy
 from luthier.model.forward import distributions, forward

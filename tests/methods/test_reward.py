@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from luthier.core.config import RankingConfig, TextConfig
+from luthier.config.config import RankingConfig, TextConfig
 from luthier.core.types import Message, Node, Output, Preference, Ranking, TokenTree
 from luthier.methods.reward import reward
 from luthier.text.encode import encode

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from luthier.commands.models import command
 from luthier.core.errors import InputError
-from luthier.model import listing
-from luthier.model.converted import ORIGIN, built, damage
+from luthier.model.hub import listing
+from luthier.model.hub.converted import ORIGIN, built, damage
 
 ORIGINAL = {"name": "m", "kind": "gguf", "licence": "", "sha256": "0"}
 

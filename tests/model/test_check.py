@@ -9,8 +9,9 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from luthier.core.errors import InputError
-from luthier.model import check, fuse, load
-from luthier.model.attention import register
+from luthier.model import check, load
+from luthier.model.layers import fuse
+from luthier.model.layers.attention import register
 
 SHAPE = {
     "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

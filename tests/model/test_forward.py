@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from conftest import gradient, random_tree, separate_logp, tiny_model
 from luthier.core.types import Node, TokenTree
 from luthier.model import forward as forward_module
-from luthier.model import plan, vocabulary
 from luthier.model.forward import distributions, forward, head_output, hidden_states
+from luthier.model.layers import plan, vocabulary
 from luthier.text.pack import pack
 
 

@@ -8,10 +8,10 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from conftest import gradient, tiny_model
-from luthier.core.config import LoraConfig, QuantConfig
-from luthier.model import fuse as fuse_module
-from luthier.model import lora, tune
-from luthier.model.fuse import fuse
+from luthier.config.config import LoraConfig, QuantConfig
+from luthier.model.adapt import lora, tune
+from luthier.model.layers import fuse as fuse_module
+from luthier.model.layers.fuse import fuse
 
 IDS = torch.arange(1, 25).reshape(2, 12)
 

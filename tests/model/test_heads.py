@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from conftest import random_tree, tiny_config, tiny_model
-from luthier.core.config import LoraConfig, QuantConfig
+from luthier.config.config import LoraConfig, QuantConfig
 from luthier.core.types import LOGP, Needs, Node, TokenTree
-from luthier.model import adapters, heads, lora, tune
+from luthier.model.adapt import adapters, heads, lora, tune
 from luthier.model.forward import forward
 from luthier.text.pack import pack
 

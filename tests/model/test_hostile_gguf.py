@@ -14,8 +14,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from luthier.core.errors import InputError
-from luthier.model import gguf, gguf_file
-from luthier.model.sources import resolve
+from luthier.model.gguf import container, convert
+from luthier.model.hub.sources import resolve
 
 U8, I32, F32, BOOL, TEXT, ARRAY, U64, F64, U32 = 0, 5, 6, 7, 8, 9, 10, 12, 4
 CODES = {U8: "B", I32: "i", F32: "f", BOOL: "?", U64: "Q", F64: "d", U32: "I"}
@@ -70,7 +70,7 @@ def file(values: dict[str, tuple[Any, Any]], rename: dict[str, str] | None = Non
 
 def refusal(path: Path, out: Path) -> str:
     with pytest.raises(InputError) as caught:
-        gguf.convert(path, out)
+        convert.convert(path, out)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
     return str(caught.value)
@@ -79,7 +79,7 @@ def refusal(path: Path, out: Path) -> str:
 def test_the_file_itself_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(file(VALUES))
-    gguf.convert(path, tmp_path / "out")
+    convert.convert(path, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == 1
 
 
@@ -118,9 +118,9 @@ def test_values_that_are_absent_are_named(tmp_path: Path, key: str) -> None:
 def test_lists_are_bounded_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(file(VALUES | {"x": ((ARRAY, U8), [0] * 900), "y": ((ARRAY, U8), [0] * 900)}))
-    monkeypatch.setattr(gguf_file, "ITEMS", 2000)
+    monkeypatch.setattr(container, "ITEMS", 2000)
     assert "lists of more than 2,000 items" in refusal(path, tmp_path / "out")
-    monkeypatch.setattr(gguf_file, "HEADER_BYTES", 1000)
+    monkeypatch.setattr(container, "HEADER_BYTES", 1000)
     assert "the GGUF header is longer than" in refusal(path, tmp_path / "out")
 
 
@@ -131,7 +131,7 @@ def test_what_lies_beside_a_file_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.Evil", null]}}')
     seen: list[list[str]] = []
-    whole = gguf.alone
+    whole = convert.alone
 
     def watched(path: Path) -> Any:
         context = whole(path)
@@ -141,10 +141,10 @@ def test_what_lies_beside_a_file_is_not_read(tmp_path: Path) -> None:
         return whole(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gguf, "alone", watched)
+        patch.setattr(convert, "alone", watched)
         (tmp_path / "out").mkdir()
         with pytest.raises(InputError):
-            gguf._convert_through_transformers(gguf_file.read_header(path), tmp_path / "out", torch.float32)
+            convert._convert_through_transformers(container.read_header(path), tmp_path / "out", torch.float32)
     assert seen == [["m.gguf"]]
 
 
@@ -154,4 +154,4 @@ def test_a_pipe_is_no_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(InputError):
         resolve(str(tmp_path / "m.gguf"))
     with pytest.raises(InputError, match="a pipe or a device"):
-        gguf_file.read_header(tmp_path / "m.gguf")
+        container.read_header(tmp_path / "m.gguf")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.model.tokenizer import load_tokenizer
-from luthier.model.tokenizer_file import KNOWN
+from luthier.model.folder.tokenizer import load_tokenizer
+from luthier.model.folder.tokenizer_file import KNOWN
 from luthier.text.tokenizer import Tokenizer
 
 
@@ -149,7 +149,7 @@ LATE = """
 import sys
 from pathlib import Path
 from tokenizers import Regex, pre_tokenizers
-from luthier.model.tokenizer import load_tokenizer
+from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.text import tokenizer as reading
 reading.PATIENCE, reading.SLOWEST = 0.3, 1e9
 read = reading.Tokenizer(load_tokenizer(Path(sys.argv[1])))

@@ -10,8 +10,8 @@ import pytest
 from transformers import GPT2Config, LlamaConfig
 
 from luthier.core.errors import InputError
-from luthier.model.limits import check_layers, check_rows, check_vocabulary, context
-from luthier.model.tokenizer import load_tokenizer
+from luthier.model.folder.limits import check_layers, check_rows, check_vocabulary, context
+from luthier.model.folder.tokenizer import load_tokenizer
 
 
 def test_the_context_counts_positions_that_are_rescaled_beside_it() -> None:

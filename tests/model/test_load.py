@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from luthier.core.errors import InputError
 from luthier.model import load as loading
+from luthier.model.folder.tokenizer import load_tokenizer
+from luthier.model.hub.sources import resolve
 from luthier.model.load import cpu_has_bfloat16, load, pick_device, pick_dtype
-from luthier.model.sources import resolve
-from luthier.model.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
 

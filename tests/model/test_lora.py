@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from conftest import tiny_model
-from luthier.core.config import LoraConfig
+from luthier.config.config import LoraConfig
 from luthier.core.errors import InputError
-from luthier.model import adapters, lora, quantize
+from luthier.model.adapt import adapters, lora, quantize
 
 VARIANTS = {
     "lora": {},

@@ -12,13 +12,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MixtralConfig, T5Config
 
-from luthier.core.config import LoraConfig, QuantConfig
+from luthier.config.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Batch, Node, TokenTree
-from luthier.model import memory, tune
-from luthier.model.attention import register
+from luthier.model import memory
+from luthier.model.adapt import tune
 from luthier.model.forward import hidden_states
-from luthier.model.fuse import counted, fuse
+from luthier.model.layers.attention import register
+from luthier.model.layers.fuse import counted, fuse
 from luthier.model.memory import Memory, estimate
 from luthier.text.pack import pack
 
@@ -188,10 +189,11 @@ MEASURED = """
 import sys, torch
 torch.set_num_threads(1)
 from transformers import AutoModelForCausalLM, LlamaConfig
-from luthier.core.config import LoraConfig, QuantConfig
+from luthier.config.config import LoraConfig, QuantConfig
 from luthier.core.types import Node, TokenTree
 from luthier.text.pack import pack
-from luthier.model import memory, tune
+from luthier.model import memory
+from luthier.model.adapt import tune
 from luthier.model.forward import forward
 
 config = LlamaConfig(vocab_size=1024, hidden_size=384, intermediate_size=1024, num_hidden_layers=8,

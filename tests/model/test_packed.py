@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from luthier.core.config import LoraConfig
-from luthier.model import memory, packed
-from luthier.model.lora import LoraLinear
+from luthier.config.config import LoraConfig
+from luthier.model import memory
+from luthier.model.adapt.lora import LoraLinear
+from luthier.model.layers import packed
 
 
 class Net(nn.Module):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from luthier.core.errors import InputError
-from luthier.model import adapter_config, adapters, peft
+from luthier.model.adapt import adapter_config, adapters, peft
 from luthier.model.load import load
 
 CPU = torch.device("cpu")

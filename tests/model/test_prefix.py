@@ -8,9 +8,9 @@ import torch
 from conftest import tiny_model
 from luthier.core.types import Node, TokenTree
 from luthier.model import forward as forward_module
-from luthier.model.attention import register
 from luthier.model.forward import hidden_states, logp_of
-from luthier.model.prefix import Prefix, hidden_after
+from luthier.model.layers.attention import register
+from luthier.model.layers.prefix import Prefix, hidden_after
 from luthier.text.pack import pack
 
 register()

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from luthier.model.quantize import LEVELS, Kind, QuantLinear, quantizable, quantize, quantize_linears, stored_bytes
+from luthier.model.adapt.quantize import (
+    LEVELS,
+    Kind,
+    QuantLinear,
+    quantizable,
+    quantize,
+    quantize_linears,
+    stored_bytes,
+)
 
 
 def test_levels_are_the_papers_quantiles() -> None:
@@ -101,7 +109,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, chunk: int) -> N
     torch.manual_seed(0)
     weight = torch.randn(10, 50)
     whole = quantize(weight, "nf4", 16).dequantize(torch.float32)
-    monkeypatch.setattr("luthier.model.quantize._CHUNK", chunk)
+    monkeypatch.setattr("luthier.model.adapt.quantize._CHUNK", chunk)
     assert torch.equal(quantize(weight, "nf4", 16).dequantize(torch.float32), whole)
 
 

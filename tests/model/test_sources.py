@@ -20,11 +20,11 @@ from safetensors.numpy import save
 
 from conftest import Bomb
 from luthier.core.errors import InputError
-from luthier.core.files import sha256
-from luthier.model import listing, sources
-from luthier.model.folders import check_folder
-from luthier.model.sources import resolve
-from luthier.model.wheels import EMBEDDED, Embedded
+from luthier.core.storage.files import sha256
+from luthier.model.folder.folder import check_folder
+from luthier.model.hub import listing, sources
+from luthier.model.hub.sources import resolve
+from luthier.model.hub.wheels import EMBEDDED, Embedded
 
 
 @pytest.fixture

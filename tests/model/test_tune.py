@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from conftest import tiny_model
-from luthier.core.config import LoraConfig, QuantConfig
+from luthier.config.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
-from luthier.model import tune
+from luthier.model.adapt import tune
 
 KINDS = ["full", "head", "last:1", "layers:*.mlp.*", "lora", "qlora"]
 IDS = torch.arange(1, 13)[None]

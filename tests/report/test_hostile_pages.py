@@ -7,7 +7,7 @@ import browser as chromium
 import pytest
 from payloads import PAYLOADS
 
-from luthier.core.config import resolve
+from luthier.config.config import resolve
 from luthier.core.screen import clean
 from luthier.core.verdicts import BETTER, WORSE
 from luthier.report import plot

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.core.config import resolve
+from luthier.config.config import resolve
 from luthier.core.verdicts import verdict
 from luthier.report.page import parts, summary
 from luthier.report.page.charts import MOST, Line, chart, short

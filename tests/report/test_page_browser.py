@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import browser as chromium
 import pytest
 
-from luthier.app import report
-from luthier.app.train import run
-from luthier.core.config import resolve
+from luthier.config.config import resolve
 from luthier.report.page.parts import SECTIONS
+from luthier.tune import pages as report
+from luthier.tune.train import run
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 WIDE, PHONE = {"width": 1280, "height": 900}, chromium.PHONE

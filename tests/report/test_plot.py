@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.core.verdicts import verdict
-from luthier.evals.compare import before_after
-from luthier.evals.score import loss_question, table
+from luthier.evals.metrics.scores import loss_question, table
+from luthier.evals.stats.paired import before_after
 from luthier.report import plot
 
 SVG = "{http://www.w3.org/2000/svg}"

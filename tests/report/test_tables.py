@@ -10,8 +10,8 @@ from rich.console import Console
 from luthier.core.types import Chat, Message, Text
 from luthier.core.verdicts import verdict
 from luthier.data.card import card
-from luthier.evals import compare as evals_compare
-from luthier.evals.score import loss_question, table
+from luthier.evals.metrics.scores import loss_question, table
+from luthier.evals.stats import paired as evals_compare
 from luthier.report.tables import (
     SAMPLE_LINES,
     before_after,

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from luthier.core.config import RewardConfig
+from luthier.config.config import RewardConfig
 from luthier.core.errors import InputError, RunError
-from luthier.evals.metrics import number as evaluated_number
+from luthier.evals.metrics.table import number as evaluated_number
 from luthier.rewards.answer import Answer, opening
 from luthier.rewards.rules import rule
 

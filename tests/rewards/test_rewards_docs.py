@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from luthier.app.choose import WRITES
-from luthier.core.config import RewardConfig
+from luthier.config.config import RewardConfig
 from luthier.rewards.answer import Answer
 from luthier.rewards.child import KNOWN
 from luthier.rewards.rules import RULES
+from luthier.rewards.selection import WRITES
 from luthier.rewards.specs import parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")

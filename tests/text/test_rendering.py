@@ -12,7 +12,7 @@ import pytest
 from chat_templates import as_dicts, with_source
 
 from conftest import CHATML
-from luthier.core.config import TextConfig
+from luthier.config.config import TextConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Message
 from luthier.text import rendering

@@ -8,7 +8,7 @@ import pytest
 from chat_templates import TOKENS, byte_level, fast, with_source
 
 from conftest import CHATML
-from luthier.core.config import TextConfig
+from luthier.config.config import TextConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Chat, Labelled, Message, Origin, Preference, Prompt, Ranking
 from luthier.data.convert import to_examples
@@ -318,7 +318,7 @@ def test_named_templates_without_a_default_are_asked_about():
 
 
 def test_additional_templates_in_a_folder(tmp_path):
-    from luthier.model.tokenizer import load_tokenizer
+    from luthier.model.folder.tokenizer import load_tokenizer
 
     named(default=CHATML, tool_use=TOOLED).fast.save_pretrained(tmp_path)
     assert (tmp_path / "additional_chat_templates" / "tool_use.jinja").is_file()

@@ -19,18 +19,18 @@ import torch
 from torch import nn
 
 from conftest import WORDS, tiny_model
-from luthier.app import online
+from luthier.config.config import LoraConfig, PolicyConfig, QuantConfig, TrainConfig
 from luthier.core import seeds
-from luthier.core.config import LoraConfig, PolicyConfig, QuantConfig, TrainConfig
 from luthier.core.types import LOGP
-from luthier.model import tune
-from luthier.model.generate import generate
-from luthier.model.sample import Sampling
+from luthier.generate.generate import generate
+from luthier.generate.sampling import Sampling
+from luthier.model.adapt import tune
 from luthier.train.loop import State, train
 from luthier.train.optim import Optimizer
 from luthier.train.rollout import Asked, Players, Rollouts, with_defaults
 from luthier.train.steps import Packing, scoring_batches
 from luthier.train.table import METHODS
+from luthier.tune import actors
 
 VOCABULARY, END, TARGET = len(WORDS) + 1, len(WORDS), 6
 STEPS, BATCH, SAMPLES, TOKENS = 20, 8, 16, 12
@@ -104,7 +104,7 @@ def learned(variant: str, seed: int, kind: str, scale: str, rate: float | None =
     settings = with_defaults(PolicyConfig() if critic else PolicyConfig(variant=variant), critic)
     seeds.seed_torch(seed, "adapter")
     tuned = tune.prepare(start(seed), "lora", LORA, QuantConfig())
-    side = online.team(tuned, critic)
+    side = actors.team(tuned, critic)
     rate = rate or tune.peak_rate(tuned.kind, tuned.model.config.hidden_size) * method.rate
     a, b = SCALES[scale]
 
@@ -117,7 +117,7 @@ def learned(variant: str, seed: int, kind: str, scale: str, rate: float | None =
     players = Players(
         answers=lambda asked, seed: answered(tuned.model.eval(), [p.ids for p in asked], SAMPLES, seed),
         rewards=rewards, policy=None, reference=partial(read, side.reference, LOGP),
-        values=partial(read, side.critic, online.VALUE) if critic else None,
+        values=partial(read, side.critic, actors.VALUE) if critic else None,
     )  # fmt: skip
     asked = [Asked(ids, row) for row, ids in enumerate(prompts(STEPS * BATCH, seed))]
     source = Rollouts(asked, players, settings, BATCH, STEPS, TOKENS, PACKING, seed, critic=critic)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from conftest import random_tree, separate_logp, tiny_model
-from luthier.core.config import LoraConfig, QuantConfig
+from luthier.config.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError, Stopped
 from luthier.core.types import Node, TokenTree
-from luthier.model import tune
+from luthier.model.adapt import tune
 from luthier.model.forward import forward
 from luthier.text.weigh import RULES
 from luthier.train import annotate

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from conftest import gradient, random_tree, tiny_model
-from luthier.app.measure import loss_of
-from luthier.core.config import RunConfig
+from luthier.config.config import RunConfig
 from luthier.core.types import Chat, Labelled, Preference, Text
-from luthier.model import heads
+from luthier.model.adapt import heads
 from luthier.model.forward import forward
 from luthier.text.pack import pack
 from luthier.text.weigh import RULES
 from luthier.train.steps import OfflineSteps, Packing, make_step, scoring_batches
 from luthier.train.table import METHODS
+from luthier.tune.evaluator import loss_of
 
 
 def trees(count=12, seed=0, method="sft"):

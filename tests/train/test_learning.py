@@ -11,12 +11,9 @@ import pytest
 import torch
 
 from conftest import WORDS, tiny_model
-from luthier.app.measure import loss_of
-from luthier.app.prepare import arranged
-from luthier.app.train import run
-from luthier.core.config import LoraConfig, QuantConfig, resolve
+from luthier.config.config import LoraConfig, QuantConfig, resolve
 from luthier.core.types import Chat, Example, Labelled, Message, Preference, Ranking, Text
-from luthier.model import heads, tune
+from luthier.model.adapt import heads, tune
 from luthier.model.forward import forward
 from luthier.text.encode import encode
 from luthier.text.template import load_template
@@ -27,6 +24,9 @@ from luthier.train.loop import State, sums, train
 from luthier.train.optim import Optimizer
 from luthier.train.steps import OfflineSteps, Packing, scoring_step
 from luthier.train.table import METHODS
+from luthier.tune.evaluator import loss_of
+from luthier.tune.prepare import arranged
+from luthier.tune.train import run
 
 CPU, PACKING = torch.device("cpu"), Packing(512)
 

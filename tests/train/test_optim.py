@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from luthier.core.config import TrainConfig
+from luthier.config.config import TrainConfig
 from luthier.train import optim
 from luthier.train.optim import Optimizer, schedule
 

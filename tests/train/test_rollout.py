@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from luthier.core.config import PolicyConfig
+from luthier.config.config import PolicyConfig
 from luthier.core.errors import InputError
 from luthier.train.rollout import Asked, Players, Rollouts, with_defaults
 from luthier.train.steps import Packing, chosen_places

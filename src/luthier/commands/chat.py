@@ -62,8 +62,8 @@ def command(
       luthier chat runs/quickstart --compare base
       luthier chat smollm2-135m --adapter runs/one --adapter runs/two
     """
-    from luthier.app.threads import use_threads
-    from luthier.app.use import open_model
+    from luthier.core.threads import use_threads
+    from luthier.runs.open import open_model
 
     use_threads(threads)
     opened = open_model(model, adapter=adapter, device=device, base=base)

@@ -50,8 +50,8 @@ def command(
       luthier compare runs/old runs/new --suite suite.yaml
       luthier compare base=smollm2-135m new=runs/s0,runs/s1,runs/s2 --tasks arc_easy,hellaswag
     """
-    from luthier.app.compare import Wish, compare_all
-    from luthier.app.threads import use_threads
+    from luthier.compare.compare import Wish, compare_all
+    from luthier.core.threads import use_threads
     from luthier.report.comparisons import compare_screen
 
     config = config_of(data, values)

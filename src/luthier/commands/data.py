@@ -63,9 +63,9 @@ def command(
       luthier data rows.jsonl --clean --split --to cleaned/
       luthier data test.csv --role test --training train.csv
     """
-    from luthier.app.card import describe, rewrite
     from luthier.core.errors import InputError
     from luthier.data.clean import CleanSettings
+    from luthier.inspect.card import describe, rewrite
     from luthier.report.screens import written
     from luthier.report.tables import card_table
 
@@ -97,8 +97,8 @@ def command(
 
 
 def _test(config: Any, training: tuple[str, ...], json_: bool, *, splitting: bool, cleaning: bool) -> None:
-    from luthier.app.testing import describe_test
     from luthier.core.errors import InputError
+    from luthier.inspect.test_file import describe_test
     from luthier.report.testing import test_file_screen
 
     if splitting or cleaning:

@@ -53,11 +53,11 @@ def command(
       luthier errors runs/NEW --against runs/NAME
     """
     share(threads)
-    from luthier.app.against import against as compared
-    from luthier.app.apply_mends import apply
-    from luthier.app.errors import errors
-    from luthier.app.mend import propose
     from luthier.core.errors import InputError
+    from luthier.diagnose.apply_fixes import apply
+    from luthier.diagnose.before_after import against as compared
+    from luthier.diagnose.errors import errors
+    from luthier.diagnose.fixes import propose
     from luthier.report import errors as report
 
     given = [

@@ -66,7 +66,7 @@ def command(model: str, json_: bool, **options: Any) -> None:
 
     The same command again goes on with an unfinished measurement.
     """
-    from luthier.app.benchmark import Asked, evaluate
+    from luthier.evals.benchmarks.evaluation import Asked, evaluate
     from luthier.evals.benchmarks.results import METRICS
     from luthier.report.benchmarks import tables
 

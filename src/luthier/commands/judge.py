@@ -55,9 +55,9 @@ def command(
 
     The same command again goes on with what is not judged yet.
     """
-    from luthier.app.contestants import Asking
-    from luthier.app.judge import Asked, judge
-    from luthier.app.threads import use_threads
+    from luthier.compare.contestants import Asking
+    from luthier.compare.judge import Asked, judge
+    from luthier.core.threads import use_threads
     from luthier.report.ratings import judge_screen
 
     config = config_of(data, values)

@@ -19,7 +19,7 @@ def command(arguments: tuple[str, ...]) -> None:
       luthier lm-eval --model luthier --model_args pretrained=runs/quickstart --tasks piqa,openbookqa --limit 100
     """
     try:
-        from luthier.app.harness import main
+        from luthier.evals.benchmarks.harness import main
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("lm_eval"):
             raise

@@ -35,8 +35,8 @@ def command(run: Path, out: Path | None, dtype: str, threads: int | None, json_:
     Example:
       luthier merge runs/quickstart --dtype bfloat16
     """
-    from luthier.app.merge import merge
-    from luthier.app.threads import use_threads
+    from luthier.core.threads import use_threads
+    from luthier.export.merge import merge
 
     use_threads(threads)
     result = merge(run, out, dtype, config_of((), values).base)

@@ -24,7 +24,7 @@ def command(check: bool, json_: bool) -> None:
       luthier models
       luthier models --check
     """
-    from luthier.model.listing import cached, damaged
+    from luthier.model.hub.listing import cached, damaged
     from luthier.report.screens import models_table
 
     rows = cached(check=check)

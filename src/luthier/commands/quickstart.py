@@ -8,8 +8,8 @@ import click
 
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, given, with_settings
+from luthier.config.config import QUICKSTART, resolve
 from luthier.core import log
-from luthier.core.config import QUICKSTART, resolve
 
 SETTINGS = (
     "data.limit", "model", "tune", "out", "seed", "device", "dtype", "threads", "train.epochs", "train.steps", "train.batch",
@@ -32,8 +32,8 @@ def command(json_: bool, **settings: Any) -> None:
     """
     config = resolve(QUICKSTART, given(settings))  # what is wrong with them is told at once
     log.note("reading the functions of Python's own library, some seconds")
-    from luthier.app.quickstart import quickstart
     from luthier.report import screens
+    from luthier.tune.quickstart import quickstart
 
     screen = console()
     result = quickstart(

@@ -30,12 +30,12 @@ def command(runs: tuple[Path, ...], coding: bool, out: Path | None, open_: bool,
       luthier report runs/old runs/new --out compare.html
       luthier report runs/mine --coding
     """
-    from luthier.app import report
     from luthier.core.errors import InputError
+    from luthier.tune import pages
 
     if coding and len(runs) > 1:
         raise InputError("--coding takes one run", where="luthier report", mend="code the answers of one run at a time")
-    path = report.coding(runs[0], out) if coding else report.report(runs, out)
+    path = pages.coding(runs[0], out) if coding else pages.report(runs, out)
     if json_:
         print_json({"coding" if coding else "report": str(path)})
     else:

@@ -57,8 +57,8 @@ def command(
 
     The same command again goes on with an unfinished one.
     """
-    from luthier.app.sample import Options, sample
-    from luthier.core.config import resolve
+    from luthier.config.config import resolve
+    from luthier.feedback.sample import Options, sample
     from luthier.report import sampled
 
     asked = {"model": model, "data.path": prompts, "data.limit": limit, "text.system": system, "reward.use": use}

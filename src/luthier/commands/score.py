@@ -38,8 +38,8 @@ def command(run: str, data: tuple[str, ...], out: Path, json_: bool, **settings:
     Example:
       luthier score runs/reward answers.jsonl --out scores.jsonl
     """
-    from luthier.app.score import score
-    from luthier.core.config import resolve
+    from luthier.config.config import resolve
+    from luthier.feedback.score import score
     from luthier.report.scored import screen
 
     result = score(resolve({"model": run, "data.path": data}, given(settings)), out)

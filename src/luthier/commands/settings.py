@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 
-from luthier.core.config import RunConfig, fields, read_yaml, resolve
+from luthier.config.config import RunConfig, fields, read_yaml, resolve
 from luthier.core.errors import InputError
 
 TITLES = {

@@ -41,13 +41,13 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
       luthier show rows.jsonl
       luthier show rows.jsonl --model ./my-model --text.template alpaca --plain
     """
-    from luthier.app import show
-    from luthier.app.texts import open_texts
     from luthier.core import log
     from luthier.core.errors import InputError
     from luthier.data.load import head
     from luthier.data.warn import warnings_of
+    from luthier.inspect import tokens
     from luthier.report.screens import shown_examples
+    from luthier.runs.texts import open_texts
 
     config = config_of(paths, settings)
     share(config.threads)
@@ -59,13 +59,13 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     screen = console()
     if json_:
         told = loaded.about.as_dict() | {"warnings": list(warnings)}
-        print_json(told | {"rows": show.records(examples, texts, config)})
+        print_json(told | {"rows": tokens.records(examples, texts, config)})
         return
     coloured = screen.is_terminal and not plain
     shown: Any = (
-        shown_examples(show.coloured(examples, texts, config, screen.width))
+        shown_examples(tokens.coloured(examples, texts, config, screen.width))
         if coloured
-        else show.plain(examples, texts, config)
+        else tokens.plain(examples, texts, config)
     )
     for line in loaded.about.lines():
         log.note(line)

@@ -39,8 +39,8 @@ def command(suite: Path, model: str, junit: Path | None, judged: Path | None, js
       luthier test suite.yaml --model runs/mine
       luthier test suite.yaml --model runs/mine --junit results.xml
     """
-    from luthier.app.suite import run_suite
-    from luthier.app.threads import use_threads
+    from luthier.core.threads import use_threads
+    from luthier.evals.suites.evaluation import run_suite
     from luthier.report.suites import suite_screen
 
     config = config_of((), values)

@@ -56,8 +56,8 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
     """
     config = config_of(data, settings)  # what is wrong with them is told at once
     log.note("loading the libraries that compute, some seconds")
-    from luthier.app.train import run
     from luthier.report import screens
+    from luthier.tune.train import run
 
     screen = console()
     result = run(config, show=None if json_ else lambda name, value: screens.show(screen, name, value))

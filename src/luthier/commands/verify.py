@@ -27,7 +27,7 @@ def command(run: Path, resume: bool, json_: bool, threads: int | None) -> None:
     """
     if not resume:
         raise click.UsageError("say what to verify: --resume")
-    from luthier.app.verify import resume as proof
+    from luthier.tune.verify import resume as proof
 
     result = proof(run, threads)
     if json_:

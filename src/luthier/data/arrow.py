@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.foreign import foreign
+from luthier.core.foreign.calls import foreign
 from luthier.core.log import size
 from luthier.core.types import Origin
 from luthier.data.bounds import HELD, LOADED, LONGEST, Growth, description, refuse_wide, too_long, weight

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from luthier.core.config import DataConfig
+from luthier.config.config import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.log import size
-from luthier.core.opening import regular
+from luthier.core.storage.opening import regular
 
 LONGEST = DataConfig().max_row * 1_000_000  # bytes of a row, characters of a JSON value
 WHOLE = 64  # so many times as much may be one JSON object that holds all rows

@@ -15,8 +15,8 @@ from typing import IO, Any, cast
 
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.files import refuse_pointer
-from luthier.core.opening import regular
+from luthier.core.storage.files import refuse_pointer
+from luthier.core.storage.opening import regular
 from luthier.data.bounds import LONGEST, Growth, too_long
 
 CHUNK = 1 << 20

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from luthier.core.config import DataConfig
+from luthier.config.config import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Example, Origin
 from luthier.data.convert import to_pairs

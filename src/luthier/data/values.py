@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from luthier.core import log
-from luthier.core.forms import DEEPEST, too_deep
+from luthier.core.foreign.forms import DEEPEST, too_deep
 from luthier.data.rows import is_turn
 
 LONGEST = 10_000_000  # characters of a text that is read as Python's spelling of a list

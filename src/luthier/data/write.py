@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.files import writing
+from luthier.core.storage.files import writing
 from luthier.core.types import Example
 from luthier.data.read import Row
 from luthier.data.texts import as_row

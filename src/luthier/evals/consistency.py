@@ -8,11 +8,11 @@ from statistics import fmean
 
 from luthier.core import numbers
 from luthier.data.languages import languages
-from luthier.evals import labels
-from luthier.evals.errors.signs.grounding import is_context, unsupported
-from luthier.evals.errors.signs.words import sentences
-from luthier.evals.errors.task import is_german
-from luthier.evals.metrics import chrf, first_line, json_f1
+from luthier.evals.detectors.grounding import is_context, unsupported
+from luthier.evals.detectors.task import is_german
+from luthier.evals.detectors.words import sentences
+from luthier.evals.metrics import labels
+from luthier.evals.metrics.table import chrf, first_line, json_f1
 
 Alike = Callable[[str, str], float]
 

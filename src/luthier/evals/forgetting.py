@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING, Any
 
-from luthier.evals.compare import Question, paired
-from luthier.evals.errors.signs.refusals import refusal
-from luthier.evals.intervals import Estimate, ratio_difference, ratio_interval
+from luthier.evals.detectors.refusals import refusal
+from luthier.evals.stats.intervals import Estimate, ratio_difference, ratio_interval
+from luthier.evals.stats.paired import Question, paired
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from torch import nn
 from luthier.core.errors import InputError, RunError
 from luthier.evals.forest import Ids, grow, loads
 from luthier.model.forward import logp_of
-from luthier.model.prefix import Prefix, hidden_after
+from luthier.model.layers.prefix import Prefix, hidden_after
 from luthier.text.pack import pack
 
 SHAPE = 64  # rows are padded to a multiple in bfloat16, whose kernels are compiled for every new length

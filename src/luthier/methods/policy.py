@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from luthier.core.config import PolicyConfig
+from luthier.config.config import PolicyConfig
 from luthier.core.types import Batch, Loss, Output
 from luthier.methods.likelihood import likelihood
 from luthier.methods.ops import leaf_length, leaf_sum, tree_sum

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from luthier.core.config import PreferenceConfig
+from luthier.config.config import PreferenceConfig
 from luthier.core.types import Batch, Loss, Output
 from luthier.methods.ops import leaf_length, leaf_sum, pair_tree, tree_mean, tree_sum
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from luthier.core.errors import InputError
 from luthier.core.types import Batch
+from luthier.model.folder.limits import context
 from luthier.model.forward import head_output, hidden_states
-from luthier.model.limits import context
 
 PART = 8  # tokens of each of the three nodes
 WINDOW = 6  # a window for the check: shorter than a path of two nodes, and no divisor of it

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 
 from luthier.core.errors import InputError
-from luthier.core.foreign import reason
-from luthier.core.forms import shown
-from luthier.model.configuration import load_config
-from luthier.model.folders import ENCODER, weight_files, weight_tensors
+from luthier.core.foreign.calls import reason
+from luthier.core.foreign.forms import shown
+from luthier.model.folder.configuration import load_config
+from luthier.model.folder.folder import ENCODER, weight_files, weight_tensors
+from luthier.model.folder.settings_files import AGAIN, read_list, read_object
+from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.load import hold_size, slices
-from luthier.model.objects import AGAIN, read_list, read_object
 from luthier.model.quiet import quiet
-from luthier.model.tokenizer import load_tokenizer
 
 BATCH = 32
 MODULES = ("Transformer", "Pooling", "Normalize")

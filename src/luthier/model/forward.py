@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from luthier.core.types import LOGP, Batch, Needs, Output
-from luthier.model.lora import cast_once
-from luthier.model.plan import TreePlan
-from luthier.model.vocabulary import HeadLogp, blocks, wide
+from luthier.model.adapt.lora import cast_once
+from luthier.model.layers.plan import TreePlan
+from luthier.model.layers.vocabulary import HeadLogp, blocks, wide
 
 DISTRIBUTION_TOKENS = 512  # of a pass whose distributions are wanted: they are many times its hidden states
 SLICE_BYTES = 24 << 20  # logits of one slice of targets, in float32, where whole rows of them are needed

@@ -15,20 +15,22 @@ from torch.nn import ModuleList
 
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.foreign import foreign, reason
-from luthier.core.forms import shown
-from luthier.model import check, fuse, heads
-from luthier.model.attention import NAME, register
-from luthier.model.configuration import load_config
-from luthier.model.copies import CONFIG, GENERATION, copied
-from luthier.model.counts import MEND
-from luthier.model.folders import check_folder, weight_files, weight_tensors
-from luthier.model.limits import check_layers, check_vocabulary
+from luthier.core.foreign.calls import foreign, reason
+from luthier.core.foreign.forms import shown
+from luthier.model import check
+from luthier.model.adapt import heads
+from luthier.model.folder.configuration import load_config
+from luthier.model.folder.copies import CONFIG, GENERATION, copied
+from luthier.model.folder.counts import MEND
+from luthier.model.folder.folder import check_folder, weight_files, weight_tensors
+from luthier.model.folder.limits import check_layers, check_vocabulary
+from luthier.model.folder.tensors import Tensor
+from luthier.model.folder.tokenizer import load_tokenizer
+from luthier.model.hub.sources import Source
+from luthier.model.layers import fuse
+from luthier.model.layers.attention import NAME, register
+from luthier.model.layers.same_bits import same_products
 from luthier.model.quiet import quiet
-from luthier.model.same_bits import same_products
-from luthier.model.sources import Source
-from luthier.model.tensors import Tensor
-from luthier.model.tokenizer import load_tokenizer
 
 _NAMES = {
     torch.float64: "F64",

@@ -18,12 +18,13 @@ import psutil
 import torch
 from torch import nn
 
-from luthier.core.config import LoraConfig, QuantConfig
+from luthier.config.config import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
 from luthier.core.log import size
-from luthier.model import attention, fuse, tune
-from luthier.model.quantize import quantizable, stored_bytes
-from luthier.model.vocabulary import tile_bytes
+from luthier.model.adapt import tune
+from luthier.model.adapt.quantize import quantizable, stored_bytes
+from luthier.model.layers import attention, fuse
+from luthier.model.layers.vocabulary import tile_bytes
 
 # Bytes of optimizer state per trainable weight, and float32 copies of the largest one during its update.
 _STATE = {"adamw": (8.0, 1), "adamw8bit": (2.0 + 8 / 256, 8)}

@@ -13,8 +13,8 @@ from math import ceil, floor, log10
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from luthier.core.files import writing
 from luthier.core.screen import clean
+from luthier.core.storage.files import writing
 from luthier.report.tables import Row, figures
 from luthier.report.tables import title as row_title
 

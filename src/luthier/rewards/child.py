@@ -1,7 +1,7 @@
 """The process in which a reward function of the user's runs.
 
 It is started as `python -m luthier.rewards.child FD MIB FILE FUNCTION SECONDS`, and speaks JSON lines over the socket FD (see
-`core/service.py`). First it says {"ready": true}; then, for each {"prompts": [...], "answers": [...], "references": [...],
+`core/foreign/service.py`). First it says {"ready": true}; then, for each {"prompts": [...], "answers": [...], "references": [...],
 "messages": [...]}, {"values": [...]}, or {"error": "ValueError: ...", "line": 12}. Standard output is standard error here, so
 that what the function prints disturbs nothing. Only the standard library is imported.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from luthier.core.service import Line, limit_memory, watched
+from luthier.core.foreign.service import Line, limit_memory, watched
 
 KNOWN = ("prompts", "answers", "references", "messages")
 

@@ -1,4 +1,4 @@
-"""A reward function of the user's, in a process of its own (see `core/child.py`): what it does wrong cannot hurt the run.
+"""A reward function of the user's, in a process of its own (see `core/foreign/child.py`): what it does wrong cannot hurt the run.
 
 A batch goes to it and comes back within `reward.timeout`; what runs there is in `child.py`.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from luthier.core.child import Child, Ended
-from luthier.core.config import RewardConfig
+from luthier.config.config import RewardConfig
 from luthier.core.errors import FunctionError, InputError
+from luthier.core.foreign.child import Child, Ended
 from luthier.rewards.answer import Answer, opening
 
 LOADING = 60.0  # seconds that a file may take to load, if `reward.timeout` is less

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.core import numbers, patterns
-from luthier.core.config import RewardConfig
+from luthier.config.config import RewardConfig
+from luthier.core import numbers
 from luthier.core.errors import InputError, RunError, unknown
-from luthier.core.json_schema import Schema, read_schema
+from luthier.core.foreign import patterns
+from luthier.core.foreign.json_schema import Schema, read_schema
 from luthier.rewards.answer import Answer, Component, opening
 
 Score = Callable[[Answer], float]

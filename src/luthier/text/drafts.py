@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from luthier.core.config import TextConfig
+from luthier.config.config import TextConfig
 from luthier.core.errors import InputError
 from luthier.core.types import (
     Chat,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from luthier.core.config import TextConfig
+from luthier.config.config import TextConfig
 from luthier.core.errors import InputError
 from luthier.core.types import (
     Example,

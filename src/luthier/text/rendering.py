@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.core.child import Child, Ended
 from luthier.core.errors import InputError
+from luthier.core.foreign.child import Child, Ended
 from luthier.text.built_in import Wanted
 from luthier.text.reading import Reads
 

@@ -1,6 +1,6 @@
 """The process in which chat templates are compiled and rendered: they came with a model, and are foreign code.
 
-It is started as `python -m luthier.text.sandbox FD MIB SECONDS` (see `core/child.py`), and is told
+It is started as `python -m luthier.text.sandbox FD MIB SECONDS` (see `core/foreign/child.py`), and is told
 
     {"template": 3, "source": "...", "names": {...}}     -> {"variables": [...], "fields": [...], "words": [...]}
     {"rows": [[3, values, messages, [[2, false], ...]], ...]}     -> for each of the pairs (how many messages, whether to ask
@@ -30,7 +30,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from luthier.core.service import Line, limit_memory
+from luthier.core.foreign.service import Line, limit_memory
 
 TODAY = datetime(2024, 7, 26)  # the day that Llama's own templates fall back to
 MAX_TEXT = 1 << 24

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError, nearest
-from luthier.core.files import text_file
+from luthier.core.storage.files import text_file
 from luthier.core.types import TEMPLATE_GIVEN, Message
 from luthier.text import built_in
 from luthier.text.built_in import Text, Tools, Wanted, Writer

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from luthier.core.deadline import ends_after
 from luthier.core.errors import InputError
+from luthier.core.foreign.deadline import ends_after
 
 BORDER = "\ufdd0"
 # Seconds that a tokenizer with regular expressions of its own may take for a call, and characters a second beside these; shorter calls

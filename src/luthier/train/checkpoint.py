@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from luthier.core import log
-from luthier.core.files import read_json, sha256, write_folder, write_json
-from luthier.core.opening import telling
+from luthier.core.storage.files import read_json, sha256, write_folder, write_json
+from luthier.core.storage.opening import telling
 
 Tensors = Mapping[str, torch.Tensor]
 FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")

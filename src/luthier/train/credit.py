@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from luthier.core.config import PolicyConfig
+from luthier.config.config import PolicyConfig
 from luthier.methods.advantages import (
     Numbers,
     explained_variance,

@@ -11,11 +11,11 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from luthier.config.config import TrainConfig
 from luthier.core import seeds
-from luthier.core.config import TrainConfig
 from luthier.core.errors import RunError, Stopped
 from luthier.core.types import Batch, Loss, Output, Step
-from luthier.model.same_bits import same_bits
+from luthier.model.layers.same_bits import same_bits
 from luthier.train.optim import Optimizer, schedule
 
 Forward = Callable[[nn.Module, Batch], Output]

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from luthier.core.config import TrainConfig
+from luthier.config.config import TrainConfig
 
 EPS = 1e-8
 BLOCK = 256  # state values that share one scale in 8-bit AdamW

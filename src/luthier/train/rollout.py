@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from luthier.config.config import PolicyConfig
 from luthier.core import seeds
-from luthier.core.config import PolicyConfig
 from luthier.core.errors import InputError
 from luthier.core.types import Node, Step, TokenTree
 from luthier.methods.advantages import Moments, Numbers

@@ -14,7 +14,7 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.evals.forest import Ids
 from luthier.evals.likelihood import Request
-from luthier.model.limits import context
+from luthier.model.folder.limits import context
 from luthier.text.tokenizer import Tokenizer
 
 LONGEST = 2048  # the context of a model that does not say

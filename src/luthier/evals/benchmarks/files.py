@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.files import sha256
-from luthier.core.foreign import reason
-from luthier.core.sums import checked
+from luthier.core.foreign.calls import reason
+from luthier.core.storage.files import sha256
+from luthier.core.storage.sums import checked
 from luthier.core.types import Origin
 from luthier.data.decode import WRAPPERS
 from luthier.data.read import Row, read_rows

@@ -10,8 +10,8 @@ from typing import Any
 
 from luthier.evals.benchmarks.run import Record
 from luthier.evals.benchmarks.tasks import Entry, Task
-from luthier.evals.intervals import FEW, Estimate, fewest, mean_interval, ratio_interval, share_interval
-from luthier.evals.shares import quantile, wilson
+from luthier.evals.stats.intervals import FEW, Estimate, fewest, mean_interval, ratio_interval, share_interval
+from luthier.evals.stats.shares import quantile, wilson
 
 Scores = dict[str, Estimate]
 

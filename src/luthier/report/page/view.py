@@ -1,4 +1,4 @@
-"""What a page is told of a run: plain values, read from the run directory by `app/report.py`."""
+"""What a page is told of a run: plain values, read from the run directory by `tune/pages.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.core.config import RunConfig
+from luthier.config.config import RunConfig
 from luthier.report.tables import Row
 
 

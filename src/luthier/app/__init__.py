@@ -1,1 +1,0 @@
-"""A run, put together: the only package that knows all the others."""

@@ -1,0 +1,1 @@
+"""Settings of a run: one tree of sections."""

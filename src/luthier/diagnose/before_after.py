@@ -1,0 +1,64 @@
+"""A run's errors beside those of an earlier run: what the mends of its data changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from luthier.core.verdicts import verdict
+from luthier.diagnose.errors import SOUND, look, marks, named, ordered, table, title
+from luthier.diagnose.run_data import read_answers, read_data
+from luthier.diagnose.slices import slices
+
+Marks = Mapping[str, Sequence[float]]
+
+
+def against(run: Path, old: Path) -> dict[str, Any]:
+    """The tuned answers of `run` beside those of `old`: the keys of `luthier errors --against --json`.
+
+    Both are measured by what the data of `run` shows of the task. Paired where both answered the same held-out
+    prompts, in whatever order; else the interval of each row is that of two samples, at 95 % of its own.
+    """
+    now, then = read_answers(run), read_answers(old)
+    seen = look(now, read_data(now).taught)
+    earlier = replace(look(then, (), seen.task), wrong=seen.wrong)
+    after, before = marks(seen, "after"), marks(earlier, "after")
+    order = _pairing(then.after, now.after)
+    if order is None:
+        rows = ordered([_unpaired(name, before[name], after[name]) for name in named(before, after)])
+    else:
+        paired = {name: [values[i] for i in order] for name, values in before.items()}
+        rows = table(paired, after, now.config.seed)
+    return {
+        "run": str(run), "against": str(old), "paired": order is not None,
+        "answers": {"before": len(then.after), "after": len(now.after)}, "rows": rows,
+    }  # fmt: skip
+
+
+def _pairing(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[int] | None:
+    """For each record of `now` the place of that with its prompt and reference in `then`; None where these differ."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for i, record in enumerate(then):
+        places.setdefault(_key(record), []).append(i)
+    if Counter(map(_key, then)) != Counter(map(_key, now)):
+        return None
+    return [places[_key(record)].pop(0) for record in now]
+
+
+def _key(record: Mapping[str, Any]) -> tuple[str, str]:
+    return record["prompt"], record["reference"]
+
+
+def _unpaired(name: str, before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """A row of the table from answers to other prompts: this run is a slice of the answers of both."""
+    of = [{"run": "this"}] * len(after) + [{"run": ""}] * len(before)
+    found = slices(of, [*after, *before])
+    old, new = (sum(values) / len(values) for values in (before, after))
+    low, high = (found[0].low, found[0].high) if found else (None, None)
+    return {
+        "name": name, "title": title(name), "unit": "%", "higher_is_better": name == SOUND, "before": old, "after": new,
+        "difference": new - old, "low": low, "high": high, "n": len(after), "verdict": verdict(new - old, low, high, name == SOUND),
+    }  # fmt: skip

@@ -1,0 +1,330 @@
+"""What is wrong with a run's held-out answers, where it is worse than elsewhere, and which rows taught it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luthier.config.config import RunConfig
+from luthier.core.errors import InputError, unknown
+from luthier.core.types import Example
+from luthier.data.texts import prompt_text
+from luthier.diagnose import sources
+from luthier.diagnose.nearest import Nearest
+from luthier.diagnose.run_data import Answers, RunData, Taught, answers_of, columns, read_answers, read_data, taught
+from luthier.diagnose.slices import slices
+from luthier.diagnose.topics import length_bands, topics
+from luthier.evals.detectors import same
+from luthier.evals.detectors.answered import Answered, Finding
+from luthier.evals.detectors.first import first
+from luthier.evals.detectors.table import CATEGORIES, detect
+from luthier.evals.detectors.task import Task
+from luthier.evals.metrics import scores
+from luthier.evals.metrics.labels import named as label_named
+from luthier.evals.metrics.table import RIGHT, auto
+from luthier.evals.stats.paired import Question, compare
+from luthier.runs.folder import RunFolder
+from luthier.tune import pages
+
+LEARNED = 2000  # rows that the task is learned from when a run ends
+EXAMPLES = 3  # of each category
+CONFUSIONS = 10  # of labels
+RECORDS = "errors/records.jsonl"
+SOUND, WRONG = "sound", "wrong"
+
+SAME = same.NAME
+MEANT = {
+    "accuracy": "Another label than the reference, several, or none.",
+    "labels": "Other labels than the reference.",
+    "first_line": "Another label in the first line than the reference's.",
+    "number": "Another number than the reference.",
+    "json_f1": "A field of the JSON differs from the reference's, is missing or too much.",
+    "match": "Another short answer than the reference.",
+}  # what a wrong answer is, by the metric that tells
+
+Found = Sequence[Sequence[Finding]]  # of each answer
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run's answers, and what was found of each. `wrong`: by which metric of RIGHT an answer counts as bad, where the task has
+    right answers; None where whatever was found counts."""
+
+    answers: Answers
+    task: Task
+    before: Found
+    after: Found
+    wrong: str | None
+
+    @property
+    def meant(self) -> str:
+        """What an answer that counts as bad is, in words."""
+        return title(WRONG) if self.wrong else "anything found"
+
+    def bad(self, stage: str) -> list[float]:
+        """1 for every answer of 'before' or 'after' that counts as bad, else 0."""
+        if self.wrong is None:
+            return [float(bool(found)) for found in getattr(self, stage)]
+        answers, references, prompts = (
+            [r[key] for r in getattr(self.answers, stage)] for key in ("answer", "reference", "prompt")
+        )
+        return [float(x < 1) for x in scores.score(answers, references, prompts, (self.wrong,))[self.wrong]]
+
+
+def errors(run: Path, category: str | None = None) -> dict[str, Any]:
+    """The whole analysis, or all answers of one category: the keys of `luthier errors --json` (docs/errors.md). The page of
+    the run is written again.
+
+    Raises InputError for a run that is not finished, has no generated answers, or whose data is not what it was.
+    """
+    if category not in (None, WRONG, SAME, *CATEGORIES):
+        raise unknown("category", str(category), (WRONG, SAME, *CATEGORIES), where="--category")
+    answers = read_answers(run)
+    data = read_data(answers)
+    seen = look(answers, data.taught)
+    groups = grouped(seen, data, columns(answers, data) if data.mendable else {})
+    write_records(seen, data, groups)
+    shown = {
+        "run": str(run), "answers": len(answers.after), "records": str(answers.folder.path / RECORDS),
+        "report": _page(answers),
+    }  # fmt: skip
+    if category is not None:
+        if category == WRONG and seen.wrong is None:
+            raise InputError(
+                "which answers are wrong cannot be told", where="--category", mend="see the other categories"
+            )
+        return shown | one_category(seen, data, category)
+    rows = sources.chosen(data.taught, answers.config.seed)
+    parts = slices(groups, seen.bad("after"))
+    return shown | {
+        "bad": seen.meant,
+        "first": first(seen.before, seen.after),
+        "rows": table(marks(seen, "before"), marks(seen, "after"), answers.config.seed),
+        "categories": categories(seen, data, rows),
+        "confusions": confusions(seen),
+        "slices": [asdict(part) | {"clear": part.clear} for part in parts],
+        "training": {"rows": data.total, "looked_at": len(rows), **sources.summary(answers, data.taught)},
+        "mendable": data.mendable,
+        "notes": _notes(answers, data, len(rows)),
+    }
+
+
+def record(
+    folder: RunFolder, config: RunConfig, train: Sequence[Example], held_out: Sequence[Example]
+) -> list[dict[str, Any]]:
+    """Look for errors in the answers of a run that ends, and keep them in RECORDS for its page; returns what is told `first` of
+    them. Of a run without answers, nothing. What the task is, at most LEARNED of the rows to learn from show: nobody asked for this, so
+    it must be quick."""
+    if (answers := answers_of(folder, config)) is None:
+        return []
+    rows = list(taught(sources.chosen(train, config.seed, LEARNED)))
+    data, seen = RunData(rows, held_out, len(train)), look(answers, rows)
+    write_records(seen, data, grouped(seen, data, {}))
+    return first(seen.before, seen.after)
+
+
+def _page(answers: Answers) -> str | None:
+    """Write the page again, where there is one."""
+    path = answers.folder.path / pages.PAGE
+    return str(pages.report([answers.folder.path])) if path.is_file() else None
+
+
+def look(answers: Answers, rows: Sequence[Taught], task: Task | None = None) -> Seen:
+    """Run every detector on every answer, before and after. The task is what `rows` show, unless it is known."""
+    learned = [row.answer for row in rows]
+    task = task or Task.learn([row.asked for row in rows], learned)
+    before, after = (_found(records, task) for records in (answers.before, answers.after))
+    metric = auto(learned or [r["reference"] for r in answers.after])[0]
+    return Seen(answers, task, before, after, metric if metric in RIGHT else None)
+
+
+def _found(records: Sequence[Mapping[str, Any]], task: Task) -> list[list[Finding]]:
+    """What is wrong with each answer by itself, and whether it is one for all prompts."""
+    prompts, answers, references = ([r[key] for r in records] for key in ("prompt", "answer", "reference"))
+    alike = same.findings(same.same(prompts, answers, references), answers)
+    return [
+        [*([one] if one else []), *detect(_answered(record), task)] for record, one in zip(records, alike, strict=True)
+    ]
+
+
+def _answered(record: Mapping[str, Any]) -> Answered:
+    """A record of evals/ as detectors see it."""
+    return Answered(
+        record["prompt"], record["answer"], record["reference"], record["row"],
+        record.get("ended", ""), tuple(record.get("logps", ())),
+    )  # fmt: skip
+
+
+def marks(seen: Seen, stage: str) -> dict[str, list[float]]:
+    """What the table counts, of the answers of 'before' or 'after': name -> 1 or 0 for each answer."""
+    found: Found = getattr(seen, stage)
+    out = {SOUND: [float(not findings) for findings in found]}
+    if seen.wrong is not None:
+        out[WRONG] = seen.bad(stage)
+        out[SOUND] = [float(not findings and not bad) for findings, bad in zip(found, out[WRONG], strict=True)]
+    return out | {name: having(found, name) for name in (SAME, *CATEGORIES)}
+
+
+def having(found: Found, category: str) -> list[float]:
+    """1 for every answer with a finding of the category, else 0."""
+    return [float(any(finding.category == category for finding in findings)) for findings in found]
+
+
+def table(
+    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]], seed: int
+) -> list[dict[str, Any]]:
+    """Sound answers and wrong ones, then every category that was found, the most frequent after first; where nothing tells
+    whether answers are right, sound ones last. Keys as in `luthier compare`: paired intervals, p-values corrected for all rows (Holm)."""
+    questions = []
+    for name in named(before, after):
+        values = {"before": np.array([before[name]]), "after": np.array([after[name]])}
+        questions.append(Question(name, values, title=title(name), unit="%", top=None, higher_is_better=name == SOUND))
+    return ordered([row.as_dict() for row in compare(questions, seed)])
+
+
+def named(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> list[str]:
+    """The names worth a row: the summary, and what was found at all."""
+    return [name for name in after if name in (SOUND, WRONG) or any(before[name]) or any(after[name])]
+
+
+def title(name: str) -> str:
+    """The name of a row for people."""
+    own = {SOUND: "nothing found", WRONG: "wrong answer", SAME: same.TITLE}
+    return own.get(name) or CATEGORIES[name].title
+
+
+def ordered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The summary first, then categories, the most frequent after first. That nothing was found says little where nobody can tell
+    whether an answer is right: there it comes last."""
+    told = any(row["name"] == WRONG for row in rows)
+    heads = [SOUND, WRONG] if told else []
+
+    def place(row: Mapping[str, Any]) -> tuple[int, float, float]:
+        if row["name"] in heads:
+            return heads.index(row["name"]), 0.0, 0.0
+        return 3 if row["name"] == SOUND else 2, -row["after"], -row["before"]
+
+    return sorted(rows, key=place)
+
+
+def categories(seen: Seen, data: RunData, looked_at: Sequence[Taught]) -> list[dict[str, Any]]:
+    """Wrong answers, where that can be told, then every category found in tuned answers, the most frequent first: what it
+    means, examples with the training rows nearest to them, and how many of the training rows looked at have the same defect."""
+    training = sources.by_category(looked_at, sources.defects(looked_at, seen.task))
+    index = Nearest([row.prompt for row in data.taught])
+    bad = seen.bad("after")
+    out = []
+    for name, values in marks(seen, "after").items():
+        places = [i for i, there in enumerate(values) if there]
+        if name == SOUND or not places:
+            continue
+        examples = []
+        for i in sorted(places, key=lambda i: (-bad[i], -len(seen.after[i])))[:EXAMPLES]:
+            whole = prompt_text(data.held_out[seen.answers.after[i]["row"]])
+            examples.append(_shown(seen, data, i, name) | {"nearest": sources.nearest(index, data.taught, whole)})
+        taught = None if name in (WRONG, SAME, *sources.UNSEEN) else training.get(name, {"rows": 0, "first": []})
+        out.append(about(name, seen.wrong) | {"answers": len(places), "examples": examples, "training": taught})
+    return sorted(out, key=lambda entry: (entry["name"] != WRONG, -entry["answers"]))
+
+
+def about(name: str, wrong: str | None = None) -> dict[str, Any]:
+    """What a category is; `wrong` is the metric that tells wrong answers, where it is known."""
+    if name == WRONG:
+        meaning = MEANT.get(wrong or "", "Other than the reference.")
+        rule = f"The metric `{wrong}` is below 1." if wrong else "see the metric"
+        return {"name": name, "title": title(name), "meaning": meaning, "rule": rule, "mend": None}
+    if name == SAME:
+        return {"name": name, "title": title(name), "meaning": same.MEANING, "rule": same.RULE, "mend": None}
+    kind = CATEGORIES[name]
+    return {"name": name, "title": kind.title, "meaning": kind.meaning, "rule": kind.rule, "mend": kind.mend}
+
+
+def confusions(seen: Seen) -> list[dict[str, Any]]:
+    """Which label was given for which, in tuned answers, the most frequent first; none where answers are no labels."""
+    if seen.wrong != "accuracy":
+        return []
+    kinds = {r["reference"].strip() for r in seen.answers.after}
+    pairs = (
+        (r["reference"].strip(), label_named(r["answer"], kinds) or r["answer"].strip()) for r in seen.answers.after
+    )
+    counts = Counter(pair for pair in pairs if pair[0] != pair[1]).most_common(CONFUSIONS)
+    return [{"reference": wanted, "answer": given, "answers": count} for (wanted, given), count in counts]
+
+
+def one_category(seen: Seen, data: RunData, name: str) -> dict[str, Any]:
+    """All answers of one category, after or before."""
+    before, after = marks(seen, "before"), marks(seen, "after")
+    old, new = before[name], after[name]
+    return {
+        "category": about(name, seen.wrong),
+        "rows": [row for row in table(before, after, seen.answers.config.seed) if row["name"] == name],
+        "shown": [_shown(seen, data, i, name) for i, there in enumerate(new) if there],
+        "gone": [_shown(seen, data, i, name) for i in range(len(new)) if old[i] and not new[i]],
+    }
+
+
+def _shown(seen: Seen, data: RunData, i: int, category: str) -> dict[str, Any]:
+    """Answer i with its finding of the category; of the base's answer, where the tuned one has none."""
+    record = seen.answers.after[i]
+    findings = (f for f in (*seen.after[i], *seen.before[i]) if f.category == category)
+    finding = Finding(WRONG, f"should be {record['reference'].strip()}") if category == WRONG else next(findings)
+    return {
+        "row": record["row"], "where": str(data.held_out[record["row"]].origin), "prompt": record["prompt"],
+        "reference": record["reference"], "before": seen.answers.before[i]["answer"], "after": record["answer"],
+        "why": finding.why, "span": finding.span,
+    }  # fmt: skip
+
+
+def grouped(seen: Seen, data: RunData, more: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """For each answer the slices it belongs to: kind -> value. The label where answers are a closed set; the source file
+    where there are several; the columns `more`."""
+    records = seen.answers.after
+    prompts = [record["prompt"] for record in records]
+    files = [data.held_out[record["row"]].origin.file for record in records]
+    kinds: dict[str, Sequence[str]] = {
+        "length of the prompt": length_bands(prompts),
+        "topic": topics(prompts, seed=seen.answers.config.seed),
+    }
+    if seen.wrong == "accuracy":
+        kinds["label"] = [record["reference"].strip() for record in records]
+    if len(set(files)) > 1:
+        kinds["file"] = files
+    kinds |= {f"column {name}" if name in kinds else name: values for name, values in more.items()}
+    return [dict(zip(kinds, values, strict=True)) for values in zip(*kinds.values(), strict=True)]
+
+
+def write_records(seen: Seen, data: RunData, groups: Sequence[Mapping[str, str]]) -> None:
+    """Keep what was found of each answer in RECORDS."""
+    before, after = seen.bad("before"), seen.bad("after")
+    lines = []
+    for i, (old, new) in enumerate(zip(seen.answers.before, seen.answers.after, strict=True)):
+        origin = data.held_out[new["row"]].origin
+        lines.append(
+            {
+                "row": new["row"], "file": origin.file, "line": origin.line, "prompt": new["prompt"],
+                "reference": new["reference"], "before": old["answer"], "after": new["answer"],
+                "before_findings": [asdict(finding) for finding in seen.before[i]],
+                "after_findings": [asdict(finding) for finding in seen.after[i]],
+                "before_bad": bool(before[i]), "bad": bool(after[i]), "bad_means": seen.meant, "slices": groups[i],
+            }
+        )  # fmt: skip
+    seen.answers.folder.write_records(RECORDS, lines)
+
+
+def _notes(answers: Answers, data: RunData, looked_at: int) -> list[str]:
+    """What the reader should know of how far this can be trusted."""
+    notes = []
+    if not answers.complete:
+        notes.append("how answers ended and how likely they were is not kept in this run: some errors are not seen")
+    if looked_at < len(data.taught):
+        notes.append(
+            f"defects of training rows: {looked_at:,} of {len(data.taught):,} were looked at, drawn with the seed"
+        )
+    if data.partly:
+        notes.append(f"the data is a stream: its first {data.total:,} rows were looked at")
+    return notes

@@ -1,0 +1,249 @@
+"""A finished run's data, read again as the run read it, and its answers to the held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from luthier.config.config import STDLIB, RunConfig
+from luthier.core import log
+from luthier.core.errors import InputError
+from luthier.core.storage.files import sha256
+from luthier.core.types import Example, Origin
+from luthier.data import load as data_load
+from luthier.data.read import Row, files_of, read_rows
+from luthier.data.split import border, place
+from luthier.data.texts import prompt_text
+from luthier.rewards.selection import question
+from luthier.runs.folder import RunFolder, read_run, understood
+from luthier.runs.lineage import GROWS
+from luthier.runs.records import MEND
+from luthier.runs.rows import prepared, read_examples
+from luthier.train.table import METHODS
+
+MOST = 20_000  # rows of a stream that are looked at
+KINDS, LONGEST, COLUMNS = 30, 60, 6  # values of a column that tells kinds of rows, their characters, such columns
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A run's generated answers, a held-out row each: `before` and `after` are records of evals/ (docs/run.md)."""
+
+    folder: RunFolder
+    config: RunConfig
+    before: Sequence[dict[str, Any]]
+    after: Sequence[dict[str, Any]]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the records say how answers ended and how likely they were; older runs kept neither."""
+        return all("ended" in record for record in (*self.before, *self.after))
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A row to learn from: its number in losses.jsonl, what is asked last, the whole prompt, and the answer."""
+
+    row: int
+    asked: str
+    prompt: str
+    answer: str
+    example: Example
+
+    @property
+    def where(self) -> str:
+        """file:line"""
+        return str(self.example.origin)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The rows of a run that have a prompt and an answer, and all held-out rows. `total` counts all to learn from;
+    `partly` where they are the first of a stream; `mendable` where they stand in files that can be written anew."""
+
+    taught: Sequence[Taught]
+    held_out: Sequence[Example]
+    total: int
+    partly: bool = False
+    mendable: bool = True
+
+
+def read_answers(path: Path) -> Answers:
+    """The answers of a finished run. Raises InputError for one that is not finished, or that generated none."""
+    folder, config = read_run(path)
+    if folder.result is None or any(folder.records(f"evals/{stage}.jsonl") is None for stage in ("before", "after")):
+        raise InputError("this run is not finished", where=path, mend=f"go on with it: luthier train {path}/run.yaml")
+    if (found := answers_of(folder, config)) is None:
+        raise _no_answers(path, config)
+    return found
+
+
+def answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
+    """The answers of a run that was measured before and after; None when it generated none."""
+    with understood(folder):
+        return _answers_of(folder, config)
+
+
+def _answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
+    old, new = (
+        [record for record in folder.records(f"evals/{stage}.jsonl") or () if "answer" in record]
+        for stage in ("before", "after")
+    )
+    if [record["row"] for record in old] != [record["row"] for record in new]:
+        raise InputError("before and after are not of the same rows", where=folder.path / "evals", mend=MEND)
+    return Answers(folder, config, old, new) if new else None
+
+
+def _no_answers(path: Path, config: RunConfig) -> InputError:
+    if METHODS[config.method].example[0].__name__ in ("Chat", "Prompt"):
+        mend = "train with --eval.samples above 0, on held-out rows with answers"
+    elif METHODS[config.method].needs.score:
+        mend = "a reward model scores answers and gives none: look at the policy that learns from it"
+    else:
+        mend = f"`luthier compare {config.model} {path} --data ROWS --eval.samples 64` asks it rows with a right answer"
+    return InputError(f"this run of {config.method} generated no held-out answers", where=path, mend=mend)
+
+
+def read_data(answers: Answers) -> RunData:
+    """The data of the run, as it was then.
+
+    Raises InputError when a file is gone or changed since, and for standard input, which cannot be read again.
+    """
+    folder, config = answers.folder, answers.config
+    known = _known(folder)
+    _check_files(known, config, folder.path)
+    own = config.model_copy(
+        update={"data": config.data.model_copy(update={"replay": ()})}
+    )  # general rows taught no task
+    examples = read_examples(own, METHODS[config.method].example)
+    if "examples" in known and examples.digests() != known:
+        raise InputError(
+            "this Python's standard library is not the one the run learned from", where=folder.path,
+            mend="use the Python it was trained with, or train again",
+        )  # fmt: skip
+    train: Sequence[Example] = examples.train
+    if examples.stream:
+        train = list(islice(data_load.stream(config.data.path, config.data), MOST))
+        if len(train) == MOST:
+            log.note(f"the data is a stream: its first {MOST:,} rows are looked at")
+    mendable = "examples" not in known and not examples.stream
+    return RunData(list(taught(train)), examples.test, len(train), examples.stream, mendable)
+
+
+def taught(examples: Sequence[Example]) -> Iterator[Taught]:
+    """The rows that have a prompt and an answer in words."""
+    for row, example in enumerate(examples):
+        asked = question(example)
+        if asked is not None and asked.messages and asked.reference is not None:
+            yield Taught(row, asked.prompt, prompt_text(example), asked.reference, example)
+
+
+def columns(answers: Answers, data: RunData) -> dict[str, list[str]]:
+    """The columns that the layout left unread and that tell a few kinds of rows, such as their source: name -> its value for
+    each answer, "" where there is none. Their files are read up to the last row that was answered."""
+    settings = answers.config.data
+    source = data_load.stream(
+        settings.eval or settings.path,
+        settings.model_copy(update={"limit": None} if settings.eval else {}),
+        held_out=bool(settings.eval),
+    )
+    if source.layout.name == "mixed":  # each row has a layout of its own, and leaves other columns unread
+        return {}
+    places = [data.held_out[record["row"]].origin for record in answers.after]
+    left = set(places)
+    fields: dict[Origin, Mapping[str, Any]] = {}
+    for row, _ in source.pairs:
+        if row.origin in left:
+            left.discard(row.origin)
+            fields[row.origin] = row.fields
+        if not left:
+            break
+    found: dict[str, list[str]] = {}
+    for name in source.about.unread:
+        values = [fields.get(place, {}).get(name) for place in places]
+        texts = ["" if value is None else str(value).strip() for value in values]
+        plain = all(value is None or isinstance(value, str | int) for value in values)
+        kinds = set(texts) - {""}
+        few = 2 <= len(kinds) <= min(KINDS, len(texts) // 2)
+        if plain and few and max(map(len, kinds)) <= LONGEST and len(found) < COLUMNS:
+            found[name] = texts
+    return found
+
+
+def _known(folder: RunFolder) -> dict[str, str]:
+    """The sha256 of the files that the run learned from, by path."""
+    known = folder.lineage.get("inputs", {}).get("data")
+    if not isinstance(known, dict):
+        raise InputError(
+            "which data this run learned from is not known: lineage.json does not say", where=folder.path,
+            mend="put it back from a copy, or train again",
+        )  # fmt: skip
+    return known
+
+
+def _check_files(known: dict[str, str], config: RunConfig, run: Path) -> None:
+    """Refuse data that is not what the run read."""
+    if "-" in (*config.data.path, *config.data.eval):
+        raise InputError(
+            "the data came from standard input and cannot be read again", where=run, mend="train from a file"
+        )
+    if "examples" in known and config.data.path == (STDLIB,):
+        return
+    for name, digest in known.items():
+        if not Path(name).is_file():
+            raise InputError(
+                "the data of this run is gone", where=name,
+                mend="put it back, or run this where the run was trained, if the path is relative",
+            )  # fmt: skip
+        if digest != GROWS and sha256(Path(name)) != digest:
+            raise InputError(
+                f"this file changed since {run} learned from it",
+                where=name,
+                mend="put it back as it was, or train again",
+            )
+    if {*files_of(config.data.path), *files_of(config.data.eval, held_out=True)} != set(known):
+        raise InputError(f"there are other files than when {run} was trained", where=next(iter(config.data.path), run),
+                         mend="take out what is new, or train again")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Files:
+    """The rows of a run's data files, and those of them that it learned from."""
+
+    loaded: data_load.Loaded
+    train: Sequence[Example]
+
+
+def read_files(answers: Answers) -> Files:
+    """The data files of the run, to be mended. Raises InputError as `read_data`, and for data that is in no file."""
+    config = answers.config
+    known = _known(answers.folder)
+    _check_files(known, config, answers.folder.path)
+    if "examples" in known or config.data.stream:
+        kind = "a stream" if config.data.stream else "Python's standard library"
+        raise InputError(f"this run learned from {kind}, which is not mended", where=answers.folder.path,
+                         mend="train on a file of rows")  # fmt: skip
+    loaded = data_load.load(config.data.path, config.data)
+    train: Sequence[Example] = loaded.examples
+    if config.data.holdout != 0 and not config.data.eval:
+        least = border(prepared(loaded.examples, config), config.data.holdout, config.seed)
+        train = [example for example in loaded.examples if place(example, config.seed) >= least]
+    return Files(loaded, train)
+
+
+def rows_beyond(config: RunConfig) -> tuple[list[Row], int]:
+    """The rows of the run's data files after those that `data.limit` let it read, and how many bad ones among them are left out
+    (with skip_bad). Raises InputError as `read_rows`."""
+    if config.data.limit is None:
+        return [], 0
+    skipped = data_load.Left()
+    rows = read_rows(
+        config.data.path, skipped=skipped if config.data.skip_bad else None, longest=config.data.max_row * 1_000_000
+    )
+    for _ in islice(rows, config.data.limit):
+        pass
+    before = skipped.count
+    return list(rows), skipped.count - before

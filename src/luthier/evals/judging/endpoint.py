@@ -1,0 +1,238 @@
+"""A model behind an OpenAI-compatible endpoint, asked only when a URL is given."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from luthier.core import log
+from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.screen import line
+from luthier.core.secrets import NAMED, keep, said_by_server, without
+from luthier.core.types import Message
+from luthier.evals.judging.exchange import FAULT, MOST, Reply, post
+
+AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # statuses that may be another a moment later
+LONGEST = 60.0  # seconds between two tries, at most
+SHOWN = 160  # characters of what a server said
+GARBAGE = 2  # times that a reply which is garbage is asked for again
+
+
+class Garbage(Exception):
+    """A reply that cannot be used; asked again, it may be another."""
+
+
+class _Refused(Exception):
+    """A status that is no success, with what the server said of it."""
+
+    def __init__(self, reply: Reply, said: str) -> None:
+        self.status, self.after = reply.status, _seconds(reply.headers.get("Retry-After"))
+        super().__init__(f"status {reply.status}" + (f": {said}" if said else ""))
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model is asked. `url` ends before /chat/completions; `extra` changes keys of the request, None removes one.
+
+    A try that fails in a way that may pass (time-out, no connection, status 429 or 5xx, a reply that is garbage) is made
+    again up to `retries` times, at most twice for garbage, after 1, 2, 4, ... seconds, or what the server asks for, up to
+    a minute. `timeout`: seconds for the whole reply to one try.
+    """
+
+    url: str
+    model: str
+    key: str | None = field(default=None, repr=False)
+    timeout: float = 120.0
+    retries: int = 5
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    sleep: Callable[[float], object] = time.sleep
+
+    def __post_init__(self) -> None:
+        for secret in self._keys:
+            keep(secret)
+
+    @property
+    def _keys(self) -> list[str]:
+        """What is not to be shown: the key, and what `extra` gives under the name of one."""
+        named = [value for name, value in self.extra.items() if NAMED.search(name) and isinstance(value, str)]
+        return [key for key in (self.key, *named) if key]
+
+    def complete(
+        self, messages: Sequence[Message], accept: Callable[[str], Any], stop: Callable[[], bool] = lambda: False
+    ) -> Any:
+        """What `accept` makes of the model's answer; `accept` raises Garbage for one that is to be asked for again.
+
+        Raises Garbage when the last reply was, RunError when the server could not be asked, and at once for what will
+        not pass by itself, such as a wrong key; Stopped when `stop()` between two tries.
+        """
+        garbage = 0
+        for attempt in range(self.retries + 1):
+            wait = min(LONGEST, 2.0**attempt)
+            try:
+                return accept(self._ask(messages, stop))
+            except _Refused as error:
+                fault = str(error)
+                if error.status not in AGAIN:
+                    raise self._failed(fault, _mend(error.status)) from None
+                wait = min(LONGEST, max(wait, error.after))
+            except (OSError, http.client.HTTPException) as error:
+                fault = self._said(_words(error))
+            except Garbage as error:
+                garbage += 1
+                if garbage > GARBAGE or attempt == self.retries:
+                    raise
+                fault = str(error)
+            if attempt < self.retries:
+                self._wait(wait, stop)
+        raise self._failed(fault, "see whether the server is well, or raise --timeout or --retries")
+
+    def _ask(self, messages: Sequence[Message], stop: Callable[[], bool]) -> str:
+        body = {
+            "model": self.model, "messages": [{"role": m.role, "content": m.content} for m in messages], "temperature": 0,
+            "max_tokens": 1024, **self.extra,
+        }  # fmt: skip
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "luthier"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        data = json.dumps({key: value for key, value in body.items() if value is not None}).encode()
+        reply = post(f"{self.url.rstrip('/')}/chat/completions", data, headers, self.timeout, stop)
+        if not 200 <= reply.status < 300:
+            raise _Refused(reply, self._said(_message(reply.body)))
+        if not reply.whole:
+            raise Garbage(f"the reply is longer than {MOST >> 20} MiB")
+        if (packed := reply.headers.get("Content-Encoding", "identity").lower()) != "identity":
+            raise Garbage(f"the reply is packed ({self._said(packed)}), which was not asked for")
+        try:
+            content = json.loads(reply.body)["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise Garbage(f"the reply is no chat completion: {self._said(_message(reply.body))!r}") from None
+        if not isinstance(content, str) or not content.strip():
+            raise Garbage("the reply holds no text")
+        whole = content.encode("utf-16", "surrogatepass").decode(
+            "utf-16", "replace"
+        )  # files are UTF-8: no half characters
+        return without(whole, self._keys)
+
+    def _said(self, text: str) -> str:
+        """What a server said, on one line, without the key, in whatever form it comes back; the beginning of it."""
+        said = line(without(said_by_server(text), self._keys))
+        return said if len(said) <= SHOWN else said[:SHOWN] + "…"
+
+    def _wait(self, seconds: float, stop: Callable[[], bool]) -> None:
+        """Sleep in short pieces, so that a stop is heard."""
+        left = seconds
+        while left > 0:
+            if stop():
+                raise Stopped("stopped while waiting for the endpoint")
+            self.sleep(min(left, 0.25))
+            left -= 0.25
+
+    def _failed(self, fault: str, mend: str) -> RunError:
+        return RunError(fault, where=f"{self.model} at {self.url}", mend=mend)
+
+
+def open_endpoint(
+    url: str, model: str | None, key_env: str | None, timeout: float, retries: int, extra: Sequence[str] = ()
+) -> Endpoint:
+    """The endpoint that the options name. Raises InputError for a URL that is none, a key that is not set or cannot be one."""
+    parts = _parts(url)
+    if parts is None:
+        raise InputError(
+            f"'{url}' is not the address of a server", where="--endpoint", mend="such as http://localhost:8000/v1"
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise InputError(
+            "a key does not belong into the address", where="--endpoint", mend="name its variable: --key-env NAME"
+        )
+    if not model:
+        raise InputError("which model?", where="--endpoint-model", mend="give the name that the server knows it by")
+    key = os.environ.get(key_env, "").strip() if key_env else None  # a file that it was read from ends its line
+    if key_env and not key:
+        raise InputError(
+            f"the environment variable {key_env} is not set", where="--key-env", mend=f"export {key_env}=..."
+        )
+    if key and not (key.isascii() and key.isprintable()):  # said here, because http.client says the key itself
+        raise InputError(
+            f"the environment variable {key_env} holds characters that no key has", where="--key-env",
+            mend=f"export {key_env}=... with the key alone",
+        )  # fmt: skip
+    if key and parts.scheme == "http" and not _here(parts.hostname or ""):
+        log.warn(f"the key goes to {parts.hostname} unencrypted; https:// where the server has it")
+    return Endpoint(
+        url.removesuffix("/").removesuffix("/chat/completions"), model, key, timeout, retries, _extra(extra)
+    )
+
+
+def _parts(url: str) -> SplitResult | None:
+    """The parts of an address; None of what no request could be sent to."""
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").encode("idna"), parts.port  # both raise for what they cannot be
+    except ValueError:
+        return None
+    sound = parts.path.isascii() and url.isprintable() and " " not in url
+    return parts if parts.scheme in ("http", "https") and host and sound else None
+
+
+def _here(host: str) -> bool:
+    """Whether a host is this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
+
+
+def _extra(pairs: Sequence[str]) -> dict[str, Any]:
+    out = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not (name and sign):
+            raise InputError(f"'{pair}' is not KEY=VALUE", where="--request", mend="such as max_tokens=2000")
+        try:
+            out[name] = json.loads(value)
+        except ValueError:
+            out[name] = value
+    return out
+
+
+def _mend(status: int) -> str:
+    return {
+        401: "check the key: --key-env", 403: "check the key: --key-env", 404: "check --endpoint and --endpoint-model",
+        400: "see what the server says; --request changes what it is sent",
+    }.get(status, "see what the server says")  # fmt: skip
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        return max(0.0, float(text or 0))
+    except ValueError:
+        return 0.0  # a date: the doubling waits do
+
+
+def _words(error: Exception) -> str:
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, TimeoutError):
+        return "no answer in time"
+    return f"no connection: {getattr(reason, 'strerror', None) or reason or type(reason).__name__}"
+
+
+def _message(raw: bytes) -> str:
+    """A reply as text; of an error in JSON, its message."""
+    text = raw[:FAULT].decode("utf-8", "replace")
+    try:
+        value = json.loads(text)
+        said = (
+            value["error"]["message"]
+            if isinstance(value.get("error"), dict)
+            else value.get("message") or value.get("detail")
+        )
+        return said if isinstance(said, str) else text
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        return text

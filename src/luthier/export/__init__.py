@@ -1,0 +1,1 @@
+"""What others load: models merged with their adapters."""

@@ -1,0 +1,1 @@
+"""Prompts -> text: batches of requests, sampling, whole characters."""

@@ -1,0 +1,83 @@
+"""`luthier data --role test`: whether a file is good to test a model by, and what it can show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from luthier.config.config import RunConfig
+from luthier.core.errors import InputError
+from luthier.data import load as data_load
+from luthier.data.reading import Reading
+from luthier.data.testing import Doubt, TestRows, faults, look
+from luthier.data.warn import warnings_of
+from luthier.evals.stats.significance import difference_shown, rows_needed
+
+HOPED = (0.05, 0.1)  # differences in the share of right answers
+CHANGED = (0.1, 0.2, 0.4)  # shares of the rows that one model gets right and the other does not
+USUAL = 0.2  # of these, the one that the verdict goes by
+LEAST = 0.2  # a file that does not show a difference of 20 points shows hardly anything
+
+
+@dataclass(frozen=True)
+class TestFile:
+    """What was found, how the rows were read, and what of it deserves a word."""
+
+    found: TestRows
+    about: Reading
+    layout: str
+    warnings: tuple[str, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is to be mended."""
+        return not self.warnings
+
+    @property
+    def doubts(self) -> Sequence[Doubt]:
+        return self.found.doubts
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of `luthier data --role test --json`."""
+        shown = {str(changed): difference_shown(self.found.rows, changed) for changed in CHANGED}
+        needed = {
+            f"{100 * hoped:g}": {str(changed): rows_needed(hoped, changed) for changed in CHANGED} for hoped in HOPED
+        }
+        return {
+            "role": "test", "good": self.good, "layout": self.layout, **self.found.as_dict(),
+            "shown": shown, "needed": needed, "warnings": list(self.warnings), **self.about.as_dict(),
+        }  # fmt: skip
+
+
+def describe_test(config: RunConfig, training: Sequence[str]) -> TestFile:
+    """Look at the rows of `data.path` as rows to test by, beside those of the files `training`. Raises InputError for settings
+    that are about rows to learn from."""
+    data = config.data
+    if not data.path:
+        raise InputError("no data given", mend="luthier data --role test PATH")
+    if data.eval:
+        raise InputError(
+            "PATH itself is tested by",
+            where="--data.eval",
+            mend="leave it out; --training names rows that are learned from",
+        )
+    if data.stream:
+        raise InputError("a test is read as a whole", where="--data.stream", mend="leave it out")
+    loaded = data_load.load(data.path, data, held_out=True)
+    learned = data_load.load(training, data.model_copy(update={"limit": None})).examples if training else None
+    found = look(loaded.examples, learned)
+    warnings = (*faults(found), *_size(found.rows), *warnings_of(loaded.examples, loaded.about))
+    if left := loaded.skipped.count:
+        warnings += (f"rows that cannot be read: {left}",)
+    return TestFile(found, loaded.about, loaded.layout.name, warnings)
+
+
+def _size(rows: int) -> Sequence[str]:
+    least = difference_shown(rows, USUAL)
+    if least is None or least > LEAST:
+        need = rows_needed(0.1, USUAL)
+        return (
+            f"{rows} rows do not show a difference of {100 * LEAST:.0f} points in right answers; {need} show 10 points",
+        )
+    return ()

@@ -1,0 +1,1 @@
+"""What of a model learns: full, head, layers, adapters; quantized bases."""

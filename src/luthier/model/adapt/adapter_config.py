@@ -1,0 +1,44 @@
+"""What a PEFT adapter says of itself in adapter_config.json; its tensors are read by `peft`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from luthier.core.errors import InputError
+from luthier.core.foreign.forms import shown
+from luthier.model.folder.folder import ADAPTER
+from luthier.model.folder.refused import refuse
+from luthier.model.folder.settings_files import read_object
+
+CONFIG, WEIGHTS = "adapter_config.json", ADAPTER
+LONGEST = 1000  # characters of a path or a name
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, alone or beside a model."""
+    return (folder / CONFIG).is_file()
+
+
+def base_name(folder: Path) -> str | None:
+    """What the adapter in `folder` calls its base: a path or a hub name; None where it does not say. Raises InputError for what is
+    neither."""
+    name = settings(folder).get("base_model_name_or_path")
+    if name is None or name == "":
+        return None
+    if not isinstance(name, str) or len(name) > LONGEST or not name.isprintable():
+        raise InputError(
+            f"'base_model_name_or_path' is {shown(name)}, not a path or a name",
+            where=folder / CONFIG,
+            mend="give it with --base",
+        )
+    return name
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """All of it. Raises InputError for a folder without one, for one that cannot be read, and for one that brings code."""
+    if not is_adapter(folder):
+        raise InputError(f"no {CONFIG} here", where=folder, mend="give a folder with an adapter in PEFT's format")
+    said = read_object(folder / CONFIG)
+    refuse(said, folder / CONFIG)
+    return said

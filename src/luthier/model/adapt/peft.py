@@ -1,0 +1,146 @@
+"""A PEFT adapter as it lies in a folder: what it says and its tensors. What Luthier does not compute is refused by name.
+
+Adapters come from many trainers, and PEFT has a setting for each of its variants. So settings are not searched for those
+known to be trouble: everything that is set and not known to be harmless is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from luthier.config.config import LoraConfig
+from luthier.core.errors import InputError
+from luthier.core.foreign.forms import shown
+from luthier.model.adapt import adapter_config, heads
+from luthier.model.adapt.adapter_config import CONFIG, WEIGHTS
+from luthier.model.folder.tensors import Tensor, tensors
+
+PREFIX = "base_model.model."
+AGAIN = "copy it again"
+LARGEST = 1e9  # of lora_alpha
+FLOATS = ("F64", "F32", "F16", "BF16")
+KINDS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
+
+# Settings that decide nothing which the tensors do not say, and those that are read here.
+_KNOWN = frozenset((
+    "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "r",
+    "lora_alpha", "use_rslora", "use_dora", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save", "bias",
+    "fan_in_fan_out", "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "loftq_config",
+    "eva_config", "megatron_core", "runtime_config", "qalora_group_size", "ensure_weight_tying",
+))  # fmt: skip
+# Starts of A and B that leave the base as it is; after others the adapter belongs to a base that was changed with it.
+_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+
+
+@dataclass(frozen=True)
+class PeftAdapter:
+    """An adapter that was read: its settings, tensors by layer and kind, and whole heads by name."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    layers: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    heads: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def config(self, layer: str) -> LoraConfig:
+        """Rank and scale of one layer's adapter."""
+        rank = self.layers[layer]["lora_A.weight"].shape[0]
+        scale = self.settings["lora_alpha"] / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+        return LoraConfig(rank=rank, alpha=scale * rank, dora=bool(self.settings.get("use_dora")))
+
+
+def read(folder: Path) -> PeftAdapter:
+    """The adapter in `folder`.
+
+    Raises InputError for a folder that holds none, for pickled tensors (unread), for a kind that is not LoRA, and for every
+    setting and every tensor that Luthier does not compute: nothing is ever applied in part.
+    """
+    settings = adapter_config.settings(folder)
+    _refuse_settings(settings, folder / CONFIG)
+    if not (folder / WEIGHTS).exists():
+        pickled = (folder / "adapter_model.bin").is_file()
+        raise InputError(
+            "only a pickled adapter (adapter_model.bin), which can run code when read and is refused" if pickled
+            else f"no {WEIGHTS} here", where=folder,
+            mend="save it again with PEFT, as safetensors" if pickled else "give a folder with an adapter in PEFT's format",
+        )  # fmt: skip
+    header = tensors(folder / WEIGHTS)
+    _refuse_shapes(header, folder / WEIGHTS)
+    try:
+        loaded = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"the adapter cannot be read: {error}", where=folder / WEIGHTS, mend=AGAIN) from None
+    if broken := next((name for name, tensor in loaded.items() if not bool(tensor.isfinite().all())), None):
+        raise InputError(f"'{broken}' holds NaN or infinity", where=folder / WEIGHTS, mend="fetch the adapter again")
+    layers, whole = _sorted(loaded, folder / WEIGHTS)
+    return PeftAdapter(folder, settings, layers, whole)
+
+
+def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
+    kind = settings.get("peft_type")
+    if kind != "LORA":
+        raise InputError(f"only LoRA adapters can be loaded, and this is of type '{kind}'", where=where)
+    alpha = settings.get("lora_alpha")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < LARGEST:
+        raise InputError(f"lora_alpha is {shown(alpha)}, not a positive number", where=where, mend=AGAIN)
+    for key in ("use_rslora", "use_dora", "fan_in_fan_out"):
+        if not isinstance(settings.get(key), (bool, NoneType)):
+            raise InputError(f"{key} is {shown(settings[key])}, not true or false", where=where, mend=AGAIN)
+    saved = settings.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
+        raise InputError(f"modules_to_save is {shown(saved)}, not a list of names", where=where, mend=AGAIN)
+    odd = [name for name, value in settings.items() if name not in _KNOWN and value]
+    if settings.get("init_lora_weights") not in _STARTS:
+        odd.append(f"init_lora_weights '{settings['init_lora_weights']}', which changes the base too")
+    if settings.get("bias", "none") != "none":
+        odd.append(f"bias '{settings['bias']}'")
+    if brought := sorted(set(saved) - set(heads.NAMES)):
+        raise InputError(f"the adapter brings its own '{brought[0]}', which Luthier does not read", where=where)
+    if odd:
+        raise InputError(
+            f"the adapter uses {odd[0]}, which Luthier does not read", where=where, mend="merge it with PEFT"
+        )
+
+
+def _refuse_shapes(header: Mapping[str, Tensor], where: Path) -> None:
+    """Raise InputError for tensors that no adapter has: of a type that is no number with a point, of other than two dimensions (of
+    magnitudes one or two), or empty."""
+    for name, tensor in header.items():
+        if not name.endswith(KINDS) and name.removeprefix(PREFIX).removesuffix(".weight") not in heads.NAMES:
+            continue  # refused by its name
+        most = (1, 2) if name.endswith(KINDS[2]) else (2, 2)
+        if tensor.dtype not in FLOATS or not most[0] <= len(tensor.shape) <= most[1] or not tensor.size:
+            raise InputError(f"'{name[:200]}' is {tensor.dtype} of shape {list(tensor.shape)}", where=where, mend=AGAIN)
+
+
+def _sorted(
+    tensors: Mapping[str, torch.Tensor], where: Path
+) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """The tensors by layer and kind, and the heads by name."""
+    layers: dict[str, dict[str, torch.Tensor]] = {}
+    whole: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix(PREFIX)
+        kind = next((kind for kind in KINDS if name.endswith(f".{kind}")), None)
+        if kind:
+            layers.setdefault(name.removesuffix(f".{kind}"), {})[kind] = tensor
+        elif name.removesuffix(".weight") in heads.NAMES:
+            whole[name.removesuffix(".weight")] = tensor
+        else:
+            raise InputError(f"the adapter has a tensor '{key}', which Luthier does not read", where=where)
+    for name, parts in layers.items():
+        if missing := [kind for kind in KINDS[:2] if kind not in parts]:
+            raise InputError(f"'{name}' has no {missing[0].removesuffix('.weight')}", where=where, mend=AGAIN)
+        if parts[KINDS[0]].shape[0] != parts[KINDS[1]].shape[1]:
+            raise InputError(f"A and B of '{name}' have different ranks", where=where, mend=AGAIN)
+    if not layers and not whole:
+        raise InputError("the adapter holds no tensor", where=where, mend=AGAIN)
+    return layers, whole

@@ -1,0 +1,1 @@
+"""A model's folder: what it must be, checked before anything of it is believed."""

@@ -1,0 +1,1 @@
+"""Where models come from: embedded names, folders, the hub, and the cache of converted ones."""

@@ -1,0 +1,64 @@
+"""A beginning that many batches share is computed once: its keys and values are remembered, layer by layer.
+
+The row of a batch still holds the beginning as its first tokens, so that the plan of its attention is the usual
+one; the model is only given what comes after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from luthier.core.types import Batch
+from luthier.model.adapt.lora import cast_once
+from luthier.model.layers.plan import TreePlan
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The first tokens of a row, and what each layer made of them: keys and values [1, kv_heads, tokens, D]."""
+
+    ids: tuple[int, ...] = ()
+    keys: dict[int, torch.Tensor] = field(default_factory=dict)
+    values: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
+def hidden_after(model: nn.Module, batch: Batch, prefix: Prefix, known: int, keep: int) -> tuple[torch.Tensor, Prefix]:
+    """The last hidden states of the row's tokens from `known` on, [T - known, H], and the row's first `keep` tokens
+    remembered. The first `known` tokens must be those of `prefix`, and stand before everything else in the row."""
+    plan = _Plan(batch, prefix, known, keep)
+    with cast_once(model):
+        out = model.get_decoder()(  # type: ignore[operator]
+            input_ids=batch.tokens[None, known:], position_ids=batch.positions[None, known:], use_cache=False, tree=plan
+        )
+    hidden: torch.Tensor = out.last_hidden_state[0]
+    return hidden, Prefix(tuple(batch.tokens[:keep].tolist()), plan.keys, plan.values)
+
+
+class _Plan(TreePlan):
+    """The plan of a whole row of which the model is given only the tokens from `known` on."""
+
+    def __init__(self, batch: Batch, prefix: Prefix, known: int, keep: int) -> None:
+        super().__init__(batch, batch.tokens.device)
+        self.prefix, self.known, self.keep = prefix, known, keep
+        self.keys: dict[int, torch.Tensor] = {}
+        self.values: dict[int, torch.Tensor] = {}
+
+    def attend(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
+    ) -> torch.Tensor:
+        """q [1, heads, T - known, D], k and v [1, kv_heads, T - known, D] -> [1, T - known, heads, D]."""
+        if self.known:
+            k = torch.cat([self.prefix.keys[layer][:, :, : self.known], k], 2)
+            v = torch.cat([self.prefix.values[layer][:, :, : self.known], v], 2)
+            q = torch.cat([q.new_zeros(*q.shape[:2], self.known, q.shape[3]), q], 2)  # nobody reads their rows
+        if self.keep:
+            self.keys[layer], self.values[layer] = (x[:, :, : self.keep].clone() for x in (k, v))
+        return super().attend(layer, q, k, v, scaling, window)[:, self.known :]
+
+    def _blocks(self) -> list[tuple[list[int], int]]:
+        """Without the queries that are known: all of them stand first in the row, in its root."""
+        kept = [(path, min(own, path[-1] + 1 - self.known)) for path, own in super()._blocks()]
+        return [(path, own) for path, own in kept if own > 0]

@@ -1,0 +1,140 @@
+"""Sampled answers, kept in a file as they come: the same command, killed anywhere, goes on from there.
+
+The first line of the file holds what decides the answers. After it come the answers of one prompt a line, and the
+rewards of one prompt a line. A line that a kill cut short is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Required, TypeVar, cast
+
+from typing_extensions import TypedDict
+
+from luthier.core.errors import InputError
+from luthier.core.foreign.forms import Count, Number, Whole, held, read_line
+from luthier.core.storage.files import sha256
+from luthier.core.storage.opening import holding, regular, telling
+from luthier.core.storage.sums import checked, with_sum
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One answer as it was sampled; see `rewards.answer.Answer`."""
+
+    text: str
+    tokens: int
+    ended: bool
+
+
+class _Given(TypedDict):
+    text: str
+    tokens: Count
+    ended: bool
+
+
+class _First(TypedDict):
+    settings: dict[str, Any]
+
+
+class _Line(TypedDict, total=False):
+    prompt: Required[Whole]  # -1 in the line that `writes` the result
+    writes: str
+    answers: list[_Given]
+    by: str
+    parts: dict[str, list[Number]]
+
+
+ANEW = "put it back from a copy, give another --out, or delete the file to begin anew"
+T = TypeVar("T")
+Parts = Mapping[str, Sequence[float]]  # name of a part of the reward -> its value for each answer of a prompt
+
+
+class Kept:
+    """What is kept: prompt -> its answers, and prompt -> their rewards."""
+
+    def __init__(self, file: IO[bytes], path: Path, settings: Mapping[str, Any], scored_by: str) -> None:
+        self._file, self._path, self._scored_by = file, path, scored_by
+        self.answers: dict[int, list[Given]] = {}
+        self.parts: dict[int, Parts] = {}
+        lines = self._whole_lines()
+        first = next(lines, None)
+        if first is None:
+            self._write([{"settings": settings}])
+            return
+        before = self._held(_First, first, 1)["settings"]
+        if changed := [name for name, value in settings.items() if before.get(name) != value]:
+            raise InputError(
+                f"this file keeps answers of another command: its {changed[0].replace('_', ' ')} was not the same", where=path,
+                mend="give another --out, or delete it to begin anew",
+            )  # fmt: skip
+        for number, line in enumerate(lines, 2):
+            found = self._held(_Line, line, number)
+            if "answers" in found:
+                self.answers[found["prompt"]] = [Given(a["text"], a["tokens"], a["ended"]) for a in found["answers"]]
+            elif found.get("by") == scored_by:
+                self.parts[found["prompt"]] = found.get("parts", {})
+
+    def _held(self, form: type[T], line: bytes, number: int) -> T:
+        """A line of the file as what it must be, and as it was written."""
+        where = f"{self._path}:{number}"
+        found = held(form, read_line(line, where=where, mend=ANEW), where=where, mend=ANEW)
+        checked(cast(Mapping[str, Any], found), where, ANEW)
+        return found
+
+    def add_answers(self, found: Mapping[int, Sequence[Given]]) -> None:
+        """Keep the answers of these prompts."""
+        self._write([{"prompt": row, "answers": [asdict(given) for given in found[row]]} for row in found])
+        self.answers |= {row: list(given) for row, given in found.items()}
+
+    def add_parts(self, found: Mapping[int, Parts]) -> None:
+        """Keep the rewards of these prompts' answers."""
+        self._write([{"prompt": row, "by": self._scored_by, "parts": found[row]} for row in found])
+        self.parts |= found
+
+    def about_to_write(self, digest: str) -> None:
+        """Note the sha256 of the file that is made of all this, before it is written."""
+        self._write([{"prompt": -1, "writes": digest}])
+
+    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        with telling(self._path):
+            self._file.write(b"".join(json.dumps(with_sum(line)).encode() + b"\n" for line in lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _whole_lines(self) -> Iterator[bytes]:
+        """The lines up to the first that is cut short; the file loses the rest."""
+        self._file.seek(0)
+        while (line := self._file.readline()).endswith(b"\n"):
+            yield line
+        self._file.truncate(self._file.tell() - len(line))
+
+
+def writes(path: Path, out: Path) -> bool:
+    """Whether `out` is what a command wrote that was killed before it could remove what it had kept at `path`."""
+    if not path.is_file() or not out.is_file():
+        return False
+    with open(path, "rb", opener=regular) as lines:
+        last = deque(lines, maxlen=1)
+    try:
+        said = json.loads(last[0])["writes"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
+    return bool(said == sha256(out))
+
+
+@contextmanager
+def keeping(path: Path, settings: Mapping[str, Any], scored_by: str) -> Iterator[Kept]:
+    """The answers kept at `path`, for `settings`; rewards that were not `scored_by` the same are left out.
+
+    Raises InputError when the file was kept for other settings, or another process works on it.
+    """
+    busy = InputError("another process works on this file", where=path, mend="wait for it, or give another --out")
+    with holding(path, busy) as file:
+        yield Kept(file, path, settings, scored_by)

@@ -1,0 +1,57 @@
+"""Answers of a model or a run to many prompts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from luthier.core import log
+from luthier.core.errors import Stopped
+from luthier.core.types import Messages
+from luthier.generate.generate import Pace, context, generate
+from luthier.generate.sampling import Sampling
+from luthier.model import memory
+from luthier.runs.open import Opened
+from luthier.text.encode import encode_prompt_ids
+
+
+def write(
+    opened: Opened, prompts: Sequence[Messages], sampling: Mapping[str, Any], stop: Callable[[], bool], title: str
+) -> list[list[str]]:
+    """The n answers to each prompt, n as in `sampling`. A run is asked under the system prompt it was trained with,
+    unless the messages bring their own. Raises Stopped when asked to stop, InputError for a prompt that does not fit."""
+    settings = Sampling(**sampling, stop_ids=tuple(sorted(opened.template.stop_ids)), stop=opened.template.stops)
+    opened.model.eval()
+    with log.progress(f"{title}: answers") as bar:
+        found = generate(
+            opened.model, _ids(opened, prompts), settings, opened.tokenizer.decode,
+            progress=partial(follow, bar, opened.model.device), cancelled=stop,
+        )  # fmt: skip
+    if stop():
+        raise Stopped("stopped while answering")
+    out: list[list[str]] = [[] for _ in prompts]
+    for sample in found:
+        out[sample.prompt].append(sample.text)
+    return out
+
+
+def follow(bar: log.Bar, device: torch.device, pace: Pace) -> None:
+    """Show where generation stands."""
+    rate = pace.made / max(bar.spent, 1e-9)
+    bar.at(pace.step, pace.most, pace.words, **{"tokens/s": f"{rate:.0f}", "memory": log.size(memory.peak(device))})
+
+
+def too_long(opened: Opened, prompts: Sequence[Messages]) -> dict[int, str]:
+    """Of the prompts that leave no room for an answer in the model's context: index -> what is wrong, in words."""
+    most = context(opened.model)
+    sizes = [len(ids) for ids in _ids(opened, prompts)]
+    words = "the prompt has {:,} tokens, the model's context {:,}"
+    return {i: words.format(size, most) for i, size in enumerate(sizes) if most is not None and size >= most}
+
+
+def _ids(opened: Opened, prompts: Sequence[Messages]) -> list[list[int]]:
+    system = opened.config.text.system
+    return [encode_prompt_ids(prompt, (), opened.template, opened.tokenizer, system=system) for prompt in prompts]

@@ -1,0 +1,166 @@
+"""A model or a run, opened for use: the base, its adapter, and the template it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luthier.config.config import QuantConfig, RunConfig
+from luthier.core.errors import InputError
+from luthier.core.storage.files import sha256
+from luthier.core.types import Message
+from luthier.generate.generate import stream
+from luthier.generate.sampling import Sampling
+from luthier.model import load as model_load
+from luthier.model.adapt import adapter_config, adapters, lora, quantize
+from luthier.runs.locate import find, intact, run_of, run_settings
+from luthier.text.encode import encode_prompt_ids
+from luthier.text.template import Template, load_template
+from luthier.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a model learned to be asked."""
+
+    template: Template
+    system: str | None
+
+
+@dataclass
+class Opened:
+    """A model ready to answer. `names` are the adapters that can be switched to, `manners` how those that are runs of
+    their own are asked; 'base' is the model without any."""
+
+    model: Any
+    tokenizer: Tokenizer
+    template: Template
+    config: RunConfig
+    names: dict[str, Path] = field(default_factory=dict)
+    manners: dict[str, Manner] = field(default_factory=dict)
+    active: str = "base"
+
+    def switch(self, name: str) -> None:
+        """Answer with this adapter from now on, or with the bare 'base'. Raises InputError for an unknown name."""
+        if name not in self.names and name != "base":
+            raise InputError(f"no adapter '{name}'", mend=f"there are: {', '.join(('base', *self.names))}")
+        if name == "base":
+            lora.detach(self.model)
+        else:
+            adapters.apply(self.model, self.names[name])
+        self.active = name
+
+    @property
+    def asked(self) -> Manner:
+        """How the active adapter learned to be asked."""
+        return self.manners.get(self.active) or Manner(self.template, self.config.text.system)
+
+    def answer(self, messages: Sequence[Message], sampling: dict[str, Any], system: str | None = None) -> Iterator[str]:
+        """The answer in pieces, as they come. A run is asked under the system prompt it was trained with, unless `messages`
+        bring their own, or `system` takes its place ("" for none)."""
+        asked = self.asked
+        prompt = asked.system if system is None else system
+        ids = encode_prompt_ids(messages, (), asked.template, self.tokenizer, system=prompt)
+        settings = Sampling(**sampling, stop_ids=tuple(sorted(asked.template.stop_ids)), stop=asked.template.stops)
+        return stream(self.model, ids, settings, self.tokenizer.decode)
+
+
+def open_model(
+    name: str,
+    *,
+    adapter: Sequence[str] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+    base: str | None = None,
+    system: str | None = None,
+) -> Opened:
+    """Open a run directory, a folder with a PEFT adapter, or a model by any name that --model takes, with more adapters from
+    other runs. `base` is the model below the adapter, where that is not the one it names; `system` takes the place of the
+    system prompt it was trained with, "" of none.
+
+    Raises InputError for a run that is not finished, for adapters that do not fit the model, and as `find` does.
+    """
+    start = find(name, base)
+    config = start.config
+    if system is not None:
+        config = config.model_copy(update={"text": config.text.model_copy(update={"system": system or None})})
+    found: dict[str, Path] = {Path(name).resolve().name: start.adapter} if start.adapter else {}
+    others: dict[str, RunConfig] = {}
+    for other in adapter:
+        folder = Path(other) / "adapter" if (Path(other) / "adapter").is_dir() else Path(other)
+        found[own := _own_name(Path(other).resolve(), found)] = folder
+        if run := run_of(folder):
+            others[own] = run_settings(intact(run))
+    quant = _quant_of_all([*([config] if start.adapter else []), *others.values()])
+    place = model_load.pick_device(device)
+    loaded = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place), texts=start.texts)
+    loaded.model.requires_grad_(False)
+    if quant:
+        quantize.quantize_linears(loaded.model, kind=quant.kind, block=quant.block, double=quant.double)
+    tokenizer = Tokenizer(loaded.tokenizer)
+    manners = {own: Manner(_template(run, tokenizer), run.text.system) for own, run in others.items()}
+    opened = Opened(loaded.model, tokenizer, _template(config, tokenizer), config, found, manners)
+    for other in reversed(found):  # each is tried now, and the first one stays
+        opened.switch(other)
+    return opened
+
+
+def _template(config: RunConfig, tokenizer: Tokenizer) -> Template:
+    return load_template(config.text.template, tokenizer, config.text.template_kwargs)
+
+
+def _quant_of_all(runs: Sequence[RunConfig]) -> QuantConfig | None:
+    """How the one base is quantized that the adapters of `runs` stand on; None for not at all.
+
+    Raises InputError when they stand on different ones.
+    """
+    bases = [run.quant if run.tune == "qlora" else None for run in runs]
+    for base in bases:
+        if base != bases[0]:
+            raise InputError(
+                f"one adapter was tuned on {_base(bases[0])}, another on {_base(base)}",
+                where="--adapter", mend="open each by itself",
+            )  # fmt: skip
+    return bases[0] if bases else None
+
+
+def _base(quant: QuantConfig | None) -> str:
+    return f"a base in {quant.kind}, blocks of {quant.block}" if quant else "a base that is not quantized"
+
+
+def weights(name: str, base: str | None = None) -> dict[str, str]:
+    """The sha256 of every file of weights of the model called `name`: of a run its own, and those of its base."""
+    start, path = find(name, base), Path(name)
+    if not (path / "run.yaml").is_file():
+        return start.digests()
+    files = [file for part in ("adapter", "model") for file in sorted((path / part).glob("*.safetensors"))]
+    files += [file for file in [path / "adapter" / adapter_config.CONFIG] if file.is_file()]
+    own = {str(file.relative_to(path)): sha256(file) for file in files}
+    return own | (start.source.digests() if start.adapter else {})
+
+
+def _own_name(folder: Path, taken: Container[str]) -> str:
+    """The shortest end of the path that no other adapter has: 'run', or 'second/run'."""
+    ends = ["/".join(folder.parts[-n:]) for n in range(1, len(folder.parts))]
+    return next((end for end in ends if end not in taken), str(folder))
+
+
+@torch.no_grad()
+def log_probabilities(opened: Opened, texts: Sequence[str], longest: int = 256) -> torch.Tensor:
+    """log p of every token of `texts` after its first, text by text as they are packed: the same order each time."""
+    from luthier.core.types import Node, TokenTree
+    from luthier.model.forward import forward
+    from luthier.train.steps import Packing, scoring_batches
+
+    trees = []
+    for text in texts:
+        ids = tuple(opened.tokenizer.encode(text)[:longest])
+        if len(ids) > 1:
+            trees.append(TokenTree((Node(ids, (False,) + (True,) * (len(ids) - 1)),)))
+    device = next(opened.model.parameters()).device
+    opened.model.eval()
+    return torch.cat([forward(opened.model, b.to(device)).logp.cpu() for b in scoring_batches(trees, Packing(1024))])

@@ -1,0 +1,131 @@
+"""A reward model at work: answers -> numbers, by a run of `--method reward`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from luthier.core.errors import InputError
+from luthier.core.types import Chat, Message, Messages, Needs
+from luthier.evals.benchmarks.encode import room
+from luthier.model import load as model_load
+from luthier.model.adapt import adapters, heads, lora, quantize
+from luthier.model.folder.tokenizer import load_tokenizer
+from luthier.model.forward import forward
+from luthier.rewards.answer import Answer, opening
+from luthier.runs.locate import Start, find
+from luthier.text.encode import encode_chunk
+from luthier.text.template import Template, load_template
+from luthier.text.tokenizer import Tokenizer
+from luthier.train.steps import Packing, scoring_batches
+
+SCORE = Needs(logp=False, score=True)
+
+
+@dataclass
+class Scorer:
+    """Scores answers as they are written: text is rendered and tokenized as the reward model learned it, so it may
+    have another tokenizer and template than the model that answered. `role` is what `model` plays meanwhile."""
+
+    model: Any
+    tokenizer: Tokenizer
+    template: Template
+    start: Start
+    role: lora.Role | None = None
+    tokens: int = 1024
+
+    def __call__(self, answers: Sequence[Answer]) -> list[float]:
+        """The score of each answer to its prompt: a component of rewards."""
+        rows = [(answer.messages, answer.text) for answer in answers]
+        return self.score(rows, [{"tools": a.tools, "template_kwargs": a.template_kwargs} for a in answers])
+
+    @torch.no_grad()
+    def score(
+        self, rows: Sequence[tuple[Messages, str]], beside: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[float]:
+        """The score of each (prompt, answer); `beside` is what each gives the template beside the messages. An answer is
+        cut where the model's context ends.
+
+        Raises InputError for a prompt that alone fills it.
+        """
+        examples = [
+            Chat((*prompt, Message("assistant", text)), **more)
+            for (prompt, text), more in zip(rows, beside or [{}] * len(rows), strict=True)
+        ]
+        context = room(self.model.config, self.tokenizer)
+        update = {"too_long": "cut", "train_on": "last", "max_length": context}
+        settings = self.start.config.text.model_copy(update=update)
+        trees = encode_chunk(examples, self.template, self.tokenizer, settings).trees
+        if lost := set(range(len(rows))) - {tree.row for tree in trees}:  # all others have a token to be scored at
+            asked = rows[min(lost)][0][-1].content
+            raise InputError(
+                f"the prompt '{opening(asked)}' leaves no room for an answer in the context of {context} tokens",
+                where=f"reward model {self.start.adapter or self.start.source.folder}",
+                mend="shorten it, or leave its row out",
+            )  # fmt: skip
+        training = self.model.training
+        self.model.eval()
+        out = [0.0] * len(rows)
+        device = next(self.model.parameters()).device
+        with lora.playing(self.model, self.role) if self.role else nullcontext():
+            for batch in scoring_batches(trees, Packing(self.tokens)):
+                found = forward(self.model, batch.to(device), SCORE).score
+                assert found is not None
+                for row, value in zip(batch.rows, found.tolist(), strict=True):
+                    out[row] = value
+        self.model.train(training)
+        return out
+
+
+def can_be_played(reward: Start, start: Start, tune_kind: str, init: str) -> bool:
+    """Whether the model that starts from `start` can play the reward model: where its base stays as the adapter of
+    the reward model found it. Other tune kinds than lora move or quantize it, and PiSSA takes a part out of it."""
+    if tune_kind != "lora" or init == "pissa" or not reward.adapter or reward.config.tune != "lora":
+        return False
+    return reward.source.folder == start.source.folder or reward.source.digests() == start.source.digests()
+
+
+def open_scorer(
+    run: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    player: Callable[[Start], Any] = lambda reward: None,
+    base: str | None = None,
+) -> Scorer:
+    """The reward model of a run. `player` gives the model that can play it, and then nothing more is loaded.
+    Raises InputError for a run that is no reward model."""
+    start = find(run, base)
+    if start.config.method != "reward":
+        raise InputError("not a reward model", where=run, mend="give a run of `luthier train --method reward`")
+    tokenizer = Tokenizer(load_tokenizer(start.texts))
+    template = load_template(start.config.text.template, tokenizer, start.config.text.template_kwargs)
+    if start.adapter and (model := player(start)) is not None:
+        return Scorer(model, tokenizer, template, start, adapters.role(model, start.adapter))
+    place = model_load.pick_device(device)
+    model = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place)).model
+    model.requires_grad_(False)
+    if start.adapter:
+        if start.quantized:
+            q = start.config.quant
+            quantize.quantize_linears(model, kind=q.kind, block=q.block, double=q.double)
+        adapters.apply(model, start.adapter)
+        lora.merge(model)
+    else:
+        heads.put(model, "score", _head(start.source.folder))
+    return Scorer(model, tokenizer, template, start)
+
+
+def _head(folder: Path) -> torch.Tensor:
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            if "score.weight" in tensors.keys():  # noqa: SIM118  not a mapping
+                weight: torch.Tensor = tensors.get_tensor("score.weight")
+                return weight
+    raise InputError("no score head in this model", where=folder, mend="train it again with --method reward")

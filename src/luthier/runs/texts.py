@@ -1,0 +1,38 @@
+"""A model's tokenizer and template, without the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from luthier.config.config import RunConfig
+from luthier.model.folder import limits
+from luthier.model.folder.configuration import load_config
+from luthier.model.folder.tokenizer import load_tokenizer
+from luthier.runs.locate import Start, find, run_of
+from luthier.text.template import Template, load_template
+from luthier.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A model's tokenizer and template, without the model."""
+
+    start: Start
+    tokenizer: Tokenizer
+    template: Template
+
+
+def open_texts(config: RunConfig) -> Texts:
+    """The tokenizer and template of the model, read without its weights. Raises InputError for a model whose configuration
+    says that it cannot be tuned here."""
+    start = find(config.model, config.base)
+    tokenizer = Tokenizer(load_tokenizer(start.texts))
+    shape = load_config(start.source.folder)
+    limits.check_layers(shape, start.source.folder / "config.json")
+    limits.check_vocabulary(tokenizer.fast, shape, start.texts)
+    chosen, values = config.text.template, config.text.template_kwargs
+    if chosen == "auto" and run_of(Path(config.model)):
+        chosen = start.config.text.template  # a run goes on in the template it learned
+        values = start.config.text.template_kwargs | values
+    return Texts(start, tokenizer, load_template(chosen, tokenizer, values))

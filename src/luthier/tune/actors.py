@@ -1,0 +1,325 @@
+"""The models that learning from rewards takes, and what each does in a rollout.
+
+    actor       the model under training                 critic     its own adapter and value head (ppo)
+    reference   the actor as it was before the first step  reward     rules, functions, or a reward model
+
+With adapters they share one frozen base and differ in what the model plays, the reward model where its adapter was made
+for that very base; with full tuning each is a model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import nn
+
+from luthier.config.config import RunConfig
+from luthier.core.errors import InputError, Stopped
+from luthier.core.storage.files import sha256
+from luthier.core.types import Batch, Chat, Message, Needs, Output, Prompt, Text, TokenTree
+from luthier.data import load as data_load
+from luthier.data.paths import files_of
+from luthier.evals.forgetting import divergence
+from luthier.generate.generate import Sample, generate
+from luthier.generate.sampling import Sampling
+from luthier.model.adapt import heads, lora, tune
+from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
+from luthier.rewards.answer import Answer
+from luthier.rewards.specs import Rewards, Scored, files, models, parse
+from luthier.runs.locate import Start, find
+from luthier.runs.reward_model import Scorer, can_be_played, open_scorer
+from luthier.text.drafts import with_system
+from luthier.text.encode import encode
+from luthier.train import annotate
+from luthier.train.extremes import excerpt
+from luthier.train.rollout import Asked, Columns, Players, Rollouts, rule_of, with_defaults
+from luthier.train.steps import Packing, chosen_places, make_step, scoring_batches
+from luthier.train.table import method
+
+VALUE = Needs(logp=False, value=True)
+Pack = Callable[[Sequence[TokenTree]], Iterable[Batch]]
+NO_ROW = -1  # of trees that are none of the data's
+
+
+@dataclass
+class Team:
+    """Who takes part. `reference` and `critic` are parts that `model` plays, or models of their own."""
+
+    model: nn.Module
+    reference: lora.Role | nn.Module
+    critic: lora.Role | nn.Module | None
+
+    def forward(self, model: nn.Module, batch: Batch, needs: Needs) -> Output:
+        """What the loss needs: of the actor, and the values of the critic where the batch was sampled. Text that was not
+        sampled has the likelihood of the model itself, whatever the temperature."""
+        sampled = "advantage" in batch.columns
+        out = forward(model, batch, replace(needs, value=False, temperature=needs.temperature if sampled else 1.0))
+        if self.critic is None or not sampled:
+            return out
+        with self.as_(self.critic) as player:
+            return replace(out, value=forward(player, batch, VALUE).value)
+
+    @torch.no_grad()
+    def drift(self, trees: Sequence[TokenTree], device: torch.device, stop: Callable[[], bool]) -> float:
+        """Nats that an answer of the model as it is lies from the start: the mean over `trees`, a prompt with an answer
+        each, of KL(pi | pi_ref) over the whole vocabulary, summed over the answer's tokens."""
+        found = []
+        for cpu_batch in scoring_batches(trees, Packing(DISTRIBUTION_TOKENS)):
+            if stop():
+                raise Stopped("stopped while measuring")
+            batch = cpu_batch.to(device)
+            now = distributions(self.model.eval(), batch)
+            with self.as_(self.reference) as player:
+                start = distributions(player.eval(), batch)
+            answers = [batch.tree == tree for tree in range(len(batch.rows))]
+            found += [divergence(now[answer], start[answer]) for answer in answers]
+        return fmean(found)
+
+    def as_(self, part: lora.Role | nn.Module) -> AbstractContextManager[nn.Module]:
+        """The model that plays `part`."""
+        return _played(self.model, part) if isinstance(part, lora.Role) else nullcontext(part)
+
+    def read(
+        self, part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack, device: torch.device,
+        stop: Callable[[], bool],
+    ) -> Columns:  # fmt: skip
+        """log p or values of the answers' tokens under `part`, without gradient, as `batches` packs the trees."""
+        with self.as_(part) as player:
+            training = player.training
+            player.eval()
+
+            def numbers(batch: Batch) -> torch.Tensor:
+                out = forward(player, batch, needs)
+                return out.logp if out.value is None else out.value
+
+            try:
+                return annotate.per_token(numbers, trees, batches, device, stop)
+            finally:
+                player.train(training)
+
+    @property
+    def critic_parameters(self) -> dict[str, nn.Parameter]:
+        """What of the critic learns, by name."""
+        if isinstance(self.critic, lora.Role):
+            found = self.critic.parameters_by_name
+        else:
+            found = dict(self.critic.named_parameters()) if self.critic else {}
+        return {f"critic.{name}": p for name, p in found.items() if p.requires_grad}
+
+
+class _played(AbstractContextManager[nn.Module]):
+    def __init__(self, model: nn.Module, part: lora.Role) -> None:
+        self.model, self.playing = model, lora.playing(model, part)
+
+    def __enter__(self) -> nn.Module:
+        self.playing.__enter__()
+        return self.model
+
+    def __exit__(self, *error: Any) -> None:
+        self.playing.__exit__(*error)
+
+
+def team(tuned: tune.Tuned, critic: bool) -> Team:
+    """Reference and critic, both as the actor is now; the critic's value head starts at zero."""
+    if tune.is_adapter(tuned.kind):
+        role = lora.role(tuned.model, learn=True) if critic else None
+        if role:
+            heads.attach(tuned.model, ("value",))
+            role.whole["value"] = heads.on(tuned.model)["value"]
+            heads.detach(tuned.model, ("value",))
+        return Team(tuned.model, lora.role(tuned.model), role)
+    other = copy.deepcopy(tuned.model) if critic else None
+    if other:
+        heads.attach(other, ("value",))
+    return Team(tuned.model, copy.deepcopy(tuned.model).requires_grad_(False), other)
+
+
+def check(config: RunConfig) -> None:
+    """Raise InputError for settings of `reward`, `policy` and `rollout` that teach nothing or are not read."""
+    online, critic, s = method(config.method).online, method(config.method).needs.value, config.policy
+    reward = config.reward
+    given = (("reward.use", reward.use), ("reward.judge", reward.judge), ("policy.kl_budget", s.kl_budget))
+    if not online and (name := next((name for name, value in given if value), None)):
+        raise InputError(
+            f"{config.method} does not learn from rewards",
+            where=f"--{name}",
+            mend="leave it out, or use --method ppo or grpo",
+        )
+    if not online:
+        return
+    if not reward.use:
+        raise InputError(
+            f"{config.method} learns from rewards, and none is given", where="--reward.use",
+            mend="such as --reward.use exact, json, python:FILE:FUNCTION or model:runs/REWARD",
+        )  # fmt: skip
+    if s.kl_target and not with_defaults(s, critic).kl:
+        raise InputError("a weight of 0 cannot be steered", where="--policy.kl_target", mend="give --policy.kl 0.05")
+    if s.pretrain and not critic:
+        raise InputError(
+            f"{config.method} has no likelihood term",
+            where="--policy.pretrain",
+            mend="leave it out, or use --method ppo",
+        )
+    if critic and s.variant != "grpo":
+        raise InputError(
+            f"{s.variant} is a variant of grpo", where="--policy.variant", mend="leave it out, or use --method grpo"
+        )
+    if not critic and config.rollout.samples == 1 and s.variant != "reinforce++":  # that compares over the rollout
+        raise InputError(
+            "one answer has no other to be compared with, so nothing is learned", where="--rollout.samples",
+            mend="give 2 or more, or use --method ppo",
+        )  # fmt: skip
+
+
+def inputs(config: RunConfig) -> dict[str, Any]:
+    """What of lineage.json's inputs rewards and general text are: hashes of their files, by name."""
+    specs = (*config.reward.use, *config.reward.judge)
+    rewards = {str(path): sha256(path) for path in files(specs)} | {run: find(run).digests() for run in models(specs)}
+    general = {path: sha256(Path(path)) for path in files_of(config.policy.pretrain)} if config.policy.pretrain else {}
+    return ({"rewards": rewards} if rewards else {}) | ({"pretrain": general} if general else {})
+
+
+def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: Start, init: str) -> Rewards:
+    """The rewards that `specs` name. `model` plays the reward models that it can: it starts from `start`, and `init`
+    says how its adapter does."""
+    return parse(
+        specs, config.reward,
+        lambda run: open_scorer(
+            run, device=config.device, dtype=config.dtype,
+            player=lambda reward: model if can_be_played(reward, start, config.tune, init) else None,
+        ),
+    )  # fmt: skip
+
+
+def played(rewards: Rewards | None) -> bool:
+    """Whether the model that learns plays one of these: then its base must stay as it is."""
+    return rewards is not None and any(isinstance(p.component, Scorer) and p.component.role for p in rewards.parts)
+
+
+def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample], system: str | None) -> Scored:
+    """The rewards of one sample for each prompt."""
+    answers = []
+    for prompt, sample in zip(prompts, samples, strict=True):
+        messages = with_system(prompt.messages, system)
+        ended = sample.ended == "stop"
+        answers.append(
+            Answer(
+                _question(messages),
+                sample.text,
+                prompt.answer,
+                len(sample.ids) - ended,
+                ended,
+                messages,
+                tools=prompt.tools,
+                template_kwargs=prompt.template_kwargs,
+            )  # fmt: skip
+        )
+    return rewards.score(answers)
+
+
+def _question(messages: Sequence[Message]) -> str:
+    """What was asked last."""
+    return next((m for m in reversed(messages) if m.role == "user"), messages[-1]).said
+
+
+def truncated(rewards: Sequence[float], samples: Sequence[Sample], rule: str) -> list[float]:
+    """Rewards as `reward.truncated` wants them of answers that did not come to an end."""
+    if rule in ("keep", "mask"):
+        return list(rewards)
+    cut = 0.0 if rule == "zero" else float(rule)
+    return [reward if sample.ended == "stop" else cut for reward, sample in zip(rewards, samples, strict=True)]
+
+
+def count_steps(config: RunConfig, prompts: int) -> int:
+    """The optimizer steps of a run: `train.epochs` passes over the prompts, each rollout learned `policy.epochs` times."""
+    s, train = config.policy, config.train
+    drawn = max(1, round(train.epochs * prompts / (s.minibatches * train.batch)))
+    return train.steps or drawn * s.minibatches * s.epochs
+
+
+def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: torch.device) -> Rollouts:
+    """The step source of an online run."""
+    config: RunConfig = job.config
+    settings = with_defaults(config.policy, side.critic is not None)
+    r = config.rollout
+    template, decode = job.texts.template, job.texts.tokenizer.decode
+    scored = partial(scoring_batches, packing=packing)
+    prompts = [Asked(tree.nodes[0].ids, tree.row) for tree in job.ready.train]
+    total = count_steps(config, len(prompts))
+
+    def answers(asked: Sequence[Asked], seed: int) -> list[list[Sample]]:
+        sampling = Sampling(
+            temperature=r.temperature, top_p=r.top_p, max_new_tokens=r.max_new_tokens, n=r.samples, seed=seed % 2**31,
+            stop_ids=tuple(sorted(template.stop_ids)), stop=template.stops,
+        )  # fmt: skip
+        out = generate(side.model, [a.ids for a in asked], sampling, decode, batch=r.batch, cancelled=job.stop)
+        if job.stop():
+            raise Stopped("stopped while sampling")
+        return [out[i * r.samples : (i + 1) * r.samples] for i in range(len(asked))]
+
+    def rewarded(
+        asked: Sequence[Asked], drawn: list[list[Sample]]
+    ) -> tuple[list[list[float]], dict[str, list[list[float]]]]:
+        flat = [sample for group in drawn for sample in group]
+        rows = [job.examples.train[a.row] for a, group in zip(asked, drawn, strict=True) for _ in group]
+        found = score(rewards, rows, flat, config.text.system)
+        total = truncated(found.total, flat, config.reward.truncated)
+        return _grouped(total, r.samples), {k: _grouped(v, r.samples) for k, v in found.parts.items()}
+
+    def read(part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack = scored) -> Columns:
+        return side.read(part, needs, trees, batches, device, job.stop)
+
+    def tell(record: dict[str, Any]) -> None:
+        prompt = excerpt(_question(job.examples.train[record["row"]].messages))
+        job.folder.append("samples.jsonl", {**record, "prompt": prompt})
+
+    critic, logp = side.critic, Needs(temperature=r.temperature)
+    # A token at a time, 16 bits round otherwise than all at once: there the policy reads its samples again. Sampling tells
+    # log p of the model itself: another temperature's is read.
+    narrow = r.temperature != 1 or next(side.model.parameters()).dtype not in (torch.float32, torch.float64)
+    rule = rule_of(settings, r.max_new_tokens, critic is not None)
+    players = Players(
+        answers=answers,  # type: ignore[arg-type]
+        rewards=rewarded,  # type: ignore[arg-type]
+        policy=(lambda trees: read(side.model, logp, trees)) if narrow else None,
+        learning=(lambda trees: read(side.model, logp, trees, lambda t: make_step(t, rule, packing).micro))
+        if narrow
+        else None,
+        reference=lambda trees: read(side.reference, logp, trees),
+        values=None if critic is None else lambda trees: read(critic, VALUE, trees),
+    )
+    return Rollouts(
+        prompts, players, settings, config.train.batch, total, r.max_new_tokens, packing, config.seed,
+        critic=critic is not None, mask=config.reward.truncated == "mask", pretrain=_pretrain(job), tell=tell,
+    )  # fmt: skip
+
+
+def _pretrain(job: Any) -> Any:
+    """Step -> trees of general text, as many as the step has prompts; None where no file is given."""
+    config: RunConfig = job.config
+    if not config.policy.pretrain:
+        return None
+    loaded = data_load.load(config.policy.pretrain, config.data.model_copy(update={"columns": {}, "limit": None}))
+    if not isinstance(loaded.examples[0], (Chat, Text)):
+        raise InputError(
+            f"{loaded.layout.name} rows are neither text nor conversations", where=loaded.examples[0].origin,
+            mend="give --policy.pretrain files of text, or of chats",
+        )  # fmt: skip
+    found = encode(loaded.examples, job.texts.template, job.texts.tokenizer, config.text).trees
+    trees = [replace(tree, row=NO_ROW) for tree in found]
+    batch = config.train.batch
+    return lambda step: [
+        trees[place] for place in chosen_places(config.seed, "pretrain", len(trees), step * batch, (step + 1) * batch)
+    ]
+
+
+def _grouped(values: Sequence[float], size: int) -> list[list[float]]:
+    return [list(values[i : i + size]) for i in range(0, len(values), size)]

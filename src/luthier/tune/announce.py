@@ -1,0 +1,88 @@
+"""What a run shows of itself: what is about to happen, what the model can do before it is tuned, pictures at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from statistics import fmean, variance
+from typing import Any
+
+from luthier.config.config import RunConfig
+from luthier.report import over, plot
+from luthier.runs.folder import RunFolder
+from luthier.tune import evaluator
+from luthier.tune.build import Run
+
+RECENT = 10  # rollouts whose mean reward is compared with that of those before
+
+
+def as_it_is(
+    before: evaluator.Measured,
+    held_out: evaluator.HeldOut,
+    unit: str,
+    metrics: tuple[str, ...],
+    config: RunConfig,
+) -> dict[str, Any]:
+    """What the model can do before it is tuned, for the screen."""
+    means = evaluator.means(held_out, before, metrics, config)
+    return {
+        "loss": before.loss, "unit": unit, "scores": means, "prompts": held_out.prompts, "references": held_out.references,
+        "answers": before.answers,
+    }  # fmt: skip
+
+
+def opening(job: Run) -> dict[str, Any]:
+    """What is about to happen, for the screen."""
+    counts = job.ready.counts
+    learn = "a stream" if job.examples.stream else f"{_left(counts['rows'], counts['dropped'])} rows"
+    held_out = _left(counts["held_out"], counts["held_out_dropped"])
+    return {
+        "run": str(job.folder.path),
+        "data": f"{learn} to learn from, {held_out} held out ({job.examples.layout})",
+        "model": f"{job.config.model}, template {job.texts.template.name}",
+        "tune": f"{job.config.method}, {job.config.tune}",
+    }
+
+
+def _left(rows: int, dropped: Mapping[str, int]) -> str:
+    """How many rows are left, of how many."""
+    lost = sum(dropped.values())
+    return f"{rows - lost:,} of {rows:,}" if lost else f"{rows:,}"
+
+
+def of_rollout(metrics: Mapping[str, float], rewards: Sequence[float]) -> dict[str, str]:
+    """The figures of a rollout that people watch: its mean reward with the trend of the `rewards` of rollouts so far, nats per
+    answer from the start, the share of answers that came to an end, and their length in tokens."""
+    return {
+        "reward": f"{metrics['reward']:.3f} {trend(rewards)}".rstrip(), "KL": f"{metrics['kl_per_answer']:.2f}",
+        "ended": f"{metrics['ended']:.0%}", "length": f"{metrics['length']:.0f}",
+    }  # fmt: skip
+
+
+def trend(rewards: Sequence[float]) -> str:
+    """An arrow up or down where the mean of the latest rewards (RECENT or fewer) differs from that of as many before by more
+    than twice its standard error, else a level one; nothing where there are fewer than three of each."""
+    half = min(RECENT, len(rewards) // 2)
+    if half < 3:
+        return ""
+    before, now = rewards[-2 * half : -half], rewards[-half:]
+    change, error = fmean(now) - fmean(before), sqrt((variance(now) + variance(before)) / half)
+    return "→" if abs(change) <= 2 * error else "↑" if change > 0 else "↓"
+
+
+def pictures(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) -> None:
+    """The curves of training and the bars of before and after, as files of the run."""
+    records = folder.records("metrics.jsonl") or []
+    losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
+    evals = [(r["step"], r["eval_loss"]) for r in records if r.get("eval_loss") is not None]
+    found = over.over_divergence(records, rows)
+    if found.rollouts:
+        title, along = "reward, the further the policy moves", "nats per answer from the start (KL)"
+        shown = [plot.Panel(title, found.rollouts, found.held, "learned from", ("rollouts", "held-out"))]
+        if found.judge:
+            shown.append(plot.Panel(f"judging {title}", (), found.judge, "not learned from", ("", "held-out")))
+        plot.panels(shown, title, folder.path / "reward.svg", along)
+    if losses:
+        plot.loss_curve(losses, evals, "training loss", folder.path / "loss.svg", unit)
+    if rows:
+        plot.before_after_bars(rows, folder.path / "table.svg")

@@ -1,0 +1,226 @@
+"""What trains: the loaded model, what of it learns, who takes part, the optimizer and the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luthier.config.config import RunConfig
+from luthier.core import seeds
+from luthier.core.errors import InputError
+from luthier.core.stop import Stop
+from luthier.core.types import Prompt, TokenTree
+from luthier.model import load as model_load
+from luthier.model.adapt import adapters, heads, lora, tune
+from luthier.model.forward import forward
+from luthier.model.memory import pass_tokens
+from luthier.rewards.selection import require_references
+from luthier.rewards.specs import Rewards
+from luthier.runs.folder import RunFolder
+from luthier.runs.method import chosen_method
+from luthier.runs.rows import Examples
+from luthier.runs.texts import Texts
+from luthier.runs.tracking import Tracker
+from luthier.text.weigh import RULES
+from luthier.train import annotate, checkpoint
+from luthier.train.loop import Report, State, Steps, train
+from luthier.train.optim import Optimizer
+from luthier.train.rollout import Rollouts
+from luthier.train.steps import OfflineSteps, Packing, StreamSteps
+from luthier.tune import actors, evaluator
+from luthier.tune.prepare import Ready, Tally, goes_on, learning_rate, load_model, lora_settings
+from luthier.tune.streams import stream_trees
+
+
+@dataclass
+class Run:
+    """A run under way: its folder, settings and parts."""
+
+    config: RunConfig
+    folder: RunFolder
+    examples: Examples
+    texts: Texts
+    ready: Ready
+    stop: Stop
+    rewards: Rewards | None = None
+    judge: Rewards | None = None
+    tracker: Tracker | None = None
+    newest: Path | None = None  # the checkpoint that the run goes on from
+    read: Tally = field(default_factory=Tally)  # of a stream: of the pass over it that came furthest
+
+    def count(self, tally: Tally) -> None:
+        """Take note of how far a stream was read."""
+        if tally.rows >= self.read.rows:
+            self.read = tally
+
+    def close_rewards(self) -> None:
+        """End the processes of rewards, and let go of the models they hold."""
+        for rewards in (self.rewards, self.judge):
+            if rewards:
+                rewards.close()
+        self.rewards = self.judge = None
+
+
+@dataclass
+class Parts:
+    """What trains: the loaded model, what of it learns, the optimizer, the steps."""
+
+    loaded: model_load.LoadedModel
+    tuned: tune.Tuned
+    state: State
+    steps: Steps
+    rate: float
+    device: torch.device
+    team: actors.Team | None = None
+
+
+def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Parts:
+    """Make a model ready to train as this run trains it, at step 0."""
+    config = job.config
+    loaded = loaded or load_model(job.texts, config)
+    device = next(loaded.model.parameters()).device
+    seeds.seed_torch(config.seed, "adapter")
+    shape = lora_settings(job.texts, config)
+    if goes_on(job.texts, config):
+        lora.detach(loaded.model)
+    method = chosen_method(config)
+    wanted = heads.names(replace(method.needs, value=False))  # the critic has a value head of its own
+    tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, wanted)
+    if goes_on(job.texts, config) and job.texts.start.adapter:
+        adapters.go_on(loaded.model, job.texts.start.adapter)
+    team = actors.team(tuned, method.needs.value) if method.online else None
+    if team:
+        tuned = replace(tuned, parameters=tuned.parameters | team.critic_parameters)
+    rates = {name: config.lora.lr_ratio for name in tuned.parameters if name.endswith(".B")}
+    rates |= {n: rates.get(n, 1.0) * config.policy.critic_lr for n in tuned.parameters if n.startswith("critic.")}
+    state = State(tuned.model, Optimizer(tuned.parameters, config.train, rates))
+    rate = learning_rate(config, loaded.config.get_text_config().hidden_size)
+    packing = packing_of(config, loaded.model)
+    if team:
+        rewards = job.rewards or _open_rewards(job, loaded.model, shape.init)
+        steps: Steps = actors.rollouts(job, team, rewards, packing, device)
+    else:
+        steps = _steps(job, packing)
+    return Parts(loaded, tuned, state, steps, rate, device, team)
+
+
+def _open_rewards(job: Run, model: Any, init: str) -> Rewards:
+    """Open the rewards to learn from and those that only measure; return the former."""
+    opening = partial(actors.open_rewards, job.config, model=model, start=job.texts.start, init=init)
+    job.rewards = opening(job.config.reward.use)
+    job.judge = opening(job.config.reward.judge) if job.config.reward.judge else None
+    prompts = [e for e in (*job.examples.train, *job.examples.test) if isinstance(e, Prompt)]
+    for rewards in filter(None, (job.rewards, job.judge)):
+        require_references(rewards, [(prompt.answer, prompt.origin) for prompt in prompts])
+    return job.rewards
+
+
+def with_reference(job: Run, parts: Parts, packing: Packing, held_out: Sequence[TokenTree]) -> list[TokenTree]:
+    """Put the log-probabilities of the starting model on the trees that the steps take; return `held_out` with them.
+
+    Kept in the run's folder under a hash of the tokens, so that a run that goes on does not make them again.
+    """
+
+    def score(part: Sequence[TokenTree], title: str) -> list[list[float]]:
+        file = f"evals/reference-{annotate.fingerprint(part)[:16]}.jsonl"
+        if (records := job.folder.records(file)) is None:
+            model, device = parts.state.model, parts.device
+            values = annotate.answer_logps(forward, model, part, packing, device, title, job.stop)
+            job.folder.write_records(file, records := [{"logp": value} for value in values])
+        return [record["logp"] for record in records]
+
+    steps = parts.steps
+    assert isinstance(steps, OfflineSteps)
+    used = steps.used()
+    found = annotate.reference([steps.trees[i] for i in used], partial(score, title="reference: rows to learn from"))
+    learn = list(steps.trees)
+    for i, tree in zip(used, found, strict=True):
+        learn[i] = tree
+    parts.steps = replace(steps, trees=learn)
+    return annotate.reference(held_out, partial(score, title="reference: held-out rows"))
+
+
+def packing_of(config: RunConfig, model: Any) -> Packing:
+    """Tokens of a micro-batch; row lengths are padded where a new length costs a compilation: bfloat16 on a CPU."""
+    parameter = next(model.parameters())
+    slow = parameter.device.type == "cpu" and parameter.dtype == torch.bfloat16
+    tokens = config.train.tokens or pass_tokens(model.config, config.tune, parameter.dtype, parameter.device)
+    return Packing(tokens, 128 if slow else 1)
+
+
+def _steps(job: Run, packing: Packing) -> Steps:
+    config, trees, replay = job.config.train, job.ready.train, job.ready.replay
+    share = job.config.data.replay_share if replay else 0.0  # of all examples: the epochs are those of the data
+    total = config.steps * config.batch if config.steps else max(1, round(config.epochs * len(trees) / (1 - share)))
+    if job.examples.stream:
+        texts, settings = job.texts, job.config
+        live, test = job.examples.live, job.examples.test
+        return StreamSteps(
+            lambda: stream_trees(texts, settings, live, test, job.count), config.batch, total, RULES[config.weigh], packing,
+            once=live is not None,
+        )  # fmt: skip
+    return OfflineSteps(
+        [*trees, *replay], config.batch, total, RULES[config.weigh], packing, job.config.seed, len(replay), share
+    )
+
+
+def planned(job: Run) -> int:
+    """The optimizer steps that the run is to take."""
+    if chosen_method(job.config).online:
+        return actors.count_steps(job.config, len(job.ready.train))
+    return len(_steps(job, Packing(1)))
+
+
+def require_same_stream(job: Run) -> None:
+    """Raise InputError unless the stream's rows are those that this finished run learned from: it holds no hash of a file that
+    may grow, so they are read again."""
+    saved = checkpoint.latest(job.folder.checkpoints)
+    steps = _steps(job, Packing(1))
+    if saved and "stream" in saved.state and isinstance(steps, StreamSteps):
+        steps.expect(saved.state["stream"])
+        steps.reach(saved.state["stream"][0])
+
+
+def steps_of(job: Run, parts: Parts) -> Iterator[Report]:
+    """The remaining steps, taken as they are asked for."""
+    method = chosen_method(job.config)
+    needs = replace(method.needs, temperature=job.config.rollout.temperature) if method.online else method.needs
+    return train(
+        parts.state, parts.steps, evaluator.loss_of(method, job.config),
+        partial(parts.team.forward if parts.team else forward, needs=needs),
+        job.config.train, lr=parts.rate, seed=job.config.seed, device=parts.device, cancelled=job.stop,
+        annotate=lambda model, step: annotate.baseline(forward, model, step, parts.device) if step.aside else step,
+    )  # fmt: skip
+
+
+def weights(parts: Parts) -> dict[str, torch.Tensor]:
+    """What learns, by name."""
+    return {name: parameter.detach() for name, parameter in parts.tuned.parameters.items()}
+
+
+def put(parts: Parts, saved: checkpoint.Checkpoint) -> None:
+    """Set weights, optimizer and step to those of a checkpoint."""
+    put_weights(parts, saved.weights)
+    parts.state.optimizer.load(saved.optimizer, saved.state["t"])
+    parts.state.step = saved.state["step"]
+    if isinstance(parts.steps, Rollouts):
+        parts.steps.load(saved.state["rollout"])
+    if isinstance(parts.steps, StreamSteps) and "stream" in saved.state:
+        parts.steps.expect(saved.state["stream"])
+
+
+@torch.no_grad()
+def put_weights(parts: Parts, saved: dict[str, torch.Tensor]) -> None:
+    """Set what learns to saved weights. Raises InputError for those of another model."""
+    for name, parameter in parts.tuned.parameters.items():
+        if name not in saved or saved[name].shape != parameter.shape:
+            raise InputError(
+                f"the checkpoint's weights are not those of this model: {name} is missing or of another size",
+                mend="give another --out to start anew",
+            )
+        parameter.copy_(saved[name])

@@ -1,0 +1,162 @@
+"""What is done when a model is measured in the middle of training: keep the best weights, decide to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from luthier.config.config import RunConfig
+from luthier.core import log
+from luthier.evals.forgetting import drift
+from luthier.train import checkpoint
+from luthier.tune import evaluator
+from luthier.tune.build import Parts, Run, weights
+
+
+@dataclass
+class Progress:
+    """What a run carries from step to step beside its weights; saved with every checkpoint.
+
+    best, best_step   the lowest held-out loss (or minus the highest reward), and the step whose weights are kept
+    within            the last measured step that had not lost more than `stop.forgetting`
+    over              whether one had
+    misled            for how many steps in a row the critic was worse than the mean of its targets
+    rollout, rewards  the rollout that the last step learned from, and the mean rewards of the last ones
+    read              of a stream, how many rows were read and what was lost of them
+    """
+
+    passed: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    first: float | None = None
+    last: float | None = None
+    best: float | None = None
+    best_step: int = 0
+    worse: int = 0
+    evaluated: int = 0
+    stopped: bool = False
+    drift: float = 0.0
+    within: int = 0
+    over: bool = False
+    misled: int = 0
+    rollout: float | None = None
+    rewards: list[float] = field(default_factory=list)
+    read: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Measures a run as it goes: `start` is what the untouched model gave, `metrics` the names of the metrics."""
+
+    job: Run
+    parts: Parts
+    ruler: evaluator.Ruler
+    held_out: evaluator.HeldOut
+    start: evaluator.Measured
+    metrics: Sequence[str]
+
+    def due(self) -> bool:
+        """Whether the model is measured after the step that it is at."""
+        every, step = self.job.config.eval.every, self.parts.state.step
+        return bool(every and step) and (step == len(self.parts.steps) or step % every == 0)
+
+    def keep_start(self) -> None:
+        """Keep the weights as they are before the first step, for the case that none stays within the limit."""
+        if _limited(self.job.config) and not self.parts.state.step:
+            self._keep(0, None)
+
+    def look(self, progress: Progress) -> bool:
+        """Measure (once a step), keep the best weights; True when it is time to stop."""
+        step, limit = self.parts.state.step, self.job.config.stop.forgetting
+        if progress.evaluated == step:
+            return False
+        measured = self.ruler.measure(self.held_out, self.job.stop, self.start.general_ids, title=f"step {step}")
+        lost = drift(self.start.general, measured.general) if measured.general else None
+        apart = self._drift(measured)
+        self._write(step, measured, lost, apart)
+        progress.evaluated = step
+        if limit is not None and lost is not None and lost > limit:
+            progress.over = True
+            log.note(f"step {step}: {lost:.3f} nats/token of its own answers are lost, over {limit:g}: training stops")
+            return True
+        progress.within = step
+        return self._judge(step, measured, lost, apart, progress)
+
+    def _drift(self, measured: evaluator.Measured) -> float | None:
+        """How far the answers just given lie from the start, for methods that learn from rewards."""
+        team = self.parts.team
+        if team is None or not measured.ids:
+            return None
+        trees = evaluator.answer_trees(list(zip(self.held_out.prompt_ids, measured.ids, strict=True)))
+        return team.drift(trees, self.parts.device, self.job.stop)
+
+    def _judge(
+        self, step: int, measured: evaluator.Measured, lost: float | None, apart: float | None, progress: Progress
+    ) -> bool:
+        """Keep these weights when they are the best within the limits; True when patience is over."""
+        config, reward, budget = self.job.config, measured.reward, self.job.config.policy.kl_budget
+        name, value = ("loss", measured.loss) if reward is None else ("reward", -reward)
+        if budget and apart is not None and apart > budget:
+            log.note(f"step {step}: {apart:.3f} nats per answer from the start, over {budget:g}: not kept")
+            return False
+        if value is None:
+            if config.stop.forgetting is not None:  # nothing else tells weights apart: the last within the limit
+                progress.best_step = step
+                self._keep(step, None)
+            return False
+        if progress.best is None or value < progress.best:
+            progress.best, progress.best_step, progress.worse = value, step, 0
+            self._keep(step, value)
+        else:
+            progress.worse += 1
+        log.note(
+            f"step {step}: held-out {name} {abs(value):.4f}"
+            + (f", best {abs(progress.best):.4f} at step {progress.best_step}" if progress.worse else "")
+            + (f", lost {lost:.3f} nats/token of its own answers" if lost is not None else "")
+        )
+        return bool(config.eval.patience) and progress.worse >= config.eval.patience
+
+    def _keep(self, step: int, loss: float | None) -> None:
+        folder = self.job.folder.checkpoints / "best"
+        checkpoint.write(folder, weights(self.parts), {}, {"step": step, "eval_loss": loss})
+
+    def _write(self, step: int, measured: evaluator.Measured, lost: float | None, apart: float | None) -> None:
+        """The line of metrics.jsonl, and a few answers."""
+        reward, folder = measured.reward, self.job.folder
+        record: dict[str, Any] = {"step": step}
+        record |= {"eval_loss": measured.loss} if reward is None else {"eval_reward": reward}
+        if reward is not None:
+            record["eval_kl_per_answer"] = apart
+            if "judge" in measured.scored[0]:
+                record["eval_judge"] = sum(row["judge"] for row in measured.scored) / len(measured.scored)
+        if lost is not None:
+            record["forgetting"] = lost
+        if measured.answers:
+            for name, values in evaluator.scores(self.held_out, measured, self.metrics, self.job.config).items():
+                record[name] = sum(values) / len(values)
+            for prompt, answer in list(zip(self.held_out.prompts, measured.answers, strict=True))[:5]:
+                folder.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
+        folder.append("metrics.jsonl", record)
+
+
+def keeps_best(config: RunConfig, best_step: int) -> bool:
+    """Whether the weights of a best step are kept in a checkpoint of their own."""
+    return bool(best_step) or _limited(config)
+
+
+def _limited(config: RunConfig) -> bool:
+    return config.stop.forgetting is not None or bool(config.policy.kl_budget)
+
+
+def kept(config: RunConfig, progress: Progress, steps: int, *, online: bool) -> dict[str, Any]:
+    """Which step's weights a run keeps, and why."""
+    limit, budget = config.stop.forgetting, config.policy.kl_budget
+    best = f"best held-out {'reward' if online else 'loss'}" if progress.best is not None else "last"
+    if limit is None and (progress.best_step or not budget):
+        return {"step": progress.best_step or steps, "why": best}
+    if not progress.best_step:
+        why = f"forgetting was over {limit:g} at step {progress.evaluated}" if progress.over else ""
+        return {"step": 0, "why": f"the start: {why or 'no step stayed within --policy.kl_budget'}"}
+    until = f" until step {progress.within}" if progress.over else ""
+    return {"step": progress.best_step, "why": f"{best}; forgetting stayed under {limit:g}{until}"}

@@ -1,0 +1,20 @@
+"""Hashes of everything that decides the steps of a run: what its lineage compares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luthier.config.config import RunConfig
+from luthier.runs.rows import Examples
+from luthier.runs.texts import Texts
+from luthier.tune import actors
+from luthier.tune.prepare import computing
+
+
+def inputs(config: RunConfig, examples: Examples, texts: Texts) -> dict[str, Any]:
+    """What it is -> its hash, or file -> sha256: the data, the model, general text that is learned beside, the rewards."""
+    return {
+        "data": examples.digests(), "model": texts.start.digests(), "template": texts.template.fingerprint,
+        "tokenizer": texts.tokenizer.fingerprint(), "computing": computing(texts, config), **examples.replay_digests(),
+        **actors.inputs(config),
+    }  # fmt: skip

@@ -1,0 +1,56 @@
+"""Whether a run fits into memory, asked before its model is loaded."""
+
+from __future__ import annotations
+
+import torch
+
+from luthier.config.config import RunConfig
+from luthier.core import log
+from luthier.core.errors import InputError
+from luthier.model import memory
+from luthier.model.adapt import tune
+from luthier.model.folder.configuration import load_config
+from luthier.rewards.specs import models
+from luthier.runs.locate import find
+from luthier.runs.method import chosen_method
+from luthier.runs.reward_model import can_be_played
+from luthier.runs.texts import Texts
+from luthier.tune.prepare import Ready, lora_settings, pass_tokens
+
+
+def check_memory(
+    texts: Texts, config: RunConfig, ready: Ready, dtype: torch.dtype, device: torch.device
+) -> memory.Memory:
+    """Estimate the peak before loading, say it, and refuse what cannot fit unless forced."""
+    # An example longer than a micro-batch gets one of its own.
+    longest = max((len(tree) for tree in (*ready.train, *ready.replay, *ready.test)), default=config.text.max_length)
+    tokens = pass_tokens(texts, config, dtype, device)
+    estimate = memory.estimate(
+        load_config(texts.start.source.folder), tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
+        dtype=dtype, tokens=max(tokens, longest), optimizer=config.train.optimizer, device=device,
+    )  # fmt: skip
+    log.note(memory.describe(estimate))
+    method, beside = chosen_method(config), 0
+    if method.online and not tune.is_adapter(config.tune):  # reference and critic are models of their own
+        critic = method.needs.value
+        beside = estimate.weights * (1 + critic) + critic * (estimate.gradients + estimate.optimizer)
+        log.note(f"and {log.size(beside)} for the reference{' and the critic' if critic else ''}")
+    if others := _reward_models(texts, config, dtype):
+        log.note(f"and {log.size(others)} for reward models")
+        beside += others
+    free = memory.available(device)
+    if estimate.needed + beside > free and not config.force:
+        raise InputError(
+            f"this needs about {log.size(estimate.needed + beside)} more and {log.size(free)} are free",
+            where=f"--tune {config.tune}",
+            mend="lower --train.tokens, use --tune lora or qlora, or a smaller model; --force tries all the same",
+        )  # fmt: skip
+    return estimate
+
+
+def _reward_models(texts: Texts, config: RunConfig, dtype: torch.dtype) -> int:
+    """Bytes of the reward models that the model that learns cannot play."""
+    init = lora_settings(texts, config).init
+    starts = [find(run) for run in models((*config.reward.use, *config.reward.judge))]
+    own = [start for start in starts if not can_be_played(start, texts.start, config.tune, init)]
+    return sum(memory.weights(load_config(start.source.folder), dtype) for start in own)

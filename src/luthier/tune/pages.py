@@ -1,0 +1,285 @@
+"""A run directory -> pages to read in a browser. Reads files only: no model is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from luthier.config.config import RunConfig
+from luthier.core.errors import InputError
+from luthier.core.foreign.forms import held
+from luthier.core.storage.files import writing
+from luthier.core.verdicts import verdict
+from luthier.evals.benchmarks import results
+from luthier.evals.consistency import TITLES
+from luthier.evals.forgetting import GENERAL_PROMPTS
+from luthier.evals.metrics import scores
+from luthier.evals.metrics.table import METRICS, OWN
+from luthier.report.page.coding import Record, coding_page
+from luthier.report.page.compare import COLOURS, Paired, compare_page
+from luthier.report.page.parts import run_page
+from luthier.report.page.view import Category, Errors, Lost, Rewarded, Rollout, Sample, View
+from luthier.runs.folder import RunFolder, read_run, understood
+from luthier.runs.records import MEND, Finished
+from luthier.train.table import METHODS
+from luthier.tune import evaluator, forgetting, repeats
+
+PAGE, CODING, DATA = "report.html", "errors/coding.html", "data.json"
+RECORDS, CODES = "errors/records.jsonl", "errors/codes.jsonl"
+
+
+def write(folder: RunFolder, config: RunConfig, result: dict[str, Any], out: Path | None = None) -> Path:
+    """Write the page of a finished run into its folder, or to `out`."""
+    return _put(out or folder.path / PAGE, run_page(view(folder, config, result)))
+
+
+def report(runs: Sequence[Path], out: Path | None = None) -> Path:
+    """Write the page of one run into its folder, or of several side by side as report-compare.html here, or to `out`.
+
+    Raises InputError for a folder that is no run or not finished, and for more runs than a page tells apart.
+    """
+    found = [_finished(path) for path in runs]
+    if len(found) == 1:
+        return write(*found[0], out)
+    if len(found) > COLOURS:
+        raise InputError(f"{len(found)} runs", where="luthier report", mend=f"give at most {COLOURS}")
+    views = _told_apart([view(*one) for one in found])
+    return _put(out or Path("report-compare.html"), compare_page(views, [_paired(views[0], v) for v in views[1:]]))
+
+
+def coding(run: Path, out: Path | None = None) -> Path:
+    """Write the page on which the answers of a run are coded by hand.
+
+    Raises InputError for a run that is not finished or generated no answers.
+    """
+    folder, config, _ = _finished(run)
+    lines = folder.records(RECORDS)
+    if lines is None:
+        lines = [vars(sample) for sample in _samples(folder)]
+    if not lines:
+        raise InputError(
+            "this run generated no answers to read", where=run, mend="train with --eval.samples above 0 on rows with answers"
+        )  # fmt: skip
+    records = [
+        Record(
+            row=line["row"], prompt=line["prompt"], reference=line["reference"], before=line["before"], after=line["after"],
+            findings=[(_category(f["category"]), f["why"]) for f in line.get("after_findings", ())],
+        )
+        for line in lines
+    ]  # fmt: skip
+    page = coding_page(run.resolve().name, config.fingerprint(), records, _codes(folder))
+    return _put(out or folder.path / CODING, page)
+
+
+def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
+    """What the run directory holds, as pages want it. Raises InputError for files that were damaged."""
+    with understood(folder):
+        return _view(folder, config, result)
+
+
+def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
+    before, after = (
+        evaluator.from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after")
+    )
+    return View(
+        name=folder.path.resolve().name, path=str(folder.path), config=config,
+        method=f"{config.method}, {METHODS[config.method].summary}", result=result,
+        rows=_rows(result, after), beside=_beside(before, after, result, config.seed),
+        steps=folder.records("metrics.jsonl") or (), samples=_samples(folder), rollouts=_rollouts(folder),
+        lost=_lost(before, after), errors=_errors(folder, config), codes=_codes(folder),
+        lineage=folder.lineage, about=folder.read_json(DATA) or {},
+    )  # fmt: skip
+
+
+def _finished(path: Path) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
+    folder, config = read_run(path)
+    if (result := folder.result) is None:
+        raise InputError("this run is not finished", where=path, mend="run its command again to go on with it")
+    held(Finished, result, where=path / "result.json", mend=MEND)
+    return folder, config, result
+
+
+def _put(path: Path, page: str) -> Path:
+    with writing(path) as handle:
+        handle.write(page)
+    return path
+
+
+def _rows(result: dict[str, Any], after: evaluator.Measured) -> list[dict[str, Any]]:
+    """The metrics of a result with what people call them. A name that a method reports of its rows and that is also a
+    metric of answers, `accuracy`, means what this run has."""
+    of_method = {name for item in after.items for name in item}
+    rows = []
+    for name, values in result["metrics"].items():
+        if name == "loss":
+            about = scores.about_loss([units for _, _, units in after.losses])
+        elif name in TITLES:
+            about = repeats.about(name)
+        elif (name in METRICS or name.startswith(OWN)) and name not in of_method:
+            about = scores.about_metric(name)
+        else:
+            about = scores.about_item(name)
+        rows.append(_worded({"name": name, **about, **values}))
+    return rows
+
+
+def _worded(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its verdict: runs of earlier versions kept none, and theirs is not corrected for being one of many."""
+    if "verdict" in row:
+        return row
+    return row | {"verdict": verdict(row["difference"], row["low"], row["high"], row["higher_is_better"])}
+
+
+def _samples(folder: RunFolder) -> list[Sample]:
+    """The answers that were generated before and after, in the order of their rows."""
+    old, new = (
+        {line["row"]: line for line in folder.records(f"evals/{stage}.jsonl") or () if "answer" in line}
+        for stage in ("before", "after")
+    )
+    return [
+        Sample(
+            row, line["prompt"], line["reference"], old[row]["answer"], line["answer"],
+            (old[row]["rewards"]["reward"], line["rewards"]["reward"]) if "rewards" in line else None, line.get("ended", ""),
+        )
+        for row, line in new.items()
+        if row in old
+    ]  # fmt: skip
+
+
+def _rollouts(folder: RunFolder) -> list[Rollout]:
+    """The best and the worst answers of the first rollout, of that half way, and of the last; older versions kept the best
+    of one prompt."""
+    lines: dict[int, list[dict[str, Any]]] = {}
+    for line in folder.records("samples.jsonl") or ():
+        if "rollout" in line and "reward" in line:
+            lines.setdefault(line["rollout"], []).append(line)
+    numbers = sorted(lines)
+    found = []
+    for number in sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]} if numbers else ()):
+        best, worst = (
+            [
+                Rewarded(
+                    line.get("prompt", ""), line["answer"], line["reward"], line.get("ended", ""), line.get("length")
+                )
+                for line in lines[number]
+                if line.get("among", "best") == among
+            ]
+            for among in ("best", "worst")
+        )
+        found.append(Rollout(number, best, worst))
+    return found
+
+
+def _lost(before: evaluator.Measured, after: evaluator.Measured) -> list[Lost]:
+    """What the model answered to general questions before and after, with what each earlier answer lost."""
+    if len(before.own) != len(GENERAL_PROMPTS) or len(after.own) != len(before.own):
+        return []
+    answers = zip(GENERAL_PROMPTS, before.own, after.own, before.general, after.general, strict=True)
+    return [Lost(prompt, old.text, new.text, (a - b) / n) for prompt, old, new, (a, n), (b, _) in answers if n]
+
+
+def _beside(
+    before: evaluator.Measured, after: evaluator.Measured, result: dict[str, Any], seed: int
+) -> list[dict[str, Any]]:
+    """The rows of what was not to change: general texts and answers, and the benchmarks of the result."""
+    tasks = [
+        {"name": name, "title": f"{name}, {(metric := results.METRICS[found['metric']]).title}", "unit": metric.unit,
+         "top": None, "higher_is_better": metric.higher_is_better, **found}
+        for name, found in ((result["forgetting"] or {}).get("benchmarks") or {}).items()
+    ]  # fmt: skip
+    kept = result["forgetting"] or {}
+    figures = {**(kept.get("answers") or {}), "general": kept.get("general") or {}}
+    others = forgetting.rows(before, after, forgetting.Probes(), ({}, {}), seed)
+    return [_worded(row) for row in (*(row | figures.get(row["name"], {}) for row in others), *tasks)]
+
+
+def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:
+    """What was found at the end of the run, or by `luthier errors`, as that counts and tests it; None when nobody looked."""
+    lines = folder.records(RECORDS)
+    if lines is None:
+        return None
+    from luthier.diagnose import errors
+    from luthier.evals.detectors.table import CATEGORIES
+
+    known = (errors.SAME, *CATEGORIES)
+    before, after = (
+        {errors.SOUND: [float(not line[key]) for line in lines]}
+        | {name: [float(any(f["category"] == name for f in line[key])) for line in lines] for name in known}
+        for key in ("before_findings", "after_findings")
+    )
+    if all(line.get("bad_means") == errors.title(errors.WRONG) for line in lines):
+        for shares, key in ((before, "before_bad"), (after, "bad")):
+            wrong = [float(line.get(key, False)) for line in lines]
+            shares[errors.WRONG] = wrong
+            shares[errors.SOUND] = [float(ok and not bad) for ok, bad in zip(shares[errors.SOUND], wrong, strict=True)]
+    rows = errors.table(before, after, config.seed)
+    (sound,) = (row for row in rows if row["name"] == errors.SOUND)
+    told = errors.WRONG in after
+    return Errors(
+        len(lines), Category(sound["title"], _SOUND[told], sound),
+        [Category(row["title"], errors.about(row["name"])["meaning"], row) for row in rows if row is not sound], told,
+    )  # fmt: skip
+
+
+_SOUND = {
+    True: "The answer is right, and no rule found anything.",
+    False: "No rule found anything; whether an answer is right, nothing tells here.",
+}
+
+
+def _codes(folder: RunFolder) -> list[dict[str, Any]]:
+    """The lines of an export of the coding page. Raises InputError with the line for what is no such line."""
+    path = folder.path / CODES
+    if not path.is_file():
+        return []
+    found = []
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                code = json.loads(line)
+            except (ValueError, RecursionError):
+                code = None
+            good = (
+                isinstance(code, dict)
+                and isinstance(code.get("tags"), list)
+                and isinstance(code.get("headings", {}), dict)
+            )
+            if not good:
+                raise InputError(
+                    "not a line of codes: a JSON object with a list 'tags' and a mapping 'headings'", where=f"{path}:{number}",
+                    mend="export the codes again, or move the file away",
+                )  # fmt: skip
+            found.append(code)
+    return found
+
+
+def _category(name: str) -> str:
+    """What people call a category; its own name when a later version knows it no more."""
+    from luthier.diagnose import errors
+    from luthier.evals.detectors.table import CATEGORIES
+
+    return errors.title(name) if name in (errors.SAME, *CATEGORIES) else name
+
+
+def _told_apart(views: Sequence[View]) -> list[View]:
+    """The views with names that differ: paths where the folders have the same name."""
+    names = [one.name for one in views]
+    return [replace(one, name=one.path) if names.count(one.name) > 1 else one for one in views]
+
+
+def _paired(first: View, other: View) -> Paired:
+    """The metrics of the answers of two runs on the prompts that both answered, with paired intervals."""
+    mine, theirs = ({(s.prompt, s.reference): s for s in one.samples} for one in (first, other))
+    shared = [key for key in mine if key in theirs]
+    names = [name for name in first.result["metrics"] if name in METRICS and name in other.result["metrics"]]
+    if not shared or not names:
+        return Paired(other.name, ())
+    prompts, references = zip(*shared, strict=True)
+    old, new = (
+        scores.score([s.after for s in side], references, prompts, names, [s.ended for s in side])
+        for side in ([one[key] for key in shared] for one in (mine, theirs))
+    )
+    return Paired(other.name, scores.table(old, new, seed=first.config.seed))

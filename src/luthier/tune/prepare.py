@@ -1,0 +1,212 @@
+"""Settings -> everything a run needs: examples, template, encoded trees, model, what learns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from luthier.config.config import LoraConfig, QuantConfig, RunConfig
+from luthier.core import log
+from luthier.core.errors import InputError
+from luthier.core.types import Example, TokenTree
+from luthier.model import load as model_load
+from luthier.model import memory
+from luthier.model.adapt import adapters, lora, quantize, tune
+from luthier.model.folder.configuration import load_config
+from luthier.runs.method import chosen_method
+from luthier.runs.rows import Examples
+from luthier.runs.system_prompt import Systems
+from luthier.runs.texts import Texts
+from luthier.text.encode import Encoded, encode
+from luthier.train import annotate
+from luthier.tune.context_length import check_context
+
+
+@dataclass
+class Tally:
+    """How many rows were read, and what was lost of them: `skipped` could not be read, the prompt of `seen` is held out (of
+    a stream, whose rows cannot be compared beforehand), the rest as in `Encoded`."""
+
+    rows: int = 0
+    skipped: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    cut: int = 0
+    cut_tokens: int = 0
+    unended: int = 0
+    quoted: int = 0
+    seen: int = 0
+    systems: Systems = field(default_factory=Systems)
+    unwritten: Counter[str] = field(default_factory=Counter)
+
+    def add(self, examples: Sequence[Example], *parts: Encoded) -> None:
+        """Count rows, and what encoding them lost."""
+        self.rows += len(examples)
+        for part in parts:
+            self.dropped.update(row.reason for row in part.dropped)
+            self.unwritten.update(part.unwritten)
+            for name in ("cut", "cut_tokens", "unended", "quoted"):
+                setattr(self, name, getattr(self, name) + getattr(part, name))
+
+    def lost(self) -> dict[str, Any]:
+        """Keys of the `data` of result.json."""
+        return {
+            "skipped": self.skipped, "dropped": dict(self.dropped), "cut": self.cut, "cut_tokens": self.cut_tokens,
+            "unended": self.unended,
+        }  # fmt: skip
+
+    def warn(self, name: str, config: RunConfig) -> None:
+        """Say what was lost of the rows called `name`."""
+        if self.skipped:
+            log.warn(f"{self.skipped} {name} skipped: they cannot be read; `luthier data` shows them")
+        for reason, number in self.dropped.items():
+            log.warn(f"{number} of {self.rows} {name} dropped: {reason}")
+        if self.cut:
+            log.warn(
+                f"{self.cut} of {self.rows} {name} were longer than --text.max_length {config.text.max_length} and lost "
+                f"{self.cut_tokens} tokens of their end"
+            )
+        if self.seen:
+            log.warn(
+                f"the prompts of {self.seen} of {self.rows} {name} are held out too; scores on these will be too good"
+            )
+        if self.quoted:
+            log.warn(
+                f"{self.quoted} of {self.rows} {name} spell out a control token of the model; there it is read as plain text"
+            )
+        for what, number in sorted(self.unwritten.items()):
+            log.warn(f"{number} of {self.rows} {name}: the template {what}")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Encoded data. `counts` says what was dropped and cut, `systems` which system prompts the rows to learn from have. Rows
+    of `replay` are numbered after those of the data."""
+
+    train: list[TokenTree]
+    test: list[TokenTree]
+    counts: dict[str, Any] = field(default_factory=dict)
+    replay: list[TokenTree] = field(default_factory=list)
+    systems: Systems = field(default_factory=Systems)
+
+
+def goes_on(texts: Texts, config: RunConfig) -> bool:
+    """Whether training goes on with the adapter that the model brings, instead of adding it to the weights first."""
+    return texts.start.adapter is not None and tune.is_adapter(config.tune)
+
+
+def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
+    """The adapter's settings: those of the adapter that training goes on with, or the run's own.
+
+    Raises InputError when the run asks for another shape than that adapter has.
+    """
+    if not goes_on(texts, config) or texts.start.adapter is None:
+        return config.lora
+    if config.tune != texts.start.config.tune and texts.start.config.tune in ("lora", "qlora"):
+        raise InputError(
+            f"training goes on with the adapter of {config.model}, which was tuned with {texts.start.config.tune}",
+            where="--tune", mend=f"give --tune {texts.start.config.tune}, or the model from `luthier merge`",
+        )  # fmt: skip
+    own = adapters.settings_of(texts.start.adapter, config.lora)
+    fixed: list[tuple[str, Any, Any]] = [
+        (f"lora.{name}", config.lora, own) for name in ("rank", "alpha", "targets", "rslora", "dora", "init")
+    ]
+    if texts.start.quantized:
+        fixed += [(f"quant.{name}", config.quant, texts.start.config.quant) for name in QuantConfig.model_fields]
+    for setting, asked, made in fixed:
+        name = setting.partition(".")[2]
+        value, theirs = getattr(asked, name), getattr(made, name)
+        if value not in (theirs, type(asked).model_fields[name].get_default()):
+            raise InputError(
+                f"training goes on with the adapter of {config.model}, whose {name} is {theirs}",
+                where=f"--{setting}", mend="leave it out, or give the model from `luthier merge` for a new adapter",
+            )  # fmt: skip
+    return own
+
+
+def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: Any) -> Ready:
+    """Encode both parts, saying what was dropped or cut."""
+    encoded = []
+    count = len(examples.train)
+    systems = Systems()
+    systems.add(examples.train, config.text.system)
+    learned_under = config.text.model_copy(update={"system": systems.common() or config.text.system})
+    for name, part, first, settings in (
+        ("train", examples.train, 0, config.text),
+        ("held-out", examples.test, 0, learned_under),
+        ("replay", examples.replay, count, config.text),
+    ):
+        if not part:
+            encoded.append(Encoded([], []))
+            continue
+        with log.progress(f"tokens of {name} rows", len(part)) as bar:
+
+            def moved(count: int, bar: log.Bar = bar) -> None:
+                cancelled.check()
+                bar.advance(count)
+
+            bad = config.data.skip_bad
+            encoded.append(encode(part, texts.template, texts.tokenizer, settings, first, skip_bad=bad, progress=moved))
+    train, test, replay = encoded
+    learned, held_out = Tally(skipped=examples.skipped), Tally()
+    learned.add([*examples.train, *examples.replay], train, replay)
+    held_out.add(examples.test, test)
+    learned.warn("rows", config)
+    systems.say()
+    held_out.warn("held-out rows", config)
+    counts: dict[str, Any] = {"rows": count, "held_out": held_out.rows}
+    if examples.replay:
+        counts["replay"] = len(examples.replay)
+    counts |= learned.lost() | {f"held_out_{name}": held_out.lost()[name] for name in ("dropped", "cut")}
+    learn = arranged(train.trees, config)
+    beside = arranged(replay.trees, config, train.trees)
+    ready = Ready(learn, arranged(test.trees, config, train.trees), counts | examples.facts(), beside, systems)
+    check_context([*ready.train, *ready.replay, *ready.test], texts, config)
+    return ready
+
+
+def arranged(trees: Sequence[TokenTree], config: RunConfig, beside: Sequence[TokenTree] = ()) -> list[TokenTree]:
+    """What the method does to all trees at once. Held-out trees have those to learn from `beside` them."""
+    if config.method == "orpo" and config.preference.span == "all":
+        return annotate.with_prompts(trees)
+    arrange = chosen_method(config).arrange
+    return arrange(trees, beside) if arrange and trees else list(trees)
+
+
+def computing(texts: Texts, config: RunConfig) -> dict[str, Any]:
+    """On what, in which type and in how large passes this run computes: a run goes on only on the same."""
+    device = model_load.pick_device(config.device)
+    dtype = model_load.pick_dtype(config.dtype, device)
+    tokens = pass_tokens(texts, config, dtype, device)
+    return {"device": device.type, "dtype": str(dtype).removeprefix("torch."), "tokens": tokens}
+
+
+def pass_tokens(texts: Texts, config: RunConfig, dtype: torch.dtype, device: torch.device) -> int:
+    """Tokens of a forward pass: the user's, or the rule's."""
+    shape = load_config(texts.start.source.folder)
+    return config.train.tokens or memory.pass_tokens(shape, config.tune, dtype, device)
+
+
+def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
+    """The model on its device in its compute type, with the adapter it brings."""
+    device = model_load.pick_device(config.device)
+    loaded = model_load.load(
+        texts.start.source, device=device, dtype=model_load.pick_dtype(config.dtype, device), texts=texts.start.texts
+    )
+    if texts.start.adapter:
+        if texts.start.quantized:
+            q = texts.start.config.quant
+            quantize.quantize_linears(loaded.model, kind=q.kind, block=q.block, double=q.double)
+        adapters.apply(loaded.model, texts.start.adapter)
+        if not goes_on(texts, config):
+            lora.merge(loaded.model)
+            quantize.dequantize_linears(loaded.model)
+    return loaded
+
+
+def learning_rate(config: RunConfig, hidden: int) -> float:
+    """The peak rate: the user's, or the rule's."""
+    return config.train.lr or tune.peak_rate(config.tune, hidden) * chosen_method(config).rate

@@ -1,0 +1,27 @@
+"""The whole way on a model and data that every machine has: say in one line what a Python function does."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from luthier.config.config import RunConfig
+from luthier.core.threads import use_threads
+from luthier.inspect.card import card_of
+from luthier.inspect.tokens import coloured
+from luthier.runs.method import chosen_method
+from luthier.runs.rows import read_examples
+from luthier.runs.texts import open_texts
+from luthier.tune import train
+
+
+def quickstart(config: RunConfig, show: Any) -> dict[str, Any]:
+    """Show the data, then run. `show` is told of 'card' and 'examples' beside what a run tells."""
+    began = time.monotonic()
+    use_threads(config.threads)
+    examples = read_examples(config, chosen_method(config).example)
+    texts = open_texts(config)
+    card = card_of(examples.train, texts.tokenizer, config.text.max_length, layout=examples.layout, test=examples.test)
+    show("card", card.as_dict())
+    show("examples", coloured(examples.train[:3], texts, config))
+    return train.run(config, show, began)

@@ -1,0 +1,305 @@
+"""A training run from its settings to its result, in phases that each leave a file: killed anywhere, the same
+command goes on from there and ends with the same bits.
+
+    before      evals/before.jsonl    the untouched model on held-out rows
+    training    checkpoints/          step by step
+    export      adapter/ or model/    in PEFT's or transformers' format
+    after       evals/after.jsonl     the tuned model on the same rows
+    result      data.json             what the rows are
+                errors/records.jsonl  what is wrong with the answers
+                report.html           the page of the run
+                result.json           what `--json` prints
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+
+from luthier.config.config import RunConfig
+from luthier.core import log
+from luthier.core.errors import FunctionError, InputError, Stopped
+from luthier.core.stop import stopping
+from luthier.core.storage.sums import damaged
+from luthier.core.threads import use_threads
+from luthier.core.types import Chat
+from luthier.data.card import outline
+from luthier.diagnose import errors
+from luthier.evals import forgetting as forgot
+from luthier.evals.metrics.own import check as own_metrics
+from luthier.evals.metrics.scores import as_json
+from luthier.evals.metrics.table import choose
+from luthier.methods.likelihood import likelihood
+from luthier.model import load as model_load
+from luthier.model import memory
+from luthier.model.adapt import lora
+from luthier.report.over import judged
+from luthier.runs import export, tracking
+from luthier.runs.base import start_facts
+from luthier.runs.begin import note_failure, open_run
+from luthier.runs.folder import RESULT, locked, place, understood
+from luthier.runs.lineage import lineage
+from luthier.runs.method import chosen_method
+from luthier.runs.rows import data_name, read_examples
+from luthier.runs.texts import open_texts
+from luthier.tune import actors, announce, evaluation_cost, evaluator, forgetting, warnings
+from luthier.tune.build import Run, assemble, packing_of, planned, require_same_stream, with_reference
+from luthier.tune.checkpoint_selection import Watch, kept
+from luthier.tune.inputs import inputs
+from luthier.tune.learn import learn
+from luthier.tune.memory_check import check_memory
+from luthier.tune.pages import DATA
+from luthier.tune.pages import write as write_report
+from luthier.tune.prepare import encode_all, load_model
+from luthier.tune.resume import take_up
+
+LOOK = 5000  # training rows that 'auto' metrics are chosen by
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is left of a run when its model is gone. `size` is that of the untouched model in bytes, `read` what was read of
+    a stream."""
+
+    held_out: evaluator.HeldOut
+    before: evaluator.Measured
+    after: evaluator.Measured
+    scores: tuple[forgetting.Scores, forgetting.Scores]
+    views: forgetting.Views | None
+    size: int
+    device: torch.device
+    figures: dict[str, Any]
+    read: dict[str, Any]
+
+
+def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict[str, Any]:
+    """Do the run, or the rest of it, and return its result (the keys of `--json`, documented in docs/run.md).
+
+    `show(name, value)` is told of results as they come: 'ready', 'before', 'after'. The run's time counts from `began`, of the
+    monotonic clock, where its data was read before this call.
+    """
+    began = time.monotonic() if began is None else began
+    use_threads(config.threads)
+    method = chosen_method(config)
+    choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
+    own = {"metrics": found} if (found := own_metrics(config.eval.metrics, config.reward)) else {}
+    actors.check(config)
+    _needs_evaluations(config)
+    forgetting.check(config)
+    tracking.check(config.track)
+    examples = read_examples(config, method.example).compared()  # nothing is written yet: a signal may end it at once
+    examples.tell()
+    texts = open_texts(config)
+    with stopping() as stop:
+        ready = encode_all(examples, texts, config, stop)
+        if config.eval.patience and not ready.test:
+            raise InputError(
+                "no row is held out to stop by", where="--eval.patience", mend="give --data.eval or --data.holdout"
+            )
+        probes = forgetting.open_probes(config, texts)
+        facts = lineage(config, **inputs(config, examples, texts), **probes.inputs, **own)
+        quant = texts.start.config.quant if texts.start.quantized else None
+        run_path = place(config, data_name(config.data.path))
+        facts["start"] = start_facts(texts.start.source, texts.start.config.text, quant, run_path)
+        folder = open_run(config, data_name(config.data.path), facts)
+        job = Run(config, folder, examples, texts, ready, stop)
+        with locked(folder):
+            if (done := folder.result) is not None:
+                folder.sums.check_all()
+                if examples.stream:
+                    require_same_stream(job)
+                done |= {"run": str(folder.path)}  # it may have been moved
+                log.note(f"this run is finished: {folder.path}")
+                if show:
+                    show("done", done)
+                return done
+            try:
+                job.newest = take_up(folder, config)
+                job.tracker = tracking.open_tracker(config, folder)
+                return _phases(job, probes, show or (lambda name, value: None), began)
+            except InputError:
+                folder.remove_if_unused()
+                raise
+            except FunctionError as error:
+                note_failure(folder, f"{error.kind}s")
+                raise
+            except Stopped as stopped:
+                raise Stopped(
+                    f"{stopped.what}; everything so far is in {folder.path}", mend="run the same command again to go on"
+                ) from None
+            finally:
+                job.close_rewards()
+                if job.tracker:
+                    job.tracker.close()
+
+
+def _needs_evaluations(config: RunConfig) -> None:
+    """Raise InputError for settings that look at a model measured in the middle, where none is."""
+    asked = {"policy.kl_budget": config.policy.kl_budget, "eval.patience": config.eval.patience}
+    if not config.eval.every and (name := next((name for name, value in asked.items() if value), None)):
+        raise InputError(
+            "this is decided when the model is measured during training", where=f"--{name}", mend="give --eval.every N"
+        )
+
+
+def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> dict[str, Any]:
+    config, folder, method = job.config, job.folder, chosen_method(job.config)
+    unit = "nats per token" if method.loss is likelihood else ""
+    done = _made(job, probes, unit, show)
+    held_out, before, after = done.held_out, done.before, done.after
+    drift = forgot.forgetting(before.general, after.general) if before.general else None
+    kl = forgetting.divergences(job, after, done.views, done.size, done.device) if done.views else None
+    beside = forgetting.rows(before, after, probes, done.scores, config.seed)
+    rows = evaluator.compare(held_out, before, after, _metrics(job, held_out), config)
+    result = {
+        "run": str(folder.path),
+        "seconds": round(time.monotonic() - began, 2),
+        **done.figures,
+        "metrics": as_json(rows),
+        "forgetting": forgetting.as_json(drift, kl, beside, probes),
+        "data": job.ready.counts | done.read,
+    }
+    if (share := warnings.equal_rewards(folder.records("metrics.jsonl") or ())) is not None:
+        warnings.warn_of_rewards(share)
+        result[warnings.EQUAL] = round(share, 4)
+    if (found := judged(rows)) is not None:
+        warnings.tell_of_judge(found)
+        result["judge"] = found
+    if method.needs.score:
+        result["reward_model"] = evaluator.worth(held_out, after)
+    announce.pictures(folder, rows, unit)
+    if job.tracker:
+        job.tracker.finish(result)
+    _look_back(job, result)
+    folder.write_json(RESULT, result)
+    show(
+        "after",
+        {
+            "rows": rows, "prompts": held_out.prompts, "references": held_out.references, "before": before.answers,
+            "after": after.answers, "forgetting": forgetting.sentences(drift, kl), "lost": beside, "result": result,
+        },
+    )  # fmt: skip
+    return result
+
+
+def _look_back(job: Run, result: dict[str, Any]) -> None:
+    """What the data was and what is wrong with the answers, and the page that shows it."""
+    lengths = [sum(len(node.ids) for node in tree.nodes) for tree in job.ready.train]
+    about = outline(job.examples.train, lengths, job.examples.layout)
+    job.folder.write_json(DATA, about | job.examples.facts())
+    result["findings"] = errors.record(job.folder, job.config, job.examples.train, job.examples.test)
+    for item in result["findings"]:
+        log.warn(f"{item['text']}; look at `luthier errors {job.folder.path} --category {item['category']}`")
+    write_report(job.folder, job.config, result)
+
+
+def _made(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Done:
+    """Load, measure, train, export, measure. When it returns, the model is gone and its memory free."""
+    config, folder, method = job.config, job.folder, chosen_method(job.config)
+    device = model_load.pick_device(config.device)
+    check_memory(job.texts, config, job.ready, model_load.pick_dtype(config.dtype, device), device)
+    warnings.warn_of_steps(config, planned(job))
+    loaded = load_model(job.texts, config)
+    packing = packing_of(config, loaded.model)
+    ruler = evaluator.Ruler(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
+    ruler.system = job.ready.systems.common() or ruler.system
+    size = sum(parameter.nbytes for parameter in loaded.model.parameters())
+    show("ready", announce.opening(job))
+    parts = None
+    if method.reference or method.needs.score or method.online:  # what it measures, the bare model does not have
+        parts = assemble(job, loaded)
+        ruler.rewards, ruler.judge = job.rewards, job.judge
+    work = evaluation_cost.work_of(job)
+    ruler.rows, ruler.samples = fitting = work.fitting(config.eval.rows, config.eval.samples)
+    held_out = ruler.held_out(job.examples.test, job.ready.test)
+    evaluation_cost.tell_fewer(job, fitting, held_out)
+    others = _to_choose_by(job, ruler, held_out)
+    if parts and method.reference:
+        trees = with_reference(job, parts, packing, [*held_out.trees, *(others.trees if others else ())])
+        others = others and replace(others, trees=trees[len(held_out.trees) :])
+        held_out = replace(held_out, trees=trees[: len(held_out.trees)])
+    everything = replace(held_out, texts=probes.texts)
+    ruler.paced = partial(evaluation_cost.announce, work, everything, config)
+    own = config.eval.forgetting and method.needs.logp
+    before = _measured(job, ruler, everything, "before", None if own else ())
+    ruler.paced = None
+    scores = forgetting.benchmarks(job, loaded.model, probes, "before")
+    show("before", announce.as_it_is(before, held_out, unit, _metrics(job, held_out), config))
+    parts = parts or assemble(job, loaded)
+    total = sum(p.numel() for p in loaded.model.parameters())
+    progress = learn(job, parts, Watch(job, parts, ruler, others or held_out, before, _metrics(job, held_out)))
+    systems = (job.read if job.examples.stream else job.ready).systems
+    export.write(folder, parts.tuned, loaded, job.texts.template, config, systems.common())
+    plain = config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32
+    if plain and not actors.played(job.rewards) and not actors.played(job.judge):
+        lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
+    after = _measured(job, ruler, everything, "after", before.general_ids, own=own)
+    figures = {
+        "steps": parts.state.step,
+        "tokens": progress.passed,
+        "tokens_per_second": round(progress.passed / progress.seconds, 1) if progress.seconds else None,
+        "example_tokens": progress.tokens,
+        "peak_memory_bytes": memory.peak(parts.device),
+        "trainable": parts.tuned.trainable,
+        "parameters": total,
+        "loss": {"first": progress.first, "last": progress.last, "eval": after.loss},
+        "kept": kept(config, progress, parts.state.step, online=method.online),
+        **({"kl_per_answer": progress.drift} if method.online else {}),
+    }
+    tuned = forgetting.benchmarks(job, loaded.model, probes, "after")
+    views = forgetting.views(ruler, after, job)
+    job.close_rewards()  # a reward model may hold the model that it shares
+    return Done(held_out, before, after, (scores, tuned), views, size, device, figures, progress.read)
+
+
+def _to_choose_by(job: Run, ruler: evaluator.Ruler, held_out: evaluator.HeldOut) -> evaluator.HeldOut | None:
+    """The rows that the best step is chosen by: others than those reported, where at least half as many are left; else
+    None. What is chosen by the rows it is reported on looks better than it is."""
+    if not job.config.eval.every:
+        return None
+    if job.config.policy.kl_budget and not held_out.rows:
+        raise InputError(
+            "no held-out prompt to choose a checkpoint by", where="--policy.kl_budget",
+            mend="hold out rows, with --eval.samples above 0",
+        )  # fmt: skip
+    found = ruler.held_out(job.examples.test, job.ready.test, beside=held_out)
+    if 2 * len(found.trees) >= len(held_out.trees) and 2 * len(found.rows) >= len(held_out.rows):
+        return found
+    log.warn(
+        "too few rows are held out to choose the best step by others than those reported, so these look a little better "
+        "than they are; hold out more, or lower --eval.rows"
+    )
+    return None
+
+
+def _metrics(job: Run, held_out: evaluator.HeldOut) -> tuple[str, ...]:
+    """The metrics of this run; 'auto' looks at the answers of the training rows too, of which there are more."""
+    chats = islice((e for e in job.examples.train if isinstance(e, Chat)), LOOK)
+    learned = [chat.messages[-1].content for chat in chats]
+    return choose(job.config.eval.metrics, learned or held_out.references)
+
+
+def _measured(
+    job: Run,
+    ruler: evaluator.Ruler,
+    held_out: evaluator.HeldOut,
+    stage: str,
+    general: evaluator.General | None,
+    own: bool = False,
+) -> evaluator.Measured:
+    """The measurement of one stage, read from its file when an earlier start of this run made it."""
+    name = f"evals/{stage}.jsonl"
+    if (records := job.folder.records(name)) is not None:
+        with understood(job.folder):
+            found = evaluator.from_records(records)
+        if not evaluator.fits(held_out, found):
+            raise damaged(job.folder.path / name, "it is not of all of this run's held-out rows")
+        return found
+    measured = ruler.measure(held_out, job.stop, general, title=stage, own=own, again=True)
+    job.folder.write_records(name, evaluator.to_records(held_out, measured))
+    return measured

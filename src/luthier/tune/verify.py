@@ -1,0 +1,87 @@
+"""Prove on a user's own run that stopping and going on changes nothing: take the steps between two saved
+checkpoints again and compare every bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luthier.core import log
+from luthier.core.errors import InputError, Stopped
+from luthier.core.stop import stopping
+from luthier.core.threads import use_threads
+from luthier.runs.folder import read_run
+from luthier.runs.lineage import changes, differences, known, lineage, starts
+from luthier.runs.method import chosen_method
+from luthier.runs.rows import read_examples
+from luthier.runs.texts import open_texts
+from luthier.train import checkpoint
+from luthier.train.steps import StreamSteps
+from luthier.tune.build import Run, assemble, packing_of, put, steps_of, weights, with_reference
+from luthier.tune.inputs import inputs
+from luthier.tune.prepare import encode_all
+
+
+def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
+    """Go from the older of the last two checkpoints (or from the start, if there is one only) to the newer, and compare. On as many
+    `threads` as then, unless told otherwise.
+
+    Nothing in the run is changed. Raises InputError when the run has no checkpoint, or its inputs changed.
+    """
+    folder, config = read_run(path)
+    folder.sums.check_all()
+    if "-" in (*config.data.path, *config.data.eval):
+        raise InputError("this run read standard input, which is gone", where=path, mend="verify a run on files")
+    saved = checkpoint.whole(folder.checkpoints)
+    if not saved:
+        raise InputError(
+            "no checkpoint in this run", where=folder.checkpoints, mend="train with a smaller --train.checkpoint"
+        )
+    newer = checkpoint.load(saved[-1])
+    older = checkpoint.load(saved[-2]) if len(saved) > 1 else None
+    then = newer.state.get("threads")
+    use_threads(threads or then or config.threads)
+    with stopping() as stop:
+        examples = read_examples(config, chosen_method(config).example)
+        texts = open_texts(config)
+        facts, made = lineage(config, **inputs(config, examples, texts)), folder.lineage
+        for name, which in changes(known(made, facts["inputs"]), facts["inputs"]).items():
+            raise InputError(
+                f"the {name} changed since this run was made{f' ({which})' * bool(which)}, so it cannot be made again",
+                where=path, mend="put it back as it was",
+            )  # fmt: skip
+        job = Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
+        parts = assemble(job)
+        if chosen_method(config).reference:
+            with_reference(job, parts, packing_of(config, parts.state.model), ())
+        if older is not None:
+            put(parts, older)
+        first, last = parts.state.step, newer.state["step"]
+        with log.progress("taking the steps again", last - first) as bar:
+            for _ in steps_of(job, parts):
+                bar.advance()
+                if parts.state.step == last:
+                    break
+        if stop():
+            raise Stopped("stopped while verifying")
+        mark = newer.state.get("stream")
+        if mark and isinstance(parts.steps, StreamSteps) and list(parts.steps.mark(last) or mark) != list(mark):
+            raise InputError(
+                "the rows of the stream changed since this run was made, so it cannot be made again", where=path,
+                mend="give back the rows it learned from, or train again",
+            )  # fmt: skip
+    same = _equal(weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
+    largest = max(float((weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
+    last_start = starts(made)[-1]
+    if then:
+        last_start |= {"environment": last_start.get("environment", {}) | {"threads": then}}
+    return {
+        "run": str(path), "from": first, "to": last, "same_bits": same, "largest_difference": largest,
+        "changed_since": differences(last_start, facts),
+    }  # fmt: skip
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name].cpu(), b[name]) for name in a)

@@ -1,0 +1,75 @@
+"""What could hardly be learned, or was not: said before a run and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from luthier.config.config import RunConfig
+from luthier.core import log
+
+EQUAL = "equal_rewards"  # of a line of metrics.jsonl: the share of the prompts whose answers all got one reward
+MANY = 0.5  # of the prompts
+FAR, LONG = -1.0, 3  # explained variance of a critic that misleads, and for how many steps
+FEW_STEPS = 10  # what so many reach: docs/run.md
+
+
+def warn_of_steps(config: RunConfig, steps: int) -> None:
+    """Say that a run has few optimizer steps, what was measured of such runs, and what gives more; not of steps that were asked for."""
+    if steps < FEW_STEPS and config.train.steps is None:
+        smaller = f"--train.batch {max(1, config.train.batch // 4)}, " if config.train.batch > 1 else ""
+        count = "1 optimizer step is" if steps == 1 else f"{steps} optimizer steps are"
+        log.warn(
+            f"{count} few: on the quickstart's task 4 reached two thirds and 8 three quarters of what 50 do; "
+            f"for more, give {smaller}a larger --train.epochs, or more rows"
+        )
+
+
+def warn_of_rollout(metrics: Mapping[str, float], first: bool) -> None:
+    """Say after the first rollout that nothing is learned from it, or that most of its answers were cut."""
+    if first and metrics.get(EQUAL) == 1:
+        log.warn(f"all answers to a prompt got one reward in the first rollout: nothing is learned from it; {_mend()}")
+    if first and (cut := 1 - metrics.get("ended", 1.0)) >= MANY:
+        log.warn(
+            f"{cut:.0%} of the answers of the first rollout were cut before their end; give more --rollout.max_new_tokens, or say "
+            "with --reward.truncated what a cut answer is worth"
+        )
+
+
+def warn_of_critic(explained: float | None, before: int) -> int:
+    """For how many steps in a row the critic has been worse than a guess of the mean; said when they are LONG."""
+    count = before + 1 if explained is not None and explained < FAR else 0
+    if count == LONG:
+        log.warn(
+            f"the critic's values lie further from the returns than the returns from their mean (explained variance {explained:.2g} "
+            f"after {LONG} steps in a row), so advantages are mostly its errors; lower --policy.critic_lr, or take --method grpo"
+        )
+    return count
+
+
+def equal_rewards(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """The share of the prompts of a run whose answers all got one reward; None where nothing was rewarded."""
+    shares = [record[EQUAL] for record in records if EQUAL in record]
+    return fmean(shares) if shares else None
+
+
+def warn_of_rewards(share: float | None) -> None:
+    """Say how much of a run taught nothing because its answers were not told apart."""
+    if share == 1:
+        log.warn(f"nothing was learned: every group of answers got one reward; {_mend()}")
+    elif share is not None and share >= MANY:
+        log.warn(f"{share:.0%} of the groups of answers got one reward, and taught nothing; {_mend()}")
+
+
+def tell_of_judge(judged: Mapping[str, Any]) -> None:
+    """Say whether the judge saw the reward's rise too; a warning where it did not."""
+    if judged["confirmed"] is False:
+        mend = "see in samples.jsonl what it pays for and mend it, raise --policy.kl, or give --policy.kl_budget N --eval.every M"
+        log.warn(f"{judged['sentence']}; {mend}")
+    else:
+        log.note(judged["sentence"])
+
+
+def _mend() -> str:
+    return "look at answers with `luthier sample`, and take a reward that tells them apart, other prompts, or more --rollout.samples"
