@@ -66,15 +66,16 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
     import torch
 
-    from luthier.config.config import LoraConfig, PreferenceConfig, QuantConfig, TrainConfig
+    from luthier.config.model import LoraConfig, QuantConfig
+    from luthier.config.training import PreferenceConfig, TrainConfig
     from luthier.methods.preference import dpo
     from luthier.model import load
     from luthier.model.adapt import tune
     from luthier.model.forward import forward
-    from luthier.train import annotate
-    from luthier.train.loop import State, train
-    from luthier.train.optim import Optimizer
-    from luthier.train.steps import Packing
+    from luthier.training import annotate
+    from luthier.training.loop import State, train
+    from luthier.training.optim import Optimizer
+    from luthier.training.steps import Packing
 
     device = torch.device(options.device)
     loaded = load.load(Path(options.model), device=device, dtype=getattr(torch, dtype))

@@ -52,13 +52,13 @@ def harness(options: argparse.Namespace, dtype: str, batch: str) -> dict[str, An
 
 def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """The same with Luthier, prompts made on the way."""
-    from luthier.evals.benchmarks.evaluation import Asked, engine
+    from luthier.evals.benchmarks.evaluation import BenchmarkOptions, engine
     from luthier.evals.benchmarks.run import measure
     from luthier.runs.open import open_model
 
     task, found, shots = material(options)
     opened = open_model(options.model, device=options.device, dtype=dtype)
-    ours = engine(opened, Asked(tokens=options.tokens))
+    ours = engine(opened, BenchmarkOptions(tokens=options.tokens))
     began = time.perf_counter()
     records = list(measure(task, found, ours, shots=shots))
     seconds = time.perf_counter() - began

@@ -61,24 +61,26 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
     import torch
 
-    from luthier.config.config import LoraConfig, PolicyConfig, QuantConfig, TrainConfig
-    from luthier.core.types import Needs
+    from luthier.config.model import LoraConfig, QuantConfig
+    from luthier.config.rewards import PolicyConfig
+    from luthier.config.training import TrainConfig
+    from luthier.core.types.batch import Needs
     from luthier.generate.generate import generate
     from luthier.generate.sampling import Sampling
     from luthier.methods.policy import grpo
     from luthier.model import load
-    from luthier.model.adapt import lora, tune
+    from luthier.model.adapt import roles, tune
     from luthier.model.forward import forward
-    from luthier.train import annotate
-    from luthier.train.loop import State, train
-    from luthier.train.optim import Optimizer
-    from luthier.train.rollout import Asked, Players, Rollouts, with_defaults
-    from luthier.train.steps import Packing
+    from luthier.training import annotate
+    from luthier.training.loop import State, train
+    from luthier.training.optim import Optimizer
+    from luthier.training.rollout import RolloutModels, RolloutPrompt, Rollouts, with_defaults
+    from luthier.training.steps import Packing
 
     device = torch.device(options.device)
     loaded = load.load(Path(options.model), device=device, dtype=getattr(torch, dtype))
     tokenizer = loaded.tokenizer
-    asked = [Asked(tuple(ids), row) for row, ids in enumerate(prompts(tokenizer, options.batch))]
+    asked = [RolloutPrompt(tuple(ids), row) for row, ids in enumerate(prompts(tokenizer, options.batch))]
     tuned = tune.prepare(loaded.model, "lora", LoraConfig(rank=beside.RANK, alpha=beside.ALPHA), QuantConfig())
     packing = Packing(options.tokens, 128 if dtype == "bfloat16" else 1)
     steps = options.rows // options.batch
@@ -97,11 +99,11 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
         return annotate.per_token(lambda b: forward(tuned.model, b).logp, trees, packing, device, lambda: False)
 
     def reference(trees: Any) -> Any:
-        with lora.playing(tuned.model, lora.Role({}, {})):  # the base alone
+        with roles.playing(tuned.model, roles.Role({}, {})):  # the base alone
             return policy(trees)
 
     settings = with_defaults(PolicyConfig(), critic=False)
-    players = Players(answers, rewards, None if dtype == "float32" else policy, reference)
+    players = RolloutModels(answers, rewards, None if dtype == "float32" else policy, reference)
     source = Rollouts(asked, players, settings, options.batch, steps, TOKENS, packing, seed=0)
     state = State(tuned.model, Optimizer(tuned.parameters, config, {}))
     needs = Needs(entropy=True)

@@ -2,10 +2,10 @@
 
     python bench/learns.py [--luthier] [--only grpo rloo] [--rates 3.2e-3 6.4e-3] [--seeds 3]
 
-The task is that of tests/train/rewarded.py: a tiny model, 8 prompts a step with 16 answers each of at most 12 tokens, LoRA rank 16, a
+The task is that of tests/training/rewarded.py: a tiny model, 8 prompts a step with 16 answers each of at most 12 tokens, LoRA rank 16, a
 constant rate, no divergence but that of ppo. Both sides have the same models, prompts, rewards and held-out prompts; adapters and answers
 are drawn by each. A line tells a reward, what was learned from, who learned and, at each rate, the mean gain over the seeds in units of r,
-its standard error, and the least gain of a seed. TRL's best rate gives the figures of which tests/train/test_learns.py asks for half.
+its standard error, and the least gain of a seed. TRL's best rate gives the figures of which tests/training/test_learns.py asks for half.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path += [str(TESTS), str(TESTS / "train")]
+sys.path += [str(TESTS), str(TESTS / "training")]
 
 import rewarded as task  # noqa: E402
 import torch  # noqa: E402

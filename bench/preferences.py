@@ -43,8 +43,8 @@ def rows(found: list[tuple[str, str, str]]) -> Any:
 
 def trees(found: list[tuple[str, str, str]], tokenizer: Any) -> list[Any]:
     """Luthier's trees of the same text: nothing around it, a stop token after each answer."""
-    from luthier.config.config import TextConfig
-    from luthier.core.types import Message, Preference
+    from luthier.config.data import TextConfig
+    from luthier.core.types.examples import Message, Preference
     from luthier.text.encode import encode
     from luthier.text.template import load_template
     from luthier.text.tokenizer import Tokenizer
@@ -71,6 +71,6 @@ class FileOrder:
 
     def step(self, index: int) -> Any:
         from luthier.text.weigh import RULES
-        from luthier.train.steps import make_step
+        from luthier.training.steps import make_step
 
         return make_step(self.trees[index * self.batch : (index + 1) * self.batch], RULES["token"], self.packing)

@@ -65,15 +65,16 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
     import torch
 
-    from luthier.config.config import LoraConfig, QuantConfig, RankingConfig, TrainConfig
-    from luthier.core.types import Needs
+    from luthier.config.model import LoraConfig, QuantConfig
+    from luthier.config.training import RankingConfig, TrainConfig
+    from luthier.core.types.batch import Needs
     from luthier.methods.reward import reward
     from luthier.model import load
     from luthier.model.adapt import tune
     from luthier.model.forward import forward
-    from luthier.train.loop import State, train
-    from luthier.train.optim import Optimizer
-    from luthier.train.steps import Packing
+    from luthier.training.loop import State, train
+    from luthier.training.optim import Optimizer
+    from luthier.training.steps import Packing
 
     device = torch.device(options.device)
     loaded = load.load(Path(options.model), device=device, dtype=getattr(torch, dtype))

@@ -81,8 +81,10 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """The same with Luthier's parts."""
     import torch
 
-    from luthier.config.config import LoraConfig, QuantConfig, TextConfig, TrainConfig
-    from luthier.core.types import Chat, Message
+    from luthier.config.data import TextConfig
+    from luthier.config.model import LoraConfig, QuantConfig
+    from luthier.config.training import TrainConfig
+    from luthier.core.types.examples import Chat, Message
     from luthier.methods.likelihood import likelihood
     from luthier.model import load
     from luthier.model.adapt import tune
@@ -91,9 +93,9 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     from luthier.text.template import load_template
     from luthier.text.tokenizer import Tokenizer
     from luthier.text.weigh import RULES
-    from luthier.train.loop import State, train
-    from luthier.train.optim import Optimizer
-    from luthier.train.steps import OfflineSteps, Packing
+    from luthier.training.loop import State, train
+    from luthier.training.optim import Optimizer
+    from luthier.training.steps import OfflineSteps, Packing
 
     device = torch.device(options.device)
     loaded = load.load(Path(options.model), device=device, dtype=getattr(torch, dtype))
@@ -122,7 +124,7 @@ def first_loss(trees: Any, model: Any, options: argparse.Namespace) -> float:
 
     from luthier.model.forward import forward
     from luthier.text.weigh import RULES
-    from luthier.train.steps import Packing, make_step
+    from luthier.training.steps import Packing, make_step
 
     step = make_step(trees[: options.batch], RULES["token"], Packing(options.tokens))
     with torch.no_grad():

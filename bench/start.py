@@ -20,7 +20,8 @@ from pathlib import Path
 
 import torch
 
-from luthier.config.config import RunConfig, resolve
+from luthier.config.resolve import resolve
+from luthier.config.run import RunConfig
 from luthier.core.stop import Stop
 from luthier.model import load
 from luthier.model.hub.sources import resolve as find
@@ -28,8 +29,8 @@ from luthier.model.memory import FEW
 from luthier.runs.rows import read_examples
 from luthier.runs.texts import open_texts
 from luthier.text.weigh import RULES
-from luthier.train.steps import OfflineSteps, Packing
-from luthier.train.table import METHODS
+from luthier.training.steps import OfflineSteps, Packing
+from luthier.training.table import METHODS
 from luthier.tune.prepare import encode_all
 
 ALPACA = Path(__file__).resolve().parents[2] / "shared" / "data" / "alpaca" / "alpaca_data.json.gz"

@@ -15,7 +15,7 @@ import torch
 
 from luthier.core import log, machine
 from luthier.core.storage.sums import Sums
-from luthier.core.types import Node, TokenTree
+from luthier.core.types.trees import Node, TokenTree
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHATML = (

@@ -176,8 +176,8 @@ def _usage(error: click.ClickException) -> str:
 
 def _called_elsewhere(error: click.NoSuchOption) -> str | None:
     """An option of another program's: what it is called here, where this command has it, or why there is none."""
-    from luthier.config.config import about
     from luthier.config.elsewhere import needless, setting_for
+    from luthier.config.resolve import about
 
     setting = setting_for(error.option_name) or error.option_name.lstrip("-")
     options = _options(error)

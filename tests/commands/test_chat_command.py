@@ -103,7 +103,7 @@ def test_help_names_every_command(chat):
 
 
 def test_every_side_keeps_its_own_conversation(runs):
-    from luthier.commands.chat import Talk
+    from luthier.commands.chat import ChatSession
 
     seen = []
 
@@ -117,7 +117,7 @@ def test_every_side_keeps_its_own_conversation(runs):
             seen.append((self.active, [(turn.role, turn.content) for turn in turns]))
             yield f"{self.active}!"
 
-    talk = Talk(Recorder(), "base", "be kind", {})
+    talk = ChatSession(Recorder(), "base", "be kind", {})
     for line in ("one", "two"):
         assert talk.take(line)
     opening = ("system", "be kind")

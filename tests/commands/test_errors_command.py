@@ -8,7 +8,7 @@ import random
 import pytest
 
 from luthier.cli import run as cli
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.tune.train import run as train
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from rich.table import Table
 
-from luthier.commands.chat import Talk
+from luthier.commands.chat import ChatSession
 from luthier.commands.output import console, print_json
 
 EVIL = "\x1b[31mx\x1b]0;own\u202e[red]y[/red] :smile: \ud800\tz"
@@ -46,7 +46,7 @@ class Answering:
 
 @pytest.mark.parametrize("compare", [None, "base"])
 def test_what_a_model_says_in_a_chat_moves_nothing(capsys, compare):
-    Talk(Answering(), compare, "be\x1b[2J\nkind", {}).say("who?")
+    ChatSession(Answering(), compare, "be\x1b[2J\nkind", {}).say("who?")
     out = capsys.readouterr().out
     assert f"{SHOWN}\tz�[2J\n" in out  # a tab is a tab: code is copied from here
     assert "\x1b" not in out

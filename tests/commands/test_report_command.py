@@ -11,7 +11,7 @@ import pytest
 from luthier.cli import run as cli
 from luthier.commands.settings import config_of
 from luthier.commands.train import command as train
-from luthier.config.config import resolve, write_yaml
+from luthier.config.resolve import resolve, write_yaml
 from luthier.report.page.summary import command
 
 RESULT = {

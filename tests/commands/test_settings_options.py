@@ -12,7 +12,8 @@ from luthier.cli import COMMANDS, run
 from luthier.commands.quickstart import command as quickstart
 from luthier.commands.settings import Setting, config_of, given
 from luthier.commands.train import command as train
-from luthier.config.config import QUICKSTART, fields, read_yaml, resolve, write_yaml
+from luthier.config.resolve import read_yaml, resolve, write_yaml
+from luthier.config.run import QUICKSTART, fields
 from luthier.core.errors import InputError
 from luthier.core.storage.files import read_json
 

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from luthier.cli import run
-from luthier.evals.judging.judges import Wanted
+from luthier.evals.judging.judges import JudgeSpec
 from luthier.evals.judging.prompt import Choice
 from luthier.evals.suites import evaluation as suite_module
 from luthier.evals.suites import spec
@@ -93,7 +93,7 @@ class Toy:
 def tested(tmp_path, tiny_folder, monkeypatch, capsys):
     """Run a suite from the command line on a model that gives the answers `said`, prompt -> answer; (status, --json)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Wanted, "open", lambda self, where=None: Short)
+    monkeypatch.setattr(JudgeSpec, "open", lambda self, where=None: Short)
     monkeypatch.setattr(suite_module, "Encoder", Toy)
     monkeypatch.setattr(suite_module, "resolve_encoder", lambda name: SimpleNamespace(folder=name))
     (tmp_path / "f.py").write_text(CODE)

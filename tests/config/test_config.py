@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from luthier.config.config import RunConfig, fields, read_yaml, resolve, write_yaml
 from luthier.config.elsewhere import NAMES, SETTINGS
+from luthier.config.resolve import read_yaml, resolve, write_yaml
+from luthier.config.run import RunConfig, fields
 from luthier.core.errors import InputError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from luthier.core import machine
-from luthier.core.machine import Moment, cores, crowded, moment, share, taken, wait_passively
+from luthier.core.machine import CpuTimes, cores, crowded, moment, share, taken, wait_passively
 
 
 def written(root: Path, files: dict[str, str]) -> Path:
@@ -58,15 +58,15 @@ def test_what_others_take_is_what_runs_on_our_cores_without_us(tmp_path, monkeyp
     root = written(tmp_path, {"proc/stat": f"cpu 9 9 9 9\ncpu0 {line}\ncpu1 {line}\ncpu2 {line}\nintr 7\n"})
     now = moment(root)
     assert now is not None and now.busy == pytest.approx(8)
-    began = Moment(now.clock - 4, 2.0, now.own - 2)
+    began = CpuTimes(now.clock - 4, 2.0, now.own - 2)
     assert taken(began, now) == pytest.approx((6 - 2) / 4)
-    assert taken(Moment(now.clock - 4, 8.0, now.own - 2), now) == 0  # rounding never makes it negative
+    assert taken(CpuTimes(now.clock - 4, 8.0, now.own - 2), now) == 0  # rounding never makes it negative
 
 
 def test_without_two_moments_the_load_of_the_last_minute_speaks(monkeypatch) -> None:
     monkeypatch.setattr(machine, "_cores", lambda: {0, 1, 2, 3})
     monkeypatch.setattr(os, "getloadavg", lambda: (2.5, 0, 0))
-    close = Moment(1.0, 1.0, 1.0), Moment(1.2, 1.0, 1.0)
+    close = CpuTimes(1.0, 1.0, 1.0), CpuTimes(1.2, 1.0, 1.0)
     assert taken(None, None) == taken(*close) == 1.5
 
 

@@ -191,12 +191,12 @@ FILLS = {
     "model/gguf/tokenizer.py:unlink", "model/gguf/tokenizer.py:symlink_to", "model/folder/tokenizer.py:save",
     "model/hub/sources.py:mkdir", "model/hub/sources.py:rename", "model/hub/sources.py:rmtree",
     "model/hub/wheels.py:mkdir", "model/hub/wheels.py:unlink", "runs/export.py:save", "model/folder/copies.py:mkdir",
-    "model/folder/copies.py:write_bytes", "runs/export.py:save_pretrained", "train/checkpoint.py:save_file",
+    "model/folder/copies.py:write_bytes", "runs/export.py:save_pretrained", "training/checkpoint.py:save_file",
 }  # fmt: skip
-REMOVES = {"runs/folder.py:rmtree", "feedback/sample.py:unlink", "train/checkpoint.py:rmtree"}
-MAKES = {"runs/begin.py:mkdir", "train/checkpoint.py:rename"}
-HELD = {"compare/judge.py:truncate", "rewards/sample_journal.py:truncate"}  # of a descriptor that `holding` opened
-NO_FILE = {"tune/learn.py:save"}  # the function of train/checkpoint.py
+REMOVES = {"runs/folder.py:rmtree", "feedback/sample.py:unlink", "training/checkpoint.py:rmtree"}
+MAKES = {"runs/begin.py:mkdir", "training/checkpoint.py:rename"}
+HELD = {"comparison/judge.py:truncate", "rewards/sample_journal.py:truncate"}  # of a descriptor that `holding` opened
+NO_FILE = {"tune/learn.py:save"}  # the function of training/checkpoint.py
 
 
 def _writes(path: Path) -> set[str]:

@@ -31,7 +31,8 @@ def test_every_promise_names_one():
 
 
 def test_limits_are_those_of_the_code():
-    from luthier.config.config import DataConfig, RewardConfig
+    from luthier.config.data import DataConfig
+    from luthier.config.rewards import RewardConfig
     from luthier.core import errors
     from luthier.core.foreign import forms, json_schema, patterns, yaml_file
     from luthier.data import bounds

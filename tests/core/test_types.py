@@ -7,7 +7,9 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 
-from luthier.core.types import Batch, Chat, Message, Node, Origin, TokenTree
+from luthier.core.types.batch import Batch
+from luthier.core.types.examples import Chat, Message, Origin
+from luthier.core.types.trees import Node, TokenTree
 
 
 def test_a_place_reads_as_file_and_line():

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from luthier.config.config import read_yaml, resolve
+from luthier.config.resolve import read_yaml, resolve
 from luthier.core.errors import InputError
 from luthier.core.foreign.yaml_file import DEPTH, LARGEST, VALUES, read
 

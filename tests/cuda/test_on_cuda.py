@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from conftest import gradient, random_tree, tiny_model
-from luthier.config.config import resolve
-from luthier.core.types import Needs
+from luthier.config.resolve import resolve
+from luthier.core.types.batch import Needs
 from luthier.generate.generate import generate
 from luthier.generate.sampling import Sampling
 from luthier.model.adapt import quantize

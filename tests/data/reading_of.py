@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from luthier.config.config import DataConfig
+from luthier.config.data import DataConfig
 from luthier.data.load import load
 
 

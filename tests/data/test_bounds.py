@@ -15,7 +15,7 @@ import pyarrow.parquet as library
 import pytest
 import zstandard
 
-from luthier.config.config import DataConfig
+from luthier.config.data import DataConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.data import bounds

@@ -6,7 +6,7 @@ import pytest
 from reading_of import loaded
 
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Message
+from luthier.core.types.examples import Chat, Message
 
 TEXTS = ("red", "green", "blue", "grey")
 

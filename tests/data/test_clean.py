@@ -2,7 +2,7 @@
 
 import pytest
 
-from luthier.core.types import Chat, Labelled, Message, Origin, Pair, Preference, Text
+from luthier.core.types.examples import Chat, Labelled, Message, Origin, Pair, Preference, Text
 from luthier.data.clean import CleanSettings, clean, conflicts, duplicates, faults, near_duplicates
 
 LONG = " ".join(f"word{i}" for i in range(60))

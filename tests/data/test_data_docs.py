@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data.card import Card
 from luthier.data.convert import to_examples
 from luthier.data.detect import detect

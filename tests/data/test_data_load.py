@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from luthier.config.config import DataConfig
+from luthier.config.data import DataConfig
 from luthier.core.errors import InputError
-from luthier.core.types import Chat
+from luthier.core.types.examples import Chat
 from luthier.data.load import load, stream
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from luthier.core.errors import RunError
-from luthier.core.types import Origin, Pair
+from luthier.core.types.examples import Origin, Pair
 from luthier.data.read import Row, read_rows
 from luthier.data.write import write_jsonl
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from luthier.core.types import Labelled, Message, Origin, Preference, Ranking
+from luthier.core.types.examples import Labelled, Message, Origin, Preference, Ranking
 from luthier.data.gather import gather, unpair
 
 

@@ -6,7 +6,7 @@ import pytest
 from reading_of import loaded
 
 from luthier.core.errors import InputError
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.data.texts import answer_text, prompt_text
 
 

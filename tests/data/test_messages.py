@@ -5,7 +5,7 @@ import json
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.data.calls import calls_of, kwargs_of, tools_of
 from luthier.data.messages import is_transcript, messages_of, transcript, turns_of
 

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from luthier.core.errors import InputError
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data import documents
 from luthier.data.paths import KNOWN
 from luthier.data.read import read_rows

@@ -5,7 +5,7 @@ Numbers of rows are those of the data sets' own descriptions.
 
 import pytest
 
-from luthier.config.config import DataConfig
+from luthier.config.data import DataConfig
 from luthier.core.errors import InputError
 from luthier.data.card import card
 from luthier.data.clean import clean

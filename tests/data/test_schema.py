@@ -3,7 +3,7 @@
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
+from luthier.core.types.examples import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
 from luthier.data.convert import to_examples, to_pairs
 from luthier.data.detect import detect
 from luthier.data.read import Row

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.core.types import Chat, Message, Text
+from luthier.core.types.examples import Chat, Message, Text
 from luthier.data.split import leaks, place, split
 
 LONG = " ".join(f"word{i}" for i in range(60))

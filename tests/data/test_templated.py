@@ -6,7 +6,7 @@ import pytest
 from reading_of import loaded
 
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Message, Text
+from luthier.core.types.examples import Chat, Message, Text
 from luthier.data.templated import is_templated, turns_in
 
 ASK, YES, AGAIN, NO = Message("user", "Hi"), Message("assistant", "Yo"), Message("user", "a"), Message("assistant", "b")
@@ -96,7 +96,7 @@ def test_the_layout_is_found_and_rows_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_a_text_file_in_chatml(tmp_path):
-    from luthier.config.config import DataConfig
+    from luthier.config.data import DataConfig
     from luthier.data.load import load
 
     path = tmp_path / "chat.txt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luthier.core.types import Chat, Message, Origin, Prompt
+from luthier.core.types.examples import Chat, Message, Origin, Prompt
 from luthier.data.testing import faults, look
 
 

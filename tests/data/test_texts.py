@@ -2,7 +2,7 @@
 
 import pytest
 
-from luthier.core.types import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
+from luthier.core.types.examples import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
 from luthier.data.convert import to_examples
 from luthier.data.detect import detect
 from luthier.data.read import Row

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.config.config import DataConfig
+from luthier.config.data import DataConfig
 from luthier.data.load import load
 from luthier.data.values import became_floats, field_value, structured
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 import pytest
 import yaml
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.diagnose import errors as app_errors
 from luthier.diagnose import sources

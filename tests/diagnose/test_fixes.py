@@ -13,9 +13,10 @@ import pyarrow.parquet as parquet
 import pytest
 import yaml
 
-from luthier.config.config import DataConfig, resolve
+from luthier.config.data import DataConfig
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Message
+from luthier.core.types.examples import Chat, Message
 from luthier.data import load as data_load
 from luthier.data.edit import with_answer
 from luthier.data.split import split
@@ -24,8 +25,8 @@ from luthier.diagnose import errors as app_errors
 from luthier.diagnose import fixes, sources
 from luthier.diagnose.apply_fixes import apply
 from luthier.diagnose.corrections import Labels, corrected, shortened, spelled
-from luthier.diagnose.fixes import CONFLICT, DOUBTFUL, Idea, propose
-from luthier.diagnose.run_data import Taught
+from luthier.diagnose.fixes import CONFLICT, DOUBTFUL, FixProposal, propose
+from luthier.diagnose.run_data import TrainingRow
 from luthier.evals.detectors.answered import Finding
 from luthier.evals.detectors.task import Task
 
@@ -175,7 +176,7 @@ def test_shortening_does_not_end_inside_code():
 
 
 def taught(answer, asked="Tell me."):
-    return Taught(0, asked, asked, answer, None)
+    return TrainingRow(0, asked, asked, answer, None)
 
 
 def test_what_is_said_again_and_again_is_cut_before_it_begins():
@@ -226,7 +227,7 @@ def test_labels_are_corrected_by_spelling_and_by_most_of_a_contradiction(tmp_pat
 
 
 def labelled(*rows):
-    return Labels([Taught(i, asked, asked, answer, None) for i, (asked, answer) in enumerate(rows)])
+    return Labels([TrainingRow(i, asked, asked, answer, None) for i, (asked, answer) in enumerate(rows)])
 
 
 def test_a_label_is_corrected_only_to_one_that_outvotes_its_own():
@@ -240,14 +241,17 @@ def test_a_label_is_corrected_only_to_one_that_outvotes_its_own():
 
 @pytest.mark.parametrize("category", [CONFLICT, DOUBTFUL])
 def test_a_known_label_goes_before_a_drop(category):
-    row = Taught(0, "a", "a", "no, cash", Chat((Message("user", "a"), Message("assistant", "no, cash"))))
-    right, refusal = Idea(category, "correct", "others say card", "card", 3), Idea("refuses", "drop", "it says no")
+    row = TrainingRow(0, "a", "a", "no, cash", Chat((Message("user", "a"), Message("assistant", "no, cash"))))
+    right, refusal = (
+        FixProposal(category, "correct", "others say card", "card", 3),
+        FixProposal("refuses", "drop", "it says no"),
+    )
     made, place = fixes._mend(row, [refusal, right])
     assert (made.action, made.after, made.category, place) == ("correct", "card", category, 3)
     assert made.why == "others say card; it says no"
-    clash = Idea(CONFLICT, "drop", "answered otherwise")
-    assert fixes._mend(row, [clash, Idea(DOUBTFUL, "correct", "others say card", "card")])[0].action == "drop"
-    assert fixes._mend(row, [refusal, Idea("odd", "correct", "no label", "card")])[0].action == "drop"
+    clash = FixProposal(CONFLICT, "drop", "answered otherwise")
+    assert fixes._mend(row, [clash, FixProposal(DOUBTFUL, "correct", "others say card", "card")])[0].action == "drop"
+    assert fixes._mend(row, [refusal, FixProposal("odd", "correct", "no label", "card")])[0].action == "drop"
 
 
 def test_accepted_mends_make_a_new_data_set_and_nothing_else_changes(run, data, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
 from luthier.diagnose.run_data import _check_files, rows_beyond

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.evals.judging.agreement import alpha, habits, place, units_of
 from luthier.evals.judging.judgments import Judgment, duels
 

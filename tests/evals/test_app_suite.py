@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.core.errors import InputError, RunError
-from luthier.evals.judging.judges import Wanted
+from luthier.evals.judging.judges import JudgeSpec
 from luthier.evals.judging.prompt import Choice
 from luthier.evals.suites import evaluation as suite_module
-from luthier.evals.suites.evaluation import Bench, run_suite
+from luthier.evals.suites.evaluation import PreparedSuite, run_suite
 
 SUITE = """\
 name: tiny
@@ -72,11 +72,11 @@ def tested(tmp_path, tiny_folder, monkeypatch):
         (tmp_path / "suite.yaml").write_text(text)
         with monkeypatch.context() as patch:
             if own_judge:
-                patch.setattr(Wanted, "open", lambda self, where=None: lambda: judge)
+                patch.setattr(JudgeSpec, "open", lambda self, where=None: lambda: judge)
             return run_suite(
                 tmp_path / "suite.yaml",
                 str(tiny_folder),
-                Wanted(),
+                JudgeSpec(),
                 settings=RewardConfig(),
                 device="cpu",
                 dtype="float32",
@@ -246,4 +246,4 @@ def test_code_from_outside_the_folder_of_a_suite_is_not_run(tmp_path, function):
     with pytest.raises(
         InputError, match=r"suite.yaml:1: .* is code from outside the folder of the suite; put it beside"
     ):
-        Bench(folder / "suite.yaml", Wanted(), RewardConfig()).__enter__()
+        PreparedSuite(folder / "suite.yaml", JudgeSpec(), RewardConfig()).__enter__()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from luthier.compare import records as compare_records
+from luthier.comparison import records as compare_records
 from luthier.core.errors import InputError
 from luthier.evals.benchmarks import evaluation, files
-from luthier.evals.benchmarks.evaluation import Asked, evaluate
+from luthier.evals.benchmarks.evaluation import BenchmarkOptions, evaluate
 from luthier.evals.benchmarks.tasks import TASKS
 
 LABELS = "ABCD"
@@ -65,7 +65,7 @@ def lines(path: str | Path) -> list[dict]:
 
 def test_the_leaderboard_from_files_to_its_average(tiny_folder, data, tmp_path):
     result = evaluate(
-        str(tiny_folder), Asked(suite="leaderboard", data_dir=data, out=tmp_path / "out", dtype="float32")
+        str(tiny_folder), BenchmarkOptions(suite="leaderboard", data_dir=data, out=tmp_path / "out", dtype="float32")
     )
     assert result["shots"] == {"arc_challenge": 25, "hellaswag": 10, "mmlu": 5, "truthfulqa_mc2": 0}
     columns = result["suite"]["columns"]
@@ -98,8 +98,10 @@ def test_the_leaderboard_from_files_to_its_average(tiny_folder, data, tmp_path):
 
 
 def test_the_same_command_goes_on_where_it_stopped(tiny_folder, data, tmp_path, monkeypatch):
-    asked = Asked(tasks="arc_challenge", shots=2, data_dir=data, out=tmp_path / "out", dtype="float32", tokens=256)
-    whole = evaluate(str(tiny_folder), Asked(**{**vars(asked), "out": tmp_path / "whole"}))
+    asked = BenchmarkOptions(
+        tasks="arc_challenge", shots=2, data_dir=data, out=tmp_path / "out", dtype="float32", tokens=256
+    )
+    whole = evaluate(str(tiny_folder), BenchmarkOptions(**{**vars(asked), "out": tmp_path / "whole"}))
     path = tmp_path / "out" / "arc_challenge-2shot.jsonl"
 
     class PowerCut(Exception):
@@ -142,7 +144,9 @@ def test_killed_after_any_record_every_bit_is_as_if_never_killed(tiny_folder, da
     texts.write_text(
         "".join(json.dumps({"text": f"the cat sat on mat {i} by tree " * (i + 1)}) + "\n" for i in range(7))
     )
-    asked = Asked(tasks=task, data_dir=data, out=tmp_path / "out", dtype="float32", tokens=64, texts=(str(texts),))
+    asked = BenchmarkOptions(
+        tasks=task, data_dir=data, out=tmp_path / "out", dtype="float32", tokens=64, texts=(str(texts),)
+    )
     opened = evaluation.open_model(str(tiny_folder), dtype="float32")
     monkeypatch.setattr(evaluation, "open_model", lambda *a, **k: opened)
     whole = evaluate(str(tiny_folder), asked)
@@ -161,7 +165,7 @@ def test_killed_after_any_record_every_bit_is_as_if_never_killed(tiny_folder, da
 @pytest.mark.parametrize("name", ["jsonl", "json"])
 @pytest.mark.parametrize("damage", ["cut", "emptied", "changed", "gone"])
 def test_damaged_records_are_refused_and_not_believed(tiny_folder, data, tmp_path, name, damage):
-    asked = Asked(tasks="hellaswag", data_dir=data, out=tmp_path / "out", dtype="float32", limit=4)
+    asked = BenchmarkOptions(tasks="hellaswag", data_dir=data, out=tmp_path / "out", dtype="float32", limit=4)
     evaluate(str(tiny_folder), asked)
     path = tmp_path / "out" / f"hellaswag.{name}"
     content = path.read_bytes()
@@ -190,7 +194,7 @@ def test_an_unfinished_record_with_one_digit_changed(tiny_folder, data, tmp_path
 def test_a_limit_is_a_beginning_that_a_larger_limit_goes_on_with(tiny_folder, data, tmp_path):
     def run(limit):
         return evaluate(
-            str(tiny_folder), Asked(tasks="mmlu", data_dir=data, out=tmp_path, limit=limit, dtype="float32")
+            str(tiny_folder), BenchmarkOptions(tasks="mmlu", data_dir=data, out=tmp_path, limit=limit, dtype="float32")
         )
 
     assert run(3)["documents"] == 6  # of each of the two subjects
@@ -201,9 +205,9 @@ def test_a_limit_is_a_beginning_that_a_larger_limit_goes_on_with(tiny_folder, da
 
 
 def test_records_of_something_else_are_not_gone_on_with(tiny_folder, data, tmp_path, capsys):
-    asked = Asked(tasks="arc_challenge", data_dir=data, out=tmp_path / "out", dtype="float32")
+    asked = BenchmarkOptions(tasks="arc_challenge", data_dir=data, out=tmp_path / "out", dtype="float32")
     assert evaluate(str(tiny_folder), asked)["documents"] == 8
-    chat = evaluate(str(tiny_folder), Asked(**{**vars(asked), "chat": True}))
+    chat = evaluate(str(tiny_folder), BenchmarkOptions(**{**vars(asked), "chat": True}))
     assert chat["documents"] == 8 and chat["chat_template"] is True and chat["template"] == "chat"
     assert (tmp_path / "out" / "arc_challenge-chat.jsonl").is_file()
     other = tmp_path / "other"
@@ -220,7 +224,7 @@ def test_examples_that_are_drawn_otherwise_are_other_records(data, tmp_path, cap
     """A suite draws none too much for HellaSwag, so its examples are not those of the task alone."""
     task, material = TASKS["hellaswag"], files.from_folder(TASKS["hellaswag"], data, 10)
     alone, suite = (
-        evaluation._about(evaluation.Job(one, 10, material), {}) for one in (task, replace(task, spare=False))
+        evaluation._about(evaluation.TaskFiles(one, 10, material), {}) for one in (task, replace(task, spare=False))
     )
     evaluation.Journal(tmp_path / "hellaswag.jsonl", suite, "m").handle.close()
     (tmp_path / "hellaswag.jsonl").write_text('{"doc": 0}\n')
@@ -234,7 +238,7 @@ def test_a_file_that_eval_did_not_write_is_left_alone(tiny_folder, tmp_path, mon
     monkeypatch.setattr(evaluation, "open_model", lambda *_, **__: pytest.fail("the model was loaded"))
     row = json.dumps({"goal": "g", "sol1": "a", "sol2": "b", "label": 0}) + "\n"
     (tmp_path / "piqa.jsonl").write_text(row * 3)
-    asked = Asked(tasks="piqa", data_dir=tmp_path, out=tmp_path)
+    asked = BenchmarkOptions(tasks="piqa", data_dir=tmp_path, out=tmp_path)
     with pytest.raises(InputError, match=r"piqa\.jsonl: `luthier eval` .* did not make this file; give another --out"):
         evaluate(str(tiny_folder), asked)
     (tmp_path / "piqa.json").write_text('{"rows": 3}')
@@ -260,7 +264,9 @@ def test_texts_of_ones_own(tiny_folder, tmp_path):
     (tmp_path / "a.txt").write_text("the cat sat on the mat\n" * 40)
     (tmp_path / "b.jsonl").write_text('{"text": "a dog ran"}\n{"text": "by the tree"}\n')
     texts = (str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl"))
-    result = evaluate(str(tiny_folder), Asked(tasks="perplexity", texts=texts, out=tmp_path / "out", dtype="float32"))
+    result = evaluate(
+        str(tiny_folder), BenchmarkOptions(tasks="perplexity", texts=texts, out=tmp_path / "out", dtype="float32")
+    )
     found = result["tasks"]["perplexity"]
     assert set(found) == {"token_perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"}
     assert found["token_perplexity"]["n"] == 3 and found["token_perplexity"]["value"] > 1
@@ -269,7 +275,9 @@ def test_texts_of_ones_own(tiny_folder, tmp_path):
 
 def test_a_text_without_blanks_is_one_word_that_no_perplexity_holds(tiny_folder, tmp_path):
     (tmp_path / "a.txt").write_text("猫坐在垫子上" * 60)
-    asked = Asked(tasks="perplexity", texts=(str(tmp_path / "a.txt"),), out=tmp_path / "out", dtype="float32")
+    asked = BenchmarkOptions(
+        tasks="perplexity", texts=(str(tmp_path / "a.txt"),), out=tmp_path / "out", dtype="float32"
+    )
     result = evaluate(str(tiny_folder), asked)
     found = result["tasks"]["perplexity"]
     assert found["word_perplexity"]["value"] is None and found["byte_perplexity"]["value"] > 1
@@ -278,7 +286,7 @@ def test_a_text_without_blanks_is_one_word_that_no_perplexity_holds(tiny_folder,
 
 
 def test_another_text_from_standard_input_is_another_measurement(tiny_folder, tmp_path, monkeypatch):
-    asked = Asked(tasks="perplexity", texts=("-",), out=tmp_path, dtype="float32")
+    asked = BenchmarkOptions(tasks="perplexity", texts=("-",), out=tmp_path, dtype="float32")
     for text, documents in ((b"the cat sat\n", 1), (b"the cat sat\n", 0), (b"a dog ran by\n", 1)):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
         result = evaluate(str(tiny_folder), asked)
@@ -290,7 +298,7 @@ def test_generated_answers_are_recorded(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "NEW_TOKENS", 8)
     rows = [{"question": f"what is {i}", "answer": f"it is\n#### {i}"} for i in range(6)]
     (tmp_path / "gsm8k_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = Asked(tasks="gsm8k", shots=1, data_dir=tmp_path, out=tmp_path / "out", dtype="float32", limit=2)
+    asked = BenchmarkOptions(tasks="gsm8k", shots=1, data_dir=tmp_path, out=tmp_path / "out", dtype="float32", limit=2)
     result = evaluate(str(tiny_folder), asked)
     assert set(result["tasks"]["gsm8k"]) == {"exact_match", "exact_match_flexible"}
     for record in lines(tmp_path / "out" / "gsm8k-1shot.jsonl"):
@@ -300,16 +308,28 @@ def test_generated_answers_are_recorded(tiny_folder, tmp_path, monkeypatch):
 def test_what_is_wrong_is_found_before_the_model_is_loaded(tiny_folder, data, monkeypatch):
     monkeypatch.setattr(evaluation, "open_model", lambda *_, **__: pytest.fail("the model was loaded"))
     faults = [
-        (Asked(), "nothing to measure"),
-        (Asked(tasks="arc_challenge"), "where are the files of arc_challenge"),
-        (Asked(tasks="perplexity"), "perplexity needs texts"),
-        (Asked(suite="leaderbord", data_dir=data), "did you mean 'leaderboard'"),
-        (Asked(tasks="piqa", data_dir=data), "no file of piqa in it"),
-        (Asked(tasks="piqa", data_dir=data, hub=True), "--hub and --data-dir are two places"),
-        (Asked(suite="leaderboard", shots=3, data_dir=data), "--shots: the suite leaderboard has its own examples"),
-        (Asked(suite="leaderboard", tasks="mmlu", shots=3, data_dir=data), "the suite leaderboard has its own"),
-        (Asked(tasks="mmlu", shots=6, data_dir=data), "6 examples are asked for, but there are 5 rows of anatomy"),
-        (Asked(tasks="arc_challenge", shots=31, data_dir=data), "31 examples are asked for, but there are 30 rows"),
+        (BenchmarkOptions(), "nothing to measure"),
+        (BenchmarkOptions(tasks="arc_challenge"), "where are the files of arc_challenge"),
+        (BenchmarkOptions(tasks="perplexity"), "perplexity needs texts"),
+        (BenchmarkOptions(suite="leaderbord", data_dir=data), "did you mean 'leaderboard'"),
+        (BenchmarkOptions(tasks="piqa", data_dir=data), "no file of piqa in it"),
+        (BenchmarkOptions(tasks="piqa", data_dir=data, hub=True), "--hub and --data-dir are two places"),
+        (
+            BenchmarkOptions(suite="leaderboard", shots=3, data_dir=data),
+            "--shots: the suite leaderboard has its own examples",
+        ),
+        (
+            BenchmarkOptions(suite="leaderboard", tasks="mmlu", shots=3, data_dir=data),
+            "the suite leaderboard has its own",
+        ),
+        (
+            BenchmarkOptions(tasks="mmlu", shots=6, data_dir=data),
+            "6 examples are asked for, but there are 5 rows of anatomy",
+        ),
+        (
+            BenchmarkOptions(tasks="arc_challenge", shots=31, data_dir=data),
+            "31 examples are asked for, but there are 30 rows",
+        ),
     ]
     for asked, words in faults:
         with pytest.raises(InputError, match=words):
@@ -320,11 +340,11 @@ def test_a_subject_without_examples_is_found_before_the_model_is_loaded(tiny_fol
     monkeypatch.setattr(evaluation, "open_model", lambda *_, **__: pytest.fail("the model was loaded"))
     (data / "dev" / "virology_dev.csv").unlink()
     with pytest.raises(InputError, match="5 examples are asked for, but there are 0 rows of virology"):
-        evaluate(str(tiny_folder), Asked(suite="leaderboard", data_dir=data))
+        evaluate(str(tiny_folder), BenchmarkOptions(suite="leaderboard", data_dir=data))
 
 
 def test_a_fixed_task_keeps_its_examples(tiny_folder, data, tmp_path, capsys):
-    asked = Asked(tasks="truthfulqa", shots=3, data_dir=data, out=tmp_path / "out", limit=2, dtype="float32")
+    asked = BenchmarkOptions(tasks="truthfulqa", shots=3, data_dir=data, out=tmp_path / "out", limit=2, dtype="float32")
     result = evaluate(str(tiny_folder), asked)
     assert result["shots"] == {"truthfulqa_mc1": 0, "truthfulqa_mc2": 0}
     assert "truthfulqa_mc1 is always measured with 0 examples" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data.read import Row
 from luthier.evals.benchmarks import documents, files, rows
 from luthier.evals.benchmarks.prompts import Shots, prompt

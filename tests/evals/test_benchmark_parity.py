@@ -20,9 +20,9 @@ lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is in the dev extra")
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 from luthier.core.errors import InputError  # noqa: E402
-from luthier.core.types import Message  # noqa: E402
+from luthier.core.types.examples import Message  # noqa: E402
 from luthier.evals.benchmarks import evaluation, files, results  # noqa: E402
-from luthier.evals.benchmarks.encode import Coder, room  # noqa: E402
+from luthier.evals.benchmarks.encode import Coder  # noqa: E402
 from luthier.evals.benchmarks.prompts import Shots, prompt  # noqa: E402
 from luthier.evals.benchmarks.run import Engine, chosen, measure  # noqa: E402
 from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, TASKS, find  # noqa: E402
@@ -30,6 +30,7 @@ from luthier.evals.likelihood import Request, Scorer  # noqa: E402
 from luthier.generate.generate import generate  # noqa: E402
 from luthier.generate.sampling import Sampling  # noqa: E402
 from luthier.model import load as model_load  # noqa: E402
+from luthier.model.folder.limits import longest_input  # noqa: E402
 from luthier.text.template import load_template  # noqa: E402
 from luthier.text.tokenizer import BORDER, Tokenizer  # noqa: E402
 
@@ -222,7 +223,7 @@ def engine(tiny_folder) -> Engine:
         sampling = Sampling(max_new_tokens=40, stop_ids=(tokenizer.eos_id,), stop=(*stops, tokenizer.eos))
         return [s.text for s in generate(loaded.model, prompts, sampling, tokenizer.decode)]
 
-    return Engine(Scorer(loaded.model, room(loaded.config, tokenizer), 256), Coder(tokenizer), write)
+    return Engine(Scorer(loaded.model, longest_input(loaded.config, tokenizer.fast), 256), Coder(tokenizer), write)
 
 
 def ours(name: str, folder: Path, shots: int) -> tuple:
@@ -349,7 +350,7 @@ def test_the_leaderboards_examples_of_hellaswag_are_those_of_the_harnesss_openll
     published("hellaswag", "measured", measured, tmp_path)
     published("hellaswag", "shots", examples, tmp_path)
     (ours_,) = [one for one in SUITES["leaderboard"] if one.task == "hellaswag"]
-    (job,) = evaluation._jobs(evaluation.Asked(data_dir=tmp_path), [ours_])
+    (job,) = evaluation._jobs(evaluation.BenchmarkOptions(data_dir=tmp_path), [ours_])
     assert job.shots == entry["num_fewshot"]
     draws = Shots(job.task, job.material, job.shots)
     pairs = [pair for d in job.material.documents for pair in prompt(job.task, d, draws.draw(d), None).pairs]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from luthier.compare import rows
-from luthier.compare.changes import Asked, Item, changes
-from luthier.compare.compare import first
-from luthier.compare.rows import _Side
-from luthier.config.config import resolve
-from luthier.core.types import Chat, Message, Origin
+from luthier.comparison import rows
+from luthier.comparison.changes import Item, QuestionItems, changes
+from luthier.comparison.compare import first
+from luthier.comparison.rows import _Side
+from luthier.config.resolve import resolve
+from luthier.core.types.examples import Chat, Message, Origin
 from luthier.evals.stats.paired import Question
 
 LABELS = ["refund", "refuse", "arrival", "refund"]
@@ -47,7 +47,7 @@ def test_items_go_by_right_and_wrong():
 
 def test_a_metric_of_a_whole_set_ranks_nothing():
     values = {"a": np.array([[1.0] * 6]), "b": np.array([[0.0] * 6])}
-    one = Asked(
+    one = QuestionItems(
         Question("macro_f1", values), [Item(str(i), texts={"a": "x", "b": "y"}) for i in range(6)], ranked=False
     )
     assert changes([one], 3) == ([], [])

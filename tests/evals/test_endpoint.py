@@ -8,13 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from luthier.compare.contestants import Asking
-from luthier.compare.judge import Asked, judge
-from luthier.config.config import DataConfig
+from luthier.comparison.contestants import AnswerOptions
+from luthier.comparison.judge import JudgeOptions, judge
+from luthier.config.data import DataConfig
 from luthier.core.errors import InputError, RunError, Stopped
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.evals.judging.endpoint import Endpoint, Garbage, _here, open_endpoint
-from luthier.evals.judging.judges import Wanted
+from luthier.evals.judging.judges import JudgeSpec
 
 ASKED = (Message("user", "who?"),)
 
@@ -217,9 +217,9 @@ def test_a_server_that_fails_half_way_is_asked_for_the_rest(server, tmp_path):
     for name in "ab":
         rows = [{"prompt": f"q{i}", "answer": f"{name}{i}"} for i in range(6)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    wanted = Wanted(endpoint=server.url, endpoint_model="big", retries=0, parallel=1)
-    asking = Asking(DataConfig(), 100, 8, tmp_path / "j.jsonl", 0, "cpu", "float32")
-    asked = Asked((str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")), wanted, asking)
+    wanted = JudgeSpec(endpoint=server.url, endpoint_model="big", retries=0, parallel=1)
+    asking = AnswerOptions(DataConfig(), 100, 8, tmp_path / "j.jsonl", 0, "cpu", "float32")
+    asked = JudgeOptions((str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")), wanted, asking)
     server.replies = [completion("A")] * 5 + [(500, {"error": {"message": "out of order"}})]
     with pytest.raises(RunError) as error:
         judge(asked)

@@ -16,7 +16,7 @@ from lm_eval.api.registry import get_model  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
 from luthier.cli import run  # noqa: E402
-from luthier.core.types import Message  # noqa: E402
+from luthier.core.types.examples import Message  # noqa: E402
 from luthier.evals.benchmarks import harness  # noqa: E402
 from luthier.evals.benchmarks.evaluation import chat_text  # noqa: E402
 

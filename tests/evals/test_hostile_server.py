@@ -14,7 +14,7 @@ import pytest
 
 from luthier.core import secrets
 from luthier.core.errors import RunError, Stopped
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.evals.judging.endpoint import Endpoint, Garbage
 
 ASKED = (Message("user", "who?"),)

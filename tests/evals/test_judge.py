@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.evals.judging.judgments import duels
 from luthier.evals.judging.prompt import Choice, contests, pair_messages, question_messages, read_choice
 

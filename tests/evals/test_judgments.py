@@ -8,7 +8,7 @@ import json
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data.read import Row
 from luthier.evals.judging import judgments
 from luthier.evals.judging.judgments import duels, lines, read

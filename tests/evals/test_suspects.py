@@ -130,7 +130,7 @@ def test_neighbours_tell_real_labels_from_wrong_ones(shared):
 
 @pytest.mark.slow
 def test_seeded_mistakes_are_found_by_the_losses_of_a_run(shared, smollm2_folder, tmp_path):
-    from luthier.config.config import resolve
+    from luthier.config.resolve import resolve
     from luthier.tune.train import run
 
     prompts, labels, wrong = banking(shared, 0, 20, 1200)

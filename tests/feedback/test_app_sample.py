@@ -9,11 +9,12 @@ from statistics import mean
 
 import pytest
 
-from luthier.config.config import DataConfig, TextConfig, resolve
+from luthier.config.data import DataConfig, TextConfig
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.data.load import load
 from luthier.feedback import sample as app
-from luthier.generate.generate import Sample
+from luthier.generate.request import Sample
 from luthier.text.encode import encode
 
 ENDS = ("stop", "length", "stop_string")

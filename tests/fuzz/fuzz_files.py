@@ -210,7 +210,7 @@ def _typed(kind: Any, value: Any) -> bytes:
 
 def make(folder: Path, model: Path) -> Material:
     """All of it, below `folder`; `model` is a tiny model in transformers' format."""
-    from luthier.config.config import resolve
+    from luthier.config.resolve import resolve
     from luthier.diagnose.fixes import propose
     from luthier.tune.train import run
 

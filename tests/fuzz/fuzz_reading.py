@@ -103,7 +103,7 @@ def one_of(folder: Path, draw: random.Random, *patterns: str) -> Path:
 
 def say_something(name: object, **opening: Any) -> None:
     """Open a model or a run and let it answer, as `luthier chat` does."""
-    from luthier.core.types import Message
+    from luthier.core.types.examples import Message
     from luthier.runs.open import open_model
 
     opened = open_model(str(name), device="cpu", dtype="float32", **opening)

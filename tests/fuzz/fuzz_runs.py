@@ -15,7 +15,7 @@ from fuzz_reading import changed_file, command, one_of, reader, say_something
 @reader(12)
 def settings_YAML(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.commands.settings import config_of
-    from luthier.config.config import resolve, write_yaml
+    from luthier.config.resolve import resolve, write_yaml
 
     path = folder / "run.yaml"
     path.write_bytes((material.run / "run.yaml").read_bytes())
@@ -31,7 +31,7 @@ def suite_YAML(material: Material, draw: random.Random, folder: Path) -> None:
     from luthier.evals.suites.cases import expand
     from luthier.evals.suites.checks import Verdict
     from luthier.evals.suites.document import read
-    from luthier.evals.suites.evaluation import Bench
+    from luthier.evals.suites.evaluation import PreparedSuite
     from luthier.evals.suites.results import check_all, prepare, score
 
     path, rows = folder / "suite.yaml", folder / "rows.jsonl"
@@ -45,12 +45,12 @@ def suite_YAML(material: Material, draw: random.Random, folder: Path) -> None:
     outcomes = check_all(cases, ready, answers, lambda check, given: [Verdict(False, "asked") for _ in given])
     score(outcomes, document.suite)
     json.dumps([outcome.as_dict() for outcome in outcomes])
-    assert Bench
+    assert PreparedSuite
 
 
 @reader(30)
 def schema_of_a_reward(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.config.config import RewardConfig
+    from luthier.config.rewards import RewardConfig
     from luthier.rewards.answer import Answer
     from luthier.rewards.rules import rule
 
@@ -141,8 +141,8 @@ def judgments(material: Material, draw: random.Random, folder: Path) -> None:
 
 @reader(40)
 def answers_compared(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.compare.contestants import Asking, answered
-    from luthier.config.config import DataConfig
+    from luthier.comparison.contestants import AnswerOptions, answered
+    from luthier.config.data import DataConfig
 
     files = {}
     for name in ("a", "b"):
@@ -151,16 +151,16 @@ def answers_compared(material: Material, draw: random.Random, folder: Path) -> N
             "".join(json.dumps({"prompt": f"who {i}?", "answer": f"{name} {i}"}) + "\n" for i in range(4))
         )
     changed_file(Path(draw.choice(list(files.values()))), draw, structure=0.8)
-    answered(files, Asking(DataConfig(), 4, 4, folder / "out.jsonl", 0, "cpu", "float32"), lambda: False)
+    answered(files, AnswerOptions(DataConfig(), 4, 4, folder / "out.jsonl", 0, "cpu", "float32"), lambda: False)
 
 
 @reader(40)
 def kept_samples(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.rewards.sample_journal import Given, keeping
+    from luthier.rewards.sample_journal import SampledAnswer, keeping
 
     path, settings = folder / "kept.jsonl", {"model": "x", "n": 2}
     with keeping(path, settings, "exact") as kept:
-        kept.add_answers({i: [Given("the cat", 2, True), Given("no", 1, False)] for i in range(3)})
+        kept.add_answers({i: [SampledAnswer("the cat", 2, True), SampledAnswer("no", 1, False)] for i in range(3)})
         kept.add_parts({0: {"exact": [1.0, 0.0]}})
     changed_file(path, draw, structure=0.8)
     with keeping(path, settings, "exact") as kept:

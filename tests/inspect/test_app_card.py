@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.data.clean import CleanSettings
 from luthier.inspect.card import describe, rewrite

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from conftest import gradient, tiny_model
-from luthier.config.config import TextConfig
-from luthier.core.types import Chat, Message
+from luthier.config.data import TextConfig
+from luthier.core.types.examples import Chat, Message
 from luthier.methods.likelihood import likelihood
 from luthier.model.forward import forward
 from luthier.text.encode import encode
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
 from luthier.text.weigh import RULES
-from luthier.train.steps import Packing, make_step
+from luthier.training.steps import Packing, make_step
 
 ROWS = [
     ("what is it", " the cat"), ("who ran on the mat", " a red dog and a blue dog"), ("yes or no", " no"),
@@ -59,7 +59,8 @@ def test_sft_equals_trl(tiny_tokenizer, tmp_path, tokens):
 
 def test_a_swapped_sign_would_be_seen():
     """The loss falls when the trained tokens become likelier: a check of sign and scale by hand."""
-    from luthier.core.types import Node, Output, TokenTree
+    from luthier.core.types.batch import Output
+    from luthier.core.types.trees import Node, TokenTree
     from luthier.text.pack import pack
 
     batch = pack([TokenTree((Node((1, 2, 3), (False, True, True)),))], [[0.25, 0.75]])

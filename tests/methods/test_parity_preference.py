@@ -13,17 +13,19 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
-from luthier.config.config import TextConfig, resolve
-from luthier.core.types import Labelled, Message, Node, Preference, TokenTree
+from luthier.config.data import TextConfig
+from luthier.config.resolve import resolve
+from luthier.core.types.examples import Labelled, Message, Preference
+from luthier.core.types.trees import Node, TokenTree
 from luthier.model.adapt import heads
 from luthier.model.forward import forward
 from luthier.text.encode import encode
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
 from luthier.text.weigh import RULES
-from luthier.train import annotate
-from luthier.train.steps import Packing, make_step
-from luthier.train.table import METHODS
+from luthier.training import annotate
+from luthier.training.steps import Packing, make_step
+from luthier.training.table import METHODS
 from luthier.tune.evaluator import loss_of
 
 PAIRS = [

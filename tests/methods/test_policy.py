@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from conftest import gradient, tiny_model
-from luthier.config.config import PolicyConfig
-from luthier.core.types import Needs, Node, Output, TokenTree
+from luthier.config.rewards import PolicyConfig
+from luthier.core.types.batch import Needs, Output
+from luthier.core.types.trees import Node, TokenTree
 from luthier.methods import advantages, policy
 from luthier.model.forward import distributions, forward
 from luthier.text.pack import pack
-from luthier.train.rollout import rule_of, with_defaults
-from luthier.train.steps import Packing, make_step
+from luthier.training.rollout import rule_of, with_defaults
+from luthier.training.steps import Packing, make_step
 
 PROMPTS = [(5, 6, 7, 8), (9, 10, 11)]
 ANSWERS = [[(20, 21, 22), (23,), (24, 25)], [(30, 31), (32, 33, 34, 35), (36, 37)]]

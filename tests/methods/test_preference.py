@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from conftest import gradient, random_tree, tiny_model
-from luthier.config.config import PreferenceConfig, resolve
-from luthier.core.types import Node, Output, TokenTree
+from luthier.config.resolve import resolve
+from luthier.config.training import PreferenceConfig
+from luthier.core.types.batch import Output
+from luthier.core.types.trees import Node, TokenTree
 from luthier.methods import preference
 from luthier.model.adapt import heads
 from luthier.model.forward import forward
 from luthier.text.pack import pack
 from luthier.text.weigh import RULES
-from luthier.train.loop import sums
-from luthier.train.steps import Packing, make_step, scoring_step
-from luthier.train.table import METHODS
+from luthier.training.loop import sums
+from luthier.training.steps import Packing, make_step, scoring_step
+from luthier.training.table import METHODS
 from luthier.tune.evaluator import loss_of
 
 PAIRED = ["dpo", "simpo", "orpo", "response", "reward"]  # the methods that compare answers

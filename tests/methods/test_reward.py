@@ -8,14 +8,17 @@ import math
 import pytest
 import torch
 
-from luthier.config.config import RankingConfig, TextConfig
-from luthier.core.types import Message, Node, Output, Preference, Ranking, TokenTree
+from luthier.config.data import TextConfig
+from luthier.config.training import RankingConfig
+from luthier.core.types.batch import Output
+from luthier.core.types.examples import Message, Preference, Ranking
+from luthier.core.types.trees import Node, TokenTree
 from luthier.methods.reward import reward
 from luthier.text.encode import encode
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
 from luthier.text.weigh import RULES
-from luthier.train.steps import Packing, make_step
+from luthier.training.steps import Packing, make_step
 
 
 def softplus(x):

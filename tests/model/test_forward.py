@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import gradient, random_tree, separate_logp, tiny_model
-from luthier.core.types import Node, TokenTree
+from luthier.core.types.trees import Node, TokenTree
 from luthier.model import forward as forward_module
 from luthier.model.forward import distributions, forward, head_output, hidden_states
 from luthier.model.layers import plan, vocabulary

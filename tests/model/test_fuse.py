@@ -8,7 +8,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from conftest import gradient, tiny_model
-from luthier.config.config import LoraConfig, QuantConfig
+from luthier.config.model import LoraConfig, QuantConfig
 from luthier.model.adapt import lora, tune
 from luthier.model.layers import fuse as fuse_module
 from luthier.model.layers.fuse import fuse

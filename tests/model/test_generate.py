@@ -27,8 +27,10 @@ from transformers import (
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from luthier.core.errors import InputError, RunError
-from luthier.generate import generate as module
-from luthier.generate.generate import DecodeCache, Pace, generate, stream
+from luthier.generate import engine as engine_module
+from luthier.generate.engine import Engine
+from luthier.generate.generate import Pace, generate, stream
+from luthier.generate.request import Request
 from luthier.generate.sampling import Sampling, Text, draw, keep, pick, random_numbers
 from luthier.model.layers.attention import register
 
@@ -102,7 +104,7 @@ def test_answers_outgrow_the_first_buffers() -> None:
 @pytest.mark.parametrize("limit", [3, 7, 1024])
 def test_prompts_read_in_pieces_are_read_the_same(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     model = tiny()
-    monkeypatch.setattr(module, "PASS", limit)
+    monkeypatch.setattr(engine_module, "PASS", limit)
     samples = generate(model, PROMPTS, Sampling(max_new_tokens=12), decode, batch=2)
     for prompt, sample in zip(PROMPTS, samples, strict=True):
         assert list(sample.ids) == reference(model, prompt, max_new_tokens=12)
@@ -133,7 +135,7 @@ def test_other_families_generate_as_they_do_in_transformers() -> None:
 @pytest.mark.parametrize("piece", [5, 1024])
 def test_sliding_windows_are_kept(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     model = tiny(sliding_window=6)
-    monkeypatch.setattr(module, "PASS", piece)
+    monkeypatch.setattr(engine_module, "PASS", piece)
     samples = generate(model, PROMPTS, Sampling(max_new_tokens=20), decode, batch=3)
     for prompt, sample in zip(PROMPTS, samples, strict=True):
         expected = logp(model, prompt, sample.ids)
@@ -206,7 +208,7 @@ def test_a_common_beginning_is_read_once_with_the_same_result(monkeypatch: pytes
     passes = count_tokens(model, monkeypatch)
     shared = generate(model, prompts, sampling, decode)
     assert passes[:2] == [30, sum(map(len, PROMPTS))]
-    monkeypatch.setattr(module, "SHARED", 1000)
+    monkeypatch.setattr(engine_module, "SHARED", 1000)
     apart = generate(model, prompts, sampling, decode)
     assert [s.ids for s in shared] == [s.ids for s in apart]
     for a, b in zip(shared, apart, strict=True):
@@ -350,19 +352,18 @@ class OneSequence:
 def test_the_cache_grows_and_closes_up() -> None:
     """Three rows of lengths 2, 70, 1: row 0 leaves, the last takes its place, and its keys with it."""
     model = tiny()
-    run = module._Run(model, [[1, 2], list(range(1, 71)), [3]], Sampling(max_new_tokens=9), decode, 3, False)
-    run.step()
-    run.step()
-    cache: DecodeCache = run.cache
-    assert cache.lengths == [3, 71, 2]
-    third = cache._keys[1][2, :, :2].clone()
-    run.running[0].ended = "stop"
-    with torch.inference_mode():
-        run._settle([])
-    assert cache.lengths == [2, 71]
-    assert torch.equal(cache._keys[1][0, :, :2], third)
-    assert [s.prompt.index for s in run.running] == [2, 1]
-    assert not run.running[0].prompt.keys, "keys of a prompt are freed when all its samples have entered"
+    with Engine(model, decode, rows=3) as engine:
+        engine.submit([Request(ids, Sampling(max_new_tokens=9)) for ids in ([1, 2], list(range(1, 71)), [3])])
+        engine.step()
+        engine.step()
+        cache = engine.cache
+        assert cache.lengths == [3, 71, 2]
+        third = cache._keys[1][2, :, :2].clone()
+        engine.cancel(0)
+        assert cache.lengths == [2, 71]
+        assert torch.equal(cache._keys[1][0, :, :2], third)
+        assert [s.handle for s in engine.running] == [2, 1]
+        assert not engine.running[0].prompt.keys, "keys of a prompt are freed when all its samples have entered"
 
 
 def test_generation_ends_where_the_context_does() -> None:
@@ -489,3 +490,49 @@ def test_repetition_penalty_is_that_of_transformers() -> None:
     ids, values = draw(logits, Sampling(repetition_penalty=1.5), torch.zeros(2), seen)
     assert ids.tolist() == processed.argmax(-1).tolist() == [2, 2]
     torch.testing.assert_close(values, logits.log_softmax(-1)[:, 2])  # of the model, not of the penalty
+
+
+def test_requests_come_and_go_and_change_nothing_of_each_other() -> None:
+    """Requests of different sampling, submitted in the middle, one of them dropped: each gives what it gives alone."""
+    model = tiny()
+    wanted = [
+        Sampling(max_new_tokens=9), Sampling(temperature=1.0, max_new_tokens=6, n=2, seed=3),
+        Sampling(temperature=0.7, top_p=0.9, repetition_penalty=1.3, max_new_tokens=8, seed=5), Sampling(max_new_tokens=20),
+        Sampling(max_new_tokens=7),
+    ]  # fmt: skip
+    alone = [generate(model, [ids], sampling, decode) for ids, sampling in zip(PROMPTS, wanted, strict=True)]
+    requests = [Request(ids, sampling) for ids, sampling in zip(PROMPTS, wanted, strict=True)]
+    done: dict[int, list[Any]] = {}
+    with Engine(model, decode, rows=3, pack=False) as engine:
+        handles = engine.submit(requests[:2])
+        for passed in range(100):
+            if passed == 2:
+                handles += engine.submit(requests[2:])
+            if passed == 4:
+                engine.cancel(handles[3])
+            for sequence in engine.step():
+                if sequence.ended:
+                    done.setdefault(sequence.handle, []).append(sequence.sample(decode))
+            if not engine:
+                break
+    assert sorted(done) == [0, 1, 2, 4]
+    for handle, samples in done.items():
+        assert [(s.ids, s.ended) for s in samples] == [(s.ids, s.ended) for s in alone[handle]]
+        assert [s.logp for s in samples] == [pytest.approx(s.logp) for s in alone[handle]]
+
+
+def test_a_common_beginning_is_read_while_others_run() -> None:
+    model = tiny()
+    long = list(range(1, 31))
+    prompts = [[*long, 40], [*long, 41, 42]]
+    first, *others = (
+        [s.ids for s in generate(model, [ids], Sampling(max_new_tokens=9), decode)] for ids in ([7], *prompts)
+    )
+    done: dict[int, tuple[int, ...]] = {}
+    with Engine(model, decode, rows=4, pack=False) as engine:
+        engine.submit([Request([7], Sampling(max_new_tokens=9))])
+        engine.step()
+        engine.submit([Request(ids, Sampling(max_new_tokens=9)) for ids in prompts])
+        while engine:
+            done |= {s.handle: tuple(s.ids) for s in engine.step() if s.ended}
+    assert [done[0]] == first and [[done[1]], [done[2]]] == others

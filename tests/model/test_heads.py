@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from conftest import random_tree, tiny_config, tiny_model
-from luthier.config.config import LoraConfig, QuantConfig
-from luthier.core.types import LOGP, Needs, Node, TokenTree
+from luthier.config.model import LoraConfig, QuantConfig
+from luthier.core.types.batch import LOGP, Needs
+from luthier.core.types.trees import Node, TokenTree
 from luthier.model.adapt import adapters, heads, lora, tune
 from luthier.model.forward import forward
 from luthier.text.pack import pack

@@ -90,7 +90,7 @@ def test_patterns_that_take_years_are_found_in_a_process_beside_us(folder: Path,
 
 
 def test_known_and_unknown_patterns_that_are_fit_are_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import luthier.model.tokenizer_file as checked
+    from luthier.model.folder import tokenizer_file as checked
 
     before = json.loads((folder / "tokenizer.json").read_text())["pre_tokenizer"]
     change(folder, pre_tokenizer=in_row([split(r" ?\p{L}+| ?\d+|\s"), before], "pretokenizers"))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from conftest import tiny_model
-from luthier.config.config import LoraConfig
+from luthier.config.model import LoraConfig
 from luthier.core.errors import InputError
-from luthier.model.adapt import adapters, lora, quantize
+from luthier.model.adapt import adapters, lora, quantize, roles, targets
 
 VARIANTS = {
     "lora": {},
@@ -132,7 +132,7 @@ def test_a_fresh_adapter_changes_nothing_and_can_be_switched_off():
     trained = adapted(LoraConfig(rank=4))
     assert not torch.allclose(trained(IDS).logits, plain(IDS).logits, atol=1e-3)
     logits = trained(IDS).logits
-    with lora.playing(trained, lora.Role({}, {})):
+    with roles.playing(trained, roles.Role({}, {})):
         assert torch.equal(trained(IDS).logits, plain(IDS).logits)
     assert torch.equal(trained(IDS).logits, logits)
     lora.detach(trained)
@@ -181,13 +181,13 @@ def test_targets_are_names_globs_or_regular_expressions_as_peft_takes_them():
 
     for target in (r".*layers\.1\..*(q|v)_proj", "self_attn.q_proj", "q_proj"):
         theirs = get_peft_model(tiny_model("sdpa"), PeftConfig(target_modules=target if "*" in target else [target]))
-        assert set(lora.chosen(tiny_model("sdpa"), (target,))) == set(theirs.targeted_module_names)
+        assert set(targets.chosen(tiny_model("sdpa"), (target,))) == set(theirs.targeted_module_names)
     with pytest.raises(InputError, match=r"'nothing_here'"):
-        lora.chosen(tiny_model("sdpa"), ("q_proj", "nothing_here"))
+        targets.chosen(tiny_model("sdpa"), ("q_proj", "nothing_here"))
     with pytest.raises(InputError, match=r"'\.\*\(x\|y\)_proj'"):
-        lora.chosen(tiny_model("sdpa"), ("q_proj", ".*(x|y)_proj"))
+        targets.chosen(tiny_model("sdpa"), ("q_proj", ".*(x|y)_proj"))
     with pytest.raises(InputError, match=r"--lora.targets q_proj --lora.targets v_proj"):
-        lora.chosen(tiny_model("sdpa"), ("q_proj,v_proj",))
+        targets.chosen(tiny_model("sdpa"), ("q_proj,v_proj",))
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
@@ -211,12 +211,12 @@ def test_merging_in_bfloat16_rounds_once():
 def test_a_role_is_a_copy_that_learns_on_its_own():
     """Playing another part changes what the model says for the block, and gradients go to the part that played."""
     model = adapted(LoraConfig(rank=4))
-    part = lora.role(model, learn=True)
+    part = roles.role(model, learn=True)
     before = model(IDS).logits.detach()
     with torch.no_grad():
         for parameter in part.parameters_by_name.values():
             parameter.mul_(2)
-    with lora.playing(model, part):
+    with roles.playing(model, part):
         loud = model(IDS).logits
     assert not torch.allclose(loud, before, atol=1e-3)
     assert torch.equal(model(IDS).logits, before)

@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MixtralConfig, T5Config
 
-from luthier.config.config import LoraConfig, QuantConfig
+from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
-from luthier.core.types import Batch, Node, TokenTree
+from luthier.core.types.batch import Batch
+from luthier.core.types.trees import Node, TokenTree
 from luthier.model import memory
 from luthier.model.adapt import tune
 from luthier.model.forward import hidden_states
@@ -189,8 +190,8 @@ MEASURED = """
 import sys, torch
 torch.set_num_threads(1)
 from transformers import AutoModelForCausalLM, LlamaConfig
-from luthier.config.config import LoraConfig, QuantConfig
-from luthier.core.types import Node, TokenTree
+from luthier.config.model import LoraConfig, QuantConfig
+from luthier.core.types.trees import Node, TokenTree
 from luthier.text.pack import pack
 from luthier.model import memory
 from luthier.model.adapt import tune

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from luthier.config.config import LoraConfig
+from luthier.config.model import LoraConfig
 from luthier.model import memory
 from luthier.model.adapt.lora import LoraLinear
 from luthier.model.layers import packed

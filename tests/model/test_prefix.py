@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import tiny_model
-from luthier.core.types import Node, TokenTree
+from luthier.core.types.trees import Node, TokenTree
 from luthier.model import forward as forward_module
 from luthier.model.forward import hidden_states, logp_of
 from luthier.model.layers.attention import register

@@ -311,7 +311,7 @@ def test_what_a_killed_process_left_is_cleared(cache: Path, embedded: Callable[.
 
 def test_two_processes_convert_once(cache: Path, tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom luthier.model import converted\n"
+        "import sys, time\nfrom pathlib import Path\nfrom luthier.model.hub import converted\n"
         "def build(folder):\n    time.sleep(0.5)\n    open(sys.argv[1], 'a').write('built\\n')\n    (folder / 'w').write_text('x')\n"
         "print(converted.built('m', {'name': 'm'}, build))"
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import tiny_model
-from luthier.config.config import LoraConfig, QuantConfig
+from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
 from luthier.model.adapt import tune
 

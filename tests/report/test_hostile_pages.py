@@ -7,14 +7,14 @@ import browser as chromium
 import pytest
 from payloads import PAYLOADS
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.screen import clean
 from luthier.core.verdicts import BETTER, WORSE
 from luthier.report import plot
 from luthier.report.page.coding import Record, coding_page
 from luthier.report.page.compare import Paired, compare_page
 from luthier.report.page.parts import run_page
-from luthier.report.page.view import Category, Errors, Lost, Rewarded, Rollout, Sample, View
+from luthier.report.page.view import Category, Errors, ForgottenAnswer, Rewarded, Rollout, Sample, View
 
 SIZE = 17  # payloads of a page
 GROUPS = [PAYLOADS[i : i + SIZE] for i in range(0, len(PAYLOADS), SIZE)]
@@ -55,7 +55,7 @@ def view(group, name):
         steps=[{"step": s, "loss": 4.0 - s / 2, "lr": 1e-4, "tokens": 100 * s} for s in (1, 2, 3, 4)],
         samples=[Sample(i, one, one, f"{one} before", f"{one} after", (0.0, 1.0), one) for i, one in enumerate(group)],
         rollouts=[Rollout(0, [Rewarded(one, one, 1.0, one, 3) for one in group], [Rewarded("", one, 0.0) for one in group])],
-        lost=[Lost(one, one, one, 0.5) for one in group],
+        lost=[ForgottenAnswer(one, one, one, 0.5) for one in group],
         errors=Errors(10, Category(text, text, rows[0]), [Category(one, one, row(one, WORSE)) for one in group]),
         codes=[{"tags": [one], "headings": {one: one}, "note": one} for one in group],
         lineage={"inputs": {"data": {one: one for one in group}, "template": text, "tokenizer": text}, "seed": text, "luthier": text,
@@ -141,7 +141,7 @@ def test_what_would_run_is_seen(opened, tmp_path):
 def test_answers_of_a_megabyte_make_no_page_of_a_megabyte():
     word = "w" * 1_000_000
     big = View(name="r", path="r", config=resolve({}), method="sft", result=view(["x"], "r").result,
-               samples=[Sample(0, word, word, word, word)], lost=[Lost(word, word, word, 0.5)],
+               samples=[Sample(0, word, word, word, word)], lost=[ForgottenAnswer(word, word, word, 0.5)],
                rollouts=[Rollout(0, [Rewarded(word, word, 1.0)])])  # fmt: skip
     assert len(run_page(big)) < 200_000
 

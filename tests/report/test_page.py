@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.verdicts import verdict
 from luthier.report.page import parts, summary
 from luthier.report.page.charts import MOST, Line, chart, short
 from luthier.report.page.coding import Record, coding_page
 from luthier.report.page.compare import Paired, compare_page, differing
 from luthier.report.page.parts import SECTIONS, cells, codes, curves, forgot, lineage, run_page
-from luthier.report.page.view import Category, Errors, Lost, Sample, View
+from luthier.report.page.view import Category, Errors, ForgottenAnswer, Sample, View
 from luthier.report.page.words import LONGEST, SHOWN, block, marked
 
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -112,7 +112,7 @@ def test_text_of_data_makes_no_element(anything):
     def shape(words):
         sample = Sample(0, f"p{words}", f"r{words}", f"b{words}", f"a{words}")
         page = run_page(
-            view(samples=[sample], lost=[Lost(f"p{words}", f"a{words}", f"n{words}", 0.5)], name=f"n{words}")
+            view(samples=[sample], lost=[ForgottenAnswer(f"p{words}", f"a{words}", f"n{words}", 0.5)], name=f"n{words}")
         )
         page.encode()
         return [name for name in Elements(page).names() if name not in ("mark", "span")]
@@ -401,7 +401,11 @@ def test_errors_and_codes_by_hand():
 
 
 def test_the_answers_that_lost_most_come_first():
-    lost = [Lost("a", "x", "u", 0.1), Lost("b", "y", "v", -0.2), Lost("c", "z", "w", 0.7)]
+    lost = [
+        ForgottenAnswer("a", "x", "u", 0.1),
+        ForgottenAnswer("b", "y", "v", -0.2),
+        ForgottenAnswer("c", "z", "w", 0.7),
+    ]
     assert [(str(one.prompt), one.drift, one.kept) for one in forgot(view(lost=lost))] == [
         ("c", "+0.70", "50%"), ("a", "+0.10", "90%"),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import browser as chromium
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.report.page.parts import SECTIONS
 from luthier.tune import pages as report
 from luthier.tune.train import run

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from luthier.core.types import Chat, Message
+from luthier.core.types.examples import Chat, Message
 from luthier.data.card import card
 from luthier.evals.metrics.scores import means, table
 from luthier.report import screens

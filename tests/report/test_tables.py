@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from luthier.core.types import Chat, Message, Text
+from luthier.core.types.examples import Chat, Message, Text
 from luthier.core.verdicts import verdict
 from luthier.data.card import card
 from luthier.evals.metrics.scores import loss_question, table

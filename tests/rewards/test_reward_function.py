@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.core.errors import InputError, RunError
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.rewards.answer import Answer
 from luthier.rewards.function import Function
 from luthier.rewards.specs import parse

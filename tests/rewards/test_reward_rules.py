@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.core.errors import InputError, RunError
 from luthier.evals.metrics.table import number as evaluated_number
 from luthier.rewards.answer import Answer, opening

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.core.errors import InputError, RunError
 from luthier.rewards.answer import Answer
 from luthier.rewards.specs import parse

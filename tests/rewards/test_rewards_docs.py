@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.rewards.answer import Answer
 from luthier.rewards.child import KNOWN
 from luthier.rewards.rules import RULES

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.rewards.sample_journal import Given, keeping
+from luthier.rewards.sample_journal import SampledAnswer, keeping
 
 SETTINGS = {"n": 2, "top_p": 0.9}
-FIRST = [Given("one\u2028\n", 3, True), Given("", 0, False)]
+FIRST = [SampledAnswer("one\u2028\n", 3, True), SampledAnswer("", 0, False)]
 PARTS = {"exact": [1.0, 0.0]}
 
 

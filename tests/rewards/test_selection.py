@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from luthier.core.types import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
-from luthier.rewards.sample_journal import Given
+from luthier.core.types.examples import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
+from luthier.rewards.sample_journal import SampledAnswer
 from luthier.rewards.selection import Question, choose, question
 
 USER, OTHER = Message("user", "how?"), Message("user", "and then?")
@@ -46,7 +46,7 @@ def test_rows_that_ask_nothing(example):
 def test_what_a_reward_sees():
     asked = question(Chat((SYSTEM, Message("user", "add", input="2 and 2"), SO), tools=TOOLS))
     assert asked.tools == TOOLS
-    answer = asked.answer(Given("four", 2, False))
+    answer = asked.answer(SampledAnswer("four", 2, False))
     assert (answer.prompt, answer.text, answer.reference) == ("add\n\n2 and 2", "four", "so")
     assert (answer.tokens, answer.ended, answer.messages) == (2, False, asked.messages)
 
@@ -54,7 +54,12 @@ def test_what_a_reward_sees():
 # --- Rows -------------------------------------------------------------------------------------------
 
 ASKED = Question((USER,), (), "so", Origin())
-GIVEN = [Given("a", 1, True), Given("b", 1, False), Given(" ", 1, True), Given("c", 1, True)]
+GIVEN = [
+    SampledAnswer("a", 1, True),
+    SampledAnswer("b", 1, False),
+    SampledAnswer(" ", 1, True),
+    SampledAnswer("c", 1, True),
+]
 TOTALS = [0.5, 2.0, 3.0, -1.0]
 PARTS = {"p": [1.0, 2.0, 3.0, 4.0]}
 ROW = [{"role": "user", "content": "how?"}]
@@ -77,7 +82,7 @@ def test_the_best_answer_with_text():
 
 
 def test_of_equal_answers_the_one_that_ended():
-    assert chosen("sft", [Given("a", 1, False), Given("b", 1, True)], [1.0, 1.0]).best == 1
+    assert chosen("sft", [SampledAnswer("a", 1, False), SampledAnswer("b", 1, True)], [1.0, 1.0]).best == 1
 
 
 def test_best_against_worst():
@@ -109,9 +114,9 @@ def test_every_answer_with_its_parts():
         ("all", {"above": 3.0}, "best not above 3"),
         ("pairs", {"totals": [1.0, 1.0, 5.0, 1.0]}, "equal rewards"),
         ("rankings", {"totals": [1.0, 1.0, 5.0, 1.0]}, "equal rewards"),
-        ("pairs", {"given": [Given("a", 1, True)] * 4, "totals": [1.0, 2.0, 3.0, 4.0]}, "equal answers"),
-        ("sft", {"given": [Given("\n", 1, True)] * 4}, "no answer with text"),
-        ("sft", {"given": [Given("a", 1, False)] * 4, "only_ended": True}, "no answer ended by itself"),
+        ("pairs", {"given": [SampledAnswer("a", 1, True)] * 4, "totals": [1.0, 2.0, 3.0, 4.0]}, "equal answers"),
+        ("sft", {"given": [SampledAnswer("\n", 1, True)] * 4}, "no answer with text"),
+        ("sft", {"given": [SampledAnswer("a", 1, False)] * 4, "only_ended": True}, "no answer ended by itself"),
     ],
 )
 def test_prompts_that_give_no_row(write, change, why):

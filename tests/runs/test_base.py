@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from luthier.cli import run as cli
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.runs.base import KnownStart, known_start
 from luthier.runs.locate import find

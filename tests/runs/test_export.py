@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.tune.train import run
 
 ROWS = [{"instruction": f"name {i}", "input": "the cat" if i % 2 else "", "output": "cat"} for i in range(24)]
@@ -85,7 +85,7 @@ def test_the_exported_template_renders_the_trained_prompt(tuned):
     """LLaMA-Factory#4544 and others: trained in one template, served in another."""
     from transformers import AutoTokenizer
 
-    from luthier.core.types import Message
+    from luthier.core.types.examples import Message
     from luthier.text.template import load_template
     from luthier.text.tokenizer import Tokenizer
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.storage.leftovers import new_file, new_folder
 from luthier.runs.begin import open_run

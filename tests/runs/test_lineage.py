@@ -10,7 +10,8 @@ from typing import get_args
 import pytest
 import yaml
 
-from luthier.config.config import fields, resolve, write_yaml
+from luthier.config.resolve import resolve, write_yaml
+from luthier.config.run import fields
 from luthier.core.errors import InputError, RunError
 from luthier.evals.metrics.own import check as own_metrics
 from luthier.rewards.imports import sources

@@ -8,9 +8,9 @@ import shutil
 import pytest
 import torch
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.runs.open import log_probabilities, open_model
 from luthier.tune.train import run
 

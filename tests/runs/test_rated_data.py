@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.tune.train import run
 
 PAIRS = [

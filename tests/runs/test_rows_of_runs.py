@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.data.held_out import held_out_warnings
 from luthier.data.warn import one_sided
 from luthier.runs.rows import read_examples
-from luthier.train.table import METHODS
+from luthier.training.table import METHODS
 
 
 def rows_of(tmp_path, rows, name="rows.jsonl"):

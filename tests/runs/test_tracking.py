@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from luthier.cli import run as cli
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.runs import tracking
 from luthier.tune import learn as app_learn

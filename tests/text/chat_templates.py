@@ -6,7 +6,7 @@ import random
 from functools import cache
 
 from conftest import CHATML, WORDS
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
 

@@ -16,7 +16,7 @@ import trl
 from chat_templates import byte_level, fast
 
 from luthier.core.errors import InputError
-from luthier.core.types import REASONING
+from luthier.core.types.examples import REASONING
 from luthier.data.calls import tools_of
 from luthier.data.messages import messages_of
 from luthier.text.spans import spans

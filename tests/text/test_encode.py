@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import CHATML
-from luthier.config.config import TextConfig
+from luthier.config.data import TextConfig
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
+from luthier.core.types.examples import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
 from luthier.text.encode import encode, encode_chunk, encode_prompt_ids
 from luthier.text.spans import spans
 from luthier.text.template import load_template

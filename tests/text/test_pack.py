@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import random_tree
-from luthier.core.types import Node, TokenTree
+from luthier.core.types.trees import Node, TokenTree
 from luthier.text.pack import MIN_SHARED, Shared, arrange, bins, pack, shared, shared_nodes, shared_tokens
 from luthier.text.weigh import RULES, example_mean, token_mean
 

@@ -12,9 +12,9 @@ import pytest
 from chat_templates import as_dicts, with_source
 
 from conftest import CHATML
-from luthier.config.config import TextConfig
+from luthier.config.data import TextConfig
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Message
+from luthier.core.types.examples import Chat, Message
 from luthier.text import rendering
 from luthier.text.encode import encode
 from luthier.text.spans import spans

@@ -8,8 +8,9 @@ import pytest
 from chat_templates import MARKED, random_chat, template_for, with_source
 
 from conftest import CHATML
-from luthier.config.config import TextConfig
-from luthier.core.types import Chat, Labelled, Message, Node, Origin, Preference, Ranking, TokenTree
+from luthier.config.data import TextConfig
+from luthier.core.types.examples import Chat, Labelled, Message, Origin, Preference, Ranking
+from luthier.core.types.trees import Node, TokenTree
 from luthier.text.encode import encode
 from luthier.text.show import leaf_names, render_plain, render_rich, show, summary
 

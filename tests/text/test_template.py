@@ -10,7 +10,7 @@ from chat_templates import CONTROL, MARKED, as_dicts, random_chat, template_for,
 
 from conftest import CHATML
 from luthier.core.errors import InputError
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.text.template import load_template
 from luthier.text.tokenizer import BORDER, Tokenizer
 

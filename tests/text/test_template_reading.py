@@ -8,9 +8,9 @@ import pytest
 from chat_templates import TOKENS, byte_level, fast, with_source
 
 from conftest import CHATML
-from luthier.config.config import TextConfig
+from luthier.config.data import TextConfig
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Labelled, Message, Origin, Preference, Prompt, Ranking
+from luthier.core.types.examples import Chat, Labelled, Message, Origin, Preference, Prompt, Ranking
 from luthier.data.convert import to_examples
 from luthier.data.detect import detect
 from luthier.data.messages import as_context, messages_of

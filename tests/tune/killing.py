@@ -165,8 +165,9 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts us in the background has it ignored
     torch.set_num_threads(1)
-    import luthier.app.train  # noqa: F401
     import transformers  # noqa: F401
+
+    import luthier.tune.train  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(start(json.loads(line))), flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luthier.train.loop import Report
+from luthier.training.loop import Report
 from luthier.tune.announce import of_rollout, trend
 from luthier.tune.checkpoint_selection import Progress
 from luthier.tune.learn import _figures

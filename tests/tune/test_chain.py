@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from conftest import changed
 from luthier.cli import run as cli
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.model.forward import forward
 from luthier.runs.locate import find
@@ -23,8 +23,8 @@ from luthier.runs.method import chosen_method
 from luthier.runs.open import open_model
 from luthier.runs.rows import read_examples
 from luthier.text.encode import encode
-from luthier.train import annotate
-from luthier.train.steps import Packing
+from luthier.training import annotate
+from luthier.training.steps import Packing
 from luthier.tune import learn as app_learn
 from luthier.tune import verify
 from luthier.tune.train import run

@@ -11,10 +11,10 @@ import signal
 import pytest
 from safetensors.torch import load_file
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.runs.locate import find
-from luthier.train import checkpoint
+from luthier.training import checkpoint
 from luthier.tune import learn as app_learn
 from luthier.tune import train as app_train
 from luthier.tune.pages import report

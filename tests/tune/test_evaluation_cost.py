@@ -7,28 +7,28 @@ import math
 
 import pytest
 
-from luthier.config.config import resolve
-from luthier.core.types import Node, TokenTree
-from luthier.tune.evaluation_cost import Effort, announce
-from luthier.tune.evaluator import HeldOut
+from luthier.config.resolve import resolve
+from luthier.core.types.trees import Node, TokenTree
+from luthier.tune.evaluation_cost import EvaluationCost, announce
+from luthier.tune.held_out import HeldOut
 from luthier.tune.train import run
 
 
 def test_a_long_training_is_measured_in_full_and_what_was_asked_is_done() -> None:
-    long = Effort(training=3e6, row=100, answer=500)
+    long = EvaluationCost(training=3e6, row=100, answer=500)
     assert long.fitting(None, None) == (200, 64)
-    short = Effort(training=10.0, row=100, answer=500)
+    short = EvaluationCost(training=10.0, row=100, answer=500)
     assert short.fitting(50, 40) == (50, 40), "asked for"
     assert short.fitting(None, 0) == (32, 0)
-    assert Effort(math.inf, 100, 500).fitting(None, None) == (200, 64), "methods that sample while they train"
+    assert EvaluationCost(math.inf, 100, 500).fitting(None, None) == (200, 64), "methods that sample while they train"
 
 
 def test_measuring_before_and_after_takes_half_of_a_short_training_at_most() -> None:
     # 60,000 to train: 15,000 for each measurement, half of it for the loss of rows, the rest for answers
-    assert Effort(60_000, row=100, answer=400).fitting(None, None) == (75, (15_000 - 7_500) // 400)
-    assert Effort(60_000, row=100, answer=400).fitting(20, None) == (20, (15_000 - 2_000) // 400)
+    assert EvaluationCost(60_000, row=100, answer=400).fitting(None, None) == (75, (15_000 - 7_500) // 400)
+    assert EvaluationCost(60_000, row=100, answer=400).fitting(20, None) == (20, (15_000 - 2_000) // 400)
     for training in (1e2, 1e4, 5e4, 1e5, 3e5, 1e6):
-        work = Effort(training, row=100, answer=400)
+        work = EvaluationCost(training, row=100, answer=400)
         rows, samples = work.fitting(None, None)
         spent = 2 * (rows * work.row + samples * work.answer)
         assert spent <= max(training / 2, 2 * (rows * work.row if samples == 16 else 0) + 2 * 16 * work.answer)
@@ -38,7 +38,7 @@ def test_the_time_of_each_part_is_said(capsys) -> None:
     trees = [TokenTree((Node((1,) * 100, (False,) + (True,) * 99),))] * 3
     config = resolve({"eval.max_new_tokens": 10, "eval.forgetting": False})
     held_out = HeldOut(trees, (0, 1), ("a", "b"), ((1,) * 20, (1,) * 20), ("", ""))
-    announce(Effort(1000, 100, 50), held_out, config, 0.5)
+    announce(EvaluationCost(1000, 100, 50), held_out, config, 0.5)
     # 300 tokens of rows and 2 x (20 + 3 x 10) of answers; 1000 of training
     assert (
         capsys.readouterr().err

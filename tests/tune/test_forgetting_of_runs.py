@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from conftest import changed
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
 from luthier.evals.detectors.refusals import refusal
 from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.tune import forgetting
-from luthier.tune import train as app_train
+from luthier.tune.evaluator import Evaluator
 from luthier.tune.train import run
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
@@ -137,14 +137,16 @@ def scenes(tmp_path):
 
 
 def test_a_slice_of_a_benchmark_before_and_after(settings, scenes, tmp_path):
-    from luthier.evals.benchmarks.evaluation import Asked, evaluate
+    from luthier.evals.benchmarks.evaluation import BenchmarkOptions, evaluate
 
     changes = {"eval__benchmark": "hellaswag", "eval__benchmark_dir": str(scenes), "eval__benchmark_limit": 12}
     result = run(resolve(settings(**changes)))
     found = result["forgetting"]["benchmarks"]["hellaswag"]
     assert (found["metric"], found["n"]) == ("acc_norm", 12)
     for side, model in (("before", resolve(settings()).model), ("after", str(tmp_path / "run"))):
-        asked = Asked(tasks="hellaswag", data_dir=scenes, limit=12, out=tmp_path / side, device="cpu", dtype="float32")
+        asked = BenchmarkOptions(
+            tasks="hellaswag", data_dir=scenes, limit=12, out=tmp_path / side, device="cpu", dtype="float32"
+        )
         theirs = evaluate(model, asked)["tasks"]["hellaswag"]
         assert found[side] == pytest.approx(theirs["acc_norm"]["value"])
     lineage = json.loads((tmp_path / "run" / "lineage.json").read_text())
@@ -160,7 +162,7 @@ def test_what_was_measured_is_not_measured_again(settings, scenes, tmp_path, mon
     (tmp_path / "run" / "result.json").unlink()
     changed(tmp_path / "run", "result.json")
     monkeypatch.setattr(forgetting.benchmark_run, "measure", lambda *a, **k: pytest.fail("measured again"))
-    monkeypatch.setattr(app_train.measure.Ruler, "measure", lambda *a, **k: pytest.fail("measured again"))
+    monkeypatch.setattr(Evaluator, "measure", lambda *a, **k: pytest.fail("measured again"))
     again = run(config)
     assert {k: v for k, v in again.items() if k != "seconds" and "memory" not in k} == {
         k: v for k, v in whole.items() if k != "seconds" and "memory" not in k

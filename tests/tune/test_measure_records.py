@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from luthier.tune.evaluator import HeldOut, Measured, fits, from_records, to_records
+from luthier.tune.held_out import HeldOut, Measured, fits, from_records, to_records
 
 HELD_OUT = HeldOut([], (3, 7), ("p3", "p7"), ((1,), (2,)), ("r3", "r7"))
 MEASURED = Measured(

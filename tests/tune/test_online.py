@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from conftest import tiny_model
 from luthier.cli import run as cli
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, RunError, Stopped
-from luthier.core.types import Message
-from luthier.generate.generate import Sample
+from luthier.core.types.examples import Message
+from luthier.generate.request import Sample
 from luthier.runs.reward_model import open_scorer
 from luthier.tune import learn as app_learn
 from luthier.tune.actors import truncated
@@ -58,11 +58,10 @@ def settings(tiny_folder, files, tmp_path):
             "method": method, "model": str(tiny_folder), "data.path": [str(files[data])], "out": str(tmp_path / out),
             "train.batch": 3, "train.tokens": 256, "train.checkpoint": 2, "train.keep": 9, "train.steps": 6,
             "data.holdout": 0.2, "eval.max_new_tokens": 6, "eval.samples": 6, "eval.forgetting": False, "lora.rank": 2,
-            "rollout.samples": 4, "rollout.max_new_tokens": 6, "threads": 1, "device": "cpu", "dtype": "float32",
-            "train.lr": 1e-2,
+            "threads": 1, "device": "cpu", "dtype": "float32", "train.lr": 1e-2,
         }  # fmt: skip
         if method in ("ppo", "grpo"):
-            base["reward.use"] = ["length:3"]
+            base |= {"reward.use": ["length:3"], "rollout.samples": 4, "rollout.max_new_tokens": 6}
         return base | {key.replace("__", "."): value for key, value in changes.items()}
 
     return make
@@ -88,7 +87,7 @@ def same(a, b):
 @pytest.mark.parametrize("tune", ["lora", "full"])
 @pytest.mark.parametrize(("method", "more"), [("grpo", {}), ("ppo", {"policy.epochs": 2, "policy.minibatches": 2})])
 def test_what_a_run_that_learns_from_rewards_tells(settings, tmp_path, method, more, tune):
-    """That it learns is shown with several seeds by tests/train/test_learns.py."""
+    """That it learns is shown with several seeds by tests/training/test_learns.py."""
     result = run(resolve(settings(method, tune=tune, train__steps=12, **more)))
     of_loss = result["metrics"]["loss"]  # of the right answers: likelihood
     assert all(

@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from conftest import changed
-from luthier.config.config import resolve
+from luthier.cli import run as cli
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.diagnose.errors import errors
 from luthier.report.page.view import Rewarded
@@ -101,14 +102,16 @@ def test_a_run_ends_with_what_its_data_and_its_errors_are(runs):
     assert [found.sound.row, *(category.row for category in found.categories)] == result["rows"]
 
 
-def test_errors_writes_the_page_again(runs):
+def test_errors_writes_the_page_again(runs, capsys):
     page = runs / "a" / "report.html"
     whole = page.read_bytes()
     page.write_text("old")
-    assert errors(runs / "a")["report"] == str(page)
+    assert cli(["errors", str(runs / "a"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["report"] == str(page)
     assert page.read_bytes() == whole
     page.unlink()
-    assert errors(runs / "a")["report"] is None and not page.exists()
+    assert cli(["errors", str(runs / "a"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["report"] is None and not page.exists()
 
 
 def test_runs_side_by_side_are_told_apart_and_compared_on_the_same_prompts(runs, monkeypatch):

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.tune.train import run
 
 REWARD = """

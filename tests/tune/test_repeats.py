@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
-from luthier.core.types import Chat, Message
-from luthier.tune import evaluator, repeats
+from luthier.core.types.examples import Chat, Message
+from luthier.tune import repeats
 from luthier.tune import train as app_train
-from luthier.tune.evaluator import HeldOut, Measured
-from luthier.tune.repeats import Again
+from luthier.tune.evaluator import Evaluator
+from luthier.tune.held_out import Again, HeldOut, Measured, from_records, to_records
 from luthier.tune.train import run
 
 
@@ -108,13 +108,13 @@ def test_records_keep_what_was_asked_again():
     asked = replace(held_out([("a?", "yes", ""), ("b?", "no", "")]))
     again = (Again(1, ("x", "y"), ("B?",), ("z",)),)
     measured = Measured(answers=("yes", "no"), ended=("stop", "stop"), logps=((), ()), again=again)
-    records = evaluator.to_records(asked, measured)
-    assert evaluator.from_records(json.loads(json.dumps(records))).again == again
+    records = to_records(asked, measured)
+    assert from_records(json.loads(json.dumps(records))).again == again
 
 
 def test_nothing_is_asked_again_unasked():
-    ruler = SimpleNamespace(config=resolve({}))
-    assert repeats.ask(ruler, held_out([("a?", "yes", "")]), lambda: False, "before") == ()
+    evaluator = SimpleNamespace(config=resolve({}))
+    assert Evaluator.ask_again(evaluator, held_out([("a?", "yes", "")]), lambda: False, "before") == ()
 
 
 def test_what_is_told_first_is_warned_of_when_a_run_ends(tmp_path, monkeypatch, capsys):

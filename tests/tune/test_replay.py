@@ -10,12 +10,12 @@ import signal
 import pytest
 from safetensors.torch import load_file
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.files import sha256
-from luthier.core.types import Node, TokenTree
+from luthier.core.types.trees import Node, TokenTree
 from luthier.text.weigh import RULES
-from luthier.train.steps import OfflineSteps, Packing
+from luthier.training.steps import OfflineSteps, Packing
 from luthier.tune import learn as app_learn
 from luthier.tune import train as app_train
 from luthier.tune.train import run

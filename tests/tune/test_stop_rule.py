@@ -10,7 +10,7 @@ import signal
 import pytest
 from safetensors.torch import load_file
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.tune import learn as app_learn
 from luthier.tune import train as app_train

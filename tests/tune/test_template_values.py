@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.runs.locate import find
 from luthier.runs.open import open_model
 from luthier.runs.texts import open_texts

@@ -18,7 +18,8 @@ import pytest
 from safetensors.torch import load_file
 
 from luthier.cli import run as cli
-from luthier.config.config import TrainConfig, resolve
+from luthier.config.resolve import resolve
+from luthier.config.training import TrainConfig
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.files import sha256
 from luthier.model import memory
@@ -349,7 +350,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(settings, tmp_path, m
     import torch
 
     from luthier.methods.likelihood import likelihood
-    from luthier.train import table
+    from luthier.training import table
 
     calls = 0
 
@@ -592,8 +593,8 @@ def test_a_whole_model_is_read_back_as_it_was_measured(settings, tmp_path, tune)
     from luthier.runs.open import open_model
     from luthier.runs.rows import read_examples
     from luthier.text.encode import encode
-    from luthier.train import annotate
-    from luthier.train.steps import Packing
+    from luthier.training import annotate
+    from luthier.training.steps import Packing
 
     config = resolve(settings(tune=tune, eval__samples=0, eval__forgetting=False))
     result = run(config)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from luthier.config.config import resolve
+from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.tune.train import run
 from luthier.tune.warnings import equal_rewards, warn_of_critic, warn_of_rollout
@@ -22,8 +22,9 @@ def settings(tiny_folder, tmp_path):
         base = {
             "model": str(tiny_folder), "data.path": [str(path)], "out": str(tmp_path / "run"), "train.batch": 4,
             "eval.samples": 0, "eval.forgetting": False, "lora.rank": 2, "threads": 1, "device": "cpu", "dtype": "float32",
-            "rollout.samples": 3, "rollout.max_new_tokens": 4,
         }  # fmt: skip
+        if changes.get("method") in ("ppo", "grpo"):
+            base |= {"rollout.samples": 3, "rollout.max_new_tokens": 4}
         return resolve(base | {key.replace("__", "."): value for key, value in changes.items()})
 
     return make

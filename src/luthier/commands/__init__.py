@@ -1,1 +1,1 @@
-"""One file a command: its options, the call into `app`, and what is printed."""
+"""One file a command: its options, the call into a use case, and what is printed."""

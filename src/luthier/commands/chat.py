@@ -74,7 +74,7 @@ def command(
     if compare is not None and compare not in opened.names and compare != "base":
         opened.switch(compare)  # raises the error that lists the names
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
-    talk = Talk(opened, compare, system, sampling)
+    talk = ChatSession(opened, compare, system, sampling)
     talk.header(quiet=prompt is not None or not sys.stdin.isatty())
     if prompt is not None:
         talk.say(prompt)
@@ -101,7 +101,7 @@ def _lines() -> Any:
             return
 
 
-class Talk:
+class ChatSession:
     """A conversation at the terminal. With `compare` each side keeps its own."""
 
     def __init__(self, opened: Any, compare: str | None, system: str | None, sampling: dict[str, Any]) -> None:
@@ -185,7 +185,7 @@ class Talk:
     def _answer(self, name: str, text: str) -> Any:
         """The pieces of one side's answer; its conversation grows by both turns."""
         from luthier.core.errors import InputError
-        from luthier.core.types import Message
+        from luthier.core.types.examples import Message
 
         if self.opened.active != name:
             self.opened.switch(name)

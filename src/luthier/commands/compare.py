@@ -50,14 +50,14 @@ def command(
       luthier compare runs/old runs/new --suite suite.yaml
       luthier compare base=smollm2-135m new=runs/s0,runs/s1,runs/s2 --tasks arc_easy,hellaswag
     """
-    from luthier.compare.compare import Wish, compare_all
+    from luthier.comparison.compare import CompareOptions, compare_all
     from luthier.core.threads import use_threads
     from luthier.report.comparisons import compare_screen
 
     config = config_of(data, values)
     use_threads(config.threads)
     judge = judge_of(values, config.device, config.dtype)
-    result = compare_all(Wish(sides, config, given(values), suite, tasks, judge, check, out))
+    result = compare_all(CompareOptions(sides, config, given(values), suite, tasks, judge, check, out))
     if json_:
         print_json(result)
     else:

@@ -30,7 +30,7 @@ def command(
       luthier elo judgments.jsonl
       luthier elo judge.jsonl people.jsonl --anchor base=1000 --length-control
     """
-    from luthier.compare.elo import ratings
+    from luthier.comparison.elo import ratings
     from luthier.report.ratings import ratings_screen
 
     result = ratings(judgments, anchor=anchor, length=length_control, rounds=rounds, seed=seed)

@@ -59,6 +59,7 @@ def command(
     from luthier.diagnose.errors import errors
     from luthier.diagnose.fixes import propose
     from luthier.report import errors as report
+    from luthier.tune.pages import again
 
     given = [
         name for name, value in (("category", category), ("against", against), ("fix", fix), ("apply", mends)) if value
@@ -74,7 +75,10 @@ def command(
     elif against:
         result, screen = compared(run, against), report.against_screen
     else:
-        result, screen = errors(run, category), report.category_screen if category else report.errors_screen
+        result = errors(run, category)
+        written = again(run)
+        result["report"] = written and str(written)
+        screen = report.category_screen if category else report.errors_screen
     if json_:
         print_json(result)
         return

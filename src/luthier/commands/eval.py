@@ -66,14 +66,14 @@ def command(model: str, json_: bool, **options: Any) -> None:
 
     The same command again goes on with an unfinished measurement.
     """
-    from luthier.evals.benchmarks.evaluation import Asked, evaluate
+    from luthier.evals.benchmarks.evaluation import BenchmarkOptions, evaluate
     from luthier.evals.benchmarks.results import METRICS
     from luthier.report.benchmarks import tables
 
     place = {name: options.pop(name) for name in ("base", "text__system", "device", "dtype", "threads")}
     config = config_of((), place)
     opening = {name: getattr(config, name) for name in ("device", "dtype", "threads", "base")}
-    result = evaluate(model, Asked(**options, **opening, system=config.text.system))
+    result = evaluate(model, BenchmarkOptions(**options, **opening, system=config.text.system))
     if json_:
         print_json(result)
         return

@@ -55,16 +55,16 @@ def command(
 
     The same command again goes on with what is not judged yet.
     """
-    from luthier.compare.contestants import Asking
-    from luthier.compare.judge import Asked, judge
+    from luthier.comparison.contestants import AnswerOptions
+    from luthier.comparison.judge import JudgeOptions, judge
     from luthier.core.threads import use_threads
     from luthier.report.ratings import judge_screen
 
     config = config_of(data, values)
     use_threads(config.threads)
     place = (config.device, config.dtype, config.base, config.text.system)
-    asking = Asking(config.data, rows, max_new_tokens, out, config.seed, *place)
-    result = judge(Asked(contestants, judge_of(values, config.device, config.dtype), asking, human))
+    asking = AnswerOptions(config.data, rows, max_new_tokens, out, config.seed, *place)
+    result = judge(JudgeOptions(contestants, judge_of(values, config.device, config.dtype), asking, human))
     if json_:
         print_json(result)
     else:

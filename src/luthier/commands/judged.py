@@ -31,7 +31,7 @@ def with_judge(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def judge_of(values: dict[str, Any], device: str, dtype: str) -> Any:
     """The judge among a command's parameters."""
-    from luthier.evals.judging.judges import Wanted
+    from luthier.evals.judging.judges import JudgeSpec
 
     names = ("endpoint", "endpoint_model", "key_env", "timeout", "retries", "parallel", "request")
-    return Wanted(values["judge_"], **{name: values[name] for name in names}, device=device, dtype=dtype)
+    return JudgeSpec(values["judge_"], **{name: values[name] for name in names}, device=device, dtype=dtype)

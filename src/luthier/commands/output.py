@@ -19,7 +19,7 @@ as_json = click.option(
 )
 
 
-class People(Console):
+class CleanConsole(Console):
     """A console whose words are words: no markup, no emoji names, nothing that a terminal would act on."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -30,7 +30,7 @@ class People(Console):
 def console() -> Console:
     """Standard output for people; 80 columns in a pipe."""
     width = None if sys.stdout.isatty() else 100
-    return People(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    return CleanConsole(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def say(text: str, end: str = "\n") -> None:

@@ -8,7 +8,8 @@ import click
 
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import SettingsCommand, given, with_settings
-from luthier.config.config import QUICKSTART, resolve
+from luthier.config.resolve import resolve
+from luthier.config.run import QUICKSTART
 from luthier.core import log
 
 SETTINGS = (

@@ -57,7 +57,7 @@ def command(
 
     The same command again goes on with an unfinished one.
     """
-    from luthier.config.config import resolve
+    from luthier.config.resolve import resolve
     from luthier.feedback.sample import Options, sample
     from luthier.report import sampled
 

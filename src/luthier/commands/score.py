@@ -38,7 +38,7 @@ def command(run: str, data: tuple[str, ...], out: Path, json_: bool, **settings:
     Example:
       luthier score runs/reward answers.jsonl --out scores.jsonl
     """
-    from luthier.config.config import resolve
+    from luthier.config.resolve import resolve
     from luthier.feedback.score import score
     from luthier.report.scored import screen
 

@@ -9,7 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 
-from luthier.config.config import RunConfig, fields, read_yaml, resolve
+from luthier.config.resolve import read_yaml, resolve
+from luthier.config.run import RunConfig, fields
 from luthier.core.errors import InputError
 
 TITLES = {

@@ -42,7 +42,7 @@ def allowed() -> int:
 
 
 @dataclass(frozen=True)
-class Moment:
+class CpuTimes:
     """Seconds of the clock, and of all cores that this process may use: those in which something ran, by this process and
     its finished children `own`."""
 
@@ -51,7 +51,7 @@ class Moment:
     own: float
 
 
-def moment(root: Path = Path("/")) -> Moment | None:
+def moment(root: Path = Path("/")) -> CpuTimes | None:
     """Now. None where the system does not count so: everywhere but on Linux."""
     names = {f"cpu{core}" for core in _cores()}
     try:
@@ -62,10 +62,10 @@ def moment(root: Path = Path("/")) -> Moment | None:
     # user, nice, system, idle, iowait, irq, softirq, steal: what another guest of the host took is taken too
     busy = sum(sum(count) - sum(count[3:5]) for count in counts) / os.sysconf("SC_CLK_TCK")
     times = os.times()
-    return Moment(time.monotonic(), busy, times.user + times.system + times.children_user + times.children_system)
+    return CpuTimes(time.monotonic(), busy, times.user + times.system + times.children_user + times.children_system)
 
 
-def taken(since: Moment | None, now: Moment | None) -> float:
+def taken(since: CpuTimes | None, now: CpuTimes | None) -> float:
     """Cores that other programs took between two moments, on average. Where there are no two moments at least half a second
     apart: by the load of the last minute, without this process's one."""
     if since is None or now is None or now.clock - since.clock < 0.5:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Chat
+from luthier.core.types.examples import Chat
 from luthier.data.layouts import Unused, Values, labels
 
 

@@ -15,7 +15,7 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.foreign.calls import foreign
 from luthier.core.log import size
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data.bounds import HELD, LOADED, LONGEST, Growth, description, refuse_wide, too_long, weight
 from luthier.data.rows import SKIP, Report, Row, fault
 from luthier.data.values import as_whole, became_floats, is_nan, tell_of_whole

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import DataConfig
+from luthier.config.data import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.log import size
 from luthier.core.storage.opening import regular

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import TEMPLATE_GIVEN
+from luthier.core.types.examples import TEMPLATE_GIVEN
 from luthier.data.values import structured
 
 # Where a call's arguments and a tool's schema stand: OpenAI's name first, then Llama's and Anthropic's.

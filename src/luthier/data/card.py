@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from luthier.core.seeds import derive
-from luthier.core.types import Chat, Example, Labelled, Preference, Prompt, Ranking
+from luthier.core.types.examples import Chat, Example, Labelled, Preference, Prompt, Ranking
 from luthier.data.clean import conflicts, duplicates, faults, near_duplicates
 from luthier.data.held_out import seen
 from luthier.data.languages import languages, scripts

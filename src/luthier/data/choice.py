@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Message
+from luthier.core.types.examples import Chat, Message
 from luthier.data.codes import Codes, declared, plain_code
 from luthier.data.layouts import Values, beside, opened
 from luthier.data.messages import text_of

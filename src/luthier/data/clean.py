@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from luthier.core.types import Chat, Example, Labelled, Pair, Preference
+from luthier.core.types.examples import Chat, Example, Labelled, Pair, Preference
 from luthier.data.near import Near, near_pairs, repetitions
 from luthier.data.texts import answer_text, empty_fields, full_text, identity, prompt_key
 

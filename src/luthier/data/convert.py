@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Example, Ranking
+from luthier.core.types.examples import Example, Ranking
 from luthier.data.detect import columns_of, filled, listed, own_layout, values_of
 from luthier.data.layouts import Unused
 from luthier.data.media import media_columns, refuse_media

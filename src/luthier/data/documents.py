@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO
 
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data.bounds import LONGEST
 from luthier.data.decode import text_lines
 from luthier.data.rows import Report, Row

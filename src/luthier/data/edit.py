@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Example, Prompt
+from luthier.core.types.examples import Chat, Example, Prompt
 from luthier.data.convert import to_pairs
 from luthier.data.read import Row
 from luthier.data.schema import Layout

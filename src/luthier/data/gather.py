@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from luthier.core.types import Example, Labelled, Preference, Ranking
+from luthier.core.types.examples import Example, Labelled, Preference, Ranking
 
 
 def gather(examples: Sequence[Example]) -> list[Example]:

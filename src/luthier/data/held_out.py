@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from luthier.core.types import Example
+from luthier.core.types.examples import Example
 from luthier.data.split import leaks
 
 SHOWN = 6  # held-out rows: of fewer, not even a change of all in one direction is beyond chance (2 / 2^5 > 0.05)

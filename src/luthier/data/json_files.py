@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data.bounds import LONGEST, refuse_wide, too_long
 from luthier.data.decode import decoded, raw_lines, text_pieces
 from luthier.data.json_objects import of_object, questions, tell_of_questions

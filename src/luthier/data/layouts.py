@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Message, Messages, Pair, Prompt, Text
+from luthier.core.types.examples import Chat, Message, Messages, Pair, Prompt, Text
 from luthier.data.calls import kwargs_of, tools_of
 from luthier.data.messages import as_context, joined_text, messages_of, plain, text_of
 from luthier.data.templated import MARK, turns_in

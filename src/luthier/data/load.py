@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from luthier.config.config import DataConfig
+from luthier.config.data import DataConfig
 from luthier.core.errors import InputError
-from luthier.core.types import Example, Origin
+from luthier.core.types.examples import Example, Origin
 from luthier.data.convert import to_pairs
 from luthier.data.detect import detect
 from luthier.data.read import Row, read_rows

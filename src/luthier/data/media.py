@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Example, Labelled, Message, Pair, Preference, Prompt, Ranking, Text
+from luthier.core.types.examples import Chat, Example, Labelled, Message, Pair, Preference, Prompt, Ranking, Text
 
 COLUMN = re.compile(
     r"(image|img|picture|photo|video|audio)s?([_-]?(path|url|file|data)s?)?|pixel_values", re.IGNORECASE

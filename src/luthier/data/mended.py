@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from luthier.core.types import Chat, Example, Labelled, Message, Messages, Preference, Ranking, Text
+from luthier.core.types.examples import Chat, Example, Labelled, Message, Messages, Preference, Ranking, Text
 
 STOPS = (
     "</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_text|>", "<eos>", "<|eos|>",

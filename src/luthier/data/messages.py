@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import REASONING, Message, Messages
+from luthier.core.types.examples import REASONING, Message, Messages
 from luthier.data.calls import calls_of
 from luthier.data.flags import FLAGS, learned
 

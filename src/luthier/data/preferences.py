@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Labelled, Messages, Preference
+from luthier.core.types.examples import Labelled, Messages, Preference
 from luthier.data.codes import BOTH, FIRST, SECOND, Codes, compared, declared, natural, plain_code
 from luthier.data.flags import truth
 from luthier.data.layouts import (

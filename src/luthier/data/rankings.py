@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Messages, Ranking
+from luthier.core.types.examples import Messages, Ranking
 from luthier.data.codes import Codes
 from luthier.data.layouts import Values, beside, number, opened, prompt_of
 from luthier.data.messages import messages_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import REASONING
+from luthier.core.types.examples import REASONING
 from luthier.data import messages, rankings
 from luthier.data.codes import BOTH, FIRST, SECOND, natural
 from luthier.data.detect import is_nothing, own_layout, resolved

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from luthier.core.types import Chat, Example, Labelled, Pair, Preference, Prompt, Ranking, Text
+from luthier.core.types.examples import Chat, Example, Labelled, Pair, Preference, Prompt, Ranking, Text
 from luthier.data import annotated, choice, flags, layouts, preferences, rankings
 from luthier.data.codes import BOTH, FIRST, SECOND, VERDICTS, Codes, plain_code
 from luthier.data.layouts import Values

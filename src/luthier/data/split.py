@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from luthier.core.seeds import derive
-from luthier.core.types import Example
+from luthier.core.types.examples import Example
 from luthier.data.near import near_pairs
 from luthier.data.texts import full_text, prompt_key
 

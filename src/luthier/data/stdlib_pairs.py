@@ -19,7 +19,7 @@ from pathlib import Path
 
 from luthier.core.errors import InputError
 from luthier.core.seeds import derive, generator
-from luthier.core.types import Chat, Message, Origin
+from luthier.core.types.examples import Chat, Message, Origin
 
 INSTRUCTION = "Say in one line what this Python function does.\n\n"
 SHORTEST_LINE, LONGEST_LINE = 20, 120

@@ -10,7 +10,7 @@ from typing import IO
 
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data.bounds import LONGEST, refuse_wide
 from luthier.data.decode import text_lines
 from luthier.data.quotes import Record, tab_records

@@ -11,7 +11,7 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from luthier.core.types import Message, Messages
+from luthier.core.types.examples import Message, Messages
 from luthier.data.mended import STOPS
 
 # What no person writes: control tokens of templates, in any spelling.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from luthier.core.types import Example
+from luthier.core.types.examples import Example
 from luthier.data.clean import duplicates, near_duplicates
 from luthier.data.near import near_pairs
 from luthier.data.split import leaks
@@ -23,7 +23,7 @@ SHARE = 0.9  # of the rows: a label that has more hides everything else in an ac
 
 
 @dataclass(frozen=True)
-class Doubt:
+class DoubtfulRow:
     """A row whose right answer is in doubt, and why."""
 
     where: str
@@ -43,7 +43,7 @@ class TestRows:
 
     rows: int
     duplicates: dict[str, int]
-    doubts: tuple[Doubt, ...]
+    doubts: tuple[DoubtfulRow, ...]
     seen: dict[str, int] | None
     empty: dict[str, int]
     labels: dict[str, int] | None
@@ -79,7 +79,9 @@ def _labels(answers: Sequence[str]) -> dict[str, int] | None:
     return dict(counts.most_common()) if few and max(map(len, counts)) <= LONGEST else None
 
 
-def _doubts(examples: Sequence[Example], answers: Sequence[str], labels: dict[str, int] | None) -> Iterator[Doubt]:
+def _doubts(
+    examples: Sequence[Example], answers: Sequence[str], labels: dict[str, int] | None
+) -> Iterator[DoubtfulRow]:
     """Each row once, with the first reason to doubt it."""
     first: dict[str, int] = {}
     told: set[int] = set()
@@ -87,7 +89,7 @@ def _doubts(examples: Sequence[Example], answers: Sequence[str], labels: dict[st
         j = first.setdefault(prompt_key(example), i) if prompt_text(example).strip() else i
         if _folded(answers[j]) != _folded(answers[i]) and answers[i] and answers[j]:
             told.add(i)
-            yield Doubt(str(example.origin), f"another answer than {examples[j].origin} to the same prompt")
+            yield DoubtfulRow(str(example.origin), f"another answer than {examples[j].origin} to the same prompt")
     if labels is None:
         return
     usual: dict[str, str] = {}
@@ -102,13 +104,15 @@ def _doubts(examples: Sequence[Example], answers: Sequence[str], labels: dict[st
         if i in told or not answers[i]:
             continue
         if usual[_folded(answers[i])] != answers[i]:
-            yield Doubt(
+            yield DoubtfulRow(
                 str(example.origin), f"label '{answers[i]}' is spelled '{usual[_folded(answers[i])]}' elsewhere"
             )
         elif i in alike:
-            yield Doubt(str(example.origin), f"another label than {examples[alike[i]].origin} for nearly the same text")
+            yield DoubtfulRow(
+                str(example.origin), f"another label than {examples[alike[i]].origin} for nearly the same text"
+            )
         elif labels[answers[i]] == 1:
-            yield Doubt(str(example.origin), f"label '{answers[i]}' stands in this row alone")
+            yield DoubtfulRow(str(example.origin), f"label '{answers[i]}' stands in this row alone")
 
 
 def _folded(text: str) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from luthier.core.types import (
+from luthier.core.types.examples import (
     Chat,
     Conversation,
     Example,

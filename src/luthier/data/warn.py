@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from luthier.core.types import Chat, Example, Labelled, Preference, Ranking, Text
+from luthier.core.types.examples import Chat, Example, Labelled, Preference, Ranking, Text
 from luthier.data.media import said, turns_with_places
 from luthier.data.reading import Reading
 from luthier.data.templated import MARK, is_templated

@@ -10,7 +10,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.storage.files import writing
-from luthier.core.types import Example
+from luthier.core.types.examples import Example
 from luthier.data.read import Row
 from luthier.data.texts import as_row
 

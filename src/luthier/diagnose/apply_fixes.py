@@ -12,7 +12,7 @@ from typing import Any
 from luthier import __version__
 from luthier.core.errors import InputError, unknown
 from luthier.core.storage.files import sha256, together, write_json
-from luthier.core.types import Example
+from luthier.core.types.examples import Example
 from luthier.data.edit import with_answer
 from luthier.data.read import Row, read_rows
 from luthier.data.texts import identity

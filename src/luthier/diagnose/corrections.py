@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from luthier.core.errors import nearest
 from luthier.data.languages import languages
 from luthier.diagnose.nearest import Nearest
-from luthier.diagnose.run_data import Taught
+from luthier.diagnose.run_data import TrainingRow
 from luthier.evals.detectors.answered import Finding
 from luthier.evals.detectors.spelling import misspelled
 from luthier.evals.detectors.task import Task
@@ -29,7 +29,7 @@ FENCE = re.compile(r"^[ \t]*(```|~~~)", re.MULTILINE)
 class Labels:
     """The labels of a closed set, and which of them a row's neighbours have."""
 
-    def __init__(self, rows: Sequence[Taught]) -> None:
+    def __init__(self, rows: Sequence[TrainingRow]) -> None:
         self.rows = rows
         self.counts = Counter(row.answer.strip() for row in rows)
         self.index = Nearest([row.prompt for row in rows])
@@ -52,7 +52,7 @@ class Labels:
         return nearest(answer.strip(), [label for label, count in self.counts.items() if count > own])
 
 
-def corrected(row: Taught, finding: Finding, action: str, task: Task, labels: Labels | None) -> str | None:
+def corrected(row: TrainingRow, finding: Finding, action: str, task: Task, labels: Labels | None) -> str | None:
     """The answer of the row without what was found; None where that is for a person to write."""
     if action == "shorten":
         if finding.span:  # what is said again and again begins there; a word more, so that all before it may be kept
@@ -78,7 +78,7 @@ def shortened(answer: str, longest: float) -> str | None:
     return None
 
 
-def spelled(row: Taught, task: Task) -> str | None:
+def spelled(row: TrainingRow, task: Task) -> str | None:
     """The answer with every misspelled word as it was meant; None where no word is."""
     asked, text = set(words(row.asked)), row.answer
     guesses = (next(iter(languages([said]))) for said in (text, f"{row.asked} {text}"))

@@ -10,13 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core.errors import InputError, unknown
-from luthier.core.types import Example
+from luthier.core.types.examples import Example
 from luthier.data.texts import prompt_text
 from luthier.diagnose import sources
 from luthier.diagnose.nearest import Nearest
-from luthier.diagnose.run_data import Answers, RunData, Taught, answers_of, columns, read_answers, read_data, taught
+from luthier.diagnose.run_data import (
+    Answers,
+    RunData,
+    TrainingRow,
+    answers_of,
+    columns,
+    read_answers,
+    read_data,
+    taught,
+)
 from luthier.diagnose.slices import slices
 from luthier.diagnose.topics import length_bands, topics
 from luthier.evals.detectors import same
@@ -29,7 +38,6 @@ from luthier.evals.metrics.labels import named as label_named
 from luthier.evals.metrics.table import RIGHT, auto
 from luthier.evals.stats.paired import Question, compare
 from luthier.runs.folder import RunFolder
-from luthier.tune import pages
 
 LEARNED = 2000  # rows that the task is learned from when a run ends
 EXAMPLES = 3  # of each category
@@ -51,7 +59,7 @@ Found = Sequence[Sequence[Finding]]  # of each answer
 
 
 @dataclass(frozen=True)
-class Seen:
+class Diagnosis:
     """A run's answers, and what was found of each. `wrong`: by which metric of RIGHT an answer counts as bad, where the task has
     right answers; None where whatever was found counts."""
 
@@ -77,8 +85,7 @@ class Seen:
 
 
 def errors(run: Path, category: str | None = None) -> dict[str, Any]:
-    """The whole analysis, or all answers of one category: the keys of `luthier errors --json` (docs/errors.md). The page of
-    the run is written again.
+    """The whole analysis, or all answers of one category: the keys of `luthier errors --json` (docs/errors.md).
 
     Raises InputError for a run that is not finished, has no generated answers, or whose data is not what it was.
     """
@@ -91,7 +98,6 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     write_records(seen, data, groups)
     shown = {
         "run": str(run), "answers": len(answers.after), "records": str(answers.folder.path / RECORDS),
-        "report": _page(answers),
     }  # fmt: skip
     if category is not None:
         if category == WRONG and seen.wrong is None:
@@ -128,19 +134,13 @@ def record(
     return first(seen.before, seen.after)
 
 
-def _page(answers: Answers) -> str | None:
-    """Write the page again, where there is one."""
-    path = answers.folder.path / pages.PAGE
-    return str(pages.report([answers.folder.path])) if path.is_file() else None
-
-
-def look(answers: Answers, rows: Sequence[Taught], task: Task | None = None) -> Seen:
+def look(answers: Answers, rows: Sequence[TrainingRow], task: Task | None = None) -> Diagnosis:
     """Run every detector on every answer, before and after. The task is what `rows` show, unless it is known."""
     learned = [row.answer for row in rows]
     task = task or Task.learn([row.asked for row in rows], learned)
     before, after = (_found(records, task) for records in (answers.before, answers.after))
     metric = auto(learned or [r["reference"] for r in answers.after])[0]
-    return Seen(answers, task, before, after, metric if metric in RIGHT else None)
+    return Diagnosis(answers, task, before, after, metric if metric in RIGHT else None)
 
 
 def _found(records: Sequence[Mapping[str, Any]], task: Task) -> list[list[Finding]]:
@@ -160,7 +160,7 @@ def _answered(record: Mapping[str, Any]) -> Answered:
     )  # fmt: skip
 
 
-def marks(seen: Seen, stage: str) -> dict[str, list[float]]:
+def marks(seen: Diagnosis, stage: str) -> dict[str, list[float]]:
     """What the table counts, of the answers of 'before' or 'after': name -> 1 or 0 for each answer."""
     found: Found = getattr(seen, stage)
     out = {SOUND: [float(not findings) for findings in found]}
@@ -212,7 +212,7 @@ def ordered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=place)
 
 
-def categories(seen: Seen, data: RunData, looked_at: Sequence[Taught]) -> list[dict[str, Any]]:
+def categories(seen: Diagnosis, data: RunData, looked_at: Sequence[TrainingRow]) -> list[dict[str, Any]]:
     """Wrong answers, where that can be told, then every category found in tuned answers, the most frequent first: what it
     means, examples with the training rows nearest to them, and how many of the training rows looked at have the same defect."""
     training = sources.by_category(looked_at, sources.defects(looked_at, seen.task))
@@ -244,7 +244,7 @@ def about(name: str, wrong: str | None = None) -> dict[str, Any]:
     return {"name": name, "title": kind.title, "meaning": kind.meaning, "rule": kind.rule, "mend": kind.mend}
 
 
-def confusions(seen: Seen) -> list[dict[str, Any]]:
+def confusions(seen: Diagnosis) -> list[dict[str, Any]]:
     """Which label was given for which, in tuned answers, the most frequent first; none where answers are no labels."""
     if seen.wrong != "accuracy":
         return []
@@ -256,7 +256,7 @@ def confusions(seen: Seen) -> list[dict[str, Any]]:
     return [{"reference": wanted, "answer": given, "answers": count} for (wanted, given), count in counts]
 
 
-def one_category(seen: Seen, data: RunData, name: str) -> dict[str, Any]:
+def one_category(seen: Diagnosis, data: RunData, name: str) -> dict[str, Any]:
     """All answers of one category, after or before."""
     before, after = marks(seen, "before"), marks(seen, "after")
     old, new = before[name], after[name]
@@ -268,7 +268,7 @@ def one_category(seen: Seen, data: RunData, name: str) -> dict[str, Any]:
     }
 
 
-def _shown(seen: Seen, data: RunData, i: int, category: str) -> dict[str, Any]:
+def _shown(seen: Diagnosis, data: RunData, i: int, category: str) -> dict[str, Any]:
     """Answer i with its finding of the category; of the base's answer, where the tuned one has none."""
     record = seen.answers.after[i]
     findings = (f for f in (*seen.after[i], *seen.before[i]) if f.category == category)
@@ -280,7 +280,7 @@ def _shown(seen: Seen, data: RunData, i: int, category: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def grouped(seen: Seen, data: RunData, more: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+def grouped(seen: Diagnosis, data: RunData, more: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """For each answer the slices it belongs to: kind -> value. The label where answers are a closed set; the source file
     where there are several; the columns `more`."""
     records = seen.answers.after
@@ -298,7 +298,7 @@ def grouped(seen: Seen, data: RunData, more: Mapping[str, Sequence[str]]) -> lis
     return [dict(zip(kinds, values, strict=True)) for values in zip(*kinds.values(), strict=True)]
 
 
-def write_records(seen: Seen, data: RunData, groups: Sequence[Mapping[str, str]]) -> None:
+def write_records(seen: Diagnosis, data: RunData, groups: Sequence[Mapping[str, str]]) -> None:
     """Keep what was found of each answer in RECORDS."""
     before, after = seen.bad("before"), seen.bad("after")
     lines = []

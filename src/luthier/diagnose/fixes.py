@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from luthier.core.storage.opening import require_new
-from luthier.core.types import Chat, Prompt
+from luthier.core.types.examples import Chat, Prompt
 from luthier.data.texts import identity
 from luthier.data.write import check_lines, write_jsonl
 from luthier.diagnose import sources
 from luthier.diagnose.corrections import Labels, corrected
-from luthier.diagnose.errors import Seen, having, look
-from luthier.diagnose.run_data import Answers, Taught, read_answers, read_files, taught
+from luthier.diagnose.errors import Diagnosis, having, look
+from luthier.diagnose.run_data import Answers, TrainingRow, read_answers, read_files, taught
 from luthier.diagnose.suspects import folded
 from luthier.evals.detectors.answered import Finding
 from luthier.evals.detectors.table import CATEGORIES
@@ -29,7 +29,7 @@ OWN = {CONFLICT: "contradicts another row", DOUBTFUL: "doubtful answer"}  # what
 
 
 @dataclass(frozen=True)
-class Mend:
+class Fix:
     """One line of the file: what to do with a row, why, and the new answer (None where a person must write it).
 
     row        its number among the rows that the run learned from
@@ -55,7 +55,7 @@ class Mend:
 
 
 @dataclass(frozen=True)
-class Idea:
+class FixProposal:
     """What one category says of a row; `place` is its place among those of its category, 0 where they have no order."""
 
     category: str
@@ -95,10 +95,10 @@ def propose(run: Path, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _ideas(seen: Seen, rows: Sequence[Taught]) -> list[list[Idea]]:
+def _ideas(seen: Diagnosis, rows: Sequence[TrainingRow]) -> list[list[FixProposal]]:
     """What is said of each row."""
     labels = Labels(rows) if seen.wrong == "accuracy" else None
-    ideas: list[list[Idea]] = [[] for _ in rows]
+    ideas: list[list[FixProposal]] = [[] for _ in rows]
     for place, idea in chain(_contradictions(rows, labels), _doubts(seen.answers, rows, labels)):
         ideas[place].append(idea)
     for place, findings in enumerate(sources.defects(rows, seen.task)):
@@ -117,18 +117,18 @@ def check_free(path: Path) -> None:
     require_new(path, "give another name")
 
 
-def _mend(row: Taught, ideas: Sequence[Idea]) -> tuple[Mend, int]:
+def _mend(row: TrainingRow, ideas: Sequence[FixProposal]) -> tuple[Fix, int]:
     """The mend of a row, and its place, with every reason: what a contradiction asks for, else the right label where it is
     known, because such a row need not be lost, else the first action of ACTIONS that is asked for."""
     known = (CONFLICT, "drop"), (CONFLICT, "correct"), (DOUBTFUL, "correct")
     best = min(ideas, key=lambda idea: ((idea.category, idea.action) not in known, ACTIONS.index(idea.action)))
     why = "; ".join(dict.fromkeys(idea.why for idea in (best, *ideas)))
     origin, sha = row.example.origin, identity(row.example).hex()
-    mend = Mend(row.row, origin.file, origin.line, sha, best.action, best.category, why, row.answer, best.after)
+    mend = Fix(row.row, origin.file, origin.line, sha, best.action, best.category, why, row.answer, best.after)
     return mend, best.place
 
 
-def _contradictions(rows: Sequence[Taught], labels: Labels | None) -> Iterator[tuple[int, Idea]]:
+def _contradictions(rows: Sequence[TrainingRow], labels: Labels | None) -> Iterator[tuple[int, FixProposal]]:
     """The rows of each group that answer otherwise than most (than the first, where none is in the majority)."""
     for group in sources.disagreeing(rows):
         votes = Counter(folded(rows[i].answer) for i in group).most_common(2)
@@ -138,23 +138,23 @@ def _contradictions(rows: Sequence[Taught], labels: Labels | None) -> Iterator[t
             if folded(rows[i].answer) != kept:
                 why = f"the same prompt is answered otherwise at {first.where}: {_cut(first.answer)}"
                 right = first.answer if labels and clear else None
-                yield i, Idea(CONFLICT, "correct" if right else "drop", why, right)
+                yield i, FixProposal(CONFLICT, "correct" if right else "drop", why, right)
 
 
-def _doubts(answers: Answers, rows: Sequence[Taught], labels: Labels | None) -> Iterator[tuple[int, Idea]]:
+def _doubts(answers: Answers, rows: Sequence[TrainingRow], labels: Labels | None) -> Iterator[tuple[int, FixProposal]]:
     for place, suspect in enumerate(sources.doubtful(answers, rows)):
         likely = labels.likely(suspect.row) if labels else None
-        yield suspect.row, Idea(DOUBTFUL, "correct" if likely else "rewrite", suspect.why, likely, place)
+        yield suspect.row, FixProposal(DOUBTFUL, "correct" if likely else "rewrite", suspect.why, likely, place)
 
 
-def _idea(row: Taught, finding: Finding, task: Task, labels: Labels | None) -> Idea:
+def _idea(row: TrainingRow, finding: Finding, task: Task, labels: Labels | None) -> FixProposal:
     """What to do about a finding: as its category says, where a rule can; else a person must write."""
     action: Action = CATEGORIES[finding.category].mend
     after = None
     if action in ("shorten", "correct"):
         after = corrected(row, finding, action, task, labels)
         action = action if after is not None else "rewrite"
-    return Idea(finding.category, action, finding.why, after)
+    return FixProposal(finding.category, action, finding.why, after)
 
 
 def _cut(text: str, width: int = 80) -> str:

@@ -8,11 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import STDLIB, RunConfig
+from luthier.config.data import STDLIB
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
-from luthier.core.types import Example, Origin
+from luthier.core.types.examples import Example, Origin
 from luthier.data import load as data_load
 from luthier.data.read import Row, files_of, read_rows
 from luthier.data.split import border, place
@@ -22,7 +23,7 @@ from luthier.runs.folder import RunFolder, read_run, understood
 from luthier.runs.lineage import GROWS
 from luthier.runs.records import MEND
 from luthier.runs.rows import prepared, read_examples
-from luthier.train.table import METHODS
+from luthier.training.table import METHODS
 
 MOST = 20_000  # rows of a stream that are looked at
 KINDS, LONGEST, COLUMNS = 30, 60, 6  # values of a column that tells kinds of rows, their characters, such columns
@@ -44,7 +45,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TrainingRow:
     """A row to learn from: its number in losses.jsonl, what is asked last, the whole prompt, and the answer."""
 
     row: int
@@ -64,7 +65,7 @@ class RunData:
     """The rows of a run that have a prompt and an answer, and all held-out rows. `total` counts all to learn from;
     `partly` where they are the first of a stream; `mendable` where they stand in files that can be written anew."""
 
-    taught: Sequence[Taught]
+    taught: Sequence[TrainingRow]
     held_out: Sequence[Example]
     total: int
     partly: bool = False
@@ -133,12 +134,12 @@ def read_data(answers: Answers) -> RunData:
     return RunData(list(taught(train)), examples.test, len(train), examples.stream, mendable)
 
 
-def taught(examples: Sequence[Example]) -> Iterator[Taught]:
+def taught(examples: Sequence[Example]) -> Iterator[TrainingRow]:
     """The rows that have a prompt and an answer in words."""
     for row, example in enumerate(examples):
         asked = question(example)
         if asked is not None and asked.messages and asked.reference is not None:
-            yield Taught(row, asked.prompt, prompt_text(example), asked.reference, example)
+            yield TrainingRow(row, asked.prompt, prompt_text(example), asked.reference, example)
 
 
 def columns(answers: Answers, data: RunData) -> dict[str, list[str]]:

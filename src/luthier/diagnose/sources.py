@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 from luthier.core import log
 from luthier.core.seeds import generator
 from luthier.diagnose.nearest import Nearest
-from luthier.diagnose.run_data import Answers, Taught
+from luthier.diagnose.run_data import Answers, TrainingRow
 from luthier.diagnose.suspects import Suspect, conflicts, suspects
 from luthier.evals.detectors.answered import Answered, Finding
 from luthier.evals.detectors.table import detect
 from luthier.evals.detectors.task import Task
 from luthier.methods.likelihood import likelihood
-from luthier.train.table import METHODS
+from luthier.training.table import METHODS
 
 LOOKED_AT = 5000  # training rows whose answers are looked at for defects
 NEAREST = 2  # training rows of each example
@@ -33,7 +33,7 @@ def chosen(rows: Sequence[T], seed: int, most: int | None = None) -> list[T]:
     return [rows[i] for i in sorted(drawn.tolist())]
 
 
-def defects(rows: Sequence[Taught], task: Task) -> list[list[Finding]]:
+def defects(rows: Sequence[TrainingRow], task: Task) -> list[list[Finding]]:
     """What the detectors find in the answers of training rows."""
     with log.progress("training rows", len(rows)) as bar:
         out = []
@@ -43,7 +43,7 @@ def defects(rows: Sequence[Taught], task: Task) -> list[list[Finding]]:
     return out
 
 
-def by_category(rows: Sequence[Taught], found: Sequence[Sequence[Finding]]) -> dict[str, dict[str, Any]]:
+def by_category(rows: Sequence[TrainingRow], found: Sequence[Sequence[Finding]]) -> dict[str, dict[str, Any]]:
     """For each category found in training rows: how many, of how many looked at, and the first few."""
     out: dict[str, dict[str, Any]] = {}
     for row, findings in zip(rows, found, strict=True):
@@ -55,7 +55,7 @@ def by_category(rows: Sequence[Taught], found: Sequence[Sequence[Finding]]) -> d
     return out
 
 
-def nearest(index: Nearest, rows: Sequence[Taught], prompt: str) -> list[dict[str, Any]]:
+def nearest(index: Nearest, rows: Sequence[TrainingRow], prompt: str) -> list[dict[str, Any]]:
     """The rows whose prompts are nearest to `prompt`; `index` is of the prompts of `rows`."""
     return [
         {"where": rows[i].where, "prompt": rows[i].asked, "answer": rows[i].answer, "score": round(score, 3)}
@@ -63,7 +63,7 @@ def nearest(index: Nearest, rows: Sequence[Taught], prompt: str) -> list[dict[st
     ]
 
 
-def doubtful(answers: Answers, rows: Sequence[Taught]) -> list[Suspect]:
+def doubtful(answers: Answers, rows: Sequence[TrainingRow]) -> list[Suspect]:
     """The rows whose answer is doubtful, `row` being the place in `rows`: by their losses in training (not of methods that
     learn from rewards, whose losses say nothing of a row's answer) and by their neighbours."""
     records = answers.folder.records("losses.jsonl") or []
@@ -79,12 +79,12 @@ def doubtful(answers: Answers, rows: Sequence[Taught]) -> list[Suspect]:
         return suspects(losses, [row.prompt for row in rows], [row.answer for row in rows], bar.advance)
 
 
-def disagreeing(rows: Sequence[Taught]) -> list[tuple[int, ...]]:
+def disagreeing(rows: Sequence[TrainingRow]) -> list[tuple[int, ...]]:
     """Groups of places in `rows` with one prompt and different answers."""
     return [tuple(group) for group in conflicts([row.prompt for row in rows], [row.answer for row in rows])]
 
 
-def summary(answers: Answers, rows: Sequence[Taught]) -> dict[str, Any]:
+def summary(answers: Answers, rows: Sequence[TrainingRow]) -> dict[str, Any]:
     """Rows whose label is doubtful and rows that contradict each other: how many, and the first few."""
     doubts, groups = doubtful(answers, rows), disagreeing(rows)
     return {
@@ -103,7 +103,7 @@ def summary(answers: Answers, rows: Sequence[Taught]) -> dict[str, Any]:
     }
 
 
-def _conflict(rows: Sequence[Taught], group: Sequence[int]) -> dict[str, Any]:
+def _conflict(rows: Sequence[TrainingRow], group: Sequence[int]) -> dict[str, Any]:
     answers = Counter(rows[i].answer for i in group)
     return {
         "prompt": rows[group[0]].asked,

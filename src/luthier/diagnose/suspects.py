@@ -57,14 +57,14 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class Evidence:
     """What one witness says against a row's answer, and in words."""
 
     against: float
     why: str
 
 
-NOTHING = Witness(0.0, "")
+NOTHING = Evidence(0.0, "")
 
 
 def suspects(
@@ -79,7 +79,7 @@ def suspects(
     if not is_closed(labels):
         model, bar = by_length(losses), OUTLYING
         progress(len(prompts))
-        neighbours: Mapping[int, Witness] = {}
+        neighbours: Mapping[int, Evidence] = {}
     else:
         model, bar = by_label(losses), bar_for(len(set(labels)))
         neighbours = by_neighbours(prompts, answers, progress)
@@ -112,7 +112,7 @@ def is_closed(labels: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Sightings:
+class RowLosses:
     """Every time a row was seen in training, in order of steps: [sightings] each, `loss` summed over `units`."""
 
     row: Rows
@@ -121,7 +121,7 @@ class Sightings:
     units: Values
 
     @classmethod
-    def of(cls, losses: Losses) -> Sightings:
+    def of(cls, losses: Losses) -> RowLosses:
         seen = sorted((step, row, loss, units) for row, times in losses.items() for step, loss, units in times)
         step, row, loss, units = np.array(seen, dtype=np.float64).reshape(-1, 4).T
         return cls(row.astype(np.int64), step.astype(np.int64), loss, units)
@@ -132,18 +132,18 @@ def bar_for(labels: int) -> float:
     return log((1 - WRONG) / WRONG * (labels - 1) * LIKELY / (1 - LIKELY))
 
 
-def by_label(losses: Losses) -> dict[int, Witness]:
+def by_label(losses: Losses) -> dict[int, Evidence]:
     """The nats by which a label cost more than was usual at the step; where the losses of a step are spread by more than a nat,
     as early in training, in units of that spread. Averaged over the times the row was seen, by the weight 1 / spread."""
-    seen = Sightings.of(losses)
+    seen = RowLosses.of(losses)
     usual, spread = _usual(seen.step, seen.loss)
     spread = np.maximum(spread, 1)
     return _told(seen, (seen.loss - usual) / spread, 1 / spread, seen.loss, usual, "")
 
 
-def by_length(losses: Losses) -> dict[int, Witness]:
+def by_length(losses: Losses) -> dict[int, Evidence]:
     """The standard deviations by which the loss per unit was above what was usual at the step for an answer as long."""
-    seen = Sightings.of(losses)
+    seen = RowLosses.of(losses)
     each = seen.loss / seen.units
     # What a length costs is taken off first, for the middle of short and long answers together is a poor one.
     length = _usual(seen.units, each - _usual(seen.step, each)[0])[0]
@@ -170,20 +170,20 @@ def _usual(keys: NDArray[Any], values: Values) -> tuple[Values, Values]:
 
 
 def _told(
-    seen: Sightings, above: Values, weights: Values, loss: Values, usual: Values, unit: str
-) -> dict[int, Witness]:
+    seen: RowLosses, above: Values, weights: Values, loss: Values, usual: Values, unit: str
+) -> dict[int, Evidence]:
     """For each row the weighted mean of `above`, and its last loss in words."""
     mean = np.bincount(seen.row, above * weights) / np.maximum(np.bincount(seen.row, weights), 1e-300)
     last = dict(zip(seen.row.tolist(), range(len(loss)), strict=True))
     return {
-        row: Witness(float(mean[row]), f"loss {loss[i]:.1f}{unit} at step {seen.step[i]}, usually {usual[i]:.1f}")
+        row: Evidence(float(mean[row]), f"loss {loss[i]:.1f}{unit} at step {seen.step[i]}, usually {usual[i]:.1f}")
         for row, i in last.items()
     }
 
 
 def by_neighbours(
     prompts: Sequence[str], answers: Sequence[str], progress: Callable[[int], None] = lambda rows: None
-) -> dict[int, Witness]:
+) -> dict[int, Evidence]:
     """The log odds against each row's label, by the labels of the prompts nearest to its prompt.
 
     A neighbour's vote w is its BM25 score over that of the prompt itself, and p(label) = (votes for it + a n(label) / n) / (all
@@ -213,7 +213,7 @@ def by_neighbours(
             other = max(others, key=lambda label: others[label])
             have = Counter(labels[i] for i, _ in found)
             why = f"of the {len(found)} nearest prompts {have[other]} have {shown[other].strip()!r}, {have[labels[row]]} its own"
-            out[row] = Witness(log(others[other] / (own[row] + a * prior[row])), why)
+            out[row] = Evidence(log(others[other] / (own[row] + a * prior[row])), why)
     return out
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.core.storage.files import write_folder
 from luthier.core.storage.opening import require_writable
-from luthier.core.types import Chat
+from luthier.core.types.examples import Chat
 from luthier.data.stdlib_pairs import pairs
 from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.model.adapt import lora, quantize

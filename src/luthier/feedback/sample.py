@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.seeds import derive, generator
@@ -27,7 +27,7 @@ from luthier.evals.stats.intervals import mean_interval, share_interval
 from luthier.generate.generate import context, generate
 from luthier.generate.sampling import Sampling
 from luthier.rewards.best import best, expected_best, sizes, worst
-from luthier.rewards.sample_journal import Given, Kept, keeping, writes
+from luthier.rewards.sample_journal import SampledAnswer, SampleJournal, keeping, writes
 from luthier.rewards.selection import Question, Write, choose, question, require_references
 from luthier.rewards.specs import Rewards, Scored, parse
 from luthier.runs.locate import find
@@ -152,7 +152,13 @@ def _scored_by(rewards: Rewards) -> str:
 
 
 def _sample_all(
-    kept: Kept, questions: Sequence[Question], opened: Opened, rewards: Rewards, seed: int, options: Options, stop: Stop
+    kept: SampleJournal,
+    questions: Sequence[Question],
+    opened: Opened,
+    rewards: Rewards,
+    seed: int,
+    options: Options,
+    stop: Stop,
 ) -> None:
     """Answer and score what is not kept yet."""
     if kept.answers:
@@ -180,7 +186,7 @@ def _sample_all(
 
 def _answers(
     questions: Sequence[Question], opened: Opened, seed: int, options: Options, stop: Stop, bar: log.Bar
-) -> list[list[Given]]:
+) -> list[list[SampledAnswer]]:
     """n answers to each question."""
     template = opened.template
     sampling = Sampling(
@@ -192,13 +198,13 @@ def _answers(
         batch=options.batch, progress=lambda pace: bar.advance(0, answers=pace.words), cancelled=stop,
     )  # fmt: skip
     stop.check()
-    given = [Given(s.text, len(s.ids) - (s.ended == "stop"), s.ended != "length") for s in samples]
+    given = [SampledAnswer(s.text, len(s.ids) - (s.ended == "stop"), s.ended != "length") for s in samples]
     return [given[i : i + options.n] for i in range(0, len(given), options.n)]
 
 
 def _write(
-    questions: Sequence[Question], given: Sequence[Sequence[Given]], scored: Sequence[Scored], options: Options,
-    dropped: Counter[str], partial: Kept,
+    questions: Sequence[Question], given: Sequence[Sequence[SampledAnswer]], scored: Sequence[Scored], options: Options,
+    dropped: Counter[str], partial: SampleJournal,
 ) -> dict[str, Any]:  # fmt: skip
     """Write what is kept, and count in `dropped` why the rest is not."""
     out: list[dict[str, Any]] = []
@@ -224,7 +230,7 @@ def _write(
 
 def _figures(
     questions: Sequence[Question],
-    given: Sequence[Sequence[Given]],
+    given: Sequence[Sequence[SampledAnswer]],
     scored: Sequence[Scored],
     rewards: Rewards,
     seed: int,
@@ -248,14 +254,16 @@ def _figures(
     }  # fmt: skip
 
 
-def _part(name: str, weight: float, given: Sequence[Sequence[Given]], scored: Sequence[Scored]) -> dict[str, float]:
+def _part(
+    name: str, weight: float, given: Sequence[Sequence[SampledAnswer]], scored: Sequence[Scored]
+) -> dict[str, float]:
     """A part's mean over all answers, and over the best answer of each prompt."""
     values = [value for score in scored for value in score.parts[name]]
     chosen = [score.parts[name][_best(answers, score)] for answers, score in zip(given, scored, strict=True)]
     return {"weight": weight, "mean": fmean(values), "best": fmean(chosen)}
 
 
-def _example(asked: Question, given: Sequence[Given], score: Scored) -> dict[str, Any]:
+def _example(asked: Question, given: Sequence[SampledAnswer], score: Scored) -> dict[str, Any]:
     def one(i: int) -> dict[str, Any]:
         return {"text": given[i].text, "reward": score.total[i]}
 
@@ -263,5 +271,5 @@ def _example(asked: Question, given: Sequence[Given], score: Scored) -> dict[str
     return {"prompt": asked.prompt, "reference": asked.reference} | pair
 
 
-def _best(given: Sequence[Given], score: Scored) -> int:
+def _best(given: Sequence[SampledAnswer], score: Scored) -> int:
     return best(score.total, [answer.ended for answer in given])

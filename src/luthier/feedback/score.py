@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.storage.opening import require_new
 from luthier.core.threads import use_threads
-from luthier.core.types import Chat, Conversation, Example, Labelled, Messages, Preference, Ranking
+from luthier.core.types.examples import Chat, Conversation, Example, Labelled, Messages, Preference, Ranking
 from luthier.data import load as data_load
 from luthier.data.write import write_jsonl
 from luthier.evals.stats.calibration import correlation, expected_calibration_error

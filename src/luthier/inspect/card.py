@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.storage.files import together
 from luthier.core.storage.opening import require_new
-from luthier.core.types import Example
+from luthier.core.types.examples import Example
 from luthier.data import load as data_load
 from luthier.data.card import Card, card, sample
 from luthier.data.clean import CleanSettings, clean

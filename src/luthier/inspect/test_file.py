@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core.errors import InputError
 from luthier.data import load as data_load
 from luthier.data.reading import Reading
-from luthier.data.testing import Doubt, TestRows, faults, look
+from luthier.data.testing import DoubtfulRow, TestRows, faults, look
 from luthier.data.warn import warnings_of
 from luthier.evals.stats.significance import difference_shown, rows_needed
 
@@ -35,7 +35,7 @@ class TestFile:
         return not self.warnings
 
     @property
-    def doubts(self) -> Sequence[Doubt]:
+    def doubts(self) -> Sequence[DoubtfulRow]:
         return self.found.doubts
 
     def as_dict(self) -> dict[str, Any]:

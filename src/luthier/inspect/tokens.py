@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.text import Text
 
-from luthier.config.config import RunConfig
-from luthier.core.types import Example
+from luthier.config.run import RunConfig
+from luthier.core.types.examples import Example
 from luthier.runs.texts import Texts
 from luthier.text import show
 from luthier.text.encode import Encoded, encode

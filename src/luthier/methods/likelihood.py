@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from luthier.core.types import Batch, Loss, Output
+from luthier.core.types.batch import Batch, Loss, Output
 from luthier.methods.ops import tree_sum
 
 

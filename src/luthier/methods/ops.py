@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from luthier.core.types import Batch
+from luthier.core.types.batch import Batch
 
 
 def leaf_sum(batch: Batch, values: torch.Tensor) -> torch.Tensor:

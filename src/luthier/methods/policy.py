@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from luthier.config.config import PolicyConfig
-from luthier.core.types import Batch, Loss, Output
+from luthier.config.rewards import PolicyConfig
+from luthier.core.types.batch import Batch, Loss, Output
 from luthier.methods.likelihood import likelihood
 from luthier.methods.ops import leaf_length, leaf_sum, tree_sum
 

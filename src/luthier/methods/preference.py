@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from luthier.config.config import PreferenceConfig
-from luthier.core.types import Batch, Loss, Output
+from luthier.config.training import PreferenceConfig
+from luthier.core.types.batch import Batch, Loss, Output
 from luthier.methods.ops import leaf_length, leaf_sum, pair_tree, tree_mean, tree_sum
 
 

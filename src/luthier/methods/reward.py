@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from luthier.config.config import RankingConfig
-from luthier.core.types import Batch, Loss, Output
+from luthier.config.training import RankingConfig
+from luthier.core.types.batch import Batch, Loss, Output
 from luthier.methods.ops import pair_tree, tree_max, tree_mean
 
 

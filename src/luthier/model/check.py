@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from luthier.core.errors import InputError
-from luthier.core.types import Batch
+from luthier.core.types.batch import Batch
 from luthier.model.folder.limits import context
 from luthier.model.forward import head_output, hidden_states
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from luthier.core.types import LOGP, Batch, Needs, Output
+from luthier.core.types.batch import LOGP, Batch, Needs, Output
 from luthier.model.adapt.lora import cast_once
 from luthier.model.layers.plan import TreePlan
 from luthier.model.layers.vocabulary import HeadLogp, blocks, wide

@@ -18,7 +18,7 @@ import psutil
 import torch
 from torch import nn
 
-from luthier.config.config import LoraConfig, QuantConfig
+from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
 from luthier.core.log import size
 from luthier.model.adapt import tune

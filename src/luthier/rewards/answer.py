@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.core.errors import FunctionError, InputError
 from luthier.core.foreign.child import Child, Ended
 from luthier.rewards.answer import Answer, opening

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.core import numbers
 from luthier.core.errors import InputError, RunError, unknown
 from luthier.core.foreign import patterns

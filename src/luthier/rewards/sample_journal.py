@@ -25,7 +25,7 @@ from luthier.core.storage.sums import checked, with_sum
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class SampledAnswer:
     """One answer as it was sampled; see `rewards.answer.Answer`."""
 
     text: str
@@ -56,12 +56,12 @@ T = TypeVar("T")
 Parts = Mapping[str, Sequence[float]]  # name of a part of the reward -> its value for each answer of a prompt
 
 
-class Kept:
+class SampleJournal:
     """What is kept: prompt -> its answers, and prompt -> their rewards."""
 
     def __init__(self, file: IO[bytes], path: Path, settings: Mapping[str, Any], scored_by: str) -> None:
         self._file, self._path, self._scored_by = file, path, scored_by
-        self.answers: dict[int, list[Given]] = {}
+        self.answers: dict[int, list[SampledAnswer]] = {}
         self.parts: dict[int, Parts] = {}
         lines = self._whole_lines()
         first = next(lines, None)
@@ -77,7 +77,9 @@ class Kept:
         for number, line in enumerate(lines, 2):
             found = self._held(_Line, line, number)
             if "answers" in found:
-                self.answers[found["prompt"]] = [Given(a["text"], a["tokens"], a["ended"]) for a in found["answers"]]
+                self.answers[found["prompt"]] = [
+                    SampledAnswer(a["text"], a["tokens"], a["ended"]) for a in found["answers"]
+                ]
             elif found.get("by") == scored_by:
                 self.parts[found["prompt"]] = found.get("parts", {})
 
@@ -88,7 +90,7 @@ class Kept:
         checked(cast(Mapping[str, Any], found), where, ANEW)
         return found
 
-    def add_answers(self, found: Mapping[int, Sequence[Given]]) -> None:
+    def add_answers(self, found: Mapping[int, Sequence[SampledAnswer]]) -> None:
         """Keep the answers of these prompts."""
         self._write([{"prompt": row, "answers": [asdict(given) for given in found[row]]} for row in found])
         self.answers |= {row: list(given) for row, given in found.items()}
@@ -130,11 +132,11 @@ def writes(path: Path, out: Path) -> bool:
 
 
 @contextmanager
-def keeping(path: Path, settings: Mapping[str, Any], scored_by: str) -> Iterator[Kept]:
+def keeping(path: Path, settings: Mapping[str, Any], scored_by: str) -> Iterator[SampleJournal]:
     """The answers kept at `path`, for `settings`; rewards that were not `scored_by` the same are left out.
 
     Raises InputError when the file was kept for other settings, or another process works on it.
     """
     busy = InputError("another process works on this file", where=path, mend="wait for it, or give another --out")
     with holding(path, busy) as file:
-        yield Kept(file, path, settings, scored_by)
+        yield SampleJournal(file, path, settings, scored_by)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.types import (
+from luthier.core.types.examples import (
     Chat,
     Conversation,
     Example,
@@ -23,7 +23,7 @@ from luthier.core.types import (
 from luthier.data.texts import as_row, joined
 from luthier.rewards.answer import Answer
 from luthier.rewards.best import best, ranks, worst
-from luthier.rewards.sample_journal import Given
+from luthier.rewards.sample_journal import SampledAnswer
 from luthier.rewards.specs import Rewards
 from luthier.text.built_in import in_words
 
@@ -53,7 +53,7 @@ class Question:
         users = [message for message in self.messages if message.role == "user"]
         return (users or self.messages)[-1].said
 
-    def answer(self, given: Given) -> Answer:
+    def answer(self, given: SampledAnswer) -> Answer:
         """A sampled answer as rewards see it."""
         return Answer(self.prompt, given.text, self.reference, given.tokens, given.ended, self.messages, **self.beside)
 
@@ -110,7 +110,7 @@ def require_references(rewards: Rewards, rows: Iterable[tuple[str | None, Origin
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedRows:
     """The rows of one prompt, and which of its answers is the best of those written."""
 
     rows: list[dict[str, Any]]
@@ -118,9 +118,9 @@ class Chosen:
 
 
 def choose(
-    write: Write, asked: Question, given: Sequence[Given], totals: Sequence[float], parts: Mapping[str, Sequence[float]],
+    write: Write, asked: Question, given: Sequence[SampledAnswer], totals: Sequence[float], parts: Mapping[str, Sequence[float]],
     *, above: float | None, only_ended: bool,
-) -> Chosen | str:  # fmt: skip
+) -> SelectedRows | str:  # fmt: skip
     """The rows that the answers of one prompt make, or why they make none.
 
     Answers without text, and with `only_ended` those that were cut, are left out of all but 'all'. No rows when the
@@ -140,11 +140,11 @@ def choose(
         return "equal rewards"
     if write == "pairs" and given[first].text == given[last].text:
         return "equal answers"
-    return Chosen(_rows(write, asked, given, totals, parts, fit, first, last), first)
+    return SelectedRows(_rows(write, asked, given, totals, parts, fit, first, last), first)
 
 
 def _rows(
-    write: Write, asked: Question, given: Sequence[Given], totals: Sequence[float], parts: Mapping[str, Sequence[float]],
+    write: Write, asked: Question, given: Sequence[SampledAnswer], totals: Sequence[float], parts: Mapping[str, Sequence[float]],
     fit: Sequence[int], first: int, last: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     if write == "sft":
@@ -165,11 +165,11 @@ def _rows(
     ]  # fmt: skip
 
 
-def _said(given: Given) -> Messages:
+def _said(given: SampledAnswer) -> Messages:
     return (Message("assistant", given.text),)
 
 
-def _completed(asked: Question, given: Given, total: float) -> dict[str, Any]:
+def _completed(asked: Question, given: SampledAnswer, total: float) -> dict[str, Any]:
     said = {"role": "assistant", "content": given.text}
     turns = [message.as_dict() for message in asked.messages]
     last = asked.messages[-1]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.core.errors import FunctionError, InputError, unknown
 from luthier.rewards.answer import Answer, Component, opening
 from luthier.rewards.function import Function

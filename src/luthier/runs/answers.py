@@ -10,7 +10,7 @@ import torch
 
 from luthier.core import log
 from luthier.core.errors import Stopped
-from luthier.core.types import Messages
+from luthier.core.types.examples import Messages
 from luthier.generate.generate import Pace, context, generate
 from luthier.generate.sampling import Sampling
 from luthier.model import memory

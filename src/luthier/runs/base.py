@@ -14,7 +14,8 @@ from typing import Any, Required
 from pydantic import ValidationError
 from typing_extensions import TypedDict
 
-from luthier.config.config import QuantConfig, TextConfig
+from luthier.config.data import TextConfig
+from luthier.config.model import QuantConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import held

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import BESIDE, FORMER, RunConfig, fields, read_yaml, resolve, write_yaml
+from luthier.config.resolve import read_yaml, resolve, write_yaml
+from luthier.config.run import BESIDE, FORMER, RunConfig, fields
 from luthier.core.errors import InputError
 from luthier.core.storage.sums import FILE as SUMS
 from luthier.runs import lineage as made_of
 from luthier.runs.folder import SETTINGS, RunFolder, check_entry, locked, place
 from luthier.runs.lineage import LINEAGE
-from luthier.train.table import method
+from luthier.training.table import method
 
 
 def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> RunFolder:

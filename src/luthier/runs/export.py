@@ -10,7 +10,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core.storage.files import cache_folder, write_text
 from luthier.model.adapt import adapters, heads, tune
 from luthier.model.load import LoadedModel

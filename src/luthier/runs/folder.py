@@ -20,7 +20,8 @@ from hashlib import sha256 as hasher
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import RunConfig, read_yaml, resolve
+from luthier.config.resolve import read_yaml, resolve
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import read_line

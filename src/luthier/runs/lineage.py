@@ -19,7 +19,7 @@ from typing import Any, cast
 from typing_extensions import TypedDict
 
 from luthier import __version__
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import held, read_line

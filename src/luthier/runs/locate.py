@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from luthier.config.config import RunConfig, resolve
+from luthier.config.resolve import resolve
+from luthier.config.run import RunConfig
 from luthier.core.errors import InputError, nearest
 from luthier.core.storage.files import sha256
 from luthier.model.adapt import adapter_config
@@ -18,7 +19,7 @@ from luthier.text.template import BUILT_IN
 
 
 @dataclass(frozen=True)
-class Start:
+class ResolvedModel:
     """A base model, the adapter that makes it the model meant, and the settings it was made with. `texts` is the folder of
     the tokenizer: the base's, or that of an adapter which brings its own."""
 
@@ -43,7 +44,7 @@ class Start:
         }
 
 
-def find(name: str, base: str | None = None) -> Start:
+def find(name: str, base: str | None = None) -> ResolvedModel:
     """The start that `name` means: a run directory, a folder with a PEFT adapter, or any name that --model takes.
 
     A run that went on from another run's adapter holds the whole adapter, so its base is that run's base. `base` names the
@@ -60,7 +61,7 @@ def find(name: str, base: str | None = None) -> Start:
         return _of_adapter(path, base)
     _refuse_base(base, name)
     source = sources.resolve(name)
-    return Start(source, None, _asked_as_trained(resolve({"model": name}), source.folder), source.folder)
+    return ResolvedModel(source, None, _asked_as_trained(resolve({"model": name}), source.folder), source.folder)
 
 
 def intact(run: Path) -> Path:
@@ -125,15 +126,15 @@ def _asked_as_trained(config: RunConfig, folder: Path) -> RunConfig:
     return config.model_copy(update={"text": config.text.model_copy(update={"system": system})}) if system else config
 
 
-def _of_run(run: Path, base: str | None) -> Start:
+def _of_run(run: Path, base: str | None) -> ResolvedModel:
     config = run_settings(intact(run))
     if (run / "adapter").is_dir():
         source = base_of_run(run, config.model, base) or find(config.model).source
-        return Start(source, run / "adapter", config, _texts(run, config, source))
+        return ResolvedModel(source, run / "adapter", config, _texts(run, config, source))
     if (run / "model").is_dir():
         _refuse_base(base, run)
         source = sources.resolve(str(run / "model"))
-        return Start(source, None, config, source.folder)
+        return ResolvedModel(source, None, config, source.folder)
     raise InputError("this run is not finished", where=run, mend="run its command again to go on with it")
 
 
@@ -145,12 +146,12 @@ def _texts(run: Path, config: RunConfig, source: sources.Source) -> Path:
     return source.folder
 
 
-def _of_adapter(folder: Path, base: str | None) -> Start:
+def _of_adapter(folder: Path, base: str | None) -> ResolvedModel:
     """An adapter as PEFT, TRL, Axolotl and others save it. As in transformers, a model in the same folder is its base."""
     source = base_of_adapter(folder, base)
     config = _asked_as_trained(resolve({"model": str(folder)}), folder)
     own = (folder / "tokenizer.json").is_file()
-    return Start(source, folder, config, folder if own else source.folder)
+    return ResolvedModel(source, folder, config, folder if own else source.folder)
 
 
 def _refuse_base(base: str | None, name: object) -> None:

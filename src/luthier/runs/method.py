@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from luthier.config.config import RunConfig
+from fnmatch import fnmatchcase
+
+from luthier.config.run import RunConfig, fields
 from luthier.core.errors import InputError
 from luthier.model import load as model_load
 from luthier.model.adapt import tune
-from luthier.train.table import Method, method
+from luthier.training.table import METHODS, Method, method
+
+# What only some methods read: whole sections and single settings; and what of these all do, since metrics are functions too.
+OF_METHODS = ("preference", "ranking", "rollout", "policy", "reward", "train.weigh")
+OF_ALL = ("reward.timeout", "reward.memory")
 
 
 def chosen_method(config: RunConfig) -> Method:
@@ -18,3 +24,22 @@ def chosen_method(config: RunConfig) -> Method:
             "float16 gradients vanish without loss scaling", where="--dtype", mend="train in bfloat16 or float32"
         )
     return method(config.method)
+
+
+def refuse_unread(config: RunConfig) -> None:
+    """Raise InputError for a setting that was changed and that the method does not read, with the methods that do."""
+    usual = RunConfig()
+    own = method(config.method).reads
+    for name in fields():
+        section, _, field = name.partition(".")
+        if not (section in OF_METHODS or name in OF_METHODS) or name in OF_ALL:
+            continue
+        value, default = (getattr(getattr(one, section), field) for one in (config, usual))
+        if value != default and not any(fnmatchcase(name, pattern) for pattern in own):
+            others = [
+                other for other, row in METHODS.items() if any(fnmatchcase(name, pattern) for pattern in row.reads)
+            ]
+            raise InputError(
+                f"{config.method} does not read this setting", where=f"--{name}",
+                mend=f"leave it out, or use --method {', '.join(others[:-1])}{' or ' if others[1:] else ''}{others[-1]}",
+            )  # fmt: skip

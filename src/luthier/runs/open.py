@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from luthier.config.config import QuantConfig, RunConfig
+from luthier.config.model import QuantConfig
+from luthier.config.run import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.generate.generate import stream
 from luthier.generate.sampling import Sampling
 from luthier.model import load as model_load
@@ -24,7 +25,7 @@ from luthier.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Manner:
+class PromptFormat:
     """How a model learned to be asked."""
 
     template: Template
@@ -41,7 +42,7 @@ class Opened:
     template: Template
     config: RunConfig
     names: dict[str, Path] = field(default_factory=dict)
-    manners: dict[str, Manner] = field(default_factory=dict)
+    manners: dict[str, PromptFormat] = field(default_factory=dict)
     active: str = "base"
 
     def switch(self, name: str) -> None:
@@ -55,9 +56,9 @@ class Opened:
         self.active = name
 
     @property
-    def asked(self) -> Manner:
+    def asked(self) -> PromptFormat:
         """How the active adapter learned to be asked."""
-        return self.manners.get(self.active) or Manner(self.template, self.config.text.system)
+        return self.manners.get(self.active) or PromptFormat(self.template, self.config.text.system)
 
     def answer(self, messages: Sequence[Message], sampling: dict[str, Any], system: str | None = None) -> Iterator[str]:
         """The answer in pieces, as they come. A run is asked under the system prompt it was trained with, unless `messages`
@@ -102,7 +103,7 @@ def open_model(
     if quant:
         quantize.quantize_linears(loaded.model, kind=quant.kind, block=quant.block, double=quant.double)
     tokenizer = Tokenizer(loaded.tokenizer)
-    manners = {own: Manner(_template(run, tokenizer), run.text.system) for own, run in others.items()}
+    manners = {own: PromptFormat(_template(run, tokenizer), run.text.system) for own, run in others.items()}
     opened = Opened(loaded.model, tokenizer, _template(config, tokenizer), config, found, manners)
     for other in reversed(found):  # each is tried now, and the first one stays
         opened.switch(other)
@@ -152,9 +153,9 @@ def _own_name(folder: Path, taken: Container[str]) -> str:
 @torch.no_grad()
 def log_probabilities(opened: Opened, texts: Sequence[str], longest: int = 256) -> torch.Tensor:
     """log p of every token of `texts` after its first, text by text as they are packed: the same order each time."""
-    from luthier.core.types import Node, TokenTree
+    from luthier.core.types.trees import Node, TokenTree
     from luthier.model.forward import forward
-    from luthier.train.steps import Packing, scoring_batches
+    from luthier.training.steps import Packing, scoring_batches
 
     trees = []
     for text in texts:

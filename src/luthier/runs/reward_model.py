@@ -12,18 +12,19 @@ import torch
 from safetensors import safe_open
 
 from luthier.core.errors import InputError
-from luthier.core.types import Chat, Message, Messages, Needs
-from luthier.evals.benchmarks.encode import room
+from luthier.core.types.batch import Needs
+from luthier.core.types.examples import Chat, Message, Messages
 from luthier.model import load as model_load
-from luthier.model.adapt import adapters, heads, lora, quantize
+from luthier.model.adapt import adapters, heads, lora, quantize, roles
+from luthier.model.folder.limits import longest_input
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.forward import forward
 from luthier.rewards.answer import Answer, opening
-from luthier.runs.locate import Start, find
+from luthier.runs.locate import ResolvedModel, find
 from luthier.text.encode import encode_chunk
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
-from luthier.train.steps import Packing, scoring_batches
+from luthier.training.steps import Packing, scoring_batches
 
 SCORE = Needs(logp=False, score=True)
 
@@ -36,8 +37,8 @@ class Scorer:
     model: Any
     tokenizer: Tokenizer
     template: Template
-    start: Start
-    role: lora.Role | None = None
+    start: ResolvedModel
+    role: roles.Role | None = None
     tokens: int = 1024
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
@@ -58,7 +59,7 @@ class Scorer:
             Chat((*prompt, Message("assistant", text)), **more)
             for (prompt, text), more in zip(rows, beside or [{}] * len(rows), strict=True)
         ]
-        context = room(self.model.config, self.tokenizer)
+        context = longest_input(self.model.config, self.tokenizer.fast)
         update = {"too_long": "cut", "train_on": "last", "max_length": context}
         settings = self.start.config.text.model_copy(update=update)
         trees = encode_chunk(examples, self.template, self.tokenizer, settings).trees
@@ -73,7 +74,7 @@ class Scorer:
         self.model.eval()
         out = [0.0] * len(rows)
         device = next(self.model.parameters()).device
-        with lora.playing(self.model, self.role) if self.role else nullcontext():
+        with roles.playing(self.model, self.role) if self.role else nullcontext():
             for batch in scoring_batches(trees, Packing(self.tokens)):
                 found = forward(self.model, batch.to(device), SCORE).score
                 assert found is not None
@@ -83,7 +84,7 @@ class Scorer:
         return out
 
 
-def can_be_played(reward: Start, start: Start, tune_kind: str, init: str) -> bool:
+def can_be_played(reward: ResolvedModel, start: ResolvedModel, tune_kind: str, init: str) -> bool:
     """Whether the model that starts from `start` can play the reward model: where its base stays as the adapter of
     the reward model found it. Other tune kinds than lora move or quantize it, and PiSSA takes a part out of it."""
     if tune_kind != "lora" or init == "pissa" or not reward.adapter or reward.config.tune != "lora":
@@ -96,7 +97,7 @@ def open_scorer(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    player: Callable[[Start], Any] = lambda reward: None,
+    player: Callable[[ResolvedModel], Any] = lambda reward: None,
     base: str | None = None,
 ) -> Scorer:
     """The reward model of a run. `player` gives the model that can play it, and then nothing more is loaded.

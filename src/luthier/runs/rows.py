@@ -9,11 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import EVAL_ROWS, STDLIB, RunConfig
+from luthier.config.data import STDLIB
+from luthier.config.evaluation import EVAL_ROWS
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
-from luthier.core.types import Chat, Example, Ranking, Text
+from luthier.core.types.examples import Chat, Example, Ranking, Text
 from luthier.data import load as data_load
 from luthier.data import stdlib_pairs
 from luthier.data.gather import gather, unpair
@@ -27,7 +29,7 @@ from luthier.rewards.selection import as_prompts
 from luthier.runs.lineage import GROWS
 from luthier.runs.method import chosen_method
 from luthier.text.drafts import UNLEARNED
-from luthier.train.table import METHODS
+from luthier.training.table import METHODS
 
 
 @dataclass(frozen=True)

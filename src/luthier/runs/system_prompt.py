@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from luthier.core import log
-from luthier.core.types import Chat, Example, Labelled, Messages, Preference, Prompt, Ranking
+from luthier.core.types.examples import Chat, Example, Labelled, Messages, Preference, Prompt, Ranking
 
 FILE = "system_prompt.txt"  # beside what a run wrote
 NEARLY_ALL = 0.95  # share of the rows that makes a system prompt the run's own

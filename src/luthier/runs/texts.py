@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.model.folder import limits
 from luthier.model.folder.configuration import load_config
 from luthier.model.folder.tokenizer import load_tokenizer
-from luthier.runs.locate import Start, find, run_of
+from luthier.runs.locate import ResolvedModel, find, run_of
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
 
@@ -18,7 +18,7 @@ from luthier.text.tokenizer import Tokenizer
 class Texts:
     """A model's tokenizer and template, without the model."""
 
-    start: Start
+    start: ResolvedModel
     tokenizer: Tokenizer
     template: Template
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.secrets import said_by_server

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from luthier.core.types import REASONING, Message
+from luthier.core.types.examples import REASONING, Message
 from luthier.text.tokenizer import Tokenizer
 
 Tools = Sequence[Mapping[str, Any]]

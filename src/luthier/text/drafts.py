@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from luthier.config.config import TextConfig
+from luthier.config.data import TextConfig
 from luthier.core.errors import InputError
-from luthier.core.types import (
+from luthier.core.types.examples import (
     Chat,
     Conversation,
     Example,

@@ -12,20 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from luthier.config.config import TextConfig
+from luthier.config.data import TextConfig
 from luthier.core.errors import InputError
-from luthier.core.types import (
-    Example,
-    Labelled,
-    Message,
-    Node,
-    Origin,
-    Preference,
-    Prompt,
-    Ranking,
-    Text,
-    TokenTree,
-)
+from luthier.core.types.examples import Example, Labelled, Message, Origin, Preference, Prompt, Ranking, Text
+from luthier.core.types.trees import Node, TokenTree
 from luthier.text.built_in import Tools
 from luthier.text.drafts import Branch, Draft, draft_later, with_system
 from luthier.text.pieces import Ids, ids_of, tokenized

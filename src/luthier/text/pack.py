@@ -18,7 +18,8 @@ from itertools import pairwise
 
 import torch
 
-from luthier.core.types import Batch, TokenTree
+from luthier.core.types.batch import Batch
+from luthier.core.types.trees import TokenTree
 
 MIN_SHARED = 4  # a shorter beginning saves less than the extra node costs
 

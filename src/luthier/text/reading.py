@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Literal
 
 from luthier.core.errors import InputError
-from luthier.core.types import REASONING, Message
+from luthier.core.types.examples import REASONING, Message
 
 Thoughts = Literal["fields", "blocks", "content"]  # where a template finds them
 

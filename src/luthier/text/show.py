@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from luthier.core.types import TokenTree
+from luthier.core.types.trees import TokenTree
 from luthier.text.template import Template
 from luthier.text.tokenizer import Tokenizer
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from luthier.core.errors import InputError
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.text.built_in import Text, Tools, Wanted
 from luthier.text.template import NONE, Template
 from luthier.text.unwritten import refuse_loss

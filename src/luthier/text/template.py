@@ -16,7 +16,7 @@ from typing import Any
 
 from luthier.core.errors import InputError, nearest
 from luthier.core.storage.files import text_file
-from luthier.core.types import TEMPLATE_GIVEN, Message
+from luthier.core.types.examples import TEMPLATE_GIVEN, Message
 from luthier.text import built_in
 from luthier.text.built_in import Text, Tools, Wanted, Writer
 from luthier.text.reading import Reads, Thoughts, calls_missing, find_thoughts, forms

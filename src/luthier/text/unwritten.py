@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.text.reading import calls_missing, quoted_again, unread
 from luthier.text.template import Template
 from luthier.text.tokenizer import BORDER

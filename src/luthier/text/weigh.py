@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from luthier.core.types import TokenTree
+from luthier.core.types.trees import TokenTree
 
 Rule = Callable[[Sequence[TokenTree]], list[list[float]]]
 

@@ -21,28 +21,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.files import sha256
-from luthier.core.types import Batch, Chat, Message, Needs, Output, Prompt, Text, TokenTree
+from luthier.core.types.batch import Batch, Needs, Output
+from luthier.core.types.examples import Chat, Message, Prompt, Text
+from luthier.core.types.trees import TokenTree
 from luthier.data import load as data_load
 from luthier.data.paths import files_of
 from luthier.evals.forgetting import divergence
-from luthier.generate.generate import Sample, generate
+from luthier.generate.generate import generate
+from luthier.generate.request import Sample
 from luthier.generate.sampling import Sampling
-from luthier.model.adapt import heads, lora, tune
+from luthier.model.adapt import heads, roles, tune
 from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.rewards.answer import Answer
 from luthier.rewards.specs import Rewards, Scored, files, models, parse
-from luthier.runs.locate import Start, find
+from luthier.runs.locate import ResolvedModel, find
 from luthier.runs.reward_model import Scorer, can_be_played, open_scorer
 from luthier.text.drafts import with_system
 from luthier.text.encode import encode
-from luthier.train import annotate
-from luthier.train.extremes import excerpt
-from luthier.train.rollout import Asked, Columns, Players, Rollouts, rule_of, with_defaults
-from luthier.train.steps import Packing, chosen_places, make_step, scoring_batches
-from luthier.train.table import method
+from luthier.training import annotate
+from luthier.training.extremes import excerpt
+from luthier.training.rollout import Columns, RolloutModels, RolloutPrompt, Rollouts, rule_of, with_defaults
+from luthier.training.steps import Packing, chosen_places, make_step, scoring_batches
+from luthier.training.table import method
 
 VALUE = Needs(logp=False, value=True)
 Pack = Callable[[Sequence[TokenTree]], Iterable[Batch]]
@@ -50,12 +53,12 @@ NO_ROW = -1  # of trees that are none of the data's
 
 
 @dataclass
-class Team:
+class PolicyModels:
     """Who takes part. `reference` and `critic` are parts that `model` plays, or models of their own."""
 
     model: nn.Module
-    reference: lora.Role | nn.Module
-    critic: lora.Role | nn.Module | None
+    reference: roles.Role | nn.Module
+    critic: roles.Role | nn.Module | None
 
     def forward(self, model: nn.Module, batch: Batch, needs: Needs) -> Output:
         """What the loss needs: of the actor, and the values of the critic where the batch was sampled. Text that was not
@@ -83,12 +86,12 @@ class Team:
             found += [divergence(now[answer], start[answer]) for answer in answers]
         return fmean(found)
 
-    def as_(self, part: lora.Role | nn.Module) -> AbstractContextManager[nn.Module]:
+    def as_(self, part: roles.Role | nn.Module) -> AbstractContextManager[nn.Module]:
         """The model that plays `part`."""
-        return _played(self.model, part) if isinstance(part, lora.Role) else nullcontext(part)
+        return _played(self.model, part) if isinstance(part, roles.Role) else nullcontext(part)
 
     def read(
-        self, part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack, device: torch.device,
+        self, part: roles.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack, device: torch.device,
         stop: Callable[[], bool],
     ) -> Columns:  # fmt: skip
         """log p or values of the answers' tokens under `part`, without gradient, as `batches` packs the trees."""
@@ -108,7 +111,7 @@ class Team:
     @property
     def critic_parameters(self) -> dict[str, nn.Parameter]:
         """What of the critic learns, by name."""
-        if isinstance(self.critic, lora.Role):
+        if isinstance(self.critic, roles.Role):
             found = self.critic.parameters_by_name
         else:
             found = dict(self.critic.named_parameters()) if self.critic else {}
@@ -116,8 +119,8 @@ class Team:
 
 
 class _played(AbstractContextManager[nn.Module]):
-    def __init__(self, model: nn.Module, part: lora.Role) -> None:
-        self.model, self.playing = model, lora.playing(model, part)
+    def __init__(self, model: nn.Module, part: roles.Role) -> None:
+        self.model, self.playing = model, roles.playing(model, part)
 
     def __enter__(self) -> nn.Module:
         self.playing.__enter__()
@@ -127,19 +130,19 @@ class _played(AbstractContextManager[nn.Module]):
         self.playing.__exit__(*error)
 
 
-def team(tuned: tune.Tuned, critic: bool) -> Team:
+def team(tuned: tune.Tuned, critic: bool) -> PolicyModels:
     """Reference and critic, both as the actor is now; the critic's value head starts at zero."""
     if tune.is_adapter(tuned.kind):
-        role = lora.role(tuned.model, learn=True) if critic else None
+        role = roles.role(tuned.model, learn=True) if critic else None
         if role:
             heads.attach(tuned.model, ("value",))
             role.whole["value"] = heads.on(tuned.model)["value"]
             heads.detach(tuned.model, ("value",))
-        return Team(tuned.model, lora.role(tuned.model), role)
+        return PolicyModels(tuned.model, roles.role(tuned.model), role)
     other = copy.deepcopy(tuned.model) if critic else None
     if other:
         heads.attach(other, ("value",))
-    return Team(tuned.model, copy.deepcopy(tuned.model).requires_grad_(False), other)
+    return PolicyModels(tuned.model, copy.deepcopy(tuned.model).requires_grad_(False), other)
 
 
 def check(config: RunConfig) -> None:
@@ -187,7 +190,7 @@ def inputs(config: RunConfig) -> dict[str, Any]:
     return ({"rewards": rewards} if rewards else {}) | ({"pretrain": general} if general else {})
 
 
-def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: Start, init: str) -> Rewards:
+def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: ResolvedModel, init: str) -> Rewards:
     """The rewards that `specs` name. `model` plays the reward models that it can: it starts from `start`, and `init`
     says how its adapter does."""
     return parse(
@@ -245,17 +248,17 @@ def count_steps(config: RunConfig, prompts: int) -> int:
     return train.steps or drawn * s.minibatches * s.epochs
 
 
-def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: torch.device) -> Rollouts:
+def rollouts(job: Any, side: PolicyModels, rewards: Rewards, packing: Packing, device: torch.device) -> Rollouts:
     """The step source of an online run."""
     config: RunConfig = job.config
     settings = with_defaults(config.policy, side.critic is not None)
     r = config.rollout
     template, decode = job.texts.template, job.texts.tokenizer.decode
     scored = partial(scoring_batches, packing=packing)
-    prompts = [Asked(tree.nodes[0].ids, tree.row) for tree in job.ready.train]
+    prompts = [RolloutPrompt(tree.nodes[0].ids, tree.row) for tree in job.ready.train]
     total = count_steps(config, len(prompts))
 
-    def answers(asked: Sequence[Asked], seed: int) -> list[list[Sample]]:
+    def answers(asked: Sequence[RolloutPrompt], seed: int) -> list[list[Sample]]:
         sampling = Sampling(
             temperature=r.temperature, top_p=r.top_p, max_new_tokens=r.max_new_tokens, n=r.samples, seed=seed % 2**31,
             stop_ids=tuple(sorted(template.stop_ids)), stop=template.stops,
@@ -266,7 +269,7 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
         return [out[i * r.samples : (i + 1) * r.samples] for i in range(len(asked))]
 
     def rewarded(
-        asked: Sequence[Asked], drawn: list[list[Sample]]
+        asked: Sequence[RolloutPrompt], drawn: list[list[Sample]]
     ) -> tuple[list[list[float]], dict[str, list[list[float]]]]:
         flat = [sample for group in drawn for sample in group]
         rows = [job.examples.train[a.row] for a, group in zip(asked, drawn, strict=True) for _ in group]
@@ -274,7 +277,7 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
         total = truncated(found.total, flat, config.reward.truncated)
         return _grouped(total, r.samples), {k: _grouped(v, r.samples) for k, v in found.parts.items()}
 
-    def read(part: lora.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack = scored) -> Columns:
+    def read(part: roles.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack = scored) -> Columns:
         return side.read(part, needs, trees, batches, device, job.stop)
 
     def tell(record: dict[str, Any]) -> None:
@@ -286,7 +289,7 @@ def rollouts(job: Any, side: Team, rewards: Rewards, packing: Packing, device: t
     # log p of the model itself: another temperature's is read.
     narrow = r.temperature != 1 or next(side.model.parameters()).dtype not in (torch.float32, torch.float64)
     rule = rule_of(settings, r.max_new_tokens, critic is not None)
-    players = Players(
+    players = RolloutModels(
         answers=answers,  # type: ignore[arg-type]
         rewards=rewarded,  # type: ignore[arg-type]
         policy=(lambda trees: read(side.model, logp, trees)) if narrow else None,

@@ -7,24 +7,25 @@ from math import sqrt
 from statistics import fmean, variance
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.report import over, plot
 from luthier.runs.folder import RunFolder
-from luthier.tune import evaluator
+from luthier.tune import before_after
 from luthier.tune.build import Run
+from luthier.tune.held_out import HeldOut, Measured
 
 RECENT = 10  # rollouts whose mean reward is compared with that of those before
 
 
 def as_it_is(
-    before: evaluator.Measured,
-    held_out: evaluator.HeldOut,
+    before: Measured,
+    held_out: HeldOut,
     unit: str,
     metrics: tuple[str, ...],
     config: RunConfig,
 ) -> dict[str, Any]:
     """What the model can do before it is tuned, for the screen."""
-    means = evaluator.means(held_out, before, metrics, config)
+    means = before_after.means(held_out, before, metrics, config)
     return {
         "loss": before.loss, "unit": unit, "scores": means, "prompts": held_out.prompts, "references": held_out.references,
         "answers": before.answers,

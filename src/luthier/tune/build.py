@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import seeds
 from luthier.core.errors import InputError
 from luthier.core.stop import Stop
-from luthier.core.types import Prompt, TokenTree
+from luthier.core.types.examples import Prompt
+from luthier.core.types.trees import TokenTree
 from luthier.model import load as model_load
 from luthier.model.adapt import adapters, heads, lora, tune
 from luthier.model.forward import forward
@@ -27,13 +28,13 @@ from luthier.runs.rows import Examples
 from luthier.runs.texts import Texts
 from luthier.runs.tracking import Tracker
 from luthier.text.weigh import RULES
-from luthier.train import annotate, checkpoint
-from luthier.train.loop import Report, State, Steps, train
-from luthier.train.optim import Optimizer
-from luthier.train.rollout import Rollouts
-from luthier.train.steps import OfflineSteps, Packing, StreamSteps
-from luthier.tune import actors, evaluator
-from luthier.tune.prepare import Ready, Tally, goes_on, learning_rate, load_model, lora_settings
+from luthier.training import annotate, checkpoint
+from luthier.training.loop import Report, State, Steps, train
+from luthier.training.optim import Optimizer
+from luthier.training.steps import OfflineSteps, Packing, StreamSteps
+from luthier.tune import actors
+from luthier.tune.evaluator import loss_of
+from luthier.tune.prepare import EncodedData, RowCounts, goes_on, learning_rate, load_model, lora_settings
 from luthier.tune.streams import stream_trees
 
 
@@ -45,15 +46,15 @@ class Run:
     folder: RunFolder
     examples: Examples
     texts: Texts
-    ready: Ready
+    ready: EncodedData
     stop: Stop
     rewards: Rewards | None = None
     judge: Rewards | None = None
     tracker: Tracker | None = None
     newest: Path | None = None  # the checkpoint that the run goes on from
-    read: Tally = field(default_factory=Tally)  # of a stream: of the pass over it that came furthest
+    read: RowCounts = field(default_factory=RowCounts)  # of a stream: of the pass over it that came furthest
 
-    def count(self, tally: Tally) -> None:
+    def count(self, tally: RowCounts) -> None:
         """Take note of how far a stream was read."""
         if tally.rows >= self.read.rows:
             self.read = tally
@@ -67,7 +68,7 @@ class Run:
 
 
 @dataclass
-class Parts:
+class TrainingSetup:
     """What trains: the loaded model, what of it learns, the optimizer, the steps."""
 
     loaded: model_load.LoadedModel
@@ -76,10 +77,10 @@ class Parts:
     steps: Steps
     rate: float
     device: torch.device
-    team: actors.Team | None = None
+    team: actors.PolicyModels | None = None
 
 
-def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Parts:
+def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> TrainingSetup:
     """Make a model ready to train as this run trains it, at step 0."""
     config = job.config
     loaded = loaded or load_model(job.texts, config)
@@ -106,7 +107,7 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Parts:
         steps: Steps = actors.rollouts(job, team, rewards, packing, device)
     else:
         steps = _steps(job, packing)
-    return Parts(loaded, tuned, state, steps, rate, device, team)
+    return TrainingSetup(loaded, tuned, state, steps, rate, device, team)
 
 
 def _open_rewards(job: Run, model: Any, init: str) -> Rewards:
@@ -120,7 +121,7 @@ def _open_rewards(job: Run, model: Any, init: str) -> Rewards:
     return job.rewards
 
 
-def with_reference(job: Run, parts: Parts, packing: Packing, held_out: Sequence[TokenTree]) -> list[TokenTree]:
+def with_reference(job: Run, parts: TrainingSetup, packing: Packing, held_out: Sequence[TokenTree]) -> list[TokenTree]:
     """Put the log-probabilities of the starting model on the trees that the steps take; return `held_out` with them.
 
     Kept in the run's folder under a hash of the tokens, so that a run that goes on does not make them again.
@@ -179,43 +180,37 @@ def planned(job: Run) -> int:
 def require_same_stream(job: Run) -> None:
     """Raise InputError unless the stream's rows are those that this finished run learned from: it holds no hash of a file that
     may grow, so they are read again."""
-    saved = checkpoint.latest(job.folder.checkpoints)
-    steps = _steps(job, Packing(1))
-    if saved and "stream" in saved.state and isinstance(steps, StreamSteps):
-        steps.expect(saved.state["stream"])
-        steps.reach(saved.state["stream"][0])
+    if saved := checkpoint.latest(job.folder.checkpoints):
+        _steps(job, Packing(1)).confirm(saved.state)
 
 
-def steps_of(job: Run, parts: Parts) -> Iterator[Report]:
+def steps_of(job: Run, parts: TrainingSetup) -> Iterator[Report]:
     """The remaining steps, taken as they are asked for."""
     method = chosen_method(job.config)
     needs = replace(method.needs, temperature=job.config.rollout.temperature) if method.online else method.needs
     return train(
-        parts.state, parts.steps, evaluator.loss_of(method, job.config),
+        parts.state, parts.steps, loss_of(method, job.config),
         partial(parts.team.forward if parts.team else forward, needs=needs),
         job.config.train, lr=parts.rate, seed=job.config.seed, device=parts.device, cancelled=job.stop,
         annotate=lambda model, step: annotate.baseline(forward, model, step, parts.device) if step.aside else step,
     )  # fmt: skip
 
 
-def weights(parts: Parts) -> dict[str, torch.Tensor]:
+def weights(parts: TrainingSetup) -> dict[str, torch.Tensor]:
     """What learns, by name."""
     return {name: parameter.detach() for name, parameter in parts.tuned.parameters.items()}
 
 
-def put(parts: Parts, saved: checkpoint.Checkpoint) -> None:
+def put(parts: TrainingSetup, saved: checkpoint.Checkpoint) -> None:
     """Set weights, optimizer and step to those of a checkpoint."""
     put_weights(parts, saved.weights)
     parts.state.optimizer.load(saved.optimizer, saved.state["t"])
     parts.state.step = saved.state["step"]
-    if isinstance(parts.steps, Rollouts):
-        parts.steps.load(saved.state["rollout"])
-    if isinstance(parts.steps, StreamSteps) and "stream" in saved.state:
-        parts.steps.expect(saved.state["stream"])
+    parts.steps.load(saved.state)
 
 
 @torch.no_grad()
-def put_weights(parts: Parts, saved: dict[str, torch.Tensor]) -> None:
+def put_weights(parts: TrainingSetup, saved: dict[str, torch.Tensor]) -> None:
     """Set what learns to saved weights. Raises InputError for those of another model."""
     for name, parameter in parts.tuned.parameters.items():
         if name not in saved or saved[name].shape != parameter.shape:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.evals.forgetting import drift
-from luthier.train import checkpoint
-from luthier.tune import evaluator
-from luthier.tune.build import Parts, Run, weights
+from luthier.training import checkpoint
+from luthier.tune import before_after
+from luthier.tune.build import Run, TrainingSetup, weights
+from luthier.tune.evaluator import Evaluator
+from luthier.tune.held_out import HeldOut, Measured, answer_trees
 
 
 @dataclass
@@ -46,14 +48,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Watch:
+class CheckpointSelector:
     """Measures a run as it goes: `start` is what the untouched model gave, `metrics` the names of the metrics."""
 
     job: Run
-    parts: Parts
-    ruler: evaluator.Ruler
-    held_out: evaluator.HeldOut
-    start: evaluator.Measured
+    parts: TrainingSetup
+    evaluator: Evaluator
+    held_out: HeldOut
+    start: Measured
     metrics: Sequence[str]
 
     def due(self) -> bool:
@@ -71,7 +73,7 @@ class Watch:
         step, limit = self.parts.state.step, self.job.config.stop.forgetting
         if progress.evaluated == step:
             return False
-        measured = self.ruler.measure(self.held_out, self.job.stop, self.start.general_ids, title=f"step {step}")
+        measured = self.evaluator.measure(self.held_out, self.job.stop, self.start.general_ids, title=f"step {step}")
         lost = drift(self.start.general, measured.general) if measured.general else None
         apart = self._drift(measured)
         self._write(step, measured, lost, apart)
@@ -83,16 +85,16 @@ class Watch:
         progress.within = step
         return self._judge(step, measured, lost, apart, progress)
 
-    def _drift(self, measured: evaluator.Measured) -> float | None:
+    def _drift(self, measured: Measured) -> float | None:
         """How far the answers just given lie from the start, for methods that learn from rewards."""
         team = self.parts.team
         if team is None or not measured.ids:
             return None
-        trees = evaluator.answer_trees(list(zip(self.held_out.prompt_ids, measured.ids, strict=True)))
+        trees = answer_trees(list(zip(self.held_out.prompt_ids, measured.ids, strict=True)))
         return team.drift(trees, self.parts.device, self.job.stop)
 
     def _judge(
-        self, step: int, measured: evaluator.Measured, lost: float | None, apart: float | None, progress: Progress
+        self, step: int, measured: Measured, lost: float | None, apart: float | None, progress: Progress
     ) -> bool:
         """Keep these weights when they are the best within the limits; True when patience is over."""
         config, reward, budget = self.job.config, measured.reward, self.job.config.policy.kl_budget
@@ -121,7 +123,7 @@ class Watch:
         folder = self.job.folder.checkpoints / "best"
         checkpoint.write(folder, weights(self.parts), {}, {"step": step, "eval_loss": loss})
 
-    def _write(self, step: int, measured: evaluator.Measured, lost: float | None, apart: float | None) -> None:
+    def _write(self, step: int, measured: Measured, lost: float | None, apart: float | None) -> None:
         """The line of metrics.jsonl, and a few answers."""
         reward, folder = measured.reward, self.job.folder
         record: dict[str, Any] = {"step": step}
@@ -133,7 +135,7 @@ class Watch:
         if lost is not None:
             record["forgetting"] = lost
         if measured.answers:
-            for name, values in evaluator.scores(self.held_out, measured, self.metrics, self.job.config).items():
+            for name, values in before_after.scores(self.held_out, measured, self.metrics, self.job.config).items():
                 record[name] = sum(values) / len(values)
             for prompt, answer in list(zip(self.held_out.prompts, measured.answers, strict=True))[:5]:
                 folder.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})

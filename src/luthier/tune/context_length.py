@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from luthier.config.config import RunConfig
-from luthier.core.types import TokenTree
+from luthier.config.run import RunConfig
+from luthier.core.types.trees import TokenTree
 from luthier.model.folder import limits
 from luthier.model.folder.configuration import load_config
 from luthier.runs.method import chosen_method

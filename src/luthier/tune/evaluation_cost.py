@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from luthier.config.config import EVAL_ROWS, EVAL_SAMPLES, RunConfig
+from luthier.config.evaluation import EVAL_ROWS, EVAL_SAMPLES
+from luthier.config.run import RunConfig
 from luthier.core import log
-from luthier.core.types import TokenTree
+from luthier.core.types.trees import TokenTree
 from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.runs.method import chosen_method
 from luthier.tune.build import Run, planned
-from luthier.tune.evaluator import GENERAL_TOKENS, HeldOut
+from luthier.tune.evaluator import GENERAL_TOKENS
+from luthier.tune.held_out import HeldOut
 
 LEARNED, MADE = 3, 3  # times a token that is read
 SHARE = 0.5  # of the training's work that measuring, before and after, may take where nobody says how much is measured
@@ -24,7 +26,7 @@ LEAST_ROWS, LEAST_SAMPLES = 32, 16  # fewer would tell nothing
 
 
 @dataclass(frozen=True)
-class Effort:
+class EvaluationCost:
     """Tokens read, or as long as reading them takes: by the `training`, by one held-out `row` and by one `answer`, each once."""
 
     training: float
@@ -46,13 +48,13 @@ def _between(least: int, count: float, most: int) -> int:
     return int(max(least, min(count, most)))
 
 
-def work_of(job: Run) -> Effort:
+def work_of(job: Run) -> EvaluationCost:
     """What this run's parts cost. Online methods sample while they train, so their training is never the shorter part."""
     trees = job.ready.train or job.ready.test  # of a stream nothing is known but what is held out
     mean = fmean(map(len, trees)) if trees else 1.0
     held_out = fmean(map(len, job.ready.test)) if job.ready.test else mean
     learned = float("inf") if chosen_method(job.config).online else planned(job) * job.config.train.batch * mean
-    return Effort(LEARNED * learned, held_out, held_out + MADE * job.config.eval.max_new_tokens)
+    return EvaluationCost(LEARNED * learned, held_out, held_out + MADE * job.config.eval.max_new_tokens)
 
 
 def tell_fewer(job: Run, fitting: tuple[int, int], held_out: HeldOut) -> None:
@@ -68,7 +70,7 @@ def tell_fewer(job: Run, fitting: tuple[int, int], held_out: HeldOut) -> None:
         )
 
 
-def announce(work: Effort, held_out: HeldOut, config: RunConfig, seconds: float) -> None:
+def announce(work: EvaluationCost, held_out: HeldOut, config: RunConfig, seconds: float) -> None:
     """Say how long each part takes at so many `seconds` a token that is read."""
     said = len(GENERAL_PROMPTS) * (MADE * GENERAL_TOKENS + GENERAL_TOKENS) if config.eval.forgetting else 0
     asked = sum(len(ids) + MADE * config.eval.max_new_tokens for ids in held_out.prompt_ids)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 
-from luthier.config.config import EVAL_ROWS, EVAL_SAMPLES, RunConfig
+from luthier.config.evaluation import EVAL_ROWS, EVAL_SAMPLES
+from luthier.config.run import RunConfig
 from luthier.core import log, seeds
 from luthier.core.errors import RunError, Stopped
-from luthier.core.types import Batch, Chat, Conversation, Example, Loss, Message, Node, Output, Prompt, TokenTree
+from luthier.core.types.batch import Batch, Loss, Output
+from luthier.core.types.examples import Chat, Conversation, Example, Message, Prompt
+from luthier.core.types.trees import TokenTree
 from luthier.evals import forgetting as forgot
-from luthier.evals.metrics import scores as score
-from luthier.evals.stats.calibration import correlation, expected_calibration_error
-from luthier.evals.stats.paired import before_after, paired
-from luthier.generate.generate import Sample, generate
+from luthier.evals.consistency import paraphrases
+from luthier.generate.generate import generate
+from luthier.generate.request import Sample
 from luthier.generate.sampling import Sampling
 from luthier.methods.ops import leaf_length
 from luthier.model import memory
@@ -28,66 +30,20 @@ from luthier.rewards.specs import Rewards
 from luthier.runs.answers import follow
 from luthier.text.built_in import in_words
 from luthier.text.encode import encode, encode_prompt_ids
-from luthier.train import annotate
-from luthier.train.loop import example_losses
-from luthier.train.rollout import with_defaults
-from luthier.train.steps import Packing, scoring_batches, scoring_step
-from luthier.train.table import METHODS, Method, method
+from luthier.training import annotate
+from luthier.training.loop import example_losses
+from luthier.training.rollout import with_defaults
+from luthier.training.steps import Packing, scoring_batches, scoring_step
+from luthier.training.table import METHODS, Method, method
 from luthier.tune import actors, repeats
+from luthier.tune.held_out import Again, General, HeldOut, Measured, answer_trees
 
 Cancelled = Callable[[], bool]
-General = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # (prompt ids, answer ids)
 DIGITS = 4  # of the log-probabilities that are kept
 GENERAL_TOKENS = 48  # of each of the model's own answers, whose loss of likelihood is measured
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """What is measured: trees for the loss; prompts, with their rows, ids and references, for generation; general
-    `texts` of the user's, whose likelihood is."""
-
-    trees: Sequence[TokenTree]
-    rows: Sequence[int] = ()
-    prompts: Sequence[str] = ()
-    prompt_ids: Sequence[tuple[int, ...]] = ()
-    references: Sequence[str] = ()
-    examples: Sequence[Example] = ()
-    texts: Sequence[TokenTree] = ()
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One measurement: (row, loss, units) of each row, what the method reports of each beside it, generated answers,
-    their token ids (which records do not keep), how each ended and log p of its tokens (see `Sample`; both absent from old
-    records), their rewards, (log-likelihood, tokens) of the `general` answers, the model's `own` answers to the same
-    prompts, the loss of general `texts`, and what it said when it was asked `again`."""
-
-    losses: tuple[tuple[int, float, int], ...] = ()
-    items: tuple[dict[str, Any], ...] = ()
-    scored: tuple[dict[str, float], ...] = ()
-    answers: tuple[str, ...] = ()
-    ids: tuple[tuple[int, ...], ...] = ()
-    ended: tuple[str, ...] = ()
-    logps: tuple[tuple[float, ...], ...] = ()
-    general: tuple[tuple[float, int], ...] = ()
-    general_ids: General = ()
-    own: tuple[forgot.Own, ...] = ()
-    texts: tuple[tuple[int, float, int], ...] = ()
-    again: tuple[repeats.Again, ...] = ()
-
-    @property
-    def reward(self) -> float | None:
-        """Mean reward of the answers, for methods that learn from rewards."""
-        return sum(row["reward"] for row in self.scored) / len(self.scored) if self.scored else None
-
-    @property
-    def loss(self) -> float | None:
-        """Mean loss over all units (tokens, or examples), whatever the batches."""
-        units = sum(count for _, _, count in self.losses)
-        return sum(loss for _, loss, _ in self.losses) / units if units else None
-
-
-class Ruler:
+class Evaluator:
     """Measures one model again and again in the same way."""
 
     def __init__(
@@ -218,7 +174,33 @@ class Ruler:
             general_ids=pairs,
             own=tuple(said),
             texts=texts,
-            again=repeats.ask(self, held_out, stop, title) if again else (),
+            again=self.ask_again(held_out, stop, title) if again else (),
+        )
+
+    def ask_again(self, held_out: HeldOut, stop: Cancelled, title: str) -> tuple[Again, ...]:
+        """`eval.repeat` samples of each of up to repeats.PROMPTS prompts, and the answers to one paraphrase less; nothing where it is 1."""
+        config = self.config.eval
+        if config.repeat < 2 or not held_out.prompts:
+            return ()
+        places = list(range(0, len(held_out.prompts), -(-len(held_out.prompts) // repeats.PROMPTS)))
+        ids = [held_out.prompt_ids[place] for place in places]
+        drawn = self.answers(
+            ids, config.max_new_tokens, stop, f"{title}: {config.repeat} samples each", n=config.repeat,
+            temperature=config.temperature or repeats.TEMPERATURE,
+        )  # fmt: skip
+        samples: list[list[str]] = [[] for _ in places]
+        for sample in drawn:
+            samples[sample.prompt].append(sample.text)
+        others = [paraphrases(held_out.prompts[place], config.repeat - 1) for place in places]
+        asked = [
+            self.prompt_ids(repeats.paraphrased(held_out.examples[p], text))
+            for p, texts in zip(places, others, strict=True)
+            for text in texts
+        ]
+        told = iter(self.answers(asked, config.max_new_tokens, stop, f"{title}: paraphrases"))
+        return tuple(
+            Again(place, tuple(said), tuple(texts), tuple(next(told).text for _ in texts))
+            for place, said, texts in zip(places, samples, others, strict=True)
         )
 
     @torch.no_grad()
@@ -283,123 +265,6 @@ class Ruler:
 def _question(messages: Sequence[Message]) -> str:
     """What is asked, for people to read: the last message that is no beginning of the answer."""
     return [message for message in messages if not message.begun or len(messages) == 1][-1].said
-
-
-def answer_trees(pairs: General) -> list[TokenTree]:
-    """Prompts with answers, of which the answers count."""
-    return [
-        TokenTree((Node(prompt + answer, (False,) * len(prompt) + (True,) * len(answer)),), row=i)
-        for i, (prompt, answer) in enumerate(pairs)
-    ]
-
-
-def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
-    """A measurement as JSONL lines: held-out rows first, then what was measured of general answers and texts."""
-    records: dict[int, dict[str, Any]] = {}
-    for (row, loss, count), items in zip(measured.losses, measured.items, strict=True):
-        records[row] = {"row": row, "loss": loss, "units": count, **({"items": items} if items else {})}
-    for i, answer in enumerate(measured.answers):
-        record = records.setdefault(held_out.rows[i], {"row": held_out.rows[i]})
-        record |= {"prompt": held_out.prompts[i], "reference": held_out.references[i], "answer": answer}
-        if measured.ended:
-            record |= {"ended": measured.ended[i], "logps": list(measured.logps[i])}
-        if measured.scored:
-            record["rewards"] = measured.scored[i]
-    for one in measured.again:
-        records[held_out.rows[one.place]]["again"] = repeats.to_record(one)
-    general = [
-        {"general": list(answer), "prompt_ids": list(prompt), "logp": logp, "tokens": count}
-        for (logp, count), (prompt, answer) in zip(measured.general, measured.general_ids, strict=True)
-    ]
-    general += [
-        {"own": list(one.ids), "prompt_ids": list(one.prompt_ids), "said": one.text, "ended": one.ended}
-        for one in measured.own
-    ]
-    general += [{"text": row, "loss": loss, "units": count} for row, loss, count in measured.texts]
-    return [records[row] for row in sorted(records)] + general
-
-
-def from_records(records: Sequence[dict[str, Any]]) -> Measured:
-    """The reverse of `to_records`."""
-    rows = [record for record in records if "row" in record]
-    answered = [record for record in rows if "answer" in record]
-    general = [record for record in records if "general" in record]
-    return Measured(
-        losses=tuple((r["row"], r["loss"], r["units"]) for r in rows if "loss" in r),
-        items=tuple(r.get("items", {}) for r in rows if "loss" in r),
-        answers=tuple(r["answer"] for r in rows if "answer" in r),
-        ended=tuple(r["ended"] for r in rows if "ended" in r),
-        logps=tuple(tuple(r["logps"]) for r in rows if "logps" in r),
-        scored=tuple(r["rewards"] for r in rows if "rewards" in r),
-        general=tuple((r["logp"], r["tokens"]) for r in general),
-        general_ids=tuple((tuple(r["prompt_ids"]), tuple(r["general"])) for r in general),
-        own=tuple(
-            forgot.Own(tuple(r["prompt_ids"]), tuple(r["own"]), r["said"], r["ended"]) for r in records if "own" in r
-        ),
-        texts=tuple((r["text"], r["loss"], r["units"]) for r in records if "text" in r),
-        again=tuple(repeats.from_record(i, r["again"]) for i, r in enumerate(answered) if "again" in r),
-    )
-
-
-def fits(held_out: HeldOut, measured: Measured) -> bool:
-    """Whether a measurement that was read is one of all of these rows and prompts."""
-    answers = len(measured.answers)
-    beside = (measured.ended, measured.logps, measured.scored)
-    return (
-        len(measured.losses) in (0, len(held_out.trees))
-        and answers in (0, len(held_out.prompts))
-        and all(len(values) in (0, answers) for values in beside)
-    )
-
-
-def scores(held_out: HeldOut, measured: Measured, names: Sequence[str], config: RunConfig) -> score.Scores:
-    """Every metric of every answer: name -> one number per answer."""
-    asked = held_out.references, held_out.prompts
-    return score.score(measured.answers, *asked, names, measured.ended, config.reward)
-
-
-def means(held_out: HeldOut, measured: Measured, names: Sequence[str], config: RunConfig) -> list[dict[str, Any]]:
-    """The mean of each metric as a row with `before` alone; none where nothing was generated."""
-    found = score.means(scores(held_out, measured, names, config)) if measured.answers else []
-    return score.beside(found, held_out.references)
-
-
-def compare(
-    held_out: HeldOut, before: Measured, after: Measured, names: Sequence[str], config: RunConfig
-) -> list[dict[str, Any]]:
-    """The table before | after: the held-out loss, what the method reports of each row, then the metrics of the
-    answers, and of those given `again`, each with its interval; verdicts are corrected for all of them."""
-    asked = []
-    if before.losses:
-        old, new = ([loss for _, loss, _ in measured.losses] for measured in (before, after))
-        asked.append(score.loss_question(old, new, [count for _, _, count in before.losses]))
-    for name in score.ITEMS:
-        old, new = ([i[name] for i in measured.items if name in i] for measured in (before, after))
-        if old:
-            asked.append(paired(name, old, new, score.about_item(name)))
-    for name in before.scored[0] if before.scored else ():
-        old, new = ([row[name] for row in measured.scored] for measured in (before, after))
-        asked.append(paired(name, old, new, score.about_item(name)))
-    if not before.answers:
-        return before_after(asked, config.seed)
-    asked += score.questions(scores(held_out, before, names, config), scores(held_out, after, names, config))
-    then, now = (repeats.figures(held_out, m.answers, m.again, names) for m in (before, after))
-    return score.beside(before_after([*asked, *repeats.questions(then, now)], config.seed), held_out.references)
-
-
-def worth(held_out: HeldOut, measured: Measured) -> dict[str, Any]:
-    """What a reward model's held-out scores are worth: how its chances come true, and how much length pulls them."""
-    pairs = {tree.row: tree.pairs for tree in held_out.trees}
-    scores, lengths, differences = [], [], []
-    for (row, _, _), items in zip(measured.losses, measured.items, strict=True):
-        scores += items["scores"]
-        lengths += items["lengths"]
-        differences += [items["scores"][a] - items["scores"][b] for a, b in pairs[row]]
-    return {
-        "pairs": len(differences),
-        "calibration_error": expected_calibration_error(differences) if differences else None,
-        "length_correlation": correlation(scores, lengths),
-    }
 
 
 def loss_of(by: Method, config: RunConfig) -> Callable[[Batch, Output], Loss]:

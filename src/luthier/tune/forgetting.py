@@ -10,17 +10,19 @@ from typing import Any
 
 import torch
 
-from luthier.config.config import EVAL_ROWS, RunConfig
+from luthier.config.evaluation import EVAL_ROWS
+from luthier.config.run import RunConfig
 from luthier.core import log, seeds
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.files import sha256
-from luthier.core.types import Chat, Text, TokenTree
+from luthier.core.types.examples import Chat, Text
+from luthier.core.types.trees import TokenTree
 from luthier.data import load as data_load
 from luthier.data.read import files_of
 from luthier.evals import forgetting as forgot
 from luthier.evals.benchmarks import results
 from luthier.evals.benchmarks import run as benchmark_run
-from luthier.evals.benchmarks.evaluation import Asked, engine
+from luthier.evals.benchmarks.evaluation import BenchmarkOptions, engine
 from luthier.evals.benchmarks.files import Material, from_folder
 from luthier.evals.benchmarks.tasks import Task, find
 from luthier.evals.metrics import scores as score
@@ -29,9 +31,10 @@ from luthier.model import memory
 from luthier.runs.open import Opened
 from luthier.runs.texts import Texts
 from luthier.text.encode import encode
-from luthier.train.table import method
-from luthier.tune import evaluator
+from luthier.training.table import method
 from luthier.tune.build import Run, packing_of
+from luthier.tune.evaluator import Evaluator
+from luthier.tune.held_out import General, Measured
 from luthier.tune.prepare import load_model
 
 Scores = dict[str, list[float]]  # benchmark -> a score for each document
@@ -53,7 +56,7 @@ class Probes:
 
 
 @dataclass(frozen=True)
-class Views:
+class Distributions:
     """The tuned model's distributions over the vocabulary, [tokens, vocabulary] log-probabilities of each answer: of the
     answers it gave before it was tuned, and of those it gives now."""
 
@@ -150,7 +153,7 @@ def benchmarks(job: Run, model: Any, probes: Probes, stage: str) -> Scores:
 
 
 def _measured(job: Run, opened: Opened, task: Task, material: Material, stage: str) -> list[dict[str, Any]]:
-    ours, limit = engine(opened, Asked()), job.config.eval.benchmark_limit
+    ours, limit = engine(opened, BenchmarkOptions()), job.config.eval.benchmark_limit
     found = {}
     with log.progress(f"{stage}: {task.name}", len(benchmark_run.chosen(material.documents, limit))) as bar:
         for record in benchmark_run.measure(task, material, ours, shots=task.shots, limit=limit):
@@ -161,7 +164,7 @@ def _measured(job: Run, opened: Opened, task: Task, material: Material, stage: s
     return [found[doc] for doc in sorted(found)]
 
 
-def views(ruler: evaluator.Ruler, after: evaluator.Measured, job: Run) -> Views | None:
+def views(evaluator: Evaluator, after: Measured, job: Run) -> Distributions | None:
     """What is kept of the tuned model, so that it may be gone when the one it started from is read again.
 
     None where it was not asked, and where there is no room for it.
@@ -169,11 +172,11 @@ def views(ruler: evaluator.Ruler, after: evaluator.Measured, job: Run) -> Views 
     if not after.own:
         return None
     tokens = sum(len(answer) for _, answer in (*after.general_ids, *_pairs(after.own)))
-    if not _room(4 * tokens * ruler.model.config.get_text_config().vocab_size, torch.device("cpu")):
+    if not _room(4 * tokens * evaluator.model.config.get_text_config().vocab_size, torch.device("cpu")):
         return None
     both = after.general_ids, _pairs(after.own)
     with log.progress("divergence from the start: tuned", sum(map(len, both))) as bar:
-        return Views(*(ruler.distributions(pairs, job.stop, bar) for pairs in both))
+        return Distributions(*(evaluator.distributions(pairs, job.stop, bar) for pairs in both))
 
 
 def _room(size: int, device: torch.device) -> bool:
@@ -184,12 +187,12 @@ def _room(size: int, device: torch.device) -> bool:
     return True
 
 
-def _pairs(own: Sequence[forgot.Own]) -> evaluator.General:
+def _pairs(own: Sequence[forgot.Own]) -> General:
     return [(one.prompt_ids, one.ids) for one in own]
 
 
 def divergences(
-    job: Run, after: evaluator.Measured, tuned: Views, weights: int, device: torch.device
+    job: Run, after: Measured, tuned: Distributions, weights: int, device: torch.device
 ) -> dict[str, Any] | None:
     """KL from the start per token, both ways, against the model as it was, which is read anew.
 
@@ -206,14 +209,14 @@ def divergences(
     if not _room(weights + said * on_cpu, device) or not (on_cpu or _room(said, torch.device("cpu"))):
         return None
     start = load_model(job.texts, job.config).model
-    ruler = evaluator.Ruler(
+    evaluator = Evaluator(
         start, job.texts.tokenizer, job.texts.template, job.config, packing_of(job.config, start), device
     )
     out = {}
     sides = (("before", after.general_ids, tuned.before), ("after", _pairs(after.own), tuned.after))
     with log.progress("divergence from the start: base", sum(len(answers) for _, answers, _ in sides)) as bar:
         for name, answers, now in sides:
-            then = ruler.distributions(answers, job.stop, bar)
+            then = evaluator.distributions(answers, job.stop, bar)
             p, q = (then, now) if name == "before" else (now, then)
             sums = [(forgot.divergence(*both), len(both[0])) for both in zip(p, q, strict=True)]
             found = forgot.per_token(sums)
@@ -222,7 +225,7 @@ def divergences(
 
 
 def rows(
-    before: evaluator.Measured, after: evaluator.Measured, probes: Probes, scores: tuple[Scores, Scores], seed: int
+    before: Measured, after: Measured, probes: Probes, scores: tuple[Scores, Scores], seed: int
 ) -> list[dict[str, Any]]:
     """The table of what was not to change: general texts, benchmarks, how general prompts are answered; verdicts are
     corrected for all of them."""

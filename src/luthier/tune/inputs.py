@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.runs.rows import Examples
 from luthier.runs.texts import Texts
 from luthier.tune import actors

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
-from luthier.config.config import TrainConfig
+from luthier.config.training import TrainConfig
 from luthier.core import log
 from luthier.core.errors import DiskFull, LuthierError
 from luthier.model import memory
 from luthier.runs.folder import RunFolder
-from luthier.train import checkpoint
-from luthier.train.loop import Report
-from luthier.train.rollout import Rollouts
-from luthier.train.steps import StreamSteps
+from luthier.training import checkpoint
+from luthier.training.loop import Report
 from luthier.tune import announce, warnings
-from luthier.tune.build import Parts, Run, put, put_weights, steps_of, weights
-from luthier.tune.checkpoint_selection import Progress, Watch, keeps_best
+from luthier.tune.build import Run, TrainingSetup, put, put_weights, steps_of, weights
+from luthier.tune.checkpoint_selection import CheckpointSelector, Progress, keeps_best
 from luthier.tune.resume import best
 
 SHARE = 20  # of the time between two checkpoints that are due by the clock, saving takes a part at most
@@ -38,7 +36,7 @@ class Saved:
         return step % config.checkpoint == 0 or (config.checkpoint_minutes > 0 and time.monotonic() - self.at >= wait)
 
 
-def learn(job: Run, parts: Parts, watch: Watch) -> Progress:
+def learn(job: Run, parts: TrainingSetup, watch: CheckpointSelector) -> Progress:
     """All remaining steps. Saves when it is due, at the end, and when asked to stop."""
     config, folder, state = job.config, job.folder, parts.state
     progress = _go_on(job, parts)
@@ -120,20 +118,16 @@ def _figures(progress: Progress, report: Report) -> dict[str, str]:
     return announce.of_rollout(report.metrics, progress.rewards)
 
 
-def _save(job: Run, parts: Parts, progress: Progress) -> None:
+def _save(job: Run, parts: TrainingSetup, progress: Progress) -> None:
     if job.read.rows >= progress.read.get("rows", 1):
         progress.read = {"rows": job.read.rows} | job.read.lost()
     state = {"t": parts.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
-    state["threads"] = torch.get_num_threads()
-    if isinstance(parts.steps, Rollouts):
-        state["rollout"] = parts.steps.state()
-    if isinstance(parts.steps, StreamSteps) and (mark := parts.steps.mark(parts.state.step)):
-        state["stream"] = mark
+    state |= {"threads": torch.get_num_threads(), **parts.steps.state(parts.state.step)}
     tensors = parts.state.optimizer.tensors()
     checkpoint.save(job.folder.checkpoints, parts.state.step, weights(parts), tensors, state, job.config.train.keep)
 
 
-def _go_on(job: Run, parts: Parts) -> Progress:
+def _go_on(job: Run, parts: TrainingSetup) -> Progress:
     """Take up the checkpoint that the run goes on from, and cut the journals back to it."""
     if job.newest is None:
         job.folder.cut({})

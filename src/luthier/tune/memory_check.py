@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.model import memory
@@ -15,11 +15,11 @@ from luthier.runs.locate import find
 from luthier.runs.method import chosen_method
 from luthier.runs.reward_model import can_be_played
 from luthier.runs.texts import Texts
-from luthier.tune.prepare import Ready, lora_settings, pass_tokens
+from luthier.tune.prepare import EncodedData, lora_settings, pass_tokens
 
 
 def check_memory(
-    texts: Texts, config: RunConfig, ready: Ready, dtype: torch.dtype, device: torch.device
+    texts: Texts, config: RunConfig, ready: EncodedData, dtype: torch.dtype, device: torch.device
 ) -> memory.Memory:
     """Estimate the peak before loading, say it, and refuse what cannot fit unless forced."""
     # An example longer than a micro-batch gets one of its own.

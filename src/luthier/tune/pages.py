@@ -8,24 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import held
 from luthier.core.storage.files import writing
 from luthier.core.verdicts import verdict
+from luthier.diagnose import errors
 from luthier.evals.benchmarks import results
 from luthier.evals.consistency import TITLES
+from luthier.evals.detectors.table import CATEGORIES
 from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.evals.metrics import scores
 from luthier.evals.metrics.table import METRICS, OWN
 from luthier.report.page.coding import Record, coding_page
 from luthier.report.page.compare import COLOURS, Paired, compare_page
 from luthier.report.page.parts import run_page
-from luthier.report.page.view import Category, Errors, Lost, Rewarded, Rollout, Sample, View
+from luthier.report.page.view import Category, Errors, ForgottenAnswer, Rewarded, Rollout, Sample, View
 from luthier.runs.folder import RunFolder, read_run, understood
 from luthier.runs.records import MEND, Finished
-from luthier.train.table import METHODS
-from luthier.tune import evaluator, forgetting, repeats
+from luthier.training.table import METHODS
+from luthier.tune import forgetting, repeats
+from luthier.tune.held_out import Measured, from_records
 
 PAGE, CODING, DATA = "report.html", "errors/coding.html", "data.json"
 RECORDS, CODES = "errors/records.jsonl", "errors/codes.jsonl"
@@ -48,6 +51,11 @@ def report(runs: Sequence[Path], out: Path | None = None) -> Path:
         raise InputError(f"{len(found)} runs", where="luthier report", mend=f"give at most {COLOURS}")
     views = _told_apart([view(*one) for one in found])
     return _put(out or Path("report-compare.html"), compare_page(views, [_paired(views[0], v) for v in views[1:]]))
+
+
+def again(run: Path) -> Path | None:
+    """Write the page of a run again, where it has one."""
+    return report([run]) if (run / PAGE).is_file() else None
 
 
 def coding(run: Path, out: Path | None = None) -> Path:
@@ -81,9 +89,7 @@ def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
 
 
 def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
-    before, after = (
-        evaluator.from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after")
-    )
+    before, after = (from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after"))
     return View(
         name=folder.path.resolve().name, path=str(folder.path), config=config,
         method=f"{config.method}, {METHODS[config.method].summary}", result=result,
@@ -108,7 +114,7 @@ def _put(path: Path, page: str) -> Path:
     return path
 
 
-def _rows(result: dict[str, Any], after: evaluator.Measured) -> list[dict[str, Any]]:
+def _rows(result: dict[str, Any], after: Measured) -> list[dict[str, Any]]:
     """The metrics of a result with what people call them. A name that a method reports of its rows and that is also a
     metric of answers, `accuracy`, means what this run has."""
     of_method = {name for item in after.items for name in item}
@@ -173,17 +179,17 @@ def _rollouts(folder: RunFolder) -> list[Rollout]:
     return found
 
 
-def _lost(before: evaluator.Measured, after: evaluator.Measured) -> list[Lost]:
+def _lost(before: Measured, after: Measured) -> list[ForgottenAnswer]:
     """What the model answered to general questions before and after, with what each earlier answer lost."""
     if len(before.own) != len(GENERAL_PROMPTS) or len(after.own) != len(before.own):
         return []
     answers = zip(GENERAL_PROMPTS, before.own, after.own, before.general, after.general, strict=True)
-    return [Lost(prompt, old.text, new.text, (a - b) / n) for prompt, old, new, (a, n), (b, _) in answers if n]
+    return [
+        ForgottenAnswer(prompt, old.text, new.text, (a - b) / n) for prompt, old, new, (a, n), (b, _) in answers if n
+    ]
 
 
-def _beside(
-    before: evaluator.Measured, after: evaluator.Measured, result: dict[str, Any], seed: int
-) -> list[dict[str, Any]]:
+def _beside(before: Measured, after: Measured, result: dict[str, Any], seed: int) -> list[dict[str, Any]]:
     """The rows of what was not to change: general texts and answers, and the benchmarks of the result."""
     tasks = [
         {"name": name, "title": f"{name}, {(metric := results.METRICS[found['metric']]).title}", "unit": metric.unit,
@@ -201,9 +207,6 @@ def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:
     lines = folder.records(RECORDS)
     if lines is None:
         return None
-    from luthier.diagnose import errors
-    from luthier.evals.detectors.table import CATEGORIES
-
     known = (errors.SAME, *CATEGORIES)
     before, after = (
         {errors.SOUND: [float(not line[key]) for line in lines]}
@@ -258,9 +261,6 @@ def _codes(folder: RunFolder) -> list[dict[str, Any]]:
 
 def _category(name: str) -> str:
     """What people call a category; its own name when a later version knows it no more."""
-    from luthier.diagnose import errors
-    from luthier.evals.detectors.table import CATEGORIES
-
     return errors.title(name) if name in (errors.SAME, *CATEGORIES) else name
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
-from luthier.config.config import LoraConfig, QuantConfig, RunConfig
+from luthier.config.model import LoraConfig, QuantConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.types import Example, TokenTree
+from luthier.core.types.examples import Example
+from luthier.core.types.trees import TokenTree
 from luthier.model import load as model_load
 from luthier.model import memory
 from luthier.model.adapt import adapters, lora, quantize, tune
@@ -22,12 +24,12 @@ from luthier.runs.rows import Examples
 from luthier.runs.system_prompt import Systems
 from luthier.runs.texts import Texts
 from luthier.text.encode import Encoded, encode
-from luthier.train import annotate
+from luthier.training import annotate
 from luthier.tune.context_length import check_context
 
 
 @dataclass
-class Tally:
+class RowCounts:
     """How many rows were read, and what was lost of them: `skipped` could not be read, the prompt of `seen` is held out (of
     a stream, whose rows cannot be compared beforehand), the rest as in `Encoded`."""
 
@@ -82,7 +84,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Ready:
+class EncodedData:
     """Encoded data. `counts` says what was dropped and cut, `systems` which system prompts the rows to learn from have. Rows
     of `replay` are numbered after those of the data."""
 
@@ -127,7 +129,7 @@ def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
     return own
 
 
-def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: Any) -> Ready:
+def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: Any) -> EncodedData:
     """Encode both parts, saying what was dropped or cut."""
     encoded = []
     count = len(examples.train)
@@ -151,7 +153,7 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
             bad = config.data.skip_bad
             encoded.append(encode(part, texts.template, texts.tokenizer, settings, first, skip_bad=bad, progress=moved))
     train, test, replay = encoded
-    learned, held_out = Tally(skipped=examples.skipped), Tally()
+    learned, held_out = RowCounts(skipped=examples.skipped), RowCounts()
     learned.add([*examples.train, *examples.replay], train, replay)
     held_out.add(examples.test, test)
     learned.warn("rows", config)
@@ -163,7 +165,7 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
     counts |= learned.lost() | {f"held_out_{name}": held_out.lost()[name] for name in ("dropped", "cut")}
     learn = arranged(train.trees, config)
     beside = arranged(replay.trees, config, train.trees)
-    ready = Ready(learn, arranged(test.trees, config, train.trees), counts | examples.facts(), beside, systems)
+    ready = EncodedData(learn, arranged(test.trees, config, train.trees), counts | examples.facts(), beside, systems)
     check_context([*ready.train, *ready.replay, *ready.test], texts, config)
     return ready
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core.threads import use_threads
 from luthier.inspect.card import card_of
 from luthier.inspect.tokens import coloured

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from luthier.core.types import Chat, Example, Prompt
+from luthier.core.types.examples import Chat, Example, Prompt
 from luthier.evals import consistency
 from luthier.evals.metrics import scores as score
 from luthier.evals.metrics.labels import folded
 from luthier.evals.metrics.table import RIGHT
 from luthier.evals.stats.paired import Question, paired
-
-if TYPE_CHECKING:
-    from luthier.tune.evaluator import HeldOut, Ruler
+from luthier.tune.held_out import Again, HeldOut
 
 PROMPTS = 32  # that are asked again, evenly spread over the held-out ones
 TEMPERATURE = 1.0  # of the samples where `eval.temperature` is 0
 
 
-@dataclass(frozen=True)
-class Again:
-    """One prompt asked again: `place` among the held-out prompts, `samples` of it, and the answers to `paraphrases`, drawn as
-    the held-out answers are."""
-
-    place: int
-    samples: tuple[str, ...]
-    paraphrases: tuple[str, ...] = ()
-    answers: tuple[str, ...] = ()
-
-
-def ask(ruler: Ruler, held_out: HeldOut, stop: Callable[[], bool], title: str) -> tuple[Again, ...]:
-    """`eval.repeat` samples of each of up to PROMPTS prompts, and the answers to one paraphrase less; nothing where it is 1."""
-    config = ruler.config.eval
-    if config.repeat < 2 or not held_out.prompts:
-        return ()
-    places = list(range(0, len(held_out.prompts), -(-len(held_out.prompts) // PROMPTS)))
-    ids = [held_out.prompt_ids[place] for place in places]
-    drawn = ruler.answers(
-        ids, config.max_new_tokens, stop, f"{title}: {config.repeat} samples each", n=config.repeat,
-        temperature=config.temperature or TEMPERATURE,
-    )  # fmt: skip
-    samples: list[list[str]] = [[] for _ in places]
-    for sample in drawn:
-        samples[sample.prompt].append(sample.text)
-    others = [consistency.paraphrases(held_out.prompts[place], config.repeat - 1) for place in places]
-    asked = [
-        ruler.prompt_ids(_put(held_out.examples[p], text))
-        for p, texts in zip(places, others, strict=True)
-        for text in texts
-    ]
-    told = iter(ruler.answers(asked, config.max_new_tokens, stop, f"{title}: paraphrases"))
-    return tuple(
-        Again(place, tuple(said), tuple(texts), tuple(next(told).text for _ in texts))
-        for place, said, texts in zip(places, samples, others, strict=True)
-    )
-
-
-def _put(example: Example, text: str) -> Example:
+def paraphrased(example: Example, text: str) -> Example:
     """The row with another last question."""
     assert isinstance(example, Chat | Prompt)
     *before, last = example.messages if isinstance(example, Prompt) else example.messages[:-1]
@@ -122,13 +82,3 @@ def about(name: str) -> dict[str, Any]:
     return {
         "title": consistency.TITLES[name], "unit": "%", "top": None if worse else 1.0, "higher_is_better": not worse,
     }  # fmt: skip
-
-
-def to_record(one: Again) -> dict[str, Any]:
-    """What a record of evals/ keeps of it."""
-    return {"samples": list(one.samples), "paraphrases": list(one.paraphrases), "answers": list(one.answers)}
-
-
-def from_record(place: int, record: dict[str, Any]) -> Again:
-    """The reverse of `to_record`."""
-    return Again(place, *(tuple(record[key]) for key in ("samples", "paraphrases", "answers")))

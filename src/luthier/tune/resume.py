@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.runs.folder import JOURNALS, RunFolder
-from luthier.train import checkpoint
+from luthier.training import checkpoint
 from luthier.tune.checkpoint_selection import Progress, keeps_best
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core.errors import InputError
-from luthier.core.types import Example, TokenTree
+from luthier.core.types.examples import Example
+from luthier.core.types.trees import TokenTree
 from luthier.data import load as data_load
 from luthier.data.texts import prompt_key
 from luthier.runs.method import chosen_method
@@ -15,7 +16,7 @@ from luthier.runs.rows import check_kind
 from luthier.runs.texts import Texts
 from luthier.text.encode import encode_chunk
 from luthier.tune.context_length import check_context
-from luthier.tune.prepare import Tally, arranged
+from luthier.tune.prepare import RowCounts, arranged
 
 STREAM_CHUNK = 256  # rows of a stream that are encoded together
 
@@ -25,7 +26,7 @@ def stream_trees(
     config: RunConfig,
     live: data_load.Stream | None,
     test: Sequence[Example],
-    read: Callable[[Tally], None],
+    read: Callable[[RowCounts], None],
 ) -> Iterator[TokenTree]:
     """The trees of a stream, read and encoded as they are asked for; those of `live`, where it cannot be read again. Rows whose
     prompt is that of a held-out row, of `test`, are counted.
@@ -35,7 +36,7 @@ def stream_trees(
     """
     source = data_load.stream(config.data.path, config.data) if live is None else live
     held_out = {prompt_key(example) for example in test}
-    rows, kinds, tally, found = enumerate(source), chosen_method(config).example, Tally(), False
+    rows, kinds, tally, found = enumerate(source), chosen_method(config).example, RowCounts(), False
     while chunk := list(islice(rows, STREAM_CHUNK)):
         examples = [example for _, example in chunk]
         check_kind(examples, kinds, config.method, source.layout.name)

@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import FunctionError, InputError, Stopped
 from luthier.core.stop import stopping
 from luthier.core.storage.sums import damaged
 from luthier.core.threads import use_threads
-from luthier.core.types import Chat
+from luthier.core.types.examples import Chat
 from luthier.data.card import outline
 from luthier.diagnose import errors
 from luthier.evals import forgetting as forgot
@@ -44,12 +44,14 @@ from luthier.runs.base import start_facts
 from luthier.runs.begin import note_failure, open_run
 from luthier.runs.folder import RESULT, locked, place, understood
 from luthier.runs.lineage import lineage
-from luthier.runs.method import chosen_method
+from luthier.runs.method import chosen_method, refuse_unread
 from luthier.runs.rows import data_name, read_examples
 from luthier.runs.texts import open_texts
-from luthier.tune import actors, announce, evaluation_cost, evaluator, forgetting, warnings
+from luthier.tune import actors, announce, before_after, evaluation_cost, forgetting, warnings
 from luthier.tune.build import Run, assemble, packing_of, planned, require_same_stream, with_reference
-from luthier.tune.checkpoint_selection import Watch, kept
+from luthier.tune.checkpoint_selection import CheckpointSelector, kept
+from luthier.tune.evaluator import Evaluator
+from luthier.tune.held_out import General, HeldOut, Measured, fits, from_records, to_records
 from luthier.tune.inputs import inputs
 from luthier.tune.learn import learn
 from luthier.tune.memory_check import check_memory
@@ -62,15 +64,15 @@ LOOK = 5000  # training rows that 'auto' metrics are chosen by
 
 
 @dataclass(frozen=True)
-class Done:
+class TrainingOutcome:
     """What is left of a run when its model is gone. `size` is that of the untouched model in bytes, `read` what was read of
     a stream."""
 
-    held_out: evaluator.HeldOut
-    before: evaluator.Measured
-    after: evaluator.Measured
+    held_out: HeldOut
+    before: Measured
+    after: Measured
     scores: tuple[forgetting.Scores, forgetting.Scores]
-    views: forgetting.Views | None
+    views: forgetting.Distributions | None
     size: int
     device: torch.device
     figures: dict[str, Any]
@@ -89,6 +91,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
     choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
     own = {"metrics": found} if (found := own_metrics(config.eval.metrics, config.reward)) else {}
     actors.check(config)
+    refuse_unread(config)
     _needs_evaluations(config)
     forgetting.check(config)
     tracking.check(config.track)
@@ -155,7 +158,7 @@ def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> dic
     drift = forgot.forgetting(before.general, after.general) if before.general else None
     kl = forgetting.divergences(job, after, done.views, done.size, done.device) if done.views else None
     beside = forgetting.rows(before, after, probes, done.scores, config.seed)
-    rows = evaluator.compare(held_out, before, after, _metrics(job, held_out), config)
+    rows = before_after.compare(held_out, before, after, _metrics(job, held_out), config)
     result = {
         "run": str(folder.path),
         "seconds": round(time.monotonic() - began, 2),
@@ -171,7 +174,7 @@ def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> dic
         warnings.tell_of_judge(found)
         result["judge"] = found
     if method.needs.score:
-        result["reward_model"] = evaluator.worth(held_out, after)
+        result["reward_model"] = before_after.worth(held_out, after)
     announce.pictures(folder, rows, unit)
     if job.tracker:
         job.tracker.finish(result)
@@ -198,7 +201,7 @@ def _look_back(job: Run, result: dict[str, Any]) -> None:
     write_report(job.folder, job.config, result)
 
 
-def _made(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Done:
+def _made(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> TrainingOutcome:
     """Load, measure, train, export, measure. When it returns, the model is gone and its memory free."""
     config, folder, method = job.config, job.folder, chosen_method(job.config)
     device = model_load.pick_device(config.device)
@@ -206,39 +209,41 @@ def _made(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Done:
     warnings.warn_of_steps(config, planned(job))
     loaded = load_model(job.texts, config)
     packing = packing_of(config, loaded.model)
-    ruler = evaluator.Ruler(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
-    ruler.system = job.ready.systems.common() or ruler.system
+    evaluator = Evaluator(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
+    evaluator.system = job.ready.systems.common() or evaluator.system
     size = sum(parameter.nbytes for parameter in loaded.model.parameters())
     show("ready", announce.opening(job))
     parts = None
     if method.reference or method.needs.score or method.online:  # what it measures, the bare model does not have
         parts = assemble(job, loaded)
-        ruler.rewards, ruler.judge = job.rewards, job.judge
+        evaluator.rewards, evaluator.judge = job.rewards, job.judge
     work = evaluation_cost.work_of(job)
-    ruler.rows, ruler.samples = fitting = work.fitting(config.eval.rows, config.eval.samples)
-    held_out = ruler.held_out(job.examples.test, job.ready.test)
+    evaluator.rows, evaluator.samples = fitting = work.fitting(config.eval.rows, config.eval.samples)
+    held_out = evaluator.held_out(job.examples.test, job.ready.test)
     evaluation_cost.tell_fewer(job, fitting, held_out)
-    others = _to_choose_by(job, ruler, held_out)
+    others = _to_choose_by(job, evaluator, held_out)
     if parts and method.reference:
         trees = with_reference(job, parts, packing, [*held_out.trees, *(others.trees if others else ())])
         others = others and replace(others, trees=trees[len(held_out.trees) :])
         held_out = replace(held_out, trees=trees[: len(held_out.trees)])
     everything = replace(held_out, texts=probes.texts)
-    ruler.paced = partial(evaluation_cost.announce, work, everything, config)
+    evaluator.paced = partial(evaluation_cost.announce, work, everything, config)
     own = config.eval.forgetting and method.needs.logp
-    before = _measured(job, ruler, everything, "before", None if own else ())
-    ruler.paced = None
+    before = _measured(job, evaluator, everything, "before", None if own else ())
+    evaluator.paced = None
     scores = forgetting.benchmarks(job, loaded.model, probes, "before")
     show("before", announce.as_it_is(before, held_out, unit, _metrics(job, held_out), config))
     parts = parts or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
-    progress = learn(job, parts, Watch(job, parts, ruler, others or held_out, before, _metrics(job, held_out)))
+    progress = learn(
+        job, parts, CheckpointSelector(job, parts, evaluator, others or held_out, before, _metrics(job, held_out))
+    )
     systems = (job.read if job.examples.stream else job.ready).systems
     export.write(folder, parts.tuned, loaded, job.texts.template, config, systems.common())
     plain = config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32
     if plain and not actors.played(job.rewards) and not actors.played(job.judge):
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
-    after = _measured(job, ruler, everything, "after", before.general_ids, own=own)
+    after = _measured(job, evaluator, everything, "after", before.general_ids, own=own)
     figures = {
         "steps": parts.state.step,
         "tokens": progress.passed,
@@ -252,12 +257,12 @@ def _made(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Done:
         **({"kl_per_answer": progress.drift} if method.online else {}),
     }
     tuned = forgetting.benchmarks(job, loaded.model, probes, "after")
-    views = forgetting.views(ruler, after, job)
+    views = forgetting.views(evaluator, after, job)
     job.close_rewards()  # a reward model may hold the model that it shares
-    return Done(held_out, before, after, (scores, tuned), views, size, device, figures, progress.read)
+    return TrainingOutcome(held_out, before, after, (scores, tuned), views, size, device, figures, progress.read)
 
 
-def _to_choose_by(job: Run, ruler: evaluator.Ruler, held_out: evaluator.HeldOut) -> evaluator.HeldOut | None:
+def _to_choose_by(job: Run, evaluator: Evaluator, held_out: HeldOut) -> HeldOut | None:
     """The rows that the best step is chosen by: others than those reported, where at least half as many are left; else
     None. What is chosen by the rows it is reported on looks better than it is."""
     if not job.config.eval.every:
@@ -267,7 +272,7 @@ def _to_choose_by(job: Run, ruler: evaluator.Ruler, held_out: evaluator.HeldOut)
             "no held-out prompt to choose a checkpoint by", where="--policy.kl_budget",
             mend="hold out rows, with --eval.samples above 0",
         )  # fmt: skip
-    found = ruler.held_out(job.examples.test, job.ready.test, beside=held_out)
+    found = evaluator.held_out(job.examples.test, job.ready.test, beside=held_out)
     if 2 * len(found.trees) >= len(held_out.trees) and 2 * len(found.rows) >= len(held_out.rows):
         return found
     log.warn(
@@ -277,7 +282,7 @@ def _to_choose_by(job: Run, ruler: evaluator.Ruler, held_out: evaluator.HeldOut)
     return None
 
 
-def _metrics(job: Run, held_out: evaluator.HeldOut) -> tuple[str, ...]:
+def _metrics(job: Run, held_out: HeldOut) -> tuple[str, ...]:
     """The metrics of this run; 'auto' looks at the answers of the training rows too, of which there are more."""
     chats = islice((e for e in job.examples.train if isinstance(e, Chat)), LOOK)
     learned = [chat.messages[-1].content for chat in chats]
@@ -286,20 +291,20 @@ def _metrics(job: Run, held_out: evaluator.HeldOut) -> tuple[str, ...]:
 
 def _measured(
     job: Run,
-    ruler: evaluator.Ruler,
-    held_out: evaluator.HeldOut,
+    evaluator: Evaluator,
+    held_out: HeldOut,
     stage: str,
-    general: evaluator.General | None,
+    general: General | None,
     own: bool = False,
-) -> evaluator.Measured:
+) -> Measured:
     """The measurement of one stage, read from its file when an earlier start of this run made it."""
     name = f"evals/{stage}.jsonl"
     if (records := job.folder.records(name)) is not None:
         with understood(job.folder):
-            found = evaluator.from_records(records)
-        if not evaluator.fits(held_out, found):
+            found = from_records(records)
+        if not fits(held_out, found):
             raise damaged(job.folder.path / name, "it is not of all of this run's held-out rows")
         return found
-    measured = ruler.measure(held_out, job.stop, general, title=stage, own=own, again=True)
-    job.folder.write_records(name, evaluator.to_records(held_out, measured))
+    measured = evaluator.measure(held_out, job.stop, general, title=stage, own=own, again=True)
+    job.folder.write_records(name, to_records(held_out, measured))
     return measured

@@ -17,8 +17,7 @@ from luthier.runs.lineage import changes, differences, known, lineage, starts
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples
 from luthier.runs.texts import open_texts
-from luthier.train import checkpoint
-from luthier.train.steps import StreamSteps
+from luthier.training import checkpoint
 from luthier.tune.build import Run, assemble, packing_of, put, steps_of, weights, with_reference
 from luthier.tune.inputs import inputs
 from luthier.tune.prepare import encode_all
@@ -67,7 +66,7 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
         if stop():
             raise Stopped("stopped while verifying")
         mark = newer.state.get("stream")
-        if mark and isinstance(parts.steps, StreamSteps) and list(parts.steps.mark(last) or mark) != list(mark):
+        if mark and list(parts.steps.state(last).get("stream", mark)) != list(mark):
             raise InputError(
                 "the rows of the stream changed since this run was made, so it cannot be made again", where=path,
                 mend="give back the rows it learned from, or train again",

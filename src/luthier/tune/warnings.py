@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.core import log
 
 EQUAL = "equal_rewards"  # of a line of metrics.jsonl: the share of the prompts whose answers all got one reward

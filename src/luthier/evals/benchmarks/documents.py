@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data.read import Row
 
 LETTERS = ("A", "B", "C", "D")

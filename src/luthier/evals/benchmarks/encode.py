@@ -9,16 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.evals.forest import Ids
 from luthier.evals.likelihood import Request
-from luthier.model.folder.limits import context
 from luthier.text.tokenizer import Tokenizer
-
-LONGEST = 2048  # the context of a model that does not say
-UNLIMITED = int(1e30)  # what tokenizers without a limit say
 
 
 @dataclass(frozen=True)
@@ -78,13 +73,3 @@ class Coder:
 def _moved(context: str, continuation: str) -> tuple[str, str]:
     bare = context.rstrip()
     return bare, context[len(bare) :] + continuation
-
-
-def room(config: Any, tokenizer: Tokenizer) -> int:
-    """The longest input of a model in tokens, as the harness finds it, where Luthier reads as many."""
-    text = getattr(config, "text_config", None) or config
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        if (found := getattr(text, name, None)) is not None:
-            return min(int(found), context(config) or int(found))
-    longest = getattr(tokenizer.fast, "model_max_length", None)
-    return LONGEST if longest is None or longest >= UNLIMITED else int(longest)

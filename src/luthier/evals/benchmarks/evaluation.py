@@ -18,9 +18,9 @@ from luthier.core.storage.files import sha256, write_json
 from luthier.core.storage.opening import cut, open_journal, regular, require_writable, telling
 from luthier.core.storage.sums import checked, with_sum
 from luthier.core.threads import use_threads
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.evals.benchmarks import files, results
-from luthier.evals.benchmarks.encode import Coder, room
+from luthier.evals.benchmarks.encode import Coder
 from luthier.evals.benchmarks.prompts import Shots
 from luthier.evals.benchmarks.run import NEW_TOKENS, Engine, Record, chosen, measure
 from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, Entry, Task, find
@@ -29,6 +29,7 @@ from luthier.evals.likelihood import Scorer
 from luthier.generate.generate import generate
 from luthier.generate.sampling import Sampling
 from luthier.model import memory
+from luthier.model.folder.limits import longest_input
 from luthier.model.memory import MANY
 from luthier.runs.folder import RunFolder, locked
 from luthier.runs.open import Opened, open_model, weights
@@ -38,7 +39,7 @@ WRITTEN_AT_ONCE = 32  # answers that are generated side by side
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchmarkOptions:
     """What the user wants measured. `texts` are the files of the task perplexity; `tokens` the most of a forward pass. `base` and
     `system` are those of `open_model`."""
 
@@ -60,7 +61,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Job:
+class TaskFiles:
     """One task with its files and number of examples."""
 
     task: Task
@@ -68,7 +69,7 @@ class Job:
     material: files.Material
 
 
-def evaluate(model: str, asked: Asked) -> dict[str, Any]:
+def evaluate(model: str, asked: BenchmarkOptions) -> dict[str, Any]:
     """Measure `model` and return what `--json` prints.
 
     Everything that can be wrong with the input is found before the model is loaded.
@@ -191,7 +192,7 @@ def _suite(name: str | None) -> tuple[Entry, ...]:
     return SUITES[name] if name else ()
 
 
-def _jobs(asked: Asked, entries: Sequence[Entry]) -> list[Job]:
+def _jobs(asked: BenchmarkOptions, entries: Sequence[Entry]) -> list[TaskFiles]:
     """The tasks with their files read, suites first. A suite says where shots come from, so none is drawn too much."""
     if asked.hub and asked.data_dir is not None:
         raise InputError("--hub and --data-dir are two places", mend="give one of them")
@@ -211,13 +212,13 @@ def _jobs(asked: Asked, entries: Sequence[Entry]) -> list[Job]:
         raise InputError(
             "nothing to measure", mend="give --tasks, such as --tasks arc_easy,mmlu, or --suite leaderboard"
         )
-    jobs = [Job(task, shots, _material(task, shots, asked)) for task, shots in wanted]
+    jobs = [TaskFiles(task, shots, _material(task, shots, asked)) for task, shots in wanted]
     for job in jobs:
         Shots(job.task, job.material, job.shots)  # raises where there are too few
     return jobs
 
 
-def _material(task: Task, shots: int, asked: Asked) -> files.Material:
+def _material(task: Task, shots: int, asked: BenchmarkOptions) -> files.Material:
     if not task.files:
         if not asked.texts:
             raise InputError(f"{task.name} needs texts", where="--text", mend="such as --text notes.txt")
@@ -232,7 +233,7 @@ def _material(task: Task, shots: int, asked: Asked) -> files.Material:
     return files.from_folder(task, asked.data_dir, shots)
 
 
-def _records(job: Job, engine: Engine, journal: Journal, limit: int | None) -> list[Record]:
+def _records(job: TaskFiles, engine: Engine, journal: Journal, limit: int | None) -> list[Record]:
     """The records of the job's documents, those measured before among them, in the order of the documents."""
     wanted = chosen(job.material.documents, limit)
     main = job.task.metrics[0]
@@ -246,10 +247,10 @@ def _records(job: Job, engine: Engine, journal: Journal, limit: int | None) -> l
     return [journal.records[index] for index in wanted]
 
 
-def engine(opened: Opened, asked: Asked) -> Engine:
+def engine(opened: Opened, asked: BenchmarkOptions) -> Engine:
     """The model as benchmarks ask it."""
     tokens = asked.tokens or (2048 if opened.model.device.type == "cpu" else MANY)
-    scorer = Scorer(opened.model, room(opened.model.config, opened.tokenizer), tokens)
+    scorer = Scorer(opened.model, longest_input(opened.model.config, opened.tokenizer.fast), tokens)
     return Engine(
         scorer, Coder(opened.tokenizer), partial(_write, opened), partial(chat_text, opened) if asked.chat else None
     )
@@ -289,13 +290,13 @@ def _folder(model: str) -> Path:
     return Path("evals") / "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
 
-def _name(job: Job, chat: bool) -> str:
+def _name(job: TaskFiles, chat: bool) -> str:
     """The file of a task's records: other shots and chat have files of their own."""
     shots = f"-{job.shots}shot" if job.shots != job.task.shots else ""
     return f"{job.task.name}{shots}{'-chat' if chat else ''}"
 
 
-def _identity(opened: Opened, model: str, asked: Asked) -> dict[str, Any]:
+def _identity(opened: Opened, model: str, asked: BenchmarkOptions) -> dict[str, Any]:
     """What the records are of, besides the task: weights, type, template."""
     chat = {"template": opened.template.fingerprint, "system": opened.config.text.system} if asked.chat else {}
     dtype = str(opened.model.dtype).removeprefix("torch.")
@@ -303,13 +304,13 @@ def _identity(opened: Opened, model: str, asked: Asked) -> dict[str, Any]:
     return {**made, "dtype": dtype, "chat_template": asked.chat, **chat}
 
 
-def _about(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
+def _about(job: TaskFiles, identity: dict[str, Any]) -> dict[str, Any]:
     """What makes records the same. With `spare` other examples are drawn: a suite's are not those of the task alone."""
     about = {"task": job.task.name, "shots": job.shots, "spare": job.task.spare, "files": job.material.files}
     return about | identity
 
 
-def _note(job: Job, scores: results.Scores) -> str:
+def _note(job: TaskFiles, scores: results.Scores) -> str:
     notes = []
     found = {document.group for document in job.material.documents} & set(SUBJECTS)
     if found and not job.task.group and len(found) < len(SUBJECTS):

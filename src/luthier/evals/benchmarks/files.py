@@ -15,7 +15,7 @@ from luthier.core.errors import InputError
 from luthier.core.foreign.calls import reason
 from luthier.core.storage.files import sha256
 from luthier.core.storage.sums import checked
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data.decode import WRAPPERS
 from luthier.data.read import Row, read_rows
 from luthier.evals.benchmarks.documents import Document

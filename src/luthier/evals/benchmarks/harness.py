@@ -19,12 +19,13 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.threads import use_threads
-from luthier.core.types import Message
-from luthier.evals.benchmarks.encode import Coder, room
+from luthier.core.types.examples import Message
+from luthier.evals.benchmarks.encode import Coder
 from luthier.evals.benchmarks.evaluation import WRITTEN_AT_ONCE, chat_text, end_ids
 from luthier.evals.likelihood import Request, Scorer
 from luthier.generate.generate import generate
 from luthier.generate.sampling import Sampling
+from luthier.model.folder.limits import longest_input
 from luthier.runs.open import open_model
 
 WINDOW = 512  # requests that are packed together
@@ -51,7 +52,7 @@ class LuthierLM(TemplateLM):  # type: ignore[misc]
         self.opened.model.eval()
         self.coder = Coder(self.opened.tokenizer)
         self.tokenizer = self.opened.tokenizer.fast
-        self.max_length = int(max_length or room(self.opened.model.config, self.opened.tokenizer))
+        self.max_length = int(max_length or longest_input(self.opened.model.config, self.opened.tokenizer.fast))
         self.scorer = Scorer(self.opened.model, self.max_length, int(tokens))
         self.pretrained = pretrained
         self._device = self.opened.model.device

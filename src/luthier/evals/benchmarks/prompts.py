@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from luthier.core.errors import InputError
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.evals.benchmarks.documents import Document
 from luthier.evals.benchmarks.files import Material
 from luthier.evals.benchmarks.tasks import Task

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from luthier.core.errors import InputError
-from luthier.core.types import Origin
+from luthier.core.types.examples import Origin
 from luthier.data.decode import WRAPPERS, opened, text_lines
 from luthier.data.read import Row, read_rows
 from luthier.evals.benchmarks.documents import LETTERS

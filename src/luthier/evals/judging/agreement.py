@@ -66,7 +66,7 @@ def units_of(duels: Sequence[Duel]) -> list[Ratings]:
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class AnnotatorStats:
     """What an annotator does.
 
     judgments   how many
@@ -92,7 +92,7 @@ class Habits:
         return {"annotator": self.annotator, "judgments": self.judgments, **shares, "agreement": agreed}
 
 
-def habits(judgments: Sequence[Judgment], duels: Sequence[Duel]) -> list[Habits]:
+def habits(judgments: Sequence[Judgment], duels: Sequence[Duel]) -> list[AnnotatorStats]:
     """The habits of every annotator, those with most judgments first; intervals over judgments or duels."""
     units = units_of(duels)
     counts = Counter(judgment.annotator for judgment in judgments)
@@ -101,7 +101,7 @@ def habits(judgments: Sequence[Judgment], duels: Sequence[Duel]) -> list[Habits]
         own = [duel for duel in duels if duel.annotator == name]
         said = [judgment for judgment in judgments if judgment.annotator == name]
         won = [duel for duel in own if duel.outcome != 0.5 and duel.lengths[0] != duel.lengths[1]]
-        out.append(Habits(
+        out.append(AnnotatorStats(
             name, count, share_interval([float(duel.outcome == 0.5) for duel in own] or [0.0]),
             _share([_first_won(j) for j in said if len(j.verdict) == 2 and j.verdict[0] != j.verdict[1]]),
             _share([(duel.outcome == 1) == (duel.lengths[0] > duel.lengths[1]) for duel in won]),

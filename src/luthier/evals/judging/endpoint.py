@@ -16,7 +16,7 @@ from luthier.core import log
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.screen import line
 from luthier.core.secrets import NAMED, keep, said_by_server, without
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.evals.judging.exchange import FAULT, MOST, Reply, post
 
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # statuses that may be another a moment later

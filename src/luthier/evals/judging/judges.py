@@ -15,11 +15,11 @@ from luthier.core import log
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.opening import appending, ends_whole, telling
 from luthier.core.storage.sums import checked, with_sum
-from luthier.core.types import Message, Messages
-from luthier.evals.benchmarks.encode import room
+from luthier.core.types.examples import Message, Messages
 from luthier.evals.judging.endpoint import Endpoint, Garbage, open_endpoint
-from luthier.evals.judging.prompt import PAIR, TIE, YES, Choice, Contest, pair_messages, read_choice
+from luthier.evals.judging.prompt import PAIR, TIE, YES, Choice, Comparison, pair_messages, read_choice
 from luthier.evals.likelihood import Request, Scorer
+from luthier.model.folder.limits import longest_input
 from luthier.runs.open import Opened, open_model, weights
 from luthier.text.encode import encode_prompt_ids
 
@@ -44,7 +44,7 @@ class Judge(Protocol):
         """What makes its judgments those of the same judge: weights or address, and all that is said to it but the pair."""
         ...
 
-    def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+    def pairs(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         """(index, which answer is better) of every contest, as they become known."""
         ...
 
@@ -54,7 +54,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalJudge:
     """Chooses the option of which it gives the higher probability as its answer. `tokens` bounds a forward pass."""
 
     name: str
@@ -66,7 +66,7 @@ class Local:
         opened = self.opened
         return _digest(weights(self.name), opened.template.fingerprint, opened.config.text.system, written=False)
 
-    def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+    def pairs(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         return self._choose([contest.messages for contest in asked], PAIR, stop)
 
     def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
@@ -86,7 +86,7 @@ class Local:
             for ids in answers
         ]
         opened.model.eval()
-        scorer = Scorer(opened.model, room(opened.model.config, opened.tokenizer), self.tokens)
+        scorer = Scorer(opened.model, longest_input(opened.model.config, opened.tokenizer.fast), self.tokens)
         for start in range(0, len(requests), 2 * self.together):
             scorer.forget()
             half: dict[int, tuple[int, float]] = {}
@@ -104,7 +104,7 @@ class Local:
 
 
 @dataclass(frozen=True)
-class Remembered:
+class CachedJudge:
     """A judge whose answers to questions are kept in a file, {"judge", "asked", "said"} a line, and not asked for again."""
 
     judge: Judge
@@ -139,7 +139,7 @@ class Remembered:
     def digest(self) -> str:
         return self._who
 
-    def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+    def pairs(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         return self.judge.pairs(asked, stop)
 
     def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
@@ -165,7 +165,7 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Written:
+class EndpointJudge:
     """Asks a model behind an endpoint, `parallel` questions at a time."""
 
     endpoint: Endpoint
@@ -180,7 +180,7 @@ class Written:
         endpoint = self.endpoint
         return _digest(endpoint.url, endpoint.model, dict(endpoint.extra), written=True)
 
-    def pairs(self, asked: Sequence[Contest], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+    def pairs(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         shown = [pair_messages(c.prompt, c.answers[c.order[0]], c.answers[c.order[1]], written=True) for c in asked]
         return self._choose(shown, (*PAIR, TIE), stop)
 
@@ -250,7 +250,7 @@ def _each(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class JudgeSpec:
     """The judge that the options of a command name."""
 
     judge: str | None = None
@@ -274,8 +274,8 @@ class Wanted:
             raise InputError(what, where=where, mend="give --judge MODEL, or --endpoint URL with --endpoint-model NAME")
         if self.judge is not None:
             name = self.judge
-            return lambda: Local(name, open_model(name, device=self.device, dtype=self.dtype))
+            return lambda: LocalJudge(name, open_model(name, device=self.device, dtype=self.dtype))
         found = open_endpoint(
             self.endpoint or "", self.endpoint_model, self.key_env, self.timeout, self.retries, self.request
         )
-        return lambda: Written(found, self.parallel)
+        return lambda: EndpointJudge(found, self.parallel)

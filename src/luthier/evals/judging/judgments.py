@@ -23,7 +23,7 @@ from itertools import combinations
 from typing import Any
 
 from luthier.core.errors import InputError, nearest
-from luthier.core.types import ROLES, Message, Messages, Origin
+from luthier.core.types.examples import ROLES, Message, Messages, Origin
 from luthier.data.read import Row, read_rows
 
 KEYS = ("prompt", "models", "answers", "order", "verdict", "annotator")

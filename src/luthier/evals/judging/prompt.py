@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from luthier.core.types import Message, Messages
+from luthier.core.types.examples import Message, Messages
 from luthier.evals.judging.judgments import Judgment, prompt_key
 
 PAIR = ("A", "B")
@@ -64,7 +64,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
+class Comparison:
     """One comparison to be made: two answers to a prompt, and the order they are shown in."""
 
     prompt: Messages
@@ -92,10 +92,10 @@ class Contest:
         return Judgment(self.prompt, self.models, self.answers, self.order, verdict, annotator, info)
 
 
-def contests(prompts: Sequence[Messages], answers: Mapping[str, Sequence[str]]) -> list[Contest]:
+def contests(prompts: Sequence[Messages], answers: Mapping[str, Sequence[str]]) -> list[Comparison]:
     """Every pair of models on every prompt in both orders. Equal answers are no contest: they are a tie by themselves."""
     return [
-        Contest(prompt, (one, other), (answers[one][i], answers[other][i]), order)
+        Comparison(prompt, (one, other), (answers[one][i], answers[other][i]), order)
         for i, prompt in enumerate(prompts)
         for one, other in combinations(sorted(answers), 2)  # so that who is named first changes nothing
         if answers[one][i].strip() != answers[other][i].strip()

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.core.errors import FunctionError
 from luthier.core.storage.files import sha256
-from luthier.core.types import Message
+from luthier.core.types.examples import Message
 from luthier.evals.metrics.table import OWN
 from luthier.rewards.answer import Answer, opening
 from luthier.rewards.function import Function

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.core.errors import unknown
 from luthier.evals.metrics import own
 from luthier.evals.metrics.labels import commonest

@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any
 
 from luthier.core.errors import InputError, nearest
-from luthier.core.types import Message, Messages
+from luthier.core.types.examples import Message, Messages
 from luthier.data.read import Row, read_rows
 from luthier.evals.suites.document import Document, Place, validated
-from luthier.evals.suites.spec import Asked, Check, Group, Sampling
 from luthier.evals.suites.spec import Case as CaseSpec
+from luthier.evals.suites.spec import Check, Group, PromptSpec, Sampling
 
 COLUMN = re.compile(r"\{\{|\}\}|\{([^{}\n]+)\}")
 OPENING = 60  # characters of a prompt that name a case without a name
@@ -138,7 +138,7 @@ def _case(
     )
 
 
-def _messages(asked: Asked, where: str, fill: Fill) -> Messages:
+def _messages(asked: PromptSpec, where: str, fill: Fill) -> Messages:
     if (asked.prompt is None) == (asked.messages is None):
         both = asked.prompt is not None
         what = "both a prompt and messages" if both else "nothing is asked"

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import RewardConfig
+from luthier.config.rewards import RewardConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.stop import stopping
 from luthier.core.storage.files import writing
 from luthier.core.storage.opening import appending, require_writable
-from luthier.core.types import Message
-from luthier.evals.judging.judges import Judge, Remembered, Wanted
+from luthier.core.types.examples import Message
+from luthier.evals.judging.judges import CachedJudge, Judge, JudgeSpec
 from luthier.evals.judging.prompt import YES, question_messages
 from luthier.evals.suites import results
 from luthier.evals.suites.cases import expand
@@ -37,7 +37,7 @@ ROUNDING = 1e-6  # of the cosine of a text with itself
 
 
 @dataclass(frozen=True)
-class Tested:
+class SuiteResult:
     """A suite that was run on a model."""
 
     document: Document
@@ -64,13 +64,13 @@ class Tested:
         }  # fmt: skip
 
 
-class Bench:
+class PreparedSuite:
     """A suite made ready, to be run on one model after another. A context manager: its Python checks are processes.
 
     Opening it raises InputError for everything that is wrong with the suite, before any model is loaded.
     """
 
-    def __init__(self, path: Path, judge: Wanted, settings: RewardConfig, said: Path | None = None) -> None:
+    def __init__(self, path: Path, judge: JudgeSpec, settings: RewardConfig, said: Path | None = None) -> None:
         self.document = read(path)
         self.cases = expand(self.document)
         self.ready = results.prepare(self.cases, path.parent)
@@ -81,7 +81,7 @@ class Bench:
         self.encoders: dict[str, Encoder] = {}
         self._closing = ExitStack()
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> PreparedSuite:
         if self.said and not any(check.core.judged for checks in self.ready for check in checks):
             mend = "leave it out, or give the suite a check of the kind `judged`"
             raise InputError("nothing is judged in this suite", where="--judged", mend=mend)
@@ -118,7 +118,7 @@ class Bench:
         except InputError as error:
             raise InputError(f"encoder '{name}': {error.what}", where=where, mend=error.mend) from error
 
-    def run(self, model: str, stop: Stop, **opening: Any) -> Tested:
+    def run(self, model: str, stop: Stop, **opening: Any) -> SuiteResult:
         """Answer every case with the model, opened as `open_model` does with `opening`, and check the answers. Raises Stopped
         when asked to stop."""
         began = time.monotonic()
@@ -127,7 +127,7 @@ class Bench:
             self.cases, self.ready, said, lambda check, given: self._outside(check, given, stop)
         )
         groups, all_ = results.score(outcomes, self.document.suite)
-        return Tested(self.document, tuple(outcomes), tuple(groups), all_, time.monotonic() - began)
+        return SuiteResult(self.document, tuple(outcomes), tuple(groups), all_, time.monotonic() - began)
 
     def _answers(self, model: str, stop: Stop, opening: Mapping[str, Any]) -> list[list[str]]:
         """The answers to every case; cases of the same sampling are answered together."""
@@ -184,7 +184,7 @@ class Bench:
         assert self.open_judge
         if self.judge is None:
             self.judge = self.open_judge()
-            self.judge = Remembered(self.judge, self.said) if self.said else self.judge
+            self.judge = CachedJudge(self.judge, self.said) if self.said else self.judge
         asked = [question_messages(item.prompt, item.answer, check.question, item.reference) for item in given]
         out = [Verdict(False, "the judge's answer could not be read", decided=False)] * len(given)
         with log.progress(f"judged by {self.judge.name}", len(given)) as bar:
@@ -213,14 +213,14 @@ def _touch(path: Path) -> None:
 
 
 def run_suite(
-    path: Path, model: str, judge: Wanted, *, settings: RewardConfig, xml: Path | None = None, said: Path | None = None,
+    path: Path, model: str, judge: JudgeSpec, *, settings: RewardConfig, xml: Path | None = None, said: Path | None = None,
     **opening: Any,
-) -> Tested:  # fmt: skip
+) -> SuiteResult:  # fmt: skip
     """Run a suite on a model, opened as `open_model` does with `opening`; with `xml`, write the results there for a CI server.
     What a judge says is kept in `said`, and not asked again."""
     if xml:
         require_writable(xml)
-    with stopping() as stop, Bench(path, judge, settings, said) as bench:
+    with stopping() as stop, PreparedSuite(path, judge, settings, said) as bench:
         found = bench.run(model, stop, **opening)
     if xml:
         with writing(xml) as handle:

@@ -153,7 +153,7 @@ class Sampling(Part):
     n: int | None = Field(None, ge=1)
 
 
-class Asked(Part):
+class PromptSpec(Part):
     """What is asked and what is checked: a case, or what all cases of a group have in common."""
 
     prompt: str | None = None
@@ -163,14 +163,14 @@ class Asked(Part):
     checks: list[Check] = []
 
 
-class Case(Asked):
+class Case(PromptSpec):
     """One prompt. It passes when this share of its answers passes all checks."""
 
     name: str | None = None
     pass_rate: float | None = Share
 
 
-class Group(Asked):
+class Group(PromptSpec):
     """Cases that belong together; with `rows`, a table whose every row makes the cases anew.
 
     `threshold` is the least share of the group's cases that must pass.

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from luthier.config.config import LoraConfig
+from luthier.config.model import LoraConfig
 from luthier.core.errors import InputError
 from luthier.core.storage.files import write_json
-from luthier.model.adapt import heads, lora, peft
+from luthier.model.adapt import heads, lora, peft, roles, targets
 from luthier.model.adapt.adapter_config import CONFIG, WEIGHTS
 from luthier.model.adapt.peft import PREFIX, PeftAdapter
 from luthier.model.adapt.quantize import QuantLinear
@@ -52,7 +52,7 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
 def _short(names: list[str], model: Any) -> list[str]:
     """Last parts of the layer names when these say the same as the whole names, else the whole names."""
     last = {name.rsplit(".", 1)[-1] for name in names}
-    bare = {name for name in lora.linears(model) if not name.endswith(".base")}
+    bare = {name for name in targets.linears(model) if not name.endswith(".base")}
     same = {name for name in bare if name.rsplit(".", 1)[-1] in last}
     return sorted(last) if not same else names
 
@@ -64,7 +64,7 @@ def apply(model: Any, folder: Path) -> int:
     """
     adapter = peft.read(folder)
     lora.detach(model)
-    layers = lora.linears(model)
+    layers = targets.linears(model)
     _check_fit(model, adapter, layers)
     for name, parts in adapter.layers.items():
         a, b, magnitude = (parts.get(kind) for kind in peft.KINDS)
@@ -88,7 +88,7 @@ def settings_of(folder: Path, settings: LoraConfig) -> LoraConfig:
 
 
 @torch.no_grad()
-def role(model: Any, folder: Path) -> lora.Role:
+def role(model: Any, folder: Path) -> roles.Role:
     """The adapter in `folder`, with its heads, as another part for `model` to play: nothing of the model changes.
 
     Raises InputError as `apply` does.
@@ -106,7 +106,7 @@ def role(model: Any, folder: Path) -> lora.Role:
         linear[name] = torch.nn.Linear(weight.shape[1], 1, bias=False, device=model.device)
         linear[name].weight.copy_(weight)
         linear[name].requires_grad_(False)
-    return lora.Role(layers, linear)
+    return roles.Role(layers, linear)
 
 
 @torch.no_grad()

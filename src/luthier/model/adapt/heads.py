@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from luthier.core.types import Needs
+from luthier.core.types.batch import Needs
 
 NAMES = ("score", "value")
 

@@ -9,12 +9,9 @@ A and B are float32 whatever the compute type, so that small updates are not los
 
 from __future__ import annotations
 
-import copy
-import fnmatch
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,14 +19,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from luthier.config.config import LoraConfig
-from luthier.core.errors import InputError, nearest
-from luthier.core.foreign.patterns import compiled
-from luthier.model.adapt import heads
+from luthier.config.model import LoraConfig
+from luthier.core.errors import InputError
 from luthier.model.adapt.quantize import Quantized, QuantLinear
+from luthier.model.adapt.targets import chosen
 from luthier.model.layers.products import product
-
-SECONDS = 1.0  # that a pattern may take on the name of a layer
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -195,76 +189,12 @@ def _weight(base: nn.Module) -> torch.Tensor:
     return weight
 
 
-def linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer, quantized or not, but the vocabulary head: name -> module."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if module is not head and isinstance(module, (nn.Linear, QuantLinear))
-    }
-
-
-def chosen(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
-    """The layers that `targets` name: 'all-linear', a module name such as q_proj or self_attn.q_proj, a glob over full names,
-    or what is none of these as a regular expression over full names, as PEFT takes it.
-
-    Raises InputError when a target matches nothing, or names the head while it shares its weight with the embedding.
-    """
-    candidates = linears(model)
-    if not candidates:
-        raise InputError(
-            "this model has no linear layer that takes an adapter", where="--tune lora",
-            mend="use --tune full, head, last:K or layers:GLOB",
-        )  # fmt: skip
-    out: dict[str, nn.Module] = {}
-    for target in targets:
-        if target == "all-linear":
-            out |= candidates
-            continue
-        found = {n: m for n, m in candidates.items() if f".{n}".endswith(f".{target}") or fnmatch.fnmatch(n, target)}
-        found = found or {n: m for n, m in candidates.items() if _fits(target, n)}
-        if not found:
-            raise _no_target(model, target, candidates)
-        out |= found
-    return {name: out[name] for name in candidates if name in out}
-
-
-def _fits(pattern: str, name: str) -> bool:
-    try:
-        return compiled(pattern, "--lora.targets").fullmatch(name, timeout=SECONDS) is not None
-    except TimeoutError:
-        what = f"the pattern '{pattern}' takes longer than {SECONDS:g} s on '{name}'"
-        raise InputError(what, where="--lora.targets", mend="write it without nested repetitions") from None
-    except InputError:
-        return False
-
-
-def _no_target(model: nn.Module, target: str, candidates: dict[str, nn.Module]) -> InputError:
-    if target in ("lm_head", "embed_tokens"):
-        return InputError(
-            f"'{target}' cannot take an adapter", where="--lora.targets",
-            mend="adapters go on linear layers of the blocks; to learn the head use --tune head",
-        )  # fmt: skip
-    known = sorted({name.rsplit(".", 1)[-1] for name in candidates})
-    if set(parts := target.replace(",", " ").split()) <= set(known) and len(parts) > 1:
-        return InputError(
-            f"no linear layer matches '{target}'", where="--lora.targets",
-            mend="give each name by itself: " + " ".join(f"--lora.targets {part}" for part in parts),
-        )  # fmt: skip
-    guess = nearest(target, known)
-    return InputError(
-        f"no linear layer matches '{target}'", where="--lora.targets",
-        mend=f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}",
-    )  # fmt: skip
-
-
 def attach(model: nn.Module, config: LoraConfig) -> dict[str, LoraLinear]:
     """Put an adapter on every chosen layer, in place; return them by the layer's name."""
     out: dict[str, LoraLinear] = {}
     for name, module in chosen(model, config.targets).items():
         out[name] = LoraLinear(module, config).train(model.training)
-        _replace(model, name, out[name])
+        set_layer(model, name, out[name])
     return out
 
 
@@ -284,7 +214,7 @@ def put(
     adapter.B.copy_(b)
     if adapter.magnitude is not None and magnitude is not None:
         adapter.magnitude.copy_(magnitude.flatten())
-    _replace(model, name, adapter.requires_grad_(False).train(model.training))
+    set_layer(model, name, adapter.requires_grad_(False).train(model.training))
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
@@ -292,43 +222,6 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             yield name, module
-
-
-@dataclass(frozen=True)
-class Role:
-    """Another set of adapters and heads for the same frozen base, such as the reference, the critic, the reward model.
-
-    Parameters are named as on a model: `<layer>.A`, `<layer>.B`, `<layer>.magnitude`, and `score.weight`.
-    """
-
-    layers: dict[str, LoraLinear]
-    whole: dict[str, nn.Linear]
-
-    @property
-    def parameters_by_name(self) -> dict[str, nn.Parameter]:
-        """Everything that can learn, by name."""
-        out: dict[str, nn.Parameter] = {}
-        for name, layer in self.layers.items():
-            out |= {f"{name}.A": layer.A, f"{name}.B": layer.B}
-            if layer.magnitude is not None:
-                out[f"{name}.magnitude"] = layer.magnitude
-        for name, head in self.whole.items():
-            out[f"{name}.weight"] = head.weight  # type: ignore[assignment]
-        return out
-
-
-def role(model: nn.Module, *, learn: bool = False) -> Role:
-    """A copy of the adapters and heads that `model` has on it now, sharing its base."""
-    layers = {}
-    for name, adapter in adapters(model):
-        layers[name] = copy.copy(adapter)
-        layers[name].cast = None
-        layers[name]._parameters = {
-            key: None if p is None else nn.Parameter(p.detach().clone(), requires_grad=learn)
-            for key, p in adapter._parameters.items()
-        }
-    whole = {name: copy.deepcopy(head).requires_grad_(learn) for name, head in heads.on(model).items()}
-    return Role(layers, whole)
 
 
 @contextmanager
@@ -349,26 +242,6 @@ def cast_once(model: nn.Module) -> Iterator[None]:
             layer.cast = None
 
 
-@contextmanager
-def playing(model: nn.Module, part: Role) -> Iterator[None]:
-    """`model` with the adapters and heads of `part` in place of its own, for the block."""
-    own = dict(adapters(model))
-    before = {name: model.get_submodule(name) for name in own.keys() | part.layers.keys()}
-    whole = heads.on(model)
-    try:
-        for name in before:
-            _replace(model, name, part.layers[name] if name in part.layers else own[name].base)
-        model.train(model.training)  # dropout acts on a part when it acts on the model, whatever it last played in
-        for name in heads.NAMES:
-            setattr(model, name, part.whole.get(name))
-        yield
-    finally:
-        for name, module in before.items():
-            _replace(model, name, module)
-        for name in heads.NAMES:
-            setattr(model, name, whole.get(name))
-
-
 @torch.no_grad()
 def merge(model: nn.Module) -> None:
     """Replace every adapted layer by one plain linear layer with the merged weight, in place.
@@ -383,13 +256,13 @@ def merge(model: nn.Module) -> None:
         plain.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
         if bias is not None:
             plain.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-        _replace(model, name, plain)
+        set_layer(model, name, plain)
 
 
 def detach(model: nn.Module) -> None:
     """Take the adapters off again, in place."""
     for name, adapter in list(adapters(model)):
-        _replace(model, name, adapter.base)
+        set_layer(model, name, adapter.base)
 
 
 def base_of(model: nn.Module, name: str) -> nn.Module:
@@ -398,6 +271,6 @@ def base_of(model: nn.Module, name: str) -> nn.Module:
     return module.base if isinstance(module, LoraLinear) else module
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def set_layer(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from luthier.config.config import LoraConfig
+from luthier.config.model import LoraConfig
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import shown
 from luthier.model.adapt import adapter_config, heads

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from luthier.config.config import LoraConfig, QuantConfig
+from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError, unknown
 from luthier.model.adapt import heads, lora
 from luthier.model.adapt.quantize import quantize_linears

@@ -8,6 +8,8 @@ from typing import Any
 from luthier.core.errors import InputError
 
 ATTENTION = ("full_attention", "sliding_attention")
+UNSAID = 2048  # the context of a model that does not say, as lm-evaluation-harness has it
+UNLIMITED = int(1e30)  # what tokenizers without a limit say
 # Tokens that stand for what is no text, as tokenizers name them (`image_token`): no text becomes one of them.
 _PLACEHOLDERS = ("image", "video", "audio", "boi", "eoi", "boa", "eoa")
 
@@ -41,6 +43,17 @@ def context(config: Any) -> int | None:
         return None
     before = getattr(text, "original_max_position_embeddings", None)
     return min((_reach(rope, int(places), before) for rope in _ropes(text)), default=int(places))
+
+
+def longest_input(config: Any, tokenizer: Any) -> int:
+    """The longest input in tokens of a model and its tokenizer (transformers'), as lm-evaluation-harness finds it, where
+    Luthier reads as many."""
+    text = getattr(config, "text_config", None) or config
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if (found := getattr(text, name, None)) is not None:
+            return min(int(found), context(config) or int(found))
+    longest = getattr(tokenizer, "model_max_length", None)
+    return UNSAID if longest is None or longest >= UNLIMITED else int(longest)
 
 
 def _ropes(text: Any) -> list[dict[str, Any]]:

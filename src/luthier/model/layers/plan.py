@@ -21,7 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from luthier.core import log
 from luthier.core.foreign.calls import reason
-from luthier.core.types import Batch
+from luthier.core.types.batch import Batch
 
 BLOCK = 128  # queries that attend together: what lies above the diagonal is skipped between blocks
 WASTE = 1.4  # a group may compute this many times the scores its blocks need

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from luthier.core.types import Batch
+from luthier.core.types.batch import Batch
 from luthier.model.adapt.lora import cast_once
 from luthier.model.layers.plan import TreePlan
 

@@ -42,7 +42,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptAnswers:
     """A prompt that every run answered: the reference and each run's answer, as HTML."""
 
     number: int
@@ -112,12 +112,12 @@ def _outcome(view: View, name: str) -> Outcome:
     return Outcome(old, new, change, f"{low} … {high}" if row["low"] is not None else "", row["verdict"])
 
 
-def _asked(views: Sequence[View]) -> list[Asked]:
+def _asked(views: Sequence[View]) -> list[PromptAnswers]:
     """The prompts that all runs answered, in the order of the first."""
     each = [{(s.prompt, s.reference): s for s in view.samples} for view in views]
     shared = [key for key in each[0] if all(key in one for one in each[1:])]
     return [
-        Asked(
+        PromptAnswers(
             number, block(prompt), block(reference),
             [(view.name, marked(one[prompt, reference].after, reference, "not in the reference"))
              for view, one in zip(views, each, strict=True)],

@@ -87,7 +87,7 @@ class Rolled:
 
 
 @dataclass(frozen=True)
-class Forgot:
+class ForgottenItem:
     """An answer that the model finds less likely now, as HTML; by how many nats per token, and what that keeps."""
 
     prompt: Markup
@@ -164,11 +164,13 @@ def codes(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Bar]]:
     return dict(sorted(out.items(), key=lambda group: -sum(bar.count for bar in group[1])))
 
 
-def forgot(view: View) -> list[Forgot]:
+def forgot(view: View) -> list[ForgottenItem]:
     """The answers that lost most, those that lost anything."""
     order = sorted((one for one in view.lost if one.drift > 0), key=lambda one: -one.drift)[:LOST_SHOWN]
     return [
-        Forgot(block(one.prompt), block(one.before), block(one.now), f"+{one.drift:.2f}", f"{exp(-one.drift):.0%}")
+        ForgottenItem(
+            block(one.prompt), block(one.before), block(one.now), f"+{one.drift:.2f}", f"{exp(-one.drift):.0%}"
+        )
         for one in order
     ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.config.config import RunConfig, fields
+from luthier.config.run import RunConfig, fields
 from luthier.core.log import clock, size
 from luthier.core.verdicts import BETTER, HIGHER, LOWER, NONE_SHOWN, ORDER, TOO_FEW, WORSE
 from luthier.report.page.view import View

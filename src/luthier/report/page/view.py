@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.config.config import RunConfig
+from luthier.config.run import RunConfig
 from luthier.report.tables import Row
 
 
@@ -45,7 +45,7 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Lost:
+class ForgottenAnswer:
     """What the model answered before to a general question, what it answers now, and the nats per token that it finds the
     earlier answer less likely."""
 
@@ -92,7 +92,7 @@ class View:
     steps: Sequence[Mapping[str, Any]] = ()
     samples: Sequence[Sample] = ()
     rollouts: Sequence[Rollout] = ()
-    lost: Sequence[Lost] = ()
+    lost: Sequence[ForgottenAnswer] = ()
     errors: Errors | None = None
     codes: Sequence[Mapping[str, Any]] = ()
     lineage: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,189 @@
+"""Models and runs on the same items: held-out rows, a test suite, or the records of benchmarks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luthier.comparison import records
+from luthier.comparison import rows as compare_rows
+from luthier.comparison.changes import Item, QuestionItems, changes
+from luthier.comparison.contestants import named
+from luthier.config.run import RunConfig
+from luthier.core.errors import InputError
+from luthier.core.stop import stopping
+from luthier.core.storage.files import writing
+from luthier.core.storage.opening import require_writable
+from luthier.evals.benchmarks.tasks import SUITES
+from luthier.evals.detectors.refusals import refusal
+from luthier.evals.detectors.same import NAME as SAME
+from luthier.evals.detectors.same import same
+from luthier.evals.judging.judges import JudgeSpec
+from luthier.evals.stats.paired import Question, compare, false_alarms
+from luthier.evals.suites.evaluation import PreparedSuite, SuiteResult
+from luthier.runs.locate import base_for
+
+SHOWN = 5  # items of each question that changed most
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What the user wants compared: NAME or LABEL=NAME,NAME of models and runs, the first being compared with, and on
+    what: rows (`config.data.path`), a suite (a file of tests, or the name of benchmarks), or tasks. `given` are the settings
+    that the user gave."""
+
+    sides: tuple[str, ...]
+    config: RunConfig
+    given: Mapping[str, Any] = field(default_factory=dict)
+    suite: Path | None = None
+    tasks: str = ""
+    judge: JudgeSpec = field(default_factory=JudgeSpec)
+    check: bool = False
+    out: Path | None = None
+
+
+def compare_all(wish: CompareOptions) -> dict[str, Any]:
+    """Compare: the keys of `luthier compare --json`."""
+    began = time.monotonic()
+    ways = [bool(wish.config.data.path), wish.suite is not None, bool(wish.tasks)]
+    if sum(ways) != 1:
+        what = "compared on what?" if not any(ways) else "more than one thing to compare on"
+        raise InputError(what, mend="give --data FILE, --suite FILE or --tasks NAMES, one of them")
+    _refuse_unread(wish)
+    if wish.out:
+        require_writable(wish.out)
+    sides = {label: _runs(label, name) for label, name in named(wish.sides, "luthier compare").items()}
+    with stopping() as stop:
+        if str(wish.suite) in SUITES:
+            asked = records.questions(sides, [str(wish.suite)])
+        elif wish.suite is not None:
+            asked = _suite(sides, wish, wish.suite, stop)
+        elif wish.tasks:
+            asked = records.questions(sides, [name.strip() for name in wish.tasks.split(",")])
+        else:
+            asked = compare_rows.questions(sides, wish.config, wish.given, stop)
+    if not asked:
+        raise InputError("nothing was measured for all", mend="raise --eval.rows, or look at the notes above")
+    rows = compare([one.question for one in asked], wish.config.seed)
+    worse, better = changes(asked, SHOWN)
+    beside = {one.question.name: {"baseline": one.baseline} for one in asked if one.baseline}
+    if wish.out:
+        _write(wish.out, asked)
+    return {
+        "models": {label: list(names) for label, names in sides.items()},
+        "first": first(asked) if wish.config.data.path else [],
+        "rows": [row.as_dict() | beside.get(row.name, {}) for row in rows],
+        "regressions": worse,
+        "gains": better,
+        "false_alarms": _checked(asked, wish) if wish.check else None,
+        "out": str(wish.out) if wish.out else None,
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+def first(asked: Sequence[QuestionItems]) -> list[dict[str, Any]]:
+    """What is told before the table, of each model against the first: prompts that the first declined and this one does not, and one
+    answer for different prompts; `name`, `model`, `text`, `answers`. Of several runs of a model, the first."""
+    items = next((one.items for one in asked if one.items and one.items[0].texts), ())
+    out: list[dict[str, Any]] = []
+    if not items:
+        return out
+    against, *others = items[0].texts
+    declined = {label: [refusal(item.texts[label]) is not None for item in items] for label in (against, *others)}
+    for model in others:
+        lost = sum(old and not new for old, new in zip(declined[against], declined[model], strict=True))
+        if lost:
+            text = f"{against} declined {lost} of {len(items)} prompts that {model} does not decline"
+            out.append({"name": "lost_refusal", "model": model, "text": text, "answers": lost})
+        answers = [item.texts[model] for item in items]
+        if found := same([item.prompt for item in items], answers, [item.reference or "" for item in items]):
+            out.append({"name": SAME, "model": model, "text": f"{model} gives {found.words}", "answers": found.count})
+    return out
+
+
+def _refuse_unread(wish: CompareOptions) -> None:
+    """Raise InputError for settings of rows where no rows are measured."""
+    if wish.config.data.path:
+        return
+    unread = [name for name in wish.given if name.partition(".")[0] in ("data", "eval", "text")]
+    if unread:
+        raise InputError(
+            "this is for the rows of --data", where=f"--{unread[0]}", mend="leave it out, or compare with --data FILE"
+        )
+
+
+def _runs(label: str, name: str) -> tuple[str, ...]:
+    names = tuple(part for part in name.split(",") if part)
+    if len(set(names)) < len(names):
+        raise InputError("a run stands twice", where=label, mend="name each training run once")
+    return names
+
+
+def _opening(name: str, config: RunConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    """How a model is opened: `open_model`'s arguments."""
+    system = given.get("text.system")
+    return {"device": config.device, "dtype": config.dtype, "base": base_for(name, config.base), "system": system}
+
+
+def _suite(
+    sides: Mapping[str, Sequence[str]], wish: CompareOptions, path: Path, stop: Callable[[], bool]
+) -> list[QuestionItems]:
+    """The share of its answers that pass, of every case: for all cases, and for each group."""
+    config = wish.config
+    with PreparedSuite(path, wish.judge, config.reward) as bench:
+        found = {
+            label: [bench.run(name, stop, **_opening(name, config, wish.given)) for name in names]
+            for label, names in sides.items()
+        }
+    first = next(iter(found.values()))[0]
+    groups = [group.name for group in first.groups]
+    chosen = {"all cases": [o.case.number for o in first.outcomes]} | {
+        name: [o.case.number for o in first.outcomes if o.case.group == name] for name in groups if len(groups) > 1
+    }
+    out = []
+    for name, numbers in chosen.items():
+        values = {
+            label: np.array([[run.outcomes[i].rate for i in numbers] for run in runs]) for label, runs in found.items()
+        }
+        items = [_item(i, found) for i in numbers] if name == "all cases" else []
+        out.append(QuestionItems(Question(name, values, title=name, unit="%", top=1.0), items))
+    return out
+
+
+def _item(number: int, found: Mapping[str, Sequence[SuiteResult]]) -> Item:
+    """A case, with an answer of each side: one that fails, and why, where there is one."""
+    texts = {}
+    for label, runs in found.items():
+        outcome = runs[0].outcomes[number]
+        failed = outcome.failures
+        texts[label] = f"{failed[0][0]}\n✗ {'; '.join(failed[0][1])}" if failed else outcome.answers[0]
+    case = next(iter(found.values()))[0].outcomes[number].case
+    return Item(case.where, case.prompt, case.reference, texts)
+
+
+def _checked(asked: Sequence[QuestionItems], wish: CompareOptions) -> dict[str, dict[str, Any]]:
+    """How often equal models would be called different, for every question of single runs."""
+    single = [one.question for one in asked if all(len(values) == 1 for values in one.question.values.values())]
+    if not single:
+        raise InputError("there are several runs of a model", where="--check", mend="it is for single runs")
+    return {question.name: asdict(false_alarms(question, wish.config.seed)) for question in single}
+
+
+def _write(path: Path, asked: Sequence[QuestionItems]) -> None:
+    """Every item of every question, a line each."""
+    with writing(path) as handle:
+        for one in asked:
+            for i, item in enumerate(one.items):
+                record = {
+                    "question": one.question.name, "place": item.place,
+                    "values": {label: [float(v) for v in values[:, i]] for label, values in one.question.values.items()},
+                    "weight": None if one.question.weights is None else float(one.question.weights[i]),
+                    "prompt": item.prompt, "reference": item.reference, "texts": dict(item.texts),
+                }  # fmt: skip
+                handle.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,0 +1,203 @@
+"""The same held-out rows for every model: the loss of each row, and the metrics of each generated answer."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from luthier.comparison.changes import Item, QuestionItems
+from luthier.comparison.seen import warn_of_seen
+from luthier.config.resolve import resolve
+from luthier.config.run import RunConfig
+from luthier.core import log
+from luthier.core.errors import InputError
+from luthier.core.types.examples import Chat, Example, Text
+from luthier.data import load as data_load
+from luthier.evals.metrics import own
+from luthier.evals.metrics import scores as score
+from luthier.evals.metrics.labels import commonest
+from luthier.evals.metrics.table import METRICS, RIGHT, choose
+from luthier.evals.stats import paired
+from luthier.runs.locate import base_for, find
+from luthier.runs.open import open_model
+from luthier.text.encode import encode
+from luthier.text.template import load_template
+from luthier.tune import repeats
+from luthier.tune.build import packing_of
+from luthier.tune.evaluator import Evaluator
+from luthier.tune.held_out import Again, HeldOut, Measured
+
+Sides = Mapping[str, Sequence[str]]  # label -> the names of its runs
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One run, measured: row -> (loss, units) of rows that were not cut, row -> answer, and what was asked."""
+
+    losses: dict[int, tuple[float, int]]
+    answers: dict[int, str]
+    ended: dict[int, str]
+    prompts: dict[int, str]
+    references: dict[int, str]
+    template: str
+    held_out: HeldOut = field(default_factory=lambda: HeldOut(()))
+    said: Sequence[str] = ()
+    again: Sequence[Again] = ()
+
+
+def questions(
+    sides: Sides, config: RunConfig, given: Mapping[str, Any], stop: Callable[[], bool]
+) -> list[QuestionItems]:
+    """The loss and the metrics of every run. `given` are the settings that the user gave: they go before a run's own."""
+    examples = data_load.load(config.data.path, config.data, held_out=True).examples
+    if not isinstance(examples[0], Chat | Text):
+        kind = type(examples[0]).__name__.lower()
+        raise InputError(f"these are {kind} rows", where=examples[0].origin, mend="give chats or texts")
+    choose(config.eval.metrics, ())
+    own.check(config.eval.metrics, config.reward)
+    for name in chain.from_iterable(sides.values()):  # wrong names are told before the first model answers
+        warn_of_seen(name, find(name, base_for(name, config.base)).config, examples)
+    found = {
+        label: [_measured(name, examples, config, given, stop) for name in names] for label, names in sides.items()
+    }
+    all_ = [side for runs in found.values() for side in runs]
+    if len({side.template for side in all_}) > 1:
+        log.note(
+            "the models are asked by different templates or system prompts, each by its own; --text.template and --text.system "
+            "set one for all"
+        )
+    asked = _loss(found, all_, examples)
+    rows = sorted(set.intersection(*(set(side.answers) for side in all_)))
+    if rows:
+        asked += _metrics(found, all_, rows, examples, config)
+    return asked
+
+
+def _measured(
+    name: str, examples: Sequence[Example], config: RunConfig, given: Mapping[str, Any], stop: Callable[[], bool]
+) -> _Side:
+    opened = open_model(name, device=config.device, dtype=config.dtype, base=base_for(name, config.base))
+    method = "sft" if isinstance(examples[0], Chat) else "cpt"
+    own = {"method": method, "eval": config.eval.model_dump(), "seed": config.seed}
+    settings = resolve(opened.config.model_dump(), own, {k: v for k, v in given.items() if k.startswith("text.")})
+    template = load_template(settings.text.template, opened.tokenizer, settings.text.template_kwargs)
+    encoded = encode(examples, template, opened.tokenizer, settings.text, skip_bad=config.data.skip_bad)
+    device = next(opened.model.parameters()).device
+    evaluator = Evaluator(
+        opened.model, opened.tokenizer, template, settings, packing_of(settings, opened.model), device
+    )
+    held_out = evaluator.held_out(examples, encoded.trees)
+    measured: Measured = evaluator.measure(held_out, stop, (), title=name, again=True)
+    cut = {tree.row for tree in encoded.trees if tree.cut}
+    if lost := len(cut & {row for row, _, _ in measured.losses}):
+        log.note(
+            f"{name}: {lost} rows were longer than --text.max_length {settings.text.max_length}; their loss is left out"
+        )
+    side = _Side(
+        {row: (loss, units) for row, loss, units in measured.losses if row not in cut},
+        dict(zip(held_out.rows, measured.answers, strict=True)), dict(zip(held_out.rows, measured.ended, strict=True)),
+        dict(zip(held_out.rows, held_out.prompts, strict=True)),
+        dict(zip(held_out.rows, held_out.references, strict=True)), f"{template.name} {settings.text.system or ''}",
+        replace(held_out, trees=()), measured.answers, measured.again,
+    )  # fmt: skip
+    del opened, evaluator
+    gc.collect()
+    return side
+
+
+def _loss(
+    found: Mapping[str, Sequence[_Side]], all_: Sequence[_Side], examples: Sequence[Example]
+) -> list[QuestionItems]:
+    """The loss in nats per token where all count the same tokens, else per byte of text: tokens of different
+    vocabularies are no common measure."""
+    rows = sorted(set.intersection(*(set(side.losses) for side in all_)))
+    if not rows:
+        return []
+    units = [[side.losses[row][1] for row in rows] for side in all_]
+    same = all(counts == units[0] for counts in units)
+    weights = units[0] if same else [max(1, len(_learned(examples[row]).encode())) for row in rows]
+    values = {
+        label: np.array([[side.losses[row][0] for row in rows] for side in runs]) for label, runs in found.items()
+    }
+    title = "loss per token" if same else "loss per byte"
+    question = paired.Question("loss", values, np.array(weights, dtype=float), title, higher_is_better=False)
+    return [
+        QuestionItems(question, [Item(str(examples[row].origin), reference=_learned(examples[row])) for row in rows])
+    ]
+
+
+def _learned(example: Example) -> str:
+    """The text whose loss is measured, as far as the row itself goes."""
+    if isinstance(example, Chat):
+        return "\n".join(message.content for message in example.messages if message.role == "assistant")
+    assert isinstance(example, Text)
+    return example.text
+
+
+def _metrics(
+    found: Mapping[str, Sequence[_Side]], all_: Sequence[_Side], rows: Sequence[int], examples: Sequence[Example], config: RunConfig
+) -> list[QuestionItems]:  # fmt: skip
+    first = all_[0]
+    references = [first.references[row] for row in rows]
+    prompts = [first.prompts[row] for row in rows]
+    known = [e.messages[-1].content for e in examples if isinstance(e, Chat) and e.messages[-1].role == "assistant"]
+    names = choose(config.eval.metrics, known)
+    scores = {
+        label: [
+            score.score(
+                [side.answers[row] for row in rows],
+                references,
+                prompts,
+                names,
+                [side.ended[row] for row in rows],
+                config.reward,
+            )
+            for side in runs
+        ]
+        for label, runs in found.items()
+    }
+    items = [
+        Item(str(examples[row].origin), first.prompts[row], first.references[row],
+             {label: runs[0].answers[row] for label, runs in found.items()})
+        for row in rows
+    ]  # fmt: skip
+    right = next((name for name in names if name in RIGHT), None)
+    answer, share = commonest(references)
+    out = []
+    for name in names:
+        values = {label: np.array([run[name] for run in runs]) for label, runs in scores.items()}
+        ranked = name == right if right else name not in METRICS or METRICS[name].whole is None
+        baseline = {"answer": answer, "share": share} if name == "accuracy" and answer else None
+        out.append(
+            QuestionItems(
+                paired.Question(name, values, **score.about_metric(name)), items, ranked=ranked, baseline=baseline
+            )
+        )
+    return out + _again(found, names)
+
+
+def _again(found: Mapping[str, Sequence[_Side]], names: Sequence[str]) -> list[QuestionItems]:
+    """What `eval.repeat` measured; the prompts that were asked again are the same for all, or nothing is compared."""
+    figures = {
+        label: [repeats.figures(side.held_out, side.said, side.again, names) for side in runs]
+        for label, runs in found.items()
+    }
+    asked = {tuple(side.held_out.rows[one.place] for one in side.again) for runs in found.values() for side in runs}
+    if len(asked) > 1:
+        log.note("the models were not asked the same prompts again: what --eval.repeat measures is left out")
+        return []
+    return [
+        QuestionItems(
+            paired.Question(
+                name, {label: np.array([run[name] for run in runs]) for label, runs in figures.items()},
+                **repeats.about(name),
+            ),
+            (),
+        )
+        for name in next(iter(figures.values()))[0]
+    ]  # fmt: skip

@@ -1,0 +1,64 @@
+"""Settings of data and of its text."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from luthier.config.section import Section
+
+STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
+
+
+class DataConfig(Section):
+    path: tuple[str, ...] = Field((), description="Files, folders or globs to train on; '-' is standard input.")
+    eval: tuple[str, ...] = Field(
+        (),
+        description="Held-out file, folder or quoted glob, again for more; without one, `holdout` of the data is kept aside.",
+    )
+    layout: str = Field("auto", description="Layout of the rows; 'auto' detects it.")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Column names: FIELD=COLUMN, such as output=answer."
+    )
+    values: dict[str, str] = Field(
+        default_factory=dict,
+        description="What coded values mean: VALUE=MEANING, such as 1=output_1,2=output_2,0=tie; good=true; 3=angry.",
+    )
+    holdout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of the rows kept for evaluation when no eval file is given; by default 0.05, and of few rows more: "
+        "32 of 200 to 640, 0.16 of fewer.",
+    )
+    group: str | None = Field(None, description="Column whose equal values stay on one side of the split.")
+    limit: int | None = Field(None, ge=1, description="Use only the first N rows.")
+    skip_bad: bool = Field(False, description="Skip and count rows that cannot be read, instead of stopping.")
+    max_row: int = Field(
+        16, ge=1, le=1000, description="Longest row in MB; with `skip_bad`, lines that are longer are left out."
+    )
+    stream: bool = Field(
+        False, description="Read rows as they are needed: data larger than memory, a growing file, or standard input."
+    )
+    replay: tuple[str, ...] = Field(
+        (),
+        description="File of general rows that are mixed in, so that less is forgotten; again for more; docs/forgetting.md.",
+    )
+    replay_share: float = Field(0.1, gt=0, lt=1, description="Share of the examples that are general rows.")
+
+
+class TextConfig(Section):
+    template: str = Field(
+        "auto", description="'auto' (the model's own, or alpaca), 'alpaca', 'plain', or a Jinja file."
+    )
+    template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Value that the template reads: NAME=VALUE, such as enable_thinking=false, or a JSON object of several.",
+    )
+    system: str | None = Field(None, description="System prompt for conversations that have none.")
+    train_on: Literal["assistant", "last", "all"] = Field("assistant", description="Which turns are learned.")
+    max_length: int = Field(1024, ge=8, description="Longest example in tokens.")
+    too_long: Literal["cut", "drop"] = Field(
+        "cut", description="What happens to a longer example: cut its end, or drop it. Both are counted."
+    )

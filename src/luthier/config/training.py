@@ -1,0 +1,69 @@
+"""Settings of training and of the losses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from luthier.config.section import Section
+
+
+class TrainConfig(Section):
+    epochs: float = Field(1.0, gt=0, description="Passes over the data.")
+    steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides epochs.")
+    batch: int = Field(16, ge=1, description="Examples per optimizer step.")
+    tokens: int | None = Field(
+        None,
+        ge=32,
+        description="Tokens per forward pass: the memory knob. Changes no result but rounding. By default 1024 on a "
+        "processor, up to 8192 on a GPU.",
+    )
+    lr: float | None = Field(
+        None, gt=0, description="Peak learning rate; by default chosen from the tune kind and model width."
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="Learning rate after warm-up.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up.")
+    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="AdamW, or AdamW with 8-bit state.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: decay of the first moment.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW: decay of the second moment.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of matrices.")
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    weigh: Literal["token", "example"] = Field(
+        "token", description="Every trained token counts the same, or every example does."
+    )
+    checkpoint: int = Field(50, ge=1, description="Steps between checkpoints.")
+    checkpoint_minutes: float = Field(
+        3.0, ge=0, description="Minutes after which one is due even so; 0 leaves it to the steps."
+    )
+    keep: int = Field(2, ge=1, description="Checkpoints kept.")
+
+
+class PreferenceConfig(Section):
+    beta: float | None = Field(
+        None,
+        gt=0,
+        description="Strength of the preference; by default 0.1, for simpo 2. In orpo its share of the loss.",
+    )
+    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field("sigmoid", description="Loss of dpo and response.")
+    smoothing: float = Field(0.0, ge=0, lt=0.5, description="Share of the labels believed to be wrong (dpo, simpo).")
+    likelihood: float | None = Field(
+        None, ge=0, description="Weight of the better answers' likelihood; by default 0, for orpo and response 1."
+    )
+    target_margin: float = Field(1.0, ge=0, description="simpo: by how much the better answer is to win.")
+    span: Literal["completion", "all"] = Field(
+        "completion", description="orpo: whose likelihood is learned, the answer's or prompt and answer's."
+    )
+    desirable: float = Field(1.0, ge=0, description="kto: weight of wanted answers.")
+    undesirable: float = Field(1.0, ge=0, description="kto: weight of unwanted answers.")
+
+
+class RankingConfig(Section):
+    loss: Literal["pairs", "plackett-luce"] = Field(
+        "pairs", description="All pairs of a prompt's answers, or their order as a whole."
+    )
+    center: float = Field(0.0, ge=0, description="Weight of a term that keeps the scores of each pair around 0.")
+    gather: bool | None = Field(
+        None,
+        description="Pairs of the same prompt become one example, each answer computed once; by default for reward.",
+    )

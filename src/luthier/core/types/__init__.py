@@ -1,0 +1,1 @@
+"""What flows through Luthier: Example -> TokenTree -> Batch -> Output -> Loss. Every class is frozen."""

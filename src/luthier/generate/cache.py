@@ -1,0 +1,182 @@
+"""Keys and values while text is generated: of prompts that are read piece by piece, and of the sequences that run.
+
+Shape legend: T tokens of a pass, B running sequences, P tokens of a prompt, L tokens stored, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+
+@dataclass(eq=False)
+class ReadPrompt:
+    """A prompt that is read, piece by piece: its keys and values [kv_heads, P, D] by layer, and the logits after it.
+
+    `left` counts its samples that have not entered the cache: after the last, nothing is kept.
+    """
+
+    ids: Sequence[int]
+    left: int
+    prefix: ReadPrompt | None = None
+    read: int = 0
+    keys: dict[int, torch.Tensor] = field(default_factory=dict)
+    values: dict[int, torch.Tensor] = field(default_factory=dict)
+    logits: torch.Tensor | None = None
+
+    def store(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add k and v [kv_heads, t, D] of the next t tokens; returns those of all tokens so far."""
+        if layer not in self.keys:
+            self.keys[layer] = k.new_empty(k.shape[0], len(self.ids), k.shape[2])
+            self.values[layer] = v.new_empty(v.shape[0], len(self.ids), v.shape[2])
+            if self.prefix:
+                self.keys[layer][:, : self.read] = self.prefix.keys[layer]
+                self.values[layer][:, : self.read] = self.prefix.values[layer]
+        until = self.read + k.shape[1]
+        self.keys[layer][:, self.read : until] = k
+        self.values[layer][:, self.read : until] = v
+        return self.keys[layer][:, :until], self.values[layer][:, :until]
+
+    def release(self) -> None:
+        """One sample fewer needs it."""
+        self.left -= 1
+        if not self.left:
+            self.prefix = self.logits = None
+            self.keys.clear()
+            self.values.clear()
+
+
+class DecodeCache:
+    """Keys and values of the running sequences, one row each and no padding: a sequence of l tokens fills
+    places 0..l-1 of its row in the buffers [rows, kv_heads, capacity, D] of every layer.
+
+    It is the `tree` of a forward pass: `plan` says what the pass holds, `attend` stores its keys and values
+    and attends. Buffers double when a sequence outgrows them, up to the `longest` there will be, which may be raised; a row that ends is
+    filled by another.
+    """
+
+    def __init__(self, rows: int, longest: int) -> None:
+        self.lengths: list[int] = []
+        self._rows, self.longest = rows, longest
+        self._keys: dict[int, torch.Tensor] = {}
+        self._values: dict[int, torch.Tensor] = {}
+
+    def plan(self, pieces: Sequence[tuple[ReadPrompt, int]], device: torch.device, alone: bool = False) -> None:
+        """Prepare for a pass of one token per row (none where the pieces are `alone`), then `size` tokens of each (prompt, size)."""
+        self._pieces, self._count = pieces, 0 if alone else len(self.lengths)
+        self._stored = max(self.lengths, default=0) + 1
+        self._at = torch.tensor(self.lengths, device=device)
+        self._row = torch.arange(len(self.lengths), device=device)
+        self._masks: dict[int | None, torch.Tensor | None] = {}
+
+    def advance(self) -> None:
+        """The pass is over: what it stored counts."""
+        if self._count:
+            self.lengths = [length + 1 for length in self.lengths]
+        for prompt, size in self._pieces:
+            prompt.read += size
+
+    def attend(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
+    ) -> torch.Tensor:
+        """q [1, heads, T, D], k and v [1, kv_heads, T, D] -> [1, T, heads, D]; see `Attender`."""
+        q, k, v = q[0], k[0], v[0]
+        start = self._count
+        out = [self._decode(layer, q[:, :start], k[:, :start], v[:, :start], scaling, window)] if start else []
+        for prompt, size in self._pieces:
+            part = slice(start, start + size)
+            out.append(_read(prompt, layer, q[:, part], k[:, part], v[:, part], scaling, window))
+            start += size
+        return (out[0] if len(out) == 1 else torch.cat(out))[None]
+
+    def _decode(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
+    ) -> torch.Tensor:
+        """One new token per row. The heads that share keys are the queries of one attention [B, kv_heads]."""
+        heads, count, size = q.shape
+        keys, values = self._buffers(layer, self._stored, k, v)
+        keys[self._row, :, self._at] = k.transpose(0, 1)
+        values[self._row, :, self._at] = v.transpose(0, 1)
+        out = scaled_dot_product_attention(
+            q.transpose(0, 1).reshape(count, k.shape[0], -1, size),
+            keys[:count, :, : self._stored],
+            values[:count, :, : self._stored],
+            attn_mask=self._mask(window, q.dtype),
+            scale=scaling,
+        )
+        return out.reshape(count, heads, -1)
+
+    def _mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+        """[B, 1, 1, L], 0 where a row may look and -inf elsewhere; None when every row may look everywhere."""
+        if window not in self._masks:
+            whole = min(self.lengths) + 1 == self._stored and (window is None or self._stored <= window)
+            self._masks[window] = None if whole else self._visible(window, dtype)
+        return self._masks[window]
+
+    def _visible(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        place, last = torch.arange(self._stored, device=self._at.device), self._at[:, None]
+        hidden = place > last
+        if window is not None:
+            hidden |= place <= last - window
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+        return mask[:, None, None]
+
+    def _buffers(self, layer: int, length: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The layer's buffers, made or doubled so that they hold `length` tokens like k and v [kv_heads, _, D]."""
+        for buffers, new in ((self._keys, k), (self._values, v)):
+            old = buffers.get(layer)
+            if old is not None and old.shape[2] >= length:
+                continue
+            # zeros, since what a mask hides is still multiplied (by 0), and 0 times a stray NaN is NaN
+            buffers[layer] = new.new_zeros(
+                self._rows, new.shape[0], max(length, min(self.longest, max(64, 2 * length))), new.shape[2]
+            )
+            if old is not None:
+                buffers[layer][:, :, : old.shape[2]] = old
+        return self._keys[layer], self._values[layer]
+
+    def enter(self, row: int, prompt: ReadPrompt) -> None:
+        """Copy what was read of a prompt into a row: one that ended, or the next unused one."""
+        for layer, k in prompt.keys.items():
+            v = prompt.values[layer]
+            keys, values = self._buffers(layer, prompt.read + 1, k, v)
+            keys[row, :, : prompt.read] = k
+            values[row, :, : prompt.read] = v
+        self.lengths[row : row + 1] = [prompt.read]
+
+    def leave(self, row: int) -> None:
+        """Drop a row; the last row moves into its place."""
+        length = self.lengths.pop()
+        if row == (last := len(self.lengths)):
+            return
+        for buffers in (self._keys, self._values):
+            for buffer in buffers.values():
+                buffer[row, :, :length] = buffer[last, :, :length]
+        self.lengths[row] = length
+
+
+def _read(
+    prompt: ReadPrompt,
+    layer: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scaling: float,
+    window: int | None,
+) -> torch.Tensor:
+    """Attention of the next t tokens of a prompt to all its tokens so far: q [heads, t, D] -> [t, heads, D]."""
+    keys, values = prompt.store(layer, k, v)
+    size, total = q.shape[1], keys.shape[1]
+    plain = size == total and (window is None or total <= window)
+    mask = None
+    if not plain:
+        mask = torch.ones(size, total, dtype=torch.bool, device=q.device).tril_(total - size)
+        if window is not None:
+            mask.triu_(total - size - window + 1)
+    out = scaled_dot_product_attention(
+        q[None], keys[None], values[None], attn_mask=mask, is_causal=plain, scale=scaling, enable_gqa=True
+    )
+    return out[0].transpose(0, 1)

@@ -1,0 +1,78 @@
+"""The linear layers of a model, and which of them names, globs and patterns mean."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from torch import nn
+
+from luthier.core.errors import InputError, nearest
+from luthier.core.foreign.patterns import compiled
+from luthier.model.adapt.quantize import QuantLinear
+
+SECONDS = 1.0  # that a pattern may take on the name of a layer
+
+
+def linears(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer, quantized or not, but the vocabulary head: name -> module."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if module is not head and isinstance(module, (nn.Linear, QuantLinear))
+    }
+
+
+def chosen(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
+    """The layers that `targets` name: 'all-linear', a module name such as q_proj or self_attn.q_proj, a glob over full names,
+    or what is none of these as a regular expression over full names, as PEFT takes it.
+
+    Raises InputError when a target matches nothing, or names the head while it shares its weight with the embedding.
+    """
+    candidates = linears(model)
+    if not candidates:
+        raise InputError(
+            "this model has no linear layer that takes an adapter", where="--tune lora",
+            mend="use --tune full, head, last:K or layers:GLOB",
+        )  # fmt: skip
+    out: dict[str, nn.Module] = {}
+    for target in targets:
+        if target == "all-linear":
+            out |= candidates
+            continue
+        found = {n: m for n, m in candidates.items() if f".{n}".endswith(f".{target}") or fnmatch.fnmatch(n, target)}
+        found = found or {n: m for n, m in candidates.items() if _fits(target, n)}
+        if not found:
+            raise _no_target(model, target, candidates)
+        out |= found
+    return {name: out[name] for name in candidates if name in out}
+
+
+def _fits(pattern: str, name: str) -> bool:
+    try:
+        return compiled(pattern, "--lora.targets").fullmatch(name, timeout=SECONDS) is not None
+    except TimeoutError:
+        what = f"the pattern '{pattern}' takes longer than {SECONDS:g} s on '{name}'"
+        raise InputError(what, where="--lora.targets", mend="write it without nested repetitions") from None
+    except InputError:
+        return False
+
+
+def _no_target(model: nn.Module, target: str, candidates: dict[str, nn.Module]) -> InputError:
+    if target in ("lm_head", "embed_tokens"):
+        return InputError(
+            f"'{target}' cannot take an adapter", where="--lora.targets",
+            mend="adapters go on linear layers of the blocks; to learn the head use --tune head",
+        )  # fmt: skip
+    known = sorted({name.rsplit(".", 1)[-1] for name in candidates})
+    if set(parts := target.replace(",", " ").split()) <= set(known) and len(parts) > 1:
+        return InputError(
+            f"no linear layer matches '{target}'", where="--lora.targets",
+            mend="give each name by itself: " + " ".join(f"--lora.targets {part}" for part in parts),
+        )  # fmt: skip
+    guess = nearest(target, known)
+    return InputError(
+        f"no linear layer matches '{target}'", where="--lora.targets",
+        mend=f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}",
+    )  # fmt: skip

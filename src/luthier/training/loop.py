@@ -1,0 +1,143 @@
+"""The one loop. A generator of reports: whoever pulls decides when to evaluate, save or stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from luthier.config.training import TrainConfig
+from luthier.core import seeds
+from luthier.core.errors import RunError, Stopped
+from luthier.core.types.batch import Batch, Loss, Output, Step
+from luthier.model.layers.same_bits import same_bits
+from luthier.training.optim import Optimizer, schedule
+
+Forward = Callable[[nn.Module, Batch], Output]
+
+
+class Steps(Protocol):
+    """A step source.
+
+    step     optimizer step `index`; None where a stream is over
+    state    what a checkpoint after `step` steps keeps of the source, by name, as JSON; nothing where seed and index say it all
+    load     go on from what a checkpoint kept; raises InputError where that is not possible
+    confirm  read again what the steps of a checkpoint were made of; raises InputError where it is not what was learned from
+    """
+
+    def __len__(self) -> int: ...
+    def step(self, index: int) -> Step | None: ...
+    def state(self, step: int) -> dict[str, Any]: ...
+    def load(self, saved: Mapping[str, Any]) -> None: ...
+    def confirm(self, saved: Mapping[str, Any]) -> None: ...
+
+
+@dataclass
+class State:
+    """All that training changes: the model's learning weights and the optimizer. `step` counts finished steps."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """One finished optimizer step.
+
+    `loss` is the objective at the weights before the update; `rows` holds (data-set row, summed loss,
+    units) of each example; `metrics` are means over the step; `seconds` is the step's own time.
+    """
+
+    step: int
+    loss: float
+    norm: float
+    lr: float
+    tokens: int
+    passed: int
+    examples: int
+    seconds: float
+    rows: tuple[tuple[int, float, int], ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    state: State, steps: Steps, loss: Callable[[Batch, Output], Loss], forward: Forward, config: TrainConfig, *,
+    lr: float, seed: int, device: torch.device, cancelled: Callable[[], bool] = lambda: False,
+    annotate: Callable[[nn.Module, Step], Step] = lambda model, step: step,
+) -> Iterator[Report]:  # fmt: skip
+    """Run the steps from `state.step` on, yielding a Report after each. `annotate` adds to a step what the method
+    computes of it without gradient, at the weights before the step.
+
+    Raises Stopped between micro-batches when `cancelled()`, with the weights of the last finished step,
+    and RunError before the update when the loss or the gradient is not finite.
+    """
+    total = len(steps)
+    while state.step < total:
+        began = time.perf_counter()
+        made = steps.step(state.step)
+        if made is None:  # a stream that is over before its time
+            return
+        step = annotate(state.model, made)
+        rate = lr * schedule(state.step, total, config)
+        yield _train_step(state, step, loss, forward, rate, seed, device, cancelled, began)
+
+
+def _train_step(
+    state: State, step: Step, loss: Callable[[Batch, Output], Loss], forward: Forward, rate: float, seed: int,
+    device: torch.device, cancelled: Callable[[], bool], began: float,
+) -> Report:  # fmt: skip
+    value, rows, metrics = 0.0, [], dict[str, tuple[float, float]]()
+    state.model.train()
+    for number, cpu_batch in enumerate(step.micro):
+        if cancelled():
+            _drop_gradients(state)
+            raise Stopped(f"stopped after step {state.step}")
+        seeds.seed_torch(seed, "dropout", state.step, number)
+        batch = cpu_batch.to(device)
+        with same_bits(device):
+            output = forward(state.model, batch)
+            result = loss(batch, output)
+            result.total.backward()
+        value += float(result.total.detach())
+        rows += [found for found in example_losses(batch, result) if found[0] >= 0]  # others are none of the data's
+        for name, (amount, weight) in sums(result).items():
+            before = metrics.get(name, (0.0, 0.0))
+            metrics[name] = (before[0] + amount, before[1] + weight)
+        del output, result  # or this graph would live on while the next one grows
+    norm = state.optimizer.clip()
+    if not (math.isfinite(value) and math.isfinite(norm)):
+        _drop_gradients(state)
+        raise RunError(
+            f"step {state.step + 1}: the loss is {value:.4g} and the gradient norm {norm:.4g}; nothing was changed by it",
+            mend="lower --train.lr, or look at the rows of this step in losses.jsonl",
+        )
+    state.optimizer.step(rate)
+    state.step += 1
+    return Report(
+        step=state.step, loss=value, norm=norm, lr=rate, tokens=step.tokens,
+        passed=sum(batch.real for batch in step.micro), examples=step.examples,
+        seconds=time.perf_counter() - began, rows=tuple(rows),
+        metrics={**step.metrics, **{name: amount / weight for name, (amount, weight) in metrics.items() if weight}},
+    )  # fmt: skip
+
+
+def example_losses(batch: Batch, loss: Loss) -> list[tuple[int, float, int]]:
+    """(row, loss summed over its units, number of units) of each tree of a batch."""
+    return list(zip(batch.rows, loss.each.tolist(), [int(n) for n in loss.count.tolist()], strict=True))
+
+
+def sums(loss: Loss) -> dict[str, tuple[float, float]]:
+    """Everything a loss reports beside itself: name -> (sum, weight)."""
+    means = {name: (float(values.nansum()), float((~values.isnan()).sum())) for name, values in loss.items.items()}
+    return {**means, **loss.metrics}
+
+
+def _drop_gradients(state: State) -> None:
+    for parameter in state.optimizer.parameters.values():
+        parameter.grad = None

@@ -1,0 +1,352 @@
+"""Online step source: prompts -> samples of the current policy -> rewards -> advantages -> optimizer steps.
+
+    rollout r     batch x minibatches prompts, `samples` answers each, drawn at the weights before its first step
+    step i        minibatch of a pass over its rollout: (rollout, pass, minibatch) = i in mixed radix
+
+What a rollout needs of models it gets as plain functions of trees, so nothing here knows how many models there are
+or what they share. A rollout is saved with a checkpoint: in the middle of its passes it cannot be drawn again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from statistics import fmean, pstdev
+from typing import Any, Protocol
+
+import numpy as np
+
+from luthier.config.rewards import PolicyConfig
+from luthier.core import seeds
+from luthier.core.errors import InputError
+from luthier.core.types.batch import Step
+from luthier.core.types.trees import Node, TokenTree
+from luthier.methods.advantages import Moments, Numbers
+from luthier.methods.policy import CLIP
+from luthier.text.weigh import RULES, Rule, fixed_length
+from luthier.training import credit
+from luthier.training.extremes import extremes
+from luthier.training.steps import Packing, chosen_places, make_step
+
+LOOKED_AT = 4  # of so many prompts one is read by the reference where only the curve of the divergence needs it
+GSPO_CLIP = 3e-4, 4e-4  # below and above 1: the ratio is a geometric mean (Zheng et al. 2025)
+
+Columns = list[list[list[float]]]  # tree -> leaf -> one number per token
+PerToken = Callable[[Sequence[TokenTree]], Columns]
+
+
+class Drawn(Protocol):
+    """A sampled answer: its ids, the stop token included, log p of each under the model itself, its text, and how it
+    ended."""
+
+    ids: tuple[int, ...]
+    logp: tuple[float, ...]
+    text: str
+    ended: str
+
+
+@dataclass(frozen=True)
+class RolloutPrompt:
+    """A prompt with its token ids and the row it came from."""
+
+    ids: tuple[int, ...]
+    row: int
+
+
+@dataclass(frozen=True)
+class RolloutModels:
+    """What a rollout asks of the models.
+
+    answers    (prompts, seed) -> samples of each prompt
+    rewards    (rows, samples of each) -> totals of each, and their parts by name
+    policy     log p of each answer token under the policy now; None where those that sampling gave are exact enough
+    learning   the same, read in the micro-batches of the step that learns from exactly these trees
+    reference  the same under the starting model
+    values     the critic's value before each answer token; None without a critic
+
+    In 16 bits two packings of the same tokens round differently, which over a whole answer is more than a clip allows:
+    the ratio of a step is taken between readings of one packing, the divergence between readings of another.
+    """
+
+    answers: Callable[[Sequence[RolloutPrompt], int], list[list[Drawn]]]
+    rewards: Callable[
+        [Sequence[RolloutPrompt], list[list[Drawn]]], tuple[list[list[float]], dict[str, list[list[float]]]]
+    ]
+    policy: PerToken | None
+    reference: PerToken
+    values: PerToken | None = None
+    learning: PerToken | None = None
+
+
+def rule_of(settings: PolicyConfig, longest: int, critic: bool = False) -> Rule:
+    """How the tokens of a step become one mean: over answers (grpo, rloo, gspo), over tokens (dapo, and ppo and
+    reinforce++, whose advantages have mean 0 over tokens), or over answers of the longest length (dr_grpo)."""
+    if critic or settings.variant in ("dapo", "reinforce++"):
+        return RULES["token"]
+    return partial(fixed_length, length=longest) if settings.variant == "dr_grpo" else RULES["answer"]
+
+
+@dataclass
+class Rollouts:
+    """Steps drawn from the policy as it learns. `tell` gets records of the best and the worst answers of every rollout."""
+
+    prompts: Sequence[RolloutPrompt]
+    players: RolloutModels
+    settings: PolicyConfig
+    batch: int
+    total: int
+    longest: int
+    packing: Packing
+    seed: int
+    critic: bool = False
+    mask: bool = False  # whether nothing is learned from answers that were cut
+    pretrain: Callable[[int], Sequence[TokenTree]] | None = None
+    tell: Callable[[dict[str, Any]], None] = lambda record: None
+
+    def __post_init__(self) -> None:
+        self.kl = self.settings.kl or 0.0
+        self.moments = Moments()  # of all rewards so far
+        self._number = -1
+        self._trees: list[TokenTree] = []
+        self._metrics: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return self.total
+
+    def step(self, index: int) -> Step:
+        """Optimizer step `index`, drawing a rollout first when it is the first of one."""
+        number, inner = divmod(index, self.steps_of_one)
+        if number != self._number:
+            self._roll(number)
+        epoch, place = divmod(inner, self.settings.minibatches)
+        turn = seeds.generator(self.seed, "minibatch", number, epoch).permutation(self.settings.minibatches)
+        chosen = self._parts()[turn[place]]
+        weight = {"kl_weight": self._metrics["kl_weight"]}
+        trees = [replace(self._trees[i], columns=weight) for i in chosen or [0]]  # of none, one that weighs nothing
+        by_token = self.settings.variant == "dapo" or self.critic
+        share = float(bool(chosen)) if by_token else len(chosen) / self.batch
+        step = make_step(trees, _scaled(rule_of(self.settings, self.longest, self.critic), share), self.packing)
+        if self.pretrain:
+            more = make_step(self.pretrain(index), RULES["token"], self.packing)
+            step = replace(step, micro=step.micro + more.micro)
+        return replace(step, metrics=self._metrics)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """`rollout`: the one under way, which in the middle of its passes cannot be drawn again."""
+        trees = [
+            {
+                "row": t.row,
+                "prompt": t.nodes[0].ids,
+                "answers": [n.ids for n in t.nodes[1:]],
+                "masked": [not any(n.trained) for n in t.nodes[1:]],
+                **_lists(t),
+            }
+            for t in self._trees
+        ]
+        moments = asdict(self.moments)
+        under_way = {
+            "number": self._number,
+            "kl": self.kl,
+            "moments": moments,
+            "trees": trees,
+            "metrics": self._metrics,
+        }
+        return {"rollout": under_way}
+
+    def confirm(self, saved: Mapping[str, Any]) -> None:
+        """Nothing to do: the lineage has the hashes of its files."""
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Take up a rollout that `state` gave. Raises InputError for one of ppo of before rewards were normalised."""
+        saved = saved["rollout"]
+        if self.critic and "moments" not in saved:
+            raise InputError(
+                "this ppo run was begun by a version that did not normalise rewards, so it cannot go on exactly",
+                mend="give another --out to start anew",
+            )
+        self._number, self.kl, self._metrics = saved["number"], saved["kl"], saved["metrics"]
+        self.moments = Moments(**saved.get("moments", {}))
+        self._trees = [
+            replace(_tree(tuple(t["prompt"]), t["answers"], t["row"], t.get("masked", ())), target_columns=t["targets"])
+            for t in saved["trees"]
+        ]
+
+    @property
+    def steps_of_one(self) -> int:
+        """The optimizer steps that learn from one rollout."""
+        return self.settings.epochs * self.settings.minibatches
+
+    def _parts(self) -> list[list[int]]:
+        """The trees of each minibatch, by index: the same in every pass, which takes them in an order of its own."""
+        order = seeds.generator(self.seed, "minibatches", self._number).permutation(len(self._trees))
+        return [sorted(part.tolist()) for part in np.array_split(order, self.settings.minibatches)]
+
+    def _roll(self, number: int) -> None:
+        asked, drawn, totals, parts, seen = self._draw(number)
+        trees = [_tree(a.ids, [d.ids for d in group], a.row) for a, group in zip(asked, drawn, strict=True)]
+        lengths = [[len(d.ids) for d in group] for group in drawn]
+        apart, reference = self._apart(trees, drawn)
+        counted = bool(reference) and self.settings.kl_in == "reward"  # the divergence, of the reward
+        columns, told = self._credit(trees, totals, lengths, apart if counted else None)
+        for column, read in zip(columns, reference, strict=False):
+            column["reference"] = read
+        learnt = bool(reference) and not counted  # then the divergence teaches, whatever the rewards
+        flat = [
+            not (learnt or self.critic) and all(x == 0 for leaf in column["advantage"] for x in leaf)
+            for column in columns
+        ]
+        keep = [i for i, nothing in enumerate(flat) if not nothing] or [0]
+        self._number = number
+        self._trees = [self._learned(asked[i], drawn[i], columns[i]) for i in keep]
+        if self.steps_of_one > 1:
+            self._remember([drawn[i] for i in keep])
+        every = [x for group in totals for x in group]
+        drift = [float(leaf.sum()) for tree in apart for leaf in tree]
+        self._metrics = {
+            "rollout": number, "reward": fmean(every), "reward_deviation": pstdev(every),
+            **{f"reward/{name}": fmean(x for group in values for x in group) for name, values in parts.items()},
+            "kl_per_answer": fmean(drift), "kl_weight": self.kl,
+            "length": fmean(x for group in lengths for x in group),
+            "ended": fmean(d.ended == "stop" for group in drawn for d in group),
+            "groups_skipped": sum(flat) / len(flat), **seen, **told,
+        }  # fmt: skip
+        self._steer(fmean(drift), len(every))
+        for record in extremes([a.row for a in asked], drawn, totals):
+            self.tell({"rollout": number, **record})
+
+    def _apart(self, trees: Sequence[TokenTree], drawn: list[list[Drawn]]) -> tuple[list[list[Numbers]], Columns]:
+        """log pi - log pi_ref of the answers' tokens, and log pi_ref where something learns from it. Where nothing does, of
+        some prompts only: for the curve."""
+        needed = self.kl > 0
+        if not needed:
+            trees, drawn = trees[::LOOKED_AT], drawn[::LOOKED_AT]
+        reference = self.players.reference(trees)
+        own = self.players.policy if needed else None
+        policy = own(trees) if own else [[list(d.logp) for d in group] for group in drawn]
+        apart = [
+            [np.array(p) - np.array(r) for p, r in zip(*both, strict=True)]
+            for both in zip(policy, reference, strict=True)
+        ]
+        return apart, reference if needed else []
+
+    def _remember(self, drawn: list[list[Drawn]]) -> None:
+        """Put log p at the time of sampling on the trees, as the steps that learn from them will read it: a rollout that
+        gets one step has no need of it, there the policy is still the one that sampled."""
+        for part in self._parts():
+            trees = [self._trees[i] for i in part]
+            read = self.players.learning
+            old = read(trees) if read and trees else [[list(d.logp) for d in self._kept(drawn[i])] for i in part]
+            for i, leaves in zip(part, old, strict=True):
+                columns = {**self._trees[i].target_columns, "old_logp": [x for leaf in leaves for x in leaf]}
+                self._trees[i] = replace(self._trees[i], target_columns=columns)
+
+    def _learned(self, asked: RolloutPrompt, drawn: Sequence[Drawn], column: credit.Column) -> TokenTree:
+        """A prompt and its answers with the columns of those that are learned from; the others weigh nothing."""
+        masked = [self.mask and d.ended != "stop" for d in drawn]
+        values = {
+            name: [x for leaf, hidden in zip(leaves, masked, strict=True) if not hidden for x in leaf]
+            for name, leaves in column.items()
+        }
+        return replace(_tree(asked.ids, [d.ids for d in drawn], asked.row, masked), target_columns=values)
+
+    def _kept(self, drawn: Sequence[Drawn]) -> list[Drawn]:
+        return [d for d in drawn if not (self.mask and d.ended != "stop")]
+
+    def _credit(
+        self, trees: Sequence[TokenTree], totals: list[list[float]], lengths: list[list[int]],
+        apart: list[list[Numbers]] | None,
+    ) -> tuple[list[credit.Column], dict[str, float]]:  # fmt: skip
+        """The columns that rewards become, and what is told of them."""
+        if not self.critic:
+            return credit.of_groups(totals, lengths, apart, self.kl, self.settings), {}
+        told = {}
+        if self.settings.normalize:
+            self.moments = self.moments.joined([x for group in totals for x in group])
+            totals = [[self.moments.scaled(x) for x in group] for group in totals]
+            told = {"reward_running_mean": self.moments.mean, "reward_running_deviation": self.moments.deviation}
+        assert self.players.values
+        values = [[np.array(leaf) for leaf in tree] for tree in self.players.values(trees)]
+        columns, explained = credit.of_critic(totals, lengths, apart, self.kl, values, self.settings)
+        return columns, told | {"explained_variance": explained}
+
+    def _draw(
+        self, number: int
+    ) -> tuple[
+        list[RolloutPrompt], list[list[Drawn]], list[list[float]], dict[str, list[list[float]]], dict[str, float]
+    ]:
+        """The rollout's prompts with their answers and rewards, and what is told of all that was drawn.
+
+        dapo draws more prompts, up to four times as many, in the place of groups whose answers all got the same (Yu et al. 2025).
+        """
+        count = self.batch * self.settings.minibatches
+        asked: list[RolloutPrompt] = []
+        drawn: list[list[Drawn]] = []
+        totals: list[list[float]] = []
+        parts: dict[str, list[list[float]]] = {}
+        every: list[list[float]] = []
+        for round_ in range(4):
+            places = range((4 * number + round_) * count, (4 * number + round_ + 1) * count)
+            if self.settings.variant != "dapo":
+                places = range(number * count, (number + 1) * count)
+            new = [
+                self.prompts[i]
+                for i in chosen_places(self.seed, "prompts", len(self.prompts), places.start, places.stop)
+            ]
+            answers = self.players.answers(new, seeds.derive(self.seed, "rollout", number, round_))
+            got, by_part = self.players.rewards(new, answers)
+            every += got
+            use = list(range(len(new)))
+            if self.settings.variant == "dapo":
+                use = [i for i in use if max(got[i]) > min(got[i])][: count - len(asked)] or (
+                    [0] if round_ == 3 and not asked else []
+                )
+            asked += [new[i] for i in use]
+            drawn += [answers[i] for i in use]
+            totals += [got[i] for i in use]
+            for name, values in by_part.items():
+                parts.setdefault(name, []).extend(values[i] for i in use)
+            if self.settings.variant != "dapo" or len(asked) == count:
+                break
+        return asked, drawn, totals, parts, {"equal_rewards": _equal(every), "rounds": round_ + 1}
+
+    def _steer(self, drift: float, answers: int) -> None:
+        """Raise the weight of the divergence when it is above the target, lower it below (Ziegler et al. 2019)."""
+        if self.settings.kl_target:
+            error = min(0.2, max(-0.2, drift / self.settings.kl_target - 1))
+            self.kl *= 1 + 0.1 * error * min(1.0, answers / 64)
+
+
+def _equal(totals: Sequence[Sequence[float]]) -> float:
+    """The share of the prompts whose answers all got one reward; with one answer a prompt, whether all prompts' did."""
+    groups = totals if len(totals[0]) > 1 else [[x for group in totals for x in group]]
+    return fmean(max(group) == min(group) for group in groups)
+
+
+def _tree(prompt: Sequence[int], answers: Sequence[Sequence[int]], row: int, masked: Sequence[bool] = ()) -> TokenTree:
+    root = Node(tuple(prompt), (False,) * len(prompt))
+    learned = [not hidden for hidden in masked] or [True] * len(answers)
+    leaves = tuple(Node(tuple(ids), (learn,) * len(ids), 0) for ids, learn in zip(answers, learned, strict=True))
+    return TokenTree((root, *leaves), row=row)
+
+
+def _scaled(rule: Rule, share: float) -> Rule:
+    """The rule with its weights times `share`: what answers that were left out would have weighed is not given to
+    the others."""
+    return lambda trees: [[share * weight for weight in row] for row in rule(trees)]
+
+
+def with_defaults(settings: PolicyConfig, critic: bool) -> PolicyConfig:
+    """The settings with what is left open filled in by method and variant."""
+    variant = "ppo" if critic else settings.variant
+    inside = "reward" if variant in ("ppo", "rloo", "reinforce++") else "loss"
+    low, high = GSPO_CLIP if variant == "gspo" else (CLIP, 0.28 if variant == "dapo" else None)
+    high = (
+        settings.clip_high if settings.clip is not None and variant == "gspo" else high
+    )  # as wide as what was asked for
+    usual = {"kl": 0.05 if critic else 0.0, "kl_in": inside, "clip": low, "clip_high": high}
+    return settings.model_copy(update={k: v for k, v in usual.items() if getattr(settings, k) is None})
+
+
+def _lists(tree: TokenTree) -> dict[str, Any]:
+    return {"targets": {name: list(values) for name, values in tree.target_columns.items()}}
