@@ -1,0 +1,172 @@
+"""What a notebook or a program does with Luthier: the same as the commands, with the same settings and the same results.
+
+    import luthier
+    model = luthier.load("smollm2-135m")
+    run = luthier.train("rows.jsonl", out="runs/mine", train={"steps": 60})
+    print(run.metrics["loss"], run.open().chat("What is a luthier?"))
+
+Settings are those of `luthier train --help`, by dotted name in a dict, or nested: `settings={"train.lr": 1e-4}` is
+`train={"lr": 1e-4}`. Errors are `luthier.InputError` with what, where and how to mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from luthier.comparison.compare import CompareOptions, compare_all
+from luthier.config.data import DataConfig
+from luthier.config.resolve import read_yaml, resolve
+from luthier.config.run import RunConfig
+from luthier.core.errors import InputError
+from luthier.core.types.examples import Chat, Example, Message
+from luthier.data import load as data_load
+from luthier.evals.benchmarks.evaluation import BenchmarkOptions
+from luthier.evals.benchmarks.evaluation import evaluate as evaluate_model
+from luthier.model.forward import forward
+from luthier.runs import answers
+from luthier.runs.folder import read_run
+from luthier.runs.open import Opened, open_model
+from luthier.text.encode import encode
+from luthier.training import annotate
+from luthier.training.steps import Packing
+from luthier.tune.train import run as run_training
+
+Asked = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+TOKENS = 1024  # of a forward pass of `Model.score`
+
+
+@dataclass
+class Model:
+    """A model or a run, ready to answer and to score; `opened` is what the commands work with."""
+
+    opened: Opened
+
+    def chat(self, messages: Asked, *, system: str | None = None, max_new_tokens: int = 256, **sampling: Any) -> str:
+        """The answer to a question, or to messages of `role` and `content`. `sampling` are the fields of `luthier.Sampling`
+        (temperature, top_p, seed, ...); by default the likeliest token is taken. `system` takes the place of the system prompt
+        that a run was trained with, "" of none."""
+        return "".join(self.stream(messages, system=system, max_new_tokens=max_new_tokens, **sampling))
+
+    def stream(
+        self, messages: Asked, *, system: str | None = None, max_new_tokens: int = 256, **sampling: Any
+    ) -> Iterator[str]:
+        """The same in pieces, as they come."""
+        return self.opened.answer(_messages(messages), {"max_new_tokens": max_new_tokens, **sampling}, system)
+
+    def generate(self, prompts: Sequence[Asked], *, max_new_tokens: int = 256, **sampling: Any) -> list[list[str]]:
+        """`n` answers (1 unless `sampling` says so) to each prompt, all prompts at once."""
+        asked = [_messages(prompt) for prompt in prompts]
+        return answers.write(
+            self.opened, asked, {"max_new_tokens": max_new_tokens, **sampling}, lambda: False, "prompts"
+        )
+
+    def score(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:
+        """log p of the last message of each conversation, given the others, in nats: the sum over its tokens, end included.
+        Raises InputError for a conversation that does not end with the assistant's message."""
+        chats = [Chat(_messages(conversation)) for conversation in conversations]
+        if bad := [i for i, chat in enumerate(chats) if not chat.messages or chat.messages[-1].role != "assistant"]:
+            raise InputError(
+                "there is no answer to score", where=f"conversation {bad[0]}", mend="end it with an assistant's message"
+            )
+        only_last = [
+            replace(c, messages=(*(replace(m, train=False) for m in c.messages[:-1]), c.messages[-1])) for c in chats
+        ]
+        text = self.opened.config.text.model_copy(update={"max_length": 2**31})
+        trees = encode(only_last, self.opened.template, self.opened.tokenizer, text).trees
+        model, device = self.opened.model.eval(), self.opened.model.device
+        found = annotate.answer_logps(forward, model, trees, Packing(TOKENS), device, "scoring", lambda: False)
+        return [sum(values) for values in found]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A finished run: its folder, and what `luthier train --json` prints."""
+
+    path: Path
+    config: RunConfig
+    result: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Before, after, and the interval of the difference, by the metric's name."""
+        found: dict[str, dict[str, Any]] = self.result["metrics"]
+        return found
+
+    def open(self, **options: Any) -> Model:
+        """The model that it made."""
+        return load(str(self.path), **options)
+
+
+def load(name: str = "smollm2-135m", **options: Any) -> Model:
+    """A model, a run or an adapter, by any name that --model takes. `options` are those of the commands: adapter, device,
+    dtype, base, system."""
+    return Model(open_model(str(name), **options))
+
+
+def open(run: str | Path) -> TrainingRun:
+    """A finished run. Raises InputError for a folder that is none."""
+    folder, config = read_run(Path(run))
+    if folder.result is None:
+        raise InputError("this run is not finished", where=run, mend="train again with the same settings: it goes on")
+    return TrainingRun(folder.path, config, folder.result)
+
+
+def read(*paths: str | Path, **settings: Any) -> list[Example]:
+    """The rows of files, as examples: what `luthier data` reads. `settings` are those of the section `data`."""
+    return list(data_load.load([str(path) for path in paths], DataConfig(**settings)).examples)
+
+
+def train(
+    rows: str | Path | Sequence[str | Path] = (), /, *, settings: Mapping[str, Any] | str | Path | None = None, **sections: Any
+) -> TrainingRun:  # fmt: skip
+    """Tune a model as `luthier train` does, and measure what changed; the same call again goes on with an unfinished run.
+    `rows` are files, folders or globs; `settings` is a dict or a YAML file; `sections` are settings too, and win."""
+    paths = [rows] if isinstance(rows, (str, Path)) else list(rows)
+    given = read_yaml(Path(settings)) if isinstance(settings, (str, Path)) else dict(settings or {})
+    named = {"data.path": [str(path) for path in paths]} if paths else {}
+    result = run_training(resolve(given, sections, named))
+    return open(result["run"])
+
+
+def evaluate(model: str | Path, tasks: str | Sequence[str], **options: Any) -> dict[str, Any]:
+    """Scores on benchmarks, as `luthier eval --json`. `options` are those of the command: data_dir, shots, limit, ..."""
+    names = tasks if isinstance(tasks, str) else ",".join(tasks)
+    if "data_dir" in options:
+        options["data_dir"] = Path(options["data_dir"])
+    return evaluate_model(str(model), BenchmarkOptions(tasks=names, **options))
+
+
+def compare(
+    *models: str | Path, data: str | Path | Sequence[str | Path] = (), suite: str | Path | None = None, tasks: str = "",
+    check: bool = False, settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Models and runs on the same items, as `luthier compare --json`: of `data`, of a test `suite`, or of benchmark `tasks`."""
+    paths = [data] if isinstance(data, (str, Path)) else list(data)
+    given = dict(settings or {}) | ({"data.path": [str(path) for path in paths]} if paths else {})
+    return compare_all(
+        CompareOptions(
+            tuple(str(model) for model in models),
+            resolve(given),
+            given,
+            Path(suite) if suite else None,
+            tasks,
+            check=check,
+        )
+    )
+
+
+def _messages(asked: Asked) -> tuple[Message, ...]:
+    if isinstance(asked, str):
+        return (Message("user", asked),)
+    several = [asked] if isinstance(asked, Mapping) else asked
+    for one in several:
+        if set(one) != {"role", "content"}:
+            raise InputError(
+                f"a message has the keys {', '.join(map(str, one))}",
+                where="messages",
+                mend="give role and content, and no others",
+            )
+    return tuple(Message(str(one["role"]), str(one["content"])) for one in several)

@@ -1,0 +1,45 @@
+"""The parts for a training loop of one's own: examples/sft_loop.py is one on a page.
+
+encode        examples -> token trees           make_step   trees -> the micro-batches of one optimizer step, weighed
+forward       a batch -> log-probabilities       likelihood, dpo, grpo, ...   a batch and its output -> a weighted sum
+prepare       what of a model learns             Optimizer, schedule          AdamW with float32 master weights
+Engine        requests -> answers, while others run
+"""
+
+from luthier.config.data import TextConfig
+from luthier.config.model import LoraConfig, QuantConfig
+from luthier.config.training import TrainConfig
+from luthier.core.seeds import seed_torch
+from luthier.core.types.batch import Batch, Loss, Needs, Output, Step
+from luthier.core.types.examples import Chat, Example, Message, Preference, Prompt, Ranking
+from luthier.core.types.examples import Text as TextExample
+from luthier.core.types.trees import Node, TokenTree
+from luthier.generate.engine import Engine
+from luthier.generate.generate import generate
+from luthier.generate.request import Request, Sample
+from luthier.generate.sampling import Sampling
+from luthier.methods.likelihood import likelihood
+from luthier.methods.policy import grpo, ppo
+from luthier.methods.preference import dpo, kto, orpo, simpo
+from luthier.methods.reward import reward
+from luthier.model.adapt.adapters import save as save_adapter
+from luthier.model.adapt.tune import peak_rate, prepare
+from luthier.model.forward import forward
+from luthier.model.hub.sources import resolve as find_model
+from luthier.model.load import load as load_model
+from luthier.model.load import pick_device, pick_dtype
+from luthier.text.encode import encode
+from luthier.text.pack import pack
+from luthier.text.template import load_template
+from luthier.text.tokenizer import Tokenizer
+from luthier.text.weigh import RULES
+from luthier.training.optim import Optimizer, schedule
+from luthier.training.steps import Packing, chosen_places, make_step
+
+__all__ = [
+    "RULES", "Batch", "Chat", "Engine", "Example", "LoraConfig", "Loss", "Message", "Needs", "Node", "Optimizer", "Output", "Packing",
+    "Preference", "Prompt", "QuantConfig", "Ranking", "Request", "Sample", "Sampling", "Step", "TextConfig", "TextExample",
+    "TokenTree", "Tokenizer", "TrainConfig", "chosen_places", "dpo", "encode", "find_model", "forward", "generate", "grpo", "kto",
+    "likelihood", "load_model", "load_template", "make_step", "orpo", "pack", "peak_rate", "pick_device", "pick_dtype", "ppo", "prepare",
+    "reward", "save_adapter", "schedule", "seed_torch", "simpo",
+]  # fmt: skip

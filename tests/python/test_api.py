@@ -1,0 +1,114 @@
+"""Luthier from Python: the same settings, the same runs, the same bits as from the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import luthier
+from luthier.cli import run as cli
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SETTINGS = {
+    "train.steps": 8, "train.batch": 4, "train.checkpoint": 50, "eval.rows": 4, "eval.samples": 2, "eval.max_new_tokens": 4,
+    "eval.forgetting": False, "threads": 1, "device": "cpu",
+}  # fmt: skip
+
+
+def rows(path: Path, count: int, first: int = 0) -> str:
+    lines = (json.dumps({"prompt": f"the cat {i}?", "completion": f"dog {i % 7}"}) for i in range(first, first + count))
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def place(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("python")
+    return {
+        "folder": folder, "model": str(tiny_folder), "train": rows(folder / "train.jsonl", 30),
+        "test": rows(folder / "test.jsonl", 8, 100),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    return luthier.train(
+        place["train"], settings=SETTINGS, model=place["model"], out=str(place["folder"] / "run"),
+        data={"eval": [place["test"]]},
+    )  # fmt: skip
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_from_python_is_the_command_s(run, place, capsys):
+    options = [f"--{name}={value}" for name, value in SETTINGS.items() if value is not False]
+    out = str(place["folder"] / "command")
+    told = cli(
+        ["train", place["train"], "--data.eval", place["test"], "--model", place["model"], "--out", out, "--no-eval.forgetting",
+         "--json", *options]
+    )  # fmt: skip
+    assert told == 0
+    result = json.loads(capsys.readouterr().out)
+    assert run.metrics == result["metrics"]
+    assert same(adapter(run.path / "adapter"), adapter(Path(out) / "adapter"))
+    assert luthier.open(run.path).result == run.result
+
+
+def test_the_loop_of_the_example_makes_the_same_bits(run, place):
+    torch.set_num_threads(1)
+    out = place["folder"] / "loop"
+    out.mkdir()
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        import sft_loop
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    sft_loop.sft(place["train"], out, place["model"])
+    assert same(adapter(run.path / "adapter"), adapter(out))
+    assert len((EXAMPLES / "sft_loop.py").read_text().splitlines()) <= 150
+
+
+def test_a_model_answers_and_scores(run):
+    model = run.open()
+    answer = model.chat("the cat 3?", max_new_tokens=5)
+    assert answer == model.generate(["the cat 3?"], max_new_tokens=5)[0][0]
+    assert "".join(model.stream([{"role": "user", "content": "the cat 3?"}], max_new_tokens=5)) == answer
+    asked = {"role": "user", "content": "the cat 3?"}
+    good, bad = model.score(
+        [[asked, {"role": "assistant", "content": text}] for text in ("dog 3", "sat on the red mat by the tree")]
+    )
+    assert bad < good < 0
+    with pytest.raises(luthier.InputError, match="conversation 0: there is no answer to score"):
+        model.score([[asked]])
+    with pytest.raises(luthier.InputError, match="a message has the keys role, content, tool_calls"):
+        model.chat([asked | {"tool_calls": []}])
+
+
+def test_rows_are_read_and_models_compared(run, place):
+    assert [example.messages[-1].content for example in luthier.read(place["test"], limit=2)] == ["dog 2", "dog 3"]
+    found = luthier.compare(
+        place["model"], run.path, data=place["test"], settings={"eval.rows": 8, "eval.samples": 0, "device": "cpu"}
+    )
+    assert found["rows"]
+    with pytest.raises(luthier.InputError, match=r"unknown setting 'trane\.steps'; did you mean 'train\.steps'"):
+        luthier.train(place["train"], trane={"steps": 1})
+
+
+def test_importing_it_takes_no_time_and_no_torch():
+    code = "import sys, luthier; assert 'torch' not in sys.modules and 'pydantic' not in sys.modules; print(luthier.__version__)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert set(luthier.__all__) <= set(dir(luthier))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        luthier.trian  # noqa: B018
