@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: quickstart test test-slow check format setup setup-dev clean
 
-quickstart: setup        ## the whole way on an embedded model and Python's own library
+quickstart: setup        ## tune an embedded model on Python's own library, and measure it
 	$(BIN)/luthier quickstart
 
 test: setup-dev          ## all tests but the slow ones

@@ -22,24 +22,24 @@ from luthier.core.secrets import hide
 from luthier.core.storage.opening import ANYWHERE, full_disk, refusal
 
 COMMANDS = {
-    "quickstart": "The whole way in a few minutes: data, tuning, before and after.",
-    "data": "What is in this data: layout, lengths, duplicates, what to mend.",
+    "quickstart": "Tune a small model in a few minutes, and see before and after.",
+    "data": "What is in this data: layout, lengths, duplicates, what to fix.",
     "show": "Token by token: what a model would learn from this data.",
     "train": "Tune a model on your data, and measure what changed.",
-    "sample": "Best of n: answers, scored by rewards, as new training data.",
+    "sample": "Sample answers, score them, and keep the best as training data.",
     "score": "Score answers with a reward model.",
     "eval": "Measure a model or a run on benchmarks.",
-    "lm-eval": "Any task of lm-evaluation-harness on Luthier's engine.",
+    "lm-eval": "Run any task of lm-evaluation-harness on Luthier's engine.",
     "chat": "Talk to a model or a run, beside its base if you like.",
-    "compare": "Models and runs on the same items, with intervals and tests.",
+    "compare": "Compare models and runs on the same items, with intervals.",
     "errors": "What is wrong with a run's answers, and which rows taught it.",
-    "test": "Test a model by prompts and by what answers must be.",
+    "test": "Test a model: prompts, and what the answers must be.",
     "judge": "Let a model judge which of two or more answers better.",
     "elo": "Rate models on the Elo scale from judgments.",
-    "report": "The page of a run, of several side by side, or to code answers.",
+    "report": "Write the page of a run, of several runs, or for coding answers.",
     "merge": "Merge a run's adapter into its model, and say how close it is.",
     "verify": "Prove that a run resumes to the same bits.",
-    "models": "Models that are embedded or cached here.",
+    "models": "List the models that are embedded or cached here.",
 }
 TEXTS_ONLY = ("data", "show")  # commands that read a model's tokenizer and compute nothing with it
 
@@ -76,7 +76,7 @@ class Luthier(click.Group):
 def luthier(debug: bool) -> None:
     """Tune language models on your own data, and measure what changed.
 
-    Start with `luthier quickstart`. For data of your own:
+    Start with `luthier quickstart`. With data of your own:
 
     \b
       luthier data rows.jsonl                      look at it

@@ -46,7 +46,7 @@ def test_records_keep_how_answers_ended_and_how_likely_they_were(trained):
 def test_the_screen_and_the_object(trained, capsys):
     assert cli(["errors", str(trained / "run")]) == 0
     out = capsys.readouterr().out
-    assert "held-out answers" in out and "back to the training rows" in out and "--fix mends.jsonl" in out
+    assert "held-out answers" in out and "back to the training rows" in out and "--fix fixes.jsonl" in out
     assert len(out.splitlines()) <= 45
     assert cli(["errors", str(trained / "run"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -91,4 +91,4 @@ def test_what_does_not_go_together_is_refused(trained, capsys, arguments, messag
 def test_the_help_shows_the_way(capsys):
     assert cli(["errors", "--help"]) == 0
     out = capsys.readouterr().out
-    assert "--apply mends.jsonl --to" in out and "--against" in out
+    assert "--apply fixes.jsonl --to" in out and "--against" in out

@@ -83,7 +83,7 @@ def test_a_full_screen_fits_and_says_what_to_do_next():
         "held-out answers of runs/new", "Kind 7", "200 answers", "12 rarer ones in --json", "it goes on",
         "card 3", "+40 … +80", "12 of 5,000 rows have it too: train.jsonl:0, train.jsonl:1, train.jsonl:2, …",
         "nearest to 4", "the answers of 31 rows: train.jsonl:99", "5 rows to 2 prompts: a.csv:1 and a.csv:9", "something to know",
-        "luthier errors runs/new --fix mends.jsonl",
+        "luthier errors runs/new --fix fixes.jsonl",
     ):  # fmt: skip
         assert words in re.sub(r" +", " ", text), words
     assert "Kind 8" not in text and "card 4" not in text

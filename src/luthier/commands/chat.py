@@ -27,8 +27,8 @@ HELP = """  /adapter NAME   answer with another adapter, or with 'base'
 )
 @click.option("--adapter", multiple=True, metavar="RUN", help="More adapters over the same base; /adapter switches.")
 @click.option("--system", default=None, help='System prompt; "" for none.  [that of the run\'s training rows]')
-@click.option("--base", metavar="NAME", help="The model below the adapter, where it is not the one that this names.")
-@click.option("--prompt", default=None, help="Ask this one thing, print the answer, and leave.")
+@click.option("--base", metavar="NAME", help="Base model of the adapter, if not the one that it names.")
+@click.option("--prompt", default=None, help="Answer this one prompt, and exit.")
 @click.option(
     "--temperature", type=click.FloatRange(0), default=0.0, metavar="X", help="0 takes the likeliest token.  [0]"
 )
@@ -37,7 +37,7 @@ HELP = """  /adapter NAME   answer with another adapter, or with 'base'
     type=click.FloatRange(0, 1, min_open=True),
     default=1.0,
     metavar="X",
-    help="Keep the likeliest tokens of this sum.  [1]",
+    help="Sample from the likeliest tokens whose probabilities sum to this.  [1]",
 )
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]"

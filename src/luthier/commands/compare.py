@@ -25,14 +25,14 @@ from luthier.commands.settings import SettingsCommand, config_of, given, with_se
 )
 @click.option(
     "--suite", type=click.Path(path_type=Path), metavar="FILE",
-    help="A test suite: what passes; or leaderboard: the records that `luthier eval --suite leaderboard` left.",
+    help="A test suite, compared by what passes; or leaderboard: the records of `luthier eval --suite leaderboard`.",
 )  # fmt: skip
 @click.option(
     "--tasks", default="", metavar="NAMES", help="Benchmarks that `luthier eval` has measured for all, or 'all'."
 )
 @click.option("--check", is_flag=True, help="Also say how often two equal models would be called different here.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every item, one a line."
+    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every item, one per line."
 )
 @with_judge
 @as_json

@@ -28,11 +28,11 @@ from luthier.core.machine import share
     type=click.FloatRange(0, 1),
     default=0.8,
     metavar="X",
-    help="--clean: least similarity of a near duplicate; 0 keeps them.  [0.8]",
+    help="--clean: similarity from which rows are near duplicates; 0 keeps all.  [0.8]",
 )
-@click.option("--drop-conflicts", is_flag=True, help="--clean: of several answers to one prompt keep the first.")
-@click.option("--shortest", type=int, default=0, metavar="N", help="--clean: drop rows of fewer characters.")
-@click.option("--longest", type=int, default=None, metavar="N", help="--clean: drop rows of more characters.")
+@click.option("--drop-conflicts", is_flag=True, help="--clean: keep only the first of several answers to a prompt.")
+@click.option("--shortest", type=int, default=0, metavar="N", help="--clean: drop rows with fewer characters.")
+@click.option("--longest", type=int, default=None, metavar="N", help="--clean: drop rows with more characters.")
 @click.option(
     "--to",
     "folder",
@@ -44,17 +44,20 @@ from luthier.core.machine import share
     "--role",
     type=click.Choice(["train", "test"]),
     default="train",
-    help="What the rows are for: test says whether a file is good to test a model by, and what it can show.  [train]",
+    help="What the rows are for; test says whether the file is a good test set, and what it can show.  [train]",
 )
 @click.option(
-    "--training", multiple=True, metavar="FILE", help="--role test: rows that are learned from; which are in the test?"
+    "--training",
+    multiple=True,
+    metavar="FILE",
+    help="--role test: the training rows; shows which of them are in the test.",
 )
 @as_json
 def command(
     paths: tuple[str, ...], role: str, training: tuple[str, ...], split: bool, clean: bool, near: float,
     drop_conflicts: bool, shortest: int, longest: int | None, folder: Path, json_: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """What is in PATH (files, folders, globs, or '-'): layout, lengths, languages, duplicates, what to mend.
+    """What is in PATH (files, folders, globs, or '-'): layout, lengths, languages, duplicates, what to fix.
 
     \b
     Examples:

@@ -9,21 +9,21 @@ from luthier.commands.output import as_json, console, print_json
 
 @click.command("elo", context_settings={"max_content_width": 110})
 @click.argument("judgments", nargs=-1, required=True)
-@click.option("--anchor", metavar="MODEL[=X]", help="The model whose rating is given; without one, the mean is 1000.")
+@click.option("--anchor", metavar="MODEL[=X]", help="The model whose rating is fixed; without one, the mean is 1000.")
 @click.option(
-    "--length-control", is_flag=True, help="Rate answers as if all were equally long, and say what length wins."
+    "--length-control", is_flag=True, help="Rate answers as if all were equally long, and show the effect of length."
 )
 @click.option(
-    "--rounds", type=click.IntRange(100), default=1000, metavar="N", help="Fits to prompts drawn again.  [1000]"
+    "--rounds", type=click.IntRange(100), default=1000, metavar="N", help="Fits to resampled prompts.  [1000]"
 )
-@click.option("--seed", type=int, default=0, metavar="N", help="Fixes what is drawn.  [0]")
+@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the resampling.  [0]")
 @as_json
 def command(
     judgments: tuple[str, ...], anchor: str | None, length_control: bool, rounds: int, seed: int, json_: bool
 ) -> None:
     """Rate models on the Elo scale from JUDGMENTS: files of `luthier judge`, of people, or of AlpacaEval.
 
-    Prints ratings with intervals, who took how much from whom, and the habits and agreement of the annotators.
+    Prints ratings with intervals, the points of each pair of models, and the habits and agreement of the annotators.
 
     \b
     Examples:

@@ -23,9 +23,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     help="Show each category of an earlier run beside this one.",
 )
 @click.option(
-    "--fix", type=FILE, metavar="FILE", help="Propose mends of the training rows: JSON Lines for you to accept."
+    "--fix", type=FILE, metavar="FILE", help="Propose fixes of the training rows: JSON Lines for you to accept."
 )
-@click.option("--apply", "mends", type=FILE, metavar="FILE", help="Apply the accepted mends; with --to.")
+@click.option("--apply", "mends", type=FILE, metavar="FILE", help="Apply the accepted fixes; with --to.")
 @click.option("--to", type=FILE, metavar="FILE", help="--apply: the new version of the data set, JSON Lines.")
 @with_threads
 @as_json
@@ -47,8 +47,8 @@ def command(
       luthier errors runs/NAME
       luthier errors runs/NAME --category repetitive
     From the errors to better data, and back:
-      luthier errors runs/NAME --fix mends.jsonl                     propose; write "accept": true where you agree
-      luthier errors runs/NAME --apply mends.jsonl --to rows2.jsonl
+      luthier errors runs/NAME --fix fixes.jsonl                     propose; write "accept": true where you agree
+      luthier errors runs/NAME --apply fixes.jsonl --to rows2.jsonl
       luthier train runs/NAME/run.yaml rows2.jsonl --out runs/NEW
       luthier errors runs/NEW --against runs/NAME
     """

@@ -38,7 +38,7 @@ from luthier.commands.settings import config_of, with_settings
     metavar="N",
     help="Only the first N documents of a task or subject.",
 )
-@click.option("--chat", is_flag=True, help="Ask through the chat template, each example a turn.  [off]")
+@click.option("--chat", is_flag=True, help="Ask through the chat template, with each example as a turn.  [off]")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder of the records.  [RUN/evals]"
 )
@@ -47,7 +47,7 @@ from luthier.commands.settings import config_of, with_settings
     type=click.IntRange(64),
     default=None,
     metavar="N",
-    help="Tokens per forward pass: the memory knob. Changes no result but rounding.  [2048; on a GPU 8192]",
+    help="Tokens per forward pass; lower it to save memory. Results change only by rounding.  [2048; on a GPU 8192]",
 )
 @as_json
 def command(model: str, json_: bool, **options: Any) -> None:
@@ -64,7 +64,7 @@ def command(model: str, json_: bool, **options: Any) -> None:
       luthier eval smollm2-135m --suite leaderboard --data-dir benchmarks --limit 100
       luthier eval runs/mine --tasks perplexity --text notes.txt
 
-    The same command again goes on with an unfinished measurement.
+    Run the same command again to resume an unfinished measurement.
     """
     from luthier.evals.benchmarks.evaluation import BenchmarkOptions, evaluate
     from luthier.evals.benchmarks.results import METRICS

@@ -28,7 +28,7 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
 @click.command("judge", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("contestants", nargs=-1, required=True, metavar="A B [C ...]")
 @click.option("--data", multiple=True, metavar="FILE", help="Rows whose prompts are answered.")
-@click.option("--rows", type=click.IntRange(1), default=100, metavar="N", help="Prompts drawn from them.  [100]")
+@click.option("--rows", type=click.IntRange(1), default=100, metavar="N", help="Prompts drawn from the data.  [100]")
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]"
 )
@@ -36,7 +36,9 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
     "--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("judgments.jsonl"), metavar="FILE",
     help="Where judgments are appended.  [judgments.jsonl]",
 )  # fmt: skip
-@click.option("--human", multiple=True, metavar="FILE", help="Judgments by people: how far do they agree?")
+@click.option(
+    "--human", multiple=True, metavar="FILE", help="Judgments by people, to see how far the judge agrees with them."
+)
 @with_judge
 @as_json
 def command(
@@ -53,7 +55,7 @@ def command(
       luthier judge base=smollm2-135m runs/mine reference --data rows.jsonl --judge runs/judge
       luthier judge a.jsonl b.jsonl --endpoint https://api.example.com/v1 --endpoint-model big --key-env API_KEY
 
-    The same command again goes on with what is not judged yet.
+    Run the same command again to judge what is left.
     """
     from luthier.comparison.contestants import AnswerOptions
     from luthier.comparison.judge import JudgeOptions, judge

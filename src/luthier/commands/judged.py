@@ -8,15 +8,15 @@ from typing import Any
 import click
 
 OPTIONS = (
-    click.option("--judge", "judge_", metavar="MODEL", help="A model or a run that judges here, by probability."),
+    click.option("--judge", "judge_", metavar="MODEL", help="A model or a run that judges on this machine, by probability."),
     click.option("--endpoint", metavar="URL", help="An OpenAI-compatible server that judges, such as http://localhost:8000/v1."),
     click.option("--endpoint-model", metavar="NAME", help="The model's name on that server."),
     click.option("--key-env", metavar="NAME", help="The environment variable that holds the key."),
     click.option("--timeout", type=click.FloatRange(0, min_open=True), default=120.0, metavar="SECONDS",
                  help="Longest wait for one answer of the server.  [120]"),
     click.option("--retries", type=click.IntRange(0), default=5, metavar="N",
-                 help="Tries after one that failed, with growing pauses.  [5]"),
-    click.option("--parallel", type=click.IntRange(1), default=4, metavar="N", help="Questions asked at a time.  [4]"),
+                 help="Retries after a failure, with growing pauses.  [5]"),
+    click.option("--parallel", type=click.IntRange(1), default=4, metavar="N", help="Questions asked at once.  [4]"),
     click.option("--request", multiple=True, metavar="KEY=VALUE",
                  help="Change what the server is sent, such as max_tokens=4000; null leaves a key out."),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from luthier.commands.output import as_json, console, print_json
 @click.option(
     "--check",
     is_flag=True,
-    help="Read every byte and say of each model here whether it is whole; exit 2 when one is not.",
+    help="Read every byte of each model here and say whether it is intact; exit status 2 if one is not.",
 )
 @as_json
 def command(check: bool, json_: bool) -> None:

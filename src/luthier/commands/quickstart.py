@@ -22,10 +22,10 @@ SETTINGS = (
 @click.command("quickstart", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @as_json
 def command(json_: bool, **settings: Any) -> None:
-    """The whole way in a few minutes: teach a small model to say in one line what a Python function does.
+    """Teach a small model, in a few minutes, to say in one line what a Python function does.
 
-    The data is Python's own standard library: functions without their docstrings, and the first line of each.
-    Modules of the test are unseen in training. Nothing but the model's wheel is fetched.
+    The data is Python's own standard library: each function without its docstring, and the docstring's first line.
+    The test uses modules that were not trained on. Only the model's wheel is fetched.
 
     \b
     Example:

@@ -25,19 +25,29 @@ SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}  # sett
 )  # fmt: skip
 @click.option(
     "--write", type=click.Choice(["sft", "pairs", "rankings", "all"]), default="sft",
-    help="What becomes of the answers to a prompt: the best, best and worst, all by rank, or all as they are.  [sft]",
+    help="What is written for each prompt: the best answer, best and worst, all by rank, or all as they are.  [sft]",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("sampled.jsonl"), metavar="FILE",
               help="The new file.  [sampled.jsonl]")  # fmt: skip
 @click.option("--n", type=click.IntRange(1), default=8, metavar="N", help="Answers to each prompt.  [8]")
-@click.option("--keep-above", type=float, default=None, metavar="X", help="Drop prompts whose best is not above X.")
+@click.option(
+    "--keep-above", type=float, default=None, metavar="X", help="Drop prompts whose best reward is not above X."
+)
 @click.option("--only-ended", is_flag=True, help="Leave out answers that were cut at --max-new-tokens.")
-@click.option("--temperature", type=click.FloatRange(0), default=1.0, metavar="X", help="1 is the model's own.  [1]")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0),
+    default=1.0,
+    metavar="X",
+    help="Sampling temperature; 1 is the model's own.  [1]",
+)
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, metavar="X",
-              help="Keep the likeliest tokens of this sum.  [1]")  # fmt: skip
-@click.option("--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer.  [256]")
+              help="Sample from the likeliest tokens whose probabilities sum to this.  [1]")  # fmt: skip
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]"
+)
 @click.option("--batch", type=click.IntRange(1), default=64, metavar="N",
-              help="Answers generated at once: the memory knob. Changes no answer but by rounding.  [64]")  # fmt: skip
+              help="Answers generated at once; lower it to save memory. Answers change only by rounding.  [64]")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), default=None, metavar="N", help="Use only the first N rows.")
 @click.option("--system", default=None, metavar="TEXT", help="System prompt for prompts that have none.")
 @as_json
@@ -55,7 +65,7 @@ def command(
       luthier sample runs/NAME rows.jsonl --reward python:rewards.py:score --write pairs --out pairs.jsonl
       luthier sample runs/NAME rows.jsonl --reward 2*exact --reward 0.2*length:40 --n 16
 
-    The same command again goes on with an unfinished one.
+    Run the same command again to resume an unfinished one.
     """
     from luthier.config.resolve import resolve
     from luthier.feedback.sample import Options, sample

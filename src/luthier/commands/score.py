@@ -27,12 +27,12 @@ from luthier.commands.settings import SettingsCommand, given, with_settings
 @click.argument("run", metavar="REWARD_RUN")
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("scores.jsonl"), metavar="FILE",
-              help="The new file: one line an answer.  [scores.jsonl]")  # fmt: skip
+              help="The new file: one line per answer.  [scores.jsonl]")  # fmt: skip
 @as_json
 def command(run: str, data: tuple[str, ...], out: Path, json_: bool, **settings: Any) -> None:
     """Score the answers in DATA with the reward model of REWARD_RUN, a run of `luthier train --method reward`.
 
-    Where rows say which answer is better, the accuracy and calibration of the scores are told too.
+    Where rows say which answer is better, the accuracy and calibration of the scores are shown too.
 
     \b
     Example:

@@ -38,7 +38,7 @@ class Setting(click.Option):
 
 # For commands that take no other setting.
 with_threads = click.option(
-    "--threads", type=click.IntRange(1), metavar="N", help="CPU threads; by default all cores that there are for it."
+    "--threads", type=click.IntRange(1), metavar="N", help="CPU threads; by default all available cores."
 )
 
 

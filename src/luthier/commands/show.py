@@ -31,7 +31,9 @@ from luthier.core.machine import share
 @click.command("show", cls=SettingsCommand, context_settings={"max_content_width": 110})
 @click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option("--rows", type=click.IntRange(1), default=3, metavar="N", help="How many rows.  [3]")
-@click.option("--plain", is_flag=True, help="Mark what is trained in text instead of colour; the default in a pipe.")
+@click.option(
+    "--plain", is_flag=True, help="Mark trained tokens with characters instead of colour; the default in a pipe."
+)
 @as_json
 def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **settings: Any) -> None:
     """Token by token: which tokens of PATH a model reads, and which it learns.

@@ -24,14 +24,14 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
     "--judged",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Keep what the judge says, line by line; the same command goes on from there.",
+    help="Keep what the judge says, line by line; the same command resumes from there.",
 )
 @with_judge
 @as_json
 def command(suite: Path, model: str, junit: Path | None, judged: Path | None, json_: bool, **values: Any) -> None:
-    """Test a model by SUITE, a YAML file of prompts and of what their answers must be (docs/compare.md).
+    """Test a model with SUITE, a YAML file of prompts and of what their answers must be (docs/compare.md).
 
-    Exit status 1 when a threshold of the suite is missed; without any, when a case fails. --judge or --endpoint names
+    Exit status 1 when a threshold of the suite is missed or, in a suite without thresholds, a case fails. --judge or --endpoint names
     the model for checks of the kind `judged`.
 
     \b

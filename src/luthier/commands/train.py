@@ -52,7 +52,7 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
       luthier train pairs.jsonl --method dpo --model runs/sft
       luthier train rows.jsonl --method grpo --reward.use exact --model runs/sft
 
-    The same command again goes on with an unfinished run.
+    Run the same command again to resume an unfinished run.
     """
     config = config_of(data, settings)  # what is wrong with them is told at once
     log.note("loading the libraries that compute, some seconds")

@@ -14,12 +14,12 @@ from luthier.commands.settings import with_threads
 @click.command("verify")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--resume", is_flag=True, help="Take the steps between the last two checkpoints again; compare every bit."
+    "--resume", is_flag=True, help="Repeat the steps between the last two checkpoints, and compare every bit."
 )
 @with_threads
 @as_json
 def command(run: Path, resume: bool, json_: bool, threads: int | None) -> None:
-    """Prove on RUN itself that stopping and going on ends with the same bits. Nothing in RUN is changed.
+    """Prove on RUN itself that stopping and resuming ends with the same bits. Nothing in RUN is changed.
 
     \b
     Example:

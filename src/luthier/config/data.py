@@ -15,7 +15,8 @@ class DataConfig(Section):
     path: tuple[str, ...] = Field((), description="Files, folders or globs to train on; '-' is standard input.")
     eval: tuple[str, ...] = Field(
         (),
-        description="Held-out file, folder or quoted glob, again for more; without one, `holdout` of the data is kept aside.",
+        description="Held-out file, folder or quoted glob; may be repeated. Without one, the share `holdout` of the "
+        "data is held out.",
     )
     layout: str = Field("auto", description="Layout of the rows; 'auto' detects it.")
     columns: dict[str, str] = Field(
@@ -29,21 +30,22 @@ class DataConfig(Section):
         None,
         ge=0,
         lt=1,
-        description="Share of the rows kept for evaluation when no eval file is given; by default 0.05, and of few rows more: "
-        "32 of 200 to 640, 0.16 of fewer.",
+        description="Share of the rows kept for evaluation when no eval file is given; by default 0.05, more for small "
+        "data: 32 of 200 to 640 rows, 0.16 of fewer.",
     )
-    group: str | None = Field(None, description="Column whose equal values stay on one side of the split.")
+    group: str | None = Field(None, description="Column whose equal values stay together on one side of the split.")
     limit: int | None = Field(None, ge=1, description="Use only the first N rows.")
     skip_bad: bool = Field(False, description="Skip and count rows that cannot be read, instead of stopping.")
     max_row: int = Field(
-        16, ge=1, le=1000, description="Longest row in MB; with `skip_bad`, lines that are longer are left out."
+        16, ge=1, le=1000, description="Longest row in MB; with `skip_bad`, longer lines are left out."
     )
     stream: bool = Field(
-        False, description="Read rows as they are needed: data larger than memory, a growing file, or standard input."
+        False,
+        description="Read rows as they are needed, for data larger than memory, a growing file, or standard input.",
     )
     replay: tuple[str, ...] = Field(
         (),
-        description="File of general rows that are mixed in, so that less is forgotten; again for more; docs/forgetting.md.",
+        description="File of general rows to mix in, so that less is forgotten (docs/forgetting.md); may be repeated.",
     )
     replay_share: float = Field(0.1, gt=0, lt=1, description="Share of the examples that are general rows.")
 

@@ -55,7 +55,7 @@ NAMES = {
 # What needs no setting here.
 NEEDLESS = {
     "packing sample_packing": "rows are always packed, and none sees another",
-    "resume resume_from_checkpoint auto_resume_from_checkpoints": "the same command again goes on with an unfinished run",
+    "resume resume_from_checkpoint auto_resume_from_checkpoints": "run the same command again to resume an unfinished run",
 }
 SAYINGS = {name: said for names, said in NEEDLESS.items() for name in names.split()}
 SETTINGS = {name: setting for setting, names in NAMES.items() for name in names.split()}

@@ -21,7 +21,7 @@ class LoraConfig(Section):
     init: Literal["default", "pissa"] = Field(
         "default", description="Start of A and B: random and zero, or the largest singular vectors (PiSSA)."
     )
-    lr_ratio: float = Field(1.0, gt=0, description="Learning rate of B over that of A (LoRA+).")
+    lr_ratio: float = Field(1.0, gt=0, description="Learning rate of B, as a multiple of A's (LoRA+).")
 
 
 class QuantConfig(Section):

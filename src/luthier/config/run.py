@@ -46,12 +46,12 @@ class RunConfig(Section):
     method: str = Field("sft", description="How to learn: see `luthier train --help`.")
     model: str = Field(
         "smollm2-135m",
-        description="A run, an embedded name, a folder (a PEFT adapter's too), a .gguf file, or a hub name (owner/model).",
+        description="A run, an embedded name, a folder (also of a PEFT adapter), a .gguf file, or a hub name (owner/model).",
     )
     base: str | None = Field(
         None,
-        description="The model below the adapter of a run or a PEFT folder, where it is not the one that this names: a folder, "
-        "a .gguf file or a hub name.",
+        description="Base model of the adapter in a run or PEFT folder, if not the one named there: a folder, a .gguf "
+        "file or a hub name.",
     )
     tune: str = Field("lora", description="What to learn: full, head, last:K, layers:GLOB, lora, qlora.")
     out: str | None = Field(
@@ -65,11 +65,11 @@ class RunConfig(Section):
     threads: int | None = Field(
         None,
         ge=1,
-        description="CPU threads; by default all cores that there are for it. A run may go on with another number.",
+        description="CPU threads; by default all available cores. A run may resume with another number.",
     )
-    force: bool = Field(False, description="Run although the memory estimate says it cannot fit.")
+    force: bool = Field(False, description="Run even if the memory estimate says that it does not fit.")
     track: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
-        "none", description="Where the lines of metrics.jsonl go too; wandb sends them to its servers."
+        "none", description="Where else the lines of metrics.jsonl go; wandb sends them to its servers."
     )
     data: DataConfig = DataConfig()
     text: TextConfig = TextConfig()

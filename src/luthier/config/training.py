@@ -16,8 +16,8 @@ class TrainConfig(Section):
     tokens: int | None = Field(
         None,
         ge=32,
-        description="Tokens per forward pass: the memory knob. Changes no result but rounding. By default 1024 on a "
-        "processor, up to 8192 on a GPU.",
+        description="Tokens per forward pass; lower it to save memory. Results change only by rounding. By default 1024 "
+        "on a CPU, up to 8192 on a GPU.",
     )
     lr: float | None = Field(
         None, gt=0, description="Peak learning rate; by default chosen from the tune kind and model width."
@@ -34,7 +34,7 @@ class TrainConfig(Section):
     )
     checkpoint: int = Field(50, ge=1, description="Steps between checkpoints.")
     checkpoint_minutes: float = Field(
-        3.0, ge=0, description="Minutes after which one is due even so; 0 leaves it to the steps."
+        3.0, ge=0, description="Longest time between checkpoints in minutes; 0 counts only steps."
     )
     keep: int = Field(2, ge=1, description="Checkpoints kept.")
 
@@ -43,16 +43,16 @@ class PreferenceConfig(Section):
     beta: float | None = Field(
         None,
         gt=0,
-        description="Strength of the preference; by default 0.1, for simpo 2. In orpo its share of the loss.",
+        description="Strength of the preference; by default 0.1, for simpo 2. In orpo, its weight in the loss.",
     )
     loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field("sigmoid", description="Loss of dpo and response.")
     smoothing: float = Field(0.0, ge=0, lt=0.5, description="Share of the labels believed to be wrong (dpo, simpo).")
     likelihood: float | None = Field(
         None, ge=0, description="Weight of the better answers' likelihood; by default 0, for orpo and response 1."
     )
-    target_margin: float = Field(1.0, ge=0, description="simpo: by how much the better answer is to win.")
+    target_margin: float = Field(1.0, ge=0, description="simpo: margin by which the better answer should win.")
     span: Literal["completion", "all"] = Field(
-        "completion", description="orpo: whose likelihood is learned, the answer's or prompt and answer's."
+        "completion", description="orpo: learn the likelihood of the answer, or of prompt and answer."
     )
     desirable: float = Field(1.0, ge=0, description="kto: weight of wanted answers.")
     undesirable: float = Field(1.0, ge=0, description="kto: weight of unwanted answers.")
@@ -65,5 +65,5 @@ class RankingConfig(Section):
     center: float = Field(0.0, ge=0, description="Weight of a term that keeps the scores of each pair around 0.")
     gather: bool | None = Field(
         None,
-        description="Pairs of the same prompt become one example, each answer computed once; by default for reward.",
+        description="Pairs of the same prompt become one example, each answer computed once; on by default for reward.",
     )

@@ -36,7 +36,7 @@ def errors_screen(result: Row) -> list[RenderableType]:
     parts += [heading("where it is worse than elsewhere"), _slices(result["slices"], result["bad"])]
     parts += [heading("back to the training rows"), _training(result)]
     parts += [Text(f"  note: {clean(note)}", style=FAINT) for note in result["notes"]]
-    ways = ["--fix mends.jsonl"] * result["mendable"] + [f"--category {c['name']}" for c in result["categories"][:1]]
+    ways = ["--fix fixes.jsonl"] * result["mendable"] + [f"--category {c['name']}" for c in result["categories"][:1]]
     for word, way in zip(("next:", "  or:"), ways, strict=False):
         parts.append(Text(f"  {word} luthier errors {clean(result['run'])} {way}", style=STRONG))
     return parts
