@@ -10,7 +10,7 @@ data=${1:-../shared/data}/banking77 out=${2:-runs/grpo}
 luthier train "$data/train.csv" --out "$out/sft" --text.template plain --train.steps 60 --train.lr 1e-3 \
   --data.eval "$data/test.csv" --eval.rows 50 --eval.samples 0 --no-eval.forgetting
 
-luthier train "$data/train.csv" --method grpo --model "$out/sft" --out "$out/grpo" --reward.use exact \
+luthier train "$data/train.csv" --method grpo --model "$out/sft" --out "$out/grpo" --reward exact \
   --data.eval "$data/test.csv" --eval.rows 50 --eval.samples 300 --eval.max_new_tokens 18 --no-eval.forgetting \
   --eval.temperature 0.8 --rollout.temperature 0.8 --rollout.samples 8 --rollout.max_new_tokens 18 \
   --train.batch 16 --train.steps 30 --train.lr 1e-4

@@ -10,7 +10,7 @@ data=${1:-../shared/data} out=${2:-runs/rlhf}
 
 # 0. Demonstrations, split once: what is held out here is seen by no step below, the pretraining term included.
 [ -e "$out/data/train.jsonl" ] ||
-  luthier data "$data/rasbt_instruct/instruction-data.json" --split --to "$out/data" --data.holdout 0.06
+  luthier data "$data/rasbt_instruct/instruction-data.json" --split --out "$out/data" --data.holdout 0.06
 train=$out/data/train.jsonl test=$out/data/test.jsonl
 
 # 1. Supervised tuning on demonstrations: the starting point, and the reference of what follows.
@@ -19,14 +19,14 @@ luthier train "$train" --data.eval "$test" --out "$out/sft" --train.steps 36 --t
 
 # 2. A reward model: all answers to an instruction are one example, its comparisons weighed together.
 luthier train "$data/alpaca_eval_pref/alpaca_eval_pref_train.jsonl.gz" --method reward --model "$out/sft" \
-  --out "$out/reward" --data.limit 2500 --text.max_length 96 --train.steps 24 --train.batch 4 --eval.rows 30
+  --out "$out/reward" --limit 2500 --text.max_length 96 --train.steps 24 --train.batch 4 --eval.rows 30
 
 # 3. PPO twice: the same rewards, without and with the likelihood of the demonstrations in the loss.
 for kind in plain pretrain; do
   extra=()
   [ "$kind" = pretrain ] && extra=(--policy.pretrain "$train" --policy.pretrain_weight 0.5)
   luthier train "$train" --data.eval "$test" --method ppo --model "$out/sft" --out "$out/ppo-$kind" \
-    --reward.use "model:$out/reward" --rollout.samples 1 --rollout.max_new_tokens 32 --train.batch 16 --train.steps 16 \
+    --reward "model:$out/reward" --rollout.samples 1 --rollout.max_new_tokens 32 --train.batch 16 --train.steps 16 \
     --policy.epochs 2 --policy.kl 0.005 --train.lr 6e-4 --train.schedule constant --eval.rows 60 --eval.samples 60 \
     --eval.max_new_tokens 32 --no-eval.forgetting "${extra[@]}"
 done

@@ -21,26 +21,42 @@ from luthier.core.screen import guard, line, seen
 from luthier.core.secrets import hide
 from luthier.core.storage.opening import ANYWHERE, full_disk, refusal
 
-COMMANDS = {
-    "quickstart": "Tune a small model in a few minutes, and see before and after.",
-    "data": "What is in this data: layout, lengths, duplicates, what to fix.",
-    "show": "Token by token: what a model would learn from this data.",
-    "train": "Tune a model on your data, and measure what changed.",
-    "sample": "Sample answers, score them, and keep the best as training data.",
-    "score": "Score answers with a reward model.",
-    "eval": "Measure a model or a run on benchmarks.",
-    "lm-eval": "Run any task of lm-evaluation-harness on Luthier's engine.",
-    "chat": "Talk to a model or a run, beside its base if you like.",
-    "compare": "Compare models and runs on the same items, with intervals.",
-    "errors": "What is wrong with a run's answers, and which rows taught it.",
-    "test": "Test a model: prompts, and what the answers must be.",
-    "judge": "Let a model judge which of two or more answers better.",
-    "elo": "Rate models on the Elo scale from judgments.",
-    "report": "Write the page of a run, of several runs, or for coding answers.",
-    "merge": "Merge a run's adapter into its model, and say how close it is.",
-    "verify": "Prove that a run resumes to the same bits.",
-    "models": "List the models that are embedded or cached here.",
+# In the order of work.
+GROUPS = {
+    "Start": {
+        "quickstart": "Tune a small model in a few minutes, and see before and after.",
+    },
+    "Look at data": {
+        "data": "What is in this data: layout, lengths, duplicates, what to fix.",
+        "show": "Token by token: what a model would learn from this data.",
+    },
+    "Train": {
+        "train": "Tune a model on your data, and measure what changed.",
+        "sample": "Sample answers, score them, and keep the best as training data.",
+    },
+    "Measure": {
+        "eval": "Measure a model or a run on benchmarks.",
+        "lm-eval": "Run any task of lm-evaluation-harness on Luthier's engine.",
+        "test": "Test a model: prompts, and what the answers must be.",
+        "errors": "What is wrong with a run's answers, and which rows taught it.",
+        "score": "Score answers with a reward model.",
+    },
+    "Compare and judge": {
+        "compare": "Compare models and runs on the same items, with intervals.",
+        "judge": "Let a model judge which of two or more answers better.",
+        "elo": "Rate models on the Elo scale from judgments.",
+    },
+    "Use": {
+        "chat": "Talk to a model or a run, beside its base if you like.",
+        "merge": "Merge a run's adapter into its model, and say how close it is.",
+    },
+    "Models and runs": {
+        "models": "List the models that are embedded or cached here.",
+        "report": "Write the page of a run, of several runs, or for coding answers.",
+        "verify": "Prove that a run resumes to the same bits.",
+    },
 }
+COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
 TEXTS_ONLY = ("data", "show")  # commands that read a model's tokenizer and compute nothing with it
 
 
@@ -59,15 +75,19 @@ class Luthier(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS:
+        if args and args[0].replace("_", "-") in COMMANDS:
+            return super().resolve_command(ctx, [args[0].replace("_", "-"), *args[1:]])
+        if args:
             guess = nearest(args[0], COMMANDS)
             advice = f"did you mean '{guess}'?" if guess else "see `luthier --help`"
             raise click.UsageError(f"unknown command '{args[0]}'; {advice}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))  # one column for all groups
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, line in commands.items()])
 
 
 @click.group(cls=Luthier, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -156,11 +176,9 @@ def _usage(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         if told := _called_elsewhere(error):
             return told
-        names = [
-            name.lstrip("-") for name in (*(error.possibilities or ()), *_options(error))
-        ]  # two dashes are no likeness
-        guess = nearest(error.option_name.lstrip("-"), names)
-        advice = f"did you mean '--{guess}'?" if guess else "see --help"
+        names = _options(error)
+        guess = nearest(error.option_name.lstrip("-"), names)  # two dashes are no likeness
+        advice = f"did you mean '--{names[guess]}'?" if guess else "see --help"
         return f"unknown option '{error.option_name}'; {advice}"
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
         name = error.param.opts[0]
@@ -182,11 +200,11 @@ def _called_elsewhere(error: click.NoSuchOption) -> str | None:
     setting = setting_for(error.option_name) or error.option_name.lstrip("-")
     options = _options(error)
     places = [p for p in error.ctx.command.params if isinstance(p, click.Argument)] if error.ctx is not None else []
-    if f"--{setting}" in options:
-        mend = f"here it is --{setting}: {about(setting)}"
+    if setting in options:
+        mend = f"here it is --{options[setting]}: {about(setting)}"
     elif setting in ("model", "data.path") and places and error.ctx is not None:
         mend = f"give it without an option: `{error.ctx.command_path} {places[0].make_metavar(error.ctx)}`"
-    elif (said := needless(error.option_name)) and "--train.steps" in options:
+    elif (said := needless(error.option_name)) and "train.steps" in options:
         mend = said
     else:
         return None
@@ -201,6 +219,8 @@ def _system(error: OSError) -> tuple[str, int]:
     return f"{place}{error.strerror or error}; --debug shows where", 1
 
 
-def _options(error: click.NoSuchOption) -> list[str]:
-    parameters = error.ctx.command.params if error.ctx else []
-    return [option for parameter in parameters for option in parameter.opts]
+def _options(error: click.NoSuchOption) -> dict[str, str]:
+    """Every spelling that the command understands, with the one that it shows."""
+    from luthier.commands.options import spellings
+
+    return spellings(error.ctx.command) if error.ctx else {}

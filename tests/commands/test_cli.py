@@ -59,7 +59,7 @@ def test_the_help_names_every_option_and_has_an_example(name, capsys):
     assert run([name, "--help"]) == 0
     text = capsys.readouterr().out
     for parameter in import_module(f"luthier.commands.{name.replace('-', '_')}").command.params:
-        if isinstance(parameter, click.Option):
+        if isinstance(parameter, click.Option) and not parameter.hidden:
             assert parameter.opts[0] in text
             assert parameter.help
     assert "Example" in text
@@ -158,6 +158,15 @@ def test_debug_shows_where(monkeypatch):
             ["data", "--data.columns", "prompt=q", "completion=a"],
             "or an option of its own: --data.columns completion=a",
         ),
+        (["train", "--limt", "1"], "unknown option '--limt'; did you mean '--limit'?"),
+        (["train", "--data.limt", "1"], "unknown option '--data.limt'; did you mean '--limit'?"),
+        (["train", "--eval.max-new-tokns", "1"], "did you mean '--eval.max_new_tokens'?"),
+        (["eval", "--data_di", "x"], "unknown option '--data_di'; did you mean '--data-dir'?"),
+        (
+            ["train", "--max_samples", "1"],
+            "unknown option '--max_samples'; here it is --limit: Use only the first N rows",
+        ),
+        (["train", "--limit", "0"], "--limit: should be greater than or equal to 1, not '0'"),
         (["data", "--clea"], "unknown option '--clea'; did you mean '--clean'?"),
         (["train", "--train.schedule", "cosin"], "--train.schedule: unknown value 'cosin'; did you mean 'cosine'?"),
         (["train", "ROWS", "--dtype", "float16"], "--dtype: unknown value 'float16'; did you mean 'bfloat16'?"),
@@ -226,12 +235,12 @@ def test_a_file_that_cannot_be_read(refused, tmp_path, monkeypatch, rows, comman
 
 @pytest.mark.parametrize("options", [["--clean"], ["--split"]])
 def test_a_file_in_place_of_the_folder_is_refused(refused, rows, options):
-    assert "is a file" in refused("data", rows, *options, "--to", rows)
+    assert "is a file" in refused("data", rows, *options, "--out", rows)
     assert rows.read_text().count("\n") == len(GOOD)
 
 
 def test_a_stream_is_not_rewritten(refused, rows, tmp_path):
-    line = refused("data", rows, "--data.stream", "--clean", "--to", tmp_path / "new")
+    line = refused("data", rows, "--data.stream", "--clean", "--out", tmp_path / "new")
     assert "--data.stream: a stream is only described; leave it out to write new files" in line
     assert not (tmp_path / "new").exists()
 
@@ -368,7 +377,7 @@ def _full(monkeypatch, module, name, last):
 
 def test_a_full_disk_while_cleaning(refused, rows, tmp_path, monkeypatch):
     _full(monkeypatch, os, "fsync", 1)
-    line = refused("data", rows, "--clean", "--to", tmp_path / "new")
+    line = refused("data", rows, "--clean", "--out", tmp_path / "new")
     assert "clean.jsonl: the disk is full; free some space and run the command again" in line
     assert os.listdir(tmp_path / "new") == []
 
@@ -394,7 +403,7 @@ PLACES = {
     "eval": "eval nothing --tasks perplexity --text notes.txt --out FILE/records",
     "judge": "judge ROWS ROWS2 --judge nothing --out FILE/a.jsonl",
     "compare": "compare TINY other=TINY --data ROWS --out FILE/a.jsonl",
-    "data": "data ROWS --clean --to FILE/new",
+    "data": "data ROWS --clean --out FILE/new",
     "test": "test nothing.yaml --junit FILE/a.xml",
 }
 

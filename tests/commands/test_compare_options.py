@@ -133,7 +133,9 @@ def test_options_of_compare(place, told, tiny_folder):
         2,
         *LOCAL,
     )
-    own = told(*arguments, "--eval.metrics", "exact", "--eval.metrics", "token_f1", "--check", "--out", "items.jsonl")
+    own = told(
+        *arguments, "--eval.metrics", "exact", "--eval.metrics", "token_f1", "--false-alarms", "--out", "items.jsonl"
+    )
     assert [row["name"] for row in own["rows"]] == ["loss", "exact", "token_f1"] or {
         row["name"] for row in own["rows"]
     } == {"loss", "exact", "token_f1"}
@@ -141,7 +143,7 @@ def test_options_of_compare(place, told, tiny_folder):
     lines = [json.loads(line) for line in (place / "items.jsonl").read_text().splitlines()]
     assert len(lines) == 24
     plain = told(*arguments, "--text.template", "plain")
-    told_so = told(*arguments, "--text.system", "Say cat.")
+    told_so = told(*arguments, "--system", "Say cat.")
     losses = [next(row["before"] for row in found["rows"] if row["name"] == "loss") for found in (own, plain, told_so)]
     assert len(set(losses)) == 3
 

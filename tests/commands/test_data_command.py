@@ -84,7 +84,7 @@ def test_rows_that_the_test_file_shares_are_leaks(data, rows, tmp_path):
 
 def test_clean_and_split_write_whole_rows_and_every_reason(data, rows, tmp_path):
     out = tmp_path / "new"
-    result = data(rows, "--clean", "--split", "--to", out, "--near", "0", "--data.holdout", "0.2")
+    result = data(rows, "--clean", "--split", "--out", out, "--near", "0", "--data.holdout", "0.2")
     files = {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in out.iterdir()}
     assert {name: len(lines) for name, lines in files.items()} == {
         name: file["rows"] for name, file in result["written"].items()
@@ -100,14 +100,14 @@ def test_clean_and_split_write_whole_rows_and_every_reason(data, rows, tmp_path)
     assert sorted(map(str, files["train"] + files["test"])) == sorted(map(str, files["clean"]))
     assert 2 <= len(files["test"]) <= 16
     again = tmp_path / "again"
-    data(rows, "--clean", "--split", "--to", again, "--near", "0", "--data.holdout", "0.2")
+    data(rows, "--clean", "--split", "--out", again, "--near", "0", "--data.holdout", "0.2")
     assert all(
         (again / path.name).read_bytes() == path.read_bytes() for path in out.iterdir() if path.stem != "dropped"
     )
 
 
 def test_the_card_for_people(rows, tiny_folder, capsys, tmp_path):
-    assert run(["data", str(rows), "--model", str(tiny_folder), "--clean", "--to", str(tmp_path)]) == 0
+    assert run(["data", str(rows), "--model", str(tiny_folder), "--clean", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"layout +alpaca", out)
     assert re.search(r"rows +42", out)

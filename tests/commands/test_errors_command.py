@@ -64,13 +64,13 @@ def test_from_errors_to_data_to_a_run_and_back(trained, capsys):
         pytest.fail("the contradiction was held out: choose another prompt")
     assert clash[0]["action"] == "drop" and clash[0]["line"] == 62
     mends.write_text("".join(json.dumps(line | {"accept": line is clash[0] or None}) + "\n" for line in lines))
-    assert cli(["errors", str(run), "--apply", str(mends), "--to", str(new), "--json"]) == 0
+    assert cli(["errors", str(run), "--apply", str(mends), "--out", str(new), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accepted"] == {"drop": 1}
     assert len(new.read_text().splitlines()) == 61
     arguments = ["train", str(run / "run.yaml"), str(new), "--out", str(trained / "again"), "--json"]
     assert cli(arguments) == 0
     capsys.readouterr()
-    assert cli(["errors", str(trained / "again"), "--against", str(run), "--json"]) == 0
+    assert cli(["errors", str(trained / "again"), "--compare", str(run), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["paired"]  # the mends moved no row to the other side
 
 
@@ -78,8 +78,8 @@ def test_from_errors_to_data_to_a_run_and_back(trained, capsys):
     ("arguments", "message"),
     [
         (["--fix", "a.jsonl", "--category", "x"], "--category and --fix are two things to do; give one of them"),
-        (["--apply", "a.jsonl"], "--apply and --to go together"),
-        (["--to", "a.jsonl"], "--apply and --to go together"),
+        (["--apply", "a.jsonl"], "--apply and --out go together"),
+        (["--out", "a.jsonl"], "--apply and --out go together"),
         (["--category", "repetishun"], "--category: unknown category"),
     ],
 )
@@ -91,4 +91,4 @@ def test_what_does_not_go_together_is_refused(trained, capsys, arguments, messag
 def test_the_help_shows_the_way(capsys):
     assert cli(["errors", "--help"]) == 0
     out = capsys.readouterr().out
-    assert "--apply fixes.jsonl --to" in out and "--against" in out
+    assert "--apply fixes.jsonl --out" in out and "--compare" in out

@@ -50,7 +50,7 @@ LINES = [
     ("train", f"{NAME}.yaml"), ("train", f"{NAME}.jsonl"), ("train", f"good{NAME}.jsonl", "--method", EVIL),
     ("train", f"good{NAME}.jsonl", "--tune", EVIL), ("train", f"good{NAME}.jsonl", f"--{EVIL}", "1"),
     ("train", f"good{NAME}.jsonl", "--train.lr", EVIL), ("train", f"good{NAME}.jsonl", "--eval.metrics", EVIL),
-    ("train", f"good{NAME}.jsonl", "--model", NAME), ("train", f"good{NAME}.jsonl", "--reward.use", f"regex:({EVIL}"),
+    ("train", f"good{NAME}.jsonl", "--model", NAME), ("train", f"good{NAME}.jsonl", "--reward", f"regex:({EVIL}"),
     ("sample", NAME, f"good{NAME}.jsonl"), ("score", NAME, f"good{NAME}.jsonl"), ("eval", NAME, "--tasks", EVIL), ("chat", NAME),
     ("compare", NAME, EVIL, "--data", NAME), ("errors", f"run{NAME}"), ("errors", NAME, f"--{EVIL}"),
     ("test", "suite.yaml", "--model", NAME), ("test", NAME, "--model", NAME), ("judge", NAME, EVIL, "--data", f"good{NAME}.jsonl"),

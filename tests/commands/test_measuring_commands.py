@@ -75,7 +75,7 @@ def test_compare_prints_a_table_or_json(place, tiny_folder, capsys):
         "2",
         *LOCAL,
     )
-    assert status(*arguments, "--check") == 0
+    assert status(*arguments, "--false-alarms") == 0
     text = capsys.readouterr().out
     assert "against a" in text
     assert "no difference shown" in text

@@ -19,7 +19,7 @@ from luthier.tune import train as app_train
 @pytest.fixture
 def arguments(tmp_path, tiny_folder):
     options = {
-        "--model": tiny_folder, "--out": tmp_path / "run", "--data.limit": 24, "--train.steps": 4, "--train.batch": 4,
+        "--model": tiny_folder, "--out": tmp_path / "run", "--limit": 24, "--train.steps": 4, "--train.batch": 4,
         "--eval.rows": 8, "--eval.samples": 8, "--threads": 1, "--device": "cpu",
     }  # fmt: skip
     return ["quickstart", *(str(part) for option in options.items() for part in option)]

@@ -11,7 +11,7 @@ import pytest
 from luthier.cli import run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
-USUAL = ["--threads", "1", "--device", "cpu", "--dtype", "float32", "--max_new_tokens", "8", "--n", "3"]
+USUAL = ["--threads", "1", "--device", "cpu", "--dtype", "float32", "--max_new_tokens", "8", "--samples", "3"]
 
 
 @pytest.fixture
@@ -67,13 +67,13 @@ def test_nothing_kept_is_said(sample):
     assert status == 0
     assert "10 best not above 1" in out
     assert "nothing; the answers stay in sampled.partial.jsonl for another try" in out
-    status, out, err = sample("--reward", "length:4", "--n", "3")
+    status, out, err = sample("--reward", "length:4", "--samples", "3")
     assert "going on: the answers to 10 of 10 prompts are there already" in err
     assert "kept     10 of 10 prompts" in out
 
 
 def test_one_answer_needs_no_side_by_side(sample):
-    status, out, _ = sample("--reward", "length:4", "--n", "1", "--temperature", "0")
+    status, out, _ = sample("--reward", "length:4", "--samples", "1", "--temperature", "0")
     assert status == 0
     assert "worst" not in out
 
@@ -106,7 +106,7 @@ def test_luthier_train_learns_from_it(sample, tiny_folder):
     [
         ([], 2, "--reward: no reward given; such as exact, or python:FILE:FUNCTION"),
         (["--reward", "exat"], 2, "reward 'exat': unknown reward 'exat'; did you mean 'exact'?"),
-        (["--reward", "exact", "--n", "0"], 2, "--n: 0 is not in the range x>=1"),
+        (["--reward", "exact", "--samples", "0"], 2, "--samples: 0 is not in the range x>=1"),
         (["--reward", "exact", "--write", "pair"], 2, "--write: unknown value 'pair'; did you mean 'pairs'?"),
         (["--reward", "exact", "--keep-abov", "1"], 2, "unknown option '--keep-abov'; did you mean '--keep-above'?"),
         (

@@ -165,7 +165,7 @@ def test_rows_and_turns(show, tmp_path, tiny_folder, capsys):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"messages": [ASK, YES, ASK, NO]}) + "\n" for _ in range(5)))
     assert (
-        run(["show", str(path), "--model", str(tiny_folder), "--rows", "2", "--text.train_on", "last", "--json"]) == 0
+        run(["show", str(path), "--model", str(tiny_folder), "--limit", "2", "--text.train_on", "last", "--json"]) == 0
     )
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["origin"] for row in rows] == [f"{path}:1", f"{path}:2"]

@@ -266,7 +266,7 @@ def test_records_that_do_not_fit_are_refused(wish, tmp_path):
 
 
 def test_a_runs_own_benchmarks_are_no_tasks(wish, tmp_path):
-    """--eval.benchmark leaves benchmarks-before.jsonl, several tasks in one file, in the same folder."""
+    """--tasks leaves benchmarks-before.jsonl, several tasks in one file, in the same folder."""
     for side in "ab":
         records(tmp_path / side, "boolq", [0, 1] * 6)
         records(tmp_path / side, "benchmarks-after", [1] * 6, task="piqa")
@@ -293,7 +293,7 @@ def test_a_suite_of_benchmarks_is_its_columns_and_their_average(wish, tmp_path):
         for name in names[:count]:
             measured(side, name, right)
     with pytest.raises(
-        InputError, match=r"no records of 'truthfulqa_mc2'.* luthier eval \S+ --suite leaderboard --data-dir"
+        InputError, match=r"no records of 'truthfulqa_mc2'.* luthier eval \S+ --tasks leaderboard --data-dir"
     ):
         compared()
     measured("b", names[3], [1, 0, 1, 1] * 6)

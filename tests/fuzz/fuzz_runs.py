@@ -101,7 +101,7 @@ def run_reported(material: Material, draw: random.Random, folder: Path) -> None:
 @reader(10)
 def run_with_errors(material: Material, draw: random.Random, folder: Path) -> None:
     run = _run(material, draw, folder)
-    more = draw.choice(((), (), ("--fix", folder / "mends.jsonl"), ("--against", material.run)))
+    more = draw.choice(((), (), ("--fix", folder / "mends.jsonl"), ("--compare", material.run)))
     command("errors", run, "--json", *more)
 
 
@@ -172,7 +172,7 @@ def mends_accepted(material: Material, draw: random.Random, folder: Path) -> Non
     path = folder / "mends.jsonl"
     path.write_bytes(material.mends)
     changed_file(path, draw, structure=0.8)
-    command("errors", material.run, "--apply", path, "--to", folder / "rows.jsonl", "--json")
+    command("errors", material.run, "--apply", path, "--out", folder / "rows.jsonl", "--json")
 
 
 @reader(8)

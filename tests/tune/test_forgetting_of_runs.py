@@ -177,12 +177,12 @@ def test_what_cannot_be_measured_is_refused_in_one_line(settings, scenes, tmp_pa
         ({"eval__general": [str(pairs)]}, "rows are neither text nor conversations; give --eval.general files of text"),
         ({**text, "eval__forgetting": False}, "--eval.general: nothing is measured with --no-eval.forgetting"),
         ({**text, "method": "reward"}, "--eval.general: reward makes a model that gives no text"),
-        ({"eval__benchmark": "hellaswag"}, "--eval.benchmark_dir: where are the files of hellaswag"),
-        ({"eval__benchmark": "helaswag"}, r"--eval.benchmark: unknown task 'helaswag'; did you mean 'hellaswag'\?"),
-        ({"eval__benchmark": "wikitext"}, "--eval.benchmark: wikitext has no score for each document"),
+        ({"eval__benchmark": "hellaswag"}, "--data-dir: where are the files of hellaswag"),
+        ({"eval__benchmark": "helaswag"}, r"--tasks: unknown task 'helaswag'; did you mean 'hellaswag'\?"),
+        ({"eval__benchmark": "wikitext"}, "--tasks: wikitext has no score for each document"),
         (
             {"eval__benchmark": "arc_easy", "eval__benchmark_dir": str(scenes)},
-            "no file of arc_easy.*--eval.benchmark_dir",
+            "no file of arc_easy.*--data-dir",
         ),
     ):
         with pytest.raises(InputError, match=said) as caught:

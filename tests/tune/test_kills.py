@@ -147,7 +147,7 @@ def training(method: str, data: str, *more: str, **changes) -> Case:
     )
 
 
-ONLINE = ("--rollout.samples", "2", "--rollout.max_new_tokens", "4", "--reward.use")
+ONLINE = ("--rollout.samples", "2", "--rollout.max_new_tokens", "4", "--reward")
 HERE = ("--device", "cpu", "--dtype", "float32", "--threads", "1")
 CASES: dict[str, Case] = {
     "sft-lora": training("sft", "chat", "--eval.every", "2", "--keep-forgetting", kills=18),
@@ -167,7 +167,7 @@ CASES: dict[str, Case] = {
     "grpo": training("grpo", "chat", *ONLINE, "python:{inputs}/rewards.py:short", kills=16),
     "eval": Case(("eval", "{inputs}/tiny", "--tasks", "perplexity", "--text", "{inputs}/text.txt", "--out", "out", *HERE,
                   "--json"), damages=4),
-    "sample": Case(("sample", "{inputs}/tiny", "{inputs}/chat.jsonl", "--reward", "length:6", "--n", "3", "--max-new-tokens", "6",
+    "sample": Case(("sample", "{inputs}/tiny", "{inputs}/chat.jsonl", "--reward", "length:6", "--samples", "3", "--max-new-tokens", "6",
                     "--write", "pairs", "--out", "out.jsonl", *HERE, "--json"), damages=4),
     "judge": Case(("judge", "{inputs}/one.jsonl", "{inputs}/two.jsonl", "--judge", "{inputs}/tiny", "--out", "out.jsonl", *HERE,
                    "--json")),
@@ -179,7 +179,7 @@ CASES: dict[str, Case] = {
     "merge": Case(("merge", "{runs}/sft-lora/here/run", "--out", "merged", "--threads", "1", "--json"), 4),
     "report": Case(("report", "{runs}/sft-lora/here/run", "--out", "page.html"), 4),
     "errors": Case(("errors", "{runs}/sft-lora/here/run", "--fix", "mends.jsonl"), 4),
-    "data": Case(("data", "{inputs}/chat.jsonl", "--model", "{inputs}/tiny", "--clean", "--split", "--to", "to"), 0),
+    "data": Case(("data", "{inputs}/chat.jsonl", "--model", "{inputs}/tiny", "--clean", "--split", "--out", "to"), 0),
 }  # fmt: skip
 
 

@@ -232,7 +232,7 @@ def test_bad_settings_are_refused_in_one_line_and_leave_nothing(settings, files,
         ("ppo", {"policy__kl_target": 1.0, "policy__kl": 0.0}, "--policy.kl_target: a weight of 0"),
         ("grpo", {"policy__pretrain": ["texts.jsonl"]}, "--policy.pretrain: grpo has no likelihood term"),
         ("ppo", {"policy__variant": "gspo"}, "--policy.variant: gspo is a variant of grpo"),
-        ("sft", {"reward__use": ["exact"]}, "--reward.use: sft does not learn from rewards"),
+        ("sft", {"reward__use": ["exact"]}, "--reward: sft does not learn from rewards"),
         ("dpo", {"reward__judge": ["exact"]}, "--reward.judge: dpo does not"),
         ("sft", {"policy__kl_budget": 1.0}, "--policy.kl_budget: sft does not"),
         ("grpo", {"policy__kl_budget": 1.0, "eval__every": 2, "eval__samples": 0}, "no held-out prompt"),
@@ -361,7 +361,7 @@ def test_a_reward_model_chooses_the_best_of_n(settings, files, tmp_path, capsys)
     run(resolve(settings("reward", out="rm", data="pairs", train__steps=4)))
     out = tmp_path / "best.jsonl"
     arguments = [
-        "sample", settings("sft")["model"], str(files["chat"]), "--reward", f"model:{tmp_path / 'rm'}", "--n", "3",
+        "sample", settings("sft")["model"], str(files["chat"]), "--reward", f"model:{tmp_path / 'rm'}", "--samples", "3",
         "--limit", "4", "--max-new-tokens", "6", "--write", "pairs", "--out", str(out), "--threads", "1", "--json",
     ]  # fmt: skip
     assert cli(arguments) == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from luthier.commands.options import MACHINE, SAMPLING, Command, option
 from luthier.commands.output import console, say
 from luthier.commands.settings import with_threads
 from luthier.core import log
@@ -20,31 +21,41 @@ HELP = """  /adapter NAME   answer with another adapter, or with 'base'
   /quit           leave (or Ctrl-D)"""
 
 
-@click.command("chat", context_settings={"max_content_width": 110})
+@click.command("chat", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("model")
-@click.option(
-    "--compare", metavar="NAME", help="Answer twice, side by side: by MODEL and by 'base' or another adapter."
+@option("--compare", metavar="NAME", help="Answer twice, side by side: by MODEL and by 'base' or another adapter.")
+@option("--adapter", multiple=True, metavar="RUN", help="More adapters over the same base; /adapter switches.")
+@option("--system", default=None, help='System prompt; "" for none.  [that of the run\'s training rows]')
+@option("--base", metavar="NAME", help="Base model of the adapter, if not the one that it names.")
+@option("--prompt", default=None, help="Answer this one prompt, and exit.")
+@option(
+    "--temperature",
+    group=SAMPLING,
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="X",
+    help="0 takes the likeliest token.  [0]",
 )
-@click.option("--adapter", multiple=True, metavar="RUN", help="More adapters over the same base; /adapter switches.")
-@click.option("--system", default=None, help='System prompt; "" for none.  [that of the run\'s training rows]')
-@click.option("--base", metavar="NAME", help="Base model of the adapter, if not the one that it names.")
-@click.option("--prompt", default=None, help="Answer this one prompt, and exit.")
-@click.option(
-    "--temperature", type=click.FloatRange(0), default=0.0, metavar="X", help="0 takes the likeliest token.  [0]"
-)
-@click.option(
+@option(
     "--top-p",
+    group=SAMPLING,
     type=click.FloatRange(0, 1, min_open=True),
     default=1.0,
     metavar="X",
     help="Sample from the likeliest tokens whose probabilities sum to this.  [1]",
 )
-@click.option(
-    "--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]"
+@option(
+    "--max-new-tokens",
+    group=SAMPLING,
+    type=click.IntRange(1),
+    default=256,
+    metavar="N",
+    help="Longest answer in tokens.  [256]",
 )
-@click.option("--seed", type=int, default=0, metavar="N", help="Fixes what is sampled.  [0]")
-@click.option(
+@option("--seed", group=SAMPLING, type=int, default=0, metavar="N", help="Fixes what is sampled.  [0]")
+@option(
     "--device",
+    group=MACHINE,
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="auto",
     help="Where to compute.  [auto]",

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from luthier.commands.judged import judge_of, with_judge
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, console, print_json
-from luthier.commands.settings import SettingsCommand, config_of, given, with_settings
+from luthier.commands.settings import config_of, given, with_settings
 
 
 @with_settings(
@@ -17,24 +18,32 @@ from luthier.commands.settings import SettingsCommand, config_of, given, with_se
     "text.template_kwargs", "text.system", "text.train_on", "text.max_length",
     "eval.rows", "eval.samples", "eval.metrics", "eval.max_new_tokens", "eval.repeat", "reward.timeout",
     "reward.memory", "seed", "base", "device", "dtype", "threads",
+    short={"eval.max_new_tokens": "max-new-tokens"},
 )  # fmt: skip
-@click.command("compare", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.command("compare", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("sides", nargs=-1, required=True, metavar="A B [C ...]")
-@click.option(
-    "--data", multiple=True, metavar="FILE", help="Held-out rows: their loss, and the metrics of the answers."
-)
-@click.option(
+@option("--data", multiple=True, metavar="FILE", help="Held-out rows: their loss, and the metrics of the answers.")
+@option(
     "--suite", type=click.Path(path_type=Path), metavar="FILE",
-    help="A test suite, compared by what passes; or leaderboard: the records of `luthier eval --suite leaderboard`.",
+    help="A test suite, compared by what passes.",
 )  # fmt: skip
-@click.option(
-    "--tasks", default="", metavar="NAMES", help="Benchmarks that `luthier eval` has measured for all, or 'all'."
+@option(
+    "--tasks",
+    default="",
+    metavar="NAMES",
+    help="Benchmarks that `luthier eval` has measured for all, 'leaderboard', or 'all'.",
 )
-@click.option("--check", is_flag=True, help="Also say how often two equal models would be called different here.")
-@click.option(
+@option(
+    "--false-alarms",
+    "check",
+    former=["--check"],
+    is_flag=True,
+    help="Also say how often two equal models would be called different here.",
+)
+@option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every item, one per line."
 )
-@with_judge
+@with_judge()
 @as_json
 def command(
     sides: tuple[str, ...], data: tuple[str, ...], suite: Path | None, tasks: str, check: bool, out: Path | None,

@@ -7,46 +7,54 @@ from typing import Any
 
 import click
 
+from luthier.commands.options import CLEANING, Command, option
 from luthier.commands.output import as_json, console, print_json
-from luthier.commands.settings import SettingsCommand, config_of, with_settings
+from luthier.commands.settings import config_of, with_settings
 from luthier.core.machine import share
 
 
 @with_settings(
     "data", "text.max_length", "model", "threads", "seed", without=("data.path", "data.replay", "data.replay_share")
 )
-@click.command("data", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.command("data", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("paths", nargs=-1, metavar="PATH...")
-@click.option(
-    "--split", is_flag=True, help="Write train.jsonl and test.jsonl; --data.holdout is the share of the test."
-)
-@click.option(
-    "--clean", is_flag=True, help="Write clean.jsonl, and dropped.jsonl with the reason of every dropped row."
-)
-@click.option(
+@option("--split", is_flag=True, help="Write train.jsonl and test.jsonl; --data.holdout is the share of the test.")
+@option("--clean", is_flag=True, help="Write clean.jsonl, and dropped.jsonl with the reason of every dropped row.")
+@option(
     "--near",
+    group=CLEANING,
     type=click.FloatRange(0, 1),
     default=0.8,
     metavar="X",
     help="--clean: similarity from which rows are near duplicates; 0 keeps all.  [0.8]",
 )
-@click.option("--drop-conflicts", is_flag=True, help="--clean: keep only the first of several answers to a prompt.")
-@click.option("--shortest", type=int, default=0, metavar="N", help="--clean: drop rows with fewer characters.")
-@click.option("--longest", type=int, default=None, metavar="N", help="--clean: drop rows with more characters.")
-@click.option(
-    "--to",
+@option(
+    "--drop-conflicts",
+    group=CLEANING,
+    is_flag=True,
+    help="--clean: keep only the first of several answers to a prompt.",
+)
+@option(
+    "--shortest", group=CLEANING, type=int, default=0, metavar="N", help="--clean: drop rows with fewer characters."
+)
+@option(
+    "--longest", group=CLEANING, type=int, default=None, metavar="N", help="--clean: drop rows with more characters."
+)
+@option(
+    "--out",
     "folder",
+    former=["--to"],
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
     help="Folder for the new files.  [.]",
 )
-@click.option(
+@option(
     "--role",
     type=click.Choice(["train", "test"]),
     default="train",
     help="What the rows are for; test says whether the file is a good test set, and what it can show.  [train]",
 )
-@click.option(
+@option(
     "--training",
     multiple=True,
     metavar="FILE",
@@ -63,7 +71,7 @@ def command(
     Examples:
       luthier data rows.jsonl
       luthier data train.csv --data.eval test.csv
-      luthier data rows.jsonl --clean --split --to cleaned/
+      luthier data rows.jsonl --clean --split --out cleaned/
       luthier data test.csv --role test --training train.csv
     """
     from luthier.core.errors import InputError

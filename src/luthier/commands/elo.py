@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import click
 
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, console, print_json
 
 
-@click.command("elo", context_settings={"max_content_width": 110})
+@click.command("elo", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("judgments", nargs=-1, required=True)
-@click.option("--anchor", metavar="MODEL[=X]", help="The model whose rating is fixed; without one, the mean is 1000.")
-@click.option(
+@option("--anchor", metavar="MODEL[=X]", help="The model whose rating is fixed; without one, the mean is 1000.")
+@option(
     "--length-control", is_flag=True, help="Rate answers as if all were equally long, and show the effect of length."
 )
-@click.option(
-    "--rounds", type=click.IntRange(100), default=1000, metavar="N", help="Fits to resampled prompts.  [1000]"
-)
-@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the resampling.  [0]")
+@option("--rounds", type=click.IntRange(100), default=1000, metavar="N", help="Fits to resampled prompts.  [1000]")
+@option("--seed", type=int, default=0, metavar="N", help="Seed of the resampling.  [0]")
 @as_json
 def command(
     judgments: tuple[str, ...], anchor: str | None, length_control: bool, rounds: int, seed: int, json_: bool

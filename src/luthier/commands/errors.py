@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import with_threads
 from luthier.core.machine import share
@@ -13,20 +14,27 @@ from luthier.core.machine import share
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command("errors", context_settings={"max_content_width": 110})
+@click.command("errors", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--category", metavar="NAME", help="Show all answers of one category.")
-@click.option(
-    "--against",
+@option("--category", metavar="NAME", help="Show all answers of one category.")
+@option(
+    "--compare",
+    "against",
+    former=["--against"],
     type=click.Path(path_type=Path),
     metavar="RUN",
     help="Show each category of an earlier run beside this one.",
 )
-@click.option(
-    "--fix", type=FILE, metavar="FILE", help="Propose fixes of the training rows: JSON Lines for you to accept."
+@option("--fix", type=FILE, metavar="FILE", help="Propose fixes of the training rows: JSON Lines for you to accept.")
+@option("--apply", "mends", type=FILE, metavar="FILE", help="Apply the accepted fixes; with --out.")
+@option(
+    "--out",
+    "to",
+    former=["--to"],
+    type=FILE,
+    metavar="FILE",
+    help="--apply: the new version of the data set, JSON Lines.",
 )
-@click.option("--apply", "mends", type=FILE, metavar="FILE", help="Apply the accepted fixes; with --to.")
-@click.option("--to", type=FILE, metavar="FILE", help="--apply: the new version of the data set, JSON Lines.")
 @with_threads
 @as_json
 def command(
@@ -48,9 +56,9 @@ def command(
       luthier errors runs/NAME --category repetitive
     From the errors to better data, and back:
       luthier errors runs/NAME --fix fixes.jsonl                     propose; write "accept": true where you agree
-      luthier errors runs/NAME --apply fixes.jsonl --to rows2.jsonl
+      luthier errors runs/NAME --apply fixes.jsonl --out rows2.jsonl
       luthier train runs/NAME/run.yaml rows2.jsonl --out runs/NEW
-      luthier errors runs/NEW --against runs/NAME
+      luthier errors runs/NEW --compare runs/NAME
     """
     share(threads)
     from luthier.core.errors import InputError
@@ -62,12 +70,12 @@ def command(
     from luthier.tune.pages import again
 
     given = [
-        name for name, value in (("category", category), ("against", against), ("fix", fix), ("apply", mends)) if value
+        name for name, value in (("category", category), ("compare", against), ("fix", fix), ("apply", mends)) if value
     ]
     if len(given) > 1:
         raise InputError(f"--{given[0]} and --{given[1]} are two things to do", mend="give one of them")
     if bool(mends) != bool(to):
-        raise InputError("--apply and --to go together", mend="luthier errors RUN --apply MENDS.jsonl --to NEW.jsonl")
+        raise InputError("--apply and --out go together", mend="luthier errors RUN --apply MENDS.jsonl --out NEW.jsonl")
     if mends and to:
         result, screen = apply(run, mends, to), report.applied_screen
     elif fix:

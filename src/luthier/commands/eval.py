@@ -7,43 +7,50 @@ from typing import Any
 
 import click
 
+from luthier.commands.options import MACHINE, Command, option
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import config_of, with_settings
 
 
 @with_settings("base", "text.system", "device", "dtype", "threads")
-@click.command("eval", context_settings={"max_content_width": 110})
+@click.command("eval", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("model")
-@click.option("--tasks", default="", metavar="NAMES", help="Benchmarks, with commas between them.")
-@click.option("--suite", default=None, metavar="NAME", help="Several at once: leaderboard (25, 10, 5, 0 shots).")
-@click.option(
+@option(
+    "--tasks",
+    default="",
+    metavar="NAMES",
+    help="Benchmarks, with commas between them; leaderboard is several (25, 10, 5, 0 shots).",
+)
+@option("--suite", default=None, hidden=True)  # what --tasks takes too
+@option(
     "--shots",
     type=click.IntRange(0),
     default=None,
     metavar="N",
     help="Examples before each question.  [the task's own]",
 )
-@click.option(
+@option(
     "--data-dir",
     type=click.Path(path_type=Path),
     default=None,
     help="Folder with the benchmarks' files as their authors publish them, at any depth.",
 )
-@click.option("--hub", is_flag=True, help="Fetch the data from the Hugging Face hub (needs the package datasets).")
-@click.option("--text", "texts", multiple=True, metavar="FILE", help="Texts of the task perplexity.")
-@click.option(
+@option("--hub", is_flag=True, help="Fetch the data from the Hugging Face hub (needs the package datasets).")
+@option("--text", "texts", multiple=True, metavar="FILE", help="Texts of the task perplexity.")
+@option(
     "--limit",
     type=click.IntRange(1),
     default=None,
     metavar="N",
     help="Only the first N documents of a task or subject.",
 )
-@click.option("--chat", is_flag=True, help="Ask through the chat template, with each example as a turn.  [off]")
-@click.option(
+@option("--chat", is_flag=True, help="Ask through the chat template, with each example as a turn.  [off]")
+@option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder of the records.  [RUN/evals]"
 )
-@click.option(
+@option(
     "--tokens",
+    group=MACHINE,
     type=click.IntRange(64),
     default=None,
     metavar="N",
@@ -61,7 +68,7 @@ def command(model: str, json_: bool, **options: Any) -> None:
     \b
     Examples:
       luthier eval runs/quickstart --tasks arc_easy,piqa --data-dir benchmarks
-      luthier eval smollm2-135m --suite leaderboard --data-dir benchmarks --limit 100
+      luthier eval smollm2-135m --tasks leaderboard --data-dir benchmarks --limit 100
       luthier eval runs/mine --tasks perplexity --text notes.txt
 
     Run the same command again to resume an unfinished measurement.

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from luthier.commands.judged import judge_of, with_judge
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, console, print_json
-from luthier.commands.settings import SettingsCommand, config_of, with_settings
+from luthier.commands.settings import config_of, with_settings
 
 
 @with_settings(
@@ -25,21 +26,19 @@ from luthier.commands.settings import SettingsCommand, config_of, with_settings
     "dtype",
     "threads",
 )
-@click.command("judge", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.command("judge", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("contestants", nargs=-1, required=True, metavar="A B [C ...]")
-@click.option("--data", multiple=True, metavar="FILE", help="Rows whose prompts are answered.")
-@click.option("--rows", type=click.IntRange(1), default=100, metavar="N", help="Prompts drawn from the data.  [100]")
-@click.option(
-    "--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]"
-)
-@click.option(
+@option("--data", multiple=True, metavar="FILE", help="Rows whose prompts are answered.")
+@option("--rows", type=click.IntRange(1), default=100, metavar="N", help="Prompts drawn from the data.  [100]")
+@option("--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]")
+@option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("judgments.jsonl"), metavar="FILE",
     help="Where judgments are appended.  [judgments.jsonl]",
 )  # fmt: skip
-@click.option(
+@option(
     "--human", multiple=True, metavar="FILE", help="Judgments by people, to see how far the judge agrees with them."
 )
-@with_judge
+@with_judge(group="")
 @as_json
 def command(
     contestants: tuple[str, ...], data: tuple[str, ...], rows: int, max_new_tokens: int, out: Path,

@@ -7,20 +7,21 @@ from typing import Any
 
 import click
 
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, print_json, say
 from luthier.commands.settings import config_of, with_settings, with_threads
 
 
 @with_settings("base")
-@click.command("merge")
+@click.command("merge", cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=None,
     help="Folder of the merged model.  [RUN/merged]",
 )
-@click.option(
+@option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",

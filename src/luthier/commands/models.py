@@ -6,11 +6,12 @@ from dataclasses import asdict
 
 import click
 
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, console, print_json
 
 
-@click.command("models")
-@click.option(
+@click.command("models", cls=Command)
+@option(
     "--check",
     is_flag=True,
     help="Read every byte of each model here and say whether it is intact; exit status 2 if one is not.",

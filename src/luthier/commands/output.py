@@ -7,15 +7,19 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-import click
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from luthier.commands.options import OUTPUT, option
 from luthier.core.screen import UNSEEN, clean, seen
 from luthier.core.secrets import hide
 
-as_json = click.option(
-    "--json", "json_", is_flag=True, help="Print one JSON object on standard output, and nothing else there."
+as_json = option(
+    "--json",
+    "json_",
+    is_flag=True,
+    group=OUTPUT,
+    help="Print one JSON object on standard output, and nothing else there.",
 )
 
 

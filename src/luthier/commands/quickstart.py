@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from luthier.commands.options import Command
 from luthier.commands.output import as_json, console, print_json
-from luthier.commands.settings import SettingsCommand, given, with_settings
+from luthier.commands.settings import given, with_settings
 from luthier.config.resolve import resolve
 from luthier.config.run import QUICKSTART
 from luthier.core import log
@@ -19,7 +20,7 @@ SETTINGS = (
 
 
 @with_settings(*SETTINGS, refused={"dtype": ["float16"]}, defaults=QUICKSTART)
-@click.command("quickstart", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.command("quickstart", cls=Command, context_settings={"max_content_width": 110})
 @as_json
 def command(json_: bool, **settings: Any) -> None:
     """Teach a small model, in a few minutes, to say in one line what a Python function does.

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import click
 
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, console, print_json
 
 
-@click.command("report", context_settings={"max_content_width": 110})
+@click.command("report", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("runs", nargs=-1, required=True, metavar="RUN [RUN ...]", type=click.Path(path_type=Path))
-@click.option("--coding", is_flag=True, help="Write RUN/errors/coding.html instead: a page to code answers by hand.")
-@click.option(
+@option("--coding", is_flag=True, help="Write RUN/errors/coding.html instead: a page to code answers by hand.")
+@option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Where the page goes.  [RUN/report.html; of several runs report-compare.html]",
 )  # fmt: skip
-@click.option("--open", "open_", is_flag=True, help="Open the page in a browser.")
+@option("--open", "open_", is_flag=True, help="Open the page in a browser.")
 @as_json
 def command(runs: tuple[Path, ...], coding: bool, out: Path | None, open_: bool, json_: bool) -> None:
     """Write the page of a finished run again, or one page of several runs side by side.

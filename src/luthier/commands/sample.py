@@ -7,54 +7,62 @@ from typing import Any
 
 import click
 
+from luthier.commands.options import SAMPLING, Command, option
 from luthier.commands.output import as_json, console, print_json
-from luthier.commands.settings import SettingsCommand, given, with_settings
-
-SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}  # settings are spelt with _, options with -
+from luthier.commands.settings import given, with_settings
 
 
-@with_settings("base", "seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.values", "data.skip_bad",
-               "reward", without=("reward.use", "reward.judge"))  # fmt: skip
-@click.command("sample", cls=SettingsCommand, context_settings={"max_content_width": 110, **SPELLING})
+@with_settings("base", "seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.values", "data.limit",
+               "data.skip_bad", "text.system", "reward", without=("reward.use", "reward.judge"))  # fmt: skip
+@click.command("sample", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("model", metavar="MODEL_OR_RUN")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPTS...")
-@click.option(
-    "--reward", "use", multiple=True, metavar="[WEIGHT*]SPEC",
+@option(
+    "--reward", "use", former=["--reward.use"], multiple=True, metavar="[WEIGHT*]SPEC",
     help="What makes an answer good, such as exact, regex:PATTERN, 0.2*length:40, python:FILE:FUNCTION or "
     "model:REWARD_RUN; at least one, and several are summed.",
 )  # fmt: skip
-@click.option(
+@option(
     "--write", type=click.Choice(["sft", "pairs", "rankings", "all"]), default="sft",
     help="What is written for each prompt: the best answer, best and worst, all by rank, or all as they are.  [sft]",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("sampled.jsonl"), metavar="FILE",
+@option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("sampled.jsonl"), metavar="FILE",
               help="The new file.  [sampled.jsonl]")  # fmt: skip
-@click.option("--n", type=click.IntRange(1), default=8, metavar="N", help="Answers to each prompt.  [8]")
-@click.option(
-    "--keep-above", type=float, default=None, metavar="X", help="Drop prompts whose best reward is not above X."
+@option(
+    "--samples",
+    "n",
+    former=["--n"],
+    type=click.IntRange(1),
+    default=8,
+    metavar="N",
+    help="Answers to each prompt.  [8]",
 )
-@click.option("--only-ended", is_flag=True, help="Leave out answers that were cut at --max-new-tokens.")
-@click.option(
+@option("--keep-above", type=float, default=None, metavar="X", help="Drop prompts whose best reward is not above X.")
+@option("--only-ended", is_flag=True, help="Leave out answers that were cut at --max-new-tokens.")
+@option(
     "--temperature",
+    group=SAMPLING,
     type=click.FloatRange(0),
     default=1.0,
     metavar="X",
     help="Sampling temperature; 1 is the model's own.  [1]",
 )
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, metavar="X",
+@option("--top-p", group=SAMPLING, type=click.FloatRange(0, 1, min_open=True), default=1.0, metavar="X",
               help="Sample from the likeliest tokens whose probabilities sum to this.  [1]")  # fmt: skip
-@click.option(
-    "--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]"
+@option(
+    "--max-new-tokens",
+    group=SAMPLING,
+    type=click.IntRange(1),
+    default=256,
+    metavar="N",
+    help="Longest answer in tokens.  [256]",
 )
-@click.option("--batch", type=click.IntRange(1), default=64, metavar="N",
+@option("--batch", group=SAMPLING, type=click.IntRange(1), default=64, metavar="N",
               help="Answers generated at once; lower it to save memory. Answers change only by rounding.  [64]")  # fmt: skip
-@click.option("--limit", type=click.IntRange(1), default=None, metavar="N", help="Use only the first N rows.")
-@click.option("--system", default=None, metavar="TEXT", help="System prompt for prompts that have none.")
 @as_json
 def command(
     model: str, prompts: tuple[str, ...], use: tuple[str, ...], write: Any, out: Path, n: int, keep_above: float | None,
-    only_ended: bool, temperature: float, top_p: float, max_new_tokens: int, batch: int, limit: int | None,
-    system: str | None, json_: bool, **settings: Any,
+    only_ended: bool, temperature: float, top_p: float, max_new_tokens: int, batch: int, json_: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Sample answers of MODEL_OR_RUN to PROMPTS (rows of any layout that has a prompt), score them, and write training
     data: best-of-n and rejection sampling.
@@ -63,7 +71,7 @@ def command(
     Examples:
       luthier sample smollm2-135m sums.jsonl --reward number --keep-above 0
       luthier sample runs/NAME rows.jsonl --reward python:rewards.py:score --write pairs --out pairs.jsonl
-      luthier sample runs/NAME rows.jsonl --reward 2*exact --reward 0.2*length:40 --n 16
+      luthier sample runs/NAME rows.jsonl --reward 2*exact --reward 0.2*length:40 --samples 16
 
     Run the same command again to resume an unfinished one.
     """
@@ -71,7 +79,7 @@ def command(
     from luthier.feedback.sample import Options, sample
     from luthier.report import sampled
 
-    asked = {"model": model, "data.path": prompts, "data.limit": limit, "text.system": system, "reward.use": use}
+    asked = {"model": model, "data.path": prompts, "reward.use": use}
     options = Options(write, out, n, temperature, top_p, max_new_tokens, batch, keep_above, only_ended)
     result = sample(resolve(asked, given(settings)), options)
     if json_:

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, console, print_json
-from luthier.commands.settings import SettingsCommand, given, with_settings
+from luthier.commands.settings import given, with_settings
 
 
 @with_settings(
@@ -23,10 +24,10 @@ from luthier.commands.settings import SettingsCommand, given, with_settings
     "data.skip_bad",
     "data.limit",
 )
-@click.command("score", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.command("score", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("run", metavar="REWARD_RUN")
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("scores.jsonl"), metavar="FILE",
+@option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("scores.jsonl"), metavar="FILE",
               help="The new file: one line per answer.  [scores.jsonl]")  # fmt: skip
 @as_json
 def command(run: str, data: tuple[str, ...], out: Path, json_: bool, **settings: Any) -> None:

@@ -9,52 +9,40 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 
+from luthier.commands.options import MACHINE, SECTIONS, Option, option
 from luthier.config.resolve import read_yaml, resolve
-from luthier.config.run import RunConfig, fields
+from luthier.config.run import RunConfig, fields, flag_of
 from luthier.core.errors import InputError
 
-TITLES = {
-    "": "Run", "data": "Data", "text": "Text", "lora": "Adapters (lora, qlora)", "quant": "Quantized base (qlora)",
-    "train": "Training", "preference": "Preferences (dpo, simpo, orpo, kto, response)",
-    "ranking": "Reward models (reward)", "rollout": "Sampling (ppo, grpo)", "policy": "Policy (ppo, grpo)",
-    "eval": "Evaluation", "stop": "Stopping early", "reward": "Rewards (ppo, grpo, sample)",
-}  # fmt: skip
+ON_THE_MACHINE = ("device", "dtype", "threads", "force")
 
 
-class Setting(click.Option):
-    """One field of the settings; its value is None when it was not given."""
+class Setting(Option):
+    """One field of the settings; its value is None when it was not given. `short` is its name where that is not the dotted
+    one, which is understood too.
+    """
 
-    def __init__(self, name: str, info: Any, refused: Sequence[str] = (), default: Any = None) -> None:
+    def __init__(
+        self, name: str, info: Any, refused: Sequence[str] = (), default: Any = None, short: str | None = None
+    ) -> None:
         self.setting = name
         kind, multiple, flag = _kind(info.annotation)
         if refused:
             kind = click.Choice([choice for choice in kind.choices if choice not in refused])
-        declaration = f"--{name}/--no-{name}" if flag else f"--{name}"
+        shown = f"--{short}" if short else flag_of(name)
+        declaration = f"{shown}/--no-{name}" if flag else shown
         extra: dict[str, Any] = (
             {} if flag else {"type": kind, "multiple": multiple, "metavar": _metavar(name, info.annotation)}
         )
+        extra |= {"former": [f"--{name}"] if shown != f"--{name}" else []}
+        extra |= {"group": MACHINE if name in ON_THE_MACHINE else SECTIONS[name.rpartition(".")[0]]}
         super().__init__([declaration, name.replace(".", "__")], default=None, help=_help(info, default), **extra)
 
 
 # For commands that take no other setting.
-with_threads = click.option(
-    "--threads", type=click.IntRange(1), metavar="N", help="CPU threads; by default all available cores."
+with_threads = option(
+    "--threads", group=MACHINE, type=click.IntRange(1), metavar="N", help="CPU threads; by default all available cores."
 )
-
-
-class SettingsCommand(click.Command):
-    """A command whose settings are listed by section in its help."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = [p.get_help_record(ctx) for p in self.get_params(ctx) if not isinstance(p, Setting)]
-        if records := [record for record in own if record and record[1]]:
-            with formatter.section("Options"):
-                formatter.write_dl(records)
-        for section, title in TITLES.items():
-            found = [p for p in self.params if isinstance(p, Setting) and p.setting.rpartition(".")[0] == section]
-            if found:
-                with formatter.section(title):
-                    formatter.write_dl([record for p in found if (record := p.get_help_record(ctx))])
 
 
 def with_settings(
@@ -62,16 +50,17 @@ def with_settings(
     without: Sequence[str] = (),
     refused: Mapping[str, Sequence[str]] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    short: Mapping[str, str] | None = None,
 ) -> Callable[[Any], Any]:
     """Add the options of these sections ('' for the top level); a name with a dot or no section adds one field.
 
     `refused` names values of a field that the command would not take: they are not offered. `defaults` are the command's
-    own, where they are not those of the settings.
+    own, where they are not those of the settings, and `short` its names of settings that no other of its settings shares.
     """
 
     def add(command: Any) -> Any:
         chosen = [
-            Setting(name, info, (refused or {}).get(name, ()), (defaults or {}).get(name))
+            Setting(name, info, (refused or {}).get(name, ()), (defaults or {}).get(name), (short or {}).get(name))
             for name, info in fields().items()
             if name != "version" and name not in without and (name.rpartition(".")[0] in sections or name in sections)
         ]
@@ -125,7 +114,9 @@ def _mapping(name: str, pairs: Sequence[str]) -> dict[str, str]:
     for pair in parts:
         field, sign, column = pair.partition("=")
         if not (sign and field and column):
-            raise InputError(f"'{pair}' is not {_PAIRS[name][0]}", where=f"--{name}", mend=f"such as {_PAIRS[name][1]}")
+            raise InputError(
+                f"'{pair}' is not {_PAIRS[name][0]}", where=flag_of(name), mend=f"such as {_PAIRS[name][1]}"
+            )
         out[field] = column
     return out
 
@@ -146,12 +137,12 @@ def _values(name: str, given: Sequence[str]) -> dict[str, Any]:
             try:
                 out |= dict(json.loads(text))
             except ValueError:
-                raise InputError(f"'{text}' is not JSON", where=f"--{name}", mend="mend its quotes") from None
+                raise InputError(f"'{text}' is not JSON", where=flag_of(name), mend="mend its quotes") from None
             continue
         key, sign, value = text.partition("=")
         if not (sign and key):
             what, such = _PAIRS[name]
-            raise InputError(f"'{text}' is not {what}", where=f"--{name}", mend=f"such as {such}")
+            raise InputError(f"'{text}' is not {what}", where=flag_of(name), mend=f"such as {such}")
         try:
             out[key] = json.loads(value)
         except ValueError:

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, console, print_json, say
-from luthier.commands.settings import SettingsCommand, config_of, with_settings
+from luthier.commands.settings import config_of, with_settings
 from luthier.core.machine import share
 
 
@@ -28,12 +29,12 @@ from luthier.core.machine import share
         "data.replay_share",
     ),
 )
-@click.command("show", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.command("show", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("paths", nargs=-1, metavar="PATH...")
-@click.option("--rows", type=click.IntRange(1), default=3, metavar="N", help="How many rows.  [3]")
-@click.option(
-    "--plain", is_flag=True, help="Mark trained tokens with characters instead of colour; the default in a pipe."
+@option(
+    "--limit", "rows", former=["--rows"], type=click.IntRange(1), default=3, metavar="N", help="How many rows.  [3]"
 )
+@option("--plain", is_flag=True, help="Mark trained tokens with characters instead of colour; the default in a pipe.")
 @as_json
 def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **settings: Any) -> None:
     """Token by token: which tokens of PATH a model reads, and which it learns.

@@ -9,24 +9,25 @@ from typing import Any
 import click
 
 from luthier.commands.judged import judge_of, with_judge
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, console, print_json
-from luthier.commands.settings import SettingsCommand, config_of, with_settings
+from luthier.commands.settings import config_of, with_settings
 
 
 @with_settings("base", "text.system", "device", "dtype", "threads", "reward.timeout", "reward.memory")
-@click.command("test", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.command("test", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("suite", type=click.Path(path_type=Path))
-@click.option("--model", required=True, metavar="NAME", help="The model or run that is tested.")
-@click.option(
+@option("--model", required=True, metavar="NAME", help="The model or run that is tested.")
+@option(
     "--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML for a CI server."
 )
-@click.option(
+@option(
     "--judged",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Keep what the judge says, line by line; the same command resumes from there.",
 )
-@with_judge
+@with_judge()
 @as_json
 def command(suite: Path, model: str, junit: Path | None, judged: Path | None, json_: bool, **values: Any) -> None:
     """Test a model with SUITE, a YAML file of prompts and of what their answers must be (docs/compare.md).

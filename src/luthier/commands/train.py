@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from luthier.commands.options import Command
 from luthier.commands.output import as_json, console, print_json
-from luthier.commands.settings import SettingsCommand, config_of, with_settings
+from luthier.commands.settings import config_of, with_settings
 from luthier.core import log
 
 
@@ -28,7 +29,7 @@ from luthier.core import log
     without=("data.path",),
     refused={"dtype": ["float16"]},
 )
-@click.command("train", cls=SettingsCommand, context_settings={"max_content_width": 110})
+@click.command("train", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("data", nargs=-1)
 @as_json
 def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
@@ -40,7 +41,7 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
       dpo, simpo, orpo      prefer the better of two answers, or of several in a ranking
       kto, response         single answers, wanted or not; accepted and rejected texts without a prompt
       reward                a reward model: a number for an answer, from pairs or rankings
-      ppo, grpo             learn from rewards of the model's own answers (--reward.use)
+      ppo, grpo             learn from rewards of the model's own answers (--reward)
     Tuning:   full, head, last:K, layers:GLOB, lora, qlora
 
     \b
@@ -50,7 +51,7 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
       luthier train rows.csv --data.columns prompt=question --data.columns completion=answer
       luthier train run.yaml --train.lr 1e-4
       luthier train pairs.jsonl --method dpo --model runs/sft
-      luthier train rows.jsonl --method grpo --reward.use exact --model runs/sft
+      luthier train rows.jsonl --method grpo --reward exact --model runs/sft
 
     Run the same command again to resume an unfinished run.
     """

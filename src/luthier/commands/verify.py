@@ -7,15 +7,14 @@ from pathlib import Path
 
 import click
 
+from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, print_json, say
 from luthier.commands.settings import with_threads
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--resume", is_flag=True, help="Repeat the steps between the last two checkpoints, and compare every bit."
-)
+@option("--resume", is_flag=True, help="Repeat the steps between the last two checkpoints, and compare every bit.")
 @with_threads
 @as_json
 def command(run: Path, resume: bool, json_: bool, threads: int | None) -> None:

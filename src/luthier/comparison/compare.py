@@ -171,7 +171,7 @@ def _checked(asked: Sequence[QuestionItems], wish: CompareOptions) -> dict[str, 
     """How often equal models would be called different, for every question of single runs."""
     single = [one.question for one in asked if all(len(values) == 1 for values in one.question.values.values())]
     if not single:
-        raise InputError("there are several runs of a model", where="--check", mend="it is for single runs")
+        raise InputError("there are several runs of a model", where="--false-alarms", mend="it is for single runs")
     return {question.name: asdict(false_alarms(question, wish.config.seed)) for question in single}
 
 

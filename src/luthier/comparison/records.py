@@ -78,7 +78,7 @@ def questions(sides: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[
 
 
 def suite_tasks(name: str) -> list[str]:
-    """The names of the records that `luthier eval --suite` leaves."""
+    """The names of the records that `luthier eval` of a suite leaves."""
     return [
         entry.task if entry.shots == TASKS[entry.task].shots else f"{entry.task}-{entry.shots}shot"
         for entry in SUITES[name]
@@ -90,7 +90,7 @@ def command(name: str, tasks: Sequence[str], among: Sequence[str] = ()) -> str:
     `among` its tasks, because it draws examples in its own way."""
     for suite in SUITES:
         if set(among or tasks) == set(suite_tasks(suite)):
-            return f"luthier eval {name} --suite {suite} --data-dir FOLDER"
+            return f"luthier eval {name} --tasks {suite} --data-dir FOLDER"
     alike: dict[tuple[str, ...], list[str]] = {}
     for task in tasks:
         plain, shots, chat = re.fullmatch(r"(.*?)(?:-(\d+)shot)?(-chat)?", task).groups()  # type: ignore[union-attr]
@@ -114,7 +114,7 @@ def _folder(name: str, tasks: Sequence[str]) -> Path:
 
 def _tasks(folder: Path) -> list[str]:
     """The tasks with records in a folder: the JSONL files whose lines have a `doc`. Lines that name their `task` are of a
-    run's own --eval.benchmark, several in one file."""
+    run's own --tasks, several in one file."""
     out = []
     for path in sorted(folder.glob("*.jsonl")):
         if not path.is_file():

@@ -68,7 +68,7 @@ def questions(
     all_ = [side for runs in found.values() for side in runs]
     if len({side.template for side in all_}) > 1:
         log.note(
-            "the models are asked by different templates or system prompts, each by its own; --text.template and --text.system "
+            "the models are asked by different templates or system prompts, each by its own; --text.template and --system "
             "set one for all"
         )
     asked = _loss(found, all_, examples)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from luthier.config.elsewhere import needless, setting_for
-from luthier.config.run import VERSION, RunConfig, fields
+from luthier.config.run import VERSION, RunConfig, fields, flag_of
 from luthier.core.errors import InputError, nearest, unknown
 
 
@@ -81,9 +81,9 @@ def _invalid(error: ValidationError, where: object) -> InputError:
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "literal_error":
         known = _choices(fields()[name].annotation)
-        return unknown(name.rpartition(".")[2], str(first["input"]), known, where=where or f"--{name}")
+        return unknown(name.rpartition(".")[2], str(first["input"]), known, where=where or flag_of(name))
     wanted = first["msg"].removeprefix("Input ").partition(", unable")[0]
-    return InputError(f"{wanted}, not {first['input']!r}", where=f"{where}: {name}" if where else f"--{name}")
+    return InputError(f"{wanted}, not {first['input']!r}", where=f"{where}: {name}" if where else flag_of(name))
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -41,6 +41,13 @@ QUICKSTART: dict[str, Any] = {
 }
 
 
+# Settings with a name of their own on the command line: what they are is called so by every command.
+FLAGS = {
+    "data.limit": "limit", "text.system": "system", "eval.benchmark": "tasks", "eval.benchmark_dir": "data-dir",
+    "reward.use": "reward",
+}  # fmt: skip
+
+
 class RunConfig(Section):
     version: int = Field(VERSION, description="Version of these settings.")
     method: str = Field("sft", description="How to learn: see `luthier train --help`.")
@@ -97,6 +104,11 @@ class RunConfig(Section):
             if settings[section][name] == defaults[section][name]:
                 settings[section][name] = former
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def flag_of(setting: str) -> str:
+    """The option of a setting: --train.lr, or its own name of FLAGS."""
+    return f"--{FLAGS.get(setting, setting)}"
 
 
 def fields(section: type[Section] = RunConfig, prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ Marks = Mapping[str, Sequence[float]]
 
 
 def against(run: Path, old: Path) -> dict[str, Any]:
-    """The tuned answers of `run` beside those of `old`: the keys of `luthier errors --against --json`.
+    """The tuned answers of `run` beside those of `old`: the keys of `luthier errors --compare --json`.
 
     Both are measured by what the data of `run` shows of the task. Paired where both answered the same held-out
     prompts, in whatever order; else the interval of each row is that of two samples, at 95 % of its own.

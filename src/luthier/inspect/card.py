@@ -102,7 +102,7 @@ def rewrite(
     names = ["clean", "dropped"] * (cleaning is not None) + ["train", "test"] * splitting
     paths = [folder / f"{name}.jsonl" for name in names]
     for path in paths:
-        require_new(path, "give another folder with --to")
+        require_new(path, "give another folder with --out")
     with together(*paths):
         return _write(loaded, config, folder, cleaning, splitting)
 

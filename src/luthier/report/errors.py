@@ -106,7 +106,7 @@ def mends_screen(result: Row) -> list[RenderableType]:
     out, run = clean(result["out"]), clean(result["run"])
     parts.append(Text(f"  {result['mends']:,} lines in {out}"))
     parts.append(Text('  Write "accept": true where you agree, and edit "after" where you do not.'))
-    parts.append(Text(f"  next: luthier errors {run} --apply {out} --to NEW.jsonl", style=STRONG))
+    parts.append(Text(f"  next: luthier errors {run} --apply {out} --out NEW.jsonl", style=STRONG))
     return parts
 
 
@@ -121,7 +121,7 @@ def applied_screen(result: Row) -> list[RenderableType]:
     ]
     run = clean(result["run"])
     again = f"  next: luthier train {run}/run.yaml {clean(result['file'])} --out NEWRUN"
-    then = f"  then: luthier errors NEWRUN --against {run}"
+    then = f"  then: luthier errors NEWRUN --compare {run}"
     return [
         heading("the new version of the data"), grid_of(lines), Text(again, style=STRONG), Text(then, style=STRONG)
     ]  # fmt: skip

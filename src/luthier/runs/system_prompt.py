@@ -50,7 +50,7 @@ class Systems:
             kinds = len(self.found) - (1 if self.found[""] else 0)
             what = "the same system prompt" if kinds == 1 else f"{kinds} different system prompts"
             log.note(
-                f"{having} of {rows} rows have {what}: the run will be asked without one, unless --text.system or chat's "
+                f"{having} of {rows} rows have {what}: the run will be asked without one, unless --system or chat's "
                 "--system names it"
             )
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from luthier.config.run import RunConfig
+from luthier.config.run import RunConfig, flag_of
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.files import sha256
 from luthier.core.types.batch import Batch, Needs, Output
@@ -153,15 +153,15 @@ def check(config: RunConfig) -> None:
     if not online and (name := next((name for name, value in given if value), None)):
         raise InputError(
             f"{config.method} does not learn from rewards",
-            where=f"--{name}",
+            where=flag_of(name),
             mend="leave it out, or use --method ppo or grpo",
         )
     if not online:
         return
     if not reward.use:
         raise InputError(
-            f"{config.method} learns from rewards, and none is given", where="--reward.use",
-            mend="such as --reward.use exact, json, python:FILE:FUNCTION or model:runs/REWARD",
+            f"{config.method} learns from rewards, and none is given", where="--reward",
+            mend="such as --reward exact, json, python:FILE:FUNCTION or model:runs/REWARD",
         )  # fmt: skip
     if s.kl_target and not with_defaults(s, critic).kl:
         raise InputError("a weight of 0 cannot be steered", where="--policy.kl_target", mend="give --policy.kl 0.05")

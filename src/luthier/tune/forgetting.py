@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from luthier.config.evaluation import EVAL_ROWS
-from luthier.config.run import RunConfig
+from luthier.config.run import RunConfig, flag_of
 from luthier.core import log, seeds
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.files import sha256
@@ -71,10 +71,10 @@ def check(config: RunConfig) -> None:
     if name := next((name for name, value in asked if value), None):
         if not method(config.method).needs.logp:
             raise InputError(
-                f"{config.method} makes a model that gives no text", where=f"--{name}", mend="leave it out"
+                f"{config.method} makes a model that gives no text", where=flag_of(name), mend="leave it out"
             )
         if not config.eval.forgetting:
-            raise InputError("nothing is measured with --no-eval.forgetting", where=f"--{name}", mend="leave one out")
+            raise InputError("nothing is measured with --no-eval.forgetting", where=flag_of(name), mend="leave one out")
     if limit is not None and not config.eval.every:
         raise InputError(
             "what is lost is measured when the model is", where="--stop.forgetting", mend="give --eval.every N"
@@ -82,7 +82,7 @@ def check(config: RunConfig) -> None:
     if benchmark:
         _tasks(benchmark)
     elif config.eval.benchmark_dir is not None:
-        raise InputError("no benchmark is named", where="--eval.benchmark_dir", mend="give --eval.benchmark too")
+        raise InputError("no benchmark is named", where="--data-dir", mend="give --tasks too")
 
 
 def open_probes(config: RunConfig, texts: Texts) -> Probes:
@@ -91,15 +91,11 @@ def open_probes(config: RunConfig, texts: Texts) -> Probes:
     tasks = []
     for task in _tasks(config.eval.benchmark or ""):
         if config.eval.benchmark_dir is None:
-            raise InputError(
-                f"where are the files of {task.name}?", where="--eval.benchmark_dir", mend="give their folder"
-            )
+            raise InputError(f"where are the files of {task.name}?", where="--data-dir", mend="give their folder")
         try:
             tasks.append((task, from_folder(task, Path(config.eval.benchmark_dir), task.shots)))
         except InputError as error:
-            raise InputError(
-                error.what, where=error.where, mend="give --eval.benchmark_dir the folder that holds it"
-            ) from None
+            raise InputError(error.what, where=error.where, mend="give --data-dir the folder that holds it") from None
     return Probes(trees, files, tasks)
 
 
@@ -107,11 +103,11 @@ def _tasks(names: str) -> list[Task]:
     try:
         found = find(names)
     except InputError as error:
-        raise InputError(error.what, where="--eval.benchmark", mend=error.mend) from None
+        raise InputError(error.what, where="--tasks", mend=error.mend) from None
     if texts := [task.name for task in found if task.kind == "text"]:
         raise InputError(
             f"{texts[0]} has no score for each document",
-            where="--eval.benchmark",
+            where="--tasks",
             mend="give the text to --eval.general",
         )
     return found

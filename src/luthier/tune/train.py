@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from luthier.config.run import RunConfig
+from luthier.config.run import RunConfig, flag_of
 from luthier.core import log
 from luthier.core.errors import FunctionError, InputError, Stopped
 from luthier.core.stop import stopping
@@ -146,7 +146,9 @@ def _needs_evaluations(config: RunConfig) -> None:
     asked = {"policy.kl_budget": config.policy.kl_budget, "eval.patience": config.eval.patience}
     if not config.eval.every and (name := next((name for name, value in asked.items() if value), None)):
         raise InputError(
-            "this is decided when the model is measured during training", where=f"--{name}", mend="give --eval.every N"
+            "this is decided when the model is measured during training",
+            where=flag_of(name),
+            mend="give --eval.every N",
         )
 
 

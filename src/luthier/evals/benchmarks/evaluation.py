@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core import log
-from luthier.core.errors import InputError, unknown
+from luthier.core.errors import InputError, nearest, unknown
 from luthier.core.storage.files import sha256, write_json
 from luthier.core.storage.opening import cut, open_journal, regular, require_writable, telling
 from luthier.core.storage.sums import checked, with_sum
@@ -74,6 +74,7 @@ def evaluate(model: str, asked: BenchmarkOptions) -> dict[str, Any]:
 
     Everything that can be wrong with the input is found before the model is loaded.
     """
+    asked = _with_suite(asked)
     entries = _suite(asked.suite)
     jobs = _jobs(asked, entries)
     folder = asked.out or _folder(model)
@@ -186,6 +187,15 @@ class Journal:
         cut(self.path, whole)
 
 
+def _with_suite(asked: BenchmarkOptions) -> BenchmarkOptions:
+    """A suite among the tasks stands for itself."""
+    names = [name.strip() for name in asked.tasks.split(",")]
+    if near := next((name for name in names if name not in SUITES and nearest(name, SUITES)), None):
+        raise unknown("task", near, SUITES, where="--tasks")
+    suite = next((name for name in names if name in SUITES), asked.suite)
+    return replace(asked, suite=suite, tasks=",".join(name for name in names if name not in SUITES))
+
+
 def _suite(name: str | None) -> tuple[Entry, ...]:
     if name is not None and name not in SUITES:
         raise unknown("suite", name, SUITES, where="--suite")
@@ -210,7 +220,7 @@ def _jobs(asked: BenchmarkOptions, entries: Sequence[Entry]) -> list[TaskFiles]:
         wanted += [(task, shots)] if task.name not in known else []
     if not wanted:
         raise InputError(
-            "nothing to measure", mend="give --tasks, such as --tasks arc_easy,mmlu, or --suite leaderboard"
+            "nothing to measure", mend="give --tasks, such as --tasks arc_easy,mmlu, or --tasks leaderboard"
         )
     jobs = [TaskFiles(task, shots, _material(task, shots, asked)) for task, shots in wanted]
     for job in jobs:

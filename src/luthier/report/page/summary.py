@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.config.run import RunConfig, fields
+from luthier.config.run import RunConfig, fields, flag_of
 from luthier.core.log import clock, size
 from luthier.core.verdicts import BETTER, HIGHER, LOWER, NONE_SHOWN, ORDER, TOO_FEW, WORSE
 from luthier.report.page.view import View
@@ -197,11 +197,11 @@ def command(config: RunConfig) -> str:
         if name in ("data.path", "out", "version") or value == info.get_default(call_default_factory=True):
             continue
         if isinstance(value, bool):
-            parts.append(f"--{name}" if value else f"--no-{name}")
+            parts.append(flag_of(name) if value else f"--no-{name}")
         else:
             pairs = [f"{key}={item}" for key, item in value.items()] if isinstance(value, dict) else value
             several = pairs if isinstance(pairs, list | tuple) else [pairs]
-            parts += [shlex.join([f"--{name}", str(item)]) for item in several]
+            parts += [shlex.join([flag_of(name), str(item)]) for item in several]
     return " \\\n  ".join(parts)
 
 

@@ -1,0 +1,81 @@
+"""Options of all commands: one spelling is shown, others are understood, and long lists stand in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from copy import copy
+from typing import Any
+
+import click
+
+SAMPLING, CLEANING, MACHINE, JUDGE, OUTPUT = "Sampling", "Cleaning (--clean)", "Machine", "Judge", "Output and help"
+# Sections of the settings, and what their options stand below; what every run needs comes before what some methods read.
+SECTIONS = {
+    "": "Run", "data": "Data", "text": "Text", "train": "Training", "lora": "Adapters (lora, qlora)", "eval": "Evaluation",
+    "stop": "Stopping early", "quant": "Quantized base (qlora)",
+    "preference": "Preferences (dpo, simpo, orpo, kto, response)", "ranking": "Reward models (reward)",
+    "reward": "Rewards (ppo, grpo, sample)", "rollout": "Sampling (ppo, grpo)", "policy": "Policy (ppo, grpo)",
+}  # fmt: skip
+GROUPS = ("", SAMPLING, CLEANING, *SECTIONS.values(), MACHINE, JUDGE, OUTPUT)
+FEW = 10  # options that are one list, without groups
+
+
+class Option(click.Option):
+    """An option with its group in the help; `former` are older spellings, which are understood and not shown."""
+
+    def __init__(self, *declarations: Any, group: str = "", former: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(*declarations, **settings)
+        self.group, self.former = group, tuple(former)
+
+
+def option(*declarations: str, **settings: Any) -> Any:
+    """`click.option` with a `group` and `former` spellings."""
+    return click.option(*declarations, cls=Option, **settings)
+
+
+class Command(click.Command):
+    """A command that takes '_' for '-' in the names of its options, and '-' for '_'."""
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        parser = super().make_parser(ctx)
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option):
+                other = copy(option)
+                other.opts = _others((*option.opts, *getattr(option, "former", ())), option.opts)
+                other.secondary_opts = _others(option.secondary_opts, option.secondary_opts)
+                other.add_to_parser(parser, ctx)
+        return parser
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option) and not option.hidden]
+        options.sort(key=lambda option: GROUPS.index(_group(option)))
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in options:
+            title = _group(option) if len(options) > FEW else ""
+            if record := option.get_help_record(ctx):
+                groups.setdefault(title, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title or "Options"):
+                formatter.write_dl(records)
+
+
+def spellings(command: click.Command) -> dict[str, str]:
+    """Every spelling of an option that the command understands, with the one that its help shows; without dashes before."""
+    out = {}
+    for option in command.params:
+        if isinstance(option, click.Option):
+            for shown in (option.opts, option.secondary_opts):
+                former = getattr(option, "former", ()) if shown is option.opts else ()
+                for name in (*shown, *_others((*shown, *former), shown)):
+                    out[name.lstrip("-")] = shown[0].lstrip("-")
+    return out
+
+
+def _group(option: click.Option) -> str:
+    return option.group if isinstance(option, Option) else OUTPUT  # Click's own is --help
+
+
+def _others(names: Iterable[str], but: Iterable[str]) -> list[str]:
+    """These names and their spellings with '-' or '_' throughout, without those of `but`."""
+    both = [f"--{name[2:].replace(*pair)}" for name in names for pair in (("_", "_"), ("_", "-"), ("-", "_"))]
+    return [name for name in dict.fromkeys(both) if name not in tuple(but)]
