@@ -110,7 +110,7 @@ def open(run: str | Path) -> TrainingRun:
     """A finished run. Raises InputError for a folder that is none."""
     folder, config = read_run(Path(run))
     if folder.result is None:
-        raise InputError("this run is not finished", where=run, mend="train again with the same settings: it goes on")
+        raise InputError("this run is not finished", where=run, mend="train again with the same settings: it resumes")
     return TrainingRun(folder.path, config, folder.result)
 
 

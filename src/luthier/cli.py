@@ -158,7 +158,7 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             raise
         if isinstance(error, ValueError) and "embedded null" in str(error):  # a run file or a suite can write one
             return _say(
-                "the name of a file or folder holds a zero byte, which none can have; mend it where it is given", 2
+                "the name of a file or folder holds a zero byte, which none can have; fix it where it is given", 2
             )
         return _say(f"{type(error).__name__}: {line(str(error))[:300]}; --debug shows where, please report it", 1)
     return 0

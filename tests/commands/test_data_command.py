@@ -159,10 +159,10 @@ def test_a_file_to_test_by_is_judged_beside_what_is_learned(tmp_path, capsys, mo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--training", "x.csv"), "--training: this is for rows to test by; give --role test, or --data.eval"),
-        (("--role", "test", "--data.eval", "x.csv"), "--data.eval: PATH itself is tested by"),
-        (("--role", "test", "--split"), "--split: rows to test by are only described"),
-        (("--role", "test", "--clean"), "--clean: rows to test by are only described"),
+        (("--training", "x.csv"), "--training: this is only for test rows; give --role test, or --data.eval"),
+        (("--role", "test", "--data.eval", "x.csv"), "--data.eval: PATH itself is the test"),
+        (("--role", "test", "--split"), "--split: test rows are only described"),
+        (("--role", "test", "--clean"), "--clean: test rows are only described"),
         (("--role", "test", "--data.stream"), "--data.stream: a test is read as a whole"),
     ],
 )

@@ -77,7 +77,7 @@ def test_from_errors_to_data_to_a_run_and_back(trained, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fix", "a.jsonl", "--category", "x"], "--category and --fix are two things to do; give one of them"),
+        (["--fix", "a.jsonl", "--category", "x"], "--category and --fix cannot both be given; give one of them"),
         (["--apply", "a.jsonl"], "--apply and --out go together"),
         (["--out", "a.jsonl"], "--apply and --out go together"),
         (["--category", "repetishun"], "--category: unknown category"),

@@ -68,7 +68,7 @@ def test_nothing_kept_is_said(sample):
     assert "10 best not above 1" in out
     assert "nothing; the answers stay in sampled.partial.jsonl for another try" in out
     status, out, err = sample("--reward", "length:4", "--samples", "3")
-    assert "going on: the answers to 10 of 10 prompts are there already" in err
+    assert "resuming: the answers to 10 of 10 prompts are there already" in err
     assert "kept     10 of 10 prompts" in out
 
 

@@ -249,7 +249,7 @@ def test_records_that_do_not_fit_are_refused(wish, tmp_path):
             tasks(wish, tmp_path)
     records(tmp_path / "a", "boolq", [1] * 6, card)
     records(tmp_path / "b", "boolq", [1] * 6, card, question="another")
-    with pytest.raises(InputError, match="document 0 of boolq is another than in"):
+    with pytest.raises(InputError, match="document 0 of boolq is not the one in"):
         tasks(wish, tmp_path)
     (tmp_path / "b" / "boolq.jsonl").write_text('{"doc": 0, "question": "q0"}\n')
     with pytest.raises(InputError, match="the records of boolq do not all have 'acc'"):
@@ -342,7 +342,7 @@ def test_one_way_to_compare_must_be_named(wish, tmp_path):
         compare_all(wish("a=BASE", "b=BASE", data=False))
     with pytest.raises(InputError, match="more than one thing to compare on"):
         compare_all(wish("a=BASE", "b=BASE", tasks="all"))
-    with pytest.raises(InputError, match="b: a run stands twice"):
+    with pytest.raises(InputError, match="b: a run is given twice"):
         compare_all(wish("a=BASE", "b=RUN0,RUN0"))
 
 

@@ -311,7 +311,7 @@ def test_contestants_that_do_not_fit(tmp_path, files, tiny_folder):
         answered({"a": files[0], "c": str(tmp_path / "c.jsonl")}, settings, lambda: False)
     (tmp_path / "rows.jsonl").write_text('{"text": "zzz"}\n')
     data = DataConfig(path=(str(tmp_path / "rows.jsonl"),))
-    with pytest.raises(InputError, match="no row asks anything"):
+    with pytest.raises(InputError, match="no row has a prompt to answer"):
         answered({"a": files[0], "b": files[1]}, replace(settings, data=data), lambda: False)
 
 

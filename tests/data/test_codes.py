@@ -113,10 +113,10 @@ def test_scores_alone_and_winners_of_their_own_columns(tmp_path):
 
 def test_scores_that_say_the_contrary_are_refused(tmp_path):
     rows = rows_of(("response_a", "response_b"), "winner", ["a", "a"], score_a=1, score_b=5)
-    with pytest.raises(InputError, match="scores say the contrary of column 'winner' in 2 of 2 rows"):
+    with pytest.raises(InputError, match="scores contradict column 'winner' in 2 of 2 rows"):
         loaded(tmp_path, rows)
     turned = [{"prompt": "q", "chosen": ONE, "rejected": TWO, "score_chosen": 3, "score_rejected": 8}] * 2
-    with pytest.raises(InputError, match="the preference is turned round"):
+    with pytest.raises(InputError, match="the preference is reversed"):
         loaded(tmp_path, turned)
     one = {"prompt": "q", "chosen": ONE, "rejected": TWO, "score_chosen": 8, "score_rejected": 3}
     assert loaded(tmp_path, [one, one, *turned[:1]]).about.mended == {"the rejected answer has the higher score": 1}

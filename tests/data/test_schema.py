@@ -193,7 +193,7 @@ def test_reasoning_in_a_column_of_its_own_is_the_thought_before_the_answer():
 
 def test_files_of_several_kinds_are_not_blamed_on_one():
     rows = rows_of({"instruction": "q", "output": "a"}, {"prompt": "q"}, {"text": "t"})
-    assert "the files differ: no field stands in most of their rows; give them one by one" in fault(rows)
+    assert "the files differ: no field is in most of their rows; give them one by one" in fault(rows)
 
 
 def test_multiple_choice_is_not_mistaken_for_questions_with_answers():

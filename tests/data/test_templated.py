@@ -90,7 +90,7 @@ def test_the_layout_is_found_and_rows_that_do_not_fit_are_refused(tmp_path):
     found = loaded(tmp_path, [chat] * 3)
     assert found.layout.name == "templated" and found.examples[0].messages == (RULE, ASK, YES)
     assert isinstance(found.examples[0], Chat)
-    with pytest.raises(InputError, match=r"rows\.jsonl:4: the text is no conversation"):
+    with pytest.raises(InputError, match=r"rows\.jsonl:4: the text is not a conversation in one known"):
         loaded(tmp_path, [chat] * 3 + [{"text": "a document"}])
     assert isinstance(loaded(tmp_path, [chat], layout="text").examples[0], Text)
 

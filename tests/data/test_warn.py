@@ -121,7 +121,7 @@ def test_answers_without_ranks_are_said_to_be_taken_as_best_first(tmp_path):
 def test_text_that_was_escaped_twice_is_warned_of(tmp_path):
     twice = {"prompt": "one\\ntwo", "completion": "a"}
     (line,) = said(tmp_path, [twice])
-    assert line == "line ends are spelled as a backslash and n, which is learned so: 1 row"
+    assert line == "line ends are spelled as a backslash and an n, and are learned that way: 1 row"
     assert said(tmp_path, [twice, {"prompt": 'print("a")\nprint("b")', "completion": "a"}]) == ()
     (line,) = said(tmp_path, [{"prompt": "2 &lt; 3 &amp; it&#39;s", "completion": "yes"}])
     assert line.startswith("entities of HTML")

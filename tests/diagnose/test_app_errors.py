@@ -224,7 +224,7 @@ def test_labels_that_were_taken_for_others_are_counted(tmp_path, kinds):
 
 
 def test_wrong_is_no_category_where_answers_are_text(run, kinds):
-    with pytest.raises(InputError, match="which answers are wrong cannot be told"):
+    with pytest.raises(InputError, match="there is no telling which answers are wrong"):
         errors(run, "wrong")
 
 

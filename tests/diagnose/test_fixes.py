@@ -376,10 +376,10 @@ def test_held_out_rows_are_written_too_and_held_out_again(data, tmp_path):
         ({"row6": {"accept": True, "after": "  "}}, "without a text"),
         ({"row4": {"accept": True, "action": "dorp"}}, "mends.jsonl:2: unknown action 'dorp'; did you mean 'drop'?"),
         ({"row4": {"accept": "yes"}}, "mends.jsonl:2: accept is 'yes'; write true, false or null"),
-        ({"row4": {"accept": True, "sha": "00"}}, "mends.jsonl:2: the row is not the one that this mend was made for"),
+        ({"row4": {"accept": True, "sha": "00"}}, "mends.jsonl:2: the row is not the one that this fix was made for"),
         ({"row4": {"accept": True, "row": 5}}, "the row is not the one"),
         ({"row4": {"accept": True, "row": 99}}, "the row is not the one"),
-        ({}, "mends.jsonl: no mend is accepted"),
+        ({}, "mends.jsonl: no fix is accepted"),
     ],
 )
 def test_what_cannot_be_applied_is_refused_and_nothing_is_written(run, tmp_path, changes, message):
@@ -397,10 +397,10 @@ def test_two_accepted_mends_of_a_row_and_lines_that_are_none_are_refused(run, tm
     accept(out, row4={"accept": True})
     line = json.dumps(next(line for line in lines(out) if line["accept"]))
     (tmp_path / "twice.jsonl").write_text(f"{line}\n{line}\n")
-    with pytest.raises(InputError, match=r"twice.jsonl:2: a second accepted mend of the same row"):
+    with pytest.raises(InputError, match=r"twice.jsonl:2: a second accepted fix of the same row"):
         apply(run, tmp_path / "twice.jsonl", tmp_path / "new.jsonl")
     (tmp_path / "none.jsonl").write_text('{"a": 1}\n')
-    with pytest.raises(InputError, match=r"none.jsonl:1: this is no mend: it has no 'row'"):
+    with pytest.raises(InputError, match=r"none.jsonl:1: this is not a fix: it has no 'row'"):
         apply(run, tmp_path / "none.jsonl", tmp_path / "new.jsonl")
 
 
@@ -412,7 +412,7 @@ def test_changed_data_and_data_in_no_file_are_refused(run, data, tmp_path):
     config = yaml.safe_load((run / "run.yaml").read_text())
     config["data"]["path"] = ["stdlib"]
     (run / "run.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(InputError, match=r"learned from Python's standard library, which is not mended"):
+    with pytest.raises(InputError, match=r"learned from Python's standard library, which cannot be fixed here"):
         propose(run, tmp_path / "mends.jsonl")
 
 
@@ -449,5 +449,5 @@ def test_an_answer_in_pieces_is_not_touched(tmp_path):
     )
     loaded = data_load.load((str(path),), DataConfig())
     assert answer_text(loaded.examples[0]) == "old"
-    with pytest.raises(InputError, match=r"rows.jsonl:1: the answer of this row stands in no field of its own"):
+    with pytest.raises(InputError, match=r"rows.jsonl:1: the answer of this row has no field of its own"):
         with_answer(loaded.rows[0], loaded.examples[0], "new", loaded.layout, {})

@@ -18,7 +18,7 @@ def test_settings_that_name_other_files_than_the_lineage_are_refused(tmp_path):
     rows.write_text('{"prompt": "a", "completion": "b"}\n')
     known = {str(rows): sha256(rows)}
     _check_files(known, resolve({"data.path": [str(rows)]}), Path("runs/r"))
-    with pytest.raises(InputError, match="other files than when runs/r was trained"):
+    with pytest.raises(InputError, match="the files are not those that runs/r was trained on"):
         _check_files(known, resolve({}), Path("runs/r"))
     with pytest.raises(InputError, match="gone"):
         _check_files({"examples": "ab"}, resolve({"data.path": [str(rows)]}), Path("runs/r"))

@@ -161,7 +161,7 @@ def test_likeness_in_meaning_is_the_cosine_of_an_encoder(tested, monkeypatch):
 
 
 def test_settings_of_likeness_that_say_nothing_are_refused(tested):
-    with pytest.raises(InputError, match="'encoder' says nothing to 'rouge_l'"):
+    with pytest.raises(InputError, match="'encoder' is not used by 'rouge_l'"):
         tested(ALIKE.replace("by: embedding, ", "", 1))
     with pytest.raises(InputError, match="no cosine is 40"):
         tested(ALIKE.replace("at_least: 1,", "at_least: 40,", 1))

@@ -239,7 +239,9 @@ def test_a_file_that_eval_did_not_write_is_left_alone(tiny_folder, tmp_path, mon
     row = json.dumps({"goal": "g", "sol1": "a", "sol2": "b", "label": 0}) + "\n"
     (tmp_path / "piqa.jsonl").write_text(row * 3)
     asked = BenchmarkOptions(tasks="piqa", data_dir=tmp_path, out=tmp_path)
-    with pytest.raises(InputError, match=r"piqa\.jsonl: `luthier eval` .* did not make this file; give another --out"):
+    with pytest.raises(
+        InputError, match=r"piqa\.jsonl: `luthier eval` .* this file is not its own; give another --out"
+    ):
         evaluate(str(tiny_folder), asked)
     (tmp_path / "piqa.json").write_text('{"rows": 3}')
     with pytest.raises(InputError, match="give another --out"):
@@ -313,7 +315,7 @@ def test_what_is_wrong_is_found_before_the_model_is_loaded(tiny_folder, data, mo
         (BenchmarkOptions(tasks="perplexity"), "perplexity needs texts"),
         (BenchmarkOptions(suite="leaderbord", data_dir=data), "did you mean 'leaderboard'"),
         (BenchmarkOptions(tasks="piqa", data_dir=data), "no file of piqa in it"),
-        (BenchmarkOptions(tasks="piqa", data_dir=data, hub=True), "--hub and --data-dir are two places"),
+        (BenchmarkOptions(tasks="piqa", data_dir=data, hub=True), "--hub and --data-dir cannot both be given"),
         (
             BenchmarkOptions(suite="leaderboard", shots=3, data_dir=data),
             "--shots: the suite leaderboard has its own examples",

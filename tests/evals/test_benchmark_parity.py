@@ -410,7 +410,7 @@ def test_a_choice_that_has_no_token_of_its_own_stops_as_the_harness_does(tmp_pat
     assert len(list(measure(task, material, engine, shots=0))) == 3  # without a template its space is scored
     with pytest.raises(AssertionError):
         harness._loglikelihood_tokens([(("a", ""), [5], [])], disable_tqdm=True)
-    with pytest.raises(InputError, match="nothing is to be predicted"):
+    with pytest.raises(InputError, match="there is nothing to predict"):
         list(engine.scorer.answer([Request((5,), ())]))
 
 

@@ -166,7 +166,7 @@ def test_a_stop_is_heard_between_two_tries(server, pauses):
         ("http://a..b/v1", "is not the address of a server"),
         ("http://localhost/ü", "is not the address of a server"),
         ("http://localhost/a b", "is not the address of a server"),
-        ("http://me:key@host/v1", "a key does not belong into the address; name its variable: --key-env NAME"),
+        ("http://me:key@host/v1", "a key does not belong in the address; name its variable: --key-env NAME"),
     ],
 )
 def test_addresses_that_are_refused(url, message):

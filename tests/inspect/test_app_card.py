@@ -32,7 +32,7 @@ def test_without_a_model_at_hand_lengths_are_characters(config, monkeypatch, cap
     monkeypatch.setattr("luthier.inspect.card.sources.resolve", unreachable)
     card = describe(config(model="smollm2-135m")).as_dict()
     assert (card["tokens"]["unit"], card["over_limit"]) == ("characters", None)
-    assert "for want of a tokenizer: smollm2-135m: cannot fetch it" in capsys.readouterr().err
+    assert "because there is no tokenizer: smollm2-135m: cannot fetch it" in capsys.readouterr().err
     with pytest.raises(InputError, match="cannot fetch it"):
         describe(config(model="some/other"))
 

@@ -152,7 +152,7 @@ def test_an_adapter_of_another_model_is_refused_whole(tmp_path):
     config = LoraConfig(rank=4)
     adapters.save(tmp_path, adapted(config), "tiny", config)
     other = tiny_model("sdpa", num_hidden_layers=1)
-    with pytest.raises(InputError, match=r"layers\.1\..*which this model has not"):
+    with pytest.raises(InputError, match=r"layers\.1\..*which this model does not have"):
         adapters.apply(other, tmp_path)
     assert not list(lora.adapters(other))
 

@@ -162,7 +162,7 @@ def test_an_adapter_of_another_model_is_refused_before_anything_changes(saved, t
     model = load(tiny_folder, device=CPU, dtype=torch.float32, attention="sdpa").model
     before = model(IDS).logits
     tensors_of(folder, lambda t: {name.replace("layers.1", "layers.9"): tensor for name, tensor in t.items()})
-    with pytest.raises(InputError, match=r"weights for 'model.layers.9.*which this model has not"):
+    with pytest.raises(InputError, match=r"weights for 'model.layers.9.*which this model does not have"):
         adapters.apply(model, folder)
     assert torch.equal(model(IDS).logits, before)
 

@@ -172,7 +172,7 @@ def test_mends_say_how_many_are_ready_and_what_to_do():
         "first": [mend, mend | {"action": "drop"}],
     }
     text = printed(mends_screen(made))
-    assert "mends of 900 training rows" in text and "(for you to write)" in text and "(dropped)" in text
+    assert "fixes for 900 training rows" in text and "(for you to write)" in text and "(dropped)" in text
     assert "luthier errors runs/a --apply m.jsonl --out NEW.jsonl" in text
     assert "nothing is written" in printed(mends_screen(made | {"mends": 0, "kinds": [], "first": [], "out": None}))
 

@@ -138,7 +138,7 @@ def test_text_of_any_kind_goes_there_and_back(reward):
 def test_an_exception_names_the_line_and_the_prompt_at_fault(reward):
     message = fails(reward("return [1 / len(a) for a in answers]"))
     assert "ZeroDivisionError: division by zero (" in message
-    assert "rewards.py:2), given an answer to 'how many 1?'; mend the function" in message
+    assert "rewards.py:2), given an answer to 'how many 1?'; fix the function" in message
 
 
 def test_an_exception_that_no_answer_raises_alone_blames_none(reward):
@@ -230,7 +230,7 @@ def test_what_is_no_list_of_numbers(reward, code, what):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("return [1.0, float('nan'), 1.0, 1.0]", r"': gave nan for an answer to 'how many 1\?'; mend it and run"),
+        ("return [1.0, float('nan'), 1.0, 1.0]", r"': gave nan for an answer to 'how many 1\?'; fix it and run"),
         ("return [float('inf')] * 4", r"': gave inf for an answer to 'how many 0\?'"),
         ("return [1.0]", r"': gave 1 numbers for 4 answers, the first to 'how many 0\?'"),
     ],
@@ -245,8 +245,8 @@ def test_numbers_that_cannot_be_used(tmp_path, code, message):
 @pytest.mark.parametrize(
     ("code", "what"),
     [
-        ("def other(answers): pass", "did not load: no function 'score'; there are: other; mend the file"),
-        ("score = 3  # no def here", "did not load: no function 'score' in the file; mend the file"),
+        ("def other(answers): pass", "did not load: no function 'score'; there are: other; fix the file"),
+        ("score = 3  # no def here", "did not load: no function 'score' in the file; fix the file"),
         ("def score(completions): pass", "'score' asks for 'completions', and is given prompts, answers, references"),
         ("def score(answers, /): pass", "'score' asks for 'answers', and is given"),
         ("def score(answers)\n", "SyntaxError: expected ':' (rewards.py, line 1) ("),

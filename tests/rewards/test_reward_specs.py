@@ -61,7 +61,7 @@ def test_a_reward_model_is_built_by_whoever_can():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1.0, float("nan"), 0.0], r"reward 'model:m': gave nan for an answer to 'two\?'; mend it"),
+        ([1.0, float("nan"), 0.0], r"reward 'model:m': gave nan for an answer to 'two\?'; fix it"),
         ([float("inf"), 1.0, 0.0], r"gave inf for an answer to 'one\?'"),
         ([1.0, 2.0], r"gave 2 numbers for 3 answers, the first to 'one\?'"),
     ],

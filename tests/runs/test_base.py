@@ -185,7 +185,7 @@ def test_other_weights_than_a_run_was_trained_on_are_not_taken_for_its_base(proj
     with pytest.raises(InputError, match="is not here; give it with --base"):
         opened(away / "runs" / out.name)  # a model stands where it would be, but not that one
     opened(away / "runs" / out.name, base=str(away / "models" / "base"))
-    assert "has not the weights that" in capsys.readouterr().err
+    assert "does not have the weights that" in capsys.readouterr().err
 
 
 def test_a_template_file_that_was_moved_or_changed_is_the_one_that_was_trained(project) -> None:
@@ -216,7 +216,7 @@ def chats(home: Path, systems: list[str | None]) -> None:
 def test_a_run_remembers_the_system_prompt_of_its_rows(project, capsys, kind) -> None:
     chats(project, ["be a cat"] * 16)
     out = tuned(project, project / "models" / "base", tune=kind)
-    assert "every row has the same system prompt; the run will be asked under it" in capsys.readouterr().err
+    assert "every row has the same system prompt; the tuned model will be prompted with it" in capsys.readouterr().err
     assert "system: null" in (out / "run.yaml").read_text()  # the settings are as they were given
     part = "adapter" if kind == "lora" else "model"
     assert (out / part / "system_prompt.txt").read_text() == "be a cat"
@@ -245,14 +245,18 @@ def test_a_merged_model_and_an_adapter_by_itself_remember_it_too(project, tmp_pa
         (
             ["be a cat"] * 39 + [None],
             "be a cat",
-            r"(every row has|\d+ rows have) the same system prompt; the run will be",
+            r"(every row has|\d+ rows have) the same system prompt; the tuned model will be",
         ),
         (
             [f"be {i}" for i in range(16)],
             None,
-            r"(\d+) of \1 rows have \1 different system prompts: the run will be asked without one",
+            r"(\d+) of \1 rows have \1 different system prompts: the tuned model will be prompted without one",
         ),
-        (["be a cat"] * 8 + [None] * 8, None, "rows have the same system prompt: the run will be asked without one"),
+        (
+            ["be a cat"] * 8 + [None] * 8,
+            None,
+            "rows have the same system prompt: the tuned model will be prompted without one",
+        ),
         ([None] * 16, None, ""),
     ],
     ids=["nearly all", "all different", "half", "none"],

@@ -144,7 +144,9 @@ def test_a_link_inside_a_run_is_refused_untouched(make, tmp_path, name):
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(secret)
     for again in (make, lambda: read_run(folder.path)):
-        with pytest.raises(InputError, match=f"{name}: a link inside a run's folder, where none is followed; put what"):
+        with pytest.raises(
+            InputError, match=f"{name}: a link inside a run's folder; links are not followed there; put what"
+        ):
             again()
     assert secret.read_text() == "mine"
 

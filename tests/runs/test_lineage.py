@@ -185,7 +185,7 @@ def test_a_reward_may_be_mended_once_the_run_stopped_at_an_error_of_it(grpo, pla
     raised = grpo.model_copy(update={"reward": grpo.reward.model_copy(update={"timeout": 70.0})})  # as errors advise
     assert run(raised)["steps"] > 1
     assert (
-        "the rewards were mended since this run stopped at an error of them: it learns from both"
+        "the rewards were fixed since this run stopped at an error in them: it learns from both"
         in capsys.readouterr().err
     )
     starts = json.loads((place / "run" / "lineage.json").read_text())["later_starts"]
@@ -202,7 +202,7 @@ def test_a_reward_that_did_not_fail_may_not_change_on_the_way(grpo, place, monke
         with pytest.raises(KeyboardInterrupt):
             run(grpo)
     (place / "mine.py").write_text("def score(answers):\n    return [-float(len(a)) for a in answers]\n")
-    says = r"the rewards changed .*; give another --out .*; it may be mended when the run stopped at an error of it"
+    says = r"the rewards changed .*; give another --out .*; it may be fixed only if the run stopped at an error in it"
     with pytest.raises(InputError, match=says):
         run(grpo)
 
@@ -244,7 +244,7 @@ def test_a_metric_may_be_mended_once_the_run_stopped_at_an_error_of_it(grpo, pla
         run(config)
     (place / "mine.py").write_text("def score(answers):\n    return [float(len(a)) for a in answers]\n")
     assert run(config)["steps"] == 1
-    said = "the metrics were mended since this run stopped at an error of them: its answers are scored by the new"
+    said = "the metrics were fixed since this run stopped at an error in them: its answers are scored by the new"
     assert said in capsys.readouterr().err
 
 

@@ -85,9 +85,9 @@ def test_of_very_many_rows_it_is_said_that_near_copies_are_not_looked_for(tmp_pa
 @pytest.mark.parametrize(
     ("labels", "warning"),
     [
-        ([True] * 24, "all 24 answers are wanted: kto learns the contrast of wanted and unwanted ones, and here is none; "
+        ([True] * 24, "all 24 answers are wanted: kto learns the contrast of wanted and unwanted answers, and there is none here; "
                       "add the others, or learn these with --method sft"),
-        ([False] * 24, "all 24 answers are unwanted: kto learns the contrast of wanted and unwanted ones, and here is none; "
+        ([False] * 24, "all 24 answers are unwanted: kto learns the contrast of wanted and unwanted answers, and there is none here; "
                        "add the others"),
         ([True], "the only answer is wanted: kto learns the contrast"),
         ([True, False] * 12, None),
@@ -124,7 +124,7 @@ def test_comparisons_that_prefer_nothing_are_counted(tmp_path):
     assert "chosen and rejected are the same text: 3 rows, and nothing is learned from them" in warnings
     rows = [{"prompt": f"q{i}", "responses": ["a", "b"], "ranks": [1, 1 + (i > 0)]} for i in range(60)]
     *_, warnings = said(rows_of(tmp_path, rows), "reward")
-    assert "all answers have one rank: 1 row, and nothing is learned from them" in warnings
+    assert "all answers have the same rank: 1 row, and nothing is learned from them" in warnings
 
 
 def test_warnings_of_nothing():

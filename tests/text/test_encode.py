@@ -421,7 +421,7 @@ THOUGHT = (user("a"), answer("<think>hm</think>b"), user("c"), answer("<think>so
 def test_trap_template_rewrites_earlier_turns():
     """Megatron-Bridge#3359: learning what is not in the text is refused; the last turn alone can be learned."""
     template = with_source(THINKING)
-    with pytest.raises(InputError, match=r"turn 2: .*otherwise once others follow; give --text.train_on last"):
+    with pytest.raises(InputError, match=r"turn 2: .*differently once others follow; give --text.train_on last"):
         trees_of([Chat(messages=THOUGHT)], template)
     (tree,) = trees_of([Chat(messages=THOUGHT)], template, LONG.model_copy(update={"train_on": "last"}))
     assert learned(tree, template) == [["<think>so</think>d<|im_end|>"]]
@@ -453,7 +453,7 @@ def test_skip_bad_drops_and_names_the_row():
     template = with_source(THINKING)
     result = encode(rows, template, template.tokenizer, LONG, first_row=7, skip_bad=True)
     assert [tree.row for tree in result.trees] == [8]
-    assert [row.row for row in result.dropped] == [7] and "otherwise" in result.dropped[0].reason
+    assert [row.row for row in result.dropped] == [7] and "differently" in result.dropped[0].reason
     with pytest.raises(InputError, match=r"^a:1: "):
         trees_of(rows, template)
 

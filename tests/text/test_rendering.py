@@ -258,7 +258,7 @@ def test_the_process_sees_no_key_of_the_environment(quick, monkeypatch):
 )
 def test_a_value_that_is_not_json_is_told(value):
     template = with_source("{{ x }}" + CHATML)
-    with pytest.raises(InputError, match=r"a value for the chat template cannot be handed to it: .*; write it as text"):
+    with pytest.raises(InputError, match=r"a value for the chat template cannot be passed to it: .*; write it as text"):
         template.render(CHAT, kwargs={"x": value}, prompt=False)
 
 

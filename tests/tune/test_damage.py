@@ -223,7 +223,7 @@ def test_a_missing_or_damaged_best_checkpoint_is_refused_at_once(part, no_step, 
         shutil.rmtree(best)
     else:
         harm(best / "weights.safetensors", damage)
-    says = r"checkpoints/best: the best step's checkpoint cannot be believed: .*; put it back from a copy, or remove"
+    says = r"checkpoints/best: the best step's checkpoint cannot be used: .*; put it back from a copy, or remove"
     with pytest.raises(InputError, match=says):
         run(config)
 
@@ -234,7 +234,7 @@ def test_a_best_checkpoint_that_goes_while_training_is_not_replaced_by_the_last(
     monkeypatch.setattr(
         app_learn, "best", lambda *args: shutil.rmtree(folder / "checkpoints" / "best") or original(*args)
     )
-    with pytest.raises(InputError, match="the best step's checkpoint cannot be believed: it is gone"):
+    with pytest.raises(InputError, match="the best step's checkpoint cannot be used: it is gone"):
         run(config)
     assert not (folder / "adapter").exists()
 

@@ -99,7 +99,7 @@ def test_without_room_for_the_start_the_divergence_is_left_out_and_said(settings
     found = run(resolve(settings(force=True)))["forgetting"]
     assert found["kl"] is None
     assert found["drift"] > 0
-    assert "the divergence from the start is left out: it takes" in capsys.readouterr().err
+    assert "the divergence from the start is left out: it needs" in capsys.readouterr().err
 
 
 def test_general_texts_of_the_user(settings, tmp_path):
@@ -175,8 +175,8 @@ def test_what_cannot_be_measured_is_refused_in_one_line(settings, scenes, tmp_pa
     text = {"eval__general": [str(tmp_path / "rows.jsonl")]}
     for changes, said in (
         ({"eval__general": [str(pairs)]}, "rows are neither text nor conversations; give --eval.general files of text"),
-        ({**text, "eval__forgetting": False}, "--eval.general: nothing is measured with --no-eval.forgetting"),
-        ({**text, "method": "reward"}, "--eval.general: reward makes a model that gives no text"),
+        ({**text, "eval__forgetting": False}, "--eval.general: --no-eval.forgetting turns this off"),
+        ({**text, "method": "reward"}, "--eval.general: reward makes a model that writes no text"),
         ({"eval__benchmark": "hellaswag"}, "--data-dir: where are the files of hellaswag"),
         ({"eval__benchmark": "helaswag"}, r"--tasks: unknown task 'helaswag'; did you mean 'hellaswag'\?"),
         ({"eval__benchmark": "wikitext"}, "--tasks: wikitext has no score for each document"),

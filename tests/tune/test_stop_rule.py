@@ -156,8 +156,8 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, monk
 def test_what_cannot_stop_a_run_is_refused_in_one_line(settings):
     for changes, said in (
         ({"eval__every": 0}, "--stop.forgetting: .*give --eval.every N"),
-        ({"eval__forgetting": False}, "--stop.forgetting: nothing is measured with --no-eval.forgetting"),
-        ({"method": "reward"}, "--stop.forgetting: reward makes a model that gives no text"),
+        ({"eval__forgetting": False}, "--stop.forgetting: --no-eval.forgetting turns this off"),
+        ({"method": "reward"}, "--stop.forgetting: reward makes a model that writes no text"),
     ):
         with pytest.raises(InputError, match=said) as caught:
             run(resolve(settings(stop__forgetting=0.1, **changes)))

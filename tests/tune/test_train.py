@@ -297,7 +297,7 @@ def test_seconds_are_those_of_the_whole_start(settings, monkeypatch):
 
 
 def test_patience_without_held_out_rows_is_refused(settings):
-    with pytest.raises(InputError, match=r"--eval\.patience: no row is held out to stop by"):
+    with pytest.raises(InputError, match=r"--eval\.patience: no row is held out to decide when to stop"):
         run(resolve(settings(eval__every=2, eval__patience=1, data__holdout=0.0)))
 
 
@@ -397,7 +397,7 @@ def test_a_best_checkpoint_that_was_damaged_is_refused(settings, tmp_path, monke
     best = tmp_path / "run" / "checkpoints" / "best"
     whole = (best / "weights.safetensors").read_bytes()
     (best / "weights.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(InputError, match=r"cannot be believed: weights.safetensors is not what was saved; put it back"):
+    with pytest.raises(InputError, match=r"cannot be used: weights.safetensors is not what was saved; put it back"):
         run(config)
 
 

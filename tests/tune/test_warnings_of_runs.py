@@ -47,8 +47,10 @@ def test_rewards_that_tell_no_answers_apart_are_told_at_once_and_at_the_end(sett
     )
     said = warnings(capsys)
     assert result["equal_rewards"] == 1
-    assert any(line.startswith("all answers to a prompt got one reward in the first rollout") for line in said)
-    assert said[-1].startswith("nothing was learned: every group of answers got one reward; look at answers with ")
+    assert any(line.startswith("in the first rollout all answers to each prompt got the same reward") for line in said)
+    assert said[-1].startswith(
+        "nothing was learned: in every group all answers got the same reward; look at answers with "
+    )
 
 
 def test_the_share_of_such_groups_is_told_from_half_of_them_on(settings, capsys, tmp_path):
@@ -57,7 +59,7 @@ def test_the_share_of_such_groups_is_told_from_half_of_them_on(settings, capsys,
     code.write_text("def odd(prompts):\n    return [i * (int(p[8:-1]) % 2) for i, p in enumerate(prompts)]\n")
     result = run(settings(method="grpo", reward__use=[f"python:{code}:odd"], train__steps=4))
     assert 0 < result["equal_rewards"] < 1
-    found = [line for line in warnings(capsys) if "of the groups of answers got one reward" in line]
+    found = [line for line in warnings(capsys) if "of the groups had the same reward for all answers" in line]
     assert bool(found) == (result["equal_rewards"] >= 0.5)
 
 
@@ -147,8 +149,8 @@ def test_a_critic_that_misleads_for_long_is_told_once(capsys):
     for explained in (0.1, -3.0, -0.5, -2.0, -2.0, -2.5, -2.0):
         count = warn_of_critic(explained, count)
     assert warnings(capsys) == [
-        "the critic's values lie further from the returns than the returns from their mean (explained variance -2.5 after 3 steps "
-        "in a row), so advantages are mostly its errors; lower --policy.critic_lr, or take --method grpo"
+        "the critic predicts the returns worse than their mean does (explained variance -2.5 after 3 steps "
+        "in a row), so the advantages are mostly its errors; lower --policy.critic_lr, or use --method grpo"
     ]
     assert warn_of_critic(None, 2) == 0
 
@@ -158,5 +160,5 @@ def test_many_cut_answers_are_told_after_the_first_rollout(capsys):
     warn_of_rollout({"ended": 0.25}, first=False)
     warn_of_rollout({"ended": 0.75}, first=True)
     assert [line.split(";")[0] for line in warnings(capsys)] == [
-        "75% of the answers of the first rollout were cut before their end"
+        "75% of the answers in the first rollout were cut before their end"
     ]

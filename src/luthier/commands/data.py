@@ -86,7 +86,7 @@ def command(
         _test(config, training, json_, splitting=split, cleaning=clean)
         return
     if training:
-        raise InputError("this is for rows to test by", where="--training", mend="give --role test, or --data.eval")
+        raise InputError("this is only for test rows", where="--training", mend="give --role test, or --data.eval")
     described = describe(config)
     result = described.as_dict()
     if clean or split:
@@ -114,9 +114,7 @@ def _test(config: Any, training: tuple[str, ...], json_: bool, *, splitting: boo
 
     if splitting or cleaning:
         where = "--split" if splitting else "--clean"
-        raise InputError(
-            "rows to test by are only described", where=where, mend="leave --role test out to write new files"
-        )
+        raise InputError("test rows are only described", where=where, mend="leave --role test out to write new files")
     described = describe_test(config, training)
     result = described.as_dict()
     if json_:

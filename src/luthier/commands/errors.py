@@ -73,9 +73,9 @@ def command(
         name for name, value in (("category", category), ("compare", against), ("fix", fix), ("apply", mends)) if value
     ]
     if len(given) > 1:
-        raise InputError(f"--{given[0]} and --{given[1]} are two things to do", mend="give one of them")
+        raise InputError(f"--{given[0]} and --{given[1]} cannot both be given", mend="give one of them")
     if bool(mends) != bool(to):
-        raise InputError("--apply and --out go together", mend="luthier errors RUN --apply MENDS.jsonl --out NEW.jsonl")
+        raise InputError("--apply and --out go together", mend="luthier errors RUN --apply FIXES.jsonl --out NEW.jsonl")
     if mends and to:
         result, screen = apply(run, mends, to), report.applied_screen
     elif fix:

@@ -137,7 +137,7 @@ def _values(name: str, given: Sequence[str]) -> dict[str, Any]:
             try:
                 out |= dict(json.loads(text))
             except ValueError:
-                raise InputError(f"'{text}' is not JSON", where=flag_of(name), mend="mend its quotes") from None
+                raise InputError(f"'{text}' is not JSON", where=flag_of(name), mend="fix its quotes") from None
             continue
         key, sign, value = text.partition("=")
         if not (sign and key):

@@ -37,10 +37,10 @@ def command(run: Path, resume: bool, json_: bool, threads: int | None) -> None:
             if result["same_bits"]
             else f"NOT the same: largest difference {result['largest_difference']:.3g}"
         )
-        say(f"steps {result['from']} to {result['to']} taken again from the checkpoint: {verdict}")
+        say(f"steps {result['from']} to {result['to']} repeated from the checkpoint: {verdict}")
         if result["changed_since"] and not result["same_bits"]:
             say(
-                f"changed since the run was made: {', '.join(result['changed_since'])}; bits are promised for equal ones only"
+                f"changed since the run was made: {', '.join(result['changed_since'])}; equal bits are promised only where nothing changed"
             )
     if not result["same_bits"]:
         sys.exit(1)

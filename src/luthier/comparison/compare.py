@@ -121,7 +121,7 @@ def _refuse_unread(wish: CompareOptions) -> None:
 def _runs(label: str, name: str) -> tuple[str, ...]:
     names = tuple(part for part in name.split(",") if part)
     if len(set(names)) < len(names):
-        raise InputError("a run stands twice", where=label, mend="name each training run once")
+        raise InputError("a run is given twice", where=label, mend="name each training run once")
     return names
 
 
@@ -171,7 +171,7 @@ def _checked(asked: Sequence[QuestionItems], wish: CompareOptions) -> dict[str, 
     """How often equal models would be called different, for every question of single runs."""
     single = [one.question for one in asked if all(len(values) == 1 for values in one.question.values.values())]
     if not single:
-        raise InputError("there are several runs of a model", where="--false-alarms", mend="it is for single runs")
+        raise InputError("each model has several runs here", where="--false-alarms", mend="give it with single runs")
     return {question.name: asdict(false_alarms(question, wish.config.seed)) for question in single}
 
 

@@ -146,9 +146,11 @@ def _from_data(asking: AnswerOptions) -> Prompts:
     ]
     unique = list({prompt_key(asked.messages): asked for asked in found}.values())
     if not unique:
-        raise InputError("no row asks anything", where=asking.data.path[0], mend="give chats, or prompts with answers")
+        raise InputError(
+            "no row has a prompt to answer", where=asking.data.path[0], mend="give chats, or prompts with answers"
+        )
     if beside := sum(bool(asked.tools or asked.template_kwargs) for asked in unique):
-        log.warn(f"{beside} prompts bring tools or template values; contestants are asked without them")
+        log.warn(f"{beside} prompts have tools or template values; the models are prompted without them")
     order = seeds.generator(asking.seed, "prompts").permutation(len(unique))[: asking.rows]
     chosen = [unique[i] for i in sorted(order)]
     return Prompts(tuple(asked.messages for asked in chosen), tuple(asked.reference for asked in chosen))

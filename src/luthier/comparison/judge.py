@@ -162,8 +162,8 @@ def _kept(path: Path, wanted: set[Any], digest: str) -> list[Judgment]:
     own = [judgment for judgment in there if judgment.info.get("equal") or judgment.info.get("judge") == digest]
     if len(own) < len(there):
         log.warn(
-            f"{len(there) - len(own):,} judgments in {path} are by another judge of this name, or it was asked otherwise: they "
-            "are not used here, but `luthier elo` cannot tell them apart; give another --out"
+            f"{len(there) - len(own):,} judgments in {path} are by another judge of this name, or were made with another "
+            "request: they are not used here, but `luthier elo` cannot tell them apart; give another --out"
         )
     return list({judgment.asked: judgment for judgment in own}.values())
 

@@ -280,7 +280,7 @@ def _shared(task: str, all_: Sequence[Records]) -> list[int]:
     for records in all_:
         odd = next((doc for doc in docs if records.by_doc[doc].get("question") != first[doc].get("question")), None)
         if odd is not None:
-            raise InputError(f"document {odd} of {task} is another than in {all_[0].path}", where=records.path)
+            raise InputError(f"document {odd} of {task} is not the one in {all_[0].path}", where=records.path)
     return docs
 
 

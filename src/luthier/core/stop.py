@@ -31,7 +31,10 @@ class Stop:
             raise KeyboardInterrupt
         self.asked = True
         # Not print(): the signal may have come in the middle of one.
-        os.write(2, f"\n{signal.Signals(number).name}: finishing what must be whole; once more ends at once\n".encode())
+        os.write(
+            2,
+            f"\n{signal.Signals(number).name}: finishing the current piece of work first; a second signal stops at once\n".encode(),
+        )
 
 
 @contextmanager

@@ -97,4 +97,4 @@ def json_of(value: Any, field: str, what: str) -> Any:
     try:
         return structured(value) if value.strip() else ()
     except ValueError:
-        raise InputError(f"field '{field}': {what} is not JSON: {value[:60]!r}", mend="mend the JSON text") from None
+        raise InputError(f"field '{field}': {what} is not JSON: {value[:60]!r}", mend="fix the JSON text") from None

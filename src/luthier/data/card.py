@@ -1,4 +1,4 @@
-"""The data card: what is in this data, and what is worth mending before it is trained on."""
+"""The data card: what is in this data, and what is worth fixing before it is trained on."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def opened(file: str, wrapper: str = "") -> Iterator[IO[bytes]]:
     except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"cannot read it: {reason}", where=file, mend="check the path, its rights, its ending"
+            f"cannot read it: {reason}", where=file, mend="check the path, its permissions, its ending"
         ) from None
 
 

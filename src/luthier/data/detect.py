@@ -169,7 +169,7 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
     where = rows[0].origin
     if not found:
         raise InputError(
-            "the files differ: no field stands in most of their rows", where=where,
+            "the files differ: no field is in most of their rows", where=where,
             mend="give them one by one, or --data.layout mixed",
         )  # fmt: skip
     if _has_choices(rows, found, columns):

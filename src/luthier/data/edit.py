@@ -30,7 +30,7 @@ def with_answer(row: Row, example: Example, answer: str, layout: Layout, columns
         if any(identity(read) == identity(wanted) for _, read in to_pairs([new], layout, columns)):
             return new
     raise InputError(
-        "the answer of this row stands in no field of its own", where=row.origin, mend="mend it in the file by hand"
+        "the answer of this row has no field of its own", where=row.origin, mend="fix it in the file by hand"
     )
 
 

@@ -55,7 +55,7 @@ def learned(item: Mapping[str, Any], field: str) -> bool:
     for name, value in item.items():
         if name not in FLAGS and value is not None and truth(value) is not None and LIKE_A_FLAG.fullmatch(name.lower()):
             raise InputError(
-                f"field '{field}': '{name}' may say whether the turn is learned, and is no flag that is known",
+                f"field '{field}': '{name}' may say whether the turn is learned, but is not a known flag",
                 mend='write "train": true or false',
             )
     if len(set(said.values())) > 1:

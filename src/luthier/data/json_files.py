@@ -55,12 +55,12 @@ def _one_value(line: str, decoder: Decoder) -> Any:
         what = "two objects on one line, as where files were joined without a line end, the second" if joined else ""
         raise InputError(
             f"{what or f'broken JSON: {reason_of(error)}'} at column {error.colno}",
-            mend=f"a .jsonl file holds one whole JSON object a line; mend the line, {SKIP}",
+            mend=f"a .jsonl file holds one whole JSON object a line; fix the line, {SKIP}",
         ) from None
     except RecursionError:
-        raise InputError("broken JSON: nested too deeply", mend=f"mend the line, {SKIP}") from None
+        raise InputError("broken JSON: nested too deeply", mend=f"fix the line, {SKIP}") from None
     except ValueError:
-        raise InputError(f"broken JSON: {TOO_MANY_DIGITS}", mend=f"mend the line, {SKIP}") from None
+        raise InputError(f"broken JSON: {TOO_MANY_DIGITS}", mend=f"fix the line, {SKIP}") from None
 
 
 def _object(value: Any, text: str) -> dict[str, Any]:

@@ -189,7 +189,7 @@ class JsonReader:
         return InputError(
             f"broken JSON: {what}, near {near!r}",
             where=f"{self.file}:{self.line}",
-            mend="mend that place, or write one JSON object a line (.jsonl) and use --data.skip_bad",
+            mend="fix that place, or write one JSON object a line (.jsonl) and use --data.skip_bad",
         )
 
 

@@ -74,7 +74,7 @@ def templated(values: Values) -> Chat:
     turns = turns_in(text_of(values["text"], "text"))
     if turns is None:
         raise InputError(
-            "the text is no conversation in a known chat template, or not in one alone",
+            "the text is not a conversation in one known chat template",
             mend="leave such rows out with --data.skip_bad, or read all as they stand with --data.layout text",
         )
     return Chat(opened(values, turns), **beside(values))

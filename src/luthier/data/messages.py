@@ -49,7 +49,9 @@ def text_of(value: Any, field: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"field '{field}' is {value}, which is no number to write out", mend="write it as a string")
+        raise InputError(
+            f"field '{field}' is {value}, which is not a number that can be written out", mend="write it as a string"
+        )
     if isinstance(value, (int, float)):
         return str(value)
     raise InputError(f"field '{field}' is {_kind(value)}, not text", mend="write it as a string")

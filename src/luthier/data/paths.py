@@ -94,7 +94,7 @@ def _files(path: str, held_out: bool) -> Iterator[str]:
     elif Path(path).is_dir():
         yield from _in_folder(Path(path), held_out)
     elif os.path.islink(path):
-        mend = f"it points to {os.readlink(path)}: put that there, or leave the link out"
+        mend = f"it points to {os.readlink(path)}: put that file there, or remove the link"
         raise InputError("a link to nothing", where=path, mend=mend)
     elif glob.has_magic(path):
         yield from _matching(path, held_out)
@@ -132,7 +132,7 @@ def _in_folder(folder: Path, held_out: bool) -> list[str]:
         there = list(_walk(folder, {_identity(folder)}))
     except OSError as error:
         raise InputError(
-            f"cannot read the folder: {error.strerror}", where=error.filename, mend="check its rights"
+            f"cannot read the folder: {error.strerror}", where=error.filename, mend="check its permissions"
         ) from None
     known = [path for path in there if ending_of(path.name)[0] in KNOWN]
     tables = [path for path in known if ending_of(path.name)[0] in TABLES]
@@ -217,7 +217,9 @@ def _saved(folder: Path) -> list[Path]:
         raise InputError("not a state.json of a saved data set", where=state, mend="save the data set again") from None
     if ordered:
         raise InputError(
-            "this data set is kept with an order of its own", where=state, mend="save it again with save_to_disk"
+            "this data set was saved with an index that orders its rows",
+            where=state,
+            mend="save it again with save_to_disk",
         )
     if strange := [path for path in files if path.parent != folder]:
         mend = "save the data set again: its files lie beside it"

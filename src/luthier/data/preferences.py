@@ -102,7 +102,7 @@ def settle_comparison(found: Found, given: Mapping[str, str]) -> Codes | None:
     against = sum((means == FIRST) != (one > two) for means, one, two in told)
     if 2 * against > len(told):
         raise InputError(
-            f"the scores say the contrary of column '{where['preference']}' in {against} of {len(told)} rows",
+            f"the scores contradict column '{where['preference']}' in {against} of {len(told)} rows",
             mend="say what its values mean with --data.values, or rename the scores if lower ones are better",
         )
     return meant
@@ -115,7 +115,7 @@ def settle_preference(found: Found, given: Mapping[str, str]) -> Codes | None:
     against = sum(chosen < rejected for chosen, rejected in told)
     if 2 * against > len(told):
         raise InputError(
-            f"the rejected answer has the higher score in {against} of {len(told)} rows: the preference is turned round",
+            f"the rejected answer has the higher score in {against} of {len(told)} rows: the preference is reversed",
             mend="swap them with --data.columns chosen=... and rejected=..., or rename the scores if lower ones are better",
         )
     return None

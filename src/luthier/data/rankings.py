@@ -77,7 +77,7 @@ def settle_ranking(found: Found, given: Mapping[str, str]) -> Codes | None:
             if VERDICT.fullmatch(str(name)):
                 raise InputError(
                     f"column '{name}' may say which response is the best, and no ranks or scores stand beside them",
-                    mend="give each response a rank (1 is best) or a score, or take the column away if the best stands first",
+                    mend="give each response a rank (1 is best) or a score, or remove the column if the best stands first",
                 )
     return None
 

@@ -77,7 +77,7 @@ def read_rows(
         if not count and len(files) > 1:
             log.once(f"{file}: no rows in it")
     if not total:
-        raise InputError("no rows", where=", ".join(paths), mend="give a file with at least one sound row")
+        raise InputError("no rows", where=", ".join(paths), mend="give a file with at least one valid row")
 
 
 def _rows(file: str, skipped: Report | None, held_out: bool, longest: int) -> Iterator[Row]:

@@ -74,7 +74,7 @@ def one_sided(examples: Sequence[Example]) -> Iterator[str]:
         kind = "wanted" if True in labels else "unwanted"
         mend = ", or learn these with --method sft" if True in labels else ""
         what = "the only answer is" if len(examples) == 1 else f"all {len(examples)} answers are"
-        yield f"{what} {kind}: kto learns the contrast of wanted and unwanted ones, and here is none; add the others{mend}"
+        yield f"{what} {kind}: kto learns the contrast of wanted and unwanted answers, and there is none here; add the others{mend}"
 
 
 def _undecided(examples: Sequence[Example]) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _undecided(examples: Sequence[Example]) -> Iterator[str]:
     if alike:
         yield f"chosen and rejected are the same text: {_rows(alike)}, and nothing is learned from them"
     if tied:
-        yield f"all answers have one rank: {_rows(tied)}, and nothing is learned from them"
+        yield f"all answers have the same rank: {_rows(tied)}, and nothing is learned from them"
 
 
 def _empty(examples: Sequence[Example]) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _escaped(examples: Sequence[Example]) -> Iterator[str]:
         breaks += any("\\n" in text for text in texts)
         entities += any(ENTITY.search(text) for text in texts)
     if breaks and not lines:
-        yield f"line ends are spelled as a backslash and n, which is learned so: {_rows(breaks)}"
+        yield f"line ends are spelled as a backslash and an n, and are learned that way: {_rows(breaks)}"
     if entities > ESCAPED * len(examples):
         yield f"entities of HTML, such as &amp; or &#39;, are read as plain text: {_rows(entities)}"
 

@@ -46,7 +46,7 @@ def apply(run: Path, mends: Path, to: Path) -> dict[str, Any]:
     files = read_files(answers)
     accepted, counts = _read(mends, files)
     if not accepted:
-        raise InputError("no mend is accepted", where=mends, mend='write "accept": true into the lines that you want')
+        raise InputError("no fix is accepted", where=mends, mend='write "accept": true into the lines that you want')
     loaded, columns = files.loaded, answers.config.data.columns
     rows: list[Row] = []
     for row, example in zip(loaded.rows, loaded.examples, strict=True):
@@ -83,7 +83,7 @@ def _read(path: Path, files: Files) -> tuple[dict[int, Accepted], dict[str, Any]
         missing = next((key for key in ("row", "sha", "action", "after", "accept") if key not in fields), None)
         if missing:
             raise InputError(
-                f"this is no mend: it has no '{missing}'", where=where, mend="give a file that --fix wrote"
+                f"this is not a fix: it has no '{missing}'", where=where, mend="give a file that --fix wrote"
             )
         if fields["action"] not in ACTIONS:
             raise unknown("action", str(fields["action"]), ACTIONS, where=where)
@@ -94,7 +94,7 @@ def _read(path: Path, files: Files) -> tuple[dict[int, Accepted], dict[str, Any]
             continue
         example = _example(files.train, fields, where)
         if id(example) in accepted:
-            raise InputError("a second accepted mend of the same row", where=where, mend="accept one of them")
+            raise InputError("a second accepted fix of the same row", where=where, mend="accept one of them")
         accepted[id(example)] = Accepted(example, fields["action"], _text(fields, where))
     actions = Counter(mend.action for mend in accepted.values())
     return accepted, {"accepted": dict(actions), "rejected": left["rejected"], "undecided": left["undecided"]}
@@ -116,7 +116,7 @@ def _example(rows: Sequence[Example], fields: dict[str, Any], where: str) -> Exa
     number = fields["row"]
     if isinstance(number, int) and 0 <= number < len(rows) and identity(rows[number]).hex() == fields["sha"]:
         return rows[number]
-    raise InputError("the row is not the one that this mend was made for", where=where, mend="propose anew with --fix")
+    raise InputError("the row is not the one that this fix was made for", where=where, mend="propose anew with --fix")
 
 
 def _text(fields: dict[str, Any], where: str) -> str | None:

@@ -102,7 +102,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     if category is not None:
         if category == WRONG and seen.wrong is None:
             raise InputError(
-                "which answers are wrong cannot be told", where="--category", mend="see the other categories"
+                "there is no telling which answers are wrong", where="--category", mend="see the other categories"
             )
         return shown | one_category(seen, data, category)
     rows = sources.chosen(data.taught, answers.config.seed)
@@ -320,7 +320,9 @@ def _notes(answers: Answers, data: RunData, looked_at: int) -> list[str]:
     """What the reader should know of how far this can be trusted."""
     notes = []
     if not answers.complete:
-        notes.append("how answers ended and how likely they were is not kept in this run: some errors are not seen")
+        notes.append(
+            "this run does not record how answers ended and how likely they were, so some errors are not found"
+        )
     if looked_at < len(data.taught):
         notes.append(
             f"defects of training rows: {looked_at:,} of {len(data.taught):,} were looked at, drawn with the seed"

@@ -136,7 +136,7 @@ def _contradictions(rows: Sequence[TrainingRow], labels: Labels | None) -> Itera
         first = next(rows[i] for i in group if folded(rows[i].answer) == kept)
         for i in group:
             if folded(rows[i].answer) != kept:
-                why = f"the same prompt is answered otherwise at {first.where}: {_cut(first.answer)}"
+                why = f"the same prompt is answered differently at {first.where}: {_cut(first.answer)}"
                 right = first.answer if labels and clear else None
                 yield i, FixProposal(CONFLICT, "correct" if right else "drop", why, right)
 

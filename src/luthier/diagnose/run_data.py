@@ -102,7 +102,7 @@ def _no_answers(path: Path, config: RunConfig) -> InputError:
     if METHODS[config.method].example[0].__name__ in ("Chat", "Prompt"):
         mend = "train with --eval.samples above 0, on held-out rows with answers"
     elif METHODS[config.method].needs.score:
-        mend = "a reward model scores answers and gives none: look at the policy that learns from it"
+        mend = "a reward model scores answers and writes none: look at the policy that learns from it"
     else:
         mend = f"`luthier compare {config.model} {path} --data ROWS --eval.samples 64` asks it rows with a right answer"
     return InputError(f"this run of {config.method} generated no held-out answers", where=path, mend=mend)
@@ -206,8 +206,8 @@ def _check_files(known: dict[str, str], config: RunConfig, run: Path) -> None:
                 mend="put it back as it was, or train again",
             )
     if {*files_of(config.data.path), *files_of(config.data.eval, held_out=True)} != set(known):
-        raise InputError(f"there are other files than when {run} was trained", where=next(iter(config.data.path), run),
-                         mend="take out what is new, or train again")  # fmt: skip
+        raise InputError(f"the files are not those that {run} was trained on", where=next(iter(config.data.path), run),
+                         mend="put back those files alone, or train again")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def read_files(answers: Answers) -> Files:
     _check_files(known, config, answers.folder.path)
     if "examples" in known or config.data.stream:
         kind = "a stream" if config.data.stream else "Python's standard library"
-        raise InputError(f"this run learned from {kind}, which is not mended", where=answers.folder.path,
+        raise InputError(f"this run learned from {kind}, which cannot be fixed here", where=answers.folder.path,
                          mend="train on a file of rows")  # fmt: skip
     loaded = data_load.load(config.data.path, config.data)
     train: Sequence[Example] = loaded.examples

@@ -92,7 +92,7 @@ class Scorer:
     def _input(self, request: Request) -> Ids:
         """What the model reads: all but the last token, the end of it when it is too long."""
         if not request.continuation:  # its probability would be one
-            raise InputError("nothing is to be predicted", mend="leave the document out")
+            raise InputError("there is nothing to predict", mend="leave the document out")
         if len(request.continuation) > self.room:
             raise InputError(
                 f"{len(request.continuation)} tokens are to be predicted at once, the model's context is {self.room}",

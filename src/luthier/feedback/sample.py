@@ -162,7 +162,7 @@ def _sample_all(
 ) -> None:
     """Answer and score what is not kept yet."""
     if kept.answers:
-        log.note(f"going on: the answers to {len(kept.answers)} of {len(questions)} prompts are there already")
+        log.note(f"resuming: the answers to {len(kept.answers)} of {len(questions)} prompts are there already")
     with log.progress("prompts", len(questions)) as bar:
         for start in range(0, len(questions), TOGETHER):
             here = range(start, min(start + TOGETHER, len(questions)))

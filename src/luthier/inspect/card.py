@@ -86,7 +86,7 @@ def _tokenizer(config: RunConfig) -> Tokenizer | None:
     except InputError as error:
         if config.model != RunConfig().model:
             raise
-        log.warn(f"lengths are in characters, for want of a tokenizer: {error}")
+        log.warn(f"lengths are in characters, because there is no tokenizer: {error}")
         return None
 
 

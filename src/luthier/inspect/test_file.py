@@ -58,9 +58,9 @@ def describe_test(config: RunConfig, training: Sequence[str]) -> TestFile:
         raise InputError("no data given", mend="luthier data --role test PATH")
     if data.eval:
         raise InputError(
-            "PATH itself is tested by",
+            "PATH itself is the test",
             where="--data.eval",
-            mend="leave it out; --training names rows that are learned from",
+            mend="leave it out; --training names the training rows",
         )
     if data.stream:
         raise InputError("a test is read as a whole", where="--data.stream", mend="leave it out")

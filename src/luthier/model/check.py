@@ -50,7 +50,7 @@ def check(model: nn.Module, wanted: torch.Tensor) -> None:
     if not bool(wanted.isfinite().all()):
         raise InputError(
             "transformers itself computes no numbers with these weights, but NaN or infinity", where="--model",
-            mend="fetch the weights again; a training that broke leaves such",
+            mend="fetch the weights again; a training run that diverged leaves such weights",
         )  # fmt: skip
     batch = _batch(_ids(model)).to(next(model.parameters()).device)
     try:

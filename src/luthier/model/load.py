@@ -119,7 +119,7 @@ def _refusal(error: Exception, config: Any, folder: Path) -> InputError:
     return InputError(
         f"cannot load the model: {reason(error)}",
         where=folder,
-        mend="copy the folder again, or mend its config.json",
+        mend="copy the folder again, or fix its config.json",
     )
 
 
@@ -130,7 +130,7 @@ def _check_numbers(model: Any, folder: Path) -> None:
         if weight.numel() and not all(bool(edge.isfinite()) for edge in torch.aminmax(weight)):
             raise InputError(
                 f"'{name}' holds NaN or infinity", where=folder,
-                mend="fetch the weights again; a training that broke leaves such",
+                mend="fetch the weights again; a training run that diverged leaves such weights",
             )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def _check_keys(model: Any, report: Mapping[str, Any], folder: Path) -> None:
             tied = " (config.json says that it is not the embedding's)" if "lm_head" in names[0] else ""
             raise InputError(
                 f"{key.replace('_', ' ')} in the weights: {_listed(names)}{tied}", where=folder,
-                mend="copy the folder again, or mend its config.json",
+                mend="copy the folder again, or fix its config.json",
             )  # fmt: skip
     unread = sorted(
         str(name) for name in report["unexpected_keys"] if str(name).removesuffix(".weight") not in heads.NAMES
@@ -232,7 +232,7 @@ def _generation(folder: Path) -> Any:
     from transformers import GenerationConfig
 
     with copied(folder, (GENERATION,)) as place:
-        mend = "mend it, or take it away"
+        mend = "fix it, or remove it"
         with foreign("transformers cannot read it", where=folder / GENERATION, mend=mend, copy=place):
             return GenerationConfig.from_pretrained(place, local_files_only=True)
 
@@ -259,7 +259,7 @@ def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> tuple[int, ...]:
         raise InputError(
             f"'eos_token_id' is {shown(odd[0])}, not a token's number",
             where=folder / GENERATION,
-            mend="mend it, or take it away",
+            mend="fix it, or remove it",
         )
     return tuple(dict.fromkeys(tokens))
 

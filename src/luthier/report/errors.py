@@ -84,7 +84,7 @@ def against_screen(result: Row) -> list[RenderableType]:
 
 def mends_screen(result: Row) -> list[RenderableType]:
     """What `--fix` proposed, and what to do with it."""
-    parts: list[RenderableType] = [heading(f"mends of {result['rows']:,} training rows")]
+    parts: list[RenderableType] = [heading(f"fixes for {result['rows']:,} training rows")]
     if not result["mends"]:
         return [*parts, Text("  no row has a defect, contradicts another or is doubtful: nothing is written")]
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, show_edge=False)

@@ -52,7 +52,7 @@ class Function:
         if "error" not in reply:
             return [float(value) for value in reply["values"]]
         guilty = self._alone(answers, reply["kind"], until)
-        mend = self._less_memory if reply["kind"] == "MemoryError" else "mend the function"
+        mend = self._less_memory if reply["kind"] == "MemoryError" else "fix the function"
         raise self._failed(self._said(reply), mend, answers if guilty is None else [guilty])
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Function:
         except Ended as ended:
             raise InputError(f"did not load: {ended.what}", where=self.where, mend=self._mend(ended)) from None
         if "error" in reply:
-            raise InputError(f"did not load: {self._said(reply)}", where=self.where, mend="mend the file")
+            raise InputError(f"did not load: {self._said(reply)}", where=self.where, mend="fix the file")
 
     def _ask(self, answers: Sequence[Answer], seconds: float) -> dict[str, Any]:
         """What the process replies to a batch, within so many seconds. Raises Ended."""

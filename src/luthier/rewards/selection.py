@@ -105,8 +105,8 @@ def require_references(rewards: Rewards, rows: Iterable[tuple[str | None, Origin
     name, origin = unread[0]
     what = f"reward '{name}' cannot read the right answer of {len(unread)} of {len(asked)} rows, and gives 0 to whatever is answered"
     if len(unread) == len(asked):
-        raise InputError(what, where=origin, mend="use another reward, or mend the right answers")
-    log.warn(f"{origin}: {what}; mend these rows, or take them out")
+        raise InputError(what, where=origin, mend="use another reward, or correct the right answers")
+    log.warn(f"{origin}: {what}; fix these rows, or remove them")
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _model(spec: str, run: str, model: Callable[[str], Component] | None) -> Com
 
 
 def _checked(part: Part, values: list[float], answers: Sequence[Answer]) -> list[float]:
-    where, mend = f"reward '{part.name}'", "mend it and run the same command again; nothing else is lost"
+    where, mend = f"reward '{part.name}'", "fix it and run the same command again; nothing else is lost"
     if len(values) != len(answers):
         raise FunctionError(
             f"gave {len(values)} numbers for {len(answers)} answers, the first to '{opening(answers[0].prompt)}'",

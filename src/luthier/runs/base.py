@@ -90,7 +90,7 @@ def base_of_run(run: Path, model: str, base: str | None) -> sources.Source | Non
     if base is not None:
         source = sources.resolve(base)
         if not _same_weights(source, run):
-            log.warn(f"--base {base} has not the weights that {run} was trained on")
+            log.warn(f"--base {base} does not have the weights that {run} was trained on")
         return source
     known = known_start(run)
     if _is_here(model) or (known is None and not _looks_like_a_path(model)):

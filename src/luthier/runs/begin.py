@@ -57,7 +57,7 @@ def _same_run(folder: RunFolder, config: RunConfig, lineage: Mapping[str, Any]) 
         return None
     if not made:
         raise InputError(
-            f"{LINEAGE} is gone, so whether data and weights are the same cannot be told", where=folder.path,
+            f"{LINEAGE} is gone, so it is not known whether data and weights are the same", where=folder.path,
             mend="put it back from a copy, or give another --out to start anew",
         )  # fmt: skip
     made_of.require_same(made, lineage, folder.path)

@@ -82,7 +82,7 @@ class RunFolder:
             for entry in sorted(os.scandir(place), key=lambda entry: entry.name) if place.is_dir() else ():
                 if entry.is_symlink():
                     raise InputError(
-                        "a link inside a run's folder, where none is followed", where=entry.path,
+                        "a link inside a run's folder; links are not followed there", where=entry.path,
                         mend="put what it leads to in its place; the run's folder itself may be a link",
                     )  # fmt: skip
                 if place == self.path and entry.name in FOLDERS | FILES:

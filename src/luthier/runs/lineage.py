@@ -134,11 +134,11 @@ def require_same(made: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> 
     before = known(made, now["inputs"])
     for name, which in changes(before, now["inputs"]).items():
         if name in MENDABLE and made.get("failed", {}).get(name) == before[name]:
-            log.warn(f"the {name} were mended since this run stopped at an error of them: {MENDABLE[name]}")
+            log.warn(f"the {name} were fixed since this run stopped at an error in them: {MENDABLE[name]}")
             continue
         mend = "give another --out to start anew, or put it back as it was"
         if name in MENDABLE:
-            mend += "; it may be mended when the run stopped at an error of it"
+            mend += "; it may be fixed only if the run stopped at an error in it"
         raise InputError(
             f"the {name} changed since this run began{f' ({which})' * bool(which)}, so it cannot go on exactly", where=run,
             mend=mend,

@@ -45,12 +45,12 @@ class Systems:
         having = rows - self.found[""]
         if common is not None:
             share = "every row has" if self.found[common] == rows else f"{self.found[common]} of {rows} rows have"
-            log.note(f"{share} the same system prompt; the run will be asked under it")
+            log.note(f"{share} the same system prompt; the tuned model will be prompted with it")
         elif having:
             kinds = len(self.found) - (1 if self.found[""] else 0)
             what = "the same system prompt" if kinds == 1 else f"{kinds} different system prompts"
             log.note(
-                f"{having} of {rows} rows have {what}: the run will be asked without one, unless --system or chat's "
+                f"{having} of {rows} rows have {what}: the tuned model will be prompted without one, unless --system or chat's "
                 "--system names it"
             )
 

@@ -51,7 +51,7 @@ class Tracker:
                 self.sender = SENDERS[name](folder.path, f"{folder.path.name}-{self.state['id']}", config)
             except Exception as error:  # whatever its client raises: no account, no network
                 raise InputError(
-                    f"{name} does not start: {_reason(error)}", where="--track", mend="mend that, or leave it out"
+                    f"{name} does not start: {_reason(error)}", where="--track", mend="fix that, or leave it out"
                 ) from error
 
     def follow(self) -> None:

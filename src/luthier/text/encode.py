@@ -41,7 +41,7 @@ class Dropped:
 class Encoded:
     """Trees in the order of their rows, and what was lost on the way.
 
-    cut         rows that lost tokens of their end to the length limit
+    cut         rows that lost tokens at their end to the length limit
     cut_tokens  how many tokens they lost
     unended     of the rows cut, those whose answer lost its stop token: they do not teach where to end
     quoted      rows whose data spells out a control token; it was read as plain text

@@ -235,7 +235,7 @@ def _failed(what: str, mend: str | None = None) -> InputError:
 def _not_json(error: Exception) -> InputError:
     what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
     return InputError(
-        f"a value for the chat template cannot be handed to it: {what}", mend="write it as text or as a JSON value"
+        f"a value for the chat template cannot be passed to it: {what}", mend="write it as text or as a JSON value"
     )
 
 

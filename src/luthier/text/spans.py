@@ -222,7 +222,7 @@ def _locate(index: int, before: str, through: str, whole: str, template: Templat
     kept = [end for end in ends if whole.startswith(through[:end])]  # a last stop token may close the whole text
     if not kept:
         raise InputError(
-            f"{turn}: the template {template.name} writes this turn otherwise once others follow",
+            f"{turn}: the template {template.name} writes this turn differently once others follow",
             mend="give --text.train_on last",
         )
     return _Answer(index, len(before), max(kept))

@@ -220,7 +220,7 @@ class Tokenizer:
     def _encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
         long = self._has_patterns and (size := sum(map(len, texts))) > SHORT
         limit = PATIENCE + size / SLOWEST if long else 0.0
-        what = f"the tokenizer took longer than {limit:.0f} s; its regular expressions are not fit to be used"
+        what = f"the tokenizer took longer than {limit:.0f} s; its regular expressions cannot be used"
         try:
             with ends_after(limit, what) if long else nullcontext():
                 found = self.fast.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)

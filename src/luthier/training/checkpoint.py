@@ -73,7 +73,7 @@ def newest(folder: Path) -> Path | None:
         aside = next(p for n in count() if not (p := folder / f"damaged-{path.name}{f'-{n}' * bool(n)}").exists())
         with telling(path):
             path.rename(aside)
-        log.warn(f"{path}: {found}; it is set aside as {aside.name}, and the run goes on from the checkpoint before it")
+        log.warn(f"{path}: {found}; it is set aside as {aside.name}, and the run resumes from the checkpoint before it")
     return None
 
 

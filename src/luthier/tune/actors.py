@@ -161,10 +161,14 @@ def check(config: RunConfig) -> None:
     if not reward.use:
         raise InputError(
             f"{config.method} learns from rewards, and none is given", where="--reward",
-            mend="such as --reward exact, json, python:FILE:FUNCTION or model:runs/REWARD",
+            mend="give one, such as --reward exact, json, python:FILE:FUNCTION or model:runs/REWARD",
         )  # fmt: skip
     if s.kl_target and not with_defaults(s, critic).kl:
-        raise InputError("a weight of 0 cannot be steered", where="--policy.kl_target", mend="give --policy.kl 0.05")
+        raise InputError(
+            "the weight of the divergence is 0, and cannot be adjusted to a target",
+            where="--policy.kl_target",
+            mend="give --policy.kl 0.05",
+        )
     if s.pretrain and not critic:
         raise InputError(
             f"{config.method} has no likelihood term",

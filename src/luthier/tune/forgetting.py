@@ -71,13 +71,13 @@ def check(config: RunConfig) -> None:
     if name := next((name for name, value in asked if value), None):
         if not method(config.method).needs.logp:
             raise InputError(
-                f"{config.method} makes a model that gives no text", where=flag_of(name), mend="leave it out"
+                f"{config.method} makes a model that writes no text", where=flag_of(name), mend="leave it out"
             )
         if not config.eval.forgetting:
-            raise InputError("nothing is measured with --no-eval.forgetting", where=flag_of(name), mend="leave one out")
+            raise InputError("--no-eval.forgetting turns this off", where=flag_of(name), mend="leave one out")
     if limit is not None and not config.eval.every:
         raise InputError(
-            "what is lost is measured when the model is", where="--stop.forgetting", mend="give --eval.every N"
+            "forgetting is measured only when the model is", where="--stop.forgetting", mend="give --eval.every N"
         )
     if benchmark:
         _tasks(benchmark)
@@ -178,7 +178,7 @@ def views(evaluator: Evaluator, after: Measured, job: Run) -> Distributions | No
 def _room(size: int, device: torch.device) -> bool:
     """Whether `size` bytes are free there; if not, say what is left out."""
     if (free := memory.available(device)) < size:
-        log.warn(f"the divergence from the start is left out: it takes {log.size(size)} and {log.size(free)} are free")
+        log.warn(f"the divergence from the start is left out: it needs {log.size(size)} and {log.size(free)} are free")
         return False
     return True
 

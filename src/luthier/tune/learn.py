@@ -66,7 +66,7 @@ def learn(job: Run, parts: TrainingSetup, watch: CheckpointSelector) -> Progress
         if job.examples.stream:
             job.read.warn("rows of the stream", config)
         if 0 < state.step < count and not progress.stopped:
-            log.note(f"the stream is over after {state.step} steps")
+            log.note(f"the stream ended after {state.step} steps")
             if config.eval.every:
                 watch.look(progress)
             _save(job, parts, progress)

@@ -69,7 +69,7 @@ class RowCounts:
         if self.cut:
             log.warn(
                 f"{self.cut} of {self.rows} {name} were longer than --text.max_length {config.text.max_length} and lost "
-                f"{self.cut_tokens} tokens of their end"
+                f"{self.cut_tokens} tokens at their end"
             )
         if self.seen:
             log.warn(

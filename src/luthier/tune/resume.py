@@ -22,7 +22,7 @@ def take_up(folder: RunFolder, config: RunConfig) -> Path | None:
     path = checkpoint.newest(folder.checkpoints)
     if path is None:
         if any((folder.path / name).is_file() for name in JOURNALS):
-            log.note("no checkpoint to go on from: training begins with its first step")
+            log.note("no checkpoint to resume from: training begins with its first step")
         return None
     state = checkpoint.state(path)
     folder.require_journals(state["journals"])
@@ -39,7 +39,7 @@ def best(folder: RunFolder, progress: Progress | None = None) -> Path:
         fault = f"it is not that of step {progress.best_step}"
     if fault:
         raise InputError(
-            f"the best step's checkpoint cannot be believed: {fault}", where=path,
+            f"the best step's checkpoint cannot be used: {fault}", where=path,
             mend=f"put it back from a copy, or remove {folder.checkpoints} to train again from the first step",
         )  # fmt: skip
     return path

@@ -102,7 +102,9 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
         ready = encode_all(examples, texts, config, stop)
         if config.eval.patience and not ready.test:
             raise InputError(
-                "no row is held out to stop by", where="--eval.patience", mend="give --data.eval or --data.holdout"
+                "no row is held out to decide when to stop",
+                where="--eval.patience",
+                mend="give --data.eval or --data.holdout",
             )
         probes = forgetting.open_probes(config, texts)
         facts = lineage(config, **inputs(config, examples, texts), **probes.inputs, **own)
@@ -278,8 +280,8 @@ def _to_choose_by(job: Run, evaluator: Evaluator, held_out: HeldOut) -> HeldOut 
     if 2 * len(found.trees) >= len(held_out.trees) and 2 * len(found.rows) >= len(held_out.rows):
         return found
     log.warn(
-        "too few rows are held out to choose the best step by others than those reported, so these look a little better "
-        "than they are; hold out more, or lower --eval.rows"
+        "too few rows are held out to choose the best step on rows other than those reported, "
+        "so the results look a little better than they are; hold out more, or lower --eval.rows"
     )
     return None
 

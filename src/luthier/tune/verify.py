@@ -48,7 +48,7 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
         facts, made = lineage(config, **inputs(config, examples, texts)), folder.lineage
         for name, which in changes(known(made, facts["inputs"]), facts["inputs"]).items():
             raise InputError(
-                f"the {name} changed since this run was made{f' ({which})' * bool(which)}, so it cannot be made again",
+                f"the {name} changed since this run was made{f' ({which})' * bool(which)}, so its steps cannot be repeated",
                 where=path, mend="put it back as it was",
             )  # fmt: skip
         job = Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
@@ -58,7 +58,7 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
         if older is not None:
             put(parts, older)
         first, last = parts.state.step, newer.state["step"]
-        with log.progress("taking the steps again", last - first) as bar:
+        with log.progress("repeating the steps", last - first) as bar:
             for _ in steps_of(job, parts):
                 bar.advance()
                 if parts.state.step == last:
@@ -68,8 +68,8 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
         mark = newer.state.get("stream")
         if mark and list(parts.steps.state(last).get("stream", mark)) != list(mark):
             raise InputError(
-                "the rows of the stream changed since this run was made, so it cannot be made again", where=path,
-                mend="give back the rows it learned from, or train again",
+                "the rows of the stream changed since this run was made, so its steps cannot be repeated", where=path,
+                mend="give the rows that it learned from, or train again",
             )  # fmt: skip
     same = _equal(weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
     largest = max(float((weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())

@@ -29,11 +29,13 @@ def warn_of_steps(config: RunConfig, steps: int) -> None:
 def warn_of_rollout(metrics: Mapping[str, float], first: bool) -> None:
     """Say after the first rollout that nothing is learned from it, or that most of its answers were cut."""
     if first and metrics.get(EQUAL) == 1:
-        log.warn(f"all answers to a prompt got one reward in the first rollout: nothing is learned from it; {_mend()}")
+        log.warn(
+            f"in the first rollout all answers to each prompt got the same reward: nothing is learned from it; {_mend()}"
+        )
     if first and (cut := 1 - metrics.get("ended", 1.0)) >= MANY:
         log.warn(
-            f"{cut:.0%} of the answers of the first rollout were cut before their end; give more --rollout.max_new_tokens, or say "
-            "with --reward.truncated what a cut answer is worth"
+            f"{cut:.0%} of the answers in the first rollout were cut before their end; raise "
+            "--rollout.max_new_tokens, or set the reward of a cut answer with --reward.truncated"
         )
 
 
@@ -42,8 +44,8 @@ def warn_of_critic(explained: float | None, before: int) -> int:
     count = before + 1 if explained is not None and explained < FAR else 0
     if count == LONG:
         log.warn(
-            f"the critic's values lie further from the returns than the returns from their mean (explained variance {explained:.2g} "
-            f"after {LONG} steps in a row), so advantages are mostly its errors; lower --policy.critic_lr, or take --method grpo"
+            f"the critic predicts the returns worse than their mean does (explained variance {explained:.2g} "
+            f"after {LONG} steps in a row), so the advantages are mostly its errors; lower --policy.critic_lr, or use --method grpo"
         )
     return count
 
@@ -57,19 +59,19 @@ def equal_rewards(records: Sequence[Mapping[str, Any]]) -> float | None:
 def warn_of_rewards(share: float | None) -> None:
     """Say how much of a run taught nothing because its answers were not told apart."""
     if share == 1:
-        log.warn(f"nothing was learned: every group of answers got one reward; {_mend()}")
+        log.warn(f"nothing was learned: in every group all answers got the same reward; {_mend()}")
     elif share is not None and share >= MANY:
-        log.warn(f"{share:.0%} of the groups of answers got one reward, and taught nothing; {_mend()}")
+        log.warn(f"{share:.0%} of the groups had the same reward for all answers, and taught nothing; {_mend()}")
 
 
 def tell_of_judge(judged: Mapping[str, Any]) -> None:
     """Say whether the judge saw the reward's rise too; a warning where it did not."""
     if judged["confirmed"] is False:
-        mend = "see in samples.jsonl what it pays for and mend it, raise --policy.kl, or give --policy.kl_budget N --eval.every M"
+        mend = "see in samples.jsonl what the reward pays for and fix it, raise --policy.kl, or give --policy.kl_budget N --eval.every M"
         log.warn(f"{judged['sentence']}; {mend}")
     else:
         log.note(judged["sentence"])
 
 
 def _mend() -> str:
-    return "look at answers with `luthier sample`, and take a reward that tells them apart, other prompts, or more --rollout.samples"
+    return "look at answers with `luthier sample`, and use a reward that tells them apart, other prompts, or more --rollout.samples"

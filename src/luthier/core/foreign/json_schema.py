@@ -32,7 +32,7 @@ def read_schema(path: Path, where: object) -> Any:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", where=where, mend="check the path") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}", where=where, mend="mend the file") from None
+        raise InputError(f"{path} is not JSON: {error}", where=where, mend="fix the file") from None
 
 
 class Schema:
@@ -53,7 +53,7 @@ class Schema:
             kind.check_schema(schema)
             self._check_references(schema, kind.META_SCHEMA.get("$schema"), REGISTRY)
         except SchemaError as error:
-            raise self._bad(f"not a JSON Schema: {error.message}", "mend the schema") from None
+            raise self._bad(f"not a JSON Schema: {error.message}", "fix the schema") from None
         except RecursionError:
             raise self._bad("a schema that nests too deeply", "write it flatter") from None
         except (
@@ -62,7 +62,7 @@ class Schema:
             AttributeError,
             LookupError,
         ) as error:  # the library's, of a $schema that is no text
-            raise self._bad(f"not a JSON Schema: {error}", "mend the schema") from None
+            raise self._bad(f"not a JSON Schema: {error}", "fix the schema") from None
         timed = {name: self._timed(function) for name, function in kind.VALIDATORS.items()}
         self.validator = validators.extend(kind, {**timed, **self._searching()})(schema, registry=REGISTRY)
         self._try()

@@ -26,4 +26,4 @@ def compiled(pattern: str, where: object, ignore_case: bool = False) -> Any:
     except RecursionError:
         raise InputError("a pattern that nests too deeply", where=where, mend="write it flatter") from None
     except (regex.error, ValueError, OverflowError, MemoryError) as error:
-        raise InputError(f"not a regular expression: {error}", where=where, mend="mend the pattern") from None
+        raise InputError(f"not a regular expression: {error}", where=where, mend="fix the pattern") from None

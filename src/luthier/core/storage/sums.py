@@ -59,7 +59,7 @@ class Sums:
             if found is None or not line.endswith("\n"):
                 raise InputError(
                     "not a line of sha256 sums: this file was cut or changed", where=f"{self.path}:{number}",
-                    mend="put it back from a copy, or take the line out, and its file is believed as it is",
+                    mend="put it back from a copy, or take the line out, and its file is accepted as it is",
                 )  # fmt: skip
             digest, mark, name = found.groups()
             before = out.get(name, Noted())

@@ -27,7 +27,7 @@ class Coder:
         """The token that a text without context follows: BOS, else EOS."""
         found = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
         if found is None:
-            raise InputError("this tokenizer has neither BOS nor EOS, so a text has nothing to follow")
+            raise InputError("this tokenizer has neither BOS nor EOS, so there is nothing that a text could follow")
         return found
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:

@@ -205,7 +205,7 @@ def _suite(name: str | None) -> tuple[Entry, ...]:
 def _jobs(asked: BenchmarkOptions, entries: Sequence[Entry]) -> list[TaskFiles]:
     """The tasks with their files read, suites first. A suite says where shots come from, so none is drawn too much."""
     if asked.hub and asked.data_dir is not None:
-        raise InputError("--hub and --data-dir are two places", mend="give one of them")
+        raise InputError("--hub and --data-dir cannot both be given", mend="give one of them")
     wanted = [(replace(task, spare=False), entry.shots) for entry in entries for task in find(entry.task)]
     known = {task.name for task, _ in wanted}
     named = find(asked.tasks)

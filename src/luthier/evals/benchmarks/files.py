@@ -150,7 +150,7 @@ def card_of(records: Path) -> dict[str, Any] | None:
         said = checked(said, card, ANEW)
     if there and said is None:
         raise InputError(
-            "`luthier eval` would write here and did not make this file", where=there[0], mend="give another --out"
+            "`luthier eval` would write here, but this file is not its own", where=there[0], mend="give another --out"
         )
     return said
 

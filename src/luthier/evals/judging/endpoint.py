@@ -149,7 +149,7 @@ def open_endpoint(
         )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise InputError(
-            "a key does not belong into the address", where="--endpoint", mend="name its variable: --key-env NAME"
+            "a key does not belong in the address", where="--endpoint", mend="name its variable: --key-env NAME"
         )
     if not model:
         raise InputError("which model?", where="--endpoint-model", mend="give the name that the server knows it by")
@@ -164,7 +164,7 @@ def open_endpoint(
             mend=f"export {key_env}=... with the key alone",
         )  # fmt: skip
     if key and parts.scheme == "http" and not _here(parts.hostname or ""):
-        log.warn(f"the key goes to {parts.hostname} unencrypted; https:// where the server has it")
+        log.warn(f"the key goes to {parts.hostname} unencrypted; use https:// if the server offers it")
     return Endpoint(
         url.removesuffix("/").removesuffix("/chat/completions"), model, key, timeout, retries, _extra(extra)
     )

@@ -139,7 +139,7 @@ def _from_row(row: Row) -> Judgment:
         raise InputError(
             f"{len(models)} models and {len(answers)} answers",
             where=row.origin,
-            mend="give two or more, as many of each",
+            mend="give two or more models, and one answer for each",
         )
     info = fields.get("info", {})
     if not isinstance(info, dict):

@@ -248,7 +248,7 @@ def _similar(value: spec.Similar, where: str, folder: Path) -> Test | None:
     if not value.to.strip():
         raise InputError("like what? `to` is empty", where=where, mend="give the text that answers should be like")
     if not embedded and "encoder" in value.model_fields_set:
-        raise InputError(f"'encoder' says nothing to '{value.by}'", where=where, mend=f"give `by: {EMBEDDING}` too")
+        raise InputError(f"'encoder' is not used by '{value.by}'", where=where, mend=f"give `by: {EMBEDDING}` too")
     title, lowest = ("cosine", -1) if embedded else (METRICS[value.by].title, 0)
     wanted, best = least(value), BEST[value.by]
     if not lowest <= wanted <= best:

@@ -140,7 +140,7 @@ def _check_fit(model: Any, adapter: PeftAdapter, layers: Mapping[str, Any]) -> N
     if strange := sorted(set(adapter.layers) - set(layers)):
         head = strange[0].rpartition(".")[2] in ("lm_head", "embed_tokens")
         raise InputError(
-            f"the adapter has weights for '{strange[0]}', which " + ("Luthier does not adapt" if head else "this model has not"),
+            f"the adapter has weights for '{strange[0]}', which " + ("Luthier does not adapt" if head else "this model does not have"),
             where=adapter.folder, mend=SAME_MODEL,
         )  # fmt: skip
     for name, parts in adapter.layers.items():

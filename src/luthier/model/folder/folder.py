@@ -64,7 +64,7 @@ def weight_files(folder: Path) -> list[Path]:
         raise InputError(
             f"{WEIGHTS} and an index of other files are both there",
             where=folder,
-            mend="take away those that are not meant",
+            mend="remove those that are not meant",
         )
     return [folder / name for name in sorted(set(listed.values()))]
 
