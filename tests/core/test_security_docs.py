@@ -63,7 +63,7 @@ def test_limits_are_those_of_the_code():
             f"{tokenizer_file.GROWTH} characters",
         "the header of a GGUF file: size, items": f"{container.HEADER_BYTES // mib} MiB, {container.ITEMS:,}",
         "files of a run: depth, size of a measured number": f"{forms.DEEPEST}, 10^{round(math.log10(forms.LARGEST))}",
-        "each part of an error: what, where, the mend": f"{errors.LONGEST} characters",
+        "each part of an error: what, where, the fix": f"{errors.LONGEST} characters",
     }  # fmt: skip
     assert {name: rows.get(name) for name in said} == said
 
