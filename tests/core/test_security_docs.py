@@ -48,7 +48,7 @@ def test_limits_are_those_of_the_code():
     mib = 1 << 20
     said = {
         "a row of data": f"{DataConfig().max_row} MB",
-        "columns of a row; lists and objects in each other": f"{bounds.WIDEST:,}; {forms.DEEPEST}",
+        "columns of a row; lists and objects nested in each other": f"{bounds.WIDEST:,}; {forms.DEEPEST}",
         "what a compressed file grows to": f"{bounds.GROWS} times its size, at least {bounds.LEAST // 10**6} MB",
         "a chat template: source, memory, computing for one text":
             f"{rendering.MAX_SOURCE:,} characters, {rendering.MEMORY} MiB, {rendering.SECONDS:g} s",

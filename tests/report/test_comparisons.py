@@ -68,7 +68,7 @@ def test_a_comparison_says_what_is_shown_and_what_it_would_take():
     assert "too few to tell" in lines["few, %"]
     assert "40 items" in text
     assert "p by exact McNemar, sign-flip permutation; corrected for all rows (Holm)" in text
-    assert "a single run speaks for itself" in text
+    assert "each is a single run" in text
 
 
 def test_items_that_changed_stand_before_the_table_and_are_no_markup():
@@ -193,7 +193,7 @@ def test_a_judge_says_who_wins_and_how_far_to_trust_it(low, high, words):
     assert words in text
     assert "people say the same of 75% of 8 pairs (Krippendorff's alpha not defined)" in text
     assert "judged by j" in text
-    assert "goes by place" not in text
+    assert "goes by position" not in text
     fickle = habit(steady={"value": 0.2, "low": 0.1, "high": 0.4, "n": 20})
     assert "judge judges fewer than half of the pairs alike" in printed(judge_screen(result | {"annotators": [fickle]}))
 

@@ -139,7 +139,7 @@ def test_all_answers_of_a_category():
     }
     text = printed(category_screen(shown))
     assert "tuned answers that have it: 22" in text and "and 2 more; --json has them all" in text
-    assert "answers that are rid of it: 1" in text and "/data/test.jsonl:5" in text
+    assert "answers that no longer have it: 1" in text and "/data/test.jsonl:5" in text
     assert "no answer has it" in printed(category_screen(shown | {"rows": [], "shown": [], "gone": []}))
 
 

@@ -94,7 +94,7 @@ def test_too_few_items_have_no_interval():
 def test_the_line_below_says_how_verdicts_came_about():
     plain_row, tested = row(0.1, 0.2, 0.05, 0.15), row(0.1, 0.2, 0.05, 0.15, corrected=0.01)
     assert "verdicts corrected for 3 rows (Holm)" in printed(before_after([tested] * 3))
-    assert "not corrected for being many" in printed(before_after([plain_row]), width=120)
+    assert "not corrected for the number of rows" in printed(before_after([plain_row]), width=120)
     assert "by interval and test" in printed(before_after([tested]))
 
 

@@ -41,7 +41,10 @@ def test_the_default_folder_is_named_after_method_data_and_settings(tmp_path, mo
     [
         ({"seed": 1}, "another run: seed was 0 there and is 1 here; give another --out"),
         ({"train__lr": 0.5}, "another run: train.lr was None there and is 0.5 here"),
-        ({"inputs": {"data": {"a": "2"}}}, "the data changed since this run began \\(a\\), so it cannot go on exactly"),
+        (
+            {"inputs": {"data": {"a": "2"}}},
+            "the data changed since this run began \\(a\\), so it cannot resume exactly",
+        ),
     ],
     ids=str,
 )

@@ -161,7 +161,7 @@ def _from_file(path: Path) -> dict[Any, tuple[Messages, str]]:
     out = {}
     for row in read_rows([str(path)]):
         if "made" in row.fields:
-            checked(row.fields, row.origin, "put the file back from a copy, or take it away to answer anew")
+            checked(row.fields, row.origin, "put the file back from a copy, or remove it to answer anew")
         prompt, answer = prompt_of(row), row.fields.get("answer")
         if not isinstance(answer, str):
             raise InputError(

@@ -96,7 +96,7 @@ def _notes(result: Mapping[str, Any]) -> list[Text]:
     if pooled:
         lines.append("pooled over " + ", ".join(f"{count} runs of {clean(label)}" for label, count in pooled.items()))
     if len(pooled) < len(result["models"]):
-        lines.append("a single run speaks for itself: another seed of the same training may differ")
+        lines.append("each is a single run: another seed of the same training may differ")
     if alarms := result["false_alarms"]:
         worst = max(alarms, key=lambda name: alarms[name]["value"])
         share, low, high = (f"{alarms[worst][key]:.1%}" for key in ("value", "low", "high"))

@@ -57,7 +57,7 @@ def category_screen(result: Row) -> list[RenderableType]:
     ]
     for name, items in (
         ("tuned answers that have it", result["shown"]),
-        ("answers that are rid of it", result["gone"]),
+        ("answers that no longer have it", result["gone"]),
     ):
         if items:
             parts.append(heading(f"{name}: {len(items)}"))

@@ -87,7 +87,7 @@ def annotators(found: Sequence[Mapping[str, Any]], agreement: Mapping[str, Any] 
     parts: list[RenderableType] = [table, Text(f"  {words}", style=FAINT)]
     for row in found:
         if row["steady"] and row["steady"]["value"] < 0.5:
-            words = "judges fewer than half of the pairs alike in both orders: it goes by place more than by answer"
+            words = "judges fewer than half of the pairs alike in both orders: it goes by position more than by answer"
             parts.append(Text(f"  {clean(row['annotator'])} {words}", style=CAREFUL))
     if agreement:
         alpha = agreement["alpha"]

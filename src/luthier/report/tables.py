@@ -50,7 +50,7 @@ def called(rows: Sequence[Row]) -> str:
     """How the verdicts of a table came about: corrected for being one of many, or each by its interval alone."""
     tests = sum(row.get("corrected") is not None for row in rows)
     if not tests:
-        return "verdicts not corrected for being many"
+        return "verdicts not corrected for the number of rows"
     return f"verdicts corrected for {tests} rows (Holm)" if tests > 1 else "verdicts by interval and test"
 
 
@@ -224,7 +224,7 @@ def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
 def worth(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What a reward model's scores are worth: calibration and the pull of length, each with what it means."""
     if result["calibration_error"] is not None:
-        yield "calibration error", f"{result['calibration_error']:.3f}  (0: its chances come true)"
+        yield "calibration error", f"{result['calibration_error']:.3f}  (0: its probabilities come true)"
     if result["length_correlation"] is not None:
         yield "score and length", f"r = {result['length_correlation']:+.2f}  (0: length alone earns nothing)"
 

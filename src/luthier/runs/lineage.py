@@ -140,7 +140,7 @@ def require_same(made: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> 
         if name in MENDABLE:
             mend += "; it may be fixed only if the run stopped at an error in it"
         raise InputError(
-            f"the {name} changed since this run began{f' ({which})' * bool(which)}, so it cannot go on exactly", where=run,
+            f"the {name} changed since this run began{f' ({which})' * bool(which)}, so it cannot resume exactly", where=run,
             mend=mend,
         )  # fmt: skip
 

@@ -162,7 +162,7 @@ class Rollouts:
         saved = saved["rollout"]
         if self.critic and "moments" not in saved:
             raise InputError(
-                "this ppo run was begun by a version that did not normalise rewards, so it cannot go on exactly",
+                "this ppo run was begun by a version that did not normalise rewards, so it cannot resume exactly",
                 mend="give another --out to start anew",
             )
         self._number, self.kl, self._metrics = saved["number"], saved["kl"], saved["metrics"]

@@ -65,7 +65,7 @@ def tell_fewer(job: Run, fitting: tuple[int, int], held_out: HeldOut) -> None:
     if asked.samples is None and len(held_out.rows) == fitting[1] < (most := min(EVAL_SAMPLES, there)):
         told.append(f"{fitting[1]} answers instead of {most} (--eval.samples)")
     if told:
-        log.note(f"so that measuring takes at most half as long as this short training: {' and '.join(told)}")
+        log.note(f"measuring only {' and '.join(told)}, so that it takes at most half as long as this short training")
 
 
 def announce(work: EvaluationCost, held_out: HeldOut, config: RunConfig, seconds: float) -> None:

@@ -22,7 +22,7 @@ from luthier.evals.benchmarks.documents import Document
 from luthier.evals.benchmarks.tasks import Task
 
 RECORDS = "records"  # in a card: the sha256 of the file of records, once all are there
-ANEW = "put it back from a copy, or take it and what else has its name away, to measure anew"
+ANEW = "put it back from a copy, or remove it and the other files of its name, to measure anew"
 DEPTH = 6  # folders below --data-dir that are looked into
 
 

@@ -309,7 +309,7 @@ def lineage(found: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     ]
     out.append(("made by", [*made, *((name, str(value)) for name, value in found.get("environment", {}).items())]))
     if later := found.get("later_starts"):
-        out.append(("went on later with other code or libraries", [("starts", str(len(later)))]))
+        out.append(("resumed later with other code or libraries", [("starts", str(len(later)))]))
     return [(group, rows) for group, rows in out if rows]
 
 
