@@ -110,7 +110,7 @@ def test_judge_then_elo(place, tiny_folder, capsys):
             "who judges?; give --judge MODEL, or --endpoint URL with --endpoint-model NAME",
         ),
         (("judge", "a.jsonl", "b.jsonl", "--endpoint", "x"), "--endpoint: 'x' is not the address of a server"),
-        (("judge", "a.jsonl"), "a comparison needs two or more; such as `luthier judge smollm2-135m runs/mine`"),
+        (("judge", "a.jsonl"), "a comparison needs two or more; for example `luthier judge smollm2-135m runs/mine`"),
         (("compare", "a", "b"), "compared on what?; give --data FILE, --suite FILE or --tasks NAMES, one of them"),
         (
             ("compare", "a", "b", "--tasks", "all"),

@@ -104,7 +104,7 @@ def test_luthier_train_learns_from_it(sample, tiny_folder):
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        ([], 2, "--reward: no reward given; such as exact, or python:FILE:FUNCTION"),
+        ([], 2, "--reward: no reward given; give one, such as exact, or python:FILE:FUNCTION"),
         (["--reward", "exat"], 2, "reward 'exat': unknown reward 'exat'; did you mean 'exact'?"),
         (["--reward", "exact", "--samples", "0"], 2, "--samples: 0 is not in the range x>=1"),
         (["--reward", "exact", "--write", "pair"], 2, "--write: unknown value 'pair'; did you mean 'pairs'?"),

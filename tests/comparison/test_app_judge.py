@@ -273,7 +273,7 @@ def test_labels():
     with pytest.raises(InputError, match="two are called 'b'; give them labels: LABEL=NAME"):
         named(["b", "b=c"], "c")
     with pytest.raises(
-        InputError, match="a comparison needs two or more; such as `luthier judge smollm2-135m runs/mine`"
+        InputError, match="a comparison needs two or more; for example `luthier judge smollm2-135m runs/mine`"
     ):
         named(["b"], "luthier judge")
 

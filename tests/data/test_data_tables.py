@@ -117,7 +117,7 @@ def test_what_spreadsheets_leave(tmp_path):
 def test_the_header_of_a_joined_file_is_no_row(tmp_path, capsys):
     path = put(tmp_path, "a.csv", "question,answer\na,b\nquestion,answer\nc,d\n")
     assert [row["question"] for row in fields(path)] == ["a", "c"]
-    assert "a.csv: the header stands again" in capsys.readouterr().err
+    assert "a.csv: the header is repeated" in capsys.readouterr().err
 
 
 def test_cells_without_a_value(tmp_path, capsys):

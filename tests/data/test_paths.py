@@ -101,7 +101,7 @@ def test_an_empty_file_beside_others_is_named(tmp_path, capsys):
     put(tmp_path, "a.jsonl", LINES)
     put(tmp_path, "b.jsonl", "")
     assert fields(str(tmp_path)) == ROWS
-    assert "b.jsonl: no rows in it" in capsys.readouterr().err
+    assert "b.jsonl: it has no rows" in capsys.readouterr().err
 
 
 def test_what_of_a_folder_is_not_read_is_told(tmp_path, capsys):

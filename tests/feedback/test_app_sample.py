@@ -256,7 +256,7 @@ def test_a_request_to_stop_keeps_what_is_whole(go, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "changes", "message"),
     [
-        ({}, {"n": 1, "write": "pairs"}, "--samples: pairs need two answers or more; such as --samples 8"),
+        ({}, {"n": 1, "write": "pairs"}, "--samples: pairs need two answers or more; give more, such as --samples 8"),
         ({}, {"temperature": 0.0}, "--temperature: all answers to a prompt are equal at 0; give 1, or --samples 1"),
         ({"reward.use": ["exat"]}, {}, r"unknown reward 'exat'; did you mean 'exact'\?"),
         (

@@ -50,8 +50,8 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "removed": (lambda f: (f / "1_Pooling" / "config.json").unlink(), "1_Pooling/config.json is missing"),
     "added": (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter_config.json is not of it"),
-    "a link": (lambda f: ((f / "config.json").unlink(), (f / "config.json").symlink_to("/etc/passwd")), "config.json is no plain file"),
-    "a pipe": (lambda f: ((f / "config.json").unlink(), os.mkfifo(f / "config.json")), "config.json is no plain file"),
+    "a link": (lambda f: ((f / "config.json").unlink(), (f / "config.json").symlink_to("/etc/passwd")), "is not a regular file"),
+    "a pipe": (lambda f: ((f / "config.json").unlink(), os.mkfifo(f / "config.json")), "config.json is not a regular file"),
     "without checksums": (lambda f: (f / ORIGIN).write_text(json.dumps(ORIGINAL)), "has no checksums"),
     "checksums of another kind": (lambda f: (f / ORIGIN).write_text('{"files": {"config.json": 7}}'), "not of it"),
     "checksums in part": (

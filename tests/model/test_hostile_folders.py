@@ -197,9 +197,9 @@ NORM = "model.norm.weight"  # 32 numbers of 4 bytes
         (lambda e: e[NORM].update(shape=[1 << 62, 1 << 62]), "another number"),
         (lambda e: e[NORM].update(dtype="F64"), "and F64 of shape [32] another number"),
         (lambda e: e[NORM].update(dtype="F99"), "unknown type"),
-        (lambda e: e[NORM].update(shape=[-32]), "no lists of whole numbers"),
-        (lambda e: e[NORM].update(shape="32"), "no lists of whole numbers"),
-        (lambda e: e[NORM].update(data_offsets=[0.0, 128.0]), "no lists of whole numbers"),
+        (lambda e: e[NORM].update(shape=[-32]), "not lists of whole numbers"),
+        (lambda e: e[NORM].update(shape="32"), "not lists of whole numbers"),
+        (lambda e: e[NORM].update(data_offsets=[0.0, 128.0]), "not lists of whole numbers"),
         (lambda e: e.update({NORM: 7}), "not a tensor"),
         (lambda e: e.pop(NORM), "its tensors take"),
         (

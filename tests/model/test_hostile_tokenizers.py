@@ -107,7 +107,7 @@ def test_counts_and_tables(folder: Path) -> None:
     change(folder, added_tokens=added * 100_001)
     assert "'added_tokens': 100,001 of them" in refusal(folder)
     change(folder, added_tokens=[], normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
-    assert "'precompiled_charsmap' is no table" in refusal(folder)
+    assert "'precompiled_charsmap' is not a table" in refusal(folder)
     table = base64.b64encode((4).to_bytes(4, "little") + b"\0" * 4 + b"x" * 10_000 + b"\0").decode()
     change(folder, normalizer={"type": "Precompiled", "precompiled_charsmap": table})
     assert "makes more than 256 bytes of a character" in refusal(folder)

@@ -144,7 +144,7 @@ def test_mixtures_of_experts_are_counted_by_the_formula() -> None:
 
 
 def test_a_model_that_is_no_decoder_is_refused() -> None:
-    with pytest.raises(InputError, match="a model of type 't5' is no causal language model; use a decoder"):
+    with pytest.raises(InputError, match="a model of type 't5' is not a causal language model; use a decoder"):
         guess("full", T5Config(num_layers=1, d_model=32))
 
 

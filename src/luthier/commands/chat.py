@@ -80,7 +80,7 @@ def command(
     opened = open_model(model, adapter=adapter, device=device, base=base)
     if compare == "base" and not opened.names:
         raise click.UsageError(
-            "this run tuned the model itself: there is no base in it; talk to the base by its own name"
+            "this run tuned the model itself: it has no separate base; talk to the base by its own name"
         )
     if compare is not None and compare not in opened.names and compare != "base":
         opened.switch(compare)  # raises the error that lists the names

@@ -69,7 +69,7 @@ def named(contestants: Sequence[str], where: str) -> dict[str, str]:
     if double:
         raise InputError(f"two are called '{double}'", mend="give them labels: LABEL=NAME")
     if len(pairs) < 2:
-        raise InputError("a comparison needs two or more", mend=f"such as `{where} smollm2-135m runs/mine`")
+        raise InputError("a comparison needs two or more", mend=f"for example `{where} smollm2-135m runs/mine`")
     return dict(zip(labels, (name for _, name in pairs), strict=True))
 
 

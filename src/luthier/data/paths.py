@@ -76,7 +76,7 @@ def files_of(paths: Sequence[str], held_out: bool = False) -> list[str]:
             first = found.setdefault(file if there else os.path.realpath(file), file)
             if first is not file:
                 log.once(
-                    f"{file}: the same file as {first}; it is read once"
+                    f"{file}: the same file as {first}; read once"
                     if first != file
                     else f"{file}: named twice, read once"
                 )

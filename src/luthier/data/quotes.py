@@ -77,7 +77,7 @@ def tab_records(lines: Iterator[tuple[int, str]], file: str, longest: int = LONG
             yield from records(rest, file, "\t", longest)
         else:
             log.once(
-                f"{file}:{number}: quotation marks are read as letters: not every cell that holds one is in quotes"
+                f"{file}:{number}: quotation marks are read as letters, because some cells that hold one are not in quotes"
             )
             yield from ((place, _cells(text)) for place, text in rest)
         return

@@ -75,7 +75,7 @@ def read_rows(
             yield row
         total += count
         if not count and len(files) > 1:
-            log.once(f"{file}: no rows in it")
+            log.once(f"{file}: it has no rows")
     if not total:
         raise InputError("no rows", where=", ".join(paths), mend="give a file with at least one valid row")
 
@@ -96,9 +96,9 @@ def _rows(file: str, skipped: Report | None, held_out: bool, longest: int) -> It
         start = handle.peek(8192).removeprefix(BOM)  # type: ignore[attr-defined]
         seen = _seen(start, reader, name)
         if reader and seen is not reader:
-            log.once(f"{name}: read as {NAMES[seen]}, which it is, whatever its name says")
+            log.once(f"{name}: read as {NAMES[seen]}, which it is in spite of its name")
         elif not reader and file != "-":
-            log.once(f"{name}: read as {NAMES[seen]}, by how it begins")
+            log.once(f"{name}: read as {NAMES[seen]}, judging by its first bytes")
         reader = partial(json_values, held_out=held_out) if seen is json_values else seen
         yield from reader(handle, name, skipped, longest)
 

@@ -95,7 +95,9 @@ def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Itera
             mend = f"put cells that hold a separator or a line end in quotes, {SKIP}"
             fault(InputError(what, mend=mend), Origin(file, line), skipped)
         elif header and cells == first:
-            log.once(f"{file}: the header stands again between the rows, as in files that were joined; it is no row")
+            log.once(
+                f"{file}: the header is repeated between the rows, as in files that were joined, and is not read as a row"
+            )
         else:
             yield Row(columns.fields(cells, file), Origin(file, line))
 
@@ -116,7 +118,7 @@ def _prints_none(column: Sequence[str], name: str, file: str) -> bool:
         return False
     if all(_literal(cell) for cell in others):
         return True
-    log.once(f"{file}: 'None' in column '{name}' is read as that word; leave the cell empty where nothing is meant")
+    log.once(f"{file}: 'None' in column '{name}' is read as that word; leave the cell empty if nothing is meant")
     return False
 
 

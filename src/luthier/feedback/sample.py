@@ -105,7 +105,9 @@ def _check(options: Options) -> None:
     else:
         require_new(options.out, "give another --out")
     if options.n < 2 and options.write in ("pairs", "rankings"):
-        raise InputError(f"{options.write} need two answers or more", where="--samples", mend="such as --samples 8")
+        raise InputError(
+            f"{options.write} need two answers or more", where="--samples", mend="give more, such as --samples 8"
+        )
     if options.temperature == 0 and options.n > 1:
         raise InputError("all answers to a prompt are equal at 0", where="--temperature", mend="give 1, or --samples 1")
 

@@ -113,7 +113,7 @@ def _refusal(error: Exception, config: Any, folder: Path) -> InputError:
         )  # fmt: skip
     if isinstance(error, ValueError) and str(error).startswith("Unrecognized configuration class"):
         return InputError(
-            f"a model of type '{config.model_type}' is no causal language model", where=folder / CONFIG,
+            f"a model of type '{config.model_type}' is not a causal language model", where=folder / CONFIG,
             mend="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
         )  # fmt: skip
     return InputError(

@@ -94,7 +94,7 @@ def parse(specs: Sequence[str], settings: RewardConfig, model: Callable[[str], C
     Raises InputError for an unknown name (with the nearest), an argument or file that is wrong, a spec given twice.
     """
     if not specs:
-        raise InputError("no reward given", where="--reward", mend="such as exact, or python:FILE:FUNCTION")
+        raise InputError("no reward given", where="--reward", mend="give one, such as exact, or python:FILE:FUNCTION")
     with ExitStack() as closing:
         parts: list[Part] = []
         for text in specs:

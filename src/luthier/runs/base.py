@@ -79,7 +79,7 @@ def known_start(run: Path) -> KnownStart | None:
     try:
         return KnownStart(**known | {"quant": QuantConfig(**known["quant"]) if known.get("quant") else None})
     except ValidationError:
-        raise InputError("'start.quant' is no setting of a quantized base", where=where, mend=mend) from None
+        raise InputError("'start.quant' is not a setting of a quantized base", where=where, mend=mend) from None
 
 
 def base_of_run(run: Path, model: str, base: str | None) -> sources.Source | None:

@@ -77,7 +77,7 @@ def check(config: RunConfig) -> None:
             raise InputError("--no-eval.forgetting turns this off", where=flag_of(name), mend="leave one out")
     if limit is not None and not config.eval.every:
         raise InputError(
-            "forgetting is measured only when the model is", where="--stop.forgetting", mend="give --eval.every N"
+            "forgetting is measured only at evaluations", where="--stop.forgetting", mend="give --eval.every N"
         )
     if benchmark:
         _tasks(benchmark)

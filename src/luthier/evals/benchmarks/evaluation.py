@@ -231,7 +231,7 @@ def _jobs(asked: BenchmarkOptions, entries: Sequence[Entry]) -> list[TaskFiles]:
 def _material(task: Task, shots: int, asked: BenchmarkOptions) -> files.Material:
     if not task.files:
         if not asked.texts:
-            raise InputError(f"{task.name} needs texts", where="--text", mend="such as --text notes.txt")
+            raise InputError(f"{task.name} needs texts", where="--text", mend="give some, such as --text notes.txt")
         return files.from_texts(task, asked.texts)
     if asked.hub:
         return files.from_hub(task, shots)

@@ -112,7 +112,7 @@ class Endpoint:
         try:
             content = json.loads(reply.body)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            raise Garbage(f"the reply is no chat completion: {self._said(_message(reply.body))!r}") from None
+            raise Garbage(f"the reply is not a chat completion: {self._said(_message(reply.body))!r}") from None
         if not isinstance(content, str) or not content.strip():
             raise Garbage("the reply holds no text")
         whole = content.encode("utf-16", "surrogatepass").decode(

@@ -60,7 +60,7 @@ def test_of(check: Check, where: str, folder: Path) -> Test | None:
     """
     value: Any = getattr(check, check.kind)
     if isinstance(value, spec.Judged) and not value.question.strip():
-        raise InputError("the question to the judge is empty", where=where, mend="such as `judged: Is it polite?`")
+        raise InputError("the question to the judge is empty", where=where, mend="for example `judged: Is it polite?`")
     return MAKERS[check.kind](value, where, folder) if check.kind in MAKERS else None
 
 
@@ -95,7 +95,7 @@ def _equals(value: spec.Equals, where: str, folder: Path) -> Test:
 def _contains(value: spec.Contains, where: str, folder: Path) -> Test:
     every = [value.all] if isinstance(value.all, str) else value.all
     if not every and not value.any:
-        raise InputError("'contains' names no text", where=where, mend="such as `contains: Paris`")
+        raise InputError("'contains' names no text", where=where, mend="for example `contains: Paris`")
     if not all((*every, *value.any)):
         raise InputError("every answer contains ''", where=where, mend="name a text")
 
@@ -114,7 +114,7 @@ def _contains(value: spec.Contains, where: str, folder: Path) -> Test:
 
 def _regex(value: spec.Regex, where: str, folder: Path) -> Test:
     if not value.pattern:
-        raise InputError("an empty pattern is found in every answer", where=where, mend="such as `regex: ^Paris`")
+        raise InputError("an empty pattern is found in every answer", where=where, mend="for example `regex: ^Paris`")
     pattern = compiled(value.pattern, where, value.ignore_case)
     return _limited(
         "the pattern",
@@ -151,11 +151,11 @@ def _json(value: spec.Json, where: str, folder: Path) -> Test:
             found = _inside(answer) if value.inside else _whole(answer)
             why = schema.fault(found, SECONDS) if schema else ""
         except json.JSONDecodeError as error:
-            return Verdict(False, f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+            return Verdict(False, f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
         except RecursionError:
-            return Verdict(False, "is no JSON: it nests too deeply")
+            return Verdict(False, "is not JSON: it nests too deeply")
         except ValueError as error:
-            return Verdict(False, f"is no JSON: {error}")
+            return Verdict(False, f"is not JSON: {error}")
         return Verdict(not why, why)
 
     return _limited("the schema", test)
@@ -208,7 +208,7 @@ def _number(value: spec.Number, where: str, folder: Path) -> Test:
     text = given if isinstance(given, str) else str(int(given)) if given.is_integer() else repr(given)
     wanted = numbers.last_number(text)
     if wanted is None:
-        raise InputError(f"'number': {value.value!r} holds no number", where=where, mend="such as `number: 9500`")
+        raise InputError(f"'number': {value.value!r} holds no number", where=where, mend="for example `number: 9500`")
     slack = Fraction(1 + 1e-9)  # what is written with a few digits is not exact
     rooms = [(w, max(Fraction(value.within), abs(w) * Fraction(value.relative)) * slack) for w in wanted.values]
     room = f" ± {_short(rooms[0][1])}" if rooms[0][1] else ""
@@ -231,7 +231,7 @@ def _short(value: Fraction) -> str:
 
 def _one_of(value: spec.OneOf, where: str, folder: Path) -> Test:
     if not value.texts:
-        raise InputError("'one_of' names no text", where=where, mend="such as `one_of: [yes, no]`")
+        raise InputError("'one_of' names no text", where=where, mend="for example `one_of: [yes, no]`")
     wanted = {_folded(text, value.ignore_case) for text in value.texts}
     return lambda answer: _verdict(_folded(answer, value.ignore_case) in wanted, f"is none of {_quoted(value.texts)}")
 

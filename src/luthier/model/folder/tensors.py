@@ -59,7 +59,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=path, mend="check the file") from None
     if content[:1] != b"{":
-        raise _broken(path, _disguise(start) or "its header is no JSON")
+        raise _broken(path, _disguise(start) or "its header is not JSON")
     header = parse_object(content, path, unique=True)
     header.pop("__metadata__", None)
     found, spans = {}, []
@@ -86,7 +86,7 @@ def _entry(name: str, entry: Any, path: Path) -> tuple[Tensor, tuple[int, int]]:
     if not isinstance(dtype, str) or dtype not in BITS:
         raise _broken(path, f"'{name}' has the unknown type {shown(dtype)}")
     if not _whole(shape) or not _whole(span) or len(span) != 2:
-        raise _broken(path, f"shape or data_offsets of '{name}' are no lists of whole numbers")
+        raise _broken(path, f"shape or data_offsets of '{name}' are not lists of whole numbers")
     bits = math.prod(shape) * BITS[dtype]
     if len(shape) > 16 or bits % 8 or span[1] - span[0] != bits // 8:
         raise _broken(

@@ -53,4 +53,6 @@ def _hold(tokenizer: Any, folder: Path, copy: Path) -> None:
         check_tokenizer(copy / TOKENIZER, folder)
     if getattr(backend.model, "dropout", None):
         backend.model.dropout = None
-        log.once(f"{folder}: the tokenizer drops merges at random (dropout), which is left out: a text has one reading")
+        log.once(
+            f"{folder}: the tokenizer's random dropping of merges (dropout) is turned off: a text is always read the same way"
+        )

@@ -164,7 +164,7 @@ def _check_table(table: object, where: Path) -> float:
         content = b""
     trie = int.from_bytes(content[:4], "little")
     if len(content) < 4 or trie % 4 or 4 + trie > len(content):
-        raise InputError("'precompiled_charsmap' is no table of replacements", where=where, mend=MEND)
+        raise InputError("'precompiled_charsmap' is not a table of replacements", where=where, mend=MEND)
     pieces = content[4 + trie :].split(b"\0")
     if max(map(len, pieces)) > PIECE:
         raise InputError(f"'precompiled_charsmap' makes more than {PIECE} bytes of a character", where=where, mend=MEND)

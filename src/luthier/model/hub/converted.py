@@ -96,7 +96,7 @@ def _changed(path: Path, said: object, content: bool) -> str | None:
     if not isinstance(said, dict) or not said.keys() >= {"bytes", "time_ns", "sha256"}:
         return "has no checksum"
     if path.is_symlink() or not path.is_file():
-        return "is no plain file"
+        return "is not a regular file"
     about = path.stat()
     if about.st_size != said["bytes"]:
         return "has another size"
