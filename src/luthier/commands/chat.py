@@ -15,7 +15,7 @@ from luthier.core import log
 
 HELP = """  /adapter NAME   answer with another adapter, or with 'base'
   /adapters       list them
-  /system TEXT    set the system prompt (nothing: none), and start again
+  /system TEXT    set the system prompt (without TEXT: none), and start again
   /reset          forget the conversation
   /help           this
   /quit           leave (or Ctrl-D)"""

@@ -33,7 +33,7 @@ def command(json_: bool, **settings: Any) -> None:
       luthier quickstart
     """
     config = resolve(QUICKSTART, given(settings))  # what is wrong with them is told at once
-    log.note("reading the functions of Python's own library, some seconds")
+    log.note("reading the functions of Python's own library; this takes a few seconds")
     from luthier.report import screens
     from luthier.tune.quickstart import quickstart
 

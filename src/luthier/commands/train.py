@@ -56,7 +56,7 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
     Run the same command again to resume an unfinished run.
     """
     config = config_of(data, settings)  # what is wrong with them is told at once
-    log.note("loading the libraries that compute, some seconds")
+    log.note("loading PyTorch and the model libraries; this takes a few seconds")
     from luthier.report import screens
     from luthier.tune.train import run
 
