@@ -279,7 +279,7 @@ def test_a_suite_of_benchmarks_is_its_columns_and_their_average(wish, tmp_path):
     keys = ["acc_norm", "acc_norm", "acc_subjects", "mc2"]
 
     def compared():
-        return compare_all(wish(str(tmp_path / "a"), str(tmp_path / "b"), data=False, suite=Path("leaderboard")))
+        return compare_all(wish(str(tmp_path / "a"), str(tmp_path / "b"), data=False, tasks="leaderboard"))
 
     def measured(side, name, right):
         records(tmp_path / side, name, right)
@@ -298,6 +298,8 @@ def test_a_suite_of_benchmarks_is_its_columns_and_their_average(wish, tmp_path):
         compared()
     measured("b", names[3], [1, 0, 1, 1] * 6)
     result = compared()
+    spelt_before = compare_all(wish(str(tmp_path / "a"), str(tmp_path / "b"), data=False, suite=Path("leaderboard")))
+    assert spelt_before["rows"] == result["rows"]
     rows = {row["name"]: row for row in result["rows"]}
     titles = [f"{name} {key}" for name, key in zip(names, keys, strict=True)]
     assert rows.keys() == {*titles, "leaderboard average"}

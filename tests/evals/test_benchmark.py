@@ -65,7 +65,7 @@ def lines(path: str | Path) -> list[dict]:
 
 def test_the_leaderboard_from_files_to_its_average(tiny_folder, data, tmp_path):
     result = evaluate(
-        str(tiny_folder), BenchmarkOptions(suite="leaderboard", data_dir=data, out=tmp_path / "out", dtype="float32")
+        str(tiny_folder), BenchmarkOptions(tasks="leaderboard", data_dir=data, out=tmp_path / "out", dtype="float32")
     )
     assert result["shots"] == {"arc_challenge": 25, "hellaswag": 10, "mmlu": 5, "truthfulqa_mc2": 0}
     columns = result["suite"]["columns"]
