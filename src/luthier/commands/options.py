@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
 SAMPLING, CLEANING, MACHINE, JUDGE, OUTPUT = "Sampling", "Cleaning (--clean)", "Machine", "Judge", "Output and help"
 # Sections of the settings, and what their options stand below; what every run needs comes before what some methods read.
 SECTIONS = {
@@ -28,7 +29,7 @@ class Option(click.Option):
         self.group, self.former = group, tuple(former)
 
 
-def option(*declarations: str, **settings: Any) -> Any:
+def option(*declarations: str, **settings: Any) -> Callable[[Decorated], Decorated]:
     """`click.option` with a `group` and `former` spellings."""
     return click.option(*declarations, cls=Option, **settings)
 
