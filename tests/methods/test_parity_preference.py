@@ -114,7 +114,7 @@ def of_ours(method, trees, tokens, model=None, **settings):
     row, config = METHODS[method], resolve({"method": method, **settings})
     model = model or tiny_model()
     step = make_step(trees, RULES[config.train.weigh], Packing(tokens))
-    if step.aside:
+    if step.auxiliary:
         step = annotate.baseline(forward, model, step, torch.device("cpu"))
     assert (len(step.micro) > 1) == (tokens < 4096)
     value = 0.0

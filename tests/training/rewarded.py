@@ -73,11 +73,11 @@ def start(seed: int, attention: str = "luthier") -> nn.Module:
     return model
 
 
-def answered(model: nn.Module, asked: Sequence[Sequence[int]], each: int, seed: int):
+def answered(model: nn.Module, prompts: Sequence[Sequence[int]], each: int, seed: int):
     """So many drawn answers to each prompt."""
     sampling = Sampling(temperature=1.0, max_new_tokens=TOKENS, n=each, seed=seed % 2**31, stop_ids=(END,))
-    out = generate(model, asked, sampling, lambda ids: "", batch=256)
-    return [out[i * each : (i + 1) * each] for i in range(len(asked))]
+    out = generate(model, prompts, sampling, lambda ids: "", batch=256)
+    return [out[i * each : (i + 1) * each] for i in range(len(prompts))]
 
 
 def measured(model: nn.Module, kind: str) -> list[float]:
@@ -106,26 +106,26 @@ def learned(variant: str, seed: int, kind: str, scale: str, rate: float | None =
     settings = with_defaults(PolicyConfig() if critic else PolicyConfig(variant=variant), critic)
     seeds.seed_torch(seed, "adapter")
     tuned = tune.prepare(start(seed), "lora", LORA, QuantConfig())
-    side = actors.team(tuned, critic)
+    models = actors.open_policy_models(tuned, critic)
     rate = rate or tune.peak_rate(tuned.kind, tuned.model.config.hidden_size) * method.rate
     a, b = SCALES[scale]
 
-    def rewards(asked, drawn):
+    def rewards(prompts, drawn):
         return [[a * REWARDS[kind](sample.ids) + b for sample in group] for group in drawn], {}
 
     def read(part, needs, trees):
-        return side.read(part, needs, trees, partial(scoring_batches, packing=PACKING), CPU, lambda: False)
+        return models.read(part, needs, trees, partial(scoring_batches, packing=PACKING), CPU, lambda: False)
 
-    players = RolloutModels(
-        answers=lambda asked, seed: answered(tuned.model.eval(), [p.ids for p in asked], SAMPLES, seed),
-        rewards=rewards, policy=None, reference=partial(read, side.reference, LOGP),
-        values=partial(read, side.critic, actors.VALUE) if critic else None,
+    rollout_models = RolloutModels(
+        answers=lambda prompts, seed: answered(tuned.model.eval(), [p.ids for p in prompts], SAMPLES, seed),
+        rewards=rewards, policy=None, reference=partial(read, models.reference, LOGP),
+        values=partial(read, models.critic, actors.VALUE) if critic else None,
     )  # fmt: skip
-    asked = [RolloutPrompt(ids, row) for row, ids in enumerate(prompts(STEPS * BATCH, seed))]
-    source = Rollouts(asked, players, settings, BATCH, STEPS, TOKENS, PACKING, seed, critic=critic)
+    rollout_prompts = [RolloutPrompt(ids, row) for row, ids in enumerate(prompts(STEPS * BATCH, seed))]
+    source = Rollouts(rollout_prompts, rollout_models, settings, BATCH, STEPS, TOKENS, PACKING, seed, critic=critic)
     config = TrainConfig(batch=BATCH, steps=STEPS, schedule="constant", warmup=0.0)
-    state = State(tuned.model, Optimizer({**tuned.parameters, **side.critic_parameters}, config, {}))
-    forward = partial(side.forward, needs=method.needs)
+    state = State(tuned.model, Optimizer({**tuned.parameters, **models.critic_parameters}, config, {}))
+    forward = partial(models.forward, needs=method.needs)
     for _ in train(
         state, source, lambda x, y: method.loss(x, y, settings), forward, config, lr=rate, seed=seed, device=CPU
     ):

@@ -90,7 +90,7 @@ def measured(model, trees, method, config):
     """The mean loss per unit on `trees`, and what the method reports beside it."""
     row, found, amount, units = METHODS[method], {}, 0.0, 0
     step = scoring_step(trees, PACKING)
-    if step.aside:
+    if step.auxiliary:
         step = annotate.baseline(forward, model, step, CPU)
     model.eval()
     with torch.no_grad():
@@ -121,7 +121,7 @@ def learn(method, toy, tokenizer, kind="full"):
     aside = partial(annotate.baseline, forward, device=CPU)
     reports = train(
         state, steps, loss_of(row, config), partial(forward, needs=row.needs), config.train, lr=3e-3, seed=0, device=CPU,
-        annotate=lambda model, step: aside(model, step) if step.aside else step,
+        annotate=lambda model, step: aside(model, step) if step.auxiliary else step,
     )  # fmt: skip
     assert len(list(reports)) == 30
     return before, measured(model, held_out, method, config)

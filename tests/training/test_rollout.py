@@ -1,4 +1,4 @@
-"""The online step source, with players whose every move is known."""
+"""The online step source, with models whose every answer is known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOGP = -2.0
 
 
 @dataclass
-class Drawn:
+class RolloutSample:
     ids: tuple[int, ...]
     text: str = ""
     ended: str = "stop"
@@ -29,16 +29,16 @@ class Drawn:
 
 
 class Table:
-    """Players that answer with tokens of the prompt's row and the seed, and count what they were asked."""
+    """Models that answer with tokens of the prompt's row and the seed, and count how often they were asked."""
 
     def __init__(self, rewards=None, drift: float = 0.5) -> None:
         self.drawn: list[int] = []
         self.rewards, self.drift = rewards or (lambda row, number: float(number)), drift
 
-    def players(self, critic: bool = False) -> RolloutModels:
+    def models(self, critic: bool = False) -> RolloutModels:
         def answers(asked, seed):
             self.drawn.append(seed)
-            return [[Drawn((a.row + 3, 40 + n, 50 + seed % 7)[: 2 + n % 2]) for n in range(3)] for a in asked]
+            return [[RolloutSample((a.row + 3, 40 + n, 50 + seed % 7)[: 2 + n % 2]) for n in range(3)] for a in asked]
 
         def rewards(asked, drawn):
             totals = [
@@ -56,7 +56,7 @@ def rollouts(table=None, *, critic=False, batch=2, total=12, **settings):
     settings = with_defaults(PolicyConfig(**settings), critic)
     prompts = [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)]
     table = table or Table()
-    return Rollouts(prompts, table.players(critic), settings, batch, total, 8, Packing(1000), seed=0, critic=critic)
+    return Rollouts(prompts, table.models(critic), settings, batch, total, 8, Packing(1000), seed=0, critic=critic)
 
 
 def tokens(step):
@@ -181,17 +181,17 @@ def test_defaults_by_method_and_variant():
 def test_prompts_come_in_another_order_than_rows_of_offline_runs():
     """Else the first prompts after supervised tuning on the same file are the rows that it has just learned."""
     steps = Rollouts(
-        [RolloutPrompt((1, 2, 3), row) for row in range(100)], Table().players(), with_defaults(PolicyConfig(), False), 20, 1, 8,
+        [RolloutPrompt((1, 2, 3), row) for row in range(100)], Table().models(), with_defaults(PolicyConfig(), False), 20, 1, 8,
         Packing(10_000), seed=0,
     )  # fmt: skip
     asked = [row for batch in steps.step(0).micro for row in batch.rows]
     assert set(asked) != set(chosen_places(0, "order", 100, 0, 20))
 
 
-def test_without_a_policy_player_samples_say_their_own_log_probabilities():
+def test_without_a_policy_model_samples_say_their_own_log_probabilities():
     table = Table(drift=0.5)
     source = Rollouts(
-        [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], replace(table.players(), policy=None),
+        [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], replace(table.models(), policy=None),
         with_defaults(PolicyConfig(epochs=2), False), 2, 12, 8, Packing(1000), seed=0,
     )  # fmt: skip
     (batch,) = source.step(0).micro
@@ -218,7 +218,7 @@ def test_the_policy_is_read_in_the_packing_of_each_step_that_learns():
 
     table = Table()
     source = Rollouts(
-        [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], replace(table.players(), learning=learning),
+        [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], replace(table.models(), learning=learning),
         with_defaults(PolicyConfig(epochs=3, minibatches=3), False), 2, 12, 8, Packing(1000), seed=0,
     )  # fmt: skip
     learned = [[row for batch in source.step(i).micro for row in batch.rows] for i in range(9)]
@@ -229,14 +229,14 @@ def test_the_reference_reads_all_answers_only_where_something_learns_from_it():
     counts = {}
     for kl in (0.0, 0.1):
         table, read = Table(), []
-        players = table.players()
+        models = table.models()
 
-        def reference(trees, players=players, read=read):
+        def reference(trees, models=models, read=read):
             read.append(len(trees))
-            return players.reference(trees)
+            return models.reference(trees)
 
         source = Rollouts(
-            [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], replace(players, reference=reference),
+            [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], replace(models, reference=reference),
             with_defaults(PolicyConfig(kl=kl), False), 6, 1, 8, Packing(1000), seed=0,
         )  # fmt: skip
         step = source.step(0)
@@ -283,25 +283,25 @@ def test_the_advantages_of_ppo_have_mean_zero_as_the_loss_weighs_them():
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_nothing_is_learned_from_answers_that_are_masked(critic, epochs):
     class Cut(Table):
-        def players(self, critic=False):
-            players = super().players(critic)
+        def models(self, critic=False):
+            models = super().models(critic)
 
             def answers(asked, seed):
-                groups = players.answers(asked, seed)
+                groups = models.answers(asked, seed)
                 return [[replace(d, ended="stop" if n else "length") for n, d in enumerate(group)] for group in groups]
 
-            return replace(players, answers=answers)
+            return replace(models, answers=answers)
 
     settings = with_defaults(PolicyConfig(epochs=epochs), critic)
     source = Rollouts(
-        [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], Cut().players(critic), settings, 2, 12, 8, Packing(1000),
+        [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], Cut().models(critic), settings, 2, 12, 8, Packing(1000),
         seed=0, critic=critic, mask=True,
     )  # fmt: skip
     (batch,) = source.step(0).micro
     assert len(batch.columns["advantage"]) == len(batch.weight) == 2 * (3 + 2)
     assert float(batch.weight.sum()) == pytest.approx(1.0 if critic else 2 / 3)  # the others weigh what they would
     again = Rollouts(
-        [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], Cut().players(critic), settings, 2, 12, 8, Packing(1000),
+        [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], Cut().models(critic), settings, 2, 12, 8, Packing(1000),
         seed=0, critic=critic, mask=True,
     )  # fmt: skip
     again.load(json.loads(json.dumps(source.state(0))))

@@ -84,7 +84,7 @@ class Scorer:
         return out
 
 
-def can_be_played(reward: ResolvedModel, start: ResolvedModel, tune_kind: str, init: str) -> bool:
+def fits_base(reward: ResolvedModel, start: ResolvedModel, tune_kind: str, init: str) -> bool:
     """Whether the model that starts from `start` can play the reward model: where its base stays as the adapter of
     the reward model found it. Other tune kinds than lora move or quantize it, and PiSSA takes a part out of it."""
     if tune_kind != "lora" or init == "pissa" or not reward.adapter or reward.config.tune != "lora":
@@ -97,17 +97,17 @@ def open_scorer(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    player: Callable[[ResolvedModel], Any] = lambda reward: None,
+    policy: Callable[[ResolvedModel], Any] = lambda reward: None,
     base: str | None = None,
 ) -> Scorer:
-    """The reward model of a run. `player` gives the model that can play it, and then nothing more is loaded.
+    """The reward model of a run. `policy` gives the model that can play it, and then nothing more is loaded.
     Raises InputError for a run that is no reward model."""
     start = find(run, base)
     if start.config.method != "reward":
         raise InputError("not a reward model", where=run, mend="give a run of `luthier train --method reward`")
     tokenizer = Tokenizer(load_tokenizer(start.texts))
     template = load_template(start.config.text.template, tokenizer, start.config.text.template_kwargs)
-    if start.adapter and (model := player(start)) is not None:
+    if start.adapter and (model := policy(start)) is not None:
         return Scorer(model, tokenizer, template, start, adapters.role(model, start.adapter))
     place = model_load.pick_device(device)
     model = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place)).model

@@ -134,12 +134,12 @@ def fingerprint(trees: Sequence[TokenTree]) -> str:
 
 
 def baseline(forward: Forward, model: nn.Module, step: Step, device: torch.device) -> Step:
-    """The step with the column `baseline` on every tree: max(0, mean of log p - log p_ref over `step.aside`)."""
+    """The step with the column `baseline` on every tree: max(0, mean of log p - log p_ref over `step.auxiliary`)."""
     training = model.training
     model.eval()
     total, count = 0.0, 0
     with torch.no_grad():
-        for batch in step.aside:
+        for batch in step.auxiliary:
             ratio = leaf_sum(batch, forward(model, batch.to(device)).logp.cpu()) - batch.columns["reference"]
             total, count = total + float(ratio.sum()), count + len(ratio)
     model.train(training)

@@ -1,6 +1,6 @@
-"""Who is to thank for a reward: the columns `advantage`, `return` and `old_value` of the answers of a rollout.
+"""Credit assignment: the columns `advantage`, `return` and `old_value` of the answers of a rollout.
 
-Rewards are one number for each answer, of each prompt; `apart` is log pi - log pi_ref of every token of an answer, as far
+Rewards are one number for each answer, of each prompt; `log_ratios` is log pi - log pi_ref of every token of an answer, as far
 as the divergence is taken from the reward, and None where it is not. Numbers only, no models.
 """
 
@@ -27,20 +27,20 @@ Groups = Sequence[Sequence[Numbers]]  # tree -> leaf -> one number per token
 
 
 def of_groups(
-    rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], apart: Groups | None, kl: float,
+    rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], log_ratios: Groups | None, kl: float,
     settings: PolicyConfig,
 ) -> list[Column]:  # fmt: skip
     """Advantages without a critic: an answer beside the others of its prompt, the same for all of its tokens; for
     reinforce++ what a token's answer brought from there on, beside all tokens of the rollout (Hu 2025)."""
     estimator = settings.kl_estimator or "k1"
     if settings.variant == "reinforce++":
-        tokens = [_spread(*tree, kl, estimator) for tree in _trees(rewards, lengths, apart)]
-        flat = iter(whitened([returns(leaf, 1.0) for tree in tokens for leaf in tree]))
-        return [{"advantage": [next(flat).tolist() for _ in tree]} for tree in tokens]
+        tokens = [_token_rewards(*tree, kl, estimator) for tree in _trees(rewards, lengths, log_ratios)]
+        advantages = iter(whitened([returns(leaf, 1.0) for tree in tokens for leaf in tree]))
+        return [{"advantage": [next(advantages).tolist() for _ in tree]} for tree in tokens]
     out = []
-    for group, counts, leaves in _trees(rewards, lengths, apart):
+    for group, counts, leaves in _trees(rewards, lengths, log_ratios):
         if leaves is not None:
-            group = [r - kl * float(_estimate(d, estimator).sum()) for r, d in zip(group, leaves, strict=True)]
+            group = [r - kl * float(_kl_estimate(d, estimator).sum()) for r, d in zip(group, leaves, strict=True)]
         alone = settings.variant == "rloo"
         values = leave_one_out(group) if alone else group_relative(group, scale=settings.variant != "dr_grpo")
         out.append({"advantage": [[value] * count for value, count in zip(values, counts, strict=True)]})
@@ -48,18 +48,20 @@ def of_groups(
 
 
 def of_critic(
-    rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], apart: Groups | None, kl: float,
+    rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], log_ratios: Groups | None, kl: float,
     values: Groups, settings: PolicyConfig,
 ) -> tuple[list[Column], float]:  # fmt: skip
     """Advantages of every token against the critic's `values` (GAE), what the critic should have said, and the share of
     its variance that it explained."""
-    found, targets = [], []
-    for (group, counts, leaves), states in zip(_trees(rewards, lengths, apart), values, strict=True):
-        for reward, v in zip(_spread(group, counts, leaves, kl, settings.kl_estimator or "k1"), states, strict=True):
-            found.append(gae(reward, v, settings.gamma, settings.lam))
-            targets.append(found[-1] + v)
+    advantages, targets = [], []
+    for (group, counts, leaves), states in zip(_trees(rewards, lengths, log_ratios), values, strict=True):
+        for reward, v in zip(
+            _token_rewards(group, counts, leaves, kl, settings.kl_estimator or "k1"), states, strict=True
+        ):
+            advantages.append(gae(reward, v, settings.gamma, settings.lam))
+            targets.append(advantages[-1] + v)
     explained = explained_variance(np.concatenate([v for tree in values for v in tree]), np.concatenate(targets))
-    at = iter(zip(whitened(found) if settings.whiten else found, targets, strict=True))
+    at = iter(zip(whitened(advantages) if settings.whiten else advantages, targets, strict=True))
     out: list[Column] = []
     for states in values:
         pairs = [next(at) for _ in states]
@@ -74,26 +76,26 @@ def of_critic(
 
 
 def _trees(
-    rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], apart: Groups | None
+    rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], log_ratios: Groups | None
 ) -> Iterator[tuple[Sequence[float], Sequence[int], Sequence[Numbers] | None]]:
-    of: Sequence[Sequence[Numbers] | None] = apart if apart is not None else [None] * len(rewards)
+    of: Sequence[Sequence[Numbers] | None] = log_ratios if log_ratios is not None else [None] * len(rewards)
     yield from zip(rewards, lengths, of, strict=True)
 
 
-def _spread(
-    group: Sequence[float], counts: Sequence[int], apart: Sequence[Numbers] | None, kl: float, estimator: str
+def _token_rewards(
+    group: Sequence[float], counts: Sequence[int], log_ratios: Sequence[Numbers] | None, kl: float, estimator: str
 ) -> list[Numbers]:
     """The reward of each token: the answer's at its last one, less the divergence of each."""
     out = []
     for i, (reward, count) in enumerate(zip(group, counts, strict=True)):
         tokens = np.zeros(count)
         tokens[-1] = reward
-        out.append(tokens if apart is None else tokens - kl * _estimate(apart[i], estimator))
+        out.append(tokens if log_ratios is None else tokens - kl * _kl_estimate(log_ratios[i], estimator))
     return out
 
 
-def _estimate(apart: Any, estimator: str) -> Any:
+def _kl_estimate(log_ratio: Any, estimator: str) -> Any:
     """KL estimates from d' = log pi - log pi_ref: see `policy.divergence`."""
     if estimator == "k1":
-        return apart
-    return 0.5 * apart**2 if estimator == "k2" else np.exp(-apart) + apart - 1
+        return log_ratio
+    return 0.5 * log_ratio**2 if estimator == "k2" else np.exp(-log_ratio) + log_ratio - 1

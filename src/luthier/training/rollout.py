@@ -29,14 +29,14 @@ from luthier.training import credit
 from luthier.training.extremes import extremes
 from luthier.training.steps import Packing, chosen_places, make_step
 
-LOOKED_AT = 4  # of so many prompts one is read by the reference where only the curve of the divergence needs it
+REFERENCE_EVERY = 4  # of so many prompts one is read by the reference where only the curve of the divergence needs it
 GSPO_CLIP = 3e-4, 4e-4  # below and above 1: the ratio is a geometric mean (Zheng et al. 2025)
 
 Columns = list[list[list[float]]]  # tree -> leaf -> one number per token
 PerToken = Callable[[Sequence[TokenTree]], Columns]
 
 
-class Drawn(Protocol):
+class RolloutSample(Protocol):
     """A sampled answer: its ids, the stop token included, log p of each under the model itself, its text, and how it
     ended."""
 
@@ -46,12 +46,20 @@ class Drawn(Protocol):
     ended: str
 
 
+SampleGroups = list[list[RolloutSample]]  # prompt -> its samples
+RewardGroups = list[list[float]]  # prompt -> a number for each of its samples
+
+
 @dataclass(frozen=True)
 class RolloutPrompt:
     """A prompt with its token ids and the row it came from."""
 
     ids: tuple[int, ...]
     row: int
+
+
+# prompts, samples, rewards, their parts by name, metrics of all that was sampled
+Draw = tuple[list[RolloutPrompt], SampleGroups, RewardGroups, dict[str, RewardGroups], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,8 @@ class RolloutModels:
     the ratio of a step is taken between readings of one packing, the divergence between readings of another.
     """
 
-    answers: Callable[[Sequence[RolloutPrompt], int], list[list[Drawn]]]
-    rewards: Callable[
-        [Sequence[RolloutPrompt], list[list[Drawn]]], tuple[list[list[float]], dict[str, list[list[float]]]]
-    ]
+    answers: Callable[[Sequence[RolloutPrompt], int], SampleGroups]
+    rewards: Callable[[Sequence[RolloutPrompt], SampleGroups], tuple[RewardGroups, dict[str, RewardGroups]]]
     policy: PerToken | None
     reference: PerToken
     values: PerToken | None = None
@@ -89,10 +95,10 @@ def rule_of(settings: PolicyConfig, longest: int, critic: bool = False) -> Rule:
 
 @dataclass
 class Rollouts:
-    """Steps drawn from the policy as it learns. `tell` gets records of the best and the worst answers of every rollout."""
+    """Steps drawn from the policy as it learns. `log_sample` gets records of the best and the worst answers of every rollout."""
 
     prompts: Sequence[RolloutPrompt]
-    players: RolloutModels
+    models: RolloutModels
     settings: PolicyConfig
     batch: int
     total: int
@@ -102,7 +108,7 @@ class Rollouts:
     critic: bool = False
     mask: bool = False  # whether nothing is learned from answers that were cut
     pretrain: Callable[[int], Sequence[TokenTree]] | None = None
-    tell: Callable[[dict[str, Any]], None] = lambda record: None
+    log_sample: Callable[[dict[str, Any]], None] = lambda record: None
 
     def __post_init__(self) -> None:
         self.kl = self.settings.kl or 0.0
@@ -116,12 +122,12 @@ class Rollouts:
 
     def step(self, index: int) -> Step:
         """Optimizer step `index`, drawing a rollout first when it is the first of one."""
-        number, inner = divmod(index, self.steps_of_one)
+        number, inner = divmod(index, self.steps_per_rollout)
         if number != self._number:
-            self._roll(number)
+            self._sample_rollout(number)
         epoch, place = divmod(inner, self.settings.minibatches)
         turn = seeds.generator(self.seed, "minibatch", number, epoch).permutation(self.settings.minibatches)
-        chosen = self._parts()[turn[place]]
+        chosen = self._minibatches()[turn[place]]
         weight = {"kl_weight": self._metrics["kl_weight"]}
         trees = [replace(self._trees[i], columns=weight) for i in chosen or [0]]  # of none, one that weighs nothing
         by_token = self.settings.variant == "dapo" or self.critic
@@ -140,15 +146,14 @@ class Rollouts:
                 "prompt": t.nodes[0].ids,
                 "answers": [n.ids for n in t.nodes[1:]],
                 "masked": [not any(n.trained) for n in t.nodes[1:]],
-                **_lists(t),
+                "targets": {name: list(values) for name, values in t.target_columns.items()},
             }
             for t in self._trees
         ]
-        moments = asdict(self.moments)
         under_way = {
             "number": self._number,
             "kl": self.kl,
-            "moments": moments,
+            "moments": asdict(self.moments),
             "trees": trees,
             "metrics": self._metrics,
         }
@@ -173,118 +178,116 @@ class Rollouts:
         ]
 
     @property
-    def steps_of_one(self) -> int:
+    def steps_per_rollout(self) -> int:
         """The optimizer steps that learn from one rollout."""
         return self.settings.epochs * self.settings.minibatches
 
-    def _parts(self) -> list[list[int]]:
+    def _minibatches(self) -> list[list[int]]:
         """The trees of each minibatch, by index: the same in every pass, which takes them in an order of its own."""
         order = seeds.generator(self.seed, "minibatches", self._number).permutation(len(self._trees))
         return [sorted(part.tolist()) for part in np.array_split(order, self.settings.minibatches)]
 
-    def _roll(self, number: int) -> None:
-        asked, drawn, totals, parts, seen = self._draw(number)
-        trees = [_tree(a.ids, [d.ids for d in group], a.row) for a, group in zip(asked, drawn, strict=True)]
-        lengths = [[len(d.ids) for d in group] for group in drawn]
-        apart, reference = self._apart(trees, drawn)
-        counted = bool(reference) and self.settings.kl_in == "reward"  # the divergence, of the reward
-        columns, told = self._credit(trees, totals, lengths, apart if counted else None)
+    def _sample_rollout(self, number: int) -> None:
+        prompts, samples, totals, parts, draw_metrics = self._draw(number)
+        trees = [_tree(a.ids, [d.ids for d in group], a.row) for a, group in zip(prompts, samples, strict=True)]
+        lengths = [[len(d.ids) for d in group] for group in samples]
+        log_ratios, reference = self._log_ratios(trees, samples)
+        in_reward = bool(reference) and self.settings.kl_in == "reward"  # the divergence, of the reward
+        columns, credit_metrics = self._credit(trees, totals, lengths, log_ratios if in_reward else None)
         for column, read in zip(columns, reference, strict=False):
             column["reference"] = read
-        learnt = bool(reference) and not counted  # then the divergence teaches, whatever the rewards
-        flat = [
-            not (learnt or self.critic) and all(x == 0 for leaf in column["advantage"] for x in leaf)
+        in_loss = bool(reference) and not in_reward  # then the divergence teaches, whatever the rewards
+        skipped = [
+            not (in_loss or self.critic) and all(x == 0 for leaf in column["advantage"] for x in leaf)
             for column in columns
         ]
-        keep = [i for i, nothing in enumerate(flat) if not nothing] or [0]
+        used = [i for i, nothing in enumerate(skipped) if not nothing] or [0]
         self._number = number
-        self._trees = [self._learned(asked[i], drawn[i], columns[i]) for i in keep]
-        if self.steps_of_one > 1:
-            self._remember([drawn[i] for i in keep])
-        every = [x for group in totals for x in group]
-        drift = [float(leaf.sum()) for tree in apart for leaf in tree]
+        self._trees = [self._with_columns(prompts[i], samples[i], columns[i]) for i in used]
+        if self.steps_per_rollout > 1:
+            self._store_old_logp([samples[i] for i in used])
+        rewards = [x for group in totals for x in group]
+        per_answer = [float(leaf.sum()) for tree in log_ratios for leaf in tree]
         self._metrics = {
-            "rollout": number, "reward": fmean(every), "reward_deviation": pstdev(every),
+            "rollout": number, "reward": fmean(rewards), "reward_deviation": pstdev(rewards),
             **{f"reward/{name}": fmean(x for group in values for x in group) for name, values in parts.items()},
-            "kl_per_answer": fmean(drift), "kl_weight": self.kl,
+            "kl_per_answer": fmean(per_answer), "kl_weight": self.kl,
             "length": fmean(x for group in lengths for x in group),
-            "ended": fmean(d.ended == "stop" for group in drawn for d in group),
-            "groups_skipped": sum(flat) / len(flat), **seen, **told,
+            "ended": fmean(d.ended == "stop" for group in samples for d in group),
+            "groups_skipped": sum(skipped) / len(skipped), **draw_metrics, **credit_metrics,
         }  # fmt: skip
-        self._steer(fmean(drift), len(every))
-        for record in extremes([a.row for a in asked], drawn, totals):
-            self.tell({"rollout": number, **record})
+        self._adapt_kl(fmean(per_answer), len(rewards))
+        for record in extremes([a.row for a in prompts], samples, totals):
+            self.log_sample({"rollout": number, **record})
 
-    def _apart(self, trees: Sequence[TokenTree], drawn: list[list[Drawn]]) -> tuple[list[list[Numbers]], Columns]:
+    def _log_ratios(self, trees: Sequence[TokenTree], samples: SampleGroups) -> tuple[list[list[Numbers]], Columns]:
         """log pi - log pi_ref of the answers' tokens, and log pi_ref where something learns from it. Where nothing does, of
         some prompts only: for the curve."""
         needed = self.kl > 0
         if not needed:
-            trees, drawn = trees[::LOOKED_AT], drawn[::LOOKED_AT]
-        reference = self.players.reference(trees)
-        own = self.players.policy if needed else None
-        policy = own(trees) if own else [[list(d.logp) for d in group] for group in drawn]
-        apart = [
+            trees, samples = trees[::REFERENCE_EVERY], samples[::REFERENCE_EVERY]
+        reference = self.models.reference(trees)
+        own = self.models.policy if needed else None
+        policy = own(trees) if own else [[list(d.logp) for d in group] for group in samples]
+        log_ratios = [
             [np.array(p) - np.array(r) for p, r in zip(*both, strict=True)]
             for both in zip(policy, reference, strict=True)
         ]
-        return apart, reference if needed else []
+        return log_ratios, reference if needed else []
 
-    def _remember(self, drawn: list[list[Drawn]]) -> None:
+    def _store_old_logp(self, samples: SampleGroups) -> None:
         """Put log p at the time of sampling on the trees, as the steps that learn from them will read it: a rollout that
         gets one step has no need of it, there the policy is still the one that sampled."""
-        for part in self._parts():
+        for part in self._minibatches():
             trees = [self._trees[i] for i in part]
-            read = self.players.learning
-            old = read(trees) if read and trees else [[list(d.logp) for d in self._kept(drawn[i])] for i in part]
+            read = self.models.learning
+            old = read(trees) if read and trees else [[list(d.logp) for d in self._unmasked(samples[i])] for i in part]
             for i, leaves in zip(part, old, strict=True):
                 columns = {**self._trees[i].target_columns, "old_logp": [x for leaf in leaves for x in leaf]}
                 self._trees[i] = replace(self._trees[i], target_columns=columns)
 
-    def _learned(self, asked: RolloutPrompt, drawn: Sequence[Drawn], column: credit.Column) -> TokenTree:
+    def _with_columns(
+        self, prompt: RolloutPrompt, samples: Sequence[RolloutSample], column: credit.Column
+    ) -> TokenTree:
         """A prompt and its answers with the columns of those that are learned from; the others weigh nothing."""
-        masked = [self.mask and d.ended != "stop" for d in drawn]
+        masked = [self.mask and d.ended != "stop" for d in samples]
         values = {
             name: [x for leaf, hidden in zip(leaves, masked, strict=True) if not hidden for x in leaf]
             for name, leaves in column.items()
         }
-        return replace(_tree(asked.ids, [d.ids for d in drawn], asked.row, masked), target_columns=values)
+        return replace(_tree(prompt.ids, [d.ids for d in samples], prompt.row, masked), target_columns=values)
 
-    def _kept(self, drawn: Sequence[Drawn]) -> list[Drawn]:
-        return [d for d in drawn if not (self.mask and d.ended != "stop")]
+    def _unmasked(self, samples: Sequence[RolloutSample]) -> list[RolloutSample]:
+        return [d for d in samples if not (self.mask and d.ended != "stop")]
 
     def _credit(
-        self, trees: Sequence[TokenTree], totals: list[list[float]], lengths: list[list[int]],
-        apart: list[list[Numbers]] | None,
+        self, trees: Sequence[TokenTree], totals: RewardGroups, lengths: list[list[int]],
+        log_ratios: list[list[Numbers]] | None,
     ) -> tuple[list[credit.Column], dict[str, float]]:  # fmt: skip
         """The columns that rewards become, and what is told of them."""
         if not self.critic:
-            return credit.of_groups(totals, lengths, apart, self.kl, self.settings), {}
-        told = {}
+            return credit.of_groups(totals, lengths, log_ratios, self.kl, self.settings), {}
+        metrics = {}
         if self.settings.normalize:
             self.moments = self.moments.joined([x for group in totals for x in group])
             totals = [[self.moments.scaled(x) for x in group] for group in totals]
-            told = {"reward_running_mean": self.moments.mean, "reward_running_deviation": self.moments.deviation}
-        assert self.players.values
-        values = [[np.array(leaf) for leaf in tree] for tree in self.players.values(trees)]
-        columns, explained = credit.of_critic(totals, lengths, apart, self.kl, values, self.settings)
-        return columns, told | {"explained_variance": explained}
+            metrics = {"reward_running_mean": self.moments.mean, "reward_running_deviation": self.moments.deviation}
+        assert self.models.values
+        values = [[np.array(leaf) for leaf in tree] for tree in self.models.values(trees)]
+        columns, explained = credit.of_critic(totals, lengths, log_ratios, self.kl, values, self.settings)
+        return columns, metrics | {"explained_variance": explained}
 
-    def _draw(
-        self, number: int
-    ) -> tuple[
-        list[RolloutPrompt], list[list[Drawn]], list[list[float]], dict[str, list[list[float]]], dict[str, float]
-    ]:
+    def _draw(self, number: int) -> Draw:
         """The rollout's prompts with their answers and rewards, and what is told of all that was drawn.
 
         dapo draws more prompts, up to four times as many, in the place of groups whose answers all got the same (Yu et al. 2025).
         """
         count = self.batch * self.settings.minibatches
-        asked: list[RolloutPrompt] = []
-        drawn: list[list[Drawn]] = []
-        totals: list[list[float]] = []
-        parts: dict[str, list[list[float]]] = {}
-        every: list[list[float]] = []
+        prompts: list[RolloutPrompt] = []
+        samples: SampleGroups = []
+        totals: RewardGroups = []
+        parts: dict[str, RewardGroups] = {}
+        all_rewards: RewardGroups = []
         for round_ in range(4):
             places = range((4 * number + round_) * count, (4 * number + round_ + 1) * count)
             if self.settings.variant != "dapo":
@@ -293,24 +296,24 @@ class Rollouts:
                 self.prompts[i]
                 for i in chosen_places(self.seed, "prompts", len(self.prompts), places.start, places.stop)
             ]
-            answers = self.players.answers(new, seeds.derive(self.seed, "rollout", number, round_))
-            got, by_part = self.players.rewards(new, answers)
-            every += got
-            use = list(range(len(new)))
+            answers = self.models.answers(new, seeds.derive(self.seed, "rollout", number, round_))
+            rewards, by_part = self.models.rewards(new, answers)
+            all_rewards += rewards
+            chosen = list(range(len(new)))
             if self.settings.variant == "dapo":
-                use = [i for i in use if max(got[i]) > min(got[i])][: count - len(asked)] or (
-                    [0] if round_ == 3 and not asked else []
+                chosen = [i for i in chosen if max(rewards[i]) > min(rewards[i])][: count - len(prompts)] or (
+                    [0] if round_ == 3 and not prompts else []
                 )
-            asked += [new[i] for i in use]
-            drawn += [answers[i] for i in use]
-            totals += [got[i] for i in use]
+            prompts += [new[i] for i in chosen]
+            samples += [answers[i] for i in chosen]
+            totals += [rewards[i] for i in chosen]
             for name, values in by_part.items():
-                parts.setdefault(name, []).extend(values[i] for i in use)
-            if self.settings.variant != "dapo" or len(asked) == count:
+                parts.setdefault(name, []).extend(values[i] for i in chosen)
+            if self.settings.variant != "dapo" or len(prompts) == count:
                 break
-        return asked, drawn, totals, parts, {"equal_rewards": _equal(every), "rounds": round_ + 1}
+        return prompts, samples, totals, parts, {"equal_rewards": _equal(all_rewards), "rounds": round_ + 1}
 
-    def _steer(self, drift: float, answers: int) -> None:
+    def _adapt_kl(self, drift: float, answers: int) -> None:
         """Raise the weight of the divergence when it is above the target, lower it below (Ziegler et al. 2019)."""
         if self.settings.kl_target:
             error = min(0.2, max(-0.2, drift / self.settings.kl_target - 1))
@@ -341,12 +344,7 @@ def with_defaults(settings: PolicyConfig, critic: bool) -> PolicyConfig:
     variant = "ppo" if critic else settings.variant
     inside = "reward" if variant in ("ppo", "rloo", "reinforce++") else "loss"
     low, high = GSPO_CLIP if variant == "gspo" else (CLIP, 0.28 if variant == "dapo" else None)
-    high = (
-        settings.clip_high if settings.clip is not None and variant == "gspo" else high
-    )  # as wide as what was asked for
+    if settings.clip is not None and variant == "gspo":  # as wide as what was asked for
+        high = settings.clip_high
     usual = {"kl": 0.05 if critic else 0.0, "kl_in": inside, "clip": low, "clip_high": high}
     return settings.model_copy(update={k: v for k, v in usual.items() if getattr(settings, k) is None})
-
-
-def _lists(tree: TokenTree) -> dict[str, Any]:
-    return {"targets": {name: list(values) for name, values in tree.target_columns.items()}}

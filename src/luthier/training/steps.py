@@ -44,17 +44,20 @@ def make_step(trees: Sequence[TokenTree], rule: Rule, packing: Packing) -> Step:
         for members in arrange(trees, packing.tokens)
     ]  # fmt: skip
     return Step(
-        micro=tuple(micro), tokens=sum(len(tree) for tree in trees), examples=len(trees), aside=_aside(trees, packing)
+        micro=tuple(micro),
+        tokens=sum(len(tree) for tree in trees),
+        examples=len(trees),
+        auxiliary=_auxiliary(trees, packing),
     )
 
 
 def scoring_step(trees: Sequence[TokenTree], packing: Packing) -> Step:
     """All `trees` as one step that is only measured."""
     micro = tuple(scoring_batches(trees, packing))
-    return Step(micro, sum(len(tree) for tree in trees), len(trees), _aside(trees, packing))
+    return Step(micro, sum(len(tree) for tree in trees), len(trees), _auxiliary(trees, packing))
 
 
-def _aside(trees: Sequence[TokenTree], packing: Packing) -> tuple[Batch, ...]:
+def _auxiliary(trees: Sequence[TokenTree], packing: Packing) -> tuple[Batch, ...]:
     others = [tree.columns["other"] for tree in trees if "other" in tree.columns]
     return tuple(scoring_batches(others, packing))
 

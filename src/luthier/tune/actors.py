@@ -38,7 +38,7 @@ from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.rewards.answer import Answer
 from luthier.rewards.specs import Rewards, Scored, files, models, parse
 from luthier.runs.locate import ResolvedModel, find
-from luthier.runs.reward_model import Scorer, can_be_played, open_scorer
+from luthier.runs.reward_model import Scorer, fits_base, open_scorer
 from luthier.text.drafts import with_system
 from luthier.text.encode import encode
 from luthier.training import annotate
@@ -67,8 +67,8 @@ class PolicyModels:
         out = forward(model, batch, replace(needs, value=False, temperature=needs.temperature if sampled else 1.0))
         if self.critic is None or not sampled:
             return out
-        with self.as_(self.critic) as player:
-            return replace(out, value=forward(player, batch, VALUE).value)
+        with self.playing(self.critic) as critic:
+            return replace(out, value=forward(critic, batch, VALUE).value)
 
     @torch.no_grad()
     def drift(self, trees: Sequence[TokenTree], device: torch.device, stop: Callable[[], bool]) -> float:
@@ -80,33 +80,33 @@ class PolicyModels:
                 raise Stopped("stopped while measuring")
             batch = cpu_batch.to(device)
             now = distributions(self.model.eval(), batch)
-            with self.as_(self.reference) as player:
-                start = distributions(player.eval(), batch)
+            with self.playing(self.reference) as reference:
+                start = distributions(reference.eval(), batch)
             answers = [batch.tree == tree for tree in range(len(batch.rows))]
             found += [divergence(now[answer], start[answer]) for answer in answers]
         return fmean(found)
 
-    def as_(self, part: roles.Role | nn.Module) -> AbstractContextManager[nn.Module]:
-        """The model that plays `part`."""
-        return _played(self.model, part) if isinstance(part, roles.Role) else nullcontext(part)
+    def playing(self, role: roles.Role | nn.Module) -> AbstractContextManager[nn.Module]:
+        """The model that plays `role`."""
+        return _PlayingRole(self.model, role) if isinstance(role, roles.Role) else nullcontext(role)
 
     def read(
-        self, part: roles.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack, device: torch.device,
+        self, role: roles.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack, device: torch.device,
         stop: Callable[[], bool],
     ) -> Columns:  # fmt: skip
-        """log p or values of the answers' tokens under `part`, without gradient, as `batches` packs the trees."""
-        with self.as_(part) as player:
-            training = player.training
-            player.eval()
+        """log p or values of the answers' tokens under `role`, without gradient, as `batches` packs the trees."""
+        with self.playing(role) as model:
+            training = model.training
+            model.eval()
 
             def numbers(batch: Batch) -> torch.Tensor:
-                out = forward(player, batch, needs)
+                out = forward(model, batch, needs)
                 return out.logp if out.value is None else out.value
 
             try:
                 return annotate.per_token(numbers, trees, batches, device, stop)
             finally:
-                player.train(training)
+                model.train(training)
 
     @property
     def critic_parameters(self) -> dict[str, nn.Parameter]:
@@ -118,9 +118,9 @@ class PolicyModels:
         return {f"critic.{name}": p for name, p in found.items() if p.requires_grad}
 
 
-class _played(AbstractContextManager[nn.Module]):
-    def __init__(self, model: nn.Module, part: roles.Role) -> None:
-        self.model, self.playing = model, roles.playing(model, part)
+class _PlayingRole(AbstractContextManager[nn.Module]):
+    def __init__(self, model: nn.Module, role: roles.Role) -> None:
+        self.model, self.playing = model, roles.playing(model, role)
 
     def __enter__(self) -> nn.Module:
         self.playing.__enter__()
@@ -130,7 +130,7 @@ class _played(AbstractContextManager[nn.Module]):
         self.playing.__exit__(*error)
 
 
-def team(tuned: tune.Tuned, critic: bool) -> PolicyModels:
+def open_policy_models(tuned: tune.Tuned, critic: bool) -> PolicyModels:
     """Reference and critic, both as the actor is now; the critic's value head starts at zero."""
     if tune.is_adapter(tuned.kind):
         role = roles.role(tuned.model, learn=True) if critic else None
@@ -201,12 +201,12 @@ def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: Res
         specs, config.reward,
         lambda run: open_scorer(
             run, device=config.device, dtype=config.dtype,
-            player=lambda reward: model if can_be_played(reward, start, config.tune, init) else None,
+            policy=lambda reward: model if fits_base(reward, start, config.tune, init) else None,
         ),
     )  # fmt: skip
 
 
-def played(rewards: Rewards | None) -> bool:
+def played_by_policy(rewards: Rewards | None) -> bool:
     """Whether the model that learns plays one of these: then its base must stay as it is."""
     return rewards is not None and any(isinstance(p.component, Scorer) and p.component.role for p in rewards.parts)
 
@@ -252,60 +252,64 @@ def count_steps(config: RunConfig, prompts: int) -> int:
     return train.steps or drawn * s.minibatches * s.epochs
 
 
-def rollouts(job: Any, side: PolicyModels, rewards: Rewards, packing: Packing, device: torch.device) -> Rollouts:
+def rollouts(job: Any, policy: PolicyModels, rewards: Rewards, packing: Packing, device: torch.device) -> Rollouts:
     """The step source of an online run."""
     config: RunConfig = job.config
-    settings = with_defaults(config.policy, side.critic is not None)
+    settings = with_defaults(config.policy, policy.critic is not None)
     r = config.rollout
     template, decode = job.texts.template, job.texts.tokenizer.decode
-    scored = partial(scoring_batches, packing=packing)
+    score_batches = partial(scoring_batches, packing=packing)
     prompts = [RolloutPrompt(tree.nodes[0].ids, tree.row) for tree in job.ready.train]
     total = count_steps(config, len(prompts))
 
-    def answers(asked: Sequence[RolloutPrompt], seed: int) -> list[list[Sample]]:
+    def answers(rollout_prompts: Sequence[RolloutPrompt], seed: int) -> list[list[Sample]]:
         sampling = Sampling(
             temperature=r.temperature, top_p=r.top_p, max_new_tokens=r.max_new_tokens, n=r.samples, seed=seed % 2**31,
             stop_ids=tuple(sorted(template.stop_ids)), stop=template.stops,
         )  # fmt: skip
-        out = generate(side.model, [a.ids for a in asked], sampling, decode, batch=r.batch, cancelled=job.stop)
+        out = generate(
+            policy.model, [a.ids for a in rollout_prompts], sampling, decode, batch=r.batch, cancelled=job.stop
+        )
         if job.stop():
             raise Stopped("stopped while sampling")
-        return [out[i * r.samples : (i + 1) * r.samples] for i in range(len(asked))]
+        return [out[i * r.samples : (i + 1) * r.samples] for i in range(len(rollout_prompts))]
 
     def rewarded(
-        asked: Sequence[RolloutPrompt], drawn: list[list[Sample]]
+        rollout_prompts: Sequence[RolloutPrompt], groups: list[list[Sample]]
     ) -> tuple[list[list[float]], dict[str, list[list[float]]]]:
-        flat = [sample for group in drawn for sample in group]
-        rows = [job.examples.train[a.row] for a, group in zip(asked, drawn, strict=True) for _ in group]
+        flat = [sample for group in groups for sample in group]
+        rows = [job.examples.train[a.row] for a, group in zip(rollout_prompts, groups, strict=True) for _ in group]
         found = score(rewards, rows, flat, config.text.system)
         total = truncated(found.total, flat, config.reward.truncated)
         return _grouped(total, r.samples), {k: _grouped(v, r.samples) for k, v in found.parts.items()}
 
-    def read(part: roles.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack = scored) -> Columns:
-        return side.read(part, needs, trees, batches, device, job.stop)
+    def read(
+        role: roles.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack = score_batches
+    ) -> Columns:
+        return policy.read(role, needs, trees, batches, device, job.stop)
 
-    def tell(record: dict[str, Any]) -> None:
+    def log_sample(record: dict[str, Any]) -> None:
         prompt = excerpt(_question(job.examples.train[record["row"]].messages))
         job.folder.append("samples.jsonl", {**record, "prompt": prompt})
 
-    critic, logp = side.critic, Needs(temperature=r.temperature)
+    critic, logp = policy.critic, Needs(temperature=r.temperature)
     # A token at a time, 16 bits round otherwise than all at once: there the policy reads its samples again. Sampling tells
     # log p of the model itself: another temperature's is read.
-    narrow = r.temperature != 1 or next(side.model.parameters()).dtype not in (torch.float32, torch.float64)
+    reread = r.temperature != 1 or next(policy.model.parameters()).dtype not in (torch.float32, torch.float64)
     rule = rule_of(settings, r.max_new_tokens, critic is not None)
-    players = RolloutModels(
+    rollout_models = RolloutModels(
         answers=answers,  # type: ignore[arg-type]
         rewards=rewarded,  # type: ignore[arg-type]
-        policy=(lambda trees: read(side.model, logp, trees)) if narrow else None,
-        learning=(lambda trees: read(side.model, logp, trees, lambda t: make_step(t, rule, packing).micro))
-        if narrow
+        policy=(lambda trees: read(policy.model, logp, trees)) if reread else None,
+        learning=(lambda trees: read(policy.model, logp, trees, lambda t: make_step(t, rule, packing).micro))
+        if reread
         else None,
-        reference=lambda trees: read(side.reference, logp, trees),
+        reference=lambda trees: read(policy.reference, logp, trees),
         values=None if critic is None else lambda trees: read(critic, VALUE, trees),
     )
     return Rollouts(
-        prompts, players, settings, config.train.batch, total, r.max_new_tokens, packing, config.seed,
-        critic=critic is not None, mask=config.reward.truncated == "mask", pretrain=_pretrain(job), tell=tell,
+        prompts, rollout_models, settings, config.train.batch, total, r.max_new_tokens, packing, config.seed,
+        critic=critic is not None, mask=config.reward.truncated == "mask", pretrain=_pretrain(job), log_sample=log_sample,
     )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ class TrainingSetup:
     steps: Steps
     rate: float
     device: torch.device
-    team: actors.PolicyModels | None = None
+    policy_models: actors.PolicyModels | None = None
 
 
 def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> TrainingSetup:
@@ -94,20 +94,20 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Training
     tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, wanted)
     if goes_on(job.texts, config) and job.texts.start.adapter:
         adapters.go_on(loaded.model, job.texts.start.adapter)
-    team = actors.team(tuned, method.needs.value) if method.online else None
-    if team:
-        tuned = replace(tuned, parameters=tuned.parameters | team.critic_parameters)
+    policy_models = actors.open_policy_models(tuned, method.needs.value) if method.online else None
+    if policy_models:
+        tuned = replace(tuned, parameters=tuned.parameters | policy_models.critic_parameters)
     rates = {name: config.lora.lr_ratio for name in tuned.parameters if name.endswith(".B")}
     rates |= {n: rates.get(n, 1.0) * config.policy.critic_lr for n in tuned.parameters if n.startswith("critic.")}
     state = State(tuned.model, Optimizer(tuned.parameters, config.train, rates))
     rate = learning_rate(config, loaded.config.get_text_config().hidden_size)
     packing = packing_of(config, loaded.model)
-    if team:
+    if policy_models:
         rewards = job.rewards or _open_rewards(job, loaded.model, shape.init)
-        steps: Steps = actors.rollouts(job, team, rewards, packing, device)
+        steps: Steps = actors.rollouts(job, policy_models, rewards, packing, device)
     else:
         steps = _steps(job, packing)
-    return TrainingSetup(loaded, tuned, state, steps, rate, device, team)
+    return TrainingSetup(loaded, tuned, state, steps, rate, device, policy_models)
 
 
 def _open_rewards(job: Run, model: Any, init: str) -> Rewards:
@@ -190,9 +190,9 @@ def steps_of(job: Run, parts: TrainingSetup) -> Iterator[Report]:
     needs = replace(method.needs, temperature=job.config.rollout.temperature) if method.online else method.needs
     return train(
         parts.state, parts.steps, loss_of(method, job.config),
-        partial(parts.team.forward if parts.team else forward, needs=needs),
+        partial(parts.policy_models.forward if parts.policy_models else forward, needs=needs),
         job.config.train, lr=parts.rate, seed=job.config.seed, device=parts.device, cancelled=job.stop,
-        annotate=lambda model, step: annotate.baseline(forward, model, step, parts.device) if step.aside else step,
+        annotate=lambda model, step: annotate.baseline(forward, model, step, parts.device) if step.auxiliary else step,
     )  # fmt: skip
 
 

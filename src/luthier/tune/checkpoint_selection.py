@@ -87,11 +87,11 @@ class CheckpointSelector:
 
     def _drift(self, measured: Measured) -> float | None:
         """How far the answers just given lie from the start, for methods that learn from rewards."""
-        team = self.parts.team
-        if team is None or not measured.ids:
+        policy_models = self.parts.policy_models
+        if policy_models is None or not measured.ids:
             return None
         trees = answer_trees(list(zip(self.held_out.prompt_ids, measured.ids, strict=True)))
-        return team.drift(trees, self.parts.device, self.job.stop)
+        return policy_models.drift(trees, self.parts.device, self.job.stop)
 
     def _judge(
         self, step: int, measured: Measured, lost: float | None, apart: float | None, progress: Progress

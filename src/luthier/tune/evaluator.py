@@ -107,7 +107,7 @@ class Evaluator:
         self.model.eval()
         with log.progress(title, len(trees)) as bar, torch.no_grad():
             step = scoring_step(trees, self.packing)
-            if step.aside:
+            if step.auxiliary:
                 step = annotate.baseline(forward, self.model, step, self.device)
             for number, cpu_batch in enumerate(step.micro):
                 if stop():

@@ -13,7 +13,7 @@ from luthier.model.folder.configuration import load_config
 from luthier.rewards.specs import models
 from luthier.runs.locate import find
 from luthier.runs.method import chosen_method
-from luthier.runs.reward_model import can_be_played
+from luthier.runs.reward_model import fits_base
 from luthier.runs.texts import Texts
 from luthier.tune.prepare import EncodedData, lora_settings, pass_tokens
 
@@ -52,5 +52,5 @@ def _reward_models(texts: Texts, config: RunConfig, dtype: torch.dtype) -> int:
     """Bytes of the reward models that the model that learns cannot play."""
     init = lora_settings(texts, config).init
     starts = [find(run) for run in models((*config.reward.use, *config.reward.judge))]
-    own = [start for start in starts if not can_be_played(start, texts.start, config.tune, init)]
+    own = [start for start in starts if not fits_base(start, texts.start, config.tune, init)]
     return sum(memory.weights(load_config(start.source.folder), dtype) for start in own)

@@ -245,7 +245,7 @@ def _made(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Training
     systems = (job.read if job.examples.stream else job.ready).systems
     export.write(folder, parts.tuned, loaded, job.texts.template, config, systems.common())
     plain = config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32
-    if plain and not actors.played(job.rewards) and not actors.played(job.judge):
+    if plain and not actors.played_by_policy(job.rewards) and not actors.played_by_policy(job.judge):
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
     after = _measured(job, evaluator, everything, "after", before.general_ids, own=own)
     figures = {

@@ -68,14 +68,14 @@ class Batch:
 class Step:
     """The micro-batches of one optimizer step, and what they stand for.
 
-    `tokens` counts the tokens of the examples themselves (a shared prefix once per example). `aside` are batches
+    `tokens` counts the tokens of the examples themselves (a shared prefix once per example). `auxiliary` are batches
     that are only read: what a method compares the step with. `metrics` is what is known of it before it is taken.
     """
 
     micro: tuple[Batch, ...]
     tokens: int
     examples: int
-    aside: tuple[Batch, ...] = ()
+    auxiliary: tuple[Batch, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

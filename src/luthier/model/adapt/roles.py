@@ -51,17 +51,17 @@ def role(model: nn.Module, *, learn: bool = False) -> Role:
 
 
 @contextmanager
-def playing(model: nn.Module, part: Role) -> Iterator[None]:
-    """`model` with the adapters and heads of `part` in place of its own, for the block."""
+def playing(model: nn.Module, role_: Role) -> Iterator[None]:
+    """`model` with the adapters and heads of `role_` in place of its own, for the block."""
     own = dict(adapters(model))
-    before = {name: model.get_submodule(name) for name in own.keys() | part.layers.keys()}
+    before = {name: model.get_submodule(name) for name in own.keys() | role_.layers.keys()}
     whole = heads.on(model)
     try:
         for name in before:
-            set_layer(model, name, part.layers[name] if name in part.layers else own[name].base)
+            set_layer(model, name, role_.layers[name] if name in role_.layers else own[name].base)
         model.train(model.training)  # dropout acts on a part when it acts on the model, whatever it last played in
         for name in heads.NAMES:
-            setattr(model, name, part.whole.get(name))
+            setattr(model, name, role_.whole.get(name))
         yield
     finally:
         for name, module in before.items():
