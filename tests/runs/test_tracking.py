@@ -44,7 +44,7 @@ def settings(tiny_folder, tmp_path):
 
 def stop_at(step, monkeypatch, config):
     """Run, with a signal after this step."""
-    original = app_learn._note
+    original = app_learn.log_step
 
     def stopping(folder, progress, report, *rest):
         original(folder, progress, report, *rest)
@@ -52,7 +52,7 @@ def stop_at(step, monkeypatch, config):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(app_learn, "_note", stopping)
+        patch.setattr(app_learn, "log_step", stopping)
         with pytest.raises(Stopped):
             run(config)
 

@@ -26,7 +26,7 @@ from luthier.training.optim import Optimizer
 from luthier.training.steps import OfflineSteps, Packing, scoring_step
 from luthier.training.table import METHODS
 from luthier.tune.evaluator import loss_of
-from luthier.tune.prepare import arranged
+from luthier.tune.prepare import arrange_trees
 from luthier.tune.train import run
 
 CPU, PACKING = torch.device("cpu"), Packing(512)
@@ -108,7 +108,7 @@ def learn(method, toy, tokenizer, kind="full"):
     row = METHODS[method]
     config = resolve({"method": method, "train.warmup": 0.0, "train.schedule": "constant", **toy.settings})
     assert all(isinstance(example, row.example) for example in toy.rows)
-    trees = arranged(encode(toy.rows, load_template("plain", tokenizer), tokenizer, config.text).trees, config)
+    trees = arrange_trees(encode(toy.rows, load_template("plain", tokenizer), tokenizer, config.text).trees, config)
     model = tiny_model()
     tuned = tune.prepare(model, kind, LoraConfig(rank=4), QuantConfig(), heads.names(row.needs))
     learned, held_out = trees[:-8], trees[-8:]

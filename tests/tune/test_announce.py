@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from luthier.training.loop import Report
-from luthier.tune.announce import of_rollout, trend
+from luthier.tune.announce import rollout_figures, trend
 from luthier.tune.checkpoint_selection import Progress
-from luthier.tune.learn import _figures
+from luthier.tune.learn import step_figures
 
 METRICS = {"reward": 0.52345, "kl_per_answer": 0.312, "ended": 0.859, "length": 40.6}
 
@@ -29,15 +29,15 @@ def test_a_trend_is_told_where_it_is_larger_than_its_noise(rewards, arrow):
 
 
 def test_the_figures_of_a_rollout():
-    assert of_rollout(METRICS, [0.5] * 6) == {"reward": "0.523 →", "KL": "0.31", "ended": "86%", "length": "41"}
-    assert of_rollout(METRICS, [])["reward"] == "0.523"
+    assert rollout_figures(METRICS, [0.5] * 6) == {"reward": "0.523 →", "KL": "0.31", "ended": "86%", "length": "41"}
+    assert rollout_figures(METRICS, [])["reward"] == "0.523"
 
 
 def test_a_rollout_that_several_steps_learn_from_counts_once():
     progress = Progress()
     for step in range(100):
         metrics = {**METRICS, "reward": float(step // 2), "rollout": step // 2}
-        _figures(progress, Report(step, 0.1, 1.0, 1e-3, 10, 10, 2, 0.5, metrics=metrics))
+        step_figures(progress, Report(step, 0.1, 1.0, 1e-3, 10, 10, 2, 0.5, metrics=metrics))
     assert progress.rewards == [float(n) for n in range(30, 50)]
     assert Progress(**vars(progress)) == progress  # as a checkpoint has it
-    assert _figures(progress, Report(1, 0.25, 1.0, 1e-3, 10, 10, 2, 0.5)) == {"loss": "0.250"}
+    assert step_figures(progress, Report(1, 0.25, 1.0, 1e-3, 10, 10, 2, 0.5)) == {"loss": "0.250"}

@@ -274,17 +274,17 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, method, ex
     changes = {"lora__dropout": 0.1, "eval__every": 3, **extra}
     whole = run(settings(method, "whole", **changes))
     config = settings(method, "parts", **changes)
-    original = app_learn._note
+    original = app_learn.log_step
 
     def stopping(folder, progress, report, *rest):
         original(folder, progress, report, *rest)
         if report.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(app_learn, "_note", stopping)
+    monkeypatch.setattr(app_learn, "log_step", stopping)
     with pytest.raises(Stopped, match="run the same command again"):
         run(config)
-    monkeypatch.setattr(app_learn, "_note", original)
+    monkeypatch.setattr(app_learn, "log_step", original)
     parts = run(config)
     assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
     for name in ("loss", "metrics", "steps", "tokens", "kept"):
@@ -297,17 +297,17 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, method, ex
 def test_references_are_made_once(settings, tmp_path, monkeypatch):
     """A run that goes on reads them from its folder; without that file it makes the same again."""
     config = settings("dpo")
-    original = app_learn._note
+    original = app_learn.log_step
 
     def stopping(folder, progress, report, *rest):
         original(folder, progress, report, *rest)
         if report.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(app_learn, "_note", stopping)
+    monkeypatch.setattr(app_learn, "log_step", stopping)
     with pytest.raises(Stopped):
         run(config)
-    monkeypatch.setattr(app_learn, "_note", original)
+    monkeypatch.setattr(app_learn, "log_step", original)
     (file, other) = sorted((tmp_path / "run" / "evals").glob("reference-*"))
     kept = file.read_text(), other.read_text()
     file.unlink()

@@ -69,7 +69,7 @@ def made(tiny_folder, tmp_path_factory):
             "eval.forgetting": False, "eval.samples": 0,
         })  # fmt: skip
 
-    original = app_learn._note
+    original = app_learn.log_step
 
     def note(folder, progress, step, *rest):
         original(folder, progress, step, *rest)
@@ -77,7 +77,7 @@ def made(tiny_folder, tmp_path_factory):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(app_learn, "_note", note)
+        patched.setattr(app_learn, "log_step", note)
         with pytest.raises(Stopped):
             run(config(folder / "part"))
     shutil.copytree(folder / "part", folder / "whole")
@@ -230,9 +230,9 @@ def test_a_missing_or_damaged_best_checkpoint_is_refused_at_once(part, no_step, 
 
 def test_a_best_checkpoint_that_goes_while_training_is_not_replaced_by_the_last(part, monkeypatch):
     folder, config = part
-    original = app_learn.best
+    original = app_learn.best_checkpoint
     monkeypatch.setattr(
-        app_learn, "best", lambda *args: shutil.rmtree(folder / "checkpoints" / "best") or original(*args)
+        app_learn, "best_checkpoint", lambda *args: shutil.rmtree(folder / "checkpoints" / "best") or original(*args)
     )
     with pytest.raises(InputError, match="the best step's checkpoint cannot be used: it is gone"):
         run(config)
@@ -284,7 +284,7 @@ def test_a_run_that_has_made_nothing_yet_takes_what_is_there_now(made, tmp_path,
     mine = config(tmp_path / "run")
     mine = mine.model_copy(update={"data": mine.data.model_copy(update={"path": (str(rows),)})})
     with monkeypatch.context() as stopping:
-        stopping.setattr(app_train, "take_up", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stopping.setattr(app_train, "resume_point", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(mine)
     rows.write_text(rows.read_text() + '{"prompt": "a?", "chosen": "b", "rejected": "c"}\n')

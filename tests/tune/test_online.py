@@ -169,7 +169,7 @@ def test_stopped_in_the_middle_of_a_rollout_and_gone_on_equals_uninterrupted(
     changes = {"tune": tune, "train__steps": 7, "lora__dropout": 0.1, **more}
     whole = run(resolve(settings(method, out="whole", **changes)))
     config = resolve(settings(method, out="parts", **changes))
-    original = app_learn._note
+    original = app_learn.log_step
     for stop_at in (1, 3, 6):
 
         def stopping(folder, progress, report, *rest, stop_at=stop_at):
@@ -177,10 +177,10 @@ def test_stopped_in_the_middle_of_a_rollout_and_gone_on_equals_uninterrupted(
             if report.step == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(app_learn, "_note", stopping)
+        monkeypatch.setattr(app_learn, "log_step", stopping)
         with pytest.raises(Stopped, match="run the same command again"):
             run(config)
-    monkeypatch.setattr(app_learn, "_note", original)
+    monkeypatch.setattr(app_learn, "log_step", original)
     parts = run(config)
     assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
     assert parts["metrics"] == whole["metrics"]

@@ -15,7 +15,7 @@ from luthier.core.types.examples import Chat, Message
 from luthier.tune import repeats
 from luthier.tune import train as app_train
 from luthier.tune.evaluator import Evaluator
-from luthier.tune.held_out import Again, HeldOut, Measured, from_records, to_records
+from luthier.tune.held_out import HeldOut, Measured, RepeatedPrompt, from_records, to_records
 from luthier.tune.train import run
 
 
@@ -83,10 +83,10 @@ def held_out(rows):
 def test_figures_by_hand():
     asked = held_out([("a?", "yes", ""), ("b?", "no", ""), ("c?", "yes", ""), ("d?", "no", "")])
     again = [
-        Again(0, ("yes", "yes"), ("A?",), ("yes",)),
-        Again(1, ("yes", "no"), ("B?",), ("no",)),
-        Again(2, ("no", "no"), ("C?",), ("no",)),
-        Again(3, ("It is no.", "No"), ("D?",), ("maybe",)),
+        RepeatedPrompt(0, ("yes", "yes"), ("A?",), ("yes",)),
+        RepeatedPrompt(1, ("yes", "no"), ("B?",), ("no",)),
+        RepeatedPrompt(2, ("no", "no"), ("C?",), ("no",)),
+        RepeatedPrompt(3, ("It is no.", "No"), ("D?",), ("maybe",)),
     ]
     found = repeats.figures(asked, ["yes", "yes", "no", "no"], again, ("accuracy",))
     assert found == {
@@ -99,14 +99,14 @@ def test_paraphrases_of_the_data_go_before_made_ones():
     asked = held_out(
         [("a?", "yes", "1"), ("say a?", "yes", "1"), ("b?", "no", "2"), ("tell b?", "no", "2"), ("c?", "no", "")]
     )
-    again = [Again(0, ("yes",), ("A?",), ("no",))]
+    again = [RepeatedPrompt(0, ("yes",), ("A?",), ("no",))]
     found = repeats.figures(asked, ["yes", "no", "no", "no", "yes"], again, ("accuracy",))
     assert found["paraphrases"] == [0.0, 1.0]
 
 
 def test_records_keep_what_was_asked_again():
     asked = replace(held_out([("a?", "yes", ""), ("b?", "no", "")]))
-    again = (Again(1, ("x", "y"), ("B?",), ("z",)),)
+    again = (RepeatedPrompt(1, ("x", "y"), ("B?",), ("z",)),)
     measured = Measured(answers=("yes", "no"), ended=("stop", "stop"), logps=((), ()), again=again)
     records = to_records(asked, measured)
     assert from_records(json.loads(json.dumps(records))).again == again
@@ -124,12 +124,14 @@ def test_what_is_told_first_is_warned_of_when_a_run_ends(tmp_path, monkeypatch, 
     for name in ("outline", "write_report"):
         monkeypatch.setattr(app_train, name, lambda *given: {})
     examples = SimpleNamespace(train=[], test=[], layout="", facts=dict)
-    folder, ready = (
+    folder, encoded = (
         SimpleNamespace(path=tmp_path / "run", write_json=lambda *given: None),
         SimpleNamespace(train=[]),
     )
     result = {}
-    app_train._look_back(SimpleNamespace(folder=folder, config=resolve({}), examples=examples, ready=ready), result)
+    app_train.diagnose_run(
+        SimpleNamespace(folder=folder, config=resolve({}), examples=examples, encoded=encoded), result
+    )
     assert result["findings"] == [told]
     said = " ".join(capsys.readouterr().err.split())
     assert "the base model declined 3" in said and f"luthier errors {tmp_path / 'run'} --category refusal" in said

@@ -125,7 +125,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, monkeypatc
     changes = {"train__epochs": 2, "lora__dropout": 0.1}
     run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
     config = resolve(settings(out=str(tmp_path / "parts"), **changes))
-    original = app_learn._note
+    original = app_learn.log_step
     for stop_at in (3, 8):
 
         def stopping(folder, progress, report, *rest, stop_at=stop_at):
@@ -133,7 +133,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, monkeypatc
             if report.step == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(app_learn, "_note", stopping)
+        monkeypatch.setattr(app_learn, "log_step", stopping)
         with pytest.raises(Stopped):
             run(config)
     monkeypatch.undo()

@@ -14,7 +14,7 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.tune import learn as app_learn
 from luthier.tune import train as app_train
-from luthier.tune.checkpoint_selection import Progress, kept
+from luthier.tune.checkpoint_selection import Progress, selected_step
 from luthier.tune.train import run
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
@@ -128,7 +128,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, monk
     assert "until step" in whole["kept"]["why"]
     last = whole["steps"]
     config = resolve(settings(out=str(tmp_path / "parts"), **changes))
-    original = app_learn._note
+    original = app_learn.log_step
     for stop_at in (1, last - 1, last):
 
         def stopping(folder, progress, report, *rest, stop_at=stop_at):
@@ -136,10 +136,10 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, monk
             if report.step == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(app_learn, "_note", stopping)
+        monkeypatch.setattr(app_learn, "log_step", stopping)
         with pytest.raises(Stopped):
             run(config)
-    monkeypatch.setattr(app_learn, "_note", original)
+    monkeypatch.setattr(app_learn, "log_step", original)
     monkeypatch.setattr(app_train.export, "write", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(config)
@@ -167,12 +167,17 @@ def test_what_cannot_stop_a_run_is_refused_in_one_line(settings):
 def test_what_is_kept_in_words():
     config = resolve({"stop.forgetting": 0.1, "eval.every": 5})
     budget = Progress(evaluated=20, within=20)
-    assert kept(config, budget, 20, online=True)["why"] == "the start: no step stayed within --policy.kl_budget"
+    assert (
+        selected_step(config, budget, 20, online=True)["why"] == "the start: no step stayed within --policy.kl_budget"
+    )
     best = Progress(best=-0.5, best_step=10, within=15, over=True, evaluated=20)
-    assert kept(config, best, 20, online=True) == {
+    assert selected_step(config, best, 20, online=True) == {
         "step": 10, "why": "best held-out reward; forgetting stayed under 0.1 until step 15",
     }  # fmt: skip
     alone = resolve({"policy.kl_budget": 1.0, "eval.every": 5})
-    assert kept(alone, Progress(), 20, online=True)["step"] == 0
-    assert kept(alone, Progress(best=-1.0, best_step=5), 20, online=True) == {"step": 5, "why": "best held-out reward"}
-    assert kept(resolve(), Progress(), 7, online=False) == {"step": 7, "why": "last"}
+    assert selected_step(alone, Progress(), 20, online=True)["step"] == 0
+    assert selected_step(alone, Progress(best=-1.0, best_step=5), 20, online=True) == {
+        "step": 5,
+        "why": "best held-out reward",
+    }
+    assert selected_step(resolve(), Progress(), 7, online=False) == {"step": 7, "why": "last"}

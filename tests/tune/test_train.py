@@ -25,7 +25,7 @@ from luthier.core.storage.files import sha256
 from luthier.model import memory
 from luthier.tune import learn as app_learn
 from luthier.tune import train as app_train
-from luthier.tune.learn import Saved
+from luthier.tune.learn import LastSave
 from luthier.tune.train import run
 from luthier.tune.verify import resume
 
@@ -73,7 +73,7 @@ def started(values):
 
 def run_until(step, config, monkeypatch, number=signal.SIGTERM):
     """Begin the run, or go on with it, until a signal comes after this step."""
-    original = app_learn._note
+    original = app_learn.log_step
 
     def note(folder, progress, report, *rest):
         original(folder, progress, report, *rest)
@@ -81,7 +81,7 @@ def run_until(step, config, monkeypatch, number=signal.SIGTERM):
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(app_learn, "_note", note)
+        patched.setattr(app_learn, "log_step", note)
         with pytest.raises(Stopped, match="run the same command again"):
             run(config)
 
@@ -234,7 +234,7 @@ def test_verify_takes_steps_again_and_sees_a_changed_bit(settings, tmp_path):
 
 def test_checkpoints_are_also_due_by_the_clock(settings, tmp_path, monkeypatch):
     """Slow steps: 50 of them may take hours. Two steps of a minute each are saved when three minutes are over."""
-    now, note = [0.0], app_learn._note
+    now, note = [0.0], app_learn.log_step
 
     def slow(*arguments):
         now[0] += 100
@@ -242,7 +242,7 @@ def test_checkpoints_are_also_due_by_the_clock(settings, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(app_learn, "time", SimpleNamespace(monotonic=lambda: now[0]))
-        patched.setattr(app_learn, "_note", slow)
+        patched.setattr(app_learn, "log_step", slow)
         run_until(5, resolve(settings(train__checkpoint=1000, train__steps=6)), patched)
     folder = tmp_path / "run" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004", "step-00000005"]
@@ -256,9 +256,9 @@ def test_checkpoints_are_also_due_by_the_clock(settings, tmp_path, monkeypatch):
 def test_saving_takes_a_small_share_of_the_time(monkeypatch):
     config = TrainConfig(checkpoint=1000, checkpoint_minutes=1)
     monkeypatch.setattr(app_learn, "time", SimpleNamespace(monotonic=lambda: 300.0))
-    assert Saved(at=200.0, took=1.0).due(config, 7)
-    assert not Saved(at=200.0, took=30.0).due(config, 7), "half a minute each: not again before ten minutes"
-    assert Saved(at=200.0, took=30.0).due(config, 1000)
+    assert LastSave(at=200.0, took=1.0).due(config, 7)
+    assert not LastSave(at=200.0, took=30.0).due(config, 7), "half a minute each: not again before ten minutes"
+    assert LastSave(at=200.0, took=30.0).due(config, 1000)
 
 
 def test_a_run_goes_on_with_other_threads_and_says_so(settings, tmp_path, monkeypatch, capsys):

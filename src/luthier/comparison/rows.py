@@ -30,7 +30,7 @@ from luthier.text.template import load_template
 from luthier.tune import repeats
 from luthier.tune.build import packing_of
 from luthier.tune.evaluator import Evaluator
-from luthier.tune.held_out import Again, HeldOut, Measured
+from luthier.tune.held_out import HeldOut, Measured, RepeatedPrompt
 
 Sides = Mapping[str, Sequence[str]]  # label -> the names of its runs
 
@@ -47,7 +47,7 @@ class _Side:
     template: str
     held_out: HeldOut = field(default_factory=lambda: HeldOut(()))
     said: Sequence[str] = ()
-    again: Sequence[Again] = ()
+    again: Sequence[RepeatedPrompt] = ()
 
 
 def questions(

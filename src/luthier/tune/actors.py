@@ -259,7 +259,7 @@ def rollouts(job: Any, policy: PolicyModels, rewards: Rewards, packing: Packing,
     r = config.rollout
     template, decode = job.texts.template, job.texts.tokenizer.decode
     score_batches = partial(scoring_batches, packing=packing)
-    prompts = [RolloutPrompt(tree.nodes[0].ids, tree.row) for tree in job.ready.train]
+    prompts = [RolloutPrompt(tree.nodes[0].ids, tree.row) for tree in job.encoded.train]
     total = count_steps(config, len(prompts))
 
     def answers(rollout_prompts: Sequence[RolloutPrompt], seed: int) -> list[list[Sample]]:

@@ -14,10 +14,10 @@ from luthier.tune import before_after
 from luthier.tune.build import Run
 from luthier.tune.held_out import HeldOut, Measured
 
-RECENT = 10  # rollouts whose mean reward is compared with that of those before
+TREND_ROLLOUTS = 10  # rollouts whose mean reward is compared with that of those before
 
 
-def as_it_is(
+def baseline(
     before: Measured,
     held_out: HeldOut,
     unit: str,
@@ -32,11 +32,11 @@ def as_it_is(
     }  # fmt: skip
 
 
-def opening(job: Run) -> dict[str, Any]:
+def run_summary(job: Run) -> dict[str, Any]:
     """What is about to happen, for the screen."""
-    counts = job.ready.counts
-    learn = "a stream" if job.examples.stream else f"{_left(counts['rows'], counts['dropped'])} rows"
-    held_out = _left(counts["held_out"], counts["held_out_dropped"])
+    counts = job.encoded.counts
+    learn = "a stream" if job.examples.stream else f"{_remaining(counts['rows'], counts['dropped'])} rows"
+    held_out = _remaining(counts["held_out"], counts["held_out_dropped"])
     return {
         "run": str(job.folder.path),
         "data": f"{learn} to learn from, {held_out} held out ({job.examples.layout})",
@@ -45,13 +45,13 @@ def opening(job: Run) -> dict[str, Any]:
     }
 
 
-def _left(rows: int, dropped: Mapping[str, int]) -> str:
+def _remaining(rows: int, dropped: Mapping[str, int]) -> str:
     """How many rows are left, of how many."""
     lost = sum(dropped.values())
     return f"{rows - lost:,} of {rows:,}" if lost else f"{rows:,}"
 
 
-def of_rollout(metrics: Mapping[str, float], rewards: Sequence[float]) -> dict[str, str]:
+def rollout_figures(metrics: Mapping[str, float], rewards: Sequence[float]) -> dict[str, str]:
     """The figures of a rollout that people watch: its mean reward with the trend of the `rewards` of rollouts so far, nats per
     answer from the start, the share of answers that came to an end, and their length in tokens."""
     return {
@@ -63,7 +63,7 @@ def of_rollout(metrics: Mapping[str, float], rewards: Sequence[float]) -> dict[s
 def trend(rewards: Sequence[float]) -> str:
     """An arrow up or down where the mean of the latest rewards (RECENT or fewer) differs from that of as many before by more
     than twice its standard error, else a level one; nothing where there are fewer than three of each."""
-    half = min(RECENT, len(rewards) // 2)
+    half = min(TREND_ROLLOUTS, len(rewards) // 2)
     if half < 3:
         return ""
     before, now = rewards[-2 * half : -half], rewards[-half:]
@@ -71,7 +71,7 @@ def trend(rewards: Sequence[float]) -> str:
     return "→" if abs(change) <= 2 * error else "↑" if change > 0 else "↓"
 
 
-def pictures(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) -> None:
+def write_plots(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) -> None:
     """The curves of training and the bars of before and after, as files of the run."""
     records = folder.records("metrics.jsonl") or []
     losses = [(r["step"], r["loss"]) for r in records if "loss" in r]

@@ -15,8 +15,7 @@ from luthier.tune.held_out import HeldOut, Measured
 
 def scores(held_out: HeldOut, measured: Measured, names: Sequence[str], config: RunConfig) -> score.Scores:
     """Every metric of every answer: name -> one number per answer."""
-    asked = held_out.references, held_out.prompts
-    return score.score(measured.answers, *asked, names, measured.ended, config.reward)
+    return score.score(measured.answers, held_out.references, held_out.prompts, names, measured.ended, config.reward)
 
 
 def means(held_out: HeldOut, measured: Measured, names: Sequence[str], config: RunConfig) -> list[dict[str, Any]]:
@@ -30,25 +29,25 @@ def compare(
 ) -> list[dict[str, Any]]:
     """The table before | after: the held-out loss, what the method reports of each row, then the metrics of the
     answers, and of those given `again`, each with its interval; verdicts are corrected for all of them."""
-    asked = []
+    questions = []
     if before.losses:
         old, new = ([loss for _, loss, _ in measured.losses] for measured in (before, after))
-        asked.append(score.loss_question(old, new, [count for _, _, count in before.losses]))
+        questions.append(score.loss_question(old, new, [count for _, _, count in before.losses]))
     for name in score.ITEMS:
         old, new = ([i[name] for i in measured.items if name in i] for measured in (before, after))
         if old:
-            asked.append(paired(name, old, new, score.about_item(name)))
+            questions.append(paired(name, old, new, score.about_item(name)))
     for name in before.scored[0] if before.scored else ():
         old, new = ([row[name] for row in measured.scored] for measured in (before, after))
-        asked.append(paired(name, old, new, score.about_item(name)))
+        questions.append(paired(name, old, new, score.about_item(name)))
     if not before.answers:
-        return before_after(asked, config.seed)
-    asked += score.questions(scores(held_out, before, names, config), scores(held_out, after, names, config))
+        return before_after(questions, config.seed)
+    questions += score.questions(scores(held_out, before, names, config), scores(held_out, after, names, config))
     then, now = (repeats.figures(held_out, m.answers, m.again, names) for m in (before, after))
-    return score.beside(before_after([*asked, *repeats.questions(then, now)], config.seed), held_out.references)
+    return score.beside(before_after([*questions, *repeats.questions(then, now)], config.seed), held_out.references)
 
 
-def worth(held_out: HeldOut, measured: Measured) -> dict[str, Any]:
+def reward_model_figures(held_out: HeldOut, measured: Measured) -> dict[str, Any]:
     """What a reward model's held-out scores are worth: how its chances come true, and how much length pulls them."""
     pairs = {tree.row: tree.pairs for tree in held_out.trees}
     scores, lengths, differences = [], [], []

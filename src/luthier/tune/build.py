@@ -34,7 +34,7 @@ from luthier.training.optim import Optimizer
 from luthier.training.steps import OfflineSteps, Packing, StreamSteps
 from luthier.tune import actors
 from luthier.tune.evaluator import loss_of
-from luthier.tune.prepare import EncodedData, RowCounts, goes_on, learning_rate, load_model, lora_settings
+from luthier.tune.prepare import EncodedData, RowCounts, continues_adapter, learning_rate, load_model, lora_settings
 from luthier.tune.streams import stream_trees
 
 
@@ -46,18 +46,18 @@ class Run:
     folder: RunFolder
     examples: Examples
     texts: Texts
-    ready: EncodedData
+    encoded: EncodedData
     stop: Stop
     rewards: Rewards | None = None
     judge: Rewards | None = None
     tracker: Tracker | None = None
-    newest: Path | None = None  # the checkpoint that the run goes on from
-    read: RowCounts = field(default_factory=RowCounts)  # of a stream: of the pass over it that came furthest
+    latest_checkpoint: Path | None = None  # the checkpoint that the run goes on from
+    stream_counts: RowCounts = field(default_factory=RowCounts)  # of a stream: of the pass over it that came furthest
 
-    def count(self, tally: RowCounts) -> None:
+    def count(self, counts: RowCounts) -> None:
         """Take note of how far a stream was read."""
-        if tally.rows >= self.read.rows:
-            self.read = tally
+        if counts.rows >= self.stream_counts.rows:
+            self.stream_counts = counts
 
     def close_rewards(self) -> None:
         """End the processes of rewards, and let go of the models they hold."""
@@ -87,12 +87,12 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Training
     device = next(loaded.model.parameters()).device
     seeds.seed_torch(config.seed, "adapter")
     shape = lora_settings(job.texts, config)
-    if goes_on(job.texts, config):
+    if continues_adapter(job.texts, config):
         lora.detach(loaded.model)
     method = chosen_method(config)
-    wanted = heads.names(replace(method.needs, value=False))  # the critic has a value head of its own
-    tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, wanted)
-    if goes_on(job.texts, config) and job.texts.start.adapter:
+    head_names = heads.names(replace(method.needs, value=False))  # the critic has a value head of its own
+    tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, head_names)
+    if continues_adapter(job.texts, config) and job.texts.start.adapter:
         adapters.go_on(loaded.model, job.texts.start.adapter)
     policy_models = actors.open_policy_models(tuned, method.needs.value) if method.online else None
     if policy_models:
@@ -121,7 +121,9 @@ def _open_rewards(job: Run, model: Any, init: str) -> Rewards:
     return job.rewards
 
 
-def with_reference(job: Run, parts: TrainingSetup, packing: Packing, held_out: Sequence[TokenTree]) -> list[TokenTree]:
+def add_reference_logps(
+    job: Run, setup: TrainingSetup, packing: Packing, held_out: Sequence[TokenTree]
+) -> list[TokenTree]:
     """Put the log-probabilities of the starting model on the trees that the steps take; return `held_out` with them.
 
     Kept in the run's folder under a hash of the tokens, so that a run that goes on does not make them again.
@@ -130,19 +132,19 @@ def with_reference(job: Run, parts: TrainingSetup, packing: Packing, held_out: S
     def score(part: Sequence[TokenTree], title: str) -> list[list[float]]:
         file = f"evals/reference-{annotate.fingerprint(part)[:16]}.jsonl"
         if (records := job.folder.records(file)) is None:
-            model, device = parts.state.model, parts.device
+            model, device = setup.state.model, setup.device
             values = annotate.answer_logps(forward, model, part, packing, device, title, job.stop)
             job.folder.write_records(file, records := [{"logp": value} for value in values])
         return [record["logp"] for record in records]
 
-    steps = parts.steps
+    steps = setup.steps
     assert isinstance(steps, OfflineSteps)
     used = steps.used()
     found = annotate.reference([steps.trees[i] for i in used], partial(score, title="reference: rows to learn from"))
     learn = list(steps.trees)
     for i, tree in zip(used, found, strict=True):
         learn[i] = tree
-    parts.steps = replace(steps, trees=learn)
+    setup.steps = replace(steps, trees=learn)
     return annotate.reference(held_out, partial(score, title="reference: held-out rows"))
 
 
@@ -155,7 +157,7 @@ def packing_of(config: RunConfig, model: Any) -> Packing:
 
 
 def _steps(job: Run, packing: Packing) -> Steps:
-    config, trees, replay = job.config.train, job.ready.train, job.ready.replay
+    config, trees, replay = job.config.train, job.encoded.train, job.encoded.replay
     share = job.config.data.replay_share if replay else 0.0  # of all examples: the epochs are those of the data
     total = config.steps * config.batch if config.steps else max(1, round(config.epochs * len(trees) / (1 - share)))
     if job.examples.stream:
@@ -170,10 +172,10 @@ def _steps(job: Run, packing: Packing) -> Steps:
     )
 
 
-def planned(job: Run) -> int:
+def planned_steps(job: Run) -> int:
     """The optimizer steps that the run is to take."""
     if chosen_method(job.config).online:
-        return actors.count_steps(job.config, len(job.ready.train))
+        return actors.count_steps(job.config, len(job.encoded.train))
     return len(_steps(job, Packing(1)))
 
 
@@ -184,35 +186,35 @@ def require_same_stream(job: Run) -> None:
         _steps(job, Packing(1)).confirm(saved.state)
 
 
-def steps_of(job: Run, parts: TrainingSetup) -> Iterator[Report]:
+def remaining_steps(job: Run, setup: TrainingSetup) -> Iterator[Report]:
     """The remaining steps, taken as they are asked for."""
     method = chosen_method(job.config)
     needs = replace(method.needs, temperature=job.config.rollout.temperature) if method.online else method.needs
     return train(
-        parts.state, parts.steps, loss_of(method, job.config),
-        partial(parts.policy_models.forward if parts.policy_models else forward, needs=needs),
-        job.config.train, lr=parts.rate, seed=job.config.seed, device=parts.device, cancelled=job.stop,
-        annotate=lambda model, step: annotate.baseline(forward, model, step, parts.device) if step.auxiliary else step,
+        setup.state, setup.steps, loss_of(method, job.config),
+        partial(setup.policy_models.forward if setup.policy_models else forward, needs=needs),
+        job.config.train, lr=setup.rate, seed=job.config.seed, device=setup.device, cancelled=job.stop,
+        annotate=lambda model, step: annotate.baseline(forward, model, step, setup.device) if step.auxiliary else step,
     )  # fmt: skip
 
 
-def weights(parts: TrainingSetup) -> dict[str, torch.Tensor]:
+def trained_weights(setup: TrainingSetup) -> dict[str, torch.Tensor]:
     """What learns, by name."""
-    return {name: parameter.detach() for name, parameter in parts.tuned.parameters.items()}
+    return {name: parameter.detach() for name, parameter in setup.tuned.parameters.items()}
 
 
-def put(parts: TrainingSetup, saved: checkpoint.Checkpoint) -> None:
+def load_checkpoint(setup: TrainingSetup, saved: checkpoint.Checkpoint) -> None:
     """Set weights, optimizer and step to those of a checkpoint."""
-    put_weights(parts, saved.weights)
-    parts.state.optimizer.load(saved.optimizer, saved.state["t"])
-    parts.state.step = saved.state["step"]
-    parts.steps.load(saved.state)
+    load_weights(setup, saved.weights)
+    setup.state.optimizer.load(saved.optimizer, saved.state["t"])
+    setup.state.step = saved.state["step"]
+    setup.steps.load(saved.state)
 
 
 @torch.no_grad()
-def put_weights(parts: TrainingSetup, saved: dict[str, torch.Tensor]) -> None:
+def load_weights(setup: TrainingSetup, saved: dict[str, torch.Tensor]) -> None:
     """Set what learns to saved weights. Raises InputError for those of another model."""
-    for name, parameter in parts.tuned.parameters.items():
+    for name, parameter in setup.tuned.parameters.items():
         if name not in saved or saved[name].shape != parameter.shape:
             raise InputError(
                 f"the checkpoint's weights are not those of this model: {name} is missing or of another size",

@@ -11,7 +11,7 @@ from luthier.core import log
 from luthier.evals.forgetting import drift
 from luthier.training import checkpoint
 from luthier.tune import before_after
-from luthier.tune.build import Run, TrainingSetup, weights
+from luthier.tune.build import Run, TrainingSetup, trained_weights
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import HeldOut, Measured, answer_trees
 
@@ -49,91 +49,93 @@ class Progress:
 
 @dataclass(frozen=True)
 class CheckpointSelector:
-    """Measures a run as it goes: `start` is what the untouched model gave, `metrics` the names of the metrics."""
+    """Measures a run as it goes: `baseline` is what the untouched model gave, `metrics` the names of the metrics."""
 
     job: Run
-    parts: TrainingSetup
+    setup: TrainingSetup
     evaluator: Evaluator
     held_out: HeldOut
-    start: Measured
+    baseline: Measured
     metrics: Sequence[str]
 
     def due(self) -> bool:
         """Whether the model is measured after the step that it is at."""
-        every, step = self.job.config.eval.every, self.parts.state.step
-        return bool(every and step) and (step == len(self.parts.steps) or step % every == 0)
+        every, step = self.job.config.eval.every, self.setup.state.step
+        return bool(every and step) and (step == len(self.setup.steps) or step % every == 0)
 
-    def keep_start(self) -> None:
+    def save_baseline(self) -> None:
         """Keep the weights as they are before the first step, for the case that none stays within the limit."""
-        if _limited(self.job.config) and not self.parts.state.step:
-            self._keep(0, None)
+        if _has_limit(self.job.config) and not self.setup.state.step:
+            self._save_best(0, None)
 
-    def look(self, progress: Progress) -> bool:
+    def evaluate(self, progress: Progress) -> bool:
         """Measure (once a step), keep the best weights; True when it is time to stop."""
-        step, limit = self.parts.state.step, self.job.config.stop.forgetting
+        step, limit = self.setup.state.step, self.job.config.stop.forgetting
         if progress.evaluated == step:
             return False
-        measured = self.evaluator.measure(self.held_out, self.job.stop, self.start.general_ids, title=f"step {step}")
-        lost = drift(self.start.general, measured.general) if measured.general else None
-        apart = self._drift(measured)
-        self._write(step, measured, lost, apart)
+        measured = self.evaluator.measure(self.held_out, self.job.stop, self.baseline.general_ids, title=f"step {step}")
+        forgotten = drift(self.baseline.general, measured.general) if measured.general else None
+        kl = self._kl_of_answers(measured)
+        self._log(step, measured, forgotten, kl)
         progress.evaluated = step
-        if limit is not None and lost is not None and lost > limit:
+        if limit is not None and forgotten is not None and forgotten > limit:
             progress.over = True
-            log.note(f"step {step}: {lost:.3f} nats/token of its own answers are lost, over {limit:g}: training stops")
+            log.note(
+                f"step {step}: {forgotten:.3f} nats/token of its own answers are lost, over {limit:g}: training stops"
+            )
             return True
         progress.within = step
-        return self._judge(step, measured, lost, apart, progress)
+        return self._update_best(step, measured, forgotten, kl, progress)
 
-    def _drift(self, measured: Measured) -> float | None:
+    def _kl_of_answers(self, measured: Measured) -> float | None:
         """How far the answers just given lie from the start, for methods that learn from rewards."""
-        policy_models = self.parts.policy_models
+        policy_models = self.setup.policy_models
         if policy_models is None or not measured.ids:
             return None
         trees = answer_trees(list(zip(self.held_out.prompt_ids, measured.ids, strict=True)))
-        return policy_models.drift(trees, self.parts.device, self.job.stop)
+        return policy_models.drift(trees, self.setup.device, self.job.stop)
 
-    def _judge(
-        self, step: int, measured: Measured, lost: float | None, apart: float | None, progress: Progress
+    def _update_best(
+        self, step: int, measured: Measured, forgotten: float | None, kl: float | None, progress: Progress
     ) -> bool:
         """Keep these weights when they are the best within the limits; True when patience is over."""
         config, reward, budget = self.job.config, measured.reward, self.job.config.policy.kl_budget
         name, value = ("loss", measured.loss) if reward is None else ("reward", -reward)
-        if budget and apart is not None and apart > budget:
-            log.note(f"step {step}: {apart:.3f} nats per answer from the start, over {budget:g}: not kept")
+        if budget and kl is not None and kl > budget:
+            log.note(f"step {step}: {kl:.3f} nats per answer from the start, over {budget:g}: not kept")
             return False
         if value is None:
             if config.stop.forgetting is not None:  # nothing else tells weights apart: the last within the limit
                 progress.best_step = step
-                self._keep(step, None)
+                self._save_best(step, None)
             return False
         if progress.best is None or value < progress.best:
             progress.best, progress.best_step, progress.worse = value, step, 0
-            self._keep(step, value)
+            self._save_best(step, value)
         else:
             progress.worse += 1
         log.note(
             f"step {step}: held-out {name} {abs(value):.4f}"
             + (f", best {abs(progress.best):.4f} at step {progress.best_step}" if progress.worse else "")
-            + (f", lost {lost:.3f} nats/token of its own answers" if lost is not None else "")
+            + (f", lost {forgotten:.3f} nats/token of its own answers" if forgotten is not None else "")
         )
         return bool(config.eval.patience) and progress.worse >= config.eval.patience
 
-    def _keep(self, step: int, loss: float | None) -> None:
+    def _save_best(self, step: int, loss: float | None) -> None:
         folder = self.job.folder.checkpoints / "best"
-        checkpoint.write(folder, weights(self.parts), {}, {"step": step, "eval_loss": loss})
+        checkpoint.write(folder, trained_weights(self.setup), {}, {"step": step, "eval_loss": loss})
 
-    def _write(self, step: int, measured: Measured, lost: float | None, apart: float | None) -> None:
+    def _log(self, step: int, measured: Measured, forgotten: float | None, kl: float | None) -> None:
         """The line of metrics.jsonl, and a few answers."""
         reward, folder = measured.reward, self.job.folder
         record: dict[str, Any] = {"step": step}
         record |= {"eval_loss": measured.loss} if reward is None else {"eval_reward": reward}
         if reward is not None:
-            record["eval_kl_per_answer"] = apart
+            record["eval_kl_per_answer"] = kl
             if "judge" in measured.scored[0]:
                 record["eval_judge"] = sum(row["judge"] for row in measured.scored) / len(measured.scored)
-        if lost is not None:
-            record["forgetting"] = lost
+        if forgotten is not None:
+            record["forgetting"] = forgotten
         if measured.answers:
             for name, values in before_after.scores(self.held_out, measured, self.metrics, self.job.config).items():
                 record[name] = sum(values) / len(values)
@@ -144,14 +146,14 @@ class CheckpointSelector:
 
 def keeps_best(config: RunConfig, best_step: int) -> bool:
     """Whether the weights of a best step are kept in a checkpoint of their own."""
-    return bool(best_step) or _limited(config)
+    return bool(best_step) or _has_limit(config)
 
 
-def _limited(config: RunConfig) -> bool:
+def _has_limit(config: RunConfig) -> bool:
     return config.stop.forgetting is not None or bool(config.policy.kl_budget)
 
 
-def kept(config: RunConfig, progress: Progress, steps: int, *, online: bool) -> dict[str, Any]:
+def selected_step(config: RunConfig, progress: Progress, steps: int, *, online: bool) -> dict[str, Any]:
     """Which step's weights a run keeps, and why."""
     limit, budget = config.stop.forgetting, config.policy.kl_budget
     best = f"best held-out {'reward' if online else 'loss'}" if progress.best is not None else "last"
@@ -160,5 +162,5 @@ def kept(config: RunConfig, progress: Progress, steps: int, *, online: bool) -> 
     if not progress.best_step:
         why = f"forgetting was over {limit:g} at step {progress.evaluated}" if progress.over else ""
         return {"step": 0, "why": f"the start: {why or 'no step stayed within --policy.kl_budget'}"}
-    until = f" until step {progress.within}" if progress.over else ""
-    return {"step": progress.best_step, "why": f"{best}; forgetting stayed under {limit:g}{until}"}
+    within = f" until step {progress.within}" if progress.over else ""
+    return {"step": progress.best_step, "why": f"{best}; forgetting stayed under {limit:g}{within}"}

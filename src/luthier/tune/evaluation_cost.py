@@ -16,12 +16,14 @@ from luthier.core import log
 from luthier.core.types.trees import TokenTree
 from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.runs.method import chosen_method
-from luthier.tune.build import Run, planned
+from luthier.tune.build import Run, planned_steps
 from luthier.tune.evaluator import GENERAL_TOKENS
 from luthier.tune.held_out import HeldOut
 
-LEARNED, MADE = 3, 3  # times a token that is read
-SHARE = 0.5  # of the training's work that measuring, before and after, may take where nobody says how much is measured
+LEARNED_TOKEN, GENERATED_TOKEN = 3, 3  # times a token that is read
+EVALUATION_SHARE = (
+    0.5  # of the training's work that measuring, before and after, may take where nobody says how much is measured
+)
 LEAST_ROWS, LEAST_SAMPLES = 32, 16  # fewer would tell nothing
 
 
@@ -33,47 +35,51 @@ class EvaluationCost:
     row: float
     answer: float
 
-    def fitting(self, rows: int | None, samples: int | None) -> tuple[int, int]:
+    def sizes(self, rows: int | None, samples: int | None) -> tuple[int, int]:
         """How many rows and answers are measured: as asked, and where nobody asked the usual number, or fewer so that both
         measurements stay within their share of the training."""
-        room = SHARE * self.training / 2
+        room = EVALUATION_SHARE * self.training / 2
         if rows is None:
-            rows = _between(LEAST_ROWS, room / 2 / self.row, EVAL_ROWS)
+            rows = _clamped(LEAST_ROWS, room / 2 / self.row, EVAL_ROWS)
         if samples is None:
-            samples = _between(LEAST_SAMPLES, (room - rows * self.row) / self.answer, EVAL_SAMPLES)
+            samples = _clamped(LEAST_SAMPLES, (room - rows * self.row) / self.answer, EVAL_SAMPLES)
         return rows, samples
 
 
-def _between(least: int, count: float, most: int) -> int:
+def _clamped(least: int, count: float, most: int) -> int:
     return int(max(least, min(count, most)))
 
 
-def work_of(job: Run) -> EvaluationCost:
+def estimate(job: Run) -> EvaluationCost:
     """What this run's parts cost. Online methods sample while they train, so their training is never the shorter part."""
-    trees = job.ready.train or job.ready.test  # of a stream nothing is known but what is held out
+    trees = job.encoded.train or job.encoded.test  # of a stream nothing is known but what is held out
     mean = fmean(map(len, trees)) if trees else 1.0
-    held_out = fmean(map(len, job.ready.test)) if job.ready.test else mean
-    learned = float("inf") if chosen_method(job.config).online else planned(job) * job.config.train.batch * mean
-    return EvaluationCost(LEARNED * learned, held_out, held_out + MADE * job.config.eval.max_new_tokens)
+    held_out = fmean(map(len, job.encoded.test)) if job.encoded.test else mean
+    learned = float("inf") if chosen_method(job.config).online else planned_steps(job) * job.config.train.batch * mean
+    return EvaluationCost(
+        LEARNED_TOKEN * learned, held_out, held_out + GENERATED_TOKEN * job.config.eval.max_new_tokens
+    )
 
 
-def tell_fewer(job: Run, fitting: tuple[int, int], held_out: HeldOut) -> None:
+def note_fewer_rows(job: Run, sizes: tuple[int, int], held_out: HeldOut) -> None:
     """Say what of the held-out rows is left out, where nobody said how many are measured."""
-    told, asked, there = [], job.config.eval, job.ready.counts["held_out"]
-    if asked.rows is None and fitting[0] < (most := min(EVAL_ROWS, there)):
-        told.append(f"the loss of {fitting[0]} held-out rows instead of {most} (--eval.rows)")
-    if asked.samples is None and len(held_out.rows) == fitting[1] < (most := min(EVAL_SAMPLES, there)):
-        told.append(f"{fitting[1]} answers instead of {most} (--eval.samples)")
-    if told:
-        log.note(f"measuring only {' and '.join(told)}, so that it takes at most half as long as this short training")
+    parts, settings, there = [], job.config.eval, job.encoded.counts["held_out"]
+    if settings.rows is None and sizes[0] < (most := min(EVAL_ROWS, there)):
+        parts.append(f"the loss of {sizes[0]} held-out rows instead of {most} (--eval.rows)")
+    if settings.samples is None and len(held_out.rows) == sizes[1] < (most := min(EVAL_SAMPLES, there)):
+        parts.append(f"{sizes[1]} answers instead of {most} (--eval.samples)")
+    if parts:
+        log.note(f"measuring only {' and '.join(parts)}, so that it takes at most half as long as this short training")
 
 
-def announce(work: EvaluationCost, held_out: HeldOut, config: RunConfig, seconds: float) -> None:
+def announce(cost: EvaluationCost, held_out: HeldOut, config: RunConfig, seconds: float) -> None:
     """Say how long each part takes at so many `seconds` a token that is read."""
-    said = len(GENERAL_PROMPTS) * (MADE * GENERAL_TOKENS + GENERAL_TOKENS) if config.eval.forgetting else 0
-    asked = sum(len(ids) + MADE * config.eval.max_new_tokens for ids in held_out.prompt_ids)
-    once = log.clock(seconds * (_tokens(held_out.trees) + _tokens(held_out.texts) + asked + said))
-    training = f"{log.clock(seconds * work.training)} to train, " if work.training < float("inf") else ""
+    general = (
+        len(GENERAL_PROMPTS) * (GENERATED_TOKEN * GENERAL_TOKENS + GENERAL_TOKENS) if config.eval.forgetting else 0
+    )
+    prompts = sum(len(ids) + GENERATED_TOKEN * config.eval.max_new_tokens for ids in held_out.prompt_ids)
+    once = log.clock(seconds * (_tokens(held_out.trees) + _tokens(held_out.texts) + prompts + general))
+    training = f"{log.clock(seconds * cost.training)} to train, " if cost.training < float("inf") else ""
     log.note(f"about {once} to measure {len(held_out.rows)} answers and the loss, {training}{once} to measure again")
 
 

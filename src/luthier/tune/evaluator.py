@@ -36,7 +36,7 @@ from luthier.training.rollout import with_defaults
 from luthier.training.steps import Packing, scoring_batches, scoring_step
 from luthier.training.table import METHODS, Method, method
 from luthier.tune import actors, repeats
-from luthier.tune.held_out import Again, General, HeldOut, Measured, answer_trees
+from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, RepeatedPrompt, answer_trees
 
 Cancelled = Callable[[], bool]
 DIGITS = 4  # of the log-probabilities that are kept
@@ -55,7 +55,7 @@ class Evaluator:
         self.system = config.text.system  # of held-out rows without one
         asked = config.eval
         self.rows, self.samples = asked.rows or EVAL_ROWS, EVAL_SAMPLES if asked.samples is None else asked.samples
-        self.paced: Callable[[float], None] | None = None  # told once how many seconds a token takes that is read
+        self.on_pace: Callable[[float], None] | None = None  # told once how many seconds a token takes that is read
         self.rewards: Rewards | None = None  # set for methods that learn from them
         self.judge: Rewards | None = None
 
@@ -66,42 +66,42 @@ class Evaluator:
 
         Drawn with the run's seed, because held-out files are often sorted by label or source.
         """
-        taken = {*beside.rows, *(tree.row for tree in beside.trees)} if beside else set()
+        excluded = {*beside.rows, *(tree.row for tree in beside.trees)} if beside else set()
         order = [int(row) for row in seeds.generator(self.config.seed, "held out").permutation(len(examples))]
-        order = [row for row in order if row not in taken]
+        order = [row for row in order if row not in excluded]
         measured = set(order[: self.rows])
-        kept = [tree for tree in trees if tree.row in measured]
+        loss_trees = [tree for tree in trees if tree.row in measured]
         if self.method.online:
-            kept = self._right_answers(examples, sorted(measured & {tree.row for tree in trees}))
+            loss_trees = self._right_answers(examples, sorted(measured & {tree.row for tree in trees}))
         encoded = {tree.row for tree in trees}  # what the template or the length limit refused is not asked either
-        asked: list[tuple[int, str, tuple[int, ...], str]] = []
+        to_generate: list[tuple[int, str, tuple[int, ...], str]] = []
         for row in order:
             example = examples[row]
-            if len(asked) == self.samples or not isinstance(example, (Chat, Prompt)):
+            if len(to_generate) == self.samples or not isinstance(example, (Chat, Prompt)):
                 break
             if isinstance(example, Prompt):
                 if row in encoded:
                     ids = self.prompt_ids(example)
-                    asked.append((row, _question(example.messages), ids, example.answer or ""))
+                    to_generate.append((row, _question(example.messages), ids, example.answer or ""))
                 continue
             *before, last = example.messages
             if row not in encoded or last.role != "assistant" or last.tool_calls or not before:
                 continue
             prompt = self.prompt_ids(example)
             if len(prompt) <= self.config.text.max_length:
-                asked.append((row, _question(before), prompt, in_words(last).content))
-        rows, prompts, all_ids, references = zip(*sorted(asked), strict=True) if asked else ((), (), (), ())
-        return HeldOut(kept, rows, prompts, all_ids, references, [examples[row] for row in rows])
+                to_generate.append((row, _question(before), prompt, in_words(last).content))
+        rows, prompts, all_ids, references = zip(*sorted(to_generate), strict=True) if to_generate else ((), (), (), ())
+        return HeldOut(loss_trees, rows, prompts, all_ids, references, [examples[row] for row in rows])
 
     def losses(
-        self, trees: Sequence[TokenTree], stop: Cancelled, title: str, by: Method | None = None
+        self, trees: Sequence[TokenTree], stop: Cancelled, title: str, method: Method | None = None
     ) -> tuple[tuple[tuple[int, float, int], ...], tuple[dict[str, Any], ...]]:
-        """The loss of `by` (the run's own method; likelihood, where that learns from rewards) on every row, rows in
+        """The loss of `method` (the run's own method; likelihood, where that learns from rewards) on every row, rows in
         order, a row of several trees being one: (row, loss, units), and what the method reports beside it."""
         if not trees:
             return (), ()
-        by = by or (METHODS["sft"] if self.method.online else self.method)
-        loss = loss_of(by, self.config)
+        method = method or (METHODS["sft"] if self.method.online else self.method)
+        loss = loss_of(method, self.config)
         found: dict[int, tuple[float, int]] = {tree.row: (0.0, 0) for tree in trees}
         items: dict[int, dict[str, Any]] = {tree.row: {} for tree in trees}
         self.model.eval()
@@ -114,7 +114,7 @@ class Evaluator:
                     raise Stopped("stopped while measuring")
                 began = time.perf_counter()
                 batch = cpu_batch.to(self.device)
-                output = forward(self.model, batch, by.needs)
+                output = forward(self.model, batch, method.needs)
                 result = loss(batch, output)
                 for row, value, units in example_losses(batch, result):
                     found[row] = (found[row][0] + value, found[row][1] + units)
@@ -122,9 +122,9 @@ class Evaluator:
                     for row, value in zip(batch.rows, values, strict=True):
                         if value == value:  # nan where the row has none
                             items[row][name] = value
-                if self.paced and (number == 1 or len(step.micro) == 1):  # the first pays for what is done once
-                    told, self.paced = self.paced, None
-                    told((time.perf_counter() - began) / cpu_batch.real)
+                if self.on_pace and (number == 1 or len(step.micro) == 1):  # the first pays for what is done once
+                    on_pace, self.on_pace = self.on_pace, None
+                    on_pace((time.perf_counter() - began) / cpu_batch.real)
                 bar.advance(len(batch.rows), memory=log.size(memory.peak(self.device)))
         if any(not math.isfinite(value) for value, _ in found.values()):
             raise RunError("the held-out loss is not finite", mend="try --dtype float32")
@@ -151,16 +151,16 @@ class Evaluator:
         return out
 
     def measure(
-        self, held_out: HeldOut, stop: Cancelled, general: General | None, *, title: str, own: bool = False,
+        self, held_out: HeldOut, stop: Cancelled, general: AnswerPairs | None, *, title: str, own: bool = False,
         again: bool = False,
     ) -> Measured:  # fmt: skip
         """Everything: loss, answers, and the likelihood of the `general` answers, which are the model's `own` when None; `again`
         asks what `eval.repeat` wants too."""
         losses, items = self.losses(held_out.trees, stop, f"{title}: held-out loss")
         answers = self.answers(held_out.prompt_ids, self.config.eval.max_new_tokens, stop, f"{title}: answers")
-        said = self._own_answers(stop, title) if own or general is None else ()
-        pairs = [(one.prompt_ids, one.ids) for one in said] if general is None else general
-        kept = self.losses(answer_trees(pairs), stop, f"{title}: its own earlier answers", METHODS["sft"])[0]
+        own_answers = self._own_answers(stop, title) if own or general is None else ()
+        pairs = [(one.prompt_ids, one.ids) for one in own_answers] if general is None else general
+        general_losses = self.losses(answer_trees(pairs), stop, f"{title}: its own earlier answers", METHODS["sft"])[0]
         texts = self.losses(held_out.texts, stop, f"{title}: general texts", METHODS["sft"])[0]
         return Measured(
             losses=losses,
@@ -170,41 +170,41 @@ class Evaluator:
             ended=tuple(sample.ended for sample in answers),
             logps=tuple(tuple(round(logp, DIGITS) for logp in sample.logp) for sample in answers),
             scored=self._scored(held_out, answers),
-            general=tuple((-nats, count) for _, nats, count in kept),
+            general=tuple((-nats, count) for _, nats, count in general_losses),
             general_ids=pairs,
-            own=tuple(said),
+            own=tuple(own_answers),
             texts=texts,
             again=self.ask_again(held_out, stop, title) if again else (),
         )
 
-    def ask_again(self, held_out: HeldOut, stop: Cancelled, title: str) -> tuple[Again, ...]:
+    def ask_again(self, held_out: HeldOut, stop: Cancelled, title: str) -> tuple[RepeatedPrompt, ...]:
         """`eval.repeat` samples of each of up to repeats.PROMPTS prompts, and the answers to one paraphrase less; nothing where it is 1."""
         config = self.config.eval
         if config.repeat < 2 or not held_out.prompts:
             return ()
         places = list(range(0, len(held_out.prompts), -(-len(held_out.prompts) // repeats.PROMPTS)))
         ids = [held_out.prompt_ids[place] for place in places]
-        drawn = self.answers(
+        samples_drawn = self.answers(
             ids, config.max_new_tokens, stop, f"{title}: {config.repeat} samples each", n=config.repeat,
             temperature=config.temperature or repeats.TEMPERATURE,
         )  # fmt: skip
         samples: list[list[str]] = [[] for _ in places]
-        for sample in drawn:
+        for sample in samples_drawn:
             samples[sample.prompt].append(sample.text)
         others = [paraphrases(held_out.prompts[place], config.repeat - 1) for place in places]
-        asked = [
+        paraphrase_ids = [
             self.prompt_ids(repeats.paraphrased(held_out.examples[p], text))
             for p, texts in zip(places, others, strict=True)
             for text in texts
         ]
-        told = iter(self.answers(asked, config.max_new_tokens, stop, f"{title}: paraphrases"))
+        paraphrase_answers = iter(self.answers(paraphrase_ids, config.max_new_tokens, stop, f"{title}: paraphrases"))
         return tuple(
-            Again(place, tuple(said), tuple(texts), tuple(next(told).text for _ in texts))
+            RepeatedPrompt(place, tuple(said), tuple(texts), tuple(next(paraphrase_answers).text for _ in texts))
             for place, said, texts in zip(places, samples, others, strict=True)
         )
 
     @torch.no_grad()
-    def distributions(self, pairs: General, stop: Cancelled, bar: log.Bar) -> list[torch.Tensor]:
+    def distributions(self, pairs: AnswerPairs, stop: Cancelled, bar: log.Bar) -> list[torch.Tensor]:
         """log p of the whole vocabulary at every token of each answer: [tokens, vocabulary] on the CPU. `bar` counts answers."""
         self.model.eval()
         found: dict[int, torch.Tensor] = {}

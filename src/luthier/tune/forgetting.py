@@ -34,7 +34,7 @@ from luthier.text.encode import encode
 from luthier.training.table import method
 from luthier.tune.build import Run, packing_of
 from luthier.tune.evaluator import Evaluator
-from luthier.tune.held_out import General, Measured
+from luthier.tune.held_out import AnswerPairs, Measured
 from luthier.tune.prepare import load_model
 
 Scores = dict[str, list[float]]  # benchmark -> a score for each document
@@ -160,7 +160,7 @@ def _measured(job: Run, opened: Opened, task: Task, material: Material, stage: s
     return [found[doc] for doc in sorted(found)]
 
 
-def views(evaluator: Evaluator, after: Measured, job: Run) -> Distributions | None:
+def tuned_distributions(evaluator: Evaluator, after: Measured, job: Run) -> Distributions | None:
     """What is kept of the tuned model, so that it may be gone when the one it started from is read again.
 
     None where it was not asked, and where there is no room for it.
@@ -168,14 +168,14 @@ def views(evaluator: Evaluator, after: Measured, job: Run) -> Distributions | No
     if not after.own:
         return None
     tokens = sum(len(answer) for _, answer in (*after.general_ids, *_pairs(after.own)))
-    if not _room(4 * tokens * evaluator.model.config.get_text_config().vocab_size, torch.device("cpu")):
+    if not _enough_memory(4 * tokens * evaluator.model.config.get_text_config().vocab_size, torch.device("cpu")):
         return None
     both = after.general_ids, _pairs(after.own)
     with log.progress("divergence from the start: tuned", sum(map(len, both))) as bar:
         return Distributions(*(evaluator.distributions(pairs, job.stop, bar) for pairs in both))
 
 
-def _room(size: int, device: torch.device) -> bool:
+def _enough_memory(size: int, device: torch.device) -> bool:
     """Whether `size` bytes are free there; if not, say what is left out."""
     if (free := memory.available(device)) < size:
         log.warn(f"the divergence from the start is left out: it needs {log.size(size)} and {log.size(free)} are free")
@@ -183,7 +183,7 @@ def _room(size: int, device: torch.device) -> bool:
     return True
 
 
-def _pairs(own: Sequence[forgot.Own]) -> General:
+def _pairs(own: Sequence[forgot.Own]) -> AnswerPairs:
     return [(one.prompt_ids, one.ids) for one in own]
 
 
@@ -202,7 +202,7 @@ def divergences(
         torch.cuda.empty_cache()
     said = max(sum(view.nbytes for view in part) for part in (tuned.before, tuned.after))  # kept on the CPU
     on_cpu = device.type == "cpu"
-    if not _room(weights + said * on_cpu, device) or not (on_cpu or _room(said, torch.device("cpu"))):
+    if not _enough_memory(weights + said * on_cpu, device) or not (on_cpu or _enough_memory(said, torch.device("cpu"))):
         return None
     start = load_model(job.texts, job.config).model
     evaluator = Evaluator(
@@ -225,21 +225,21 @@ def rows(
 ) -> list[dict[str, Any]]:
     """The table of what was not to change: general texts, benchmarks, how general prompts are answered; verdicts are
     corrected for all of them."""
-    asked = []
+    questions = []
     if before.texts:
         old, new = ([loss for _, loss, _ in measured.texts] for measured in (before, after))
         about = score.about_loss(()) | {"title": "general text, loss per token"}
-        asked.append(paired("general", old, new, about, [count for _, _, count in before.texts]))
+        questions.append(paired("general", old, new, about, [count for _, _, count in before.texts]))
     for task, _ in probes.tasks:
         metric = results.METRICS[task.metrics[0]]
         about = {
             "title": f"{task.name}, {metric.title}", "unit": metric.unit, "top": None,
             "higher_is_better": metric.higher_is_better,
         }  # fmt: skip
-        asked.append(paired(task.name, scores[0][task.name], scores[1][task.name], about))
+        questions.append(paired(task.name, scores[0][task.name], scores[1][task.name], about))
     if before.own and after.own:
-        asked += forgot.manners(before.own, after.own)
-    return before_after(asked, seed)
+        questions += forgot.manners(before.own, after.own)
+    return before_after(questions, seed)
 
 
 def as_json(

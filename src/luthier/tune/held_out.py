@@ -10,12 +10,12 @@ from luthier.core.types.examples import Example
 from luthier.core.types.trees import Node, TokenTree
 from luthier.evals import forgetting as forgot
 
-General = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # (prompt ids, answer ids)
-AGAIN = ("samples", "paraphrases", "answers")  # what a record keeps of a prompt asked again
+AnswerPairs = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # (prompt ids, answer ids)
+REPEATED_KEYS = ("samples", "paraphrases", "answers")  # what a record keeps of a prompt asked again
 
 
 @dataclass(frozen=True)
-class Again:
+class RepeatedPrompt:
     """One prompt asked again: `place` among the held-out prompts, `samples` of it, and the answers to `paraphrases`, drawn as
     the held-out answers are."""
 
@@ -54,10 +54,10 @@ class Measured:
     ended: tuple[str, ...] = ()
     logps: tuple[tuple[float, ...], ...] = ()
     general: tuple[tuple[float, int], ...] = ()
-    general_ids: General = ()
+    general_ids: AnswerPairs = ()
     own: tuple[forgot.Own, ...] = ()
     texts: tuple[tuple[int, float, int], ...] = ()
-    again: tuple[Again, ...] = ()
+    again: tuple[RepeatedPrompt, ...] = ()
 
     @property
     def reward(self) -> float | None:
@@ -71,7 +71,7 @@ class Measured:
         return sum(loss for _, loss, _ in self.losses) / units if units else None
 
 
-def answer_trees(pairs: General) -> list[TokenTree]:
+def answer_trees(pairs: AnswerPairs) -> list[TokenTree]:
     """Prompts with answers, of which the answers count."""
     return [
         TokenTree((Node(prompt + answer, (False,) * len(prompt) + (True,) * len(answer)),), row=i)
@@ -128,7 +128,9 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
         ),
         texts=tuple((r["text"], r["loss"], r["units"]) for r in records if "text" in r),
         again=tuple(
-            Again(i, *(tuple(r["again"][key]) for key in AGAIN)) for i, r in enumerate(answered) if "again" in r
+            RepeatedPrompt(i, *(tuple(r["again"][key]) for key in REPEATED_KEYS))
+            for i, r in enumerate(answered)
+            if "again" in r
         ),
     )
 

@@ -15,73 +15,75 @@ from luthier.runs.folder import RunFolder
 from luthier.training import checkpoint
 from luthier.training.loop import Report
 from luthier.tune import announce, warnings
-from luthier.tune.build import Run, TrainingSetup, put, put_weights, steps_of, weights
+from luthier.tune.build import Run, TrainingSetup, load_checkpoint, load_weights, remaining_steps, trained_weights
 from luthier.tune.checkpoint_selection import CheckpointSelector, Progress, keeps_best
-from luthier.tune.resume import best
+from luthier.tune.resume import best_checkpoint
 
-SHARE = 20  # of the time between two checkpoints that are due by the clock, saving takes a part at most
+SAVING_SHARE = 20  # of the time between two checkpoints that are due by the clock, saving takes a part at most
 
 
 @dataclass
-class Saved:
+class LastSave:
     """When the last checkpoint was saved, and how many seconds that took."""
 
     at: float
-    took: float = 0.0
+    seconds: float = 0.0
 
     def due(self, config: TrainConfig, step: int) -> bool:
         """Whether another is due after this step: every `checkpoint` steps, or when `checkpoint_minutes` are over. Which
         steps are saved changes nothing of the result."""
-        wait = max(60 * config.checkpoint_minutes, SHARE * self.took)
-        return step % config.checkpoint == 0 or (config.checkpoint_minutes > 0 and time.monotonic() - self.at >= wait)
+        interval = max(60 * config.checkpoint_minutes, SAVING_SHARE * self.seconds)
+        return step % config.checkpoint == 0 or (
+            config.checkpoint_minutes > 0 and time.monotonic() - self.at >= interval
+        )
 
 
-def learn(job: Run, parts: TrainingSetup, watch: CheckpointSelector) -> Progress:
+def learn(job: Run, setup: TrainingSetup, selector: CheckpointSelector) -> Progress:
     """All remaining steps. Saves when it is due, at the end, and when asked to stop."""
-    config, folder, state = job.config, job.folder, parts.state
-    progress = _go_on(job, parts)
-    count = len(parts.steps)
+    config, folder, state = job.config, job.folder, setup.state
+    progress = _resume(job, setup)
+    count = len(setup.steps)
     log.note(
-        f"training {parts.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
-        f"learning rate {parts.rate:g}" + (f", going on from step {state.step}" if state.step else "")
+        f"training {setup.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
+        f"learning rate {setup.rate:g}" + (f", going on from step {state.step}" if state.step else "")
     )
-    watch.keep_start()
-    saved = Saved(time.monotonic())
+    selector.save_baseline()
+    saved = LastSave(time.monotonic())
     try:
         # Stopped in the middle of an evaluation, a run has the step but not its measurement.
-        progress.stopped = progress.stopped or (watch.due() and watch.look(progress))
+        progress.stopped = progress.stopped or (selector.due() and selector.evaluate(progress))
         with log.progress("training", count) as bar:
             bar.start_at(state.step)
-            for report in steps_of(job, parts) if not progress.stopped else ():
-                _note(folder, progress, report, bar, parts.device)
-                progress.stopped = watch.due() and watch.look(progress)
+            for report in remaining_steps(job, setup) if not progress.stopped else ():
+                log_step(folder, progress, report, bar, setup.device)
+                progress.stopped = selector.due() and selector.evaluate(progress)
                 if progress.stopped or report.step == count or saved.due(config.train, report.step):
                     began = time.monotonic()
-                    _save(job, parts, progress)
-                    saved = Saved(now := time.monotonic(), now - began)
+                    _save(job, setup, progress)
+                    saved = LastSave(now := time.monotonic(), now - began)
                 if job.tracker:
                     job.tracker.follow()
                 if progress.stopped:
                     break
         if job.examples.stream:
-            job.read.warn("rows of the stream", config)
+            job.stream_counts.warn("rows of the stream", config)
         if 0 < state.step < count and not progress.stopped:
             log.note(f"the stream ended after {state.step} steps")
             if config.eval.every:
-                watch.look(progress)
-            _save(job, parts, progress)
+                selector.evaluate(progress)
+            _save(job, setup, progress)
     except DiskFull:
         raise
     except LuthierError:  # stopped, a bad row late in a stream, a loss that is not finite: the weights are whole
-        _save(job, parts, progress)
+        _save(job, setup, progress)
         raise
     folder.close_journals()
     if keeps_best(config, progress.best_step):
-        put_weights(parts, checkpoint.load(best(folder, progress)).weights)
+        load_weights(setup, checkpoint.load(best_checkpoint(folder, progress)).weights)
     return progress
 
 
-def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, device: torch.device) -> None:
+def log_step(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, device: torch.device) -> None:
     """Keep a step's figures and show them."""
     progress.passed += report.passed
     progress.tokens += report.tokens
@@ -103,36 +105,38 @@ def _note(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar, d
         "losses.jsonl", {"step": report.step, "rows": [[row, round(nats, 4), n] for row, nats, n in report.rows]}
     )
     bar.advance(
-        1, **_figures(progress, report),
+        1, **step_figures(progress, report),
         **{"tokens/s": f"{progress.passed / progress.seconds:.0f}"}, memory=log.size(memory.peak(device)),
     )  # fmt: skip
 
 
-def _figures(progress: Progress, report: Report) -> dict[str, str]:
+def step_figures(progress: Progress, report: Report) -> dict[str, str]:
     """What people watch of a step: the loss, or what its rollout was given."""
     if "reward" not in report.metrics:
         return {"loss": f"{report.loss:.3f}"}
     if (rollout := report.metrics.get("rollout")) != progress.rollout:  # several steps learn from one
         progress.rollout = rollout
-        progress.rewards = [*progress.rewards, report.metrics["reward"]][-2 * announce.RECENT :]
-    return announce.of_rollout(report.metrics, progress.rewards)
+        progress.rewards = [*progress.rewards, report.metrics["reward"]][-2 * announce.TREND_ROLLOUTS :]
+    return announce.rollout_figures(report.metrics, progress.rewards)
 
 
-def _save(job: Run, parts: TrainingSetup, progress: Progress) -> None:
-    if job.read.rows >= progress.read.get("rows", 1):
-        progress.read = {"rows": job.read.rows} | job.read.lost()
-    state = {"t": parts.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
-    state |= {"threads": torch.get_num_threads(), **parts.steps.state(parts.state.step)}
-    tensors = parts.state.optimizer.tensors()
-    checkpoint.save(job.folder.checkpoints, parts.state.step, weights(parts), tensors, state, job.config.train.keep)
+def _save(job: Run, setup: TrainingSetup, progress: Progress) -> None:
+    if job.stream_counts.rows >= progress.read.get("rows", 1):
+        progress.read = {"rows": job.stream_counts.rows} | job.stream_counts.as_record()
+    state = {"t": setup.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
+    state |= {"threads": torch.get_num_threads(), **setup.steps.state(setup.state.step)}
+    tensors = setup.state.optimizer.tensors()
+    checkpoint.save(
+        job.folder.checkpoints, setup.state.step, trained_weights(setup), tensors, state, job.config.train.keep
+    )
 
 
-def _go_on(job: Run, parts: TrainingSetup) -> Progress:
+def _resume(job: Run, setup: TrainingSetup) -> Progress:
     """Take up the checkpoint that the run goes on from, and cut the journals back to it."""
-    if job.newest is None:
+    if job.latest_checkpoint is None:
         job.folder.cut({})
         return Progress()
-    saved = checkpoint.load(job.newest)
-    put(parts, saved)
+    saved = checkpoint.load(job.latest_checkpoint)
+    load_checkpoint(setup, saved)
     job.folder.cut(saved.state["journals"])
     return Progress(**saved.state["progress"])

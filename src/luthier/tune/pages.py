@@ -36,7 +36,7 @@ RECORDS, CODES = "errors/records.jsonl", "errors/codes.jsonl"
 
 def write(folder: RunFolder, config: RunConfig, result: dict[str, Any], out: Path | None = None) -> Path:
     """Write the page of a finished run into its folder, or to `out`."""
-    return _put(out or folder.path / PAGE, run_page(view(folder, config, result)))
+    return _write_page(out or folder.path / PAGE, run_page(view(folder, config, result)))
 
 
 def report(runs: Sequence[Path], out: Path | None = None) -> Path:
@@ -49,8 +49,10 @@ def report(runs: Sequence[Path], out: Path | None = None) -> Path:
         return write(*found[0], out)
     if len(found) > COLOURS:
         raise InputError(f"{len(found)} runs", where="luthier report", mend=f"give at most {COLOURS}")
-    views = _told_apart([view(*one) for one in found])
-    return _put(out or Path("report-compare.html"), compare_page(views, [_paired(views[0], v) for v in views[1:]]))
+    views = _with_unique_names([view(*one) for one in found])
+    return _write_page(
+        out or Path("report-compare.html"), compare_page(views, [_paired(views[0], v) for v in views[1:]])
+    )
 
 
 def again(run: Path) -> Path | None:
@@ -79,7 +81,7 @@ def coding(run: Path, out: Path | None = None) -> Path:
         for line in lines
     ]  # fmt: skip
     page = coding_page(run.resolve().name, config.fingerprint(), records, _codes(folder))
-    return _put(out or folder.path / CODING, page)
+    return _write_page(out or folder.path / CODING, page)
 
 
 def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
@@ -93,9 +95,9 @@ def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
     return View(
         name=folder.path.resolve().name, path=str(folder.path), config=config,
         method=f"{config.method}, {METHODS[config.method].summary}", result=result,
-        rows=_rows(result, after), beside=_beside(before, after, result, config.seed),
+        rows=_rows(result, after), beside=_retention_rows(before, after, result, config.seed),
         steps=folder.records("metrics.jsonl") or (), samples=_samples(folder), rollouts=_rollouts(folder),
-        lost=_lost(before, after), errors=_errors(folder, config), codes=_codes(folder),
+        lost=_forgotten_answers(before, after), errors=_errors(folder, config), codes=_codes(folder),
         lineage=folder.lineage, about=folder.read_json(DATA) or {},
     )  # fmt: skip
 
@@ -108,7 +110,7 @@ def _finished(path: Path) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     return folder, config, result
 
 
-def _put(path: Path, page: str) -> Path:
+def _write_page(path: Path, page: str) -> Path:
     with writing(path) as handle:
         handle.write(page)
     return path
@@ -128,11 +130,11 @@ def _rows(result: dict[str, Any], after: Measured) -> list[dict[str, Any]]:
             about = scores.about_metric(name)
         else:
             about = scores.about_item(name)
-        rows.append(_worded({"name": name, **about, **values}))
+        rows.append(_with_verdict({"name": name, **about, **values}))
     return rows
 
 
-def _worded(row: dict[str, Any]) -> dict[str, Any]:
+def _with_verdict(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its verdict: runs of earlier versions kept none, and theirs is not corrected for being one of many."""
     if "verdict" in row:
         return row
@@ -179,7 +181,7 @@ def _rollouts(folder: RunFolder) -> list[Rollout]:
     return found
 
 
-def _lost(before: Measured, after: Measured) -> list[ForgottenAnswer]:
+def _forgotten_answers(before: Measured, after: Measured) -> list[ForgottenAnswer]:
     """What the model answered to general questions before and after, with what each earlier answer lost."""
     if len(before.own) != len(GENERAL_PROMPTS) or len(after.own) != len(before.own):
         return []
@@ -189,17 +191,17 @@ def _lost(before: Measured, after: Measured) -> list[ForgottenAnswer]:
     ]
 
 
-def _beside(before: Measured, after: Measured, result: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+def _retention_rows(before: Measured, after: Measured, result: dict[str, Any], seed: int) -> list[dict[str, Any]]:
     """The rows of what was not to change: general texts and answers, and the benchmarks of the result."""
     tasks = [
         {"name": name, "title": f"{name}, {(metric := results.METRICS[found['metric']]).title}", "unit": metric.unit,
          "top": None, "higher_is_better": metric.higher_is_better, **found}
         for name, found in ((result["forgetting"] or {}).get("benchmarks") or {}).items()
     ]  # fmt: skip
-    kept = result["forgetting"] or {}
-    figures = {**(kept.get("answers") or {}), "general": kept.get("general") or {}}
+    forgetting_result = result["forgetting"] or {}
+    figures = {**(forgetting_result.get("answers") or {}), "general": forgetting_result.get("general") or {}}
     others = forgetting.rows(before, after, forgetting.Probes(), ({}, {}), seed)
-    return [_worded(row) for row in (*(row | figures.get(row["name"], {}) for row in others), *tasks)]
+    return [_with_verdict(row) for row in (*(row | figures.get(row["name"], {}) for row in others), *tasks)]
 
 
 def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:
@@ -220,10 +222,10 @@ def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:
             shares[errors.SOUND] = [float(ok and not bad) for ok, bad in zip(shares[errors.SOUND], wrong, strict=True)]
     rows = errors.table(before, after, config.seed)
     (sound,) = (row for row in rows if row["name"] == errors.SOUND)
-    told = errors.WRONG in after
+    correctness_known = errors.WRONG in after
     return Errors(
-        len(lines), Category(sound["title"], _SOUND[told], sound),
-        [Category(row["title"], errors.about(row["name"])["meaning"], row) for row in rows if row is not sound], told,
+        len(lines), Category(sound["title"], _SOUND[correctness_known], sound),
+        [Category(row["title"], errors.about(row["name"])["meaning"], row) for row in rows if row is not sound], correctness_known,
     )  # fmt: skip
 
 
@@ -264,7 +266,7 @@ def _category(name: str) -> str:
     return errors.title(name) if name in (errors.SAME, *CATEGORIES) else name
 
 
-def _told_apart(views: Sequence[View]) -> list[View]:
+def _with_unique_names(views: Sequence[View]) -> list[View]:
     """The views with names that differ: paths where the folders have the same name."""
     names = [one.name for one in views]
     return [replace(one, name=one.path) if names.count(one.name) > 1 else one for one in views]
@@ -272,14 +274,14 @@ def _told_apart(views: Sequence[View]) -> list[View]:
 
 def _paired(first: View, other: View) -> Paired:
     """The metrics of the answers of two runs on the prompts that both answered, with paired intervals."""
-    mine, theirs = ({(s.prompt, s.reference): s for s in one.samples} for one in (first, other))
-    shared = [key for key in mine if key in theirs]
+    first_samples, other_samples = ({(s.prompt, s.reference): s for s in one.samples} for one in (first, other))
+    shared = [key for key in first_samples if key in other_samples]
     names = [name for name in first.result["metrics"] if name in METRICS and name in other.result["metrics"]]
     if not shared or not names:
         return Paired(other.name, ())
     prompts, references = zip(*shared, strict=True)
     old, new = (
         scores.score([s.after for s in side], references, prompts, names, [s.ended for s in side])
-        for side in ([one[key] for key in shared] for one in (mine, theirs))
+        for side in ([one[key] for key in shared] for one in (first_samples, other_samples))
     )
     return Paired(other.name, scores.table(old, new, seed=first.config.seed))

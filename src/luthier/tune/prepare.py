@@ -53,7 +53,7 @@ class RowCounts:
             for name in ("cut", "cut_tokens", "unended", "quoted"):
                 setattr(self, name, getattr(self, name) + getattr(part, name))
 
-    def lost(self) -> dict[str, Any]:
+    def as_record(self) -> dict[str, Any]:
         """Keys of the `data` of result.json."""
         return {
             "skipped": self.skipped, "dropped": dict(self.dropped), "cut": self.cut, "cut_tokens": self.cut_tokens,
@@ -95,7 +95,7 @@ class EncodedData:
     systems: Systems = field(default_factory=Systems)
 
 
-def goes_on(texts: Texts, config: RunConfig) -> bool:
+def continues_adapter(texts: Texts, config: RunConfig) -> bool:
     """Whether training goes on with the adapter that the model brings, instead of adding it to the weights first."""
     return texts.start.adapter is not None and tune.is_adapter(config.tune)
 
@@ -105,7 +105,7 @@ def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
 
     Raises InputError when the run asks for another shape than that adapter has.
     """
-    if not goes_on(texts, config) or texts.start.adapter is None:
+    if not continues_adapter(texts, config) or texts.start.adapter is None:
         return config.lora
     if config.tune != texts.start.config.tune and texts.start.config.tune in ("lora", "qlora"):
         raise InputError(
@@ -162,15 +162,17 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
     counts: dict[str, Any] = {"rows": count, "held_out": held_out.rows}
     if examples.replay:
         counts["replay"] = len(examples.replay)
-    counts |= learned.lost() | {f"held_out_{name}": held_out.lost()[name] for name in ("dropped", "cut")}
-    learn = arranged(train.trees, config)
-    beside = arranged(replay.trees, config, train.trees)
-    ready = EncodedData(learn, arranged(test.trees, config, train.trees), counts | examples.facts(), beside, systems)
-    check_context([*ready.train, *ready.replay, *ready.test], texts, config)
-    return ready
+    counts |= learned.as_record() | {f"held_out_{name}": held_out.as_record()[name] for name in ("dropped", "cut")}
+    learn = arrange_trees(train.trees, config)
+    beside = arrange_trees(replay.trees, config, train.trees)
+    encoded_data = EncodedData(
+        learn, arrange_trees(test.trees, config, train.trees), counts | examples.facts(), beside, systems
+    )
+    check_context([*encoded_data.train, *encoded_data.replay, *encoded_data.test], texts, config)
+    return encoded_data
 
 
-def arranged(trees: Sequence[TokenTree], config: RunConfig, beside: Sequence[TokenTree] = ()) -> list[TokenTree]:
+def arrange_trees(trees: Sequence[TokenTree], config: RunConfig, beside: Sequence[TokenTree] = ()) -> list[TokenTree]:
     """What the method does to all trees at once. Held-out trees have those to learn from `beside` them."""
     if config.method == "orpo" and config.preference.span == "all":
         return annotate.with_prompts(trees)
@@ -203,7 +205,7 @@ def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
             q = texts.start.config.quant
             quantize.quantize_linears(loaded.model, kind=q.kind, block=q.block, double=q.double)
         adapters.apply(loaded.model, texts.start.adapter)
-        if not goes_on(texts, config):
+        if not continues_adapter(texts, config):
             lora.merge(loaded.model)
             quantize.dequantize_linears(loaded.model)
     return loaded

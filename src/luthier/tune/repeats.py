@@ -13,7 +13,7 @@ from luthier.evals.metrics import scores as score
 from luthier.evals.metrics.labels import folded
 from luthier.evals.metrics.table import RIGHT
 from luthier.evals.stats.paired import Question, paired
-from luthier.tune.held_out import Again, HeldOut
+from luthier.tune.held_out import HeldOut, RepeatedPrompt
 
 PROMPTS = 32  # that are asked again, evenly spread over the held-out ones
 TEMPERATURE = 1.0  # of the samples where `eval.temperature` is 0
@@ -28,21 +28,22 @@ def paraphrased(example: Example, text: str) -> Example:
 
 
 def figures(
-    held_out: HeldOut, answers: Sequence[str], again: Sequence[Again], names: Sequence[str]
+    held_out: HeldOut, answers: Sequence[str], again: Sequence[RepeatedPrompt], names: Sequence[str]
 ) -> dict[str, list[float]]:
     """The rows of `consistency.TITLES`: name -> a number for each item, the same items whoever answers. `names` are the metrics."""
     if not again:
         return {}
-    right = next((name for name in names if name in RIGHT), None)
-    alike = consistency.likeness(right, sorted({reference.strip() for reference in held_out.references}))
-    out = {consistency.AGREEMENT: [consistency.agreement(one.samples, alike) for one in again]}
+    metric = next((name for name in names if name in RIGHT), None)
+    likeness = consistency.likeness(metric, sorted({reference.strip() for reference in held_out.references}))
+    out = {consistency.AGREEMENT: [consistency.agreement(one.samples, likeness) for one in again]}
     groups = _groups(held_out)
-    put = [[answers[one.place], *one.answers] for one in again if one.answers]
+    paraphrase_answers = [[answers[one.place], *one.answers] for one in again if one.answers]
     out[consistency.PARAPHRASES] = [
-        consistency.agreement(said, alike) for said in ([[answers[i] for i in group] for group in groups] or put)
+        consistency.agreement(said, likeness)
+        for said in ([[answers[i] for i in group] for group in groups] or paraphrase_answers)
     ]
-    told = [one for one in again if consistency.can_be_told(held_out.prompts[one.place], right)]
-    out[consistency.UNSUPPORTED] = [_unsupported(held_out, one, right) for one in told]
+    decidable = [one for one in again if consistency.can_be_told(held_out.prompts[one.place], metric)]
+    out[consistency.UNSUPPORTED] = [_unsupported(held_out, one, metric) for one in decidable]
     return {name: values for name, values in out.items() if values}
 
 
@@ -55,15 +56,15 @@ def _groups(held_out: HeldOut) -> list[list[int]]:
     return [places for places in found.values() if len({folded(held_out.prompts[i]) for i in places}) > 1]
 
 
-def _unsupported(held_out: HeldOut, one: Again, right: str | None) -> float:
+def _unsupported(held_out: HeldOut, one: RepeatedPrompt, metric: str | None) -> float:
     """The mean over the samples of a prompt of the share of statements that are unsupported or wrong."""
     prompt, reference = held_out.prompts[one.place], held_out.references[one.place]
     scores: Sequence[float | None] = [None] * len(one.samples)
-    if right:
+    if metric:
         # The set's other references are labels too, that an answer must not name.
-        said = [*one.samples, *held_out.references]
-        wanted = [reference] * len(one.samples) + list(held_out.references)
-        scores = score.score(said, wanted, [prompt] * len(said), (right,))[right][: len(one.samples)]
+        answers = [*one.samples, *held_out.references]
+        references = [reference] * len(one.samples) + list(held_out.references)
+        scores = score.score(answers, references, [prompt] * len(answers), (metric,))[metric][: len(one.samples)]
     shares = (
         consistency.unsupported_share(answer, prompt, reference, value)
         for answer, value in zip(one.samples, scores, strict=True)

@@ -13,7 +13,7 @@ from luthier.training import checkpoint
 from luthier.tune.checkpoint_selection import Progress, keeps_best
 
 
-def take_up(folder: RunFolder, config: RunConfig) -> Path | None:
+def resume_point(folder: RunFolder, config: RunConfig) -> Path | None:
     """The newest whole checkpoint, which the run goes on from; None to begin with the first step. Damaged ones are set aside.
 
     Raises InputError for a file of the run that is not as it was written.
@@ -27,11 +27,11 @@ def take_up(folder: RunFolder, config: RunConfig) -> Path | None:
     state = checkpoint.state(path)
     folder.require_journals(state["journals"])
     if keeps_best(config, state["progress"]["best_step"]):
-        best(folder)
+        best_checkpoint(folder)
     return path
 
 
-def best(folder: RunFolder, progress: Progress | None = None) -> Path:
+def best_checkpoint(folder: RunFolder, progress: Progress | None = None) -> Path:
     """The checkpoint of the best step. Raises InputError when it is gone or damaged, or not of the best step of `progress`."""
     path = folder.checkpoints / "best"
     fault = checkpoint.fault(path) if path.is_dir() else "it is gone"

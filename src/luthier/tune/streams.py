@@ -16,7 +16,7 @@ from luthier.runs.rows import check_kind
 from luthier.runs.texts import Texts
 from luthier.text.encode import encode_chunk
 from luthier.tune.context_length import check_context
-from luthier.tune.prepare import RowCounts, arranged
+from luthier.tune.prepare import RowCounts, arrange_trees
 
 STREAM_CHUNK = 256  # rows of a stream that are encoded together
 
@@ -36,7 +36,7 @@ def stream_trees(
     """
     source = data_load.stream(config.data.path, config.data) if live is None else live
     held_out = {prompt_key(example) for example in test}
-    rows, kinds, tally, found = enumerate(source), chosen_method(config).example, RowCounts(), False
+    rows, kinds, counts, found = enumerate(source), chosen_method(config).example, RowCounts(), False
     while chunk := list(islice(rows, STREAM_CHUNK)):
         examples = [example for _, example in chunk]
         check_kind(examples, kinds, config.method, source.layout.name)
@@ -44,13 +44,13 @@ def stream_trees(
             examples, texts.template, texts.tokenizer, config.text, chunk[0][0], skip_bad=config.data.skip_bad
         )
         check_context(part.trees, texts, config)
-        tally.add(examples, part)
-        tally.systems.add(examples, config.text.system)
-        tally.seen += sum(prompt_key(example) in held_out for example in examples)
-        tally.skipped = source.skipped.count
-        read(tally)
+        counts.add(examples, part)
+        counts.systems.add(examples, config.text.system)
+        counts.seen += sum(prompt_key(example) in held_out for example in examples)
+        counts.skipped = source.skipped.count
+        read(counts)
         found = found or bool(part.trees)
-        yield from arranged(part.trees, config)
+        yield from arrange_trees(part.trees, config)
     if not found:
         raise InputError(
             "no row of the stream is left to learn from",

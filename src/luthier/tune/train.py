@@ -48,19 +48,19 @@ from luthier.runs.method import chosen_method, refuse_unread
 from luthier.runs.rows import data_name, read_examples
 from luthier.runs.texts import open_texts
 from luthier.tune import actors, announce, before_after, evaluation_cost, forgetting, warnings
-from luthier.tune.build import Run, assemble, packing_of, planned, require_same_stream, with_reference
-from luthier.tune.checkpoint_selection import CheckpointSelector, kept
+from luthier.tune.build import Run, add_reference_logps, assemble, packing_of, planned_steps, require_same_stream
+from luthier.tune.checkpoint_selection import CheckpointSelector, selected_step
 from luthier.tune.evaluator import Evaluator
-from luthier.tune.held_out import General, HeldOut, Measured, fits, from_records, to_records
+from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, fits, from_records, to_records
 from luthier.tune.inputs import inputs
 from luthier.tune.learn import learn
 from luthier.tune.memory_check import check_memory
 from luthier.tune.pages import DATA
 from luthier.tune.pages import write as write_report
 from luthier.tune.prepare import encode_all, load_model
-from luthier.tune.resume import take_up
+from luthier.tune.resume import resume_point
 
-LOOK = 5000  # training rows that 'auto' metrics are chosen by
+METRIC_ROWS = 5000  # training rows that 'auto' metrics are chosen by
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class TrainingOutcome:
     before: Measured
     after: Measured
     scores: tuple[forgetting.Scores, forgetting.Scores]
-    views: forgetting.Distributions | None
+    distributions: forgetting.Distributions | None
     size: int
     device: torch.device
     figures: dict[str, Any]
@@ -99,8 +99,8 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
     examples.tell()
     texts = open_texts(config)
     with stopping() as stop:
-        ready = encode_all(examples, texts, config, stop)
-        if config.eval.patience and not ready.test:
+        encoded = encode_all(examples, texts, config, stop)
+        if config.eval.patience and not encoded.test:
             raise InputError(
                 "no row is held out to decide when to stop",
                 where="--eval.patience",
@@ -112,7 +112,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
         run_path = place(config, data_name(config.data.path))
         facts["start"] = start_facts(texts.start.source, texts.start.config.text, quant, run_path)
         folder = open_run(config, data_name(config.data.path), facts)
-        job = Run(config, folder, examples, texts, ready, stop)
+        job = Run(config, folder, examples, texts, encoded, stop)
         with locked(folder):
             if (done := folder.result) is not None:
                 folder.sums.check_all()
@@ -124,7 +124,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
                     show("done", done)
                 return done
             try:
-                job.newest = take_up(folder, config)
+                job.latest_checkpoint = resume_point(folder, config)
                 job.tracker = tracking.open_tracker(config, folder)
                 return _phases(job, probes, show or (lambda name, value: None), began)
             except InputError:
@@ -157,46 +157,50 @@ def _needs_evaluations(config: RunConfig) -> None:
 def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> dict[str, Any]:
     config, folder, method = job.config, job.folder, chosen_method(job.config)
     unit = "nats per token" if method.loss is likelihood else ""
-    done = _made(job, probes, unit, show)
-    held_out, before, after = done.held_out, done.before, done.after
+    outcome = _train(job, probes, unit, show)
+    held_out, before, after = outcome.held_out, outcome.before, outcome.after
     drift = forgot.forgetting(before.general, after.general) if before.general else None
-    kl = forgetting.divergences(job, after, done.views, done.size, done.device) if done.views else None
-    beside = forgetting.rows(before, after, probes, done.scores, config.seed)
+    kl = (
+        forgetting.divergences(job, after, outcome.distributions, outcome.size, outcome.device)
+        if outcome.distributions
+        else None
+    )
+    retention = forgetting.rows(before, after, probes, outcome.scores, config.seed)
     rows = before_after.compare(held_out, before, after, _metrics(job, held_out), config)
     result = {
         "run": str(folder.path),
         "seconds": round(time.monotonic() - began, 2),
-        **done.figures,
+        **outcome.figures,
         "metrics": as_json(rows),
-        "forgetting": forgetting.as_json(drift, kl, beside, probes),
-        "data": job.ready.counts | done.read,
+        "forgetting": forgetting.as_json(drift, kl, retention, probes),
+        "data": job.encoded.counts | outcome.read,
     }
     if (share := warnings.equal_rewards(folder.records("metrics.jsonl") or ())) is not None:
         warnings.warn_of_rewards(share)
-        result[warnings.EQUAL] = round(share, 4)
+        result[warnings.EQUAL_REWARDS] = round(share, 4)
     if (found := judged(rows)) is not None:
-        warnings.tell_of_judge(found)
+        warnings.report_judge(found)
         result["judge"] = found
     if method.needs.score:
-        result["reward_model"] = before_after.worth(held_out, after)
-    announce.pictures(folder, rows, unit)
+        result["reward_model"] = before_after.reward_model_figures(held_out, after)
+    announce.write_plots(folder, rows, unit)
     if job.tracker:
         job.tracker.finish(result)
-    _look_back(job, result)
+    diagnose_run(job, result)
     folder.write_json(RESULT, result)
     show(
         "after",
         {
             "rows": rows, "prompts": held_out.prompts, "references": held_out.references, "before": before.answers,
-            "after": after.answers, "forgetting": forgetting.sentences(drift, kl), "lost": beside, "result": result,
+            "after": after.answers, "forgetting": forgetting.sentences(drift, kl), "lost": retention, "result": result,
         },
     )  # fmt: skip
     return result
 
 
-def _look_back(job: Run, result: dict[str, Any]) -> None:
+def diagnose_run(job: Run, result: dict[str, Any]) -> None:
     """What the data was and what is wrong with the answers, and the page that shows it."""
-    lengths = [sum(len(node.ids) for node in tree.nodes) for tree in job.ready.train]
+    lengths = [sum(len(node.ids) for node in tree.nodes) for tree in job.encoded.train]
     about = outline(job.examples.train, lengths, job.examples.layout)
     job.folder.write_json(DATA, about | job.examples.facts())
     result["findings"] = errors.record(job.folder, job.config, job.examples.train, job.examples.test)
@@ -205,68 +209,74 @@ def _look_back(job: Run, result: dict[str, Any]) -> None:
     write_report(job.folder, job.config, result)
 
 
-def _made(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> TrainingOutcome:
+def _train(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> TrainingOutcome:
     """Load, measure, train, export, measure. When it returns, the model is gone and its memory free."""
     config, folder, method = job.config, job.folder, chosen_method(job.config)
     device = model_load.pick_device(config.device)
-    check_memory(job.texts, config, job.ready, model_load.pick_dtype(config.dtype, device), device)
-    warnings.warn_of_steps(config, planned(job))
+    check_memory(job.texts, config, job.encoded, model_load.pick_dtype(config.dtype, device), device)
+    warnings.warn_of_steps(config, planned_steps(job))
     loaded = load_model(job.texts, config)
     packing = packing_of(config, loaded.model)
     evaluator = Evaluator(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
-    evaluator.system = job.ready.systems.common() or evaluator.system
+    evaluator.system = job.encoded.systems.common() or evaluator.system
     size = sum(parameter.nbytes for parameter in loaded.model.parameters())
-    show("ready", announce.opening(job))
-    parts = None
+    show("ready", announce.run_summary(job))
+    setup = None
     if method.reference or method.needs.score or method.online:  # what it measures, the bare model does not have
-        parts = assemble(job, loaded)
+        setup = assemble(job, loaded)
         evaluator.rewards, evaluator.judge = job.rewards, job.judge
-    work = evaluation_cost.work_of(job)
-    evaluator.rows, evaluator.samples = fitting = work.fitting(config.eval.rows, config.eval.samples)
-    held_out = evaluator.held_out(job.examples.test, job.ready.test)
-    evaluation_cost.tell_fewer(job, fitting, held_out)
-    others = _to_choose_by(job, evaluator, held_out)
-    if parts and method.reference:
-        trees = with_reference(job, parts, packing, [*held_out.trees, *(others.trees if others else ())])
-        others = others and replace(others, trees=trees[len(held_out.trees) :])
+    cost = evaluation_cost.estimate(job)
+    evaluator.rows, evaluator.samples = sizes = cost.sizes(config.eval.rows, config.eval.samples)
+    held_out = evaluator.held_out(job.examples.test, job.encoded.test)
+    evaluation_cost.note_fewer_rows(job, sizes, held_out)
+    selection_rows = _selection_rows(job, evaluator, held_out)
+    if setup and method.reference:
+        trees = add_reference_logps(
+            job, setup, packing, [*held_out.trees, *(selection_rows.trees if selection_rows else ())]
+        )
+        selection_rows = selection_rows and replace(selection_rows, trees=trees[len(held_out.trees) :])
         held_out = replace(held_out, trees=trees[: len(held_out.trees)])
     everything = replace(held_out, texts=probes.texts)
-    evaluator.paced = partial(evaluation_cost.announce, work, everything, config)
+    evaluator.on_pace = partial(evaluation_cost.announce, cost, everything, config)
     own = config.eval.forgetting and method.needs.logp
     before = _measured(job, evaluator, everything, "before", None if own else ())
-    evaluator.paced = None
+    evaluator.on_pace = None
     scores = forgetting.benchmarks(job, loaded.model, probes, "before")
-    show("before", announce.as_it_is(before, held_out, unit, _metrics(job, held_out), config))
-    parts = parts or assemble(job, loaded)
+    show("before", announce.baseline(before, held_out, unit, _metrics(job, held_out), config))
+    setup = setup or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
     progress = learn(
-        job, parts, CheckpointSelector(job, parts, evaluator, others or held_out, before, _metrics(job, held_out))
+        job,
+        setup,
+        CheckpointSelector(job, setup, evaluator, selection_rows or held_out, before, _metrics(job, held_out)),
     )
-    systems = (job.read if job.examples.stream else job.ready).systems
-    export.write(folder, parts.tuned, loaded, job.texts.template, config, systems.common())
+    systems = (job.stream_counts if job.examples.stream else job.encoded).systems
+    export.write(folder, setup.tuned, loaded, job.texts.template, config, systems.common())
     plain = config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32
     if plain and not actors.played_by_policy(job.rewards) and not actors.played_by_policy(job.judge):
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
     after = _measured(job, evaluator, everything, "after", before.general_ids, own=own)
     figures = {
-        "steps": parts.state.step,
+        "steps": setup.state.step,
         "tokens": progress.passed,
         "tokens_per_second": round(progress.passed / progress.seconds, 1) if progress.seconds else None,
         "example_tokens": progress.tokens,
-        "peak_memory_bytes": memory.peak(parts.device),
-        "trainable": parts.tuned.trainable,
+        "peak_memory_bytes": memory.peak(setup.device),
+        "trainable": setup.tuned.trainable,
         "parameters": total,
         "loss": {"first": progress.first, "last": progress.last, "eval": after.loss},
-        "kept": kept(config, progress, parts.state.step, online=method.online),
+        "kept": selected_step(config, progress, setup.state.step, online=method.online),
         **({"kl_per_answer": progress.drift} if method.online else {}),
     }
     tuned = forgetting.benchmarks(job, loaded.model, probes, "after")
-    views = forgetting.views(evaluator, after, job)
+    distributions = forgetting.tuned_distributions(evaluator, after, job)
     job.close_rewards()  # a reward model may hold the model that it shares
-    return TrainingOutcome(held_out, before, after, (scores, tuned), views, size, device, figures, progress.read)
+    return TrainingOutcome(
+        held_out, before, after, (scores, tuned), distributions, size, device, figures, progress.read
+    )
 
 
-def _to_choose_by(job: Run, evaluator: Evaluator, held_out: HeldOut) -> HeldOut | None:
+def _selection_rows(job: Run, evaluator: Evaluator, held_out: HeldOut) -> HeldOut | None:
     """The rows that the best step is chosen by: others than those reported, where at least half as many are left; else
     None. What is chosen by the rows it is reported on looks better than it is."""
     if not job.config.eval.every:
@@ -276,7 +286,7 @@ def _to_choose_by(job: Run, evaluator: Evaluator, held_out: HeldOut) -> HeldOut 
             "no held-out prompt to choose a checkpoint by", where="--policy.kl_budget",
             mend="hold out rows, with --eval.samples above 0",
         )  # fmt: skip
-    found = evaluator.held_out(job.examples.test, job.ready.test, beside=held_out)
+    found = evaluator.held_out(job.examples.test, job.encoded.test, beside=held_out)
     if 2 * len(found.trees) >= len(held_out.trees) and 2 * len(found.rows) >= len(held_out.rows):
         return found
     log.warn(
@@ -288,7 +298,7 @@ def _to_choose_by(job: Run, evaluator: Evaluator, held_out: HeldOut) -> HeldOut 
 
 def _metrics(job: Run, held_out: HeldOut) -> tuple[str, ...]:
     """The metrics of this run; 'auto' looks at the answers of the training rows too, of which there are more."""
-    chats = islice((e for e in job.examples.train if isinstance(e, Chat)), LOOK)
+    chats = islice((e for e in job.examples.train if isinstance(e, Chat)), METRIC_ROWS)
     learned = [chat.messages[-1].content for chat in chats]
     return choose(job.config.eval.metrics, learned or held_out.references)
 
@@ -298,7 +308,7 @@ def _measured(
     evaluator: Evaluator,
     held_out: HeldOut,
     stage: str,
-    general: General | None,
+    general: AnswerPairs | None,
     own: bool = False,
 ) -> Measured:
     """The measurement of one stage, read from its file when an earlier start of this run made it."""

@@ -18,7 +18,15 @@ from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples
 from luthier.runs.texts import open_texts
 from luthier.training import checkpoint
-from luthier.tune.build import Run, assemble, packing_of, put, steps_of, weights, with_reference
+from luthier.tune.build import (
+    Run,
+    add_reference_logps,
+    assemble,
+    load_checkpoint,
+    packing_of,
+    remaining_steps,
+    trained_weights,
+)
 from luthier.tune.inputs import inputs
 from luthier.tune.prepare import encode_all
 
@@ -52,27 +60,27 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
                 where=path, mend="put it back as it was",
             )  # fmt: skip
         job = Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
-        parts = assemble(job)
+        setup = assemble(job)
         if chosen_method(config).reference:
-            with_reference(job, parts, packing_of(config, parts.state.model), ())
+            add_reference_logps(job, setup, packing_of(config, setup.state.model), ())
         if older is not None:
-            put(parts, older)
-        first, last = parts.state.step, newer.state["step"]
+            load_checkpoint(setup, older)
+        first, last = setup.state.step, newer.state["step"]
         with log.progress("repeating the steps", last - first) as bar:
-            for _ in steps_of(job, parts):
+            for _ in remaining_steps(job, setup):
                 bar.advance()
-                if parts.state.step == last:
+                if setup.state.step == last:
                     break
         if stop():
             raise Stopped("stopped while verifying")
         mark = newer.state.get("stream")
-        if mark and list(parts.steps.state(last).get("stream", mark)) != list(mark):
+        if mark and list(setup.steps.state(last).get("stream", mark)) != list(mark):
             raise InputError(
                 "the rows of the stream changed since this run was made, so its steps cannot be repeated", where=path,
                 mend="give the rows that it learned from, or train again",
             )  # fmt: skip
-    same = _equal(weights(parts), newer.weights) and _equal(parts.state.optimizer.tensors(), newer.optimizer)
-    largest = max(float((weights(parts)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
+    same = _equal(trained_weights(setup), newer.weights) and _equal(setup.state.optimizer.tensors(), newer.optimizer)
+    largest = max(float((trained_weights(setup)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())
     last_start = starts(made)[-1]
     if then:
         last_start |= {"environment": last_start.get("environment", {}) | {"threads": then}}
