@@ -14,7 +14,7 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.diagnose import errors as app_errors
 from luthier.diagnose import sources
-from luthier.diagnose.before_after import against
+from luthier.diagnose.before_after import compare_runs
 from luthier.diagnose.errors import RECORDS, errors
 from luthier.diagnose.run_data import read_answers
 from luthier.evals.detectors.answered import Finding
@@ -319,7 +319,7 @@ def test_runs_that_are_not_finished_or_have_no_answers_are_refused(run, tmp_path
 def test_a_later_run_is_paired_with_an_earlier_one(run, tmp_path, kinds):
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     later = make_run(tmp_path / "later", train, test, ["NO NO"] * 20, ["OH NO"] + ["well"] * 19)
-    result = against(later, run)
+    result = compare_runs(later, run)
     rows = {row["name"]: row for row in result["rows"]}
     assert result["paired"]
     assert (rows["shout"]["before"], rows["shout"]["after"]) == (0.15, 0.05)  # tuned and tuned, not base
@@ -334,7 +334,7 @@ def test_pairing_follows_the_prompts_not_the_order(run, tmp_path, kinds):
         reversed(["OH NO"] * 3 + [""] + [f"well {i}" for i in range(16)])
     )  # the same answer to every prompt as the first run
     later = make_run(tmp_path / "later", train, turned, ["a"] * 20, after)
-    result = against(later, run)
+    result = compare_runs(later, run)
     assert result["paired"]
     assert {(row["difference"], row["verdict"]) for row in result["rows"]} == {(0.0, "no difference shown")}
     assert all(row["low"] == pytest.approx(-row["high"]) and row["low"] < 0 for row in result["rows"])
@@ -344,7 +344,7 @@ def test_other_held_out_prompts_give_an_unpaired_interval(run, tmp_path, kinds):
     train = tmp_path / "train.jsonl"
     other = rows_file(tmp_path / "other.jsonl", ["r s"] * 40, [f"another matter {i}" for i in range(40)])
     later = make_run(tmp_path / "later", train, other, ["a"] * 40, ["OH NO"] * 30 + ["well"] * 10)
-    result = against(later, run)
+    result = compare_runs(later, run)
     shout = next(row for row in result["rows"] if row["name"] == "shout")
     assert not result["paired"]
     assert (shout["before"], shout["after"], shout["verdict"]) == (0.15, 0.75, "worse")

@@ -246,12 +246,12 @@ def test_a_known_label_goes_before_a_drop(category):
         FixProposal(category, "correct", "others say card", "card", 3),
         FixProposal("refuses", "drop", "it says no"),
     )
-    made, place = fixes._mend(row, [refusal, right])
+    made, place = fixes.fix_for(row, [refusal, right])
     assert (made.action, made.after, made.category, place) == ("correct", "card", category, 3)
     assert made.why == "others say card; it says no"
     clash = FixProposal(CONFLICT, "drop", "answered otherwise")
-    assert fixes._mend(row, [clash, FixProposal(DOUBTFUL, "correct", "others say card", "card")])[0].action == "drop"
-    assert fixes._mend(row, [refusal, FixProposal("odd", "correct", "no label", "card")])[0].action == "drop"
+    assert fixes.fix_for(row, [clash, FixProposal(DOUBTFUL, "correct", "others say card", "card")])[0].action == "drop"
+    assert fixes.fix_for(row, [refusal, FixProposal("odd", "correct", "no label", "card")])[0].action == "drop"
 
 
 def test_accepted_mends_make_a_new_data_set_and_nothing_else_changes(run, data, tmp_path):

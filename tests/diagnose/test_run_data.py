@@ -10,7 +10,7 @@ import pytest
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
-from luthier.diagnose.run_data import _check_files, rows_beyond
+from luthier.diagnose.run_data import _check_files, rows_after_limit
 
 
 def test_settings_that_name_other_files_than_the_lineage_are_refused(tmp_path):
@@ -28,9 +28,9 @@ def test_rows_beyond_the_limit_may_be_as_long_as_the_run_let_them_be(tmp_path, m
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"prompt": "a", "completion": "b" * size}) + "\n" for size in (1, 1_500_000)))
     settings = {"data.path": [str(rows)], "data.limit": 1}
-    (beyond,), left_out = rows_beyond(resolve({**settings, "data.max_row": 2}))
+    (beyond,), left_out = rows_after_limit(resolve({**settings, "data.max_row": 2}))
     assert (len(beyond.fields["completion"]), left_out) == (1_500_000, 0)
     with pytest.raises(
         InputError, match=r"rows\.jsonl:2: a row of more than 1.0 MB|rows\.jsonl:2: a row of more than 1 MB"
     ):
-        rows_beyond(resolve({**settings, "data.max_row": 1}))
+        rows_after_limit(resolve({**settings, "data.max_row": 1}))

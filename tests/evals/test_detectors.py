@@ -106,7 +106,7 @@ def test_each_category_is_found_once_and_its_place_is_in_the_answer(category):
 
 def test_categories_say_what_to_do_and_in_one_plain_sentence():
     for category in CATEGORIES.values():
-        assert category.mend in {"drop", "shorten", "correct", "rewrite"}
+        assert category.fix in {"drop", "shorten", "correct", "rewrite"}
         assert category.meaning.endswith(".") and category.rule.endswith(".")
     # a number in every rule that has a threshold, except for tokens, which either stand there or not
     assert [name for name, category in CATEGORIES.items() if not re.search(r"\d", category.rule)] == ["template_leak"]

@@ -72,7 +72,7 @@ def test_shares():
 
 def test_words_are_known_from_two_rows_on():
     task = Task.learn(["p", "q", "r"], ["a qwertic word", "a qwertic thing", "zxcvbic"])
-    assert "qwertic" in task.seen and "zxcvbic" not in task.seen
+    assert "qwertic" in task.known_words and "zxcvbic" not in task.known_words
 
 
 def test_spelling():

@@ -63,7 +63,7 @@ def command(
     share(threads)
     from luthier.core.errors import InputError
     from luthier.diagnose.apply_fixes import apply
-    from luthier.diagnose.before_after import against as compared
+    from luthier.diagnose.before_after import compare_runs
     from luthier.diagnose.errors import errors
     from luthier.diagnose.fixes import propose
     from luthier.report import errors as report
@@ -81,7 +81,7 @@ def command(
     elif fix:
         result, screen = propose(run, fix), report.mends_screen
     elif against:
-        result, screen = compared(run, against), report.against_screen
+        result, screen = compare_runs(run, against), report.against_screen
     else:
         result = errors(run, category)
         written = again(run)

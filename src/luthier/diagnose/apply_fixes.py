@@ -1,4 +1,4 @@
-"""Accepted mends -> a new version of the data set, and a record of where it came from."""
+"""Accepted fixes -> a new version of the data set, and a record of where it came from."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from luthier.data.read import Row, read_rows
 from luthier.data.texts import identity
 from luthier.data.write import write_jsonl
 from luthier.diagnose.fixes import ACTIONS, check_free, check_new
-from luthier.diagnose.run_data import Files, read_answers, read_files, rows_beyond
+from luthier.diagnose.run_data import DataFiles, read_answers, read_files, rows_after_limit
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedFix:
     """What a person accepted: the new answer of a row, or None to drop it."""
 
     example: Example
@@ -30,13 +30,13 @@ class Accepted:
     answer: str | None
 
 
-def apply(run: Path, mends: Path, to: Path) -> dict[str, Any]:
-    """Write the run's data set with every accepted mend to `to`, rows in order and their other fields as they were, and
+def apply(run: Path, fixes_path: Path, to: Path) -> dict[str, Any]:
+    """Write the run's data set with every accepted fix to `to`, rows in order and their other fields as they were, and
     where it came from beside it (NAME.lineage.json, which is also what is returned).
 
     All rows of the data are written, held-out ones too where the run held some back (the same prompts are held back
     again), and those after `data.limit`. Raises InputError for an existing file, a value that JSON cannot hold, a line that
-    is no mend, an unknown action, a row that is not the one the mend was made for, two accepted mends of a row, and an
+    is no fix, an unknown action, a row that is not the one the fix was made for, two accepted fixes of a row, and an
     accepted text that nobody wrote.
     """
     lineage = to.with_suffix(".lineage.json")
@@ -44,40 +44,42 @@ def apply(run: Path, mends: Path, to: Path) -> dict[str, Any]:
     check_free(lineage)
     answers = read_answers(run)
     files = read_files(answers)
-    accepted, counts = _read(mends, files)
+    accepted, counts = _accepted_fixes(fixes_path, files)
     if not accepted:
-        raise InputError("no fix is accepted", where=mends, mend='write "accept": true into the lines that you want')
+        raise InputError(
+            "no fix is accepted", where=fixes_path, mend='write "accept": true into the lines that you want'
+        )
     loaded, columns = files.loaded, answers.config.data.columns
     rows: list[Row] = []
     for row, example in zip(loaded.rows, loaded.examples, strict=True):
-        mend = accepted.get(id(example))
-        if mend is None:
+        fix = accepted.get(id(example))
+        if fix is None:
             rows.append(row)
-        elif mend.answer is not None:
-            rows.append(with_answer(row, example, mend.answer, loaded.layout, columns))
-    beyond, left_out = rows_beyond(answers.config)
-    rows += beyond
+        elif fix.answer is not None:
+            rows.append(with_answer(row, example, fix.answer, loaded.layout, columns))
+    after_limit, left_out = rows_after_limit(answers.config)
+    rows += after_limit
     if not rows:
-        raise InputError("no row would be left", where=mends, mend="accept fewer drops")
+        raise InputError("no row would be left", where=fixes_path, mend="accept fewer drops")
     for row in rows:
         _check_json(row)
-    paths = list(dict.fromkeys(row.origin.file for row in (*loaded.rows, *beyond)))
+    paths = list(dict.fromkeys(row.origin.file for row in (*loaded.rows, *after_limit)))
     with together(to, lineage):
         write_jsonl(rows, to)
         record = {
             "file": str(to), "sha256": sha256(to), "rows": len(rows),
-            "from": {path: sha256(Path(path)) for path in paths}, "from_rows": len(loaded.rows) + len(beyond),
+            "from": {path: sha256(Path(path)) for path in paths}, "from_rows": len(loaded.rows) + len(after_limit),
             "skipped": loaded.skipped.count + left_out,
-            "run": str(run), "mends": {"file": str(mends), "sha256": sha256(mends)}, **counts, "luthier": __version__,
+            "run": str(run), "mends": {"file": str(fixes_path), "sha256": sha256(fixes_path)}, **counts, "luthier": __version__,
         }  # fmt: skip
         write_json(lineage, record)
     return record | {"lineage": str(lineage)}
 
 
-def _read(path: Path, files: Files) -> tuple[dict[int, Accepted], dict[str, Any]]:
-    """The accepted mends by the id of their example, and how many of each action were, and how many were not."""
-    accepted: dict[int, Accepted] = {}
-    left: Counter[str] = Counter()
+def _accepted_fixes(path: Path, files: DataFiles) -> tuple[dict[int, AcceptedFix], dict[str, Any]]:
+    """The accepted fixes by the id of their example, and how many of each action were, and how many were not."""
+    accepted: dict[int, AcceptedFix] = {}
+    not_accepted: Counter[str] = Counter()
     for row in read_rows([str(path)]):
         fields, where = row.fields, str(row.origin)
         missing = next((key for key in ("row", "sha", "action", "after", "accept") if key not in fields), None)
@@ -90,14 +92,18 @@ def _read(path: Path, files: Files) -> tuple[dict[int, Accepted], dict[str, Any]
         if fields["accept"] not in (True, False, None):
             raise InputError(f"accept is {fields['accept']!r}", where=where, mend="write true, false or null")
         if not fields["accept"]:
-            left["rejected" if fields["accept"] is False else "undecided"] += 1
+            not_accepted["rejected" if fields["accept"] is False else "undecided"] += 1
             continue
         example = _example(files.train, fields, where)
         if id(example) in accepted:
             raise InputError("a second accepted fix of the same row", where=where, mend="accept one of them")
-        accepted[id(example)] = Accepted(example, fields["action"], _text(fields, where))
-    actions = Counter(mend.action for mend in accepted.values())
-    return accepted, {"accepted": dict(actions), "rejected": left["rejected"], "undecided": left["undecided"]}
+        accepted[id(example)] = AcceptedFix(example, fields["action"], _text(fields, where))
+    actions = Counter(fix.action for fix in accepted.values())
+    return accepted, {
+        "accepted": dict(actions),
+        "rejected": not_accepted["rejected"],
+        "undecided": not_accepted["undecided"],
+    }
 
 
 def _check_json(row: Row) -> None:

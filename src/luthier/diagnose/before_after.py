@@ -1,4 +1,4 @@
-"""A run's errors beside those of an earlier run: what the mends of its data changed."""
+"""A run's errors beside those of an earlier run: what the fixes of its data changed."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.verdicts import verdict
-from luthier.diagnose.errors import SOUND, look, marks, named, ordered, table, title
+from luthier.diagnose.errors import SOUND, diagnose, indicators, ordered, shown_names, table, title
 from luthier.diagnose.run_data import read_answers, read_data
 from luthier.diagnose.slices import slices
 
-Marks = Mapping[str, Sequence[float]]
+Indicators = Mapping[str, Sequence[float]]
 
 
-def against(run: Path, old: Path) -> dict[str, Any]:
+def compare_runs(run: Path, old: Path) -> dict[str, Any]:
     """The tuned answers of `run` beside those of `old`: the keys of `luthier errors --compare --json`.
 
     Both are measured by what the data of `run` shows of the task. Paired where both answered the same held-out
     prompts, in whatever order; else the interval of each row is that of two samples, at 95 % of its own.
     """
     now, then = read_answers(run), read_answers(old)
-    seen = look(now, read_data(now).taught)
-    earlier = replace(look(then, (), seen.task), wrong=seen.wrong)
-    after, before = marks(seen, "after"), marks(earlier, "after")
+    diagnosis = diagnose(now, read_data(now).train)
+    old_diagnosis = replace(diagnose(then, (), diagnosis.task), wrong=diagnosis.wrong)
+    after, before = indicators(diagnosis, "after"), indicators(old_diagnosis, "after")
     order = _pairing(then.after, now.after)
     if order is None:
-        rows = ordered([_unpaired(name, before[name], after[name]) for name in named(before, after)])
+        rows = ordered([_unpaired(name, before[name], after[name]) for name in shown_names(before, after)])
     else:
         paired = {name: [values[i] for i in order] for name, values in before.items()}
         rows = table(paired, after, now.config.seed)

@@ -57,7 +57,7 @@ def corrected(row: TrainingRow, finding: Finding, action: str, task: Task, label
     if action == "shorten":
         if finding.span:  # what is said again and again begins there; a word more, so that all before it may be kept
             return shortened(f"{row.answer[: finding.span[0]]} again", float("inf"))
-        usual = task.bounds(row.asked)
+        usual = task.bounds(row.question)
         return shortened(row.answer, usual[1]) if usual else None
     if finding.category == "misspelling":
         return spelled(row, task)
@@ -80,10 +80,10 @@ def shortened(answer: str, longest: float) -> str | None:
 
 def spelled(row: TrainingRow, task: Task) -> str | None:
     """The answer with every misspelled word as it was meant; None where no word is."""
-    asked, text = set(words(row.asked)), row.answer
-    guesses = (next(iter(languages([said]))) for said in (text, f"{row.asked} {text}"))
+    asked, text = set(words(row.question)), row.answer
+    guesses = (next(iter(languages([said]))) for said in (text, f"{row.question} {text}"))
     language = next((guess for guess in guesses if guess != "unknown"), "")
-    while found := misspelled(text, language, lambda word: word in asked or word in task.seen):
+    while found := misspelled(text, language, lambda word: word in asked or word in task.known_words):
         word, right, (start, end) = found
         text = f"{text[:start]}{right.capitalize() if word[0].isupper() else right}{text[end:]}"
     return text if text != row.answer else None

@@ -24,7 +24,7 @@ from luthier.diagnose.run_data import (
     columns,
     read_answers,
     read_data,
-    taught,
+    training_rows,
 )
 from luthier.diagnose.slices import slices
 from luthier.diagnose.topics import length_bands, topics
@@ -39,14 +39,14 @@ from luthier.evals.metrics.table import RIGHT, auto
 from luthier.evals.stats.paired import Question, compare
 from luthier.runs.folder import RunFolder
 
-LEARNED = 2000  # rows that the task is learned from when a run ends
+TASK_ROWS = 2000  # rows that the task is learned from when a run ends
 EXAMPLES = 3  # of each category
 CONFUSIONS = 10  # of labels
 RECORDS = "errors/records.jsonl"
 SOUND, WRONG = "sound", "wrong"
 
 SAME = same.NAME
-MEANT = {
+WRONG_MEANS = {
     "accuracy": "Another label than the reference, several, or none.",
     "labels": "Other labels than the reference.",
     "first_line": "Another label in the first line than the reference's.",
@@ -55,7 +55,7 @@ MEANT = {
     "match": "Another short answer than the reference.",
 }  # what a wrong answer is, by the metric that tells
 
-Found = Sequence[Sequence[Finding]]  # of each answer
+Findings = Sequence[Sequence[Finding]]  # of each answer
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Diagnosis:
 
     answers: Answers
     task: Task
-    before: Found
-    after: Found
+    before: Findings
+    after: Findings
     wrong: str | None
 
     @property
-    def meant(self) -> str:
+    def bad_means(self) -> str:
         """What an answer that counts as bad is, in words."""
         return title(WRONG) if self.wrong else "anything found"
 
@@ -93,29 +93,29 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
         raise unknown("category", str(category), (WRONG, SAME, *CATEGORIES), where="--category")
     answers = read_answers(run)
     data = read_data(answers)
-    seen = look(answers, data.taught)
-    groups = grouped(seen, data, columns(answers, data) if data.mendable else {})
-    write_records(seen, data, groups)
+    diagnosis = diagnose(answers, data.train)
+    groups = slice_values(diagnosis, data, columns(answers, data) if data.can_be_fixed else {})
+    write_records(diagnosis, data, groups)
     shown = {
         "run": str(run), "answers": len(answers.after), "records": str(answers.folder.path / RECORDS),
     }  # fmt: skip
     if category is not None:
-        if category == WRONG and seen.wrong is None:
+        if category == WRONG and diagnosis.wrong is None:
             raise InputError(
                 "there is no telling which answers are wrong", where="--category", mend="see the other categories"
             )
-        return shown | one_category(seen, data, category)
-    rows = sources.chosen(data.taught, answers.config.seed)
-    parts = slices(groups, seen.bad("after"))
+        return shown | one_category(diagnosis, data, category)
+    rows = sources.sample(data.train, answers.config.seed)
+    parts = slices(groups, diagnosis.bad("after"))
     return shown | {
-        "bad": seen.meant,
-        "first": first(seen.before, seen.after),
-        "rows": table(marks(seen, "before"), marks(seen, "after"), answers.config.seed),
-        "categories": categories(seen, data, rows),
-        "confusions": confusions(seen),
+        "bad": diagnosis.bad_means,
+        "first": first(diagnosis.before, diagnosis.after),
+        "rows": table(indicators(diagnosis, "before"), indicators(diagnosis, "after"), answers.config.seed),
+        "categories": categories(diagnosis, data, rows),
+        "confusions": confusions(diagnosis),
         "slices": [asdict(part) | {"clear": part.clear} for part in parts],
-        "training": {"rows": data.total, "looked_at": len(rows), **sources.summary(answers, data.taught)},
-        "mendable": data.mendable,
+        "training": {"rows": data.total, "looked_at": len(rows), **sources.summary(answers, data.train)},
+        "mendable": data.can_be_fixed,
         "notes": _notes(answers, data, len(rows)),
     }
 
@@ -128,16 +128,16 @@ def record(
     it must be quick."""
     if (answers := answers_of(folder, config)) is None:
         return []
-    rows = list(taught(sources.chosen(train, config.seed, LEARNED)))
-    data, seen = RunData(rows, held_out, len(train)), look(answers, rows)
-    write_records(seen, data, grouped(seen, data, {}))
-    return first(seen.before, seen.after)
+    rows = list(training_rows(sources.sample(train, config.seed, TASK_ROWS)))
+    data, diagnosis = RunData(rows, held_out, len(train)), diagnose(answers, rows)
+    write_records(diagnosis, data, slice_values(diagnosis, data, {}))
+    return first(diagnosis.before, diagnosis.after)
 
 
-def look(answers: Answers, rows: Sequence[TrainingRow], task: Task | None = None) -> Diagnosis:
+def diagnose(answers: Answers, rows: Sequence[TrainingRow], task: Task | None = None) -> Diagnosis:
     """Run every detector on every answer, before and after. The task is what `rows` show, unless it is known."""
     learned = [row.answer for row in rows]
-    task = task or Task.learn([row.asked for row in rows], learned)
+    task = task or Task.learn([row.question for row in rows], learned)
     before, after = (_found(records, task) for records in (answers.before, answers.after))
     metric = auto(learned or [r["reference"] for r in answers.after])[0]
     return Diagnosis(answers, task, before, after, metric if metric in RIGHT else None)
@@ -160,17 +160,17 @@ def _answered(record: Mapping[str, Any]) -> Answered:
     )  # fmt: skip
 
 
-def marks(seen: Diagnosis, stage: str) -> dict[str, list[float]]:
+def indicators(diagnosis: Diagnosis, stage: str) -> dict[str, list[float]]:
     """What the table counts, of the answers of 'before' or 'after': name -> 1 or 0 for each answer."""
-    found: Found = getattr(seen, stage)
+    found: Findings = getattr(diagnosis, stage)
     out = {SOUND: [float(not findings) for findings in found]}
-    if seen.wrong is not None:
-        out[WRONG] = seen.bad(stage)
+    if diagnosis.wrong is not None:
+        out[WRONG] = diagnosis.bad(stage)
         out[SOUND] = [float(not findings and not bad) for findings, bad in zip(found, out[WRONG], strict=True)]
-    return out | {name: having(found, name) for name in (SAME, *CATEGORIES)}
+    return out | {name: category_indicator(found, name) for name in (SAME, *CATEGORIES)}
 
 
-def having(found: Found, category: str) -> list[float]:
+def category_indicator(found: Findings, category: str) -> list[float]:
     """1 for every answer with a finding of the category, else 0."""
     return [float(any(finding.category == category for finding in findings)) for findings in found]
 
@@ -181,13 +181,13 @@ def table(
     """Sound answers and wrong ones, then every category that was found, the most frequent after first; where nothing tells
     whether answers are right, sound ones last. Keys as in `luthier compare`: paired intervals, p-values corrected for all rows (Holm)."""
     questions = []
-    for name in named(before, after):
+    for name in shown_names(before, after):
         values = {"before": np.array([before[name]]), "after": np.array([after[name]])}
         questions.append(Question(name, values, title=title(name), unit="%", top=None, higher_is_better=name == SOUND))
     return ordered([row.as_dict() for row in compare(questions, seed)])
 
 
-def named(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> list[str]:
+def shown_names(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> list[str]:
     """The names worth a row: the summary, and what was found at all."""
     return [name for name in after if name in (SOUND, WRONG) or any(before[name]) or any(after[name])]
 
@@ -201,8 +201,8 @@ def title(name: str) -> str:
 def ordered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The summary first, then categories, the most frequent after first. That nothing was found says little where nobody can tell
     whether an answer is right: there it comes last."""
-    told = any(row["name"] == WRONG for row in rows)
-    heads = [SOUND, WRONG] if told else []
+    correctness_known = any(row["name"] == WRONG for row in rows)
+    heads = [SOUND, WRONG] if correctness_known else []
 
     def place(row: Mapping[str, Any]) -> tuple[int, float, float]:
         if row["name"] in heads:
@@ -212,85 +212,88 @@ def ordered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=place)
 
 
-def categories(seen: Diagnosis, data: RunData, looked_at: Sequence[TrainingRow]) -> list[dict[str, Any]]:
+def categories(diagnosis: Diagnosis, data: RunData, looked_at: Sequence[TrainingRow]) -> list[dict[str, Any]]:
     """Wrong answers, where that can be told, then every category found in tuned answers, the most frequent first: what it
     means, examples with the training rows nearest to them, and how many of the training rows looked at have the same defect."""
-    training = sources.by_category(looked_at, sources.defects(looked_at, seen.task))
-    index = Nearest([row.prompt for row in data.taught])
-    bad = seen.bad("after")
+    by_category = sources.by_category(looked_at, sources.defects(looked_at, diagnosis.task))
+    index = Nearest([row.prompt for row in data.train])
+    bad = diagnosis.bad("after")
     out = []
-    for name, values in marks(seen, "after").items():
+    for name, values in indicators(diagnosis, "after").items():
         places = [i for i, there in enumerate(values) if there]
         if name == SOUND or not places:
             continue
         examples = []
-        for i in sorted(places, key=lambda i: (-bad[i], -len(seen.after[i])))[:EXAMPLES]:
-            whole = prompt_text(data.held_out[seen.answers.after[i]["row"]])
-            examples.append(_shown(seen, data, i, name) | {"nearest": sources.nearest(index, data.taught, whole)})
-        taught = None if name in (WRONG, SAME, *sources.UNSEEN) else training.get(name, {"rows": 0, "first": []})
-        out.append(about(name, seen.wrong) | {"answers": len(places), "examples": examples, "training": taught})
+        for i in sorted(places, key=lambda i: (-bad[i], -len(diagnosis.after[i])))[:EXAMPLES]:
+            whole = prompt_text(data.held_out[diagnosis.answers.after[i]["row"]])
+            examples.append(_item(diagnosis, data, i, name) | {"nearest": sources.nearest(index, data.train, whole)})
+        training = (
+            None if name in (WRONG, SAME, *sources.NOT_IN_ROWS) else by_category.get(name, {"rows": 0, "first": []})
+        )
+        out.append(about(name, diagnosis.wrong) | {"answers": len(places), "examples": examples, "training": training})
     return sorted(out, key=lambda entry: (entry["name"] != WRONG, -entry["answers"]))
 
 
 def about(name: str, wrong: str | None = None) -> dict[str, Any]:
     """What a category is; `wrong` is the metric that tells wrong answers, where it is known."""
     if name == WRONG:
-        meaning = MEANT.get(wrong or "", "Other than the reference.")
+        meaning = WRONG_MEANS.get(wrong or "", "Other than the reference.")
         rule = f"The metric `{wrong}` is below 1." if wrong else "see the metric"
         return {"name": name, "title": title(name), "meaning": meaning, "rule": rule, "mend": None}
     if name == SAME:
         return {"name": name, "title": title(name), "meaning": same.MEANING, "rule": same.RULE, "mend": None}
     kind = CATEGORIES[name]
-    return {"name": name, "title": kind.title, "meaning": kind.meaning, "rule": kind.rule, "mend": kind.mend}
+    return {"name": name, "title": kind.title, "meaning": kind.meaning, "rule": kind.rule, "mend": kind.fix}
 
 
-def confusions(seen: Diagnosis) -> list[dict[str, Any]]:
+def confusions(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     """Which label was given for which, in tuned answers, the most frequent first; none where answers are no labels."""
-    if seen.wrong != "accuracy":
+    if diagnosis.wrong != "accuracy":
         return []
-    kinds = {r["reference"].strip() for r in seen.answers.after}
+    kinds = {r["reference"].strip() for r in diagnosis.answers.after}
     pairs = (
-        (r["reference"].strip(), label_named(r["answer"], kinds) or r["answer"].strip()) for r in seen.answers.after
+        (r["reference"].strip(), label_named(r["answer"], kinds) or r["answer"].strip())
+        for r in diagnosis.answers.after
     )
     counts = Counter(pair for pair in pairs if pair[0] != pair[1]).most_common(CONFUSIONS)
     return [{"reference": wanted, "answer": given, "answers": count} for (wanted, given), count in counts]
 
 
-def one_category(seen: Diagnosis, data: RunData, name: str) -> dict[str, Any]:
+def one_category(diagnosis: Diagnosis, data: RunData, name: str) -> dict[str, Any]:
     """All answers of one category, after or before."""
-    before, after = marks(seen, "before"), marks(seen, "after")
+    before, after = indicators(diagnosis, "before"), indicators(diagnosis, "after")
     old, new = before[name], after[name]
     return {
-        "category": about(name, seen.wrong),
-        "rows": [row for row in table(before, after, seen.answers.config.seed) if row["name"] == name],
-        "shown": [_shown(seen, data, i, name) for i, there in enumerate(new) if there],
-        "gone": [_shown(seen, data, i, name) for i in range(len(new)) if old[i] and not new[i]],
+        "category": about(name, diagnosis.wrong),
+        "rows": [row for row in table(before, after, diagnosis.answers.config.seed) if row["name"] == name],
+        "shown": [_item(diagnosis, data, i, name) for i, there in enumerate(new) if there],
+        "gone": [_item(diagnosis, data, i, name) for i in range(len(new)) if old[i] and not new[i]],
     }
 
 
-def _shown(seen: Diagnosis, data: RunData, i: int, category: str) -> dict[str, Any]:
+def _item(diagnosis: Diagnosis, data: RunData, i: int, category: str) -> dict[str, Any]:
     """Answer i with its finding of the category; of the base's answer, where the tuned one has none."""
-    record = seen.answers.after[i]
-    findings = (f for f in (*seen.after[i], *seen.before[i]) if f.category == category)
+    record = diagnosis.answers.after[i]
+    findings = (f for f in (*diagnosis.after[i], *diagnosis.before[i]) if f.category == category)
     finding = Finding(WRONG, f"should be {record['reference'].strip()}") if category == WRONG else next(findings)
     return {
         "row": record["row"], "where": str(data.held_out[record["row"]].origin), "prompt": record["prompt"],
-        "reference": record["reference"], "before": seen.answers.before[i]["answer"], "after": record["answer"],
+        "reference": record["reference"], "before": diagnosis.answers.before[i]["answer"], "after": record["answer"],
         "why": finding.why, "span": finding.span,
     }  # fmt: skip
 
 
-def grouped(seen: Diagnosis, data: RunData, more: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+def slice_values(diagnosis: Diagnosis, data: RunData, more: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """For each answer the slices it belongs to: kind -> value. The label where answers are a closed set; the source file
     where there are several; the columns `more`."""
-    records = seen.answers.after
+    records = diagnosis.answers.after
     prompts = [record["prompt"] for record in records]
     files = [data.held_out[record["row"]].origin.file for record in records]
     kinds: dict[str, Sequence[str]] = {
         "length of the prompt": length_bands(prompts),
-        "topic": topics(prompts, seed=seen.answers.config.seed),
+        "topic": topics(prompts, seed=diagnosis.answers.config.seed),
     }
-    if seen.wrong == "accuracy":
+    if diagnosis.wrong == "accuracy":
         kinds["label"] = [record["reference"].strip() for record in records]
     if len(set(files)) > 1:
         kinds["file"] = files
@@ -298,22 +301,22 @@ def grouped(seen: Diagnosis, data: RunData, more: Mapping[str, Sequence[str]]) -
     return [dict(zip(kinds, values, strict=True)) for values in zip(*kinds.values(), strict=True)]
 
 
-def write_records(seen: Diagnosis, data: RunData, groups: Sequence[Mapping[str, str]]) -> None:
+def write_records(diagnosis: Diagnosis, data: RunData, groups: Sequence[Mapping[str, str]]) -> None:
     """Keep what was found of each answer in RECORDS."""
-    before, after = seen.bad("before"), seen.bad("after")
+    before, after = diagnosis.bad("before"), diagnosis.bad("after")
     lines = []
-    for i, (old, new) in enumerate(zip(seen.answers.before, seen.answers.after, strict=True)):
+    for i, (old, new) in enumerate(zip(diagnosis.answers.before, diagnosis.answers.after, strict=True)):
         origin = data.held_out[new["row"]].origin
         lines.append(
             {
                 "row": new["row"], "file": origin.file, "line": origin.line, "prompt": new["prompt"],
                 "reference": new["reference"], "before": old["answer"], "after": new["answer"],
-                "before_findings": [asdict(finding) for finding in seen.before[i]],
-                "after_findings": [asdict(finding) for finding in seen.after[i]],
-                "before_bad": bool(before[i]), "bad": bool(after[i]), "bad_means": seen.meant, "slices": groups[i],
+                "before_findings": [asdict(finding) for finding in diagnosis.before[i]],
+                "after_findings": [asdict(finding) for finding in diagnosis.after[i]],
+                "before_bad": bool(before[i]), "bad": bool(after[i]), "bad_means": diagnosis.bad_means, "slices": groups[i],
             }
         )  # fmt: skip
-    seen.answers.folder.write_records(RECORDS, lines)
+    diagnosis.answers.folder.write_records(RECORDS, lines)
 
 
 def _notes(answers: Answers, data: RunData, looked_at: int) -> list[str]:
@@ -323,10 +326,10 @@ def _notes(answers: Answers, data: RunData, looked_at: int) -> list[str]:
         notes.append(
             "this run does not record how answers ended and how likely they were, so some errors are not found"
         )
-    if looked_at < len(data.taught):
+    if looked_at < len(data.train):
         notes.append(
-            f"defects of training rows: {looked_at:,} of {len(data.taught):,} were looked at, drawn with the seed"
+            f"defects of training rows: {looked_at:,} of {len(data.train):,} were looked at, drawn with the seed"
         )
-    if data.partly:
+    if data.is_partial:
         notes.append(f"the data is a stream: its first {data.total:,} rows were looked at")
     return notes

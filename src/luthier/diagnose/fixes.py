@@ -1,4 +1,4 @@
-"""Mends of training rows: proposed by rule, for a person to accept, edit or leave."""
+"""Fixes of training rows: proposed by rule, for a person to accept, edit or leave."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from luthier.data.texts import identity
 from luthier.data.write import check_lines, write_jsonl
 from luthier.diagnose import sources
 from luthier.diagnose.corrections import Labels, corrected
-from luthier.diagnose.errors import Diagnosis, having, look
-from luthier.diagnose.run_data import Answers, TrainingRow, read_answers, read_files, taught
+from luthier.diagnose.errors import Diagnosis, category_indicator, diagnose
+from luthier.diagnose.run_data import Answers, TrainingRow, read_answers, read_files, training_rows
 from luthier.diagnose.suspects import folded
 from luthier.evals.detectors.answered import Finding
 from luthier.evals.detectors.table import CATEGORIES
@@ -25,7 +25,8 @@ from luthier.evals.detectors.task import Task
 Action = Literal["drop", "correct", "shorten", "rewrite"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 CONFLICT, DOUBTFUL = "conflict", "doubtful"
-OWN = {CONFLICT: "contradicts another row", DOUBTFUL: "doubtful answer"}  # what no detector of answers can tell
+# What no detector of answers can tell.
+ROW_CATEGORIES = {CONFLICT: "contradicts another row", DOUBTFUL: "doubtful answer"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Fix:
     accept: bool | None = None
 
     @property
-    def ready(self) -> bool:
+    def complete(self) -> bool:
         """Whether nobody has to write anything before it can be accepted."""
         return self.action == "drop" or self.after is not None
 
@@ -66,7 +67,7 @@ class FixProposal:
 
 
 def propose(run: Path, out: Path) -> dict[str, Any]:
-    """Write a mend for every row to learn from that has a defect, contradicts another or is doubtful; one a row.
+    """Write a fix for every row to learn from that has a defect, contradicts another or is doubtful; one a row.
 
     Rows that contradict each other come first, then doubtful ones, then the categories that are most frequent in the
     held-out answers. The keys of `luthier errors --fix --json`. Raises InputError when `out` exists, and as
@@ -74,36 +75,42 @@ def propose(run: Path, out: Path) -> dict[str, Any]:
     """
     check_new(out)
     answers = read_answers(run)
-    rows = [row for row in taught(read_files(answers).train) if isinstance(row.example, (Chat, Prompt))]
-    seen = look(answers, rows)
-    held_out = {name: int(sum(having(seen.after, name))) for name in CATEGORIES}
+    rows = [row for row in training_rows(read_files(answers).train) if isinstance(row.example, (Chat, Prompt))]
+    diagnosis = diagnose(answers, rows)
+    held_out = {name: int(sum(category_indicator(diagnosis.after, name))) for name in CATEGORIES}
     order = [CONFLICT, DOUBTFUL, *sorted(held_out, key=lambda name: -held_out[name])]
-    found = [_mend(row, ideas) for row, ideas in zip(rows, _ideas(seen, rows), strict=True) if ideas]
-    mends = [mend for mend, _ in sorted(found, key=lambda item: (order.index(item[0].category), item[1]))]
-    if mends:
-        write_jsonl([asdict(mend) for mend in mends], out)
+    proposed = [
+        fix_for(row, proposals) for row, proposals in zip(rows, _proposals(diagnosis, rows), strict=True) if proposals
+    ]
+    fixes = [fix for fix, _ in sorted(proposed, key=lambda item: (order.index(item[0].category), item[1]))]
+    if fixes:
+        write_jsonl([asdict(fix) for fix in fixes], out)
     kinds = []
     for (category, action), count in sorted(
-        Counter((mend.category, mend.action) for mend in mends).items(), key=lambda item: order.index(item[0][0])
+        Counter((fix.category, fix.action) for fix in fixes).items(), key=lambda item: order.index(item[0][0])
     ):
-        ready = sum(mend.ready for mend in mends if (mend.category, mend.action) == (category, action))
-        about = {"category": category, "title": OWN.get(category) or CATEGORIES[category].title, "action": action}
-        kinds.append(about | {"rows": count, "ready": ready, "held_out": held_out.get(category)})
+        complete = sum(fix.complete for fix in fixes if (fix.category, fix.action) == (category, action))
+        about = {
+            "category": category,
+            "title": ROW_CATEGORIES.get(category) or CATEGORIES[category].title,
+            "action": action,
+        }
+        kinds.append(about | {"rows": count, "ready": complete, "held_out": held_out.get(category)})
     return {
-        "run": str(run), "out": str(out) if mends else None, "rows": len(rows), "mends": len(mends), "kinds": kinds,
-        "first": [asdict(mend) for mend in mends[:3]],
+        "run": str(run), "out": str(out) if fixes else None, "rows": len(rows), "mends": len(fixes), "kinds": kinds,
+        "first": [asdict(fix) for fix in fixes[:3]],
     }  # fmt: skip
 
 
-def _ideas(seen: Diagnosis, rows: Sequence[TrainingRow]) -> list[list[FixProposal]]:
+def _proposals(diagnosis: Diagnosis, rows: Sequence[TrainingRow]) -> list[list[FixProposal]]:
     """What is said of each row."""
-    labels = Labels(rows) if seen.wrong == "accuracy" else None
-    ideas: list[list[FixProposal]] = [[] for _ in rows]
-    for place, idea in chain(_contradictions(rows, labels), _doubts(seen.answers, rows, labels)):
-        ideas[place].append(idea)
-    for place, findings in enumerate(sources.defects(rows, seen.task)):
-        ideas[place] += [_idea(rows[place], finding, seen.task, labels) for finding in findings]
-    return ideas
+    labels = Labels(rows) if diagnosis.wrong == "accuracy" else None
+    proposals: list[list[FixProposal]] = [[] for _ in rows]
+    for place, proposal in chain(_contradictions(rows, labels), _doubts(diagnosis.answers, rows, labels)):
+        proposals[place].append(proposal)
+    for place, findings in enumerate(sources.defects(rows, diagnosis.task)):
+        proposals[place] += [_proposal(rows[place], finding, diagnosis.task, labels) for finding in findings]
+    return proposals
 
 
 def check_new(path: Path) -> None:
@@ -117,39 +124,42 @@ def check_free(path: Path) -> None:
     require_new(path, "give another name")
 
 
-def _mend(row: TrainingRow, ideas: Sequence[FixProposal]) -> tuple[Fix, int]:
-    """The mend of a row, and its place, with every reason: what a contradiction asks for, else the right label where it is
+def fix_for(row: TrainingRow, proposals: Sequence[FixProposal]) -> tuple[Fix, int]:
+    """The fix of a row, and its place, with every reason: what a contradiction asks for, else the right label where it is
     known, because such a row need not be lost, else the first action of ACTIONS that is asked for."""
     known = (CONFLICT, "drop"), (CONFLICT, "correct"), (DOUBTFUL, "correct")
-    best = min(ideas, key=lambda idea: ((idea.category, idea.action) not in known, ACTIONS.index(idea.action)))
-    why = "; ".join(dict.fromkeys(idea.why for idea in (best, *ideas)))
+    best = min(
+        proposals,
+        key=lambda proposal: ((proposal.category, proposal.action) not in known, ACTIONS.index(proposal.action)),
+    )
+    why = "; ".join(dict.fromkeys(proposal.why for proposal in (best, *proposals)))
     origin, sha = row.example.origin, identity(row.example).hex()
-    mend = Fix(row.row, origin.file, origin.line, sha, best.action, best.category, why, row.answer, best.after)
-    return mend, best.place
+    fix = Fix(row.row, origin.file, origin.line, sha, best.action, best.category, why, row.answer, best.after)
+    return fix, best.place
 
 
 def _contradictions(rows: Sequence[TrainingRow], labels: Labels | None) -> Iterator[tuple[int, FixProposal]]:
     """The rows of each group that answer otherwise than most (than the first, where none is in the majority)."""
-    for group in sources.disagreeing(rows):
+    for group in sources.contradictions(rows):
         votes = Counter(folded(rows[i].answer) for i in group).most_common(2)
-        kept, clear = votes[0][0], votes[0][1] > votes[1][1]
-        first = next(rows[i] for i in group if folded(rows[i].answer) == kept)
+        usual, clear = votes[0][0], votes[0][1] > votes[1][1]
+        first = next(rows[i] for i in group if folded(rows[i].answer) == usual)
         for i in group:
-            if folded(rows[i].answer) != kept:
+            if folded(rows[i].answer) != usual:
                 why = f"the same prompt is answered differently at {first.where}: {_cut(first.answer)}"
-                right = first.answer if labels and clear else None
-                yield i, FixProposal(CONFLICT, "correct" if right else "drop", why, right)
+                correction = first.answer if labels and clear else None
+                yield i, FixProposal(CONFLICT, "correct" if correction else "drop", why, correction)
 
 
 def _doubts(answers: Answers, rows: Sequence[TrainingRow], labels: Labels | None) -> Iterator[tuple[int, FixProposal]]:
-    for place, suspect in enumerate(sources.doubtful(answers, rows)):
+    for place, suspect in enumerate(sources.doubtful_rows(answers, rows)):
         likely = labels.likely(suspect.row) if labels else None
         yield suspect.row, FixProposal(DOUBTFUL, "correct" if likely else "rewrite", suspect.why, likely, place)
 
 
-def _idea(row: TrainingRow, finding: Finding, task: Task, labels: Labels | None) -> FixProposal:
+def _proposal(row: TrainingRow, finding: Finding, task: Task, labels: Labels | None) -> FixProposal:
     """What to do about a finding: as its category says, where a rule can; else a person must write."""
-    action: Action = CATEGORIES[finding.category].mend
+    action: Action = CATEGORIES[finding.category].fix
     after = None
     if action in ("shorten", "correct"):
         after = corrected(row, finding, action, task, labels)

@@ -25,8 +25,9 @@ from luthier.runs.records import MEND
 from luthier.runs.rows import prepared, read_examples
 from luthier.training.table import METHODS
 
-MOST = 20_000  # rows of a stream that are looked at
-KINDS, LONGEST, COLUMNS = 30, 60, 6  # values of a column that tells kinds of rows, their characters, such columns
+STREAM_ROWS = 20_000  # rows of a stream that are looked at
+# Values of a column that tells kinds of rows, their characters, such columns.
+MOST_VALUES, LONGEST_VALUE, MOST_COLUMNS = 30, 60, 6
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class TrainingRow:
     """A row to learn from: its number in losses.jsonl, what is asked last, the whole prompt, and the answer."""
 
     row: int
-    asked: str
+    question: str
     prompt: str
     answer: str
     example: Example
@@ -63,13 +64,13 @@ class TrainingRow:
 @dataclass(frozen=True)
 class RunData:
     """The rows of a run that have a prompt and an answer, and all held-out rows. `total` counts all to learn from;
-    `partly` where they are the first of a stream; `mendable` where they stand in files that can be written anew."""
+    `is_partial` where they are the first of a stream; `can_be_fixed` where they stand in files that can be written anew."""
 
-    taught: Sequence[TrainingRow]
+    train: Sequence[TrainingRow]
     held_out: Sequence[Example]
     total: int
-    partly: bool = False
-    mendable: bool = True
+    is_partial: bool = False
+    can_be_fixed: bool = True
 
 
 def read_answers(path: Path) -> Answers:
@@ -114,32 +115,32 @@ def read_data(answers: Answers) -> RunData:
     Raises InputError when a file is gone or changed since, and for standard input, which cannot be read again.
     """
     folder, config = answers.folder, answers.config
-    known = _known(folder)
-    _check_files(known, config, folder.path)
+    digests = _data_digests(folder)
+    _check_files(digests, config, folder.path)
     own = config.model_copy(
         update={"data": config.data.model_copy(update={"replay": ()})}
     )  # general rows taught no task
     examples = read_examples(own, METHODS[config.method].example)
-    if "examples" in known and examples.digests() != known:
+    if "examples" in digests and examples.digests() != digests:
         raise InputError(
             "this Python's standard library is not the one the run learned from", where=folder.path,
             mend="use the Python it was trained with, or train again",
         )  # fmt: skip
     train: Sequence[Example] = examples.train
     if examples.stream:
-        train = list(islice(data_load.stream(config.data.path, config.data), MOST))
-        if len(train) == MOST:
-            log.note(f"the data is a stream: its first {MOST:,} rows are looked at")
-    mendable = "examples" not in known and not examples.stream
-    return RunData(list(taught(train)), examples.test, len(train), examples.stream, mendable)
+        train = list(islice(data_load.stream(config.data.path, config.data), STREAM_ROWS))
+        if len(train) == STREAM_ROWS:
+            log.note(f"the data is a stream: its first {STREAM_ROWS:,} rows are looked at")
+    can_be_fixed = "examples" not in digests and not examples.stream
+    return RunData(list(training_rows(train)), examples.test, len(train), examples.stream, can_be_fixed)
 
 
-def taught(examples: Sequence[Example]) -> Iterator[TrainingRow]:
+def training_rows(examples: Sequence[Example]) -> Iterator[TrainingRow]:
     """The rows that have a prompt and an answer in words."""
     for row, example in enumerate(examples):
-        asked = question(example)
-        if asked is not None and asked.messages and asked.reference is not None:
-            yield TrainingRow(row, asked.prompt, prompt_text(example), asked.reference, example)
+        found = question(example)
+        if found is not None and found.messages and found.reference is not None:
+            yield TrainingRow(row, found.prompt, prompt_text(example), found.reference, example)
 
 
 def columns(answers: Answers, data: RunData) -> dict[str, list[str]]:
@@ -168,32 +169,32 @@ def columns(answers: Answers, data: RunData) -> dict[str, list[str]]:
         texts = ["" if value is None else str(value).strip() for value in values]
         plain = all(value is None or isinstance(value, str | int) for value in values)
         kinds = set(texts) - {""}
-        few = 2 <= len(kinds) <= min(KINDS, len(texts) // 2)
-        if plain and few and max(map(len, kinds)) <= LONGEST and len(found) < COLUMNS:
+        few = 2 <= len(kinds) <= min(MOST_VALUES, len(texts) // 2)
+        if plain and few and max(map(len, kinds)) <= LONGEST_VALUE and len(found) < MOST_COLUMNS:
             found[name] = texts
     return found
 
 
-def _known(folder: RunFolder) -> dict[str, str]:
+def _data_digests(folder: RunFolder) -> dict[str, str]:
     """The sha256 of the files that the run learned from, by path."""
-    known = folder.lineage.get("inputs", {}).get("data")
-    if not isinstance(known, dict):
+    digests = folder.lineage.get("inputs", {}).get("data")
+    if not isinstance(digests, dict):
         raise InputError(
             "which data this run learned from is not known: lineage.json does not say", where=folder.path,
             mend="put it back from a copy, or train again",
         )  # fmt: skip
-    return known
+    return digests
 
 
-def _check_files(known: dict[str, str], config: RunConfig, run: Path) -> None:
+def _check_files(digests: dict[str, str], config: RunConfig, run: Path) -> None:
     """Refuse data that is not what the run read."""
     if "-" in (*config.data.path, *config.data.eval):
         raise InputError(
             "the data came from standard input and cannot be read again", where=run, mend="train from a file"
         )
-    if "examples" in known and config.data.path == (STDLIB,):
+    if "examples" in digests and config.data.path == (STDLIB,):
         return
-    for name, digest in known.items():
+    for name, digest in digests.items():
         if not Path(name).is_file():
             raise InputError(
                 "the data of this run is gone", where=name,
@@ -205,25 +206,25 @@ def _check_files(known: dict[str, str], config: RunConfig, run: Path) -> None:
                 where=name,
                 mend="put it back as it was, or train again",
             )
-    if {*files_of(config.data.path), *files_of(config.data.eval, held_out=True)} != set(known):
+    if {*files_of(config.data.path), *files_of(config.data.eval, held_out=True)} != set(digests):
         raise InputError(f"the files are not those that {run} was trained on", where=next(iter(config.data.path), run),
                          mend="put back those files alone, or train again")  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Files:
+class DataFiles:
     """The rows of a run's data files, and those of them that it learned from."""
 
     loaded: data_load.Loaded
     train: Sequence[Example]
 
 
-def read_files(answers: Answers) -> Files:
+def read_files(answers: Answers) -> DataFiles:
     """The data files of the run, to be mended. Raises InputError as `read_data`, and for data that is in no file."""
     config = answers.config
-    known = _known(answers.folder)
-    _check_files(known, config, answers.folder.path)
-    if "examples" in known or config.data.stream:
+    digests = _data_digests(answers.folder)
+    _check_files(digests, config, answers.folder.path)
+    if "examples" in digests or config.data.stream:
         kind = "a stream" if config.data.stream else "Python's standard library"
         raise InputError(f"this run learned from {kind}, which cannot be fixed here", where=answers.folder.path,
                          mend="train on a file of rows")  # fmt: skip
@@ -232,10 +233,10 @@ def read_files(answers: Answers) -> Files:
     if config.data.holdout != 0 and not config.data.eval:
         least = border(prepared(loaded.examples, config), config.data.holdout, config.seed)
         train = [example for example in loaded.examples if place(example, config.seed) >= least]
-    return Files(loaded, train)
+    return DataFiles(loaded, train)
 
 
-def rows_beyond(config: RunConfig) -> tuple[list[Row], int]:
+def rows_after_limit(config: RunConfig) -> tuple[list[Row], int]:
     """The rows of the run's data files after those that `data.limit` let it read, and how many bad ones among them are left out
     (with skip_bad). Raises InputError as `read_rows`."""
     if config.data.limit is None:

@@ -17,16 +17,16 @@ from luthier.evals.detectors.task import Task
 from luthier.methods.likelihood import likelihood
 from luthier.training.table import METHODS
 
-LOOKED_AT = 5000  # training rows whose answers are looked at for defects
+MOST_ROWS = 5000  # training rows whose answers are looked at for defects
 NEAREST = 2  # training rows of each example
 FIRST = 5  # training rows that are named
 T = TypeVar("T")
-UNSEEN = ("uncertain", "copied_training")  # in training rows: these need the model's probabilities, or a reference
+NOT_IN_ROWS = ("uncertain", "copied_training")  # in training rows: these need the model's probabilities, or a reference
 
 
-def chosen(rows: Sequence[T], seed: int, most: int | None = None) -> list[T]:
+def sample(rows: Sequence[T], seed: int, most: int | None = None) -> list[T]:
     """At most LOOKED_AT of the rows, or `most`, drawn with the run's seed, in order."""
-    most = LOOKED_AT if most is None else most
+    most = MOST_ROWS if most is None else most
     if len(rows) <= most:
         return list(rows)
     drawn = generator(seed, "training rows looked at").permutation(len(rows))[:most]
@@ -38,7 +38,7 @@ def defects(rows: Sequence[TrainingRow], task: Task) -> list[list[Finding]]:
     with log.progress("training rows", len(rows)) as bar:
         out = []
         for row in rows:
-            out.append(detect(Answered(row.asked, row.answer, row=row.row), task))
+            out.append(detect(Answered(row.question, row.answer, row=row.row), task))
             bar.advance()
     return out
 
@@ -58,12 +58,12 @@ def by_category(rows: Sequence[TrainingRow], found: Sequence[Sequence[Finding]])
 def nearest(index: Nearest, rows: Sequence[TrainingRow], prompt: str) -> list[dict[str, Any]]:
     """The rows whose prompts are nearest to `prompt`; `index` is of the prompts of `rows`."""
     return [
-        {"where": rows[i].where, "prompt": rows[i].asked, "answer": rows[i].answer, "score": round(score, 3)}
+        {"where": rows[i].where, "prompt": rows[i].question, "answer": rows[i].answer, "score": round(score, 3)}
         for i, score in index.find(prompt, NEAREST)
     ]
 
 
-def doubtful(answers: Answers, rows: Sequence[TrainingRow]) -> list[Suspect]:
+def doubtful_rows(answers: Answers, rows: Sequence[TrainingRow]) -> list[Suspect]:
     """The rows whose answer is doubtful, `row` being the place in `rows`: by their losses in training (not of methods that
     learn from rewards, whose losses say nothing of a row's answer) and by their neighbours."""
     records = answers.folder.records("losses.jsonl") or []
@@ -79,19 +79,19 @@ def doubtful(answers: Answers, rows: Sequence[TrainingRow]) -> list[Suspect]:
         return suspects(losses, [row.prompt for row in rows], [row.answer for row in rows], bar.advance)
 
 
-def disagreeing(rows: Sequence[TrainingRow]) -> list[tuple[int, ...]]:
+def contradictions(rows: Sequence[TrainingRow]) -> list[tuple[int, ...]]:
     """Groups of places in `rows` with one prompt and different answers."""
     return [tuple(group) for group in conflicts([row.prompt for row in rows], [row.answer for row in rows])]
 
 
 def summary(answers: Answers, rows: Sequence[TrainingRow]) -> dict[str, Any]:
     """Rows whose label is doubtful and rows that contradict each other: how many, and the first few."""
-    doubts, groups = doubtful(answers, rows), disagreeing(rows)
+    doubts, groups = doubtful_rows(answers, rows), contradictions(rows)
     return {
         "suspects": {
             "rows": len(doubts),
             "first": [
-                {"where": rows[s.row].where, "why": s.why, "prompt": rows[s.row].asked, "answer": rows[s.row].answer}
+                {"where": rows[s.row].where, "why": s.why, "prompt": rows[s.row].question, "answer": rows[s.row].answer}
                 for s in doubts[:FIRST]
             ],
         },
@@ -106,7 +106,7 @@ def summary(answers: Answers, rows: Sequence[TrainingRow]) -> dict[str, Any]:
 def _conflict(rows: Sequence[TrainingRow], group: Sequence[int]) -> dict[str, Any]:
     answers = Counter(rows[i].answer for i in group)
     return {
-        "prompt": rows[group[0]].asked,
+        "prompt": rows[group[0]].question,
         "where": [rows[i].where for i in group],
         "answers": dict(answers.most_common()),
     }

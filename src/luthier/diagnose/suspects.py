@@ -32,13 +32,14 @@ from numpy.typing import NDArray
 
 from luthier.diagnose.nearest import Nearest
 
-WRONG, LIKELY = 1 / 20, 1 / 4  # the share of labels taken to be wrong; the chance of it that makes a row worth a look
-OUTLYING = 3.5  # standard deviations
+# The share of labels taken to be wrong; the chance of it that makes a row worth a look.
+WRONG_SHARE, LIKELY_WRONG = 1 / 20, 1 / 4
+OUTLIER = 3.5  # standard deviations
 NEIGHBOURS = 10
 REPEATED, CLOSED = 5, 0.9  # answers are labels when this share of the rows have one that stands in so many rows
 WINDOW = 256  # neighbouring sightings that say what is usual, or an eighth of them where there are few
 UPPER = 0.6745  # the upper quartile of a normal distribution, in standard deviations
-_MARKS = re.compile(r"[.,;:!?]+(?=\s|$)|(?<=[^\W\d_])-(?=[^\W\d_])")
+_PUNCTUATION = re.compile(r"[.,;:!?]+(?=\s|$)|(?<=[^\W\d_])-(?=[^\W\d_])")
 SMOOTHINGS = tuple(2.0**power for power in range(-8, 9))
 
 Losses = Mapping[int, Sequence[tuple[int, float, int]]]
@@ -60,11 +61,11 @@ class Suspect:
 class Evidence:
     """What one witness says against a row's answer, and in words."""
 
-    against: float
+    doubt: float
     why: str
 
 
-NOTHING = Evidence(0.0, "")
+NO_EVIDENCE = Evidence(0.0, "")
 
 
 def suspects(
@@ -77,17 +78,17 @@ def suspects(
     """
     labels = [folded(answer) for answer in answers]
     if not is_closed(labels):
-        model, bar = by_length(losses), OUTLYING
+        model, limit = by_length(losses), OUTLIER
         progress(len(prompts))
         neighbours: Mapping[int, Evidence] = {}
     else:
-        model, bar = by_label(losses), bar_for(len(set(labels)))
+        model, limit = by_label(losses), threshold(len(set(labels)))
         neighbours = by_neighbours(prompts, answers, progress)
     found = []
     for row in range(len(prompts)):
-        witnesses = model.get(row, NOTHING), neighbours.get(row, NOTHING)
-        if (score := sum(w.against for w in witnesses)) > bar:
-            found.append(Suspect(row, score, "; ".join(w.why for w in witnesses if w.against > bar / 4)))
+        witnesses = model.get(row, NO_EVIDENCE), neighbours.get(row, NO_EVIDENCE)
+        if (score := sum(w.doubt for w in witnesses)) > limit:
+            found.append(Suspect(row, score, "; ".join(w.why for w in witnesses if w.doubt > limit / 4)))
     return sorted(found, key=lambda s: (-s.score, s.row))
 
 
@@ -96,7 +97,7 @@ def conflicts(prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[int,
     make no difference to a prompt, case and spacing none to an answer."""
     groups: dict[str, list[int]] = {}
     for row, prompt in enumerate(prompts):
-        groups.setdefault(folded(_MARKS.sub(" ", prompt)), []).append(row)
+        groups.setdefault(folded(_PUNCTUATION.sub(" ", prompt)), []).append(row)
     return [tuple(rows) for rows in groups.values() if len({folded(answers[row]) for row in rows}) > 1]
 
 
@@ -122,35 +123,35 @@ class RowLosses:
 
     @classmethod
     def of(cls, losses: Losses) -> RowLosses:
-        seen = sorted((step, row, loss, units) for row, times in losses.items() for step, loss, units in times)
-        step, row, loss, units = np.array(seen, dtype=np.float64).reshape(-1, 4).T
+        sightings = sorted((step, row, loss, units) for row, times in losses.items() for step, loss, units in times)
+        step, row, loss, units = np.array(sightings, dtype=np.float64).reshape(-1, 4).T
         return cls(row.astype(np.int64), step.astype(np.int64), loss, units)
 
 
-def bar_for(labels: int) -> float:
+def threshold(labels: int) -> float:
     """The log odds against a label from which on it is wrong with the chance LIKELY."""
-    return log((1 - WRONG) / WRONG * (labels - 1) * LIKELY / (1 - LIKELY))
+    return log((1 - WRONG_SHARE) / WRONG_SHARE * (labels - 1) * LIKELY_WRONG / (1 - LIKELY_WRONG))
 
 
 def by_label(losses: Losses) -> dict[int, Evidence]:
     """The nats by which a label cost more than was usual at the step; where the losses of a step are spread by more than a nat,
     as early in training, in units of that spread. Averaged over the times the row was seen, by the weight 1 / spread."""
-    seen = RowLosses.of(losses)
-    usual, spread = _usual(seen.step, seen.loss)
+    sightings = RowLosses.of(losses)
+    usual, spread = _usual(sightings.step, sightings.loss)
     spread = np.maximum(spread, 1)
-    return _told(seen, (seen.loss - usual) / spread, 1 / spread, seen.loss, usual, "")
+    return _evidence(sightings, (sightings.loss - usual) / spread, 1 / spread, sightings.loss, usual, "")
 
 
 def by_length(losses: Losses) -> dict[int, Evidence]:
     """The standard deviations by which the loss per unit was above what was usual at the step for an answer as long."""
-    seen = RowLosses.of(losses)
-    each = seen.loss / seen.units
+    sightings = RowLosses.of(losses)
+    each = sightings.loss / sightings.units
     # What a length costs is taken off first, for the middle of short and long answers together is a poor one.
-    length = _usual(seen.units, each - _usual(seen.step, each)[0])[0]
-    usual, spread = _usual(seen.step, each - length)
+    length = _usual(sightings.units, each - _usual(sightings.step, each)[0])[0]
+    usual, spread = _usual(sightings.step, each - length)
     above = (each - length - usual) / np.maximum(spread, 0.1)
-    above /= np.maximum(_usual(seen.units, above)[1], 0.1)
-    return _told(seen, above, np.ones_like(above), each, usual + length, " per token")
+    above /= np.maximum(_usual(sightings.units, above)[1], 0.1)
+    return _evidence(sightings, above, np.ones_like(above), each, usual + length, " per token")
 
 
 def _usual(keys: NDArray[Any], values: Values) -> tuple[Values, Values]:
@@ -169,14 +170,14 @@ def _usual(keys: NDArray[Any], values: Values) -> tuple[Values, Values]:
     return usual, spread
 
 
-def _told(
-    seen: RowLosses, above: Values, weights: Values, loss: Values, usual: Values, unit: str
+def _evidence(
+    sightings: RowLosses, above: Values, weights: Values, loss: Values, usual: Values, unit: str
 ) -> dict[int, Evidence]:
     """For each row the weighted mean of `above`, and its last loss in words."""
-    mean = np.bincount(seen.row, above * weights) / np.maximum(np.bincount(seen.row, weights), 1e-300)
-    last = dict(zip(seen.row.tolist(), range(len(loss)), strict=True))
+    mean = np.bincount(sightings.row, above * weights) / np.maximum(np.bincount(sightings.row, weights), 1e-300)
+    last = dict(zip(sightings.row.tolist(), range(len(loss)), strict=True))
     return {
-        row: Evidence(float(mean[row]), f"loss {loss[i]:.1f}{unit} at step {seen.step[i]}, usually {usual[i]:.1f}")
+        row: Evidence(float(mean[row]), f"loss {loss[i]:.1f}{unit} at step {sightings.step[i]}, usually {usual[i]:.1f}")
         for row, i in last.items()
     }
 

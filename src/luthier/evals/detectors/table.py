@@ -11,7 +11,7 @@ from luthier.evals.detectors import relation, shape, wording
 from luthier.evals.detectors.answered import Answered, Finding
 from luthier.evals.detectors.task import Task
 
-Mend = Literal["drop", "shorten", "correct", "rewrite"]
+FixAction = Literal["drop", "shorten", "correct", "rewrite"]
 
 MEAN = 0.45  # probability of a token, geometric mean
 DOUBT, DOUBTS = 0.15, 0.2  # a fifth of the tokens, and two of them, are less likely than this
@@ -20,12 +20,12 @@ LABEL = 0.5  # probability of a whole label
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A kind of error. `mend`: what a person would usually do to a training row that has it."""
+    """A kind of error. `fix`: what a person would usually do to a training row that has it."""
 
     title: str
     meaning: str
     rule: str
-    mend: Mend
+    fix: FixAction
 
 
 def detect(answered: Answered, task: Task) -> list[Finding]:

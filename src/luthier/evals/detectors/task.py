@@ -54,26 +54,26 @@ class Task:
     touches: float = 0.0
     faithful: float | None = None
     repeats: float = 0.0
-    seen: frozenset[str] = field(default=frozenset(), repr=False)
+    known_words: frozenset[str] = field(default=frozenset(), repr=False)
     copies: Copies = field(default_factory=lambda: Copies.learn((), ()), repr=False, compare=False)
 
     @classmethod
     def learn(cls, prompts: Sequence[str], answers: Sequence[str]) -> Task:
         """Learn from the training rows. Rows with an empty answer show nothing and are left out."""
         pairs = [(prompt, answer.strip()) for prompt, answer in zip(prompts, answers, strict=True) if answer.strip()]
-        asked = [words(prompt) for prompt, _ in pairs]
-        said = [words(answer) for _, answer in pairs]
-        copies = Copies.learn([prompt for prompt, _ in pairs], said)
-        seen = _in_two_rows(asked, said)
+        prompt_words = [words(prompt) for prompt, _ in pairs]
+        answer_words = [words(answer) for _, answer in pairs]
+        copies = Copies.learn([prompt for prompt, _ in pairs], answer_words)
+        known_words = _in_two_rows(prompt_words, answer_words)
         if len(pairs) < FEWEST:
-            return cls(len(pairs), seen=seen, copies=copies)
+            return cls(len(pairs), known_words=known_words, copies=copies)
         sample = pairs[:: -(-len(pairs) // SAMPLE)]
         some = [answer for _, answer in sample]
         long = [(prompt, answer) for prompt, answer in sample if is_context(prompt)]
         names = not is_german(languages(some))
         held = [unsupported(answer, prompt, "", names=names) is None for prompt, answer in long]
         prose = [answer for answer in some if is_prose(answer)]
-        lengths, ratios = _ranges(asked, said)
+        lengths, ratios = _ranges(prompt_words, answer_words)
         return cls(
             rows=len(pairs),
             lengths=lengths,
@@ -86,7 +86,7 @@ class Task:
             touches=_share([bool(content(prompt) & content(answer)) for prompt, answer in sample]),
             faithful=_share(held) if len(held) >= FEWEST else None,
             repeats=_share([repeats(answer) is not None for answer in some]),
-            seen=seen,
+            known_words=known_words,
             copies=copies,
         )
 
@@ -96,8 +96,8 @@ class Task:
             return None
         if self.ratios is None:
             return self.lengths
-        asked = len(words(prompt))
-        return self.ratios[0] * asked, self.ratios[1] * asked
+        prompt_words = len(words(prompt))
+        return self.ratios[0] * prompt_words, self.ratios[1] * prompt_words
 
 
 def stopped(answer: str) -> bool:

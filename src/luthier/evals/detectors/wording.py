@@ -35,7 +35,7 @@ def misspelling(answered: Answered, task: Task) -> Finding | None:
         return None  # words of two languages
     around = {*words(answered.prompt), *words(answered.reference)}
     language = _language(answered.answer) or _language(f"{answered.prompt} {answered.answer}")
-    found = misspelled(answered.answer, language, lambda word: word in around or word in task.seen)
+    found = misspelled(answered.answer, language, lambda word: word in around or word in task.known_words)
     if found is None:
         return None
     return Finding("misspelling", f"'{found[0]}': '{found[1]}'?", found[2])
@@ -72,7 +72,7 @@ def wrong_language(answered: Answered, task: Task) -> Finding | None:
     said = _language(answered.answer)
     wanted = ({_language(reference)} if reference else {*task.languages, _language(answered.prompt)}) - {""}
     found = words(answered.answer)
-    familiar = sum(word in task.seen for word in found) >= FAMILIAR * len(found)
+    familiar = sum(word in task.known_words for word in found) >= FAMILIAR * len(found)
     if said and wanted and said not in wanted and len(found) >= SENTENCE and not familiar:
         return Finding("wrong_language", f"{said}, not {' or '.join(sorted(wanted))}")
     return None
