@@ -26,14 +26,14 @@ def arguments(tmp_path, tiny_folder):
 
 
 def test_a_stop_leaves_a_run_that_the_same_command_goes_on_with(arguments, tmp_path, capsys, monkeypatch):
-    original = app_learn._note
+    original = app_learn.log_step
 
     def stopping(folder, progress, report, *rest):
         original(folder, progress, report, *rest)
         if report.step == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(app_learn, "_note", stopping)
+    monkeypatch.setattr(app_learn, "log_step", stopping)
     assert run(arguments) == 130
     out, err = capsys.readouterr()
     headings = [line.strip("─ ") for line in out.splitlines() if line.endswith("───") and line[0] != "─"]
@@ -43,7 +43,7 @@ def test_a_stop_leaves_a_run_that_the_same_command_goes_on_with(arguments, tmp_p
     assert out.count(" tokens · ") == 3  # three examples token by token
     assert "ROUGE-L" in out and "one line, %" in out and out.count("answer") >= 2
     assert "run the same command again to go on" in err
-    monkeypatch.setattr(app_learn, "_note", original)
+    monkeypatch.setattr(app_learn, "log_step", original)
     assert run(arguments) == 0
     text = capsys.readouterr().out
     places = [

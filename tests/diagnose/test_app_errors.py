@@ -29,10 +29,10 @@ class Kind:
     title: str
     meaning: str = "what it means"
     rule: str = "how it is told"
-    mend: str = "rewrite"
+    fix: str = "rewrite"
 
 
-KINDS = {"shout": Kind("shouting"), "empty": Kind("no answer", mend="drop"), "blue": Kind("says blue", mend="correct")}
+KINDS = {"shout": Kind("shouting"), "empty": Kind("no answer", fix="drop"), "blue": Kind("says blue", fix="correct")}
 
 
 def shouting(answered, task):

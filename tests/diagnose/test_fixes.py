@@ -36,7 +36,7 @@ class Kind:
     """What proposing reads of a category."""
 
     title: str
-    mend: str
+    fix: str
     meaning: str = ""
     rule: str = ""
 

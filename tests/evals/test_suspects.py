@@ -55,9 +55,9 @@ def test_what_neighbours_say():
     prompts = ["my card is lost"] * 10 + ["what rates apply today"] * 10
     labels = ["Lost"] * 9 + ["rates"] * 11
     found = by_neighbours(prompts, labels)
-    assert found[9].against == pytest.approx(log((9 + 0.45) / 0.55), rel=1e-5)
+    assert found[9].doubt == pytest.approx(log((9 + 0.45) / 0.55), rel=1e-5)
     assert found[9].why == "of the 9 nearest prompts 9 have 'Lost', 0 its own"
-    assert found[0].against == pytest.approx(log((1 + 0.55) / (8 + 0.45)), rel=1e-5)
+    assert found[0].doubt == pytest.approx(log((1 + 0.55) / (8 + 0.45)), rel=1e-5)
     assert 12 not in found  # its neighbours have no other label
 
 

@@ -16,20 +16,20 @@ from luthier.tune.train import run
 
 def test_a_long_training_is_measured_in_full_and_what_was_asked_is_done() -> None:
     long = EvaluationCost(training=3e6, row=100, answer=500)
-    assert long.fitting(None, None) == (200, 64)
+    assert long.sizes(None, None) == (200, 64)
     short = EvaluationCost(training=10.0, row=100, answer=500)
-    assert short.fitting(50, 40) == (50, 40), "asked for"
-    assert short.fitting(None, 0) == (32, 0)
-    assert EvaluationCost(math.inf, 100, 500).fitting(None, None) == (200, 64), "methods that sample while they train"
+    assert short.sizes(50, 40) == (50, 40), "asked for"
+    assert short.sizes(None, 0) == (32, 0)
+    assert EvaluationCost(math.inf, 100, 500).sizes(None, None) == (200, 64), "methods that sample while they train"
 
 
 def test_measuring_before_and_after_takes_half_of_a_short_training_at_most() -> None:
     # 60,000 to train: 15,000 for each measurement, half of it for the loss of rows, the rest for answers
-    assert EvaluationCost(60_000, row=100, answer=400).fitting(None, None) == (75, (15_000 - 7_500) // 400)
-    assert EvaluationCost(60_000, row=100, answer=400).fitting(20, None) == (20, (15_000 - 2_000) // 400)
+    assert EvaluationCost(60_000, row=100, answer=400).sizes(None, None) == (75, (15_000 - 7_500) // 400)
+    assert EvaluationCost(60_000, row=100, answer=400).sizes(20, None) == (20, (15_000 - 2_000) // 400)
     for training in (1e2, 1e4, 5e4, 1e5, 3e5, 1e6):
         work = EvaluationCost(training, row=100, answer=400)
-        rows, samples = work.fitting(None, None)
+        rows, samples = work.sizes(None, None)
         spent = 2 * (rows * work.row + samples * work.answer)
         assert spent <= max(training / 2, 2 * (rows * work.row if samples == 16 else 0) + 2 * 16 * work.answer)
 

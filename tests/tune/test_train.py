@@ -256,9 +256,9 @@ def test_checkpoints_are_also_due_by_the_clock(settings, tmp_path, monkeypatch):
 def test_saving_takes_a_small_share_of_the_time(monkeypatch):
     config = TrainConfig(checkpoint=1000, checkpoint_minutes=1)
     monkeypatch.setattr(app_learn, "time", SimpleNamespace(monotonic=lambda: 300.0))
-    assert LastSave(at=200.0, took=1.0).due(config, 7)
-    assert not LastSave(at=200.0, took=30.0).due(config, 7), "half a minute each: not again before ten minutes"
-    assert LastSave(at=200.0, took=30.0).due(config, 1000)
+    assert LastSave(at=200.0, seconds=1.0).due(config, 7)
+    assert not LastSave(at=200.0, seconds=30.0).due(config, 7), "half a minute each: not again before ten minutes"
+    assert LastSave(at=200.0, seconds=30.0).due(config, 1000)
 
 
 def test_a_run_goes_on_with_other_threads_and_says_so(settings, tmp_path, monkeypatch, capsys):
