@@ -240,7 +240,7 @@ def test_conflicting_and_doubtful_training_rows_are_named(tmp_path, kinds):
 
 
 def test_at_most_so_many_training_rows_are_looked_at(run, kinds, monkeypatch):
-    monkeypatch.setattr(sources, "LOOKED_AT", 10)
+    monkeypatch.setattr(sources, "MOST_ROWS", 10)
     result = errors(run)
     assert result["training"]["looked_at"] == 10 and result["training"]["rows"] == 30
     assert any("10 of 30 were looked at" in note for note in result["notes"])

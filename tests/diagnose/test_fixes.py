@@ -195,7 +195,7 @@ def test_template_tokens_are_cut_off():
 
 
 def test_every_misspelled_word_is_corrected_but_those_of_the_task():
-    task = Task(seen=frozenset({"krypton"}))
+    task = Task(known_words=frozenset({"krypton"}))
     row = taught("Please recieve the krypton which is beleived to be definately there in the box.")
     assert spelled(row, task) == "Please receive the krypton which is believed to be definitely there in the box."
     assert spelled(taught("Please receive the box that is there."), task) is None

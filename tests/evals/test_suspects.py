@@ -66,7 +66,7 @@ def test_neighbours_that_say_nothing_of_labels_count_for_nothing():
     words = [f"w{i}" for i in range(30)]
     prompts = [" ".join(draw.sample(words, 5)) for _ in range(600)]
     labels = [draw.choice(["yes", "no"]) for _ in prompts]
-    assert max(w.against for w in by_neighbours(prompts, labels).values()) < 0.5
+    assert max(w.doubt for w in by_neighbours(prompts, labels).values()) < 0.5
 
 
 def test_open_answers_are_compared_with_those_as_long():
@@ -123,7 +123,7 @@ def banking(shared, seed: int, labels: int, rows: int) -> tuple[list[str], list[
 def test_neighbours_tell_real_labels_from_wrong_ones(shared):
     prompts, labels, wrong = banking(shared, 0, 25, 1500)
     said = by_neighbours(prompts, labels)
-    against = {row: said[row].against if row in said else -9.0 for row in range(len(prompts))}
+    against = {row: said[row].doubt if row in said else -9.0 for row in range(len(prompts))}
     bar = sorted(against.values())[-len(prompts) // 10]
     assert sum(against[row] >= bar for row in wrong) > 0.7 * len(wrong)
 
