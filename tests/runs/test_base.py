@@ -14,7 +14,7 @@ from luthier.cli import run as cli
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.runs.base import KnownStart, known_start
-from luthier.runs.locate import find
+from luthier.runs.locate import resolve_model
 from luthier.runs.open import log_probabilities, open_model
 from luthier.tune.train import run
 
@@ -124,7 +124,7 @@ def test_training_goes_on_with_an_adapter_of_others_and_merges(adapter, project,
 def test_a_base_for_a_whole_model_is_refused(project) -> None:
     base = str(project / "models" / "base")
     with pytest.raises(InputError, match="is a whole model, which has no base below it; leave it out"):
-        find(base, base)
+        resolve_model(base, base)
     assert cli(["chat", base, "--base", base]) == 2
 
 

@@ -18,7 +18,7 @@ from luthier.cli import run as cli
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.model.forward import forward
-from luthier.runs.locate import find
+from luthier.runs.locate import resolve_model
 from luthier.runs.method import chosen_method
 from luthier.runs.open import open_model
 from luthier.runs.rows import read_examples
@@ -141,7 +141,7 @@ def test_dpo_after_sft_starts_from_the_sft_model_and_is_held_to_it(settings, sft
     changes = {} if tune == "lora" else {"tune": "full", "lora__rank": 16}
     config = settings("dpo", "dpo", model=str(sft), **({"lora__rank": 16} | changes))
     result = run(config)
-    bare = open_model(str(find(str(sft)).source.folder), device="cpu", dtype="float32").model
+    bare = open_model(str(resolve_model(str(sft)).source.folder), device="cpu", dtype="float32").model
     tuned = open_model(str(sft), device="cpu", dtype="float32").model
     trees, before = held_out(config, sft, tmp_path / "dpo")
     assert_starts_from(before, lines(tmp_path / "dpo" / "metrics.jsonl")[0], trees, tuned)
@@ -192,8 +192,10 @@ def test_a_chain_of_three(settings, sft, tmp_path):
     config = settings("kto", "kto", model=str(tmp_path / "dpo"), tune="full")
     result = run(config)
     assert result["metrics"]["accuracy"]["after"] > 0.9
-    assert find(str(tmp_path / "dpo")).source == find(str(sft)).source, "an adapter on an adapter has the bare base"
-    assert find(str(tmp_path / "kto")).adapter is None
+    assert resolve_model(str(tmp_path / "dpo")).source == resolve_model(str(sft)).source, (
+        "an adapter on an adapter has the bare base"
+    )
+    assert resolve_model(str(tmp_path / "kto")).adapter is None
 
 
 def test_another_shape_than_the_adapter_has_is_refused(settings, sft):

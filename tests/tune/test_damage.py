@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
-from luthier.runs.locate import find
+from luthier.runs.locate import resolve_model
 from luthier.training import checkpoint
 from luthier.tune import learn as app_learn
 from luthier.tune import train as app_train
@@ -142,7 +142,7 @@ def test_a_finished_run_is_not_handed_out_with_a_damaged_file(whole, damage):
         content = (folder / name).read_bytes()
         harm(folder / name, damage)
         uses = [lambda: run(config), lambda: resume(folder)]
-        uses += [lambda: find(str(folder))] if name.startswith("adapter/") else [lambda: report([folder])]
+        uses += [lambda: resolve_model(str(folder))] if name.startswith("adapter/") else [lambda: report([folder])]
         for use in uses:
             with pytest.raises(InputError, match=rf"{os.path.basename(name)}"):
                 use()

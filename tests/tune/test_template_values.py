@@ -9,7 +9,7 @@ import pytest
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
-from luthier.runs.locate import find
+from luthier.runs.locate import resolve_model
 from luthier.runs.open import open_model
 from luthier.runs.texts import open_texts
 from luthier.tune.train import run
@@ -45,7 +45,7 @@ ASKED = "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n<think></th
 
 def test_a_run_is_asked_with_the_values_it_was_trained_with(trained):
     folder, _config = trained
-    assert find(str(folder)).config.text.template_kwargs == {"enable_thinking": False}
+    assert resolve_model(str(folder)).config.text.template_kwargs == {"enable_thinking": False}
     assert open_model(str(folder)).template.render(ASK, prompt=True) == ASKED
 
 

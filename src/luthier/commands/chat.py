@@ -131,7 +131,7 @@ class ChatSession:
         """Who answers, and under which system prompt: on standard error; `quiet` leaves out what a script does not need."""
         if not quiet:
             log.note(f"{self.opened.active}; /help shows the commands")
-        system = self.opened.asked.system if self.system is None else self.system
+        system = self.opened.prompt_format.system if self.system is None else self.system
         if system:
             log.note(f"system prompt: {system}")
 

@@ -22,7 +22,7 @@ from luthier.data.read import read_rows
 from luthier.evals.judging.judgments import prompt_key, prompt_of, prompt_value
 from luthier.rewards.selection import question
 from luthier.runs import answers
-from luthier.runs.locate import base_for, find
+from luthier.runs.locate import base_for, resolve_model
 from luthier.runs.open import open_model
 
 REFERENCE = "reference"  # as a contestant: the answers of the data
@@ -177,7 +177,7 @@ def _written(
     """A model's likeliest answers. They are kept in a file that can be given as a contestant itself; what stands there
     of the same weights is not written again."""
     sampling = {"max_new_tokens": asking.max_new_tokens}
-    start = find(name, base_for(name, asking.base))
+    start = resolve_model(name, base_for(name, asking.base))
     system = start.config.text.system if asking.system is None else asking.system or None
     made = [start.digests(), sampling, start.config.text.template, system]
     made += [start.config.text.template_kwargs] if start.config.text.template_kwargs else []

@@ -23,7 +23,7 @@ from luthier.evals.metrics import scores as score
 from luthier.evals.metrics.labels import commonest
 from luthier.evals.metrics.table import METRICS, RIGHT, choose
 from luthier.evals.stats import paired
-from luthier.runs.locate import base_for, find
+from luthier.runs.locate import base_for, resolve_model
 from luthier.runs.open import open_model
 from luthier.text.encode import encode
 from luthier.text.template import load_template
@@ -61,7 +61,7 @@ def questions(
     choose(config.eval.metrics, ())
     own.check(config.eval.metrics, config.reward)
     for name in chain.from_iterable(sides.values()):  # wrong names are told before the first model answers
-        warn_of_seen(name, find(name, base_for(name, config.base)).config, examples)
+        warn_of_seen(name, resolve_model(name, base_for(name, config.base)).config, examples)
     found = {
         label: [_measured(name, examples, config, given, stop) for name in names] for label, names in sides.items()
     }

@@ -14,7 +14,7 @@ from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.model.adapt import lora, quantize
 from luthier.model.load import DTYPES
 from luthier.runs.export import write_model
-from luthier.runs.locate import find, takes_base
+from luthier.runs.locate import resolve_model, takes_base
 from luthier.runs.open import log_probabilities, open_model
 from luthier.runs.system_prompt import trained_system
 
@@ -37,7 +37,7 @@ def merge(run: Path, out: Path | None, dtype: str, base: str | None = None) -> d
     opened = open_model(str(run), device="cpu", dtype="float32", base=base)
     texts = list(GENERAL_PROMPTS) + [_code(chat) for chat in pairs(limit=16, test=2)[0]]
     before = log_probabilities(opened, texts)
-    trained = trained_system(find(str(run), base).adapter or run)
+    trained = trained_system(resolve_model(str(run), base).adapter or run)
     lora.merge(opened.model)
     quantize.dequantize_linears(opened.model)  # layers of a qlora run that had no adapter
     opened.model.to(DTYPES[dtype])

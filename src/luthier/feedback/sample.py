@@ -30,7 +30,7 @@ from luthier.rewards.best import best, expected_best, sizes, worst
 from luthier.rewards.sample_journal import SampledAnswer, SampleJournal, keeping, writes
 from luthier.rewards.selection import Question, Write, choose, question, require_references
 from luthier.rewards.specs import Rewards, Scored, parse
-from luthier.runs.locate import find
+from luthier.runs.locate import resolve_model
 from luthier.runs.open import Opened, open_model
 from luthier.runs.reward_model import Scorer, open_scorer
 from luthier.text.drafts import with_system
@@ -133,7 +133,7 @@ def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) 
 
 def _identity(config: RunConfig, options: Options, opened: Opened, questions: Sequence[Question]) -> dict[str, Any]:
     """What decides the answers, by name; the file that keeps them begins with it."""
-    model, prompts = find(config.model, config.base).digests(), [asked.ids for asked in questions]
+    model, prompts = resolve_model(config.model, config.base).digests(), [asked.ids for asked in questions]
     return {
         "model": hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest(),
         "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),

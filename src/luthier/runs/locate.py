@@ -44,7 +44,7 @@ class ResolvedModel:
         }
 
 
-def find(name: str, base: str | None = None) -> ResolvedModel:
+def resolve_model(name: str, base: str | None = None) -> ResolvedModel:
     """The start that `name` means: a run directory, a folder with a PEFT adapter, or any name that --model takes.
 
     A run that went on from another run's adapter holds the whole adapter, so its base is that run's base. `base` names the
@@ -129,7 +129,7 @@ def _asked_as_trained(config: RunConfig, folder: Path) -> RunConfig:
 def _of_run(run: Path, base: str | None) -> ResolvedModel:
     config = run_settings(intact(run))
     if (run / "adapter").is_dir():
-        source = base_of_run(run, config.model, base) or find(config.model).source
+        source = base_of_run(run, config.model, base) or resolve_model(config.model).source
         return ResolvedModel(source, run / "adapter", config, _texts(run, config, source))
     if (run / "model").is_dir():
         _refuse_base(base, run)

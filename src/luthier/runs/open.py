@@ -18,7 +18,7 @@ from luthier.generate.generate import stream
 from luthier.generate.sampling import Sampling
 from luthier.model import load as model_load
 from luthier.model.adapt import adapter_config, adapters, lora, quantize
-from luthier.runs.locate import find, intact, run_of, run_settings
+from luthier.runs.locate import intact, resolve_model, run_of, run_settings
 from luthier.text.encode import encode_prompt_ids
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ class PromptFormat:
 
 @dataclass
 class Opened:
-    """A model ready to answer. `names` are the adapters that can be switched to, `manners` how those that are runs of
+    """A model ready to answer. `names` are the adapters that can be switched to, `prompt_formats` how those that are runs of
     their own are asked; 'base' is the model without any."""
 
     model: Any
@@ -42,7 +42,7 @@ class Opened:
     template: Template
     config: RunConfig
     names: dict[str, Path] = field(default_factory=dict)
-    manners: dict[str, PromptFormat] = field(default_factory=dict)
+    prompt_formats: dict[str, PromptFormat] = field(default_factory=dict)
     active: str = "base"
 
     def switch(self, name: str) -> None:
@@ -56,17 +56,19 @@ class Opened:
         self.active = name
 
     @property
-    def asked(self) -> PromptFormat:
+    def prompt_format(self) -> PromptFormat:
         """How the active adapter learned to be asked."""
-        return self.manners.get(self.active) or PromptFormat(self.template, self.config.text.system)
+        return self.prompt_formats.get(self.active) or PromptFormat(self.template, self.config.text.system)
 
     def answer(self, messages: Sequence[Message], sampling: dict[str, Any], system: str | None = None) -> Iterator[str]:
         """The answer in pieces, as they come. A run is asked under the system prompt it was trained with, unless `messages`
         bring their own, or `system` takes its place ("" for none)."""
-        asked = self.asked
-        prompt = asked.system if system is None else system
-        ids = encode_prompt_ids(messages, (), asked.template, self.tokenizer, system=prompt)
-        settings = Sampling(**sampling, stop_ids=tuple(sorted(asked.template.stop_ids)), stop=asked.template.stops)
+        prompt_format = self.prompt_format
+        prompt = prompt_format.system if system is None else system
+        ids = encode_prompt_ids(messages, (), prompt_format.template, self.tokenizer, system=prompt)
+        settings = Sampling(
+            **sampling, stop_ids=tuple(sorted(prompt_format.template.stop_ids)), stop=prompt_format.template.stops
+        )
         return stream(self.model, ids, settings, self.tokenizer.decode)
 
 
@@ -83,9 +85,9 @@ def open_model(
     other runs. `base` is the model below the adapter, where that is not the one it names; `system` takes the place of the
     system prompt it was trained with, "" of none.
 
-    Raises InputError for a run that is not finished, for adapters that do not fit the model, and as `find` does.
+    Raises InputError for a run that is not finished, for adapters that do not fit the model, and as `resolve_model` does.
     """
-    start = find(name, base)
+    start = resolve_model(name, base)
     config = start.config
     if system is not None:
         config = config.model_copy(update={"text": config.text.model_copy(update={"system": system or None})})
@@ -103,8 +105,8 @@ def open_model(
     if quant:
         quantize.quantize_linears(loaded.model, kind=quant.kind, block=quant.block, double=quant.double)
     tokenizer = Tokenizer(loaded.tokenizer)
-    manners = {own: PromptFormat(_template(run, tokenizer), run.text.system) for own, run in others.items()}
-    opened = Opened(loaded.model, tokenizer, _template(config, tokenizer), config, found, manners)
+    prompt_formats = {own: PromptFormat(_template(run, tokenizer), run.text.system) for own, run in others.items()}
+    opened = Opened(loaded.model, tokenizer, _template(config, tokenizer), config, found, prompt_formats)
     for other in reversed(found):  # each is tried now, and the first one stays
         opened.switch(other)
     return opened
@@ -135,7 +137,7 @@ def _base(quant: QuantConfig | None) -> str:
 
 def weights(name: str, base: str | None = None) -> dict[str, str]:
     """The sha256 of every file of weights of the model called `name`: of a run its own, and those of its base."""
-    start, path = find(name, base), Path(name)
+    start, path = resolve_model(name, base), Path(name)
     if not (path / "run.yaml").is_file():
         return start.digests()
     files = [file for part in ("adapter", "model") for file in sorted((path / part).glob("*.safetensors"))]

@@ -20,7 +20,7 @@ from luthier.model.folder.limits import longest_input
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.forward import forward
 from luthier.rewards.answer import Answer, opening
-from luthier.runs.locate import ResolvedModel, find
+from luthier.runs.locate import ResolvedModel, resolve_model
 from luthier.text.encode import encode_chunk
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
@@ -102,7 +102,7 @@ def open_scorer(
 ) -> Scorer:
     """The reward model of a run. `policy` gives the model that can play it, and then nothing more is loaded.
     Raises InputError for a run that is no reward model."""
-    start = find(run, base)
+    start = resolve_model(run, base)
     if start.config.method != "reward":
         raise InputError("not a reward model", where=run, mend="give a run of `luthier train --method reward`")
     tokenizer = Tokenizer(load_tokenizer(start.texts))

@@ -9,7 +9,7 @@ from luthier.config.run import RunConfig
 from luthier.model.folder import limits
 from luthier.model.folder.configuration import load_config
 from luthier.model.folder.tokenizer import load_tokenizer
-from luthier.runs.locate import ResolvedModel, find, run_of
+from luthier.runs.locate import ResolvedModel, resolve_model, run_of
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
 
@@ -26,7 +26,7 @@ class Texts:
 def open_texts(config: RunConfig) -> Texts:
     """The tokenizer and template of the model, read without its weights. Raises InputError for a model whose configuration
     says that it cannot be tuned here."""
-    start = find(config.model, config.base)
+    start = resolve_model(config.model, config.base)
     tokenizer = Tokenizer(load_tokenizer(start.texts))
     shape = load_config(start.source.folder)
     limits.check_layers(shape, start.source.folder / "config.json")

@@ -37,7 +37,7 @@ from luthier.model.adapt import heads, roles, tune
 from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.rewards.answer import Answer
 from luthier.rewards.specs import Rewards, Scored, files, models, parse
-from luthier.runs.locate import ResolvedModel, find
+from luthier.runs.locate import ResolvedModel, resolve_model
 from luthier.runs.reward_model import Scorer, fits_base, open_scorer
 from luthier.text.drafts import with_system
 from luthier.text.encode import encode
@@ -189,7 +189,9 @@ def check(config: RunConfig) -> None:
 def inputs(config: RunConfig) -> dict[str, Any]:
     """What of lineage.json's inputs rewards and general text are: hashes of their files, by name."""
     specs = (*config.reward.use, *config.reward.judge)
-    rewards = {str(path): sha256(path) for path in files(specs)} | {run: find(run).digests() for run in models(specs)}
+    rewards = {str(path): sha256(path) for path in files(specs)} | {
+        run: resolve_model(run).digests() for run in models(specs)
+    }
     general = {path: sha256(Path(path)) for path in files_of(config.policy.pretrain)} if config.policy.pretrain else {}
     return ({"rewards": rewards} if rewards else {}) | ({"pretrain": general} if general else {})
 

@@ -11,7 +11,7 @@ from luthier.model import memory
 from luthier.model.adapt import tune
 from luthier.model.folder.configuration import load_config
 from luthier.rewards.specs import models
-from luthier.runs.locate import find
+from luthier.runs.locate import resolve_model
 from luthier.runs.method import chosen_method
 from luthier.runs.reward_model import fits_base
 from luthier.runs.texts import Texts
@@ -51,6 +51,6 @@ def check_memory(
 def _reward_models(texts: Texts, config: RunConfig, dtype: torch.dtype) -> int:
     """Bytes of the reward models that the model that learns cannot play."""
     init = lora_settings(texts, config).init
-    starts = [find(run) for run in models((*config.reward.use, *config.reward.judge))]
+    starts = [resolve_model(run) for run in models((*config.reward.use, *config.reward.judge))]
     own = [start for start in starts if not fits_base(start, texts.start, config.tune, init)]
     return sum(memory.weights(load_config(start.source.folder), dtype) for start in own)
