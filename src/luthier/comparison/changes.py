@@ -31,12 +31,12 @@ class QuestionItems:
     baseline: Mapping[str, Any] | None = None
 
 
-def changes(asked: Sequence[QuestionItems], most: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def changes(question_items: Sequence[QuestionItems], most: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(regressions, gains): for each model against the first, up to `most` items of each question that changed most,
     the worst first. Questions in which neither is better have none."""
     worse: list[dict[str, Any]] = []
     better: list[dict[str, Any]] = []
-    for one in asked:
+    for one in question_items:
         question = one.question
         if question.higher_is_better is None or not one.items or not one.ranked:
             continue

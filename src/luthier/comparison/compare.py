@@ -48,49 +48,49 @@ class CompareOptions:
     out: Path | None = None
 
 
-def compare_all(wish: CompareOptions) -> dict[str, Any]:
+def compare_all(options: CompareOptions) -> dict[str, Any]:
     """Compare: the keys of `luthier compare --json`."""
     began = time.monotonic()
-    ways = [bool(wish.config.data.path), wish.suite is not None, bool(wish.tasks)]
+    ways = [bool(options.config.data.path), options.suite is not None, bool(options.tasks)]
     if sum(ways) != 1:
         what = "compared on what?" if not any(ways) else "more than one thing to compare on"
         raise InputError(what, mend="give --data FILE, --suite FILE or --tasks NAMES, one of them")
-    _refuse_unread(wish)
-    if wish.out:
-        require_writable(wish.out)
-    sides = {label: _runs(label, name) for label, name in named(wish.sides, "luthier compare").items()}
+    _refuse_unread(options)
+    if options.out:
+        require_writable(options.out)
+    sides = {label: _runs(label, name) for label, name in named(options.sides, "luthier compare").items()}
     with stopping() as stop:
-        if str(wish.suite) in SUITES:
-            asked = records.questions(sides, [str(wish.suite)])
-        elif wish.suite is not None:
-            asked = _suite(sides, wish, wish.suite, stop)
-        elif wish.tasks:
-            asked = records.questions(sides, [name.strip() for name in wish.tasks.split(",")])
+        if str(options.suite) in SUITES:
+            question_items = records.questions(sides, [str(options.suite)])
+        elif options.suite is not None:
+            question_items = _suite(sides, options, options.suite, stop)
+        elif options.tasks:
+            question_items = records.questions(sides, [name.strip() for name in options.tasks.split(",")])
         else:
-            asked = compare_rows.questions(sides, wish.config, wish.given, stop)
-    if not asked:
+            question_items = compare_rows.questions(sides, options.config, options.given, stop)
+    if not question_items:
         raise InputError("nothing was measured for all", mend="raise --eval.rows, or look at the notes above")
-    rows = compare([one.question for one in asked], wish.config.seed)
-    worse, better = changes(asked, SHOWN)
-    beside = {one.question.name: {"baseline": one.baseline} for one in asked if one.baseline}
-    if wish.out:
-        _write(wish.out, asked)
+    rows = compare([one.question for one in question_items], options.config.seed)
+    worse, better = changes(question_items, SHOWN)
+    beside = {one.question.name: {"baseline": one.baseline} for one in question_items if one.baseline}
+    if options.out:
+        _write(options.out, question_items)
     return {
         "models": {label: list(names) for label, names in sides.items()},
-        "first": first(asked) if wish.config.data.path else [],
+        "first": first(question_items) if options.config.data.path else [],
         "rows": [row.as_dict() | beside.get(row.name, {}) for row in rows],
         "regressions": worse,
         "gains": better,
-        "false_alarms": _checked(asked, wish) if wish.check else None,
-        "out": str(wish.out) if wish.out else None,
+        "false_alarms": _false_alarms(question_items, options) if options.check else None,
+        "out": str(options.out) if options.out else None,
         "seconds": round(time.monotonic() - began, 2),
     }
 
 
-def first(asked: Sequence[QuestionItems]) -> list[dict[str, Any]]:
+def first(question_items: Sequence[QuestionItems]) -> list[dict[str, Any]]:
     """What is told before the table, of each model against the first: prompts that the first declined and this one does not, and one
     answer for different prompts; `name`, `model`, `text`, `answers`. Of several runs of a model, the first."""
-    items = next((one.items for one in asked if one.items and one.items[0].texts), ())
+    items = next((one.items for one in question_items if one.items and one.items[0].texts), ())
     out: list[dict[str, Any]] = []
     if not items:
         return out
@@ -107,11 +107,11 @@ def first(asked: Sequence[QuestionItems]) -> list[dict[str, Any]]:
     return out
 
 
-def _refuse_unread(wish: CompareOptions) -> None:
+def _refuse_unread(options: CompareOptions) -> None:
     """Raise InputError for settings of rows where no rows are measured."""
-    if wish.config.data.path:
+    if options.config.data.path:
         return
-    unread = [name for name in wish.given if name.partition(".")[0] in ("data", "eval", "text")]
+    unread = [name for name in options.given if name.partition(".")[0] in ("data", "eval", "text")]
     if unread:
         raise InputError(
             "this is for the rows of --data", where=f"--{unread[0]}", mend="leave it out, or compare with --data FILE"
@@ -125,20 +125,20 @@ def _runs(label: str, name: str) -> tuple[str, ...]:
     return names
 
 
-def _opening(name: str, config: RunConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+def _open_settings(name: str, config: RunConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """How a model is opened: `open_model`'s arguments."""
     system = given.get("text.system")
     return {"device": config.device, "dtype": config.dtype, "base": base_for(name, config.base), "system": system}
 
 
 def _suite(
-    sides: Mapping[str, Sequence[str]], wish: CompareOptions, path: Path, stop: Callable[[], bool]
+    sides: Mapping[str, Sequence[str]], options: CompareOptions, path: Path, stop: Callable[[], bool]
 ) -> list[QuestionItems]:
     """The share of its answers that pass, of every case: for all cases, and for each group."""
-    config = wish.config
-    with PreparedSuite(path, wish.judge, config.reward) as bench:
+    config = options.config
+    with PreparedSuite(path, options.judge, config.reward) as bench:
         found = {
-            label: [bench.run(name, stop, **_opening(name, config, wish.given)) for name in names]
+            label: [bench.run(name, stop, **_open_settings(name, config, options.given)) for name in names]
             for label, names in sides.items()
         }
     first = next(iter(found.values()))[0]
@@ -167,18 +167,20 @@ def _item(number: int, found: Mapping[str, Sequence[SuiteResult]]) -> Item:
     return Item(case.where, case.prompt, case.reference, texts)
 
 
-def _checked(asked: Sequence[QuestionItems], wish: CompareOptions) -> dict[str, dict[str, Any]]:
+def _false_alarms(question_items: Sequence[QuestionItems], options: CompareOptions) -> dict[str, dict[str, Any]]:
     """How often equal models would be called different, for every question of single runs."""
-    single = [one.question for one in asked if all(len(values) == 1 for values in one.question.values.values())]
+    single = [
+        one.question for one in question_items if all(len(values) == 1 for values in one.question.values.values())
+    ]
     if not single:
         raise InputError("each model has several runs here", where="--false-alarms", mend="give it with single runs")
-    return {question.name: asdict(false_alarms(question, wish.config.seed)) for question in single}
+    return {question.name: asdict(false_alarms(question, options.config.seed)) for question in single}
 
 
-def _write(path: Path, asked: Sequence[QuestionItems]) -> None:
+def _write(path: Path, question_items: Sequence[QuestionItems]) -> None:
     """Every item of every question, a line each."""
     with writing(path) as handle:
-        for one in asked:
+        for one in question_items:
             for i, item in enumerate(one.items):
                 record = {
                     "question": one.question.name, "place": item.place,

@@ -57,18 +57,18 @@ def judge(asked: JudgeOptions) -> dict[str, Any]:
         judge_ = open_judge()
         digest = judge_.digest()
         equal = _equal(prompts, given, judge_.name)
-        wanted = contests(prompts.messages, given)
-        before = _kept(asked.out, {c.asked(judge_.name) for c in wanted} | {j.asked for j in equal}, digest)
+        comparisons = contests(prompts.messages, given)
+        before = _kept(asked.out, {c.asked(judge_.name) for c in comparisons} | {j.asked for j in equal}, digest)
         known = {judgment.asked for judgment in before}
         fresh = [journal(judgment) for judgment in equal if judgment.asked not in known]
-        asked_ = [contest.asked(judge_.name) for contest in wanted]
-        left = [wanted[i] for i in unfinished([key in known for key in asked_], judge_.together)]
+        asked_ = [contest.asked(judge_.name) for contest in comparisons]
+        left = [comparisons[i] for i in unfinished([key in known for key in asked_], judge_.together)]
         missing = sum(key not in known for key in asked_)
         if before:
             log.note(f"{len(before):,} judgments are in {asked.out} already")
         unread = 0
         try:
-            for contest, choice in _judged(judge_, left, len(wanted), stop):
+            for contest, choice in _judged(judge_, left, len(comparisons), stop):
                 if contest.asked(judge_.name) in known:
                     continue
                 if choice is None:
@@ -77,13 +77,13 @@ def judge(asked: JudgeOptions) -> dict[str, Any]:
                     judgment = contest.judged(choice, judge_.name)
                     fresh.append(journal(replace(judgment, info={**judgment.info, "judge": digest})))
         except (RunError, Stopped) as error:
-            done = f"{len(before) + len(fresh):,} of {len(wanted) + len(equal):,} judgments are in {asked.out}"
+            done = f"{len(before) + len(fresh):,} of {len(comparisons) + len(equal):,} judgments are in {asked.out}"
             raise type(error)(f"{error.what}; {done}", where=error.where, mend=_go_on(error)) from None
     if unread:
-        log.warn(f"{unread} of {len(wanted)} comparisons could not be read or did not fit, and are left out")
-    said = [*before, *fresh]
-    whole = _both_orders(said)
-    half = len(said) - len(whole)
+        log.warn(f"{unread} of {len(comparisons)} comparisons could not be read or did not fit, and are left out")
+    all_judgments = [*before, *fresh]
+    whole = _both_orders(all_judgments)
+    half = len(all_judgments) - len(whole)
     if half:
         log.warn(
             f"{half} pairs were judged in one order only and are not counted here; `luthier elo` counts what the file holds"

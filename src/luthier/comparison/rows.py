@@ -71,11 +71,11 @@ def questions(
             "the models are asked by different templates or system prompts, each by its own; --text.template and --system "
             "set one for all"
         )
-    asked = _loss(found, all_, examples)
+    items = _loss(found, all_, examples)
     rows = sorted(set.intersection(*(set(side.answers) for side in all_)))
     if rows:
-        asked += _metrics(found, all_, rows, examples, config)
-    return asked
+        items += _metrics(found, all_, rows, examples, config)
+    return items
 
 
 def _measured(
