@@ -26,7 +26,7 @@ BESIDE = ("out", "force", "track", "base", "threads", "reward.timeout", "reward.
 LATER = ("data.max_row", "policy.normalize", "reward.truncated")
 # Defaults that were others when there were runs already, which stay in the names of runs. A run that reads them is found, and
 # told what differs.
-FORMER = {"policy.clip": 0.2, "policy.lam": 0.95}
+FORMER = {"policy.clip": 0.2, "policy.lam": 0.95, "train.schedule": "cosine"}
 # What `luthier quickstart` sets; here, where its --help reads it without loading torch.
 QUICKSTART: dict[str, Any] = {
     "out": "runs/quickstart",

@@ -22,7 +22,9 @@ class TrainConfig(Section):
     lr: float | None = Field(
         None, gt=0, description="Peak learning rate; by default chosen from the tune kind and model width."
     )
-    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="Learning rate after warm-up.")
+    schedule: Literal["constant", "linear", "cosine"] | None = Field(
+        None, description="Learning rate after warm-up; by default constant for ppo and grpo, cosine for the others."
+    )
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up.")
     optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="AdamW, or AdamW with 8-bit state.")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: decay of the first moment.")

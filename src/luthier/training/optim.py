@@ -26,7 +26,8 @@ CAST = 64 << 20  # bytes of gradients copied to float32 that may wait for their 
 def schedule(step: int, steps: int, config: TrainConfig) -> float:
     """Share of the peak learning rate at optimizer step `step` (0-based) of `steps`.
 
-    Linear warm-up over the first `warmup` share, then constant, or down to zero linearly or on a cosine.
+    Linear warm-up over the first `warmup` share, then constant, or down to zero linearly or, where no schedule is named, on
+    a cosine.
     """
     warm = round(steps * config.warmup)
     if step < warm:
@@ -34,9 +35,9 @@ def schedule(step: int, steps: int, config: TrainConfig) -> float:
     done = (step - warm) / max(1, steps - warm)
     if config.schedule == "linear":
         return 1.0 - done
-    if config.schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * done))
-    return 1.0
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 class Moments(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from luthier.core.errors import unknown
 from luthier.core.types.batch import LOGP, Loss, Needs
@@ -29,6 +30,7 @@ class Method:
     reference  whether every answer carries its log-probability under the starting model
     online     whether it learns from its own samples: then examples are only asked for their prompts
     rate       share of the learning rate that suits sft, where none is given
+    schedule   of the learning rate, where none is given
     arrange    what it does to all trees at once before training; others, for what few trees lack, come second
     """
 
@@ -41,6 +43,7 @@ class Method:
     reference: bool = False
     online: bool = False
     rate: float = 1.0
+    schedule: Literal["constant", "cosine"] = "cosine"
     arrange: Arrange | None = None
 
 
@@ -93,11 +96,11 @@ METHODS: dict[str, Method] = {
         "policy",
         (*_OF_POLICIES, "policy.gamma", "policy.lam", "policy.normalize", "policy.whiten", "policy.value_*", "policy.critic_lr",
          "policy.pretrain*"),
-        Needs(entropy=True, value=True), online=True, rate=0.1,
+        Needs(entropy=True, value=True), online=True, rate=0.25, schedule="constant",
     ),
     "grpo": Method(
         _PROMPTS, policy.grpo, "learn from rewards, each answer beside others to its prompt",
-        "policy", (*_OF_POLICIES, "policy.variant"), Needs(entropy=True), online=True, rate=0.1,
+        "policy", (*_OF_POLICIES, "policy.variant"), Needs(entropy=True), online=True, rate=0.25, schedule="constant",
     ),
 }  # fmt: skip
 

@@ -34,7 +34,15 @@ from luthier.training.optim import Optimizer
 from luthier.training.steps import OfflineSteps, Packing, StreamSteps
 from luthier.tune import actors
 from luthier.tune.evaluator import loss_of
-from luthier.tune.prepare import EncodedData, RowCounts, continues_adapter, learning_rate, load_model, lora_settings
+from luthier.tune.prepare import (
+    EncodedData,
+    RowCounts,
+    continues_adapter,
+    learning_rate,
+    load_model,
+    lora_settings,
+    schedule,
+)
 from luthier.tune.streams import stream_trees
 
 
@@ -190,10 +198,11 @@ def remaining_steps(job: Run, setup: TrainingSetup) -> Iterator[Report]:
     """The remaining steps, taken as they are asked for."""
     method = chosen_method(job.config)
     needs = replace(method.needs, temperature=job.config.rollout.temperature) if method.online else method.needs
+    settings = job.config.train.model_copy(update={"schedule": schedule(job.config)})
     return train(
         setup.state, setup.steps, loss_of(method, job.config),
         partial(setup.policy_models.forward if setup.policy_models else forward, needs=needs),
-        job.config.train, lr=setup.rate, seed=job.config.seed, device=setup.device, cancelled=job.stop,
+        settings, lr=setup.rate, seed=job.config.seed, device=setup.device, cancelled=job.stop,
         annotate=lambda model, step: annotate.baseline(forward, model, step, setup.device) if step.auxiliary else step,
     )  # fmt: skip
 

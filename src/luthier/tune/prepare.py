@@ -214,3 +214,8 @@ def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
 def learning_rate(config: RunConfig, hidden: int) -> float:
     """The peak rate: the user's, or the rule's."""
     return config.train.lr or tune.peak_rate(config.tune, hidden) * chosen_method(config).rate
+
+
+def schedule(config: RunConfig) -> str:
+    """Of the learning rate: the user's, or the method's."""
+    return config.train.schedule or chosen_method(config).schedule
