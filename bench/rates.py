@@ -49,7 +49,7 @@ def prepared(out: Path, name: str, *arguments: str) -> str:
 
 
 def of_length(out: Path) -> list[str]:
-    return [str(DEMONSTRATIONS), "--reward.use", f"python:{__file__}:closeness", "--rollout.max_new_tokens", "24"]
+    return [str(DEMONSTRATIONS), "--reward", f"python:{__file__}:closeness", "--rollout.max_new_tokens", "24"]
 
 
 def of_intent(out: Path) -> list[str]:
@@ -57,7 +57,7 @@ def of_intent(out: Path) -> list[str]:
     start = prepared(
         out, "intent-sft", train, *test, "--text.template", "plain", "--train.steps", "60", "--train.lr", "1e-3"
     )
-    return [train, *test, "--model", start, "--reward.use", "exact", "--rollout.max_new_tokens", "18"]
+    return [train, *test, "--model", start, "--reward", "exact", "--rollout.max_new_tokens", "18"]
 
 
 def of_learned(out: Path) -> list[str]:
@@ -67,7 +67,7 @@ def of_learned(out: Path) -> list[str]:
         "--text.max_length", "96", "--train.steps", "24", "--train.batch", "4",
     )  # fmt: skip
     return [
-        str(DEMONSTRATIONS), "--model", start, "--reward.use", f"model:{reward}", "--rollout.max_new_tokens", "32",
+        str(DEMONSTRATIONS), "--model", start, "--reward", f"model:{reward}", "--rollout.max_new_tokens", "32",
     ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.types.examples import Message
 from luthier.generate.request import Sample
+from luthier.model.adapt import tune as tune_kinds
 from luthier.runs.reward_model import open_scorer
 from luthier.tune import learn as app_learn
 from luthier.tune.actors import truncated
@@ -468,3 +469,16 @@ def test_what_a_cut_answer_is_worth(rule, given):
 def test_other_rules_for_cut_answers_are_refused(settings):
     with pytest.raises(InputError, match=r"reward\.truncated"):
         resolve(settings("grpo", reward__truncated="drop"))
+
+
+def test_policies_learn_at_a_constant_rate_and_others_do_not(settings, tmp_path):
+    """By default: after the warm-up, of which six steps have none; sft's falls on a cosine. A schedule that is given counts."""
+    for method, changes, falls in (
+        ("grpo", {}, False), ("sft", {}, True), ("grpo", {"train__schedule": "cosine"}, True),
+    ):  # fmt: skip
+        out = f"{method}-{falls}"
+        run(resolve(settings(method, out=out, train__lr=None, train__steps=3, eval__samples=0, **changes)))
+        rates = [record["lr"] for record in lines(tmp_path / out / "metrics.jsonl")]
+        assert (rates[-1] < rates[0]) == falls
+    base = tune_kinds.peak_rate("lora", 32)
+    assert lines(tmp_path / "grpo-False" / "metrics.jsonl")[0]["lr"] == pytest.approx(base / 4)

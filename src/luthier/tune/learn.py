@@ -17,6 +17,7 @@ from luthier.training.loop import Report
 from luthier.tune import announce, warnings
 from luthier.tune.build import Run, TrainingSetup, load_checkpoint, load_weights, remaining_steps, trained_weights
 from luthier.tune.checkpoint_selection import CheckpointSelector, Progress, keeps_best
+from luthier.tune.prepare import schedule
 from luthier.tune.resume import best_checkpoint
 
 SAVING_SHARE = 20  # of the time between two checkpoints that are due by the clock, saving takes a part at most
@@ -45,7 +46,7 @@ def learn(job: Run, setup: TrainingSetup, selector: CheckpointSelector) -> Progr
     count = len(setup.steps)
     log.note(
         f"training {setup.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
-        f"learning rate {setup.rate:g}" + (f", going on from step {state.step}" if state.step else "")
+        f"learning rate {setup.rate:g}, {schedule(config)}" + (f", going on from step {state.step}" if state.step else "")
     )
     selector.save_baseline()
     saved = LastSave(time.monotonic())
