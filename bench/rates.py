@@ -1,6 +1,6 @@
 """Which learning rate and schedule suits ppo and grpo: trials on three tasks, with seeds.
 
-    python bench/rates.py [--out runs/rates] [--tasks length intent learned] [--methods ppo grpo] [--factors 0.1 0.2 0.3]
+    python bench/rates.py [--out runs/rates] [--tasks length intent learned] [--methods ppo grpo] [--factors 0.1 0.25 0.5]
                           [--schedules constant cosine] [--seeds 0 1 2] [--steps 10] [--more policy.kl=0.01]
 
     length   the answer's closeness to 40 characters, as 0.1 closeness - 1      prompts: rasbt_instruct
@@ -8,9 +8,9 @@
     learned  a reward model's score, trained on rankings                        prompts: rasbt_instruct
 
 A factor is the share of the learning rate that supervised tuning has by default. A step learns from 32 answers: 8 prompts of 4
-for grpo and ppo alike. Gains are of held-out prompts whose answers are drawn at temperature 1, after less before, and divided by
-the deviation of the rewards before: so the tasks can be compared. Each trial is a run of `luthier train` in --out; one that is
-there is not run again. The table is printed at the end of every trial, so it can be stopped at any time.
+for grpo and ppo alike; ppo has its usual kl of 0.05, grpo none. Gains are of held-out prompts whose answers are drawn at temperature 1,
+after less before, divided by the deviation of their rewards before: so the tasks can be compared. Each trial is a run of
+`luthier train` in --out; one that is there is not run again. The table is printed after every trial, so it can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import fmean, pstdev, stdev
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 DEMONSTRATIONS = DATA / "rasbt_instruct" / "instruction-data.json"
@@ -93,29 +93,37 @@ def trial(options: argparse.Namespace, task: str, method: str, factor: float, sc
 
 
 def gain(run: Path) -> dict[str, float]:
-    """Of one trial: the reward's gain in deviations of the rewards before, the change of the share ended, and KL per answer."""
-    result = json.loads((run / "result.json").read_text())
-    reward = result["metrics"]["reward"]
-    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    told = [row for row in rows if "ended" in row]
+    """Of one trial, on its held-out prompts: the reward's gain in deviations of the rewards before and the gain's standard error, the
+    change of the share of answers that ended, and KL per answer, of the answers of the last rollout."""
+    before, after = (
+        [
+            record
+            for record in map(json.loads, (run / "evals" / f"{stage}.jsonl").read_text().splitlines())
+            if "answer" in record
+        ]
+        for stage in ("before", "after")
+    )
+    old, new = ([record["rewards"]["reward"] for record in side] for side in (before, after))
+    moved = [b - a for a, b in zip(old, new, strict=True)]
+    ended = [fmean(record["ended"] == "stop" for record in side) for side in (before, after)]
     return {
-        "gain": (reward["after"] - reward["before"]) / first["reward_deviation"],
-        "kl": result["kl_per_answer"],
-        "ended": told[-1]["ended"] - told[0]["ended"],
-    }
+        "gain": fmean(moved) / pstdev(old), "error": stdev(moved) / len(moved) ** 0.5 / pstdev(old), "n": len(moved),
+        "kl": json.loads((run / "result.json").read_text())["kl_per_answer"], "ended": ended[1] - ended[0],
+    }  # fmt: skip
 
 
 def table(runs: dict[tuple[str, str, float, str], list[Path]]) -> None:
+    """A line for each setting; gains with their standard errors and KL by seed."""
     print(
-        f"\n{'task':<9}{'method':<8}{'factor':>7}  {'schedule':<10}{'seeds':>6}{'gain':>8}{'least':>8}{'spread':>8}{'KL':>8}{'ended':>8}"
+        "\n| task | method | share of sft's rate | schedule | gain, by seed | KL, by seed | change of the share ended |"
     )
+    print("|---|---|---|---|---|---|---|")
     for (task, method, factor, schedule), made in sorted(runs.items()):
         found = [gain(run) for run in made]
-        gains = [f["gain"] for f in found]
+        gains = ", ".join(f"{f['gain']:+.2f} ({f['error']:.2f})" for f in found)
+        kls = ", ".join(f"{f['kl']:.1f}" for f in found)
         print(
-            f"{task:<9}{method:<8}{factor:>7g}  {schedule:<10}{len(made):>6}{fmean(gains):>8.2f}{min(gains):>8.2f}"
-            f"{pstdev(gains):>8.2f}{fmean(f['kl'] for f in found):>8.2f}{fmean(f['ended'] for f in found):>+8.2f}"
+            f"| {task} | `{method}` | {factor:g} | {schedule} | {gains} | {kls} | {fmean(f['ended'] for f in found):+.2f} |"
         )
 
 
@@ -124,7 +132,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/rates"))
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--methods", nargs="+", default=["ppo", "grpo"])
-    parser.add_argument("--factors", nargs="+", type=float, default=[0.1, 0.2, 0.3])
+    parser.add_argument("--factors", nargs="+", type=float, default=[0.1, 0.25, 0.5])
     parser.add_argument("--schedules", nargs="+", default=["constant", "cosine"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=10)

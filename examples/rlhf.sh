@@ -22,10 +22,10 @@ luthier train "$train" --data.eval "$test" --out "$out/sft" --train.steps 36 --t
 # 2. Two reward models, each from rankings that the other has not seen: all answers to an instruction are one example, its
 #    comparisons weighed together. The first is learned from below; the second only judges whether what it rewards is real.
 for half in reward judge; do
-  rows=$out/rankings/train.jsonl
-  [ "$half" = judge ] && rows=$out/rankings/test.jsonl
+  rows=$out/rankings/train.jsonl steps=24
+  [ "$half" = judge ] && rows=$out/rankings/test.jsonl steps=60 # who judges should know better
   luthier train "$rows" --method reward --model "$out/sft" --out "$out/$half" \
-    --text.max_length 96 --train.steps 24 --train.batch 4 --eval.rows 30 --no-eval.forgetting
+    --text.max_length 96 --train.steps "$steps" --train.batch 4 --eval.rows 30 --no-eval.forgetting
 done
 
 # 3. PPO twice: the same rewards, without and with the likelihood of the demonstrations in the loss.

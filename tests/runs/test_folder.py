@@ -223,3 +223,21 @@ def test_one_process_at_a_time_also_when_the_first_removes_the_folder(make):
     assert not folder.path.exists()
     with locked(make()):
         pass
+
+
+@pytest.mark.parametrize(
+    ("method", "before", "now", "same"),
+    [
+        ("sft", None, "cosine", True), ("sft", "cosine", None, True), ("sft", None, "constant", False),
+        ("sft", "constant", "linear", False), ("grpo", None, "constant", True), ("grpo", "cosine", None, False),
+    ],
+)  # fmt: skip
+def test_a_run_resumes_with_its_schedule_only(make, method, before, now, same):
+    """None is the method's own: a run of before, when all methods had a cosine by default, is not another run where it still has."""
+    own = {"method": method} | ({"reward__use": ["exact"]} if method == "grpo" else {})
+    make(**own, train__schedule=before)
+    if same:
+        make(**own, train__schedule=now)
+        return
+    with pytest.raises(InputError, match=r"another run: train\.schedule was"):
+        make(**own, train__schedule=now)

@@ -127,6 +127,10 @@ def test_dapo_draws_other_prompts_in_the_place_of_useless_groups():
     left_out = step.metrics["equal_rewards"] * 3 * step.metrics["rounds"]  # of three prompts a round
     assert left_out == pytest.approx(3 * step.metrics["rounds"] - 3)  # and none of the three that are learned from
     assert sum(float(batch.weight.sum()) for batch in step.micro) == pytest.approx(1.0)
+    rows_drawn = (
+        3 * step.metrics["rounds"]
+    )  # the reward is of all that was drawn: the mean of 0, 1, 2 in each of three groups
+    assert step.metrics["reward"] == step.metrics["reward/part"] == pytest.approx(3 / rows_drawn)
 
 
 def test_the_divergence_is_taken_from_the_reward_of_ppo_token_by_token():
@@ -299,6 +303,8 @@ def test_nothing_is_learned_from_answers_that_are_masked(critic, epochs):
     )  # fmt: skip
     (batch,) = source.step(0).micro
     assert len(batch.columns["advantage"]) == len(batch.weight) == 2 * (3 + 2)
+    if critic:  # the mean is over what is learned from, and what is not decides nothing
+        assert float((batch.weight * batch.columns["advantage"]).sum()) == pytest.approx(0, abs=1e-6)
     assert float(batch.weight.sum()) == pytest.approx(1.0 if critic else 2 / 3)  # the others weigh what they would
     again = Rollouts(
         [RolloutPrompt((1, 2, 3 + row), row) for row in range(6)], Cut().models(critic), settings, 2, 12, 8, Packing(1000),
@@ -306,6 +312,25 @@ def test_nothing_is_learned_from_answers_that_are_masked(critic, epochs):
     )  # fmt: skip
     again.load(json.loads(json.dumps(source.state(0))))
     assert tokens(again.step(0)) == tokens(source.step(0))
+
+
+def test_where_all_answers_got_the_same_reward_the_critics_error_is_not_blown_up():
+    """Rewards that do not differ are 0 when normalised: what is left of the advantages is v and the divergence, as large as they are."""
+    same = rollouts(Table(lambda row, number: 3.0), critic=True, kl=0.05)
+    (batch,) = same.step(0).micro
+    assert float((batch.weight * batch.columns["advantage"]).sum()) == pytest.approx(0, abs=1e-6)
+    assert (
+        batch.columns["advantage"].abs().max() < 0.05
+    )  # kl 0.05 x 0.5 nats a token; scaled to deviation 1 it would be 1 and more
+    (batch,) = rollouts(critic=True, kl=0.05).step(0).micro
+    assert float(batch.columns["advantage"].std(correction=0)) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_divergence_is_that_of_the_policys_own_reading_also_where_only_its_curve_needs_it():
+    """Sampling tells log p of the untempered model; what is read again is of the policy that was sampled from."""
+    for kl in (0.0, 0.1):
+        step = rollouts(Table(drift=0.0), kl=kl).step(0)
+        assert step.metrics["kl_per_answer"] == 0
 
 
 def test_gspo_clips_as_its_paper_does():

@@ -149,7 +149,7 @@ def test_a_critic_that_misleads_for_long_is_told_once(capsys):
     for explained in (0.1, -3.0, -0.5, -2.0, -2.0, -2.5, -2.0):
         count = warn_of_critic(explained, count)
     assert warnings(capsys) == [
-        "the critic predicts the returns worse than their mean does (explained variance -2.5 after 3 steps "
+        "the critic predicts the returns worse than their mean does (explained variance -2.5 after 3 rollouts "
         "in a row), so the advantages are mostly its errors; lower --policy.critic_lr, or use --method grpo"
     ]
     assert warn_of_critic(None, 2) == 0

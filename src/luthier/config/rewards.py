@@ -10,7 +10,9 @@ from luthier.config.section import Section
 
 
 class RolloutConfig(Section):
-    samples: int = Field(8, ge=1, description="Answers sampled for each prompt (ppo: 1 is usual).")
+    samples: int = Field(
+        8, ge=1, description="Answers sampled for each prompt; grpo needs 2 or more, ppo also takes 1."
+    )
     max_new_tokens: int = Field(128, ge=1, description="Longest sampled answer in tokens.")
     temperature: float = Field(1.0, gt=0, description="1 samples from the policy itself.")
     top_p: float = Field(

@@ -79,10 +79,11 @@ def returns(rewards: Numbers, gamma: float) -> Numbers:
     return gae(rewards, np.zeros_like(rewards), gamma, 1.0)
 
 
-def whitened(parts: Sequence[Numbers]) -> list[Numbers]:
-    """All numbers shifted and scaled to mean 0 and standard deviation 1 together."""
+def whitened(parts: Sequence[Numbers], *, scale: bool = True) -> list[Numbers]:
+    """All numbers shifted to mean 0 and, where `scale`, divided by their standard deviation, together."""
     every = np.concatenate(list(parts))
-    return [(part - every.mean()) / (every.std() + 1e-8) for part in parts]
+    spread = every.std() + 1e-8 if scale else 1.0
+    return [(part - every.mean()) / spread for part in parts]
 
 
 def explained_variance(values: Numbers, target: Numbers) -> float:

@@ -88,7 +88,10 @@ def _only_sums(path: Path) -> bool:
 def _same_settings(path: Path, config: RunConfig) -> None:
     old = resolve(read_yaml(path / SETTINGS), where=path / SETTINGS)
     before, now = _flat(old), _flat(config)
-    unread = () if method(config.method).online else FORMER
+    row = method(config.method)
+    unread = () if row.online else [name for name in FORMER if name.startswith("policy.")]
+    for settings in (before, now):  # None is the method's own
+        settings["train.schedule"] = settings["train.schedule"] or row.schedule
     for name in fields():
         if name not in BESIDE and name not in unread and before[name] != now[name]:
             raise InputError(

@@ -49,10 +49,13 @@ def of_groups(
 
 def of_critic(
     rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], log_ratios: Groups | None, kl: float,
-    values: Groups, settings: PolicyConfig,
+    values: Groups, settings: PolicyConfig, learned: Sequence[Sequence[bool]] | None = None,
 ) -> tuple[list[Column], float]:  # fmt: skip
     """Advantages of every token against the critic's `values` (GAE), what the critic should have said, and the share of
-    its variance that it explained."""
+    its variance that it explained. `learned` says of each answer whether it is learned from: the others count for nothing.
+
+    Where all answers got the same reward, advantages are not scaled up: what they differ by is the critic's error.
+    """
     advantages, targets = [], []
     for (group, counts, leaves), states in zip(_trees(rewards, lengths, log_ratios), values, strict=True):
         for reward, v in zip(
@@ -60,8 +63,16 @@ def of_critic(
         ):
             advantages.append(gae(reward, v, settings.gamma, settings.lam))
             targets.append(advantages[-1] + v)
-    explained = explained_variance(np.concatenate([v for tree in values for v in tree]), np.concatenate(targets))
-    at = iter(zip(whitened(advantages) if settings.whiten else advantages, targets, strict=True))
+    flat = [v for tree in values for v in tree]
+    counts = [True] * len(flat) if learned is None else [one for group in learned for one in group]
+    used = [i for i, counted in enumerate(counts) if counted] or list(range(len(flat)))
+    explained = explained_variance(np.concatenate([flat[i] for i in used]), np.concatenate([targets[i] for i in used]))
+    if settings.whiten:
+        given = [reward for group in rewards for reward in group]
+        scaled = whitened([advantages[i] for i in used], scale=min(given) < max(given))
+        for i, values_ in zip(used, scaled, strict=True):
+            advantages[i] = values_
+    at = iter(zip(advantages, targets, strict=True))
     out: list[Column] = []
     for states in values:
         pairs = [next(at) for _ in states]

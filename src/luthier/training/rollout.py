@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +27,7 @@ from luthier.methods.policy import CLIP
 from luthier.text.weigh import RULES, Rule, fixed_length
 from luthier.training import credit
 from luthier.training.extremes import extremes
+from luthier.training.rollout_metrics import draw_metrics
 from luthier.training.steps import Packing, chosen_places, make_step
 
 REFERENCE_EVERY = 4  # of so many prompts one is read by the reference where only the curve of the divergence needs it
@@ -59,7 +60,7 @@ class RolloutPrompt:
 
 
 # prompts, samples, rewards, their parts by name, metrics of all that was sampled
-Draw = tuple[list[RolloutPrompt], SampleGroups, RewardGroups, dict[str, RewardGroups], dict[str, float]]
+Draw = tuple[list[RolloutPrompt], SampleGroups, RewardGroups, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -188,12 +189,13 @@ class Rollouts:
         return [sorted(part.tolist()) for part in np.array_split(order, self.settings.minibatches)]
 
     def _sample_rollout(self, number: int) -> None:
-        prompts, samples, totals, parts, draw_metrics = self._draw(number)
+        prompts, samples, totals, drawn = self._draw(number)
         trees = [_tree(a.ids, [d.ids for d in group], a.row) for a, group in zip(prompts, samples, strict=True)]
         lengths = [[len(d.ids) for d in group] for group in samples]
         log_ratios, reference = self._log_ratios(trees, samples)
         in_reward = bool(reference) and self.settings.kl_in == "reward"  # the divergence, of the reward
-        columns, credit_metrics = self._credit(trees, totals, lengths, log_ratios if in_reward else None)
+        learned = [[not self.mask or d.ended == "stop" for d in group] for group in samples]
+        columns, credit_metrics = self._credit(trees, totals, lengths, log_ratios if in_reward else None, learned)
         for column, read in zip(columns, reference, strict=False):
             column["reference"] = read
         in_loss = bool(reference) and not in_reward  # then the divergence teaches, whatever the rewards
@@ -206,17 +208,12 @@ class Rollouts:
         self._trees = [self._with_columns(prompts[i], samples[i], columns[i]) for i in used]
         if self.steps_per_rollout > 1:
             self._store_old_logp([samples[i] for i in used])
-        rewards = [x for group in totals for x in group]
         per_answer = [float(leaf.sum()) for tree in log_ratios for leaf in tree]
         self._metrics = {
-            "rollout": number, "reward": fmean(rewards), "reward_deviation": pstdev(rewards),
-            **{f"reward/{name}": fmean(x for group in values for x in group) for name, values in parts.items()},
-            "kl_per_answer": fmean(per_answer), "kl_weight": self.kl,
-            "length": fmean(x for group in lengths for x in group),
-            "ended": fmean(d.ended == "stop" for group in samples for d in group),
-            "groups_skipped": sum(skipped) / len(skipped), **draw_metrics, **credit_metrics,
+            "rollout": number, **drawn, "kl_per_answer": fmean(per_answer), "kl_weight": self.kl,
+            "groups_skipped": sum(skipped) / len(skipped), **credit_metrics,
         }  # fmt: skip
-        self._adapt_kl(fmean(per_answer), len(rewards))
+        self._adapt_kl(fmean(per_answer), sum(map(len, samples)))
         for record in extremes([a.row for a in prompts], samples, totals):
             self.log_sample({"rollout": number, **record})
 
@@ -227,7 +224,7 @@ class Rollouts:
         if not needed:
             trees, samples = trees[::REFERENCE_EVERY], samples[::REFERENCE_EVERY]
         reference = self.models.reference(trees)
-        own = self.models.policy if needed else None
+        own = self.models.policy
         policy = own(trees) if own else [[list(d.logp) for d in group] for group in samples]
         log_ratios = [
             [np.array(p) - np.array(r) for p, r in zip(*both, strict=True)]
@@ -262,7 +259,7 @@ class Rollouts:
 
     def _credit(
         self, trees: Sequence[TokenTree], totals: RewardGroups, lengths: list[list[int]],
-        log_ratios: list[list[Numbers]] | None,
+        log_ratios: list[list[Numbers]] | None, learned: Sequence[Sequence[bool]],
     ) -> tuple[list[credit.Column], dict[str, float]]:  # fmt: skip
         """The columns that rewards become, and what is told of them."""
         if not self.critic:
@@ -274,7 +271,7 @@ class Rollouts:
             metrics = {"reward_running_mean": self.moments.mean, "reward_running_deviation": self.moments.deviation}
         assert self.models.values
         values = [[np.array(leaf) for leaf in tree] for tree in self.models.values(trees)]
-        columns, explained = credit.of_critic(totals, lengths, log_ratios, self.kl, values, self.settings)
+        columns, explained = credit.of_critic(totals, lengths, log_ratios, self.kl, values, self.settings, learned)
         return columns, metrics | {"explained_variance": explained}
 
     def _draw(self, number: int) -> Draw:
@@ -286,8 +283,9 @@ class Rollouts:
         prompts: list[RolloutPrompt] = []
         samples: SampleGroups = []
         totals: RewardGroups = []
-        parts: dict[str, RewardGroups] = {}
+        all_samples: SampleGroups = []
         all_rewards: RewardGroups = []
+        all_parts: dict[str, RewardGroups] = {}
         for round_ in range(4):
             places = range((4 * number + round_) * count, (4 * number + round_ + 1) * count)
             if self.settings.variant != "dapo":
@@ -298,7 +296,10 @@ class Rollouts:
             ]
             answers = self.models.answers(new, seeds.derive(self.seed, "rollout", number, round_))
             rewards, by_part = self.models.rewards(new, answers)
+            all_samples += answers
             all_rewards += rewards
+            for name, values in by_part.items():
+                all_parts.setdefault(name, []).extend(values)
             chosen = list(range(len(new)))
             if self.settings.variant == "dapo":
                 chosen = [i for i in chosen if max(rewards[i]) > min(rewards[i])][: count - len(prompts)] or (
@@ -307,23 +308,16 @@ class Rollouts:
             prompts += [new[i] for i in chosen]
             samples += [answers[i] for i in chosen]
             totals += [rewards[i] for i in chosen]
-            for name, values in by_part.items():
-                parts.setdefault(name, []).extend(values[i] for i in chosen)
             if self.settings.variant != "dapo" or len(prompts) == count:
                 break
-        return prompts, samples, totals, parts, {"equal_rewards": _equal(all_rewards), "rounds": round_ + 1}
+        drawn = draw_metrics(all_samples, all_rewards, all_parts)
+        return prompts, samples, totals, drawn | {"rounds": round_ + 1}
 
     def _adapt_kl(self, drift: float, answers: int) -> None:
         """Raise the weight of the divergence when it is above the target, lower it below (Ziegler et al. 2019)."""
         if self.settings.kl_target:
             error = min(0.2, max(-0.2, drift / self.settings.kl_target - 1))
             self.kl *= 1 + 0.1 * error * min(1.0, answers / 64)
-
-
-def _equal(totals: Sequence[Sequence[float]]) -> float:
-    """The share of the prompts whose answers all got one reward; with one answer a prompt, whether all prompts' did."""
-    groups = totals if len(totals[0]) > 1 else [[x for group in totals for x in group]]
-    return fmean(max(group) == min(group) for group in groups)
 
 
 def _tree(prompt: Sequence[int], answers: Sequence[Sequence[int]], row: int, masked: Sequence[bool] = ()) -> TokenTree:

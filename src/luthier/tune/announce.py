@@ -61,7 +61,7 @@ def rollout_figures(metrics: Mapping[str, float], rewards: Sequence[float]) -> d
 
 
 def trend(rewards: Sequence[float]) -> str:
-    """An arrow up or down where the mean of the latest rewards (RECENT or fewer) differs from that of as many before by more
+    """An arrow up or down where the mean of the latest rewards (TREND_ROLLOUTS or fewer) differs from that of as many before by more
     than twice its standard error, else a level one; nothing where there are fewer than three of each."""
     half = min(TREND_ROLLOUTS, len(rewards) // 2)
     if half < 3:

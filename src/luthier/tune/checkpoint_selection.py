@@ -23,7 +23,7 @@ class Progress:
     best, best_step   the lowest held-out loss (or minus the highest reward), and the step whose weights are kept
     within            the last measured step that had not lost more than `stop.forgetting`
     over              whether one had
-    misled            for how many steps in a row the critic was worse than the mean of its targets
+    misled            for how many rollouts in a row the critic was worse than the mean of its targets
     rollout, rewards  the rollout that the last step learned from, and the mean rewards of the last ones
     read              of a stream, how many rows were read and what was lost of them
     """

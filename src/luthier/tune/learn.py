@@ -46,7 +46,8 @@ def learn(job: Run, setup: TrainingSetup, selector: CheckpointSelector) -> Progr
     count = len(setup.steps)
     log.note(
         f"training {setup.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
-        f"learning rate {setup.rate:g}, {schedule(config)}" + (f", going on from step {state.step}" if state.step else "")
+        f"learning rate {setup.rate:g}, {schedule(config)}"
+        + (f", going on from step {state.step}" if state.step else "")
     )
     selector.save_baseline()
     saved = LastSave(time.monotonic())
@@ -93,7 +94,8 @@ def log_step(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar
     progress.last = report.loss
     progress.drift = report.metrics.get("kl_per_answer", 0.0)
     warnings.warn_of_rollout(report.metrics, report.step == 1)
-    progress.misled = warnings.warn_of_critic(report.metrics.get("explained_variance"), progress.misled)
+    if report.metrics.get("rollout") != progress.rollout:  # the steps of a rollout tell the same of it
+        progress.misled = warnings.warn_of_critic(report.metrics.get("explained_variance"), progress.misled)
     folder.append(
         "metrics.jsonl",
         {

@@ -11,7 +11,7 @@ from luthier.core import log
 
 EQUAL_REWARDS = "equal_rewards"  # of a line of metrics.jsonl: the share of the prompts whose answers all got one reward
 WARN_SHARE = 0.5  # of the prompts
-MISLED_VARIANCE, MISLED_STEPS = -1.0, 3  # explained variance of a critic that misleads, and for how many steps
+MISLED_VARIANCE, MISLED_ROLLOUTS = -1.0, 3  # explained variance of a critic that misleads, and for how many steps
 FEW_STEPS = 10  # what so many reach: docs/run.md
 
 
@@ -40,12 +40,13 @@ def warn_of_rollout(metrics: Mapping[str, float], first: bool) -> None:
 
 
 def warn_of_critic(explained: float | None, before: int) -> int:
-    """For how many steps in a row the critic has been worse than a guess of the mean; said when they are LONG."""
+    """For how many rollouts in a row the critic has been worse than a guess of the mean; said when they are MISLED_ROLLOUTS."""
     count = before + 1 if explained is not None and explained < MISLED_VARIANCE else 0
-    if count == MISLED_STEPS:
+    if count == MISLED_ROLLOUTS:
         log.warn(
             f"the critic predicts the returns worse than their mean does (explained variance {explained:.2g} "
-            f"after {MISLED_STEPS} steps in a row), so the advantages are mostly its errors; lower --policy.critic_lr, or use --method grpo"
+            f"after {MISLED_ROLLOUTS} rollouts in a row), "
+            "so the advantages are mostly its errors; lower --policy.critic_lr, or use --method grpo"
         )
     return count
 
