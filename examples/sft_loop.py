@@ -74,6 +74,7 @@ def sft(rows: str, out: Path, model: str = "smollm2-135m") -> None:
         norm = optimizer.clip()
         optimizer.step(rate * schedule(i, STEPS, settings))
         print(f"step {i + 1}: loss {value:.4f}, gradient norm {norm:.3f}")
+    out.mkdir(parents=True, exist_ok=True)
     save_adapter(out, tuned.model, model, shape)
 
 

@@ -11,20 +11,21 @@ Settings are those of `luthier train --help`, by dotted name in a dict, or neste
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from luthier.comparison.compare import CompareOptions, compare_all
-from luthier.config.data import DataConfig
+from luthier.config.data import TextConfig
 from luthier.config.resolve import read_yaml, resolve
 from luthier.config.run import RunConfig
-from luthier.core.errors import InputError
-from luthier.core.types.examples import Chat, Example, Message
+from luthier.core.errors import InputError, unknown
+from luthier.core.types.examples import ROLES, Chat, Example, Message
 from luthier.data import load as data_load
 from luthier.evals.benchmarks.evaluation import BenchmarkOptions
 from luthier.evals.benchmarks.evaluation import evaluate as evaluate_model
+from luthier.generate.generate import context
 from luthier.model.forward import forward
 from luthier.runs import answers
 from luthier.runs.folder import read_run
@@ -45,7 +46,7 @@ class Model:
     opened: Opened
 
     def chat(self, messages: Asked, *, system: str | None = None, max_new_tokens: int = 256, **sampling: Any) -> str:
-        """The answer to a question, or to messages of `role` and `content`. `sampling` are the fields of `luthier.Sampling`
+        """The answer to a question, or to messages of `role` and `content`. `sampling` are the fields of `luthier.kernel.Sampling`
         (temperature, top_p, seed, ...); by default the likeliest token is taken. `system` takes the place of the system prompt
         that a run was trained with, "" of none."""
         return "".join(self.stream(messages, system=system, max_new_tokens=max_new_tokens, **sampling))
@@ -54,30 +55,40 @@ class Model:
         self, messages: Asked, *, system: str | None = None, max_new_tokens: int = 256, **sampling: Any
     ) -> Iterator[str]:
         """The same in pieces, as they come."""
-        return self.opened.answer(_messages(messages), {"max_new_tokens": max_new_tokens, **sampling}, system)
+        if "n" in sampling:
+            raise InputError("a chat has one answer", where="n", mend="use generate for several")
+        return self.opened.answer(_prompt(messages), {"max_new_tokens": max_new_tokens, **sampling}, system)
 
-    def generate(self, prompts: Sequence[Asked], *, max_new_tokens: int = 256, **sampling: Any) -> list[list[str]]:
-        """`n` answers (1 unless `sampling` says so) to each prompt, all prompts at once."""
-        asked = [_messages(prompt) for prompt in prompts]
+    def generate(
+        self, prompts: Sequence[Asked], *, system: str | None = None, max_new_tokens: int = 256, **sampling: Any
+    ) -> list[list[str]]:
+        """`n` answers (1 unless `sampling` says so) to each prompt, all prompts at once. Otherwise as `chat`."""
+        if isinstance(prompts, (str, Mapping)):
+            raise InputError("one prompt where a list is wanted", where="prompts", mend="give [prompt], or use chat")
         return answers.write(
-            self.opened, asked, {"max_new_tokens": max_new_tokens, **sampling}, lambda: False, "prompts"
-        )
+            self.opened, [_prompt(prompt) for prompt in prompts], {"max_new_tokens": max_new_tokens, **sampling},
+            lambda: False, "prompts", system,
+        )  # fmt: skip
 
     def score(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:
         """log p of the last message of each conversation, given the others, in nats: the sum over its tokens, end included.
-        Raises InputError for a conversation that does not end with the assistant's message."""
+        Raises InputError for a conversation that does not end with the assistant's message, or is longer than the context."""
         chats = [Chat(_messages(conversation)) for conversation in conversations]
-        if bad := [i for i, chat in enumerate(chats) if not chat.messages or chat.messages[-1].role != "assistant"]:
+        if bad := [i for i, chat in enumerate(chats) if chat.messages[-1].role != "assistant"]:
             raise InputError(
                 "there is no answer to score", where=f"conversation {bad[0]}", mend="end it with an assistant's message"
             )
-        only_last = [
-            replace(c, messages=(*(replace(m, train=False) for m in c.messages[:-1]), c.messages[-1])) for c in chats
-        ]
-        text = self.opened.config.text.model_copy(update={"max_length": 2**31})
-        trees = encode(only_last, self.opened.template, self.opened.tokenizer, text).trees
-        model, device = self.opened.model.eval(), self.opened.model.device
-        found = annotate.answer_logps(forward, model, trees, Packing(TOKENS), device, "scoring", lambda: False)
+        prompt_format = self.opened.prompt_format
+        text = TextConfig(system=prompt_format.system, max_length=2**31, train_on="last")
+        trees = encode(chats, prompt_format.template, self.opened.tokenizer, text).trees
+        model, most = self.opened.model, context(self.opened.model)
+        for i, tree in enumerate(trees):
+            if most is not None and len(tree) > most:
+                raise InputError(
+                    f"{len(tree):,} tokens, more than the model's context of {most:,}", where=f"conversation {i}",
+                    mend="shorten it",
+                )  # fmt: skip
+        found = annotate.answer_logps(forward, model, trees, Packing(TOKENS), model.device, "scoring", lambda: False)
         return [sum(values) for values in found]
 
 
@@ -100,10 +111,13 @@ class TrainingRun:
         return load(str(self.path), **options)
 
 
-def load(name: str = "smollm2-135m", **options: Any) -> Model:
-    """A model, a run or an adapter, by any name that --model takes. `options` are those of the commands: adapter, device,
-    dtype, base, system."""
-    return Model(open_model(str(name), **options))
+def load(name: str | Path = "smollm2-135m", **options: Any) -> Model:
+    """A model, a run or an adapter, by any name that --model takes. `options` are those of the commands: adapter (one, or a
+    list), device, dtype, base, system."""
+    _known(options, ("adapter", "device", "dtype", "base", "system"))
+    if isinstance(adapter := options.get("adapter", ()), (str, Path)):
+        adapter = (adapter,)
+    return Model(open_model(str(name), **options | {"adapter": [str(one) for one in adapter]}))
 
 
 def open(run: str | Path) -> TrainingRun:
@@ -114,9 +128,12 @@ def open(run: str | Path) -> TrainingRun:
     return TrainingRun(folder.path, config, folder.result)
 
 
-def read(*paths: str | Path, **settings: Any) -> list[Example]:
+def read(*files: str | Path | Sequence[str | Path], **settings: Any) -> list[Example]:
     """The rows of files, as examples: what `luthier data` reads. `settings` are those of the section `data`."""
-    return list(data_load.load([str(path) for path in paths], DataConfig(**settings)).examples)
+    paths = [path for one in files for path in _paths(one)]
+    if not paths:
+        raise InputError("no file given", mend="luthier.read('rows.jsonl')")
+    return list(data_load.load(paths, resolve({"data": settings}).data).examples)
 
 
 def train(
@@ -124,15 +141,15 @@ def train(
 ) -> TrainingRun:  # fmt: skip
     """Tune a model as `luthier train` does, and measure what changed; the same call again goes on with an unfinished run.
     `rows` are files, folders or globs; `settings` is a dict or a YAML file; `sections` are settings too, and win."""
-    paths = [rows] if isinstance(rows, (str, Path)) else list(rows)
     given = read_yaml(Path(settings)) if isinstance(settings, (str, Path)) else dict(settings or {})
-    named = {"data.path": [str(path) for path in paths]} if paths else {}
+    named = {"data.path": paths} if (paths := _paths(rows)) else {}
     result = run_training(resolve(given, sections, named))
     return open(result["run"])
 
 
 def evaluate(model: str | Path, tasks: str | Sequence[str], **options: Any) -> dict[str, Any]:
     """Scores on benchmarks, as `luthier eval --json`. `options` are those of the command: data_dir, shots, limit, ..."""
+    _known(options, [field.name for field in fields(BenchmarkOptions) if field.name != "tasks"])
     names = tasks if isinstance(tasks, str) else ",".join(tasks)
     if "data_dir" in options:
         options["data_dir"] = Path(options["data_dir"])
@@ -144,8 +161,7 @@ def compare(
     check: bool = False, settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Models and runs on the same items, as `luthier compare --json`: of `data`, of a test `suite`, or of benchmark `tasks`."""
-    paths = [data] if isinstance(data, (str, Path)) else list(data)
-    given = dict(settings or {}) | ({"data.path": [str(path) for path in paths]} if paths else {})
+    given = dict(settings or {}) | ({"data.path": paths} if (paths := _paths(data)) else {})
     return compare_all(
         CompareOptions(
             tuple(str(model) for model in models),
@@ -158,15 +174,37 @@ def compare(
     )
 
 
+def _paths(files: str | Path | Sequence[str | Path]) -> list[str]:
+    return [str(path) for path in ([files] if isinstance(files, (str, Path)) else files)]
+
+
+def _known(options: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in options:
+        if name not in (known := tuple(names)):
+            raise unknown("option", name, known)
+
+
 def _messages(asked: Asked) -> tuple[Message, ...]:
+    """Messages, each of which is one of the kinds that can be given here; nothing that they say is lost."""
     if isinstance(asked, str):
         return (Message("user", asked),)
-    several = [asked] if isinstance(asked, Mapping) else asked
-    for one in several:
-        if set(one) != {"role", "content"}:
-            raise InputError(
-                f"a message has the keys {', '.join(map(str, one))}",
-                where="messages",
-                mend="give role and content, and no others",
-            )
-    return tuple(Message(str(one["role"]), str(one["content"])) for one in several)
+    several = [asked] if isinstance(asked, Mapping) else list(asked)
+    for number, one in enumerate(several):
+        where = f"message {number}"
+        if not isinstance(one, Mapping) or set(one) != {"role", "content"}:
+            keys = f"has the keys {', '.join(map(str, one))}" if isinstance(one, Mapping) else "is no mapping"
+            raise InputError(f"it {keys}", where=where, mend="give role and content, and no others")
+        if one["role"] not in ROLES:
+            raise unknown("role", str(one["role"]), ROLES, where=where)
+        if not isinstance(one["content"], str):
+            raise InputError(f"its content is {type(one['content']).__name__}", where=where, mend="give a text")
+    if not several:
+        raise InputError("no messages", mend="give a question, or messages with role and content")
+    return tuple(Message(one["role"], one["content"]) for one in several)
+
+
+def _prompt(asked: Asked) -> tuple[Message, ...]:
+    messages = _messages(asked)
+    if messages[-1].role == "assistant":
+        raise InputError("the last message is the assistant's", where="messages", mend="end with what is asked")
+    return messages

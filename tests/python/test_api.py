@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,10 +91,61 @@ def test_a_model_answers_and_scores(run):
         [[asked, {"role": "assistant", "content": text}] for text in ("dog 3", "sat on the red mat by the tree")]
     )
     assert bad < good < 0
-    with pytest.raises(luthier.InputError, match="conversation 0: there is no answer to score"):
-        model.score([[asked]])
-    with pytest.raises(luthier.InputError, match="a message has the keys role, content, tool_calls"):
-        model.chat([asked | {"tool_calls": []}])
+    (alone,) = model.score([[asked, {"role": "assistant", "content": "dog 3"}]])
+    longer = [{"role": "user", "content": "a tree " * 30}, {"role": "assistant", "content": "red"}, asked]
+    (after,) = model.score([[*longer, {"role": "assistant", "content": "dog 3"}]])
+    assert alone == pytest.approx(good, rel=1e-4)
+    assert after > 5 * alone, "only the last message counts, however long the others are"
+
+
+WRONG = {
+    "message 0: it has the keys role, content, tool_calls": lambda m: m.chat(
+        [{"role": "user", "content": "a", "tool_calls": []}]
+    ),
+    "message 1: it is no mapping": lambda m: m.chat([{"role": "user", "content": "a"}, "b"]),
+    "message 0: unknown role 'bot'": lambda m: m.chat([{"role": "bot", "content": "a"}]),
+    "message 0: its content is NoneType; give a text": lambda m: m.chat([{"role": "user", "content": None}]),
+    "message 0: its content is list": lambda m: m.chat([{"role": "user", "content": [{"type": "text", "text": "a"}]}]),
+    "the last message is the assistant's": lambda m: m.chat([{"role": "assistant", "content": "a"}]),
+    "no messages": lambda m: m.chat([]),
+    "one prompt where a list is wanted": lambda m: m.generate("hi"),
+    "unknown sampling setting 'temprature'; did you mean 'temperature'": lambda m: m.chat("a", temprature=1),
+    "temperature is '1'; give a number": lambda m: m.chat("a", temperature="1"),
+    "top_k is 2.5; give a whole number": lambda m: m.chat("a", top_k=2.5),
+    "a chat has one answer": lambda m: m.chat("a", n=3),
+    "more than the model's context": lambda m: m.score(
+        [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "it is " * 600}]]
+    ),
+    "conversation 0: there is no answer to score": lambda m: m.score([[{"role": "user", "content": "a"}]]),
+    "unknown option 'limt'; did you mean 'limit'": lambda m: luthier.evaluate("x", "arc_easy", limt=3),
+    "unknown option 'dtyp'; did you mean 'dtype'": lambda m: luthier.load("x", dtyp="float32"),
+    "unknown type 'f32'": lambda m: m.opened and luthier.load(m.opened.config.model, dtype="f32"),
+    "no file given": lambda m: luthier.read(),
+    "unknown setting 'data.limt'; did you mean 'data.limit'": lambda m: luthier.read("rows.jsonl", limt=3),
+    "'reward' is a section, not a value; write its settings below `reward:` (`--reward` is reward.use)": lambda m: (
+        luthier.train("rows.jsonl", reward="exact")
+    ),
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_what_is_wrong_is_told_and_not_guessed(run, words):
+    with pytest.raises(luthier.InputError, match=re.escape(words)):
+        WRONG[words](run.open())
+
+
+def test_an_adapter_is_asked_as_it_learned_to_be(run, place):
+    """Its template and system prompt, one answer or many; a stop of one's own counts beside the template's."""
+    other = luthier.train(
+        place["train"], settings=SETTINGS | {"train.steps": 2, "text.template": "alpaca", "text.system": "the red mat"},
+        model=place["model"], out=str(place["folder"] / "alpaca"), data={"eval": [place["test"]]},
+    )  # fmt: skip
+    beside = luthier.load(place["model"], adapter=str(other.path), dtype="float32", device="cpu")
+    answer = beside.chat("the cat 3?", max_new_tokens=8)
+    assert beside.generate(["the cat 3?"], max_new_tokens=8) == [[answer]]
+    asked = [{"role": "user", "content": "the cat 3?"}, {"role": "assistant", "content": "dog 3"}]
+    assert beside.score([asked]) == pytest.approx(other.open(dtype="float32", device="cpu").score([asked]), abs=1e-4)
+    assert beside.chat("the cat 3?", max_new_tokens=8, stop=[answer[1:3]]) == answer[: answer.index(answer[1:3])]
 
 
 def test_rows_are_read_and_models_compared(run, place):

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from luthier.config.elsewhere import needless, setting_for
-from luthier.config.run import VERSION, RunConfig, fields, flag_of
+from luthier.config.run import FLAGS, VERSION, RunConfig, fields, flag_of
 from luthier.core.errors import InputError, nearest, unknown
 
 
@@ -102,7 +102,10 @@ def _check_key(key: str, where: object) -> None:
     if key in known:
         return
     if any(name.startswith(f"{key}.") for name in known):
-        raise InputError(f"'{key}' is a section, not a value", where=where, mend=f"write its settings below `{key}:`")
+        short = next((f" (`--{key}` is {name})" for name, flag in FLAGS.items() if flag == key), "")
+        raise InputError(
+            f"'{key}' is a section, not a value", where=where, mend=f"write its settings below `{key}:`{short}"
+        )
     tails = {name.rsplit(".", 1)[-1]: name for name in known}
     if said := needless(key):
         raise InputError(f"unknown setting '{key}'", where=where, mend=f"leave it out: {said}")

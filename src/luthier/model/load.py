@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch.nn import ModuleList
 
 from luthier.core import log
-from luthier.core.errors import InputError
+from luthier.core.errors import InputError, unknown
 from luthier.core.foreign.calls import foreign, reason
 from luthier.core.foreign.forms import shown
 from luthier.model import check
@@ -280,6 +280,8 @@ def pick_device(name: str = "auto") -> torch.device:
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The compute type: 'auto' takes bfloat16 where the device multiplies it natively, float32 elsewhere."""
     if name != "auto":
+        if name not in DTYPES:
+            raise unknown("type", name, ("auto", *DTYPES), where="--dtype")
         return DTYPES[name]
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -12,22 +12,21 @@ from luthier.core import log
 from luthier.core.errors import Stopped
 from luthier.core.types.examples import Messages
 from luthier.generate.generate import Pace, context, generate
-from luthier.generate.sampling import Sampling
 from luthier.model import memory
 from luthier.runs.open import Opened
-from luthier.text.encode import encode_prompt_ids
 
 
 def write(
-    opened: Opened, prompts: Sequence[Messages], sampling: Mapping[str, Any], stop: Callable[[], bool], title: str
-) -> list[list[str]]:
+    opened: Opened, prompts: Sequence[Messages], sampling: Mapping[str, Any], stop: Callable[[], bool], title: str,
+    system: str | None = None,
+) -> list[list[str]]:  # fmt: skip
     """The n answers to each prompt, n as in `sampling`. A run is asked under the system prompt it was trained with,
     unless the messages bring their own. Raises Stopped when asked to stop, InputError for a prompt that does not fit."""
-    settings = Sampling(**sampling, stop_ids=tuple(sorted(opened.template.stop_ids)), stop=opened.template.stops)
+    settings = opened.sampling(sampling)
     opened.model.eval()
     with log.progress(f"{title}: answers") as bar:
         found = generate(
-            opened.model, _ids(opened, prompts), settings, opened.tokenizer.decode,
+            opened.model, [opened.prompt_ids(prompt, system) for prompt in prompts], settings, opened.tokenizer.decode,
             progress=partial(follow, bar, opened.model.device), cancelled=stop,
         )  # fmt: skip
     if stop():
@@ -47,11 +46,6 @@ def follow(bar: log.Bar, device: torch.device, pace: Pace) -> None:
 def too_long(opened: Opened, prompts: Sequence[Messages]) -> dict[int, str]:
     """Of the prompts that leave no room for an answer in the model's context: index -> what is wrong, in words."""
     most = context(opened.model)
-    sizes = [len(ids) for ids in _ids(opened, prompts)]
+    sizes = [len(ids) for ids in map(opened.prompt_ids, prompts)]
     words = "the prompt has {:,} tokens, the model's context {:,}"
     return {i: words.format(size, most) for i, size in enumerate(sizes) if most is not None and size >= most}
-
-
-def _ids(opened: Opened, prompts: Sequence[Messages]) -> list[list[int]]:
-    system = opened.config.text.system
-    return [encode_prompt_ids(prompt, (), opened.template, opened.tokenizer, system=system) for prompt in prompts]

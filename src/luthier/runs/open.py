@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from luthier.config.model import QuantConfig
 from luthier.config.run import RunConfig
-from luthier.core.errors import InputError
+from luthier.core.errors import InputError, unknown
 from luthier.core.storage.files import sha256
 from luthier.core.types.examples import Message
 from luthier.generate.generate import stream
@@ -60,16 +60,35 @@ class Opened:
         """How the active adapter learned to be asked."""
         return self.prompt_formats.get(self.active) or PromptFormat(self.template, self.config.text.system)
 
-    def answer(self, messages: Sequence[Message], sampling: dict[str, Any], system: str | None = None) -> Iterator[str]:
-        """The answer in pieces, as they come. A run is asked under the system prompt it was trained with, unless `messages`
-        bring their own, or `system` takes its place ("" for none)."""
+    def prompt_ids(self, messages: Sequence[Message], system: str | None = None) -> list[int]:
+        """A prompt as the active adapter learned to be asked, under the system prompt it was trained with, unless `messages` bring
+        their own, or `system` takes its place ("" for none)."""
         prompt_format = self.prompt_format
         prompt = prompt_format.system if system is None else system
-        ids = encode_prompt_ids(messages, (), prompt_format.template, self.tokenizer, system=prompt)
-        settings = Sampling(
-            **sampling, stop_ids=tuple(sorted(prompt_format.template.stop_ids)), stop=prompt_format.template.stops
-        )
-        return stream(self.model, ids, settings, self.tokenizer.decode)
+        return encode_prompt_ids(messages, (), prompt_format.template, self.tokenizer, system=prompt)
+
+    def sampling(self, given: Mapping[str, Any]) -> Sampling:
+        """How answers are drawn; they end where the template ends one, and at the stops that are given. Raises InputError for
+        names and values that sampling does not have."""
+        template = self.prompt_format.template
+        usual = {field.name: field.default for field in fields(Sampling)}
+        for name, value in given.items():
+            if name not in usual:
+                raise unknown("sampling setting", name, usual)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            kind = type(usual[name])
+            if not (isinstance(value, (tuple, list)) if kind is tuple else number and isinstance(value, (int, kind))):
+                raise InputError(
+                    f"{name} is {value!r}", where="sampling",
+                    mend={tuple: "give a list", int: "give a whole number", float: "give a number"}[kind],
+                )  # fmt: skip
+        ends = tuple(sorted({*template.stop_ids, *given.get("stop_ids", ())}))
+        return Sampling(**{**given, "stop_ids": ends, "stop": (*template.stops, *given.get("stop", ()))})
+
+    def answer(self, messages: Sequence[Message], sampling: dict[str, Any], system: str | None = None) -> Iterator[str]:
+        """The answer in pieces, as they come; asked as `prompt_ids` says."""
+        settings = self.sampling(sampling)
+        return stream(self.model, self.prompt_ids(messages, system), settings, self.tokenizer.decode)
 
 
 def open_model(
