@@ -7,7 +7,7 @@ import pytest
 from luthier.config.resolve import resolve
 from luthier.config.run import fields
 from luthier.core.errors import InputError
-from luthier.runs.method import OF_ALL, OF_METHODS, refuse_unread
+from luthier.runs.method import OF_ALL, OF_METHODS, refuse_unread, warn_of_unread
 from luthier.training.table import METHODS
 
 
@@ -48,3 +48,19 @@ def test_each_setting_of_methods_is_read_by_one():
     patterns = {pattern for row in METHODS.values() for pattern in row.reads}
     assert all(any(fnmatchcase(name, pattern) for pattern in patterns) for name in names if name not in OF_ALL)
     assert all(any(fnmatchcase(name, pattern) for name in names) for pattern in patterns)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"tune": "full", "lora.rank": 4}, ["--lora.rank does nothing with --tune full: it is for lora and qlora"]),
+        ({"quant.kind": "int8"}, ["--quant.kind does nothing with --tune lora: it is for qlora"]),
+        ({"data.replay_share": 0.3}, ["--data.replay_share does nothing without --data.replay"]),
+        ({"eval.benchmark_limit": 5}, ["--eval.benchmark_limit does nothing without --tasks"]),
+        ({"tune": "qlora", "lora.rank": 4, "quant.kind": "int8", "data.replay": ["a"], "data.replay_share": 0.3}, []),
+    ],
+    ids=str,
+)
+def test_a_setting_that_nothing_reads_is_told(settings, told, capsys):
+    warn_of_unread(resolve(settings))
+    assert [line.removeprefix("warning: ") for line in capsys.readouterr().err.splitlines()] == told

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from luthier.commands.options import MACHINE, SAMPLING, Command, option
+from luthier.commands.options import MACHINE, SAMPLING, Command, max_new_tokens, option, top_p
 from luthier.commands.output import console, say
 from luthier.commands.settings import with_threads
 from luthier.core import log
@@ -36,22 +36,8 @@ HELP = """  /adapter NAME   answer with another adapter, or with 'base'
     metavar="X",
     help="0 takes the likeliest token.  [0]",
 )
-@option(
-    "--top-p",
-    group=SAMPLING,
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
-    metavar="X",
-    help="Sample from the likeliest tokens whose probabilities sum to this.  [1]",
-)
-@option(
-    "--max-new-tokens",
-    group=SAMPLING,
-    type=click.IntRange(1),
-    default=256,
-    metavar="N",
-    help="Longest answer in tokens.  [256]",
-)
+@top_p
+@max_new_tokens
 @option("--seed", group=SAMPLING, type=int, default=0, metavar="N", help="Fixes what is sampled.  [0]")
 @option(
     "--device",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from luthier.commands.judged import judge_of, with_judge
-from luthier.commands.options import Command, option
+from luthier.commands.options import Command, max_new_tokens, option
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import config_of, with_settings
 
@@ -30,7 +30,7 @@ from luthier.commands.settings import config_of, with_settings
 @click.argument("contestants", nargs=-1, required=True, metavar="A B [C ...]")
 @option("--data", multiple=True, metavar="FILE", help="Rows whose prompts are answered.")
 @option("--rows", type=click.IntRange(1), default=100, metavar="N", help="Prompts drawn from the data.  [100]")
-@option("--max-new-tokens", type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]")
+@max_new_tokens
 @option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("judgments.jsonl"), metavar="FILE",
     help="Where judgments are appended.  [judgments.jsonl]",

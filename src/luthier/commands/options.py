@@ -34,6 +34,16 @@ def option(*declarations: str, **settings: Any) -> Callable[[Decorated], Decorat
     return click.option(*declarations, cls=Option, **settings)
 
 
+# The same in every command that samples answers.
+top_p = option(
+    "--top-p", group=SAMPLING, type=click.FloatRange(0, 1, min_open=True), default=1.0, metavar="X",
+    help="Sample from the likeliest tokens whose probabilities sum to this.  [1]",
+)  # fmt: skip
+max_new_tokens = option(
+    "--max-new-tokens", group=SAMPLING, type=click.IntRange(1), default=256, metavar="N", help="Longest answer in tokens.  [256]"
+)  # fmt: skip
+
+
 class Command(click.Command):
     """A command that takes '_' for '-' in the names of its options, and '-' for '_'."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from luthier.commands.options import SAMPLING, Command, option
+from luthier.commands.options import SAMPLING, Command, max_new_tokens, option, top_p
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import given, with_settings
 
@@ -47,16 +47,8 @@ from luthier.commands.settings import given, with_settings
     metavar="X",
     help="Sampling temperature; 1 is the model's own.  [1]",
 )
-@option("--top-p", group=SAMPLING, type=click.FloatRange(0, 1, min_open=True), default=1.0, metavar="X",
-              help="Sample from the likeliest tokens whose probabilities sum to this.  [1]")  # fmt: skip
-@option(
-    "--max-new-tokens",
-    group=SAMPLING,
-    type=click.IntRange(1),
-    default=256,
-    metavar="N",
-    help="Longest answer in tokens.  [256]",
-)
+@top_p
+@max_new_tokens
 @option("--batch", group=SAMPLING, type=click.IntRange(1), default=64, metavar="N",
               help="Answers generated at once; lower it to save memory. Answers change only by rounding.  [64]")  # fmt: skip
 @as_json

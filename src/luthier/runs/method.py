@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from luthier.config.run import RunConfig, fields
+from luthier.config.run import RunConfig, fields, flag_of
+from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.model import load as model_load
 from luthier.model.adapt import tune
@@ -43,3 +44,21 @@ def refuse_unread(config: RunConfig) -> None:
                 f"{config.method} does not read this setting", where=f"--{name}",
                 mend=f"leave it out, or use --method {', '.join(others[:-1])}{' or ' if others[1:] else ''}{others[-1]}",
             )  # fmt: skip
+
+
+def warn_of_unread(config: RunConfig) -> None:
+    """Say which settings were changed that nothing reads, since the setting that they belong to is not given."""
+    kinds = {"lora.": ("lora", "qlora"), "quant.": ("qlora",)}
+    needs = {
+        "data.replay_share": ("data.replay", config.data.replay), "eval.benchmark_limit": ("eval.benchmark", config.eval.benchmark),
+        "eval.benchmark_dir": ("eval.benchmark", config.eval.benchmark),
+    }  # fmt: skip
+    usual = RunConfig()
+    for name in fields():
+        section, _, field = name.partition(".")
+        if not field or getattr(getattr(config, section), field) == getattr(getattr(usual, section), field):
+            continue
+        if (read_by := kinds.get(f"{section}.")) and config.tune not in read_by:
+            log.warn(f"{flag_of(name)} does nothing with --tune {config.tune}: it is for {' and '.join(read_by)}")
+        elif name in needs and not needs[name][1]:
+            log.warn(f"{flag_of(name)} does nothing without {flag_of(needs[name][0])}")

@@ -44,12 +44,20 @@ from luthier.runs.base import start_facts
 from luthier.runs.begin import note_failure, open_run
 from luthier.runs.folder import RESULT, locked, place, understood
 from luthier.runs.lineage import lineage
-from luthier.runs.method import chosen_method, refuse_unread
+from luthier.runs.method import chosen_method, refuse_unread, warn_of_unread
 from luthier.runs.rows import data_name, read_examples
 from luthier.runs.texts import open_texts
 from luthier.tune import actors, announce, before_after, evaluation_cost, forgetting, warnings
-from luthier.tune.build import Run, add_reference_logps, assemble, packing_of, planned_steps, require_same_stream
-from luthier.tune.checkpoint_selection import CheckpointSelector, selected_step
+from luthier.tune.build import (
+    Run,
+    TrainingSetup,
+    add_reference_logps,
+    assemble,
+    packing_of,
+    planned_steps,
+    require_same_stream,
+)
+from luthier.tune.checkpoint_selection import CheckpointSelector, Progress, selected_step
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, fits, from_records, to_records
 from luthier.tune.inputs import inputs
@@ -87,15 +95,11 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
     """
     began = time.monotonic() if began is None else began
     use_threads(config.threads)
-    method = chosen_method(config)
-    choose(config.eval.metrics, ())  # an unknown metric is refused now, not after training
+    _check_settings(config)
     own = {"metrics": found} if (found := own_metrics(config.eval.metrics, config.reward)) else {}
-    actors.check(config)
-    refuse_unread(config)
-    _needs_evaluations(config)
-    forgetting.check(config)
-    tracking.check(config.track)
-    examples = read_examples(config, method.example).compared()  # nothing is written yet: a signal may end it at once
+    examples = read_examples(
+        config, chosen_method(config).example
+    ).compared()  # nothing is written yet: a signal may end it at once
     examples.tell()
     texts = open_texts(config)
     with stopping() as stop:
@@ -141,6 +145,18 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
                 job.close_rewards()
                 if job.tracker:
                     job.tracker.close()
+
+
+def _check_settings(config: RunConfig) -> None:
+    """Refuse now, before anything is read, what would fail or do nothing after training."""
+    chosen_method(config)
+    choose(config.eval.metrics, ())
+    actors.check(config)
+    refuse_unread(config)
+    warn_of_unread(config)
+    _needs_evaluations(config)
+    forgetting.check(config)
+    tracking.check(config.track)
 
 
 def _needs_evaluations(config: RunConfig) -> None:
@@ -256,24 +272,29 @@ def _train(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Trainin
     if plain and not actors.played_by_policy(job.rewards) and not actors.played_by_policy(job.judge):
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
     after = _measured(job, evaluator, everything, "after", before.general_ids, own=own)
-    figures = {
-        "steps": setup.state.step,
-        "tokens": progress.passed,
-        "tokens_per_second": round(progress.passed / progress.seconds, 1) if progress.seconds else None,
-        "example_tokens": progress.tokens,
-        "peak_memory_bytes": memory.peak(setup.device),
-        "trainable": setup.tuned.trainable,
-        "parameters": total,
-        "loss": {"first": progress.first, "last": progress.last, "eval": after.loss},
-        "kept": selected_step(config, progress, setup.state.step, online=method.online),
-        **({"kl_per_answer": progress.drift} if method.online else {}),
-    }
+    figures = _figures(config, setup, progress, after, total)
     tuned = forgetting.benchmarks(job, loaded.model, probes, "after")
     distributions = forgetting.tuned_distributions(evaluator, after, job)
     job.close_rewards()  # a reward model may hold the model that it shares
     return TrainingOutcome(
         held_out, before, after, (scores, tuned), distributions, size, device, figures, progress.read
     )
+
+
+def _figures(
+    config: RunConfig, setup: TrainingSetup, progress: Progress, after: Measured, parameters: int
+) -> dict[str, Any]:  # fmt: skip
+    """What the steps came to and took, for result.json."""
+    online = chosen_method(config).online
+    return {
+        "steps": setup.state.step, "tokens": progress.passed,
+        "tokens_per_second": round(progress.passed / progress.seconds, 1) if progress.seconds else None,
+        "example_tokens": progress.tokens, "peak_memory_bytes": memory.peak(setup.device),
+        "trainable": setup.tuned.trainable, "parameters": parameters,
+        "loss": {"first": progress.first, "last": progress.last, "eval": after.loss},
+        "kept": selected_step(config, progress, setup.state.step, online=online),
+        **({"kl_per_answer": progress.drift} if online else {}),
+    }  # fmt: skip
 
 
 def _selection_rows(job: Run, evaluator: Evaluator, held_out: HeldOut) -> HeldOut | None:
