@@ -237,6 +237,14 @@ def test_bad_settings_are_refused_in_one_line_and_leave_nothing(settings, files,
         ("dpo", {"reward__judge": ["exact"]}, "--reward.judge: dpo does not"),
         ("sft", {"policy__kl_budget": 1.0}, "--policy.kl_budget: sft does not"),
         ("grpo", {"policy__kl_budget": 1.0, "eval__every": 2, "eval__samples": 0}, "no held-out prompt"),
+        ("grpo", {"reward__use": ["exat"], "data__path": ["no.jsonl"]}, "did you mean 'exact'?"),  # before data is read
+        ("ppo", {"reward__judge": ["length:x"], "data__path": ["no.jsonl"]}, "reward 'length:x'"),
+        (
+            "ppo",
+            {"reward__truncated": "maybe"},
+            "--reward.truncated: should be keep, zero, mask or a number below zero",
+        ),
+        ("ppo", {"reward__truncated": "0.5"}, "--reward.truncated: should be keep, zero, mask or a number below zero"),
     ],
 )
 def test_what_would_teach_nothing_or_not_be_read_is_refused_in_one_line(settings, method, change, says):

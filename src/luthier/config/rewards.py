@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from luthier.config.section import Section
 
@@ -86,9 +88,16 @@ class RewardConfig(Section):
         (), description="ppo, grpo: rewards that only measure held-out answers; nothing is learned from them."
     )
     truncated: str = Field(
-        "keep", pattern=r"^(keep|zero|mask|-\d+(\.\d+)?)$",
+        "keep",
         description="ppo, grpo: reward of an answer that was cut at `rollout.max_new_tokens`: keep (its own), zero, or a "
         "number such as -1; mask learns nothing from it.",
     )  # fmt: skip
     timeout: float = Field(60.0, gt=0, description="Seconds that a python reward may take for one batch of answers.")
     memory: int = Field(4096, ge=64, description="Memory that the process of a python reward may take, in MiB.")
+
+    @field_validator("truncated")
+    @classmethod
+    def _of_a_cut_answer(cls, value: str) -> str:
+        if value not in ("keep", "zero", "mask") and not re.fullmatch(r"-\d+(\.\d+)?", value):
+            raise PydanticCustomError("truncated", "should be keep, zero, mask or a number below zero such as -1")
+        return value

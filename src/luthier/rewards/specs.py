@@ -105,6 +105,13 @@ def parse(specs: Sequence[str], settings: RewardConfig, model: Callable[[str], C
         return Rewards(parts, closing.pop_all())
 
 
+def check_rules(specs: Sequence[str], settings: RewardConfig) -> None:
+    """What `parse` refuses of the rewards that need no process and no model, early: unknown names and wrong arguments."""
+    matches = [(text.strip(), _SPEC.fullmatch(text.strip())) for text in specs]
+    if rules := [text for text, match in matches if match and match[2] not in ("python", "model")]:
+        parse(rules, settings, None).close()
+
+
 def files(specs: Sequence[str]) -> list[Path]:
     """The files that `specs` name: functions of the user's with what they import from beside them, and schemas."""
     found = [match for text in specs if (match := _SPEC.fullmatch(text.strip())) and match[3]]

@@ -36,7 +36,7 @@ from luthier.generate.sampling import Sampling
 from luthier.model.adapt import heads, roles, tune
 from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.rewards.answer import Answer
-from luthier.rewards.specs import Rewards, Scored, files, models, parse
+from luthier.rewards.specs import Rewards, Scored, check_rules, files, models, parse
 from luthier.runs.locate import ResolvedModel, resolve_model
 from luthier.runs.reward_model import Scorer, fits_base, open_scorer
 from luthier.text.drafts import with_system
@@ -163,6 +163,8 @@ def check(config: RunConfig) -> None:
             f"{config.method} learns from rewards, and none is given", where="--reward",
             mend="give one, such as --reward exact, json, python:FILE:FUNCTION or model:runs/REWARD",
         )  # fmt: skip
+    for specs in (reward.use, reward.judge):
+        check_rules(specs, reward)
     if s.kl_target and not with_defaults(s, critic).kl:
         raise InputError(
             "the weight of the divergence is 0, and cannot be adjusted to a target",
