@@ -63,15 +63,17 @@ def of_critic(
         ):
             advantages.append(gae(reward, v, settings.gamma, settings.lam))
             targets.append(advantages[-1] + v)
-    flat = [v for tree in values for v in tree]
-    counts = [True] * len(flat) if learned is None else [one for group in learned for one in group]
-    used = [i for i, counted in enumerate(counts) if counted] or list(range(len(flat)))
-    explained = explained_variance(np.concatenate([flat[i] for i in used]), np.concatenate([targets[i] for i in used]))
+    by_answer = [v for tree in values for v in tree]
+    is_used = [True] * len(by_answer) if learned is None else [one for group in learned for one in group]
+    used = [i for i, one in enumerate(is_used) if one] or list(range(len(by_answer)))
+    explained = explained_variance(
+        np.concatenate([by_answer[i] for i in used]), np.concatenate([targets[i] for i in used])
+    )
     if settings.whiten:
-        given = [reward for group in rewards for reward in group]
-        scaled = whitened([advantages[i] for i in used], scale=min(given) < max(given))
-        for i, values_ in zip(used, scaled, strict=True):
-            advantages[i] = values_
+        flat = [reward for group in rewards for reward in group]
+        scaled = whitened([advantages[i] for i in used], scale=len({flat[i] for i in used}) > 1)
+        for i, answer in zip(used, scaled, strict=True):
+            advantages[i] = answer
     at = iter(zip(advantages, targets, strict=True))
     out: list[Column] = []
     for states in values:
