@@ -6,7 +6,7 @@
     print(run.metrics["loss"], run.open().chat("What is a luthier?"))
 
 Settings are those of `luthier train --help`, by dotted name in a dict, or nested: `settings={"train.lr": 1e-4}` is
-`train={"lr": 1e-4}`. Errors are `luthier.InputError` with what, where and how to mend.
+`train={"lr": 1e-4}`. Errors are `luthier.InputError` with what, where and how to fix.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Model:
     ) -> Iterator[str]:
         """The same in pieces, as they come."""
         if "n" in sampling:
-            raise InputError("a chat has one answer", where="n", mend="use generate for several")
+            raise InputError("a chat has one answer", where="n", fix="use generate for several")
         return self.opened.answer(_prompt(messages), {"max_new_tokens": max_new_tokens, **sampling}, system)
 
     def generate(
@@ -64,7 +64,7 @@ class Model:
     ) -> list[list[str]]:
         """`n` answers (1 unless `sampling` says so) to each prompt, all prompts at once. Otherwise as `chat`."""
         if isinstance(prompts, (str, Mapping)):
-            raise InputError("one prompt where a list is wanted", where="prompts", mend="give [prompt], or use chat")
+            raise InputError("one prompt where a list is wanted", where="prompts", fix="give [prompt], or use chat")
         return answers.write(
             self.opened, [_prompt(prompt) for prompt in prompts], {"max_new_tokens": max_new_tokens, **sampling},
             lambda: False, "prompts", system,
@@ -76,7 +76,7 @@ class Model:
         chats = [Chat(_messages(conversation)) for conversation in conversations]
         if bad := [i for i, chat in enumerate(chats) if chat.messages[-1].role != "assistant"]:
             raise InputError(
-                "there is no answer to score", where=f"conversation {bad[0]}", mend="end it with an assistant's message"
+                "there is no answer to score", where=f"conversation {bad[0]}", fix="end it with an assistant's message"
             )
         prompt_format = self.opened.prompt_format
         text = TextConfig(system=prompt_format.system, max_length=2**31, train_on="last")
@@ -86,7 +86,7 @@ class Model:
             if most is not None and len(tree) > most:
                 raise InputError(
                     f"{len(tree):,} tokens, more than the model's context of {most:,}", where=f"conversation {i}",
-                    mend="shorten it",
+                    fix="shorten it",
                 )  # fmt: skip
         found = annotate.answer_logps(forward, model, trees, Packing(TOKENS), model.device, "scoring", lambda: False)
         return [sum(values) for values in found]
@@ -124,7 +124,7 @@ def open(run: str | Path) -> TrainingRun:
     """A finished run. Raises InputError for a folder that is none."""
     folder, config = read_run(Path(run))
     if folder.result is None:
-        raise InputError("this run is not finished", where=run, mend="train again with the same settings: it resumes")
+        raise InputError("this run is not finished", where=run, fix="train again with the same settings: it resumes")
     return TrainingRun(folder.path, config, folder.result)
 
 
@@ -132,7 +132,7 @@ def read(*files: str | Path | Sequence[str | Path], **settings: Any) -> list[Exa
     """The rows of files, as examples: what `luthier data` reads. `settings` are those of the section `data`."""
     paths = [path for one in files for path in _paths(one)]
     if not paths:
-        raise InputError("no file given", mend="luthier.read('rows.jsonl')")
+        raise InputError("no file given", fix="luthier.read('rows.jsonl')")
     return list(data_load.load(paths, resolve({"data": settings}).data).examples)
 
 
@@ -193,18 +193,18 @@ def _messages(asked: Asked) -> tuple[Message, ...]:
         where = f"message {number}"
         if not isinstance(one, Mapping) or set(one) != {"role", "content"}:
             keys = f"has the keys {', '.join(map(str, one))}" if isinstance(one, Mapping) else "is no mapping"
-            raise InputError(f"it {keys}", where=where, mend="give role and content, and no others")
+            raise InputError(f"it {keys}", where=where, fix="give role and content, and no others")
         if one["role"] not in ROLES:
             raise unknown("role", str(one["role"]), ROLES, where=where)
         if not isinstance(one["content"], str):
-            raise InputError(f"its content is {type(one['content']).__name__}", where=where, mend="give a text")
+            raise InputError(f"its content is {type(one['content']).__name__}", where=where, fix="give a text")
     if not several:
-        raise InputError("no messages", mend="give a question, or messages with role and content")
+        raise InputError("no messages", fix="give a question, or messages with role and content")
     return tuple(Message(one["role"], one["content"]) for one in several)
 
 
 def _prompt(asked: Asked) -> tuple[Message, ...]:
     messages = _messages(asked)
     if messages[-1].role == "assistant":
-        raise InputError("the last message is the assistant's", where="messages", mend="end with what is asked")
+        raise InputError("the last message is the assistant's", where="messages", fix="end with what is asked")
     return messages

@@ -201,18 +201,18 @@ def _called_elsewhere(error: click.NoSuchOption) -> str | None:
     options = _options(error)
     places = [p for p in error.ctx.command.params if isinstance(p, click.Argument)] if error.ctx is not None else []
     if setting in options:
-        mend = f"here it is --{options[setting]}: {about(setting)}"
+        fix = f"here it is --{options[setting]}: {about(setting)}"
     elif setting in ("model", "data.path") and places and error.ctx is not None:
-        mend = f"give it without an option: `{error.ctx.command_path} {places[0].make_metavar(error.ctx)}`"
+        fix = f"give it without an option: `{error.ctx.command_path} {places[0].make_metavar(error.ctx)}`"
     elif (said := needless(error.option_name)) and "train.steps" in options:
-        mend = said
+        fix = said
     else:
         return None
-    return f"unknown option '{error.option_name}'; {mend}"
+    return f"unknown option '{error.option_name}'; {fix}"
 
 
 def _system(error: OSError) -> tuple[str, int]:
-    """What the operating system refused. A full disk and a closed door are the user's to mend: exit status 2."""
+    """What the operating system refused. A full disk and a closed door are the user's to fix: exit status 2."""
     place = f"{error.filename}: " if error.filename else ""
     if (full_disk(error) or error.errno in ANYWHERE) and (told := refusal(error, error.filename)):
         return str(told), told.exit_code

@@ -1,4 +1,4 @@
-"""The command line as a whole: help, exit statuses, and every kind of bad input as one line that says how to mend it."""
+"""The command line as a whole: help, exit statuses, and every kind of bad input as one line that says how to fix it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
-        (InputError("wrong", where="a.txt:3", mend="mend it"), 2, "luthier: a.txt:3: wrong; mend it"),
+        (InputError("wrong", where="a.txt:3", fix="fix it"), 2, "luthier: a.txt:3: wrong; fix it"),
         (RunError("broke"), 1, "luthier: broke"),
         (Stopped("stopped"), 130, "luthier: stopped"),
         (KeyboardInterrupt(), 130, "luthier: interrupted"),

@@ -55,23 +55,23 @@ def test_the_screen_and_the_object(trained, capsys):
 
 
 def test_from_errors_to_data_to_a_run_and_back(trained, capsys):
-    run, mends, new = trained / "run", trained / "mends.jsonl", trained / "rows2.jsonl"
-    assert cli(["errors", str(run), "--fix", str(mends)]) == 0
+    run, fixes, new = trained / "run", trained / "fixes.jsonl", trained / "rows2.jsonl"
+    assert cli(["errors", str(run), "--fix", str(fixes)]) == 0
     assert "where you agree" in capsys.readouterr().out
-    lines = [json.loads(line) for line in mends.read_text().splitlines()]
+    lines = [json.loads(line) for line in fixes.read_text().splitlines()]
     clash = [line for line in lines if line["category"] == "conflict"]
     if not clash:  # both rows were held out: the split is by the hash of the prompt, so this cannot change by itself
         pytest.fail("the contradiction was held out: choose another prompt")
     assert clash[0]["action"] == "drop" and clash[0]["line"] == 62
-    mends.write_text("".join(json.dumps(line | {"accept": line is clash[0] or None}) + "\n" for line in lines))
-    assert cli(["errors", str(run), "--apply", str(mends), "--out", str(new), "--json"]) == 0
+    fixes.write_text("".join(json.dumps(line | {"accept": line is clash[0] or None}) + "\n" for line in lines))
+    assert cli(["errors", str(run), "--apply", str(fixes), "--out", str(new), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accepted"] == {"drop": 1}
     assert len(new.read_text().splitlines()) == 61
     arguments = ["train", str(run / "run.yaml"), str(new), "--out", str(trained / "again"), "--json"]
     assert cli(arguments) == 0
     capsys.readouterr()
     assert cli(["errors", str(trained / "again"), "--compare", str(run), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["paired"]  # the mends moved no row to the other side
+    assert json.loads(capsys.readouterr().out)["paired"]  # the fixes moved no row to the other side
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_every_layout_in_plain_text_and_as_json(show, name):
     assert "row.jsonl:1 · " in first
     assert "\x1b" not in plain
     result = json.loads(show(row, "--json").out)
-    assert set(result) == {"rows", "read", "unread", "codes", "mended", "warnings"}
+    assert set(result) == {"rows", "read", "unread", "codes", "corrected", "warnings"}
     (record,) = result["rows"]
     assert set(record) == {"origin", "trained", "leaves", "tokens"}
     assert all(set(token) == {"text", "id", "trained", "node"} for token in record["tokens"])

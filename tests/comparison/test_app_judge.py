@@ -56,7 +56,7 @@ class Longer:
     def pairs(self, asked, stop):
         for index, contest in enumerate(asked):
             if len(self.asked) == self.calls:
-                raise RunError("status 503", where="big", mend="see whether the server is well")
+                raise RunError("status 503", where="big", fix="see whether the server is well")
             self.asked.append(contest)
             shown = [contest.answers[i] for i in contest.order]
             yield index, None if index in self.unread else Choice("A" if len(shown[0]) > len(shown[1]) else "B")

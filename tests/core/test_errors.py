@@ -1,4 +1,4 @@
-"""Errors are one line: what, where, how to mend it."""
+"""Errors are one line: what, where, how to fix it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from luthier.core.errors import DiskFull, InputError, LuthierError, RunError, St
     [
         ({}, "wrong"),
         ({"where": "a:3"}, "a:3: wrong"),
-        ({"mend": "do so"}, "wrong; do so"),
-        ({"where": 3, "mend": "do so"}, "3: wrong; do so"),
+        ({"fix": "do so"}, "wrong; do so"),
+        ({"where": 3, "fix": "do so"}, "3: wrong; do so"),
     ],
 )
 def test_what_where_and_how(named, text):
@@ -37,10 +37,10 @@ def test_an_unknown_name_gets_the_nearest_or_the_list():
 
 
 def test_an_error_that_quotes_a_whole_file_is_one_short_line():
-    error = InputError("this is '" + "[0, " * 100_000 + "]'\nof type list", where="a" * 5000, mend="mend it")
+    error = InputError("this is '" + "[0, " * 100_000 + "]'\nof type list", where="a" * 5000, fix="fix it")
     assert len(str(error)) < 1300 and "\n" not in str(error)
     assert (
         error.what.startswith("this is '[0,")
         and error.what.endswith("of type list")
-        and str(error).endswith("; mend it")
+        and str(error).endswith("; fix it")
     )

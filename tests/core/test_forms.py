@@ -20,14 +20,14 @@ class Line(TypedDict, total=False):
 
 def refused(form, value):
     with pytest.raises(InputError) as caught:
-        held(form, value, where="a.jsonl:3", mend="mend it")
-    assert str(caught.value).startswith("a.jsonl:3: ") and str(caught.value).endswith("; mend it")
+        held(form, value, where="a.jsonl:3", fix="fix it")
+    assert str(caught.value).startswith("a.jsonl:3: ") and str(caught.value).endswith("; fix it")
     return caught.value.what
 
 
 def test_what_is_of_the_form_is_itself_other_keys_and_all():
     value = {"row": 3, "loss": 2, "names": ["a"], "beside": {"x": [None]}}
-    assert held(Line, value, where="", mend="") is value
+    assert held(Line, value, where="", fix="") is value
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_a_line_that_is_no_json():
         (b"[" * 99_999, "nested more than"),
     ):
         with pytest.raises(InputError, match=told):
-            read_line(line, where="a:1", mend="mend it")
+            read_line(line, where="a:1", fix="fix it")
 
 
 def test_how_deep_a_line_may_be():
     deep = json.loads("[" * DEEPEST + "]" * DEEPEST)
-    assert read_line(json.dumps(deep).encode(), where="", mend="") == deep
+    assert read_line(json.dumps(deep).encode(), where="", fix="") == deep
     with pytest.raises(InputError, match=f"nested more than {DEEPEST} deep"):
-        read_line(b'{"a":' * (DEEPEST + 1) + b"1" + b"}" * (DEEPEST + 1), where="", mend="")
+        read_line(b'{"a":' * (DEEPEST + 1) + b"1" + b"}" * (DEEPEST + 1), where="", fix="")
     flat = json.dumps([[]] * 5000).encode()
-    assert len(read_line(flat, where="", mend="")) == 5000
+    assert len(read_line(flat, where="", fix="")) == 5000

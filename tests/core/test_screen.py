@@ -27,7 +27,7 @@ HOSTILE = [
 @pytest.mark.parametrize(("text", "shown"), HOSTILE)
 def test_what_a_terminal_would_act_on_is_shown(text, shown):
     assert clean(text) == shown
-    assert str(InputError(text, where=text, mend=text)) == f"{shown}: {shown}; {shown}"
+    assert str(InputError(text, where=text, fix=text)) == f"{shown}: {shown}; {shown}"
 
 
 def test_line_ends_and_tabs():

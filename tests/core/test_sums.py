@@ -118,7 +118,7 @@ def test_damaged_sums_are_refused_with_the_line(sums, damage):
 @pytest.mark.parametrize("record", [{"a": 1.5, "b": [1, None, float("inf")], "c": "ü\u2028"}, {}, {1: "x", 10: (2, 3)}])
 def test_a_line_keeps_its_sum(record):
     line = json.loads(json.dumps(with_sum(record)))
-    assert checked(line, "f:1", "mend") == json.loads(json.dumps(record))
+    assert checked(line, "f:1", "fix") == json.loads(json.dumps(record))
 
 
 def test_a_line_with_one_digit_changed(tmp_path):

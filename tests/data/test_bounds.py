@@ -31,7 +31,7 @@ def refused(path, longest=MB, **how):
         for _ in read_rows([str(path)], longest=longest, **how):
             pass
     said = str(caught.value)
-    assert "\n" not in said and len(said) < 600 and caught.value.mend
+    assert "\n" not in said and len(said) < 600 and caught.value.fix
     return said
 
 

@@ -42,7 +42,7 @@ def test_a_card_at_a_glance():
     assert set(outline([], [], "text").values()) == {"text", None, 0}  # a stream
 
 
-def test_what_is_worth_mending_is_counted_and_told():
+def test_what_is_worth_fixing_is_counted_and_told():
     examples = [chat("q", "a"), chat("q", "b"), chat("q", "a"), chat("r", ""), chat("s", LONG), chat("s", LONG + " x")]
     made = card(examples, count=words, limit=50, test=[chat("Q", "c")], layout="alpaca", dropped={"a tie": 2})
     assert made.rows == 6

@@ -119,7 +119,7 @@ def test_scores_that_say_the_contrary_are_refused(tmp_path):
     with pytest.raises(InputError, match="the preference is reversed"):
         loaded(tmp_path, turned)
     one = {"prompt": "q", "chosen": ONE, "rejected": TWO, "score_chosen": 8, "score_rejected": 3}
-    assert loaded(tmp_path, [one, one, *turned[:1]]).about.mended == {"the rejected answer has the higher score": 1}
+    assert loaded(tmp_path, [one, one, *turned[:1]]).about.corrected == {"the rejected answer has the higher score": 1}
 
 
 def test_two_answers_in_a_list_count_from_0(tmp_path):

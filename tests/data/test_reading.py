@@ -10,7 +10,7 @@ def test_the_line_names_what_is_read_and_what_is_not(tmp_path):
     about = loaded(tmp_path, rows).about
     assert about.lines() == ["read: text = utterance, label = category; not read: intent, tags"]
     assert about.as_dict() == {
-        "read": {"text": "utterance", "label": "category"}, "unread": ["intent", "tags"], "codes": {}, "mended": {},
+        "read": {"text": "utterance", "label": "category"}, "unread": ["intent", "tags"], "codes": {}, "corrected": {},
     }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_places_for_pictures_are_warned_of(tmp_path):
     assert "place for a picture" in said(tmp_path, [{"prompt": "<image>What is it?", "completion": "a lute"}])[0]
 
 
-def test_what_was_mended_is_told_with_its_rows(tmp_path):
+def test_what_was_fixed_is_told_with_its_rows(tmp_path):
     (line,) = said(tmp_path, [{"prompt": "q", "completion": "a</s>"}] * 2)
     assert line.startswith("a stop token written at the end of an answer was cut off") and line.endswith(": 2 rows")
 

@@ -116,30 +116,30 @@ def lines(path):
 
 
 def accept(path, **which):
-    """Accept the mends of these rows, with what else is said of them."""
-    mends = lines(path)
-    for line in mends:
+    """Accept the fixes of these rows, with what else is said of them."""
+    fixes = lines(path)
+    for line in fixes:
         line |= which.get(f"row{line['row']}", {})
-    path.write_text("".join(json.dumps(line) + "\n" for line in mends))
+    path.write_text("".join(json.dumps(line) + "\n" for line in fixes))
 
 
-def test_one_mend_a_row_with_what_a_rule_can_say(run, tmp_path):
-    out = tmp_path / "mends.jsonl"
+def test_one_fix_a_row_with_what_a_rule_can_say(run, tmp_path):
+    out = tmp_path / "fixes.jsonl"
     result = propose(run, out)
-    mends = {line["row"]: line for line in lines(out)}
-    assert set(mends) == {4, 5, 6, 40}
-    assert set(mends[4]) == {"row", "file", "line", "sha", "action", "category", "why", "before", "after", "accept"}
-    assert all(line["accept"] is None for line in mends.values())
-    assert (mends[4]["action"], mends[4]["line"], mends[4]["after"]) == ("drop", 5, None)
-    assert (mends[6]["action"], mends[6]["after"]) == ("rewrite", None)  # no label to correct it to: a person writes
-    assert (mends[40]["action"], mends[40]["category"]) == ("drop", "conflict")
-    assert "rows.jsonl:8: It is 7." in mends[40]["why"]
+    fixes = {line["row"]: line for line in lines(out)}
+    assert set(fixes) == {4, 5, 6, 40}
+    assert set(fixes[4]) == {"row", "file", "line", "sha", "action", "category", "why", "before", "after", "accept"}
+    assert all(line["accept"] is None for line in fixes.values())
+    assert (fixes[4]["action"], fixes[4]["line"], fixes[4]["after"]) == ("drop", 5, None)
+    assert (fixes[6]["action"], fixes[6]["after"]) == ("rewrite", None)  # no label to correct it to: a person writes
+    assert (fixes[40]["action"], fixes[40]["category"]) == ("drop", "conflict")
+    assert "rows.jsonl:8: It is 7." in fixes[40]["why"]
     assert [line["category"] for line in lines(out)] == ["conflict", "refuses", "long", "odd"]  # as often as held out
-    assert result["mends"] == 4 and result["rows"] == 41
+    assert result["fixes"] == 4 and result["rows"] == 41
     with pytest.raises(InputError, match=r"exists already"):
         propose(run, out)
-    with pytest.raises(InputError, match=r"mends.txt: this file will hold JSON Lines"):
-        propose(run, tmp_path / "mends.txt")
+    with pytest.raises(InputError, match=r"fixes.txt: this file will hold JSON Lines"):
+        propose(run, tmp_path / "fixes.txt")
 
 
 def test_shortening_ends_at_a_sentence():
@@ -211,13 +211,13 @@ def test_labels_are_corrected_by_spelling_and_by_most_of_a_contradiction(tmp_pat
     with open(path, "w", newline="") as handle:
         csv.writer(handle).writerows([("text", "category"), *rows])
     run = make_run(tmp_path / "run", path)
-    propose(run, tmp_path / "mends.jsonl")
-    mends = {line["row"]: line for line in lines(tmp_path / "mends.jsonl")}
-    assert (mends[42]["action"], mends[42]["before"], mends[42]["after"]) == ("correct", "cash", "card")
-    assert (mends[43]["action"], mends[43]["before"], mends[43]["after"]) == ("correct", "crd?", "card")
-    accept(tmp_path / "mends.jsonl", row42={"accept": True}, row43={"accept": True})
+    propose(run, tmp_path / "fixes.jsonl")
+    fixes = {line["row"]: line for line in lines(tmp_path / "fixes.jsonl")}
+    assert (fixes[42]["action"], fixes[42]["before"], fixes[42]["after"]) == ("correct", "cash", "card")
+    assert (fixes[43]["action"], fixes[43]["before"], fixes[43]["after"]) == ("correct", "crd?", "card")
+    accept(tmp_path / "fixes.jsonl", row42={"accept": True}, row43={"accept": True})
     new = tmp_path / "new.jsonl"
-    apply(run, tmp_path / "mends.jsonl", new)
+    apply(run, tmp_path / "fixes.jsonl", new)
     written = lines(new)
     assert written[42] == {"text": "same ", "category": "card"} and written[43] == {
         "text": "a new card",
@@ -254,8 +254,8 @@ def test_a_known_label_goes_before_a_drop(category):
     assert fixes.fix_for(row, [refusal, FixProposal("odd", "correct", "no label", "card")])[0].action == "drop"
 
 
-def test_accepted_mends_make_a_new_data_set_and_nothing_else_changes(run, data, tmp_path):
-    out, new = tmp_path / "mends.jsonl", tmp_path / "new" / "rows2.jsonl"
+def test_accepted_fix_make_a_new_data_set_and_nothing_else_changes(run, data, tmp_path):
+    out, new = tmp_path / "fixes.jsonl", tmp_path / "new" / "rows2.jsonl"
     propose(run, out)
     accept(
         out,
@@ -287,7 +287,7 @@ def test_rows_that_a_limit_left_unread_are_written_too(data, tmp_path):
     run = make_run(tmp_path / "run", data, **settings)
     known = {str(path): sha256(path.read_bytes()).hexdigest() for path in (data, more)}
     (run / "lineage.json").write_text(json.dumps({"inputs": {"data": known}}))
-    out, new = tmp_path / "mends.jsonl", tmp_path / "new.jsonl"
+    out, new = tmp_path / "fixes.jsonl", tmp_path / "new.jsonl"
     propose(run, out)
     accept(out, row4={"accept": True})
     record = apply(run, out, new)
@@ -299,7 +299,7 @@ def test_bad_rows_after_the_limit_are_counted(data, tmp_path):
     text = data.read_text()
     data.write_text("no row\n" + text + "no row either\n")
     run = make_run(tmp_path / "run", data, **{"data.limit": 10, "data.skip_bad": True})
-    out, new = tmp_path / "mends.jsonl", tmp_path / "new.jsonl"
+    out, new = tmp_path / "fixes.jsonl", tmp_path / "new.jsonl"
     propose(run, out)
     accept(out, row4={"accept": True})
     record = apply(run, out, new)
@@ -308,7 +308,7 @@ def test_bad_rows_after_the_limit_are_counted(data, tmp_path):
 
 
 def test_an_earlier_lineage_is_left_alone(run, tmp_path):
-    out = tmp_path / "mends.jsonl"
+    out = tmp_path / "fixes.jsonl"
     propose(run, out)
     accept(out, row4={"accept": True})
     (tmp_path / "new.lineage.json").write_text("mine")
@@ -326,7 +326,7 @@ def test_values_that_json_cannot_hold_are_refused(tmp_path, value):
     rows[6]["extra"] = value
     path = tmp_path / "rows.parquet"
     parquet.write_table(pa.Table.from_pylist(rows), path)
-    run, out = make_run(tmp_path / "run", path), tmp_path / "mends.jsonl"
+    run, out = make_run(tmp_path / "run", path), tmp_path / "fixes.jsonl"
     propose(run, out)
     accept(out, row4={"accept": True})
     with pytest.raises(InputError, match=r"rows.parquet:7: field 'extra' holds what JSON cannot: .*(bytes|datetime)"):
@@ -339,7 +339,7 @@ def test_values_that_json_cannot_hold_are_refused(tmp_path, value):
     [(3, "4", 4), (3, "-1", -1), (3.5, "4.25", 4.25), (3, "four", "four"), (3, "04", "04"), (3, "NaN", "NaN"),
      ("3", "4", "4"), (3, "[1]", "[1]")],
 )  # fmt: skip
-def test_a_mended_number_stays_a_number(tmp_path, value, answer, expected):
+def test_a_fixed_number_stays_a_number(tmp_path, value, answer, expected):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"text": "how many?", "label": value, "n": value}) + "\n")
     loaded = data_load.load((str(path),), DataConfig())
@@ -352,12 +352,12 @@ def test_held_out_rows_are_written_too_and_held_out_again(data, tmp_path):
     run = make_run(tmp_path / "run", data, **{"data.holdout": 0.25})
     settings = DataConfig(path=(str(data),))
     before = split(data_load.load(settings.path, settings).examples, 0.25, 3)[1]
-    out, new = tmp_path / "mends.jsonl", tmp_path / "new.jsonl"
+    out, new = tmp_path / "fixes.jsonl", tmp_path / "new.jsonl"
     propose(run, out)
     assert {line["line"] for line in lines(out)}.isdisjoint({example.origin.line for example in before})
-    mends = lines(out)
+    fixes = lines(out)
     out.write_text(
-        "".join(json.dumps(line | {"accept": True, "after": line["after"] or "It is so."}) + "\n" for line in mends)
+        "".join(json.dumps(line | {"accept": True, "after": line["after"] or "It is so."}) + "\n" for line in fixes)
     )
     apply(run, out, new)
     loaded = data_load.load((str(new),), settings)
@@ -371,19 +371,19 @@ def test_held_out_rows_are_written_too_and_held_out_again(data, tmp_path):
     [
         (
             {"row6": {"accept": True}},
-            r"mends.jsonl:4: an accepted rewrite without a text; write the answer into \"after\"",
+            r"fixes.jsonl:4: an accepted rewrite without a text; write the answer into \"after\"",
         ),
         ({"row6": {"accept": True, "after": "  "}}, "without a text"),
-        ({"row4": {"accept": True, "action": "dorp"}}, "mends.jsonl:2: unknown action 'dorp'; did you mean 'drop'?"),
-        ({"row4": {"accept": "yes"}}, "mends.jsonl:2: accept is 'yes'; write true, false or null"),
-        ({"row4": {"accept": True, "sha": "00"}}, "mends.jsonl:2: the row is not the one that this fix was made for"),
+        ({"row4": {"accept": True, "action": "dorp"}}, "fixes.jsonl:2: unknown action 'dorp'; did you mean 'drop'?"),
+        ({"row4": {"accept": "yes"}}, "fixes.jsonl:2: accept is 'yes'; write true, false or null"),
+        ({"row4": {"accept": True, "sha": "00"}}, "fixes.jsonl:2: the row is not the one that this fix was made for"),
         ({"row4": {"accept": True, "row": 5}}, "the row is not the one"),
         ({"row4": {"accept": True, "row": 99}}, "the row is not the one"),
-        ({}, "mends.jsonl: no fix is accepted"),
+        ({}, "fixes.jsonl: no fix is accepted"),
     ],
 )
 def test_what_cannot_be_applied_is_refused_and_nothing_is_written(run, tmp_path, changes, message):
-    out = tmp_path / "mends.jsonl"
+    out = tmp_path / "fixes.jsonl"
     propose(run, out)
     accept(out, **changes)
     with pytest.raises(InputError, match=message):
@@ -391,8 +391,8 @@ def test_what_cannot_be_applied_is_refused_and_nothing_is_written(run, tmp_path,
     assert not list(tmp_path.glob("new*"))
 
 
-def test_two_accepted_mends_of_a_row_and_lines_that_are_none_are_refused(run, tmp_path):
-    out = tmp_path / "mends.jsonl"
+def test_two_accepted_fix_of_a_row_and_lines_that_are_none_are_refused(run, tmp_path):
+    out = tmp_path / "fixes.jsonl"
     propose(run, out)
     accept(out, row4={"accept": True})
     line = json.dumps(next(line for line in lines(out) if line["accept"]))
@@ -407,13 +407,13 @@ def test_two_accepted_mends_of_a_row_and_lines_that_are_none_are_refused(run, tm
 def test_changed_data_and_data_in_no_file_are_refused(run, data, tmp_path):
     data.write_text(data.read_text() + "\n")
     with pytest.raises(InputError, match=r"this file changed since"):
-        propose(run, tmp_path / "mends.jsonl")
+        propose(run, tmp_path / "fixes.jsonl")
     (tmp_path / "run" / "lineage.json").write_text(json.dumps({"inputs": {"data": {"examples": "00"}}}))
     config = yaml.safe_load((run / "run.yaml").read_text())
     config["data"]["path"] = ["stdlib"]
     (run / "run.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(InputError, match=r"learned from Python's standard library, which cannot be fixed here"):
-        propose(run, tmp_path / "mends.jsonl")
+        propose(run, tmp_path / "fixes.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Refusals: the detector beside answers of people and models that were labelled by reading, before it was run on them.
 
-refusals/first.json   492 answers; the rules were mended after looking at what they missed here
+refusals/first.json   492 answers; the rules were corrected after looking at what they missed here
 refusals/second.json  237 others, of other prompts, labelled after the rules stood; two rules more came of them
 Only row numbers and labels are kept; the texts are those of ../shared/data.
 

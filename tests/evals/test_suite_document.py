@@ -1,4 +1,4 @@
-"""Suites as YAML: what is read, and every fault as one line that names file, line, key and mend."""
+"""Suites as YAML: what is read, and every fault as one line that names file, line, key and fix."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("old", "new", "message"), FAULTS, ids=[message[:40] for _, _, message in FAULTS])
-def test_faults_name_line_key_and_mend(suite, old, new, message):
+def test_faults_name_line_key_and_fix(suite, old, new, message):
     with pytest.raises(InputError) as error:
         cases(suite((old, new)))
     assert message in str(error.value).replace(str(error.value).partition("suite.yaml")[0], "")

@@ -16,7 +16,7 @@ ROWS = [
     {"instruction": f"name the thing number {i}", "input": "the cat sat" if i % 3 else "", "output": "cat" if i % 2 else "a red dog"}
     for i in range(24)
 ]  # fmt: skip
-ROWS += [ROWS[0] | {"output": "a blue tree"}, ROWS[0]]  # contradictions, to be mended
+ROWS += [ROWS[0] | {"output": "a blue tree"}, ROWS[0]]  # contradictions, to be corrected
 CHATS = [
     {"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": f"who sat on mat {i}?"},
                   {"role": "assistant", "content": "the cat"}], "source": "a" if i % 2 else "b"}
@@ -94,7 +94,7 @@ class Material:
     encoder: Path
     run: Path
     rows: dict[str, bytes]
-    mends: bytes
+    fixes: bytes
 
 
 def copies(folder: Path, to: Path) -> None:
@@ -222,13 +222,13 @@ def make(folder: Path, model: Path) -> Material:
         "lora.rank": 2, "eval.forgetting": False, "data.holdout": 0.3,
     }  # fmt: skip
     run(resolve(settings))
-    propose(folder / "run", folder / "mends.jsonl")
-    mends = [json.loads(line) | {"accept": True} for line in (folder / "mends.jsonl").read_text().splitlines()]
+    propose(folder / "run", folder / "fixes.jsonl")
+    fixes = [json.loads(line) | {"accept": True} for line in (folder / "fixes.jsonl").read_text().splitlines()]
     return Material(
         model=model, sharded=_sharded(folder / "sharded", model), gguf=gguf_bytes(GGUF, gguf_tensors()),
         adapter=folder / "run" / "adapter", peft=_peft(folder / "peft", model), encoder=_encoder(folder / "encoder", model),
         run=folder / "run", rows=rows_as_files(),
-        mends="".join(json.dumps(mend) + "\n" for mend in mends).encode(),
+        fixes="".join(json.dumps(fix) + "\n" for fix in fixes).encode(),
     )  # fmt: skip
 
 

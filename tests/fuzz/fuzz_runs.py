@@ -101,7 +101,7 @@ def run_reported(material: Material, draw: random.Random, folder: Path) -> None:
 @reader(10)
 def run_with_errors(material: Material, draw: random.Random, folder: Path) -> None:
     run = _run(material, draw, folder)
-    more = draw.choice(((), (), ("--fix", folder / "mends.jsonl"), ("--compare", material.run)))
+    more = draw.choice(((), (), ("--fix", folder / "fixes.jsonl"), ("--compare", material.run)))
     command("errors", run, "--json", *more)
 
 
@@ -168,9 +168,9 @@ def kept_samples(material: Material, draw: random.Random, folder: Path) -> None:
 
 
 @reader(12)
-def mends_accepted(material: Material, draw: random.Random, folder: Path) -> None:
-    path = folder / "mends.jsonl"
-    path.write_bytes(material.mends)
+def fixes_accepted(material: Material, draw: random.Random, folder: Path) -> None:
+    path = folder / "fixes.jsonl"
+    path.write_bytes(material.fixes)
     changed_file(path, draw, structure=0.8)
     command("errors", material.run, "--apply", path, "--out", folder / "rows.jsonl", "--json")
 

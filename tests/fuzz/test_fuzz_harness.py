@@ -78,7 +78,7 @@ def test_what_is_refused_in_one_line_is_right_and_its_input_is_not_kept(tmp_path
         assert not (folder / "before").exists()
         (folder / "before").mkdir()
         if seed % 2:
-            raise InputError("wrong", where="a:3", mend="mend it")
+            raise InputError("wrong", where="a:3", fix="fix it")
 
     ran = fuzz_child.run("harness", case, range(10), tmp_path)
     assert (ran.cases, ran.taken, ran.refused, ran.failures) == (10, 5, 5, ())

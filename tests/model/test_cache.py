@@ -93,7 +93,7 @@ def test_what_cannot_be_made_anew_is_refused() -> None:
     (folder / "config.json").write_text("{}")
 
     def fail(folder: Path) -> None:
-        raise InputError("no network", mend="connect")
+        raise InputError("no network", fix="connect")
 
     with pytest.raises(
         InputError, match=r"config\.json has another size, and it cannot be made anew: no network; connect"

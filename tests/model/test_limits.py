@@ -35,9 +35,9 @@ def test_the_context_counts_positions_that_are_rescaled_beside_it() -> None:
 
 def test_a_row_longer_than_the_context_is_refused_with_both_numbers() -> None:
     config = LlamaConfig(max_position_embeddings=512)
-    check_rows(512, config, where="x", mend="cut it")
+    check_rows(512, config, where="x", fix="cut it")
     with pytest.raises(InputError, match=r"the longest row has 1,404 tokens, and the model's context is 512; cut it"):
-        check_rows(1404, config, where="x", mend="cut it")
+        check_rows(1404, config, where="x", fix="cut it")
 
 
 @pytest.mark.parametrize("special", [True, False])

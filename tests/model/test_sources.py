@@ -232,7 +232,7 @@ def test_an_embedded_model_is_fetched_once(cache: Path, embedded: Callable[..., 
     [("noise\nERROR: No matching distribution found for toy==1\n", "No matching distribution found for toy==1"),
      (f"{sys.executable}: No module named pip", "ensurepip")],
 )  # fmt: skip
-def test_pip_failures_say_how_to_mend(
+def test_pip_failures_say_how_to_fix(
     cache: Path, embedded: Callable[..., list[list[str]]], stderr: str, words: str
 ) -> None:
     embedded(stderr=stderr)

@@ -13,7 +13,7 @@ from luthier.report.errors import (
     category_screen,
     errors_screen,
     excerpt,
-    mends_screen,
+    fixes_screen,
 )
 
 EVIL = "[bold]x[/bold] \x1b[31mred"
@@ -48,7 +48,7 @@ def example(**changes):
 
 def category(name):
     return {
-        "name": name, "title": name.title(), "meaning": "what it means", "mend": "shorten", "answers": 40,
+        "name": name, "title": name.title(), "meaning": "what it means", "fix": "shorten", "answers": 40,
         "examples": [example(), example(span=None), example()],
         "training": {"rows": 12, "first": [{"where": f"/data/train.jsonl:{i}", "why": "w", "answer": "a"} for i in range(5)]},
     }  # fmt: skip
@@ -60,7 +60,7 @@ def result(names, **changes):
         "rows": [row("sound", 0.2, 0.5), row("wrong", 0.5, 0.1), *(row(name, 0.4, 0.2) for name in names)],
         "categories": [category(name) for name in names],
         "confusions": [],
-        "mendable": True,
+        "fixable": True,
         "slices": [
             {"kind": "label", "value": f"card {i}", "n": 20, "rate": 0.9, "rest": 0.2, "difference": 0.7, "low": 0.4, "high": 0.8,
              "clear": True}
@@ -129,7 +129,7 @@ def test_an_excerpt_of_a_long_answer_is_short_and_holds_the_span(start, end):
 
 
 def test_all_answers_of_a_category():
-    about = {"name": "loops", "title": "Loops", "meaning": "says it again", "rule": "r", "mend": "drop"}
+    about = {"name": "loops", "title": "Loops", "meaning": "says it again", "rule": "r", "fix": "drop"}
     shown = {
         "run": "r",
         "category": about,
@@ -157,8 +157,8 @@ def test_an_earlier_run_that_was_asked_otherwise_says_so():
     assert "the held-out prompts are not the same (64 then, 80 now)" in text and "paired" not in text
 
 
-def test_mends_say_how_many_are_ready_and_what_to_do():
-    mend = {
+def test_fix_say_how_many_are_ready_and_what_to_do():
+    fix = {
         "row": 1, "file": "/d/rows.jsonl", "line": 2, "sha": "00", "action": "rewrite", "category": "loops", "why": EVIL,
         "before": EVIL, "after": None, "accept": None,
     }  # fmt: skip
@@ -167,14 +167,14 @@ def test_mends_say_how_many_are_ready_and_what_to_do():
         "run": "runs/a",
         "out": "m.jsonl",
         "rows": 900,
-        "mends": 7,
+        "fixes": 7,
         "kinds": kinds,
-        "first": [mend, mend | {"action": "drop"}],
+        "first": [fix, fix | {"action": "drop"}],
     }
-    text = printed(mends_screen(made))
+    text = printed(fixes_screen(made))
     assert "fixes for 900 training rows" in text and "(for you to write)" in text and "(dropped)" in text
     assert "luthier errors runs/a --apply m.jsonl --out NEW.jsonl" in text
-    assert "nothing is written" in printed(mends_screen(made | {"mends": 0, "kinds": [], "first": [], "out": None}))
+    assert "nothing is written" in printed(fixes_screen(made | {"fixes": 0, "kinds": [], "first": [], "out": None}))
 
 
 def test_what_was_applied():
@@ -187,7 +187,7 @@ def test_what_was_applied():
     assert "luthier train runs/a/run.yaml rows2.jsonl --out NEWRUN" in text
 
 
-def test_what_cannot_be_mended_is_not_offered_for_it_and_a_shared_instruction_is_left_out():
+def test_what_cannot_be_fixed_is_not_offered_for_it_and_a_shared_instruction_is_left_out():
     ask = "Say in one line what this function does: "
     one = category("loops")
     one["examples"] = [
@@ -195,6 +195,6 @@ def test_what_cannot_be_mended_is_not_offered_for_it_and_a_shared_instruction_is
             prompt=f"{ask}open it", nearest=[{"where": "a.py:3", "prompt": f"{ask}close", "answer": "x", "score": 1.0}]
         )
     ]
-    text = printed(errors_screen(result(["loops"], categories=[one], mendable=False)))
+    text = printed(errors_screen(result(["loops"], categories=[one], fixable=False)))
     assert "--fix" not in text and "next: luthier errors runs/new --category loops" in text
     assert "a.py:3  …open it ~ …close → x" in text

@@ -193,7 +193,7 @@ def test_labels_and_layouts_of_users_are_not_read_as_markup():
     assert "[bold]" in text
 
 
-def test_what_to_mend_is_yellow_and_zero_is_faint():
+def test_what_to_fix_is_yellow_and_zero_is_faint():
     examples = [Chat((Message("user", f"q {i}"), Message("assistant", f"answer {i}"))) for i in range(60)]
     text = printed(card_table(card(examples, count=words, limit=99).as_dict()), colours="standard")
     assert "\x1b[2m0 rows over 99 tokens" in text

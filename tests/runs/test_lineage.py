@@ -178,7 +178,7 @@ def grpo(place, monkeypatch):
     })  # fmt: skip
 
 
-def test_a_reward_may_be_mended_once_the_run_stopped_at_an_error_of_it(grpo, place, capsys):
+def test_a_reward_may_be_fixed_once_the_run_stopped_at_an_error_of_it(grpo, place, capsys):
     with pytest.raises(RunError, match="TypeError"):
         run(grpo)
     (place / "mine.py").write_text(FAILING.replace("1.0 + 'x'", "0.0"))
@@ -233,7 +233,7 @@ def test_a_run_of_an_older_version_goes_on_and_notes_what_was_not_named_then(tmp
         require_same({**old, "sums": "sums"}, now, tmp_path)
 
 
-def test_a_metric_may_be_mended_once_the_run_stopped_at_an_error_of_it(grpo, place, capsys):
+def test_a_metric_may_be_fixed_once_the_run_stopped_at_an_error_of_it(grpo, place, capsys):
     (place / "mine.py").write_text("def score(answers):\n    return [len(a) / 0 for a in answers]\n")
     settings = {"eval": {"metrics": ("python:mine.py:score",), "samples": 2, "forgetting": False, "max_new_tokens": 3}}
     config = resolve({

@@ -226,9 +226,9 @@ def test_a_file_is_read_and_named(tmp_path):
     assert marked.render([user("hi")], prompt=False) == "hi</s>", "a byte order mark is no letter of the template"
 
 
-@pytest.mark.parametrize(("name", "mend"), [("alpacca", "did you mean 'alpaca'"), ("/no/such.jinja", "give auto")])
-def test_unknown_name_is_refused(name, mend):
-    with pytest.raises(InputError, match=mend):
+@pytest.mark.parametrize(("name", "fix"), [("alpacca", "did you mean 'alpaca'"), ("/no/such.jinja", "give auto")])
+def test_unknown_name_is_refused(name, fix):
+    with pytest.raises(InputError, match=fix):
         load_template(name, tokenizer_for("chatml"))
 
 

@@ -178,7 +178,7 @@ CASES: dict[str, Case] = {
     "score": Case(("score", "{runs}/reward/here/run", "{inputs}/pairs.jsonl", "--out", "out.jsonl", *HERE, "--json"), 4),
     "merge": Case(("merge", "{runs}/sft-lora/here/run", "--out", "merged", "--threads", "1", "--json"), 4),
     "report": Case(("report", "{runs}/sft-lora/here/run", "--out", "page.html"), 4),
-    "errors": Case(("errors", "{runs}/sft-lora/here/run", "--fix", "mends.jsonl"), 4),
+    "errors": Case(("errors", "{runs}/sft-lora/here/run", "--fix", "fixes.jsonl"), 4),
     "data": Case(("data", "{inputs}/chat.jsonl", "--model", "{inputs}/tiny", "--clean", "--split", "--out", "to"), 0),
 }  # fmt: skip
 

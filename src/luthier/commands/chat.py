@@ -140,7 +140,7 @@ class ChatSession:
                 self.commands[name](rest.strip())
             else:
                 self.say(text)
-        except InputError as error:  # such as a conversation longer than the model's context: /reset mends it
+        except InputError as error:  # such as a conversation longer than the model's context: /reset fixes it
             say(f"  {error}")
         return True
 

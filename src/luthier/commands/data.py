@@ -86,14 +86,12 @@ def command(
         _test(config, training, json_, splitting=split, cleaning=clean)
         return
     if training:
-        raise InputError("this is only for test rows", where="--training", mend="give --role test, or --data.eval")
+        raise InputError("this is only for test rows", where="--training", fix="give --role test, or --data.eval")
     described = describe(config)
     result = described.as_dict()
     if clean or split:
         if described.loaded is None:
-            raise InputError(
-                "a stream is only described", where="--data.stream", mend="leave it out to write new files"
-            )
+            raise InputError("a stream is only described", where="--data.stream", fix="leave it out to write new files")
         cleaning = (
             CleanSettings(near=near, conflicts=drop_conflicts, shortest=shortest, longest=longest) if clean else None
         )
@@ -114,7 +112,7 @@ def _test(config: Any, training: tuple[str, ...], json_: bool, *, splitting: boo
 
     if splitting or cleaning:
         where = "--split" if splitting else "--clean"
-        raise InputError("test rows are only described", where=where, mend="leave --role test out to write new files")
+        raise InputError("test rows are only described", where=where, fix="leave --role test out to write new files")
     described = describe_test(config, training)
     result = described.as_dict()
     if json_:

@@ -26,7 +26,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     help="Show each category of an earlier run beside this one.",
 )
 @option("--fix", type=FILE, metavar="FILE", help="Propose fixes of the training rows: JSON Lines for you to accept.")
-@option("--apply", "mends", type=FILE, metavar="FILE", help="Apply the accepted fixes; with --out.")
+@option("--apply", "fixes", type=FILE, metavar="FILE", help="Apply the accepted fixes; with --out.")
 @option(
     "--out",
     "to",
@@ -42,7 +42,7 @@ def command(
     category: str | None,
     against: Path | None,
     fix: Path | None,
-    mends: Path | None,
+    fixes: Path | None,
     to: Path | None,
     threads: int | None,
     json_: bool,
@@ -70,16 +70,16 @@ def command(
     from luthier.tune.pages import again
 
     given = [
-        name for name, value in (("category", category), ("compare", against), ("fix", fix), ("apply", mends)) if value
+        name for name, value in (("category", category), ("compare", against), ("fix", fix), ("apply", fixes)) if value
     ]
     if len(given) > 1:
-        raise InputError(f"--{given[0]} and --{given[1]} cannot both be given", mend="give one of them")
-    if bool(mends) != bool(to):
-        raise InputError("--apply and --out go together", mend="luthier errors RUN --apply FIXES.jsonl --out NEW.jsonl")
-    if mends and to:
-        result, screen = apply(run, mends, to), report.applied_screen
+        raise InputError(f"--{given[0]} and --{given[1]} cannot both be given", fix="give one of them")
+    if bool(fixes) != bool(to):
+        raise InputError("--apply and --out go together", fix="luthier errors RUN --apply FIXES.jsonl --out NEW.jsonl")
+    if fixes and to:
+        result, screen = apply(run, fixes, to), report.applied_screen
     elif fix:
-        result, screen = propose(run, fix), report.mends_screen
+        result, screen = propose(run, fix), report.fixes_screen
     elif against:
         result, screen = compare_runs(run, against), report.against_screen
     else:

@@ -23,5 +23,5 @@ def command(arguments: tuple[str, ...]) -> None:
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("lm_eval"):
             raise
-        raise InputError("lm-evaluation-harness is not installed", mend="pip install lm-eval") from None
+        raise InputError("lm-evaluation-harness is not installed", fix="pip install lm-eval") from None
     main(arguments)

@@ -35,7 +35,7 @@ def command(runs: tuple[Path, ...], coding: bool, out: Path | None, open_: bool,
     from luthier.tune import pages
 
     if coding and len(runs) > 1:
-        raise InputError("--coding takes one run", where="luthier report", mend="code the answers of one run at a time")
+        raise InputError("--coding takes one run", where="luthier report", fix="code the answers of one run at a time")
     path = pages.coding(runs[0], out) if coding else pages.report(runs, out)
     if json_:
         print_json({"coding" if coding else "report": str(path)})

@@ -115,7 +115,7 @@ def _mapping(name: str, pairs: Sequence[str]) -> dict[str, str]:
         field, sign, column = pair.partition("=")
         if not (sign and field and column):
             raise InputError(
-                f"'{pair}' is not {_PAIRS[name][0]}", where=flag_of(name), mend=f"such as {_PAIRS[name][1]}"
+                f"'{pair}' is not {_PAIRS[name][0]}", where=flag_of(name), fix=f"such as {_PAIRS[name][1]}"
             )
         out[field] = column
     return out
@@ -137,12 +137,12 @@ def _values(name: str, given: Sequence[str]) -> dict[str, Any]:
             try:
                 out |= dict(json.loads(text))
             except ValueError:
-                raise InputError(f"'{text}' is not JSON", where=flag_of(name), mend="fix its quotes") from None
+                raise InputError(f"'{text}' is not JSON", where=flag_of(name), fix="fix its quotes") from None
             continue
         key, sign, value = text.partition("=")
         if not (sign and key):
             what, such = _PAIRS[name]
-            raise InputError(f"'{text}' is not {what}", where=flag_of(name), mend=f"such as {such}")
+            raise InputError(f"'{text}' is not {what}", where=flag_of(name), fix=f"such as {such}")
         try:
             out[key] = json.loads(value)
         except ValueError:

@@ -55,7 +55,7 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     config = config_of(paths, settings)
     share(config.threads)
     if not config.data.path:
-        raise InputError("no data given", mend="luthier show PATH, such as luthier show rows.jsonl")
+        raise InputError("no data given", fix="luthier show PATH, such as luthier show rows.jsonl")
     loaded = head(config.data.path, config.data, rows)
     examples, warnings = loaded.examples, warnings_of(loaded.examples, loaded.about)
     texts = open_texts(config)

@@ -54,7 +54,7 @@ def compare_all(options: CompareOptions) -> dict[str, Any]:
     ways = [bool(options.config.data.path), options.suite is not None, bool(options.tasks)]
     if sum(ways) != 1:
         what = "compared on what?" if not any(ways) else "more than one thing to compare on"
-        raise InputError(what, mend="give --data FILE, --suite FILE or --tasks NAMES, one of them")
+        raise InputError(what, fix="give --data FILE, --suite FILE or --tasks NAMES, one of them")
     _refuse_unread(options)
     if options.out:
         require_writable(options.out)
@@ -69,7 +69,7 @@ def compare_all(options: CompareOptions) -> dict[str, Any]:
         else:
             question_items = compare_rows.questions(sides, options.config, options.given, stop)
     if not question_items:
-        raise InputError("nothing was measured for all", mend="raise --eval.rows, or look at the notes above")
+        raise InputError("nothing was measured for all", fix="raise --eval.rows, or look at the notes above")
     rows = compare([one.question for one in question_items], options.config.seed)
     worse, better = changes(question_items, SHOWN)
     beside = {one.question.name: {"baseline": one.baseline} for one in question_items if one.baseline}
@@ -114,14 +114,14 @@ def _refuse_unread(options: CompareOptions) -> None:
     unread = [name for name in options.given if name.partition(".")[0] in ("data", "eval", "text")]
     if unread:
         raise InputError(
-            "this is for the rows of --data", where=f"--{unread[0]}", mend="leave it out, or compare with --data FILE"
+            "this is for the rows of --data", where=f"--{unread[0]}", fix="leave it out, or compare with --data FILE"
         )
 
 
 def _runs(label: str, name: str) -> tuple[str, ...]:
     names = tuple(part for part in name.split(",") if part)
     if len(set(names)) < len(names):
-        raise InputError("a run is given twice", where=label, mend="name each training run once")
+        raise InputError("a run is given twice", where=label, fix="name each training run once")
     return names
 
 
@@ -173,7 +173,7 @@ def _false_alarms(question_items: Sequence[QuestionItems], options: CompareOptio
         one.question for one in question_items if all(len(values) == 1 for values in one.question.values.values())
     ]
     if not single:
-        raise InputError("each model has several runs here", where="--false-alarms", mend="give it with single runs")
+        raise InputError("each model has several runs here", where="--false-alarms", fix="give it with single runs")
     return {question.name: asdict(false_alarms(question, options.config.seed)) for question in single}
 
 

@@ -67,9 +67,9 @@ def named(contestants: Sequence[str], where: str) -> dict[str, str]:
     labels = [label or (Path(name).name if short[Path(name).name] == 1 else name) for label, name in pairs]
     double = next((label for label, count in Counter(labels).items() if count > 1), None)
     if double:
-        raise InputError(f"two are called '{double}'", mend="give them labels: LABEL=NAME")
+        raise InputError(f"two are called '{double}'", fix="give them labels: LABEL=NAME")
     if len(pairs) < 2:
-        raise InputError("a comparison needs two or more", mend=f"for example `{where} smollm2-135m runs/mine`")
+        raise InputError("a comparison needs two or more", fix=f"for example `{where} smollm2-135m runs/mine`")
     return dict(zip(labels, (name for _, name in pairs), strict=True))
 
 
@@ -87,14 +87,14 @@ def answered(
         found = {key: prompt for answers_ in files.values() for key, (prompt, _) in answers_.items()}
         prompts = Prompts(tuple(found.values()), (None,) * len(found))
     else:
-        raise InputError("which prompts are answered?", where="--data", mend="give rows with prompts")
+        raise InputError("which prompts are answered?", where="--data", fix="give rows with prompts")
     both = [
         (prompt, reference)
         for prompt, reference in zip(prompts.messages, prompts.references, strict=True)
         if all(prompt_key(prompt) in answers_ for answers_ in files.values())
     ]
     if not both:
-        raise InputError("no prompt is answered by all", mend="the prompts must be the same texts")
+        raise InputError("no prompt is answered by all", fix="the prompts must be the same texts")
     messages, references = zip(*both, strict=True)
     prompts = Prompts(messages, references)
     given = {label: _answers(label, name, prompts, files.get(label), asking, stop) for label, name in names.items()}
@@ -107,7 +107,7 @@ def _fitting(prompts: Prompts, given: Mapping[str, Sequence[str | None]]) -> tup
     fit = [i for i in range(len(prompts.messages)) if all(answers_[i] is not None for answers_ in given.values())]
     left_out = len(prompts.messages) - len(fit)
     if not fit:
-        raise InputError("no prompt fits the context of every contestant", mend="give shorter ones")
+        raise InputError("no prompt fits the context of every contestant", fix="give shorter ones")
     if left_out:
         log.warn(
             f"{left_out} of {len(prompts.messages)} prompts do not fit the context of a contestant, and are left out"
@@ -132,7 +132,7 @@ def _answers(
         return _written(label, name, prompts.messages, asking, stop)
     if None in prompts.references:
         raise InputError(
-            "a prompt without an answer in the data", where=REFERENCE, mend="give rows with answers: --data"
+            "a prompt without an answer in the data", where=REFERENCE, fix="give rows with answers: --data"
         )
     return [str(reference) for reference in prompts.references]
 
@@ -147,7 +147,7 @@ def _from_data(asking: AnswerOptions) -> Prompts:
     unique = list({prompt_key(asked.messages): asked for asked in found}.values())
     if not unique:
         raise InputError(
-            "no row has a prompt to answer", where=asking.data.path[0], mend="give chats, or prompts with answers"
+            "no row has a prompt to answer", where=asking.data.path[0], fix="give chats, or prompts with answers"
         )
     if beside := sum(bool(asked.tools or asked.template_kwargs) for asked in unique):
         log.warn(f"{beside} prompts have tools or template values; the models are prompted without them")
@@ -165,7 +165,7 @@ def _from_file(path: Path) -> dict[Any, tuple[Messages, str]]:
         prompt, answer = prompt_of(row), row.fields.get("answer")
         if not isinstance(answer, str):
             raise InputError(
-                "a row without a text 'answer'", where=row.origin, mend='write {"prompt": ..., "answer": ...}'
+                "a row without a text 'answer'", where=row.origin, fix='write {"prompt": ..., "answer": ...}'
             )
         out[prompt_key(prompt)] = (prompt, answer)
     return out

@@ -34,4 +34,4 @@ def _anchor(text: str | None) -> Anchor | None:
     try:
         return Anchor(model, float(value))
     except ValueError:
-        raise InputError(f"'{value}' is not a rating", where="--anchor", mend="such as --anchor base=1000") from None
+        raise InputError(f"'{value}' is not a rating", where="--anchor", fix="such as --anchor base=1000") from None

@@ -78,7 +78,7 @@ def judge(asked: JudgeOptions) -> dict[str, Any]:
                     fresh.append(journal(replace(judgment, info={**judgment.info, "judge": digest})))
         except (RunError, Stopped) as error:
             done = f"{len(before) + len(fresh):,} of {len(comparisons) + len(equal):,} judgments are in {asked.out}"
-            raise type(error)(f"{error.what}; {done}", where=error.where, mend=_go_on(error)) from None
+            raise type(error)(f"{error.what}; {done}", where=error.where, fix=_go_on(error)) from None
     if unread:
         log.warn(f"{unread} of {len(comparisons)} comparisons could not be read or did not fit, and are left out")
     all_judgments = [*before, *fresh]
@@ -97,7 +97,7 @@ def judge(asked: JudgeOptions) -> dict[str, Any]:
 
 def _go_on(error: RunError | Stopped) -> str:
     again = "run the same command again to go on"
-    return f"{error.mend}; {again}" if error.mend else again
+    return f"{error.fix}; {again}" if error.fix else again
 
 
 def _equal(prompts: Prompts, given: Mapping[str, Sequence[str]], annotator: str) -> list[Judgment]:
@@ -123,9 +123,9 @@ def _judged(
 @contextmanager
 def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
     """The file that judgments are appended to, held by this process."""
-    busy = InputError("another process writes this file", where=path, mend="wait for it, or give another --out")
+    busy = InputError("another process writes this file", where=path, fix="wait for it, or give another --out")
     with holding(path, busy) as handle:
-        _mend_end(handle)
+        _fix_end(handle)
 
         def keep(judgment: Judgment) -> Judgment:
             info = {**judgment.info, SUM: sum_of(judgment.as_record())}
@@ -139,7 +139,7 @@ def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
         os.fsync(handle.fileno())
 
 
-def _mend_end(handle: IO[bytes]) -> None:
+def _fix_end(handle: IO[bytes]) -> None:
     """Drop a last line that a kill cut short; one that is whole only lacks its end, as some editors leave it."""
     handle.seek(0)
     last = b"".join(deque(handle, maxlen=1))
@@ -174,7 +174,7 @@ def _as_written(judgment: Judgment) -> Judgment:
     if SUM in judgment.info and judgment.info[SUM] != sum_of(bare.as_record()):
         raise InputError(
             "this judgment was changed since it was written", where=judgment.origin,
-            mend="take the line out, and it is judged again",
+            fix="take the line out, and it is judged again",
         )  # fmt: skip
     return bare
 

@@ -65,7 +65,7 @@ def questions(sides: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[
     if tuple(tasks) == ("all",):
         tasks = sorted(set.intersection(*here))
         if not tasks:
-            raise InputError("no task was measured for all", where="--tasks", mend="run `luthier eval` for each")
+            raise InputError("no task was measured for all", where="--tasks", fix="run `luthier eval` for each")
     out: list[QuestionItems] = []
     for i, task in enumerate(tasks):
         found = {label: [_read(folder, task, name, tasks) for folder, name in zip(runs, sides[label], strict=True)]
@@ -109,7 +109,7 @@ def _folder(name: str, tasks: Sequence[str]) -> Path:
         if path.is_dir() and _tasks(path):
             return path
     wanted = ["NAMES"] if tuple(tasks) == ("all",) else tasks
-    raise InputError("no records of benchmarks", where=name, mend=f"make them: {command(name, wanted)}")
+    raise InputError("no records of benchmarks", where=name, fix=f"make them: {command(name, wanted)}")
 
 
 def _tasks(folder: Path) -> list[str]:
@@ -134,17 +134,17 @@ def _read(folder: Path, task: str, name: str, among: Sequence[str]) -> Records:
     if not path.is_file():
         known = _tasks(folder)
         guess = nearest(task, known)
-        mend = f"did you mean '{guess}'? Else make them: " if guess else "make them: "
-        mend = f"{mend}{command(name, [task], among)}; there are: {', '.join(known)}"
-        raise InputError(f"no records of '{task}'", where=folder, mend=mend)
+        fix = f"did you mean '{guess}'? Else make them: " if guess else "make them: "
+        fix = f"{fix}{command(name, [task], among)}; there are: {', '.join(known)}"
+        raise InputError(f"no records of '{task}'", where=folder, fix=fix)
     by_doc = {}
     for row in read_rows([str(path)]):
         doc = row.fields.get("doc")
         if not isinstance(doc, int):
-            raise InputError("a record without the number 'doc'", where=row.origin, mend="run `luthier eval` again")
+            raise InputError("a record without the number 'doc'", where=row.origin, fix="run `luthier eval` again")
         for key, value in row.fields.items():
             if isinstance(value, int | float) and not abs(value) <= LARGEST:
-                raise InputError(f"'{key}' is {value:.3g}", where=row.origin, mend=files.ANEW)
+                raise InputError(f"'{key}' is {value:.3g}", where=row.origin, fix=files.ANEW)
         by_doc[doc] = row.fields
     return Records(path, by_doc, _card(path, by_doc))
 
@@ -155,7 +155,7 @@ def _card(path: Path, by_doc: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]
     if not card.is_file():
         if any(SUM in record for record in by_doc.values()):
             raise InputError(
-                f"{card.name}, which says how these records were made, is gone", where=path, mend=files.ANEW
+                f"{card.name}, which says how these records were made, is gone", where=path, fix=files.ANEW
             )
         return {}
     try:
@@ -164,7 +164,7 @@ def _card(path: Path, by_doc: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]
         about = None
     if not isinstance(about, dict):
         raise InputError(
-            "not what `luthier eval` says of its records: this file was changed", where=card, mend=files.ANEW
+            "not what `luthier eval` says of its records: this file was changed", where=card, fix=files.ANEW
         )
     about = checked(about, card, files.ANEW)
     files.require_records(path, about)
@@ -181,7 +181,7 @@ def _refuse_other(found: Mapping[str, Sequence[Records]], task: str) -> None:
                 values = "" if key in ("files", "spare") else f": {two}, not {one}"
                 raise InputError(
                     f"{task} was measured with other {MUST[key]} than in {first.path}{values}", where=other.path,
-                    mend="measure both in the same way",
+                    fix="measure both in the same way",
                 )  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def _of_task(task: str, found: Mapping[str, Sequence[Records]], metric: str | No
         return [_weighed(task, "bits_per_byte", "bits per byte", docs, found, sizes)]
     except (KeyError, TypeError, ValueError) as error:
         what = f"the records of {task} do not all have {error}"
-        raise InputError(what, where=first.path, mend="measure it again") from None
+        raise InputError(what, where=first.path, fix="measure it again") from None
 
 
 def _share(task: str, key: str, docs: Sequence[int], found: Mapping[str, Sequence[Records]]) -> QuestionItems:
@@ -272,7 +272,7 @@ def _shared(task: str, all_: Sequence[Records]) -> list[int]:
     docs = sorted(set.intersection(*(set(records.by_doc) for records in all_)))
     if not docs:
         what = f"no document of {task} was measured for all"
-        raise InputError(what, where=all_[0].path, mend="measure the same ones")
+        raise InputError(what, where=all_[0].path, fix="measure the same ones")
     most = max(len(records.by_doc) for records in all_)
     if len(docs) < most:
         log.note(f"{task}: {len(docs):,} of {most:,} documents were measured for all")

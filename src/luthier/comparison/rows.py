@@ -57,7 +57,7 @@ def questions(
     examples = data_load.load(config.data.path, config.data, held_out=True).examples
     if not isinstance(examples[0], Chat | Text):
         kind = type(examples[0]).__name__.lower()
-        raise InputError(f"these are {kind} rows", where=examples[0].origin, mend="give chats or texts")
+        raise InputError(f"these are {kind} rows", where=examples[0].origin, fix="give chats or texts")
     choose(config.eval.metrics, ())
     own.check(config.eval.metrics, config.reward)
     for name in chain.from_iterable(sides.values()):  # wrong names are told before the first model answers

@@ -41,7 +41,7 @@ def _check_version(version: object, where: object) -> None:
     if isinstance(version, int) and version > VERSION:
         raise InputError(
             f"settings of version {version}, but this Luthier knows version {VERSION}",
-            where=where, mend="install a newer Luthier",
+            where=where, fix="install a newer Luthier",
         )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     value = read(path, "settings")[1]
     if not isinstance(value, dict):
-        raise InputError("settings must be names with values", where=path, mend="such as `model: smollm2-135m`")
+        raise InputError("settings must be names with values", where=path, fix="such as `model: smollm2-135m`")
     return value
 
 
@@ -104,15 +104,15 @@ def _check_key(key: str, where: object) -> None:
     if any(name.startswith(f"{key}.") for name in known):
         short = next((f" (`--{key}` is {name})" for name, flag in FLAGS.items() if flag == key), "")
         raise InputError(
-            f"'{key}' is a section, not a value", where=where, mend=f"write its settings below `{key}:`{short}"
+            f"'{key}' is a section, not a value", where=where, fix=f"write its settings below `{key}:`{short}"
         )
     tails = {name.rsplit(".", 1)[-1]: name for name in known}
     if said := needless(key):
-        raise InputError(f"unknown setting '{key}'", where=where, mend=f"leave it out: {said}")
+        raise InputError(f"unknown setting '{key}'", where=where, fix=f"leave it out: {said}")
     if (setting := setting_for(key)) and key.rsplit(".", 1)[-1] not in tails:
-        raise InputError(f"unknown setting '{key}'", where=where, mend=f"here it is {setting}: {about(setting)}")
+        raise InputError(f"unknown setting '{key}'", where=where, fix=f"here it is {setting}: {about(setting)}")
     guess = tails.get(key.rsplit(".", 1)[-1]) or nearest(key, known)
     raise InputError(
         f"unknown setting '{key}'", where=where,
-        mend=f"did you mean '{guess}'?" if guess else "see `luthier train --help`",
+        fix=f"did you mean '{guess}'?" if guess else "see `luthier train --help`",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Errors that a user can act on. Each is one line: what is wrong, where, and how to mend it."""
+"""Errors that a user can act on. Each is one line: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ LONGEST = 600  # characters of each part of an error
 class LuthierError(Exception):
     """Base of every error Luthier raises on purpose.
 
-    `where` is a place such as `train.jsonl:12` or `--train.lr`; `mend` is what to do about it.
+    `where` is a place such as `train.jsonl:12` or `--train.lr`; `fix` is what to do about it.
     The command line prints `str(error)`, which is one line whatever stands in the names that it tells, and exits with
     `exit_code`.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: object = None, mend: str | None = None) -> None:
-        self.what, self.where, self.mend = _short(what), where, mend and _short(mend)
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = _short(what), where, fix and _short(fix)
         place = f"{_short(str(where))}: " if where is not None else ""
-        advice = f"; {self.mend}" if mend else ""
+        advice = f"; {self.fix}" if fix else ""
         super().__init__(f"{place}{self.what}{advice}")
 
     def __str__(self) -> str:
@@ -51,15 +51,15 @@ class RunError(LuthierError):
 
 
 class FunctionError(RunError):
-    """What measures answers failed, a `reward` or a `metric` as `kind` says: often a function of the user's, to be mended."""
+    """What measures answers failed, a `reward` or a `metric` as `kind` says: often a function of the user's, to be corrected."""
 
-    def __init__(self, what: str, *, kind: str, where: object = None, mend: str | None = None) -> None:
-        super().__init__(what, where=where, mend=mend)
+    def __init__(self, what: str, *, kind: str, where: object = None, fix: str | None = None) -> None:
+        super().__init__(what, where=where, fix=fix)
         self.kind = kind
 
 
 class DiskFull(RunError):
-    """Nothing more can be written. The user can mend it, so the exit status is 2."""
+    """Nothing more can be written. The user can fix it, so the exit status is 2."""
 
     exit_code = 2
 
@@ -77,8 +77,8 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def unknown(kind: str, name: str, names: Iterable[str], *, where: object = None) -> InputError:
-    """The error for a name that is not in a closed set, with the nearest one as the mend."""
+    """The error for a name that is not in a closed set, with the nearest one as the fix."""
     known = sorted(names)
     guess = nearest(name, known)
-    mend = f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}"
-    return InputError(f"unknown {kind} '{name}'", where=where, mend=mend)
+    fix = f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}"
+    return InputError(f"unknown {kind} '{name}'", where=where, fix=fix)

@@ -92,7 +92,7 @@ def _loaded(handle: IO[bytes], file: str) -> bytes:
     if len(data) > LOADED:
         raise InputError(
             f"a table of more than {size(LOADED)} that is compressed as a whole, or comes from a pipe", where=file,
-            mend="unpack it to a file, and give that",
+            fix="unpack it to a file, and give that",
         )  # fmt: skip
     return data
 
@@ -104,7 +104,7 @@ def _in_place(handle: IO[bytes], file: str) -> bool:
 
 def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], table: _Table) -> Iterator[Row]:
     file, kind = table.file, table.kind
-    with foreign(f"cannot read the {kind} file", where=file, mend=_fetch(kind)):
+    with foreign(f"cannot read the {kind} file", where=file, fix=_fetch(kind)):
         columns = schema()
         refuse_wide(len(columns), file)
         features = _features(columns, file)
@@ -126,7 +126,7 @@ def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], tabl
         for record in zip(*read, strict=True):
             number += 1
             if heavy and weight(record) > table.longest:
-                fault(too_long(table.longest, mend=f"cut it, {SKIP}"), Origin(file, number), table.skipped)
+                fault(too_long(table.longest, fix=f"cut it, {SKIP}"), Origin(file, number), table.skipped)
                 continue
             yield Row(dict(zip(names, record, strict=True)), Origin(file, number))
 
@@ -136,7 +136,7 @@ def _lists(batches: Iterator[Any], table: _Table) -> Iterator[tuple[list[str], l
     Raises InputError with the row."""
     number, growth = 1, Growth(table.file)
     while True:
-        with foreign(_cannot(table), where=f"{table.file}:{number}", mend=_fetch(table.kind)):
+        with foreign(_cannot(table), where=f"{table.file}:{number}", fix=_fetch(table.kind)):
             if (batch := next(batches, None)) is None:
                 return
             batch.validate(full=True)  # offsets of a damaged file lead anywhere in memory
@@ -144,7 +144,7 @@ def _lists(batches: Iterator[Any], table: _Table) -> Iterator[tuple[list[str], l
         growth.add(taken, table.held)
         step = max(1, min(rows, rows * HELD // taken)) if rows else 1
         for start in range(0, rows, step):
-            with foreign(_cannot(table), where=f"{table.file}:{number}", mend=_fetch(table.kind)):
+            with foreign(_cannot(table), where=f"{table.file}:{number}", fix=_fetch(table.kind)):
                 values = [column.slice(start, step).to_pylist() for column in batch.columns]
             yield names, values, taken > table.longest
         number += rows

@@ -20,21 +20,21 @@ LEAST = 32_000_000  # bytes that it may become in any case
 LOADED = 1 << 30  # bytes of a parquet or Arrow file that is not read in place
 
 
-def too_long(longest: int, what: str = "a row", mend: str = "") -> InputError:
+def too_long(longest: int, what: str = "a row", fix: str = "") -> InputError:
     """The error for what is longer than `--data.max_row` lets it be."""
     return InputError(
-        f"{what} of more than {size(longest)}", mend=f"{mend or 'cut it'}, or raise --data.max_row, which is in MB"
+        f"{what} of more than {size(longest)}", fix=f"{fix or 'cut it'}, or raise --data.max_row, which is in MB"
     )
 
 
 def refuse_wide(columns: int, where: object = None) -> None:
     """Raise InputError for a row of too many columns."""
     if columns > WIDEST:
-        what, mend = (
+        what, fix = (
             f"{columns:,} columns, of which at most {WIDEST:,} are read",
             "leave out the columns that are not needed",
         )
-        raise InputError(what, where=where, mend=mend)
+        raise InputError(what, where=where, fix=fix)
 
 
 def weight(value: Any) -> int:
@@ -75,5 +75,5 @@ class Growth:
         if self.out > LEAST and self.out > GROWS * max(taken, 1):
             raise InputError(
                 f"{size(taken)} of it become more than {size(self.out)}: more than {GROWS} times as much", where=self.file,
-                mend="if that is meant, unpack it, or write it as JSON Lines, and give that",
+                fix="if that is meant, unpack it, or write it as JSON Lines, and give that",
             )  # fmt: skip

@@ -33,10 +33,10 @@ def _call(call: Any, field: str) -> Mapping[str, Any]:
     call = json_of(call, field, "a tool call")
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise InputError(f"field '{field}' has a tool call without a name", mend='write {"name": ..., "arguments": {}}')
+        raise InputError(f"field '{field}' has a tool call without a name", fix='write {"name": ..., "arguments": {}}')
     given = [function[name] for name in ARGUMENTS if function.get(name) not in (None, "")]
     if len(given) > 1:
-        raise InputError(f"field '{field}' has a tool call with arguments under two names", mend="write 'arguments'")
+        raise InputError(f"field '{field}' has a tool call with arguments under two names", fix="write 'arguments'")
     arguments = given[0] if given else {}
     json_of(arguments, field, "the arguments of a tool call")  # raises, if they are none
     own = function is call
@@ -60,17 +60,17 @@ def tools_of(value: Any) -> tuple[Mapping[str, Any], ...]:
     if not value:
         return ()
     if not isinstance(value, (list, tuple)):
-        raise InputError("field 'tools' is not a list of tools", mend='write [{"name": ..., "parameters": {...}}]')
+        raise InputError("field 'tools' is not a list of tools", fix='write [{"name": ..., "parameters": {...}}]')
     return tuple(_tool(json_of(tool, "tools", "a tool")) for tool in value)
 
 
 def _tool(tool: Any) -> Mapping[str, Any]:
     if not isinstance(tool, Mapping):
-        raise InputError("field 'tools' is not a list of tools", mend='write [{"name": ..., "parameters": {...}}]')
+        raise InputError("field 'tools' is not a list of tools", fix='write [{"name": ..., "parameters": {...}}]')
     if isinstance(tool.get("function"), Mapping):
         return tool
     if not isinstance(tool.get("name"), str):
-        raise InputError("field 'tools' has a tool without a name", mend='write {"name": ..., "parameters": {...}}')
+        raise InputError("field 'tools' has a tool without a name", fix='write {"name": ..., "parameters": {...}}')
     function = {("parameters" if key in SCHEMA else key): item for key, item in tool.items() if key not in OUTER}
     return {"type": "function", "function": function}
 
@@ -84,9 +84,9 @@ def kwargs_of(value: Any, field: str = "chat_template_kwargs") -> Mapping[str, A
     if not value:
         return {}
     if not isinstance(value, Mapping):
-        raise InputError(f"field '{field}' is not an object", mend='write {"enable_thinking": false}, say')
+        raise InputError(f"field '{field}' is not an object", fix='write {"enable_thinking": false}, say')
     if taken := next((name for name in TEMPLATE_GIVEN if name in value), None):
-        raise InputError(f"field '{field}' cannot set '{taken}'", mend="leave it out of these values")
+        raise InputError(f"field '{field}' cannot set '{taken}'", fix="leave it out of these values")
     return {str(name): item for name, item in value.items() if item is not None}
 
 
@@ -97,4 +97,4 @@ def json_of(value: Any, field: str, what: str) -> Any:
     try:
         return structured(value) if value.strip() else ()
     except ValueError:
-        raise InputError(f"field '{field}': {what} is not JSON: {value[:60]!r}", mend="fix the JSON text") from None
+        raise InputError(f"field '{field}': {what} is not JSON: {value[:60]!r}", fix="fix the JSON text") from None

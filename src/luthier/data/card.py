@@ -140,7 +140,7 @@ def sample(items: Iterable[T], size: int, seed: int = 0) -> tuple[list[T], int]:
 
 
 def warnings(card: Card) -> list[str]:
-    """What is worth mending, one line each, with what to do."""
+    """What is worth fixing, one line each, with what to do."""
     return list(_warnings(card))
 
 

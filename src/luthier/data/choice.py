@@ -98,7 +98,7 @@ def settle_choice(found: Found, given: Mapping[str, str]) -> Codes | None:
         example = ",".join(f"{code}={letter}" for code, letter in zip(codes, LETTERS, strict=False))
         raise InputError(
             f"the answers ({', '.join(codes)}) could name choices as {' or as '.join(_SAID[name] for name in whole)}",
-            mend=f"say what each means, such as --data.values '{example}'",
+            fix=f"say what each means, such as --data.values '{example}'",
         )
     if whole and whole[0] in ("index0", "index1"):
         first = int(whole[0][-1])
@@ -124,7 +124,7 @@ def _question(values: Values, where: Mapping[str, str]) -> Question:
         texts = tuple(text_of(values[name], name) for name in there)
         columns = tuple(where.get(name, "") for name in there)
     if not 2 <= len(texts) <= len(LETTERS):
-        raise InputError(f"a question with {len(texts)} choices", mend=f"give it 2 to {len(LETTERS)}")
+        raise InputError(f"a question with {len(texts)} choices", fix=f"give it 2 to {len(LETTERS)}")
     if not labels and all(found := [_LISTED.match(text) for text in texts]):
         marks = [match[1] for match in found if match]
         if marks == list(LETTERS[: len(marks)]):  # "A)21": the letters are written before the choices
@@ -142,7 +142,7 @@ def _written(written: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         items = [(key, value) for key, value in written.items() if value is not None]  # a table adds keys as null
         return tuple(text_of(value, "choices") for _, value in items), tuple(str(key) for key, _ in items)
     if not isinstance(written, (list, tuple)):
-        raise InputError("field 'choices' is neither a list nor an object", mend="write the choices as a list")
+        raise InputError("field 'choices' is neither a list nor an object", fix="write the choices as a list")
     if written and all(isinstance(item, Mapping) for item in written):
         texts = tuple(text_of(item.get("text", item.get("content")), "choices") for item in written)
         return texts, tuple(str(item.get("label", item.get("id", ""))) for item in written)
@@ -154,14 +154,14 @@ def _place(values: Values, question: Question) -> int:
     if set(question.labels) <= {"0", "1"} and question.labels.count("1") == 1:
         return question.labels.index("1")  # truth values beside the choices
     if values.get("answer") is None:
-        raise InputError("nothing says which choice is right", mend="map it with --data.columns answer=COLUMN")
+        raise InputError("nothing says which choice is right", fix="map it with --data.columns answer=COLUMN")
     answer = values["answer"]
     for name in ("label", "text", "letter"):
         if (place := _WAYS[name](answer, question)) is not None:
             return place
     raise InputError(
         f"answer {answer!r} names none of the {len(question.texts)} choices",
-        mend="say what it means with --data.values, or leave such rows out with --data.skip_bad",
+        fix="say what it means with --data.values, or leave such rows out with --data.skip_bad",
     )
 
 

@@ -63,7 +63,7 @@ class Codes:
         known = ", ".join(f"{code}={means}" for code, means in list(self.means.items())[:SHOWN])
         raise InputError(
             f"value {value!r} is not among those that {self.source} told the meaning of: {known}",
-            mend="name it in --data.values, or leave such rows out with --data.skip_bad",
+            fix="name it in --data.values, or leave such rows out with --data.skip_bad",
         )
 
 
@@ -89,7 +89,7 @@ def natural(value: Any) -> str:
     if number is None or not 1 <= number <= 2:
         raise InputError(
             f"preference {value!r} is not from 1 to 2",
-            mend="1: output_1 is better, 2: output_2 is; or give --data.values",
+            fix="1: output_1 is better, 2: output_2 is; or give --data.values",
         )
     return BOTH if number == 1.5 else FIRST if number < 1.5 else SECOND
 
@@ -228,4 +228,4 @@ def _quoted(codes: Sequence[str]) -> str:
 def _refused(codes: Sequence[str], field: str, why: str) -> InputError:
     targets = [FIRST, SECOND, BOTH]
     example = ",".join(f"{code or 'null'}={target}" for code, target in zip(codes, targets, strict=False))
-    return InputError(f"column '{field}': {why}", mend=f"say what each means, such as --data.values '{example}'")
+    return InputError(f"column '{field}': {why}", fix=f"say what each means, such as --data.values '{example}'")

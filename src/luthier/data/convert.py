@@ -8,10 +8,10 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Example, Ranking
+from luthier.data.corrected import corrected
 from luthier.data.detect import columns_of, filled, listed, own_layout, values_of
 from luthier.data.layouts import Unused
 from luthier.data.media import media_columns, refuse_media
-from luthier.data.mended import mended
 from luthier.data.rankings import AS_THEY_STAND, rated
 from luthier.data.read import Report, Row
 from luthier.data.schema import Layout
@@ -61,13 +61,13 @@ def to_pairs(
             values = values_of(row, where)
             example = _parsed(own, values, row.fields)
             refuse_media(media, example, own.name == "labels")
-            example, notes = mended(values, example)
+            example, notes = corrected(values, example)
             if isinstance(example, Ranking) and not rated(values):
                 notes = (*notes, AS_THEY_STAND)
             example = replace(example, origin=row.origin, group=_group(row, group))
         except InputError as error:
             if skipped is None:
-                raise InputError(error.what, where=row.origin, mend=error.mend) from None
+                raise InputError(error.what, where=row.origin, fix=error.fix) from None
             skipped(row.origin, error.what)
         except Unused as reason:
             if unused is not None:
@@ -84,7 +84,7 @@ def _parsed(layout: Layout, values: dict[str, Any], names: Iterable[str]) -> Exa
     if lacking:
         raise InputError(
             f"no field '{lacking[0]}': found {listed(names)}; layout '{layout.name}' needs {listed(layout.needed)}",
-            mend=f"map it with --data.columns {lacking[0]}=COLUMN, or leave such rows out with --data.skip_bad",
+            fix=f"map it with --data.columns {lacking[0]}=COLUMN, or leave such rows out with --data.skip_bad",
         )
     if layout.codes is not None and layout.code in values:
         values = values | {layout.code: layout.codes(values[layout.code])}
@@ -96,5 +96,5 @@ def _group(row: Row, group: str | None) -> str:
     if group is None:
         return ""
     if row.fields.get(group) is None:
-        raise InputError(f"no field '{group}' to group by: found {listed(row.fields)}", mend="check --data.group")
+        raise InputError(f"no field '{group}' to group by: found {listed(row.fields)}", fix="check --data.group")
     return str(row.fields[group])

@@ -64,12 +64,12 @@ def opened(file: str, wrapper: str = "") -> Iterator[IO[bytes]]:
     except EOFError:
         kind = WRAPPERS.get(wrapper, "compressed")
         raise InputError(
-            f"the {kind} stream ends too early", where=file, mend="the file is truncated: fetch it again"
+            f"the {kind} stream ends too early", where=file, fix="the file is truncated: fetch it again"
         ) from None
     except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"cannot read it: {reason}", where=file, mend="check the path, its permissions, its ending"
+            f"cannot read it: {reason}", where=file, fix="check the path, its permissions, its ending"
         ) from None
 
 
@@ -142,7 +142,7 @@ def _unwrapped(raw: Any, file: str) -> tuple[str, IO[bytes]]:
             return outer, raw
         outer, layers = outer or found, layers + 1
         if layers > TWICE:
-            raise InputError("compressed more than twice", where=file, mend="unpack it and give what is in it")
+            raise InputError("compressed more than twice", where=file, fix="unpack it and give what is in it")
         if found == ".gz":
             raw = gzip.GzipFile(fileobj=raw, mode="rb")
         else:
@@ -151,9 +151,9 @@ def _unwrapped(raw: Any, file: str) -> tuple[str, IO[bytes]]:
 
 def _refuse_foreign(start: bytes, file: str) -> None:
     refuse_pointer(start, file)
-    for magic, kind, mend in FOREIGN:
+    for magic, kind, fix in FOREIGN:
         if re.match(magic, start, re.DOTALL):
-            raise InputError(f"this is {kind}", where=file, mend=mend)
+            raise InputError(f"this is {kind}", where=file, fix=fix)
 
 
 class _Zstandard(io.RawIOBase):
@@ -195,7 +195,7 @@ def text_lines(handle: IO[bytes], file: str, longest: int = LONGEST) -> Iterator
     for number, line in raw_lines(handle, longest):
         if len(line) > longest:
             error = too_long(longest, "a line", "break it")
-            raise InputError(error.what, where=f"{file}:{number}", mend=error.mend)
+            raise InputError(error.what, where=f"{file}:{number}", fix=error.fix)
         yield decoded(line, file, number)
 
 
@@ -246,7 +246,7 @@ def decoded(line: bytes, file: str, number: int) -> str:
         raise InputError(
             f"not UTF-8: byte {error.start + 1} of the line is 0x{line[error.start]:02x}",
             where=f"{file}:{number}",
-            mend=f"convert the file, perhaps with `iconv -f {guess} -t UTF-8`",
+            fix=f"convert the file, perhaps with `iconv -f {guess} -t UTF-8`",
         ) from None
 
 

@@ -140,7 +140,7 @@ def _refuse_undecided(rows: Sequence[Row], found: Sequence[str], columns: Mappin
     where = resolved(LAYOUTS["comparison"], found, columns)
     if {"output_1", "output_2"} <= where.keys():
         error = misread.undecided(where["output_1"], where["output_2"], listed(found))
-        raise InputError(error.what, where=rows[0].origin, mend=error.mend)
+        raise InputError(error.what, where=rows[0].origin, fix=error.fix)
 
 
 def _is_tree(found: Sequence[str]) -> bool:
@@ -170,18 +170,18 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
     if not found:
         raise InputError(
             "the files differ: no field is in most of their rows", where=where,
-            mend="give them one by one, or --data.layout mixed",
+            fix="give them one by one, or --data.layout mixed",
         )  # fmt: skip
     if _has_choices(rows, found, columns):
         return InputError(
             f"multiple-choice questions, which teach nothing without their choices: found {listed(found)}",
-            where=where, mend=f"declare --data.layout choice{_mapped(rows, found)} to learn the right letter from question and "
+            where=where, fix=f"declare --data.layout choice{_mapped(rows, found)} to learn the right letter from question and "
             "choices, or another layout",
         )  # fmt: skip
     if _is_tree(found):
         return InputError(
             f"messages that are parts of trees: found {listed(found)}",
-            where=where, mend="write each path of a tree as one conversation",
+            where=where, fix="write each path of a tree as one conversation",
         )  # fmt: skip
     lacking = {
         layout.name: [name for name in layout.needed if name not in resolved(layout, found, columns)]
@@ -196,17 +196,17 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
         if odd:
             return InputError(
                 f"layout '{unfit[0]}' does not take such values: {listed(odd)}", where=where,
-                mend="write them as text, or declare what it is with --data.layout",
+                fix="write them as text, or declare what it is with --data.layout",
             )  # fmt: skip
     share = {name: len(lacks) / len(LAYOUTS[name].needed) for name, lacks in lacking.items() if lacks}
     # Where nothing fits a little, the usual layouts are the ones to tell of.
     near = sorted(share, key=lambda name: (share[name], name not in USUAL))[:3]
-    if share[near[0]] == 1 and (mend := misread.suggestion(rows[0], found)):
-        return InputError(f"unknown layout: found {listed(found)}", where=where, mend=mend)
+    if share[near[0]] == 1 and (fix := misread.suggestion(rows[0], found)):
+        return InputError(f"unknown layout: found {listed(found)}", where=where, fix=fix)
     nearest = ", ".join(f"{name} (lacks {' and '.join(lacking[name])})" for name in near)
     return InputError(
         f"unknown layout: found {listed(found)}; nearest: {nearest}",
-        where=where, mend=f"map the columns, such as --data.columns {_such(lacking[near[0]])}",
+        where=where, fix=f"map the columns, such as --data.columns {_such(lacking[near[0]])}",
     )  # fmt: skip
 
 

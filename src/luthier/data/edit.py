@@ -30,7 +30,7 @@ def with_answer(row: Row, example: Example, answer: str, layout: Layout, columns
         if any(identity(read) == identity(wanted) for _, read in to_pairs([new], layout, columns)):
             return new
     raise InputError(
-        "the answer of this row has no field of its own", where=row.origin, mend="fix it in the file by hand"
+        "the answer of this row has no field of its own", where=row.origin, fix="fix it in the file by hand"
     )
 
 
@@ -38,7 +38,7 @@ def _answered(example: Example, answer: str) -> tuple[Example, str]:
     """The example with another answer, and the answer it has."""
     if isinstance(example, Prompt):
         return replace(example, answer=answer), example.answer or ""
-    assert isinstance(example, Chat), "only rows with one answer are mended"
+    assert isinstance(example, Chat), "only rows with one answer are corrected"
     last = max(i for i, turn in enumerate(example.messages) if turn.role == "assistant")
     turn = example.messages[last]
     turns = (*example.messages[:last], replace(turn, content=answer), *example.messages[last + 1 :])

@@ -46,19 +46,19 @@ def learned(item: Mapping[str, Any], field: str) -> bool:
         flag = truth(value)
         if flag is None:
             raise InputError(
-                f"field '{field}': {name} {value!r} is neither 0 nor 1", mend="a turn is learned (1) or only read (0)"
+                f"field '{field}': {name} {value!r} is neither 0 nor 1", fix="a turn is learned (1) or only read (0)"
             )
         said[name] = flag if name in LEARNED else not flag
     for name, why in UNKNOWN.items():
         if item.get(name) is not None:
-            raise InputError(f"field '{field}': '{name}' {why}", mend='write "train": true or false')
+            raise InputError(f"field '{field}': '{name}' {why}", fix='write "train": true or false')
     for name, value in item.items():
         if name not in FLAGS and value is not None and truth(value) is not None and LIKE_A_FLAG.fullmatch(name.lower()):
             raise InputError(
                 f"field '{field}': '{name}' may say whether the turn is learned, but is not a known flag",
-                mend='write "train": true or false',
+                fix='write "train": true or false',
             )
     if len(set(said.values())) > 1:
         yes, no = (next(name for name, flag in said.items() if flag is wanted) for wanted in (True, False))
-        raise InputError(f"field '{field}': {yes} says learned, {no} says not", mend="keep one of them")
+        raise InputError(f"field '{field}': {yes} says learned, {no} says not", fix="keep one of them")
     return all(said.values())

@@ -34,7 +34,7 @@ def _lines(handle: IO[bytes], file: str, skipped: Report | None, longest: int) -
         origin = Origin(file, number)
         try:
             if len(raw) > longest:
-                raise too_long(longest, mend=f"cut it, {SKIP}")
+                raise too_long(longest, fix=f"cut it, {SKIP}")
             line = decoded(raw, file, number)
             fields = _object(_one_value(line, decoder), line)
         except InputError as error:
@@ -49,27 +49,27 @@ def _one_value(line: str, decoder: Decoder) -> Any:
         return decoder.decode(line)
     except json.JSONDecodeError as error:
         if re.match(r"\s*\{\s*'", line):
-            mend = f"write it with json.dumps, {SKIP}"
-            raise InputError("broken JSON: an object as Python prints it", mend=mend) from None
+            fix = f"write it with json.dumps, {SKIP}"
+            raise InputError("broken JSON: an object as Python prints it", fix=fix) from None
         joined = error.msg == "Extra data" and line[error.pos :].lstrip().startswith("{")
         what = "two objects on one line, as where files were joined without a line end, the second" if joined else ""
         raise InputError(
             f"{what or f'broken JSON: {reason_of(error)}'} at column {error.colno}",
-            mend=f"a .jsonl file holds one whole JSON object a line; fix the line, {SKIP}",
+            fix=f"a .jsonl file holds one whole JSON object a line; fix the line, {SKIP}",
         ) from None
     except RecursionError:
-        raise InputError("broken JSON: nested too deeply", mend=f"fix the line, {SKIP}") from None
+        raise InputError("broken JSON: nested too deeply", fix=f"fix the line, {SKIP}") from None
     except ValueError:
-        raise InputError(f"broken JSON: {TOO_MANY_DIGITS}", mend=f"fix the line, {SKIP}") from None
+        raise InputError(f"broken JSON: {TOO_MANY_DIGITS}", fix=f"fix the line, {SKIP}") from None
 
 
 def _object(value: Any, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = {list: "a list", str: "a string", type(None): "null"}.get(type(value), "a number or a truth value")
-        raise InputError(f"a row must be a JSON object, this is {kind}", mend=f'write it as {{"text": ...}}, {SKIP}')
+        raise InputError(f"a row must be a JSON object, this is {kind}", fix=f'write it as {{"text": ...}}, {SKIP}')
     refuse_wide(len(value))
     if half_character(text):
-        raise InputError("half of a character: a lone \\ud... escape", mend=f"write the character whole, {SKIP}")
+        raise InputError("half of a character: a lone \\ud... escape", fix=f"write the character whole, {SKIP}")
     return value
 
 

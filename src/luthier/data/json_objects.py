@@ -82,7 +82,7 @@ def _chosen(parts: Mapping[str, Sequence[Any]], file: str, held_out: bool) -> st
         return known[0]
     raise InputError(
         f"several lists of rows, under {listed(map(repr, parts))}", where=file,
-        mend="write the one that is meant to a file of its own",
+        fix="write the one that is meant to a file of its own",
     )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ class JsonReader:
                 cut = error.pos >= len(self.text) - 16 or error.msg.startswith("Unterminated string")
                 if cut and len(self.text) - self.position > self.most:
                     long = too_long(self.most, "a value", "close it where it ends, cut it")
-                    raise InputError(long.what, where=f"{self.file}:{self.line}", mend=long.mend) from None
+                    raise InputError(long.what, where=f"{self.file}:{self.line}", fix=long.fix) from None
                 if cut and self._more():
                     continue
                 self._move(error.pos)
@@ -189,7 +189,7 @@ class JsonReader:
         return InputError(
             f"broken JSON: {what}, near {near!r}",
             where=f"{self.file}:{self.line}",
-            mend="fix that place, or write one JSON object a line (.jsonl) and use --data.skip_bad",
+            fix="fix that place, or write one JSON object a line (.jsonl) and use --data.skip_bad",
         )
 
 

@@ -53,7 +53,7 @@ def _thought(values: Values, answer: Messages) -> Messages:
     if len(answer) != 1 or answer[0].reasoning or "<think>" in answer[0].content:
         raise InputError(
             "reasoning in a column of its own, beside an answer that has its own or is of several turns",
-            mend="keep one of them",
+            fix="keep one of them",
         )
     return (replace(answer[0], fields={**answer[0].fields, "reasoning_content": thought}),)
 
@@ -75,7 +75,7 @@ def templated(values: Values) -> Chat:
     if turns is None:
         raise InputError(
             "the text is not a conversation in one known chat template",
-            mend="leave such rows out with --data.skip_bad, or read all as they stand with --data.layout text",
+            fix="leave such rows out with --data.skip_bad, or read all as they stand with --data.layout text",
         )
     return Chat(opened(values, turns), **beside(values))
 
@@ -89,7 +89,7 @@ def labels(values: Values) -> Chat:
         if not all(isinstance(item, (str, int, float)) for item in label):
             raise InputError(
                 "field 'label' holds no label but a list of lists or objects (spans of the text?), which no method learns",
-                mend="make a prompt and a completion of each row",
+                fix="make a prompt and a completion of each row",
             )
         if not label:
             raise Unused("no label")
@@ -118,10 +118,10 @@ def _history(value: Any) -> Messages:
     """Earlier turns of an Alpaca row: a list of [user, assistant] texts."""
     turns: list[Message] = []
     if value and not isinstance(value, (list, tuple)):  # an empty cell is none
-        raise InputError("field 'history' is not a list of [question, answer]", mend="write pairs of texts")
+        raise InputError("field 'history' is not a list of [question, answer]", fix="write pairs of texts")
     for item in value or ():
         if not isinstance(item, (list, tuple)) or len(item) != 2:
-            raise InputError("field 'history' is not a list of [question, answer]", mend="write pairs of texts")
+            raise InputError("field 'history' is not a list of [question, answer]", fix="write pairs of texts")
         turns += [Message("user", text_of(item[0], "history")), Message("assistant", text_of(item[1], "history"))]
     return tuple(turns)
 
@@ -131,7 +131,7 @@ def opened(values: Values, turns: Messages) -> Messages:
     own = plain(joined_text(values.get("system"), "system"), "system")
     if turns and turns[0].role == "system":
         if own and own[0].content.strip() != turns[0].content.strip():
-            raise InputError("a system prompt beside a conversation that has another", mend="keep one of them")
+            raise InputError("a system prompt beside a conversation that has another", fix="keep one of them")
         return turns
     return (*own, *turns)
 
@@ -139,14 +139,14 @@ def opened(values: Values, turns: Messages) -> Messages:
 def conversation_of(values: Values) -> Messages:
     if isinstance(values["messages"], str):
         raise InputError(
-            "field 'messages' is text, not a list of messages", mend='write [{"role": ..., "content": ...}]'
+            "field 'messages' is text, not a list of messages", fix='write [{"role": ..., "content": ...}]'
         )
     written = values["messages"]
     if isinstance(written, (list, tuple)) and written and all(_is_round(item) for item in written):
         written = [turn for item in written for turn in _round(item)]
     turns = messages_of(written, "messages", "user")
     if not turns:
-        raise InputError("the conversation is empty", mend="give it at least one message")
+        raise InputError("the conversation is empty", fix="give it at least one message")
     return opened(values, turns)
 
 
@@ -202,9 +202,9 @@ def number(value: Any, field: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise InputError(f"field '{field}' is not a number: {value!r}", mend="write a number") from None
+        raise InputError(f"field '{field}' is not a number: {value!r}", fix="write a number") from None
     except OverflowError:  # a whole number of hundreds of digits
-        raise InputError(f"field '{field}' is beyond what a number can be", mend="write a finite number") from None
+        raise InputError(f"field '{field}' is beyond what a number can be", fix="write a finite number") from None
     if not math.isfinite(number):
-        raise InputError(f"field '{field}' is {value!r}", mend="write a finite number")
+        raise InputError(f"field '{field}' is {value!r}", fix="write a finite number")
     return number

@@ -123,7 +123,7 @@ def _layout(first: Sequence[Row], rows: Sequence[Row], settings: DataConfig) -> 
     except InputError as error:
         if isinstance(error.where, Origin):
             raise
-        raise InputError(f"{error.what}, in {first[0].origin.file}", where=error.where, mend=error.mend) from None
+        raise InputError(f"{error.what}, in {first[0].origin.file}", where=error.where, fix=error.fix) from None
 
 
 def _stream(layout: Layout, known: Sequence[Row], rows: Iterable[Row], settings: DataConfig, skipped: Left) -> Stream:
@@ -140,7 +140,7 @@ def _loaded(source: Stream, count: int | None) -> Loaded:
     pairs = list(itertools.islice(source.pairs, count))
     if not pairs:
         place, reason = (source.skipped.first + source.unused.first)[0]
-        raise InputError(f"no usable row; the first: {reason}", where=place, mend="fix the rows or map the columns")
+        raise InputError(f"no usable row; the first: {reason}", where=place, fix="fix the rows or map the columns")
     examples, rows = tuple(example for _, example in pairs), tuple(row for row, _ in pairs)
-    about = replace(source.about, mended=dict(source.noted.reasons))
+    about = replace(source.about, corrected=dict(source.noted.reasons))
     return Loaded(source.layout, about, examples, rows, source.skipped, source.unused)

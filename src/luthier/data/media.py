@@ -30,7 +30,7 @@ def refuse_media(columns: tuple[str, ...], example: Example, label: bool) -> Non
     if keys or spoken_of or not (label or isinstance(example, Text)):
         raise InputError(
             f"'{(columns or keys)[0]}' holds pictures or sound, which cannot be read",
-            mend="leave such rows out with --data.skip_bad, or remove the column if the text is enough",
+            fix="leave such rows out with --data.skip_bad, or remove the column if the text is enough",
         )
 
 

@@ -50,11 +50,11 @@ def text_of(value: Any, field: str) -> str:
         return value
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(
-            f"field '{field}' is {value}, which is not a number that can be written out", mend="write it as a string"
+            f"field '{field}' is {value}, which is not a number that can be written out", fix="write it as a string"
         )
     if isinstance(value, (int, float)):
         return str(value)
-    raise InputError(f"field '{field}' is {_kind(value)}, not text", mend="write it as a string")
+    raise InputError(f"field '{field}' is {_kind(value)}, not text", fix="write it as a string")
 
 
 def messages_of(value: Any, field: str, role: str) -> Messages:
@@ -81,7 +81,7 @@ def turns_of(item: Any, field: str) -> Messages:
     a flag that is neither true nor false.
     """
     if not isinstance(item, Mapping):
-        raise InputError(f"field '{field}' is {_kind(item)}, not a message", mend='write {"role": ..., "content": ...}')
+        raise InputError(f"field '{field}' is {_kind(item)}, not a message", fix='write {"role": ..., "content": ...}')
     role, named = _role(item, field)
     content = _content(item, field)
     written = item.get("tool_calls") or item.get("function_call") or ()
@@ -90,7 +90,7 @@ def turns_of(item: Any, field: str) -> Messages:
     blocks = _blocks(content, field) if isinstance(content, (list, tuple)) else _Blocks(text_of(content, field))
     if blocks.results and role == "assistant":
         raise InputError(
-            f"field '{field}' holds a tool's answer in an assistant's turn", mend="give it a turn of its own"
+            f"field '{field}' holds a tool's answer in an assistant's turn", fix="give it a turn of its own"
         )
     name = item.get("name")
     turn = Message(
@@ -120,7 +120,7 @@ def _role(item: Mapping[str, Any], field: str) -> tuple[str, str]:
     named = item.get("role") if item.get("role") is not None else item.get("from")
     if not isinstance(named, str) or named.lower() not in ROLE_OF:
         known = ", ".join(ROLE_OF)
-        raise InputError(f"field '{field}' has the unknown role {named!r}", mend=f"known: {known}")
+        raise InputError(f"field '{field}' has the unknown role {named!r}", fix=f"known: {known}")
     return ROLE_OF[named.lower()], named.lower()
 
 
@@ -129,11 +129,11 @@ def _content(item: Mapping[str, Any], field: str) -> Any:
     there."""
     given = [item[name] for name in SAID if item.get(name) is not None]
     if len(given) > 1 and given[0] != given[1]:
-        raise InputError(f"field '{field}' has a content and another value", mend="keep one of them")
+        raise InputError(f"field '{field}' has a content and another value", fix="keep one of them")
     if not given and not (
         {"content", "value", "tool_calls", "function_call", *REASONING, "tool_responses"} & set(item)
     ):
-        raise InputError(f"field '{field}' has no content", mend='write {"role": ..., "content": ...}')
+        raise InputError(f"field '{field}' has no content", fix='write {"role": ..., "content": ...}')
     return given[0] if given else None
 
 
@@ -144,10 +144,10 @@ def _fields(item: Mapping[str, Any], thought: str, field: str) -> dict[str, Any]
         out["name"] = item["name"]
     for name in REASONING:
         if not isinstance(out.get(name, ""), str):
-            raise InputError(f"field '{field}': {name} is {_kind(out[name])}, not text", mend="write it as a string")
+            raise InputError(f"field '{field}': {name} is {_kind(out[name])}, not text", fix="write it as a string")
     thoughts = {value for value in (thought, *(out.get(name, "") for name in REASONING)) if value}
     if len(thoughts) > 1:
-        raise InputError(f"field '{field}' holds two different thoughts", mend=f"keep one of {', '.join(REASONING)}")
+        raise InputError(f"field '{field}' holds two different thoughts", fix=f"keep one of {', '.join(REASONING)}")
     return out | ({REASONING[0]: thought} if thought and thought not in out.values() else {})
 
 
@@ -167,7 +167,7 @@ def _blocks(content: Sequence[Any], field: str) -> _Blocks:
     found = _Blocks()
     if sum(isinstance(block, str) and bool(block) for block in content) > 1:
         raise InputError(
-            f"field '{field}' is a list of texts", mend="write it as one string, joined as it is to be read"
+            f"field '{field}' is a list of texts", fix="write it as one string, joined as it is to be read"
         )
     for block in content:
         kind = block.get("type") or "text" if isinstance(block, Mapping) else "text"
@@ -184,7 +184,7 @@ def _blocks(content: Sequence[Any], field: str) -> _Blocks:
             _refuse_after(bool(found.text.strip()), "a tool's answer after text", field)
             found.results += (_result(block, field),)
         else:
-            raise InputError(f"field '{field}' holds content of type '{kind}'", mend="only text can be read")
+            raise InputError(f"field '{field}' holds content of type '{kind}'", fix="only text can be read")
     return found
 
 
@@ -214,7 +214,7 @@ def _first(block: Any, *names: str) -> Any:
 
 def _refuse_after(bad: bool, what: str, field: str) -> None:
     if bad:
-        raise InputError(f"field '{field}' holds {what}", mend="split it into turns of their own")
+        raise InputError(f"field '{field}' holds {what}", fix="split it into turns of their own")
 
 
 TURN = re.compile(r"(?:^|\n\n)\s*(Human|Assistant):")

@@ -61,7 +61,7 @@ def refuse_single_messages(rows: Sequence[Row], names: Mapping[str, str]) -> Non
             if 2 * sum(role in ROLE_OF for role in roles) >= len(roles):
                 raise InputError(
                     f"each row is one message ({names[who]}, {names[said]}), not a conversation", where=rows[0].origin,
-                    mend='write each conversation as one row: {"messages": [{"role": ..., "content": ...}, ...]}',
+                    fix='write each conversation as one row: {"messages": [{"role": ..., "content": ...}, ...]}',
                 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def undecided(first: str, second: str, found: str) -> InputError:
     """Two answers stand side by side, and nothing that is known says which is better."""
     return InputError(
         f"two answers ('{first}', '{second}'), and no column that is known to say which is better: found {found}",
-        mend="map it with --data.columns preference=COLUMN, or declare another layout with --data.layout",
+        fix="map it with --data.columns preference=COLUMN, or declare another layout with --data.layout",
     )
 
 

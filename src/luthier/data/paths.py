@@ -20,8 +20,8 @@ KNOWN = TABLES + TEXTS
 
 # Endings of files that hold data, which are not read: what they are, and what to do.
 REFUSED = {
-    ending: (kind, mend)
-    for endings, kind, mend in (
+    ending: (kind, fix)
+    for endings, kind, fix in (
         (".xlsx .xlsm .xls .ods .numbers", "a spreadsheet", "save it as CSV"),
         (".zip .tar .tgz .7z .rar .xz", "an archive", "unpack it and give what is in it"),
         (".yaml .yml", "YAML, which is not read as data", "write it as JSON"),
@@ -88,14 +88,14 @@ def _files(path: str, held_out: bool) -> Iterator[str]:
     if path == "-" or inherited(path):
         yield path
     elif _special(Path(path)):
-        raise InputError(SPECIAL, where=path, mend="give a file, or pipe the rows to '-'")
+        raise InputError(SPECIAL, where=path, fix="give a file, or pipe the rows to '-'")
     elif Path(path).is_file():
         yield path
     elif Path(path).is_dir():
         yield from _in_folder(Path(path), held_out)
     elif os.path.islink(path):
-        mend = f"it points to {os.readlink(path)}: put that file there, or remove the link"
-        raise InputError("a link to nothing", where=path, mend=mend)
+        fix = f"it points to {os.readlink(path)}: put that file there, or remove the link"
+        raise InputError("a link to nothing", where=path, fix=fix)
     elif glob.has_magic(path):
         yield from _matching(path, held_out)
     else:
@@ -112,7 +112,7 @@ def _forms(path: str) -> Iterator[str]:
 def _matching(pattern: str, held_out: bool) -> Iterator[str]:
     matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
     if not matches:
-        raise InputError("no file matches", where=pattern, mend="quote the pattern and check the folder")
+        raise InputError("no file matches", where=pattern, fix="quote the pattern and check the folder")
     folders = [match for match in matches if Path(match).is_dir()]
     for match in matches:
         if os.path.islink(match) and not Path(match).exists():
@@ -132,12 +132,12 @@ def _in_folder(folder: Path, held_out: bool) -> list[str]:
         there = list(_walk(folder, {_identity(folder)}))
     except OSError as error:
         raise InputError(
-            f"cannot read the folder: {error.strerror}", where=error.filename, mend="check its permissions"
+            f"cannot read the folder: {error.strerror}", where=error.filename, fix="check its permissions"
         ) from None
     known = [path for path in there if ending_of(path.name)[0] in KNOWN]
     tables = [path for path in known if ending_of(path.name)[0] in TABLES]
     if not known:
-        raise InputError("the folder holds no file to read", where=folder, mend=f"known endings: {' '.join(KNOWN)}")
+        raise InputError("the folder holds no file to read", where=folder, fix=f"known endings: {' '.join(KNOWN)}")
     other = [
         path for path in there if ending_of(path.name)[0] in REFUSED and path.suffix not in (".yaml", ".yml", ".html")
     ]
@@ -186,7 +186,7 @@ def _special(path: Path) -> bool:
 def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
     """The files below a folder by path, hidden ones left out. Links are followed, but not to a folder that they stand in."""
     if len(above) > DEEP:
-        raise InputError(f"folders in folders, more than {DEEP} deep", where=folder, mend="give a folder below it")
+        raise InputError(f"folders in folders, more than {DEEP} deep", where=folder, fix="give a folder below it")
     saved = _saved(folder)
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -214,18 +214,18 @@ def _saved(folder: Path) -> list[Path]:
         files = [folder / str(entry["filename"]) for entry in said["_data_files"]]
         ordered = said.get("_indices_files") or said.get("_indices_data_files")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise InputError("not a state.json of a saved data set", where=state, mend="save the data set again") from None
+        raise InputError("not a state.json of a saved data set", where=state, fix="save the data set again") from None
     if ordered:
         raise InputError(
             "this data set was saved with an index that orders its rows",
             where=state,
-            mend="save it again with save_to_disk",
+            fix="save it again with save_to_disk",
         )
     if strange := [path for path in files if path.parent != folder]:
-        mend = "save the data set again: its files lie beside it"
-        raise InputError(f"it names a file outside its folder: {strange[0]}", where=state, mend=mend)
+        fix = "save the data set again: its files lie beside it"
+        raise InputError(f"it names a file outside its folder: {strange[0]}", where=state, fix=fix)
     if missing := [path for path in files if not path.is_file()]:
-        raise InputError("a file of this data set is missing", where=missing[0], mend="copy the folder again")
+        raise InputError("a file of this data set is missing", where=missing[0], fix="copy the folder again")
     return files
 
 
@@ -236,9 +236,9 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _missing(path: str) -> InputError:
     if "=" in path and not Path(path).parent.name:
-        mend = f"a further FIELD=COLUMN stands behind a comma, or an option of its own: --data.columns {path}"
-        return InputError("no such file or folder", where=path, mend=mend)
+        fix = f"a further FIELD=COLUMN stands behind a comma, or an option of its own: --data.columns {path}"
+        return InputError("no such file or folder", where=path, fix=fix)
     folder = Path(path).parent
     guess = nearest(Path(path).name, [entry.name for entry in folder.iterdir()]) if folder.is_dir() else None
-    mend = f"did you mean '{folder / guess}'?" if guess else "check the path"
-    return InputError("no such file or folder", where=path, mend=mend)
+    fix = f"did you mean '{folder / guess}'?" if guess else "check the path"
+    return InputError("no such file or folder", where=path, fix=fix)

@@ -56,7 +56,7 @@ def comparison_list(values: Values) -> Preference:
     """As `comparison`, the two outputs in a list."""
     outputs = values["outputs"]
     if not isinstance(outputs, (list, tuple)) or len(outputs) != 2:
-        raise InputError("field 'outputs' is not a list of two answers", mend="give each row two")
+        raise InputError("field 'outputs' is not a list of two answers", fix="give each row two")
     texts = [item["text"] if isinstance(item, Mapping) and "text" in item else item for item in outputs]
     return comparison({**values, "output_1": texts[0], "output_2": texts[1]})
 
@@ -67,7 +67,7 @@ def unpaired(values: Values) -> Labelled:
     if label is None:
         raise InputError(
             f"label {values['label']!r} is neither true nor false",
-            mend="write true (wanted) or false, or say which is which, such as --data.values 'good=true,bad=false'",
+            fix="write true (wanted) or false, or say which is which, such as --data.values 'good=true,bad=false'",
         )
     if "completion" in values:
         prompt = opened(values, prompt_of(values))
@@ -75,7 +75,7 @@ def unpaired(values: Values) -> Labelled:
         return Labelled(prompt, completion, label, **beside(values))
     turns = conversation_of(values)
     if turns[-1].role != "assistant":
-        raise InputError("the conversation does not end with an answer", mend="end it with an assistant turn")
+        raise InputError("the conversation does not end with an answer", fix="end it with an assistant turn")
     return Labelled(turns[:-1], turns[-1:], label, **beside(values))
 
 
@@ -103,7 +103,7 @@ def settle_comparison(found: Found, given: Mapping[str, str]) -> Codes | None:
     if 2 * against > len(told):
         raise InputError(
             f"the scores contradict column '{where['preference']}' in {against} of {len(told)} rows",
-            mend="say what its values mean with --data.values, or rename the scores if lower ones are better",
+            fix="say what its values mean with --data.values, or rename the scores if lower ones are better",
         )
     return meant
 
@@ -116,7 +116,7 @@ def settle_preference(found: Found, given: Mapping[str, str]) -> Codes | None:
     if 2 * against > len(told):
         raise InputError(
             f"the rejected answer has the higher score in {against} of {len(told)} rows: the preference is reversed",
-            mend="swap them with --data.columns chosen=... and rejected=..., or rename the scores if lower ones are better",
+            fix="swap them with --data.columns chosen=... and rejected=..., or rename the scores if lower ones are better",
         )
     return None
 
@@ -141,7 +141,7 @@ def _answers(values: Values, one: str, other: str) -> tuple[Messages, Messages, 
         prompt, first, second = first[:shared] or prompt, first[shared:], second[shared:]
         if _whole(first) or _whole(second):
             raise InputError(
-                f"{one} and {other} do not answer the same prompt", mend="give both the same turns before the answer"
+                f"{one} and {other} do not answer the same prompt", fix="give both the same turns before the answer"
             )
     return opened(values, prompt), first, second
 
@@ -153,7 +153,7 @@ def _with_text(values: Values) -> Values:
         if isinstance(item, Mapping) and not {"role", "from"} & set(item):
             text = next((item[key] for key in ("full_text", "text", "post", "article", "body") if item.get(key)), None)
             if not isinstance(text, str):
-                raise InputError(f"field '{name}' is an object without a text", mend="write it as a string")
+                raise InputError(f"field '{name}' is an object without a text", fix="write it as a string")
             return {**values, name: text}
         if isinstance(item, (list, tuple)):  # turns: an instruction is one text, a prompt may be a conversation
             rest = {key: value for key, value in values.items() if key != name}
@@ -168,11 +168,11 @@ def _better(values: Values) -> str:
     if "winner_1" in values and "winner_2" in values:
         won = [truth(values.get(name, False)) for name in ("winner_1", "winner_2", "winner_tie")]
         if None in won or won.count(True) != 1:
-            raise InputError("not one of winner_1, winner_2 and winner_tie is true", mend="mark one of them")
+            raise InputError("not one of winner_1, winner_2 and winner_tie is true", fix="mark one of them")
         return (FIRST, SECOND, BOTH)[won.index(True)]
     if "score_1" not in values or "score_2" not in values:
         raise InputError(
-            "nothing says which output is better", mend="map a column with --data.columns preference=COLUMN"
+            "nothing says which output is better", fix="map a column with --data.columns preference=COLUMN"
         )
     one, two = (number(values[name], name) for name in ("score_1", "score_2"))
     return BOTH if one == two else FIRST if one > two else SECOND

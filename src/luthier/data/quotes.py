@@ -46,7 +46,7 @@ def records(lines: Iterator[tuple[int, str]], file: str, separator: str, longest
             place, first, held = number, first or number, held + len(line)
             if held > longest:
                 error = too_long(longest, "a record", "close its quote")
-                raise InputError(error.what, where=f"{file}:{first}", mend=error.mend)
+                raise InputError(error.what, where=f"{file}:{first}", fix=error.fix)
             yield line
 
     reader = csv.reader(taken(), delimiter=separator, strict=True)
@@ -55,9 +55,9 @@ def records(lines: Iterator[tuple[int, str]], file: str, separator: str, longest
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            mend = "put a cell with a quote in quotes and double the quote inside it"
+            fix = "put a cell with a quote in quotes and double the quote inside it"
             start = place - max(reader.line_num - before, 1) + 1
-            raise InputError(f"broken quoting: {error}", where=f"{file}:{start}", mend=mend) from None
+            raise InputError(f"broken quoting: {error}", where=f"{file}:{start}", fix=fix) from None
         if cells is None:
             return
         yield place - (reader.line_num - before) + 1, cells

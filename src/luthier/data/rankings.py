@@ -30,16 +30,16 @@ def ranking(values: Values) -> Ranking:
     """Responses with their ranks or scores, beside them or inside; without either the best stands first."""
     responses = values["responses"]
     if not isinstance(responses, (list, tuple)) or len(responses) < 2:
-        raise InputError("field 'responses' is not a list of two or more answers", mend="write them as a list")
+        raise InputError("field 'responses' is not a list of two or more answers", fix="write them as a list")
     ranks, scores = values.get("ranks", inner(responses, RANKS)), values.get("scores", inner(responses, SCORES))
     order = _ranks(ranks, len(responses)) if ranks is not None else None
     by_score = _by_score(scores, len(responses)) if scores is not None else None
     if order is not None and by_score is not None and not _agree(order, by_score):
-        raise InputError("ranks and scores contradict each other", mend="rank 1 is the best, the highest score too")
+        raise InputError("ranks and scores contradict each other", fix="rank 1 is the best, the highest score too")
     if order is None and by_score is None and any(_is_answer(item) for item in responses):
         raise InputError(
             "the responses are objects without a rank or a score",
-            mend=f"give each a rank or a score ({', '.join((*RANKS, *SCORES))})",
+            fix=f"give each a rank or a score ({', '.join((*RANKS, *SCORES))})",
         )
     answers = tuple(_answer(item, f"responses[{i}]") for i, item in enumerate(responses))
     ranked = order or by_score or tuple(range(1, len(responses) + 1))
@@ -72,12 +72,12 @@ def settle_ranking(found: Found, given: Mapping[str, str]) -> Codes | None:
             if alike and all(isinstance(item, (int, float)) for item in value):
                 raise InputError(
                     f"column '{name}' holds a number for each response, which may say how good it is",
-                    mend=f"map it with --data.columns scores={name} (higher is better) or ranks={name} (1 is best)",
+                    fix=f"map it with --data.columns scores={name} (higher is better) or ranks={name} (1 is best)",
                 )
             if VERDICT.fullmatch(str(name)):
                 raise InputError(
                     f"column '{name}' may say which response is the best, and no ranks or scores stand beside them",
-                    mend="give each response a rank (1 is best) or a score, or remove the column if the best stands first",
+                    fix="give each response a rank (1 is best) or a score, or remove the column if the best stands first",
                 )
     return None
 
@@ -99,7 +99,7 @@ def _answer(item: Any, field: str) -> Messages:
     if _is_answer(item):
         name = next((name for name in TEXTS if item.get(name) is not None), None)
         if name is None:
-            raise InputError(f"field '{field}' has no text", mend=f"write it as one of {', '.join(TEXTS)}")
+            raise InputError(f"field '{field}' has no text", fix=f"write it as one of {', '.join(TEXTS)}")
         item = item[name]
     return messages_of(item, field, "assistant")
 
@@ -110,19 +110,19 @@ def _ranks(ranks: Any, count: int) -> tuple[int, ...]:
         for rank in ranks
     )
     if not whole or len(ranks) != count:
-        raise InputError("field 'ranks' is not one whole number a response", mend="give each response its rank")
+        raise InputError("field 'ranks' is not one whole number a response", fix="give each response its rank")
     order = tuple(int(rank) for rank in ranks)
     if max(order) > count or min(order) != 1:
         raise InputError(
             f"ranks {list(order)} of {count} responses do not count from 1, the best",
-            mend="if they are ratings, the higher the better, map them with --data.columns scores=COLUMN",
+            fix="if they are ratings, the higher the better, map them with --data.columns scores=COLUMN",
         )
     return order
 
 
 def _by_score(scores: Any, count: int) -> tuple[int, ...]:
     if not isinstance(scores, (list, tuple)) or len(scores) != count:
-        raise InputError("field 'scores' is not one number a response", mend="give each response its score")
+        raise InputError("field 'scores' is not one number a response", fix="give each response its score")
     values = [number(score, "scores") for score in scores]
     return tuple(1 + sum(other > own for other in values) for own in values)
 

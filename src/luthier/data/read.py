@@ -77,19 +77,19 @@ def read_rows(
         if not count and len(files) > 1:
             log.once(f"{file}: it has no rows")
     if not total:
-        raise InputError("no rows", where=", ".join(paths), mend="give a file with at least one valid row")
+        raise InputError("no rows", where=", ".join(paths), fix="give a file with at least one valid row")
 
 
 def _rows(file: str, skipped: Report | None, held_out: bool, longest: int) -> Iterator[Row]:
     ending, wrapper = ending_of(file)
     if ending in REFUSED:
-        kind, mend = REFUSED[ending]
-        raise InputError(f"this is {kind}", where=file, mend=mend)
+        kind, fix = REFUSED[ending]
+        raise InputError(f"this is {kind}", where=file, fix=fix)
     if file != "-" and ending not in READERS and (ending or wrapper):
-        mend = f"known: {' '.join(READERS)}, each also with {' '.join(WRAPPERS)}"
-        raise InputError(f"unknown file ending '{ending}'", where=file, mend=mend)
+        fix = f"known: {' '.join(READERS)}, each also with {' '.join(WRAPPERS)}"
+        raise InputError(f"unknown file ending '{ending}'", where=file, fix=fix)
     if is_description(file):
-        raise InputError("this describes a data set and holds no rows", where=file, mend="give its folder")
+        raise InputError("this describes a data set and holds no rows", where=file, fix="give its folder")
     with opened(file, wrapper) as handle:
         name = "<stdin>" if file == "-" else file
         reader = READERS.get(ending) if file != "-" else None
@@ -119,7 +119,7 @@ def _seen(start: bytes, named: Reader | None, file: str) -> Reader:
     if re.match(rb"<(!doctype|html|\?xml)\b", first, re.IGNORECASE):
         if named is None:
             return text
-        raise InputError("this is a web page or XML, as of a failed download", where=file, mend="fetch the file again")
+        raise InputError("this is a web page or XML, as of a failed download", where=file, fix="fetch the file again")
     if first.startswith((b"[", b"{")):
         if named is jsonl:
             return json_values if first in (b"[", b"{") or first.startswith((b"[{", b"[ {")) else jsonl

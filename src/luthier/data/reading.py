@@ -38,7 +38,7 @@ class Reading:
     said    unread columns whose text the columns that are read hold too
     marks   unread columns that hold nothing but true and false, or 1 and 0, and both of them
     codes   how the values of the field `code` were understood: value -> (what it means, rows)
-    mended  what was put right while reading -> rows
+    corrected  what was put right while reading -> rows
     mapped  fields whose column the user named
     """
 
@@ -53,13 +53,13 @@ class Reading:
     marks: frozenset[str] = frozenset()
     code: str = ""
     codes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    mended: Mapping[str, int] = field(default_factory=dict)
+    corrected: Mapping[str, int] = field(default_factory=dict)
     mapped: frozenset[str] = frozenset()
 
     def as_dict(self) -> dict[str, Any]:
-        """Keys of `--json`: `read`, `unread`, `codes`, `mended`."""
+        """Keys of `--json`: `read`, `unread`, `codes`, `corrected`."""
         codes = {value: {"means": means, "rows": rows} for value, (means, rows) in self.codes.items()}
-        return {"read": dict(self.read), "unread": list(self.unread), "codes": codes, "mended": dict(self.mended)}
+        return {"read": dict(self.read), "unread": list(self.unread), "codes": codes, "corrected": dict(self.corrected)}
 
     def lines(self) -> list[str]:
         """For people: what was read as what and what was not; under it the codes, where there are any."""

@@ -54,7 +54,7 @@ def listed(names: Iterable[object]) -> str:
 def fault(error: InputError, origin: Origin, skipped: Report | None) -> None:
     """Report the fault of a row, or raise it."""
     if skipped is None:
-        raise InputError(error.what, where=origin, mend=error.mend)
+        raise InputError(error.what, where=origin, fix=error.fix)
     skipped(origin, error.what)
 
 

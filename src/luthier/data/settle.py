@@ -32,13 +32,13 @@ def settle(layout: Layout, rows: Sequence[Row], columns: Mapping[str, str], valu
     if values and not any(layout.code in where for _, where in found):
         raise InputError(
             f"layout '{layout.name}' reads no coded field from these rows", where="--data.values",
-            mend="leave it out, or declare --data.layout and --data.columns",
+            fix="leave it out, or declare --data.layout and --data.columns",
         )  # fmt: skip
     try:
         own = codes.declared(values, layout.targets) if values and layout.settle is None else None
         meant = layout.settle(found, values) if layout.settle is not None else own
     except InputError as error:
-        raise InputError(error.what, where=error.where or rows[0].origin, mend=error.mend) from None
+        raise InputError(error.what, where=error.where or rows[0].origin, fix=error.fix) from None
     return layout if meant is None else replace(layout, codes=meant)
 
 

@@ -75,7 +75,7 @@ def pairs(
         raise InputError(
             f"this Python's standard library has {len(found)} documented functions in source; the quickstart needs more",
             where=root,
-            mend="install Python with its library's .py files (python.org, or your system's full python3 package)",
+            fix="install Python with its library's .py files (python.org, or your system's full python3 package)",
         )  # fmt: skip
     train = _shuffled(seen, seed, "train")[:limit]
     return [_chat(function) for function in train], [_chat(function) for function in _in_turn(unseen, seed)[:test]]

@@ -92,8 +92,8 @@ def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Itera
         cells = cells if len(cells) <= len(names) else [*cells[: len(names)], *_trimmed(cells[len(names) :])]
         if len(cells) != len(names):
             what = f"{len(cells)} cells, but the first row has {len(names)}"
-            mend = f"put cells that hold a separator or a line end in quotes, {SKIP}"
-            fault(InputError(what, mend=mend), Origin(file, line), skipped)
+            fix = f"put cells that hold a separator or a line end in quotes, {SKIP}"
+            fault(InputError(what, fix=fix), Origin(file, line), skipped)
         elif header and cells == first:
             log.once(
                 f"{file}: the header is repeated between the rows, as in files that were joined, and is not read as a row"

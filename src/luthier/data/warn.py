@@ -53,10 +53,10 @@ NAMES = re.compile(
 
 def warnings_of(examples: Sequence[Example], about: Reading) -> tuple[str, ...]:
     """What deserves a word, one line each; `about` says how the columns of these examples were read."""
-    mended = (f"{what}: {_rows(rows)}" for what, rows in about.mended.items())
+    corrected = (f"{what}: {_rows(rows)}" for what, rows in about.corrected.items())
     return (
         *_unread(about),
-        *mended,
+        *corrected,
         *_marks(examples),
         *_labelled(examples),
         *_places(examples),
@@ -72,9 +72,9 @@ def one_sided(examples: Sequence[Example]) -> Iterator[str]:
     labels = {example.label for example in examples if isinstance(example, Labelled)}
     if len(labels) == 1:
         kind = "wanted" if True in labels else "unwanted"
-        mend = ", or learn these with --method sft" if True in labels else ""
+        fix = ", or learn these with --method sft" if True in labels else ""
         what = "the only answer is" if len(examples) == 1 else f"all {len(examples)} answers are"
-        yield f"{what} {kind}: kto learns the contrast of wanted and unwanted answers, and there is none here; add the others{mend}"
+        yield f"{what} {kind}: kto learns the contrast of wanted and unwanted answers, and there is none here; add the others{fix}"
 
 
 def _undecided(examples: Sequence[Example]) -> Iterator[str]:

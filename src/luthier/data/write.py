@@ -41,7 +41,7 @@ def _line(item: Row | Example | Mapping[str, Any]) -> str:
 def check_lines(path: Path) -> None:
     """Raise InputError when the file's name does not say that it holds JSON Lines: it could not be read again."""
     if path.suffix not in (".jsonl", ".ndjson"):
-        raise InputError("this file will hold JSON Lines", where=path, mend="give a name that ends in .jsonl")
+        raise InputError("this file will hold JSON Lines", where=path, fix="give a name that ends in .jsonl")
 
 
 def _fields(item: Row | Example | Mapping[str, Any]) -> Mapping[str, Any]:

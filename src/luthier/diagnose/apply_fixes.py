@@ -47,7 +47,7 @@ def apply(run: Path, fixes_path: Path, to: Path) -> dict[str, Any]:
     accepted, counts = _accepted_fixes(fixes_path, files)
     if not accepted:
         raise InputError(
-            "no fix is accepted", where=fixes_path, mend='write "accept": true into the lines that you want'
+            "no fix is accepted", where=fixes_path, fix='write "accept": true into the lines that you want'
         )
     loaded, columns = files.loaded, answers.config.data.columns
     rows: list[Row] = []
@@ -60,7 +60,7 @@ def apply(run: Path, fixes_path: Path, to: Path) -> dict[str, Any]:
     after_limit, left_out = rows_after_limit(answers.config)
     rows += after_limit
     if not rows:
-        raise InputError("no row would be left", where=fixes_path, mend="accept fewer drops")
+        raise InputError("no row would be left", where=fixes_path, fix="accept fewer drops")
     for row in rows:
         _check_json(row)
     paths = list(dict.fromkeys(row.origin.file for row in (*loaded.rows, *after_limit)))
@@ -70,7 +70,7 @@ def apply(run: Path, fixes_path: Path, to: Path) -> dict[str, Any]:
             "file": str(to), "sha256": sha256(to), "rows": len(rows),
             "from": {path: sha256(Path(path)) for path in paths}, "from_rows": len(loaded.rows) + len(after_limit),
             "skipped": loaded.skipped.count + left_out,
-            "run": str(run), "mends": {"file": str(fixes_path), "sha256": sha256(fixes_path)}, **counts, "luthier": __version__,
+            "run": str(run), "fixes": {"file": str(fixes_path), "sha256": sha256(fixes_path)}, **counts, "luthier": __version__,
         }  # fmt: skip
         write_json(lineage, record)
     return record | {"lineage": str(lineage)}
@@ -85,18 +85,18 @@ def _accepted_fixes(path: Path, files: DataFiles) -> tuple[dict[int, AcceptedFix
         missing = next((key for key in ("row", "sha", "action", "after", "accept") if key not in fields), None)
         if missing:
             raise InputError(
-                f"this is not a fix: it has no '{missing}'", where=where, mend="give a file that --fix wrote"
+                f"this is not a fix: it has no '{missing}'", where=where, fix="give a file that --fix wrote"
             )
         if fields["action"] not in ACTIONS:
             raise unknown("action", str(fields["action"]), ACTIONS, where=where)
         if fields["accept"] not in (True, False, None):
-            raise InputError(f"accept is {fields['accept']!r}", where=where, mend="write true, false or null")
+            raise InputError(f"accept is {fields['accept']!r}", where=where, fix="write true, false or null")
         if not fields["accept"]:
             not_accepted["rejected" if fields["accept"] is False else "undecided"] += 1
             continue
         example = _example(files.train, fields, where)
         if id(example) in accepted:
-            raise InputError("a second accepted fix of the same row", where=where, mend="accept one of them")
+            raise InputError("a second accepted fix of the same row", where=where, fix="accept one of them")
         accepted[id(example)] = AcceptedFix(example, fields["action"], _text(fields, where))
     actions = Counter(fix.action for fix in accepted.values())
     return accepted, {
@@ -114,7 +114,7 @@ def _check_json(row: Row) -> None:
         except TypeError as error:
             raise InputError(
                 f"field '{name}' holds what JSON cannot: {error}", where=row.origin,
-                mend="write the column as text or numbers into a file, and train on that",
+                fix="write the column as text or numbers into a file, and train on that",
             ) from None  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _example(rows: Sequence[Example], fields: dict[str, Any], where: str) -> Exa
     number = fields["row"]
     if isinstance(number, int) and 0 <= number < len(rows) and identity(rows[number]).hex() == fields["sha"]:
         return rows[number]
-    raise InputError("the row is not the one that this fix was made for", where=where, mend="propose anew with --fix")
+    raise InputError("the row is not the one that this fix was made for", where=where, fix="propose anew with --fix")
 
 
 def _text(fields: dict[str, Any], where: str) -> str | None:
@@ -131,6 +131,6 @@ def _text(fields: dict[str, Any], where: str) -> str | None:
         return None
     if not isinstance(fields["after"], str) or not fields["after"].strip():
         raise InputError(
-            f"an accepted {fields['action']} without a text", where=where, mend='write the answer into "after"'
+            f"an accepted {fields['action']} without a text", where=where, fix='write the answer into "after"'
         )
     return fields["after"]

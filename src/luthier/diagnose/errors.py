@@ -102,7 +102,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     if category is not None:
         if category == WRONG and diagnosis.wrong is None:
             raise InputError(
-                "there is no telling which answers are wrong", where="--category", mend="see the other categories"
+                "there is no telling which answers are wrong", where="--category", fix="see the other categories"
             )
         return shown | one_category(diagnosis, data, category)
     rows = sources.sample(data.train, answers.config.seed)
@@ -115,7 +115,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
         "confusions": confusions(diagnosis),
         "slices": [asdict(part) | {"clear": part.clear} for part in parts],
         "training": {"rows": data.total, "looked_at": len(rows), **sources.summary(answers, data.train)},
-        "mendable": data.can_be_fixed,
+        "fixable": data.can_be_fixed,
         "notes": _notes(answers, data, len(rows)),
     }
 
@@ -239,11 +239,11 @@ def about(name: str, wrong: str | None = None) -> dict[str, Any]:
     if name == WRONG:
         meaning = WRONG_MEANS.get(wrong or "", "Other than the reference.")
         rule = f"The metric `{wrong}` is below 1." if wrong else "see the metric"
-        return {"name": name, "title": title(name), "meaning": meaning, "rule": rule, "mend": None}
+        return {"name": name, "title": title(name), "meaning": meaning, "rule": rule, "fix": None}
     if name == SAME:
-        return {"name": name, "title": title(name), "meaning": same.MEANING, "rule": same.RULE, "mend": None}
+        return {"name": name, "title": title(name), "meaning": same.MEANING, "rule": same.RULE, "fix": None}
     kind = CATEGORIES[name]
-    return {"name": name, "title": kind.title, "meaning": kind.meaning, "rule": kind.rule, "mend": kind.fix}
+    return {"name": name, "title": kind.title, "meaning": kind.meaning, "rule": kind.rule, "fix": kind.fix}
 
 
 def confusions(diagnosis: Diagnosis) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ class Fix:
     """One line of the file: what to do with a row, why, and the new answer (None where a person must write it).
 
     row        its number among the rows that the run learned from
-    sha        the identity of its content: a row that changed is not mended
+    sha        the identity of its content: a row that changed is not corrected
     accept     None until a person writes true or false
     """
 
@@ -97,7 +97,7 @@ def propose(run: Path, out: Path) -> dict[str, Any]:
         }
         kinds.append(about | {"rows": count, "ready": complete, "held_out": held_out.get(category)})
     return {
-        "run": str(run), "out": str(out) if fixes else None, "rows": len(rows), "mends": len(fixes), "kinds": kinds,
+        "run": str(run), "out": str(out) if fixes else None, "rows": len(rows), "fixes": len(fixes), "kinds": kinds,
         "first": [asdict(fix) for fix in fixes[:3]],
     }  # fmt: skip
 

@@ -77,7 +77,7 @@ def read_answers(path: Path) -> Answers:
     """The answers of a finished run. Raises InputError for one that is not finished, or that generated none."""
     folder, config = read_run(path)
     if folder.result is None or any(folder.records(f"evals/{stage}.jsonl") is None for stage in ("before", "after")):
-        raise InputError("this run is not finished", where=path, mend=f"go on with it: luthier train {path}/run.yaml")
+        raise InputError("this run is not finished", where=path, fix=f"go on with it: luthier train {path}/run.yaml")
     if (found := answers_of(folder, config)) is None:
         raise _no_answers(path, config)
     return found
@@ -95,18 +95,18 @@ def _answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
         for stage in ("before", "after")
     )
     if [record["row"] for record in old] != [record["row"] for record in new]:
-        raise InputError("before and after are not of the same rows", where=folder.path / "evals", mend=MEND)
+        raise InputError("before and after are not of the same rows", where=folder.path / "evals", fix=MEND)
     return Answers(folder, config, old, new) if new else None
 
 
 def _no_answers(path: Path, config: RunConfig) -> InputError:
     if METHODS[config.method].example[0].__name__ in ("Chat", "Prompt"):
-        mend = "train with --eval.samples above 0, on held-out rows with answers"
+        fix = "train with --eval.samples above 0, on held-out rows with answers"
     elif METHODS[config.method].needs.score:
-        mend = "a reward model scores answers and writes none: look at the policy that learns from it"
+        fix = "a reward model scores answers and writes none: look at the policy that learns from it"
     else:
-        mend = f"`luthier compare {config.model} {path} --data ROWS --eval.samples 64` asks it rows with a right answer"
-    return InputError(f"this run of {config.method} generated no held-out answers", where=path, mend=mend)
+        fix = f"`luthier compare {config.model} {path} --data ROWS --eval.samples 64` asks it rows with a right answer"
+    return InputError(f"this run of {config.method} generated no held-out answers", where=path, fix=fix)
 
 
 def read_data(answers: Answers) -> RunData:
@@ -124,7 +124,7 @@ def read_data(answers: Answers) -> RunData:
     if "examples" in digests and examples.digests() != digests:
         raise InputError(
             "this Python's standard library is not the one the run learned from", where=folder.path,
-            mend="use the Python it was trained with, or train again",
+            fix="use the Python it was trained with, or train again",
         )  # fmt: skip
     train: Sequence[Example] = examples.train
     if examples.stream:
@@ -181,7 +181,7 @@ def _data_digests(folder: RunFolder) -> dict[str, str]:
     if not isinstance(digests, dict):
         raise InputError(
             "which data this run learned from is not known: lineage.json does not say", where=folder.path,
-            mend="put it back from a copy, or train again",
+            fix="put it back from a copy, or train again",
         )  # fmt: skip
     return digests
 
@@ -190,7 +190,7 @@ def _check_files(digests: dict[str, str], config: RunConfig, run: Path) -> None:
     """Refuse data that is not what the run read."""
     if "-" in (*config.data.path, *config.data.eval):
         raise InputError(
-            "the data came from standard input and cannot be read again", where=run, mend="train from a file"
+            "the data came from standard input and cannot be read again", where=run, fix="train from a file"
         )
     if "examples" in digests and config.data.path == (STDLIB,):
         return
@@ -198,17 +198,17 @@ def _check_files(digests: dict[str, str], config: RunConfig, run: Path) -> None:
         if not Path(name).is_file():
             raise InputError(
                 "the data of this run is gone", where=name,
-                mend="put it back, or run this where the run was trained, if the path is relative",
+                fix="put it back, or run this where the run was trained, if the path is relative",
             )  # fmt: skip
         if digest != GROWS and sha256(Path(name)) != digest:
             raise InputError(
                 f"this file changed since {run} learned from it",
                 where=name,
-                mend="put it back as it was, or train again",
+                fix="put it back as it was, or train again",
             )
     if {*files_of(config.data.path), *files_of(config.data.eval, held_out=True)} != set(digests):
         raise InputError(f"the files are not those that {run} was trained on", where=next(iter(config.data.path), run),
-                         mend="put back those files alone, or train again")  # fmt: skip
+                         fix="put back those files alone, or train again")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -220,14 +220,14 @@ class DataFiles:
 
 
 def read_files(answers: Answers) -> DataFiles:
-    """The data files of the run, to be mended. Raises InputError as `read_data`, and for data that is in no file."""
+    """The data files of the run, to be corrected. Raises InputError as `read_data`, and for data that is in no file."""
     config = answers.config
     digests = _data_digests(answers.folder)
     _check_files(digests, config, answers.folder.path)
     if "examples" in digests or config.data.stream:
         kind = "a stream" if config.data.stream else "Python's standard library"
         raise InputError(f"this run learned from {kind}, which cannot be fixed here", where=answers.folder.path,
-                         mend="train on a file of rows")  # fmt: skip
+                         fix="train on a file of rows")  # fmt: skip
     loaded = data_load.load(config.data.path, config.data)
     train: Sequence[Example] = loaded.examples
     if config.data.holdout != 0 and not config.data.eval:

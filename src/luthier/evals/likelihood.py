@@ -92,11 +92,11 @@ class Scorer:
     def _input(self, request: Request) -> Ids:
         """What the model reads: all but the last token, the end of it when it is too long."""
         if not request.continuation:  # its probability would be one
-            raise InputError("there is nothing to predict", mend="leave the document out")
+            raise InputError("there is nothing to predict", fix="leave the document out")
         if len(request.continuation) > self.room:
             raise InputError(
                 f"{len(request.continuation)} tokens are to be predicted at once, the model's context is {self.room}",
-                mend="leave the document out",
+                fix="leave the document out",
             )
         return (request.context + request.continuation)[-self.room - 1 : -1]
 
@@ -104,7 +104,7 @@ class Scorer:
         self, requests: Sequence[Request], members: Sequence[int], logp: torch.Tensor, best: torch.Tensor
     ) -> Iterator[tuple[int, Answer]]:
         if not bool(logp.isfinite().all()):
-            raise RunError("the model gives a probability that is not a number", mend="try --dtype float32")
+            raise RunError("the model gives a probability that is not a number", fix="try --dtype float32")
         sizes = [len(requests[index].continuation) for index in members]
         for index, values, hits in zip(members, logp.split(sizes), best.split(sizes), strict=True):
             request = requests[index]

@@ -26,13 +26,13 @@ def merge(run: Path, out: Path | None, dtype: str, base: str | None = None) -> d
     base, which is what it was trained on. The comparison loads what was written, and runs in float32.
     """
     if not run.is_dir():
-        raise InputError("no such run", where=run, mend="give a folder under runs/")
+        raise InputError("no such run", where=run, fix="give a folder under runs/")
     if not takes_base(str(run)):
         what = "this run tuned the model itself" if (run / "model").is_dir() else "no adapter here"
-        raise InputError(f"{what}; nothing to merge", where=run, mend="give a run directory with an adapter/")
+        raise InputError(f"{what}; nothing to merge", where=run, fix="give a run directory with an adapter/")
     target = out or run / "merged"
     if target != run / "merged" and target.exists() and any(target.iterdir()):
-        raise InputError("the folder is not empty", where=target, mend="give another --out")
+        raise InputError("the folder is not empty", where=target, fix="give another --out")
     require_writable(target, folder=True)
     opened = open_model(str(run), device="cpu", dtype="float32", base=base)
     texts = list(GENERAL_PROMPTS) + [_code(chat) for chat in pairs(limit=16, test=2)[0]]

@@ -79,7 +79,7 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
         if not questions:
             raise InputError(
                 f"rows of layout '{loaded.layout.name}' have no prompt to answer", where=loaded.examples[0].origin,
-                mend="give rows with a prompt, or map its column, such as --data.columns prompt=COLUMN",
+                fix="give rows with a prompt, or map its column, such as --data.columns prompt=COLUMN",
             )  # fmt: skip
         require_references(rewards, [(asked.reference, asked.origin) for asked in questions])
         opened = open_model(
@@ -106,10 +106,10 @@ def _check(options: Options) -> None:
         require_new(options.out, "give another --out")
     if options.n < 2 and options.write in ("pairs", "rankings"):
         raise InputError(
-            f"{options.write} need two answers or more", where="--samples", mend="give more, such as --samples 8"
+            f"{options.write} need two answers or more", where="--samples", fix="give more, such as --samples 8"
         )
     if options.temperature == 0 and options.n > 1:
-        raise InputError("all answers to a prompt are equal at 0", where="--temperature", mend="give 1, or --samples 1")
+        raise InputError("all answers to a prompt are equal at 0", where="--temperature", fix="give 1, or --samples 1")
 
 
 def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) -> tuple[list[Question], int]:
@@ -123,11 +123,11 @@ def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) 
                 messages, asked.tools, opened.template, opened.tokenizer, kwargs=asked.template_kwargs
             )
         except InputError as error:
-            raise InputError(error.what, where=asked.origin, mend=error.mend) from None
+            raise InputError(error.what, where=asked.origin, fix=error.fix) from None
         if most is None or len(ids) < most:
             out.append(replace(asked, messages=messages, ids=tuple(ids)))
     if not out:
-        raise InputError(f"no prompt is shorter than the model's context of {most:,} tokens", mend="shorten them")
+        raise InputError(f"no prompt is shorter than the model's context of {most:,} tokens", fix="shorten them")
     return out, len(questions) - len(out)
 
 

@@ -85,7 +85,7 @@ def _answers(example: Example) -> tuple[Messages, list[str], list[tuple[int, int
             return asked, [_text(response) for response in responses], pairs
     raise InputError(
         "this row has no prompt with an answer to score", where=example.origin,
-        mend="give conversations, preferences, rankings or labelled answers",
+        fix="give conversations, preferences, rankings or labelled answers",
     )  # fmt: skip
 
 

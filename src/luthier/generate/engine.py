@@ -289,11 +289,11 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 def _check(index: int, ids: Sequence[int], context: int | None) -> None:
     if not ids:
-        raise InputError("the prompt has no tokens", where=f"prompt {index}", mend="start it with text or a BOS token")
+        raise InputError("the prompt has no tokens", where=f"prompt {index}", fix="start it with text or a BOS token")
     if context is not None and len(ids) >= context:
         raise InputError(
             f"the prompt has {len(ids)} tokens, the model's context {context}",
-            where=f"prompt {index}", mend="shorten it",
+            where=f"prompt {index}", fix="shorten it",
         )  # fmt: skip
 
 

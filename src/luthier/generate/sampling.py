@@ -62,7 +62,7 @@ class Sampling:
         }
         for name, (holds, range_) in rules.items():
             if not holds:
-                raise InputError(f"{name} is {getattr(self, name)!r}", where="sampling", mend=f"give {range_}")
+                raise InputError(f"{name} is {getattr(self, name)!r}", where="sampling", fix=f"give {range_}")
 
 
 def random_numbers(sampling: Sampling, prompt: int, number: int, count: int) -> np.ndarray:
@@ -97,7 +97,7 @@ def _draw(
     norm = logits.logsumexp(-1, keepdim=True)
     if not bool(norm.isfinite().all()):
         raise RunError(
-            "the model's logits are not finite", mend="use a checkpoint from before the loss broke, or float32"
+            "the model's logits are not finite", fix="use a checkpoint from before the loss broke, or float32"
         )
     scores = logits
     if seen is not None:

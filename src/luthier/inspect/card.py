@@ -60,7 +60,7 @@ def describe(config: RunConfig) -> Described:
     """Describe the data, against `data.eval` too when given. Of a stream, a fair sample of its rows."""
     data = config.data
     if not data.path:
-        raise InputError("no data given", mend="luthier data PATH, such as luthier data rows.jsonl")
+        raise InputError("no data given", fix="luthier data PATH, such as luthier data rows.jsonl")
     test = (
         data_load.load(data.eval, data.model_copy(update={"limit": None}), held_out=True).examples
         if data.eval

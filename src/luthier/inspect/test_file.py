@@ -31,7 +31,7 @@ class TestFile:
 
     @property
     def good(self) -> bool:
-        """Whether nothing is to be mended."""
+        """Whether nothing is to be corrected."""
         return not self.warnings
 
     @property
@@ -55,15 +55,15 @@ def describe_test(config: RunConfig, training: Sequence[str]) -> TestFile:
     that are about rows to learn from."""
     data = config.data
     if not data.path:
-        raise InputError("no data given", mend="luthier data --role test PATH")
+        raise InputError("no data given", fix="luthier data --role test PATH")
     if data.eval:
         raise InputError(
             "PATH itself is the test",
             where="--data.eval",
-            mend="leave it out; --training names the training rows",
+            fix="leave it out; --training names the training rows",
         )
     if data.stream:
-        raise InputError("a test is read as a whole", where="--data.stream", mend="leave it out")
+        raise InputError("a test is read as a whole", where="--data.stream", fix="leave it out")
     loaded = data_load.load(data.path, data, held_out=True)
     learned = data_load.load(training, data.model_copy(update={"limit": None})).examples if training else None
     found = look(loaded.examples, learned)

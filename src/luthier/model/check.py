@@ -50,7 +50,7 @@ def check(model: nn.Module, wanted: torch.Tensor) -> None:
     if not bool(wanted.isfinite().all()):
         raise InputError(
             "transformers itself computes no numbers with these weights, but NaN or infinity", where="--model",
-            mend="fetch the weights again; a training run that diverged leaves such weights",
+            fix="fetch the weights again; a training run that diverged leaves such weights",
         )  # fmt: skip
     batch = _batch(_ids(model)).to(next(model.parameters()).device)
     try:
@@ -75,7 +75,7 @@ def _refusal(model: nn.Module, why: str) -> InputError:
     kind = getattr(model.config, "model_type", type(model).__name__)
     return InputError(
         f"Luthier does not compute models of type '{kind}' exactly: {why}", where="--model",
-        mend="use another model, such as one of the Llama, Qwen3, Mistral, Gemma 3 or Phi families",
+        fix="use another model, such as one of the Llama, Qwen3, Mistral, Gemma 3 or Phi families",
     )  # fmt: skip
 
 

@@ -48,17 +48,17 @@ class Encoder:
                     None, config=config, state_dict=slices(files), dtype=torch.float32, output_loading_info=True
                 )
         except InputError as error:
-            raise InputError(f"not a sentence encoder: {error.what}", where=error.where, mend=error.mend) from None
+            raise InputError(f"not a sentence encoder: {error.what}", where=error.where, fix=error.fix) from None
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the code of an architecture comes to with odd settings
             what = f"not a sentence encoder: {reason(error)}"
-            raise InputError(what, where=folder, mend="give another encoder") from None
+            raise InputError(what, where=folder, fix="give another encoder") from None
         self.model: Any = model.eval()
         missing = [str(key) for key in sorted(report["missing_keys"], key=str) if "pooler" not in str(key)]
         if missing or self.tokenizer.pad_token is None:
             what = f"missing in the weights: {missing[0]}" if missing else "its tokenizer has no token to pad with"
-            raise InputError(f"not a sentence encoder: {what}", where=folder, mend="give another encoder")
+            raise InputError(f"not a sentence encoder: {what}", where=folder, fix="give another encoder")
         self.longest = _longest(folder, self.model.config, self.tokenizer)
 
     @torch.no_grad()
@@ -88,12 +88,12 @@ def _pool(folder: Path) -> str:
     modules = _modules(listed) if listed.exists() else []
     if odd := [kind for kind, _ in modules if kind not in MODULES]:
         raise InputError(
-            f"a module '{odd[0][:100]}', which Luthier does not compute", where=listed, mend="give another encoder"
+            f"a module '{odd[0][:100]}', which Luthier does not compute", where=listed, fix="give another encoder"
         )
     path = folder / next((name for kind, name in modules if kind == "Pooling"), "1_Pooling") / "config.json"
     if not path.exists():
         if modules:
-            raise InputError("it does not say how it pools", where=path, mend="copy the folder again")
+            raise InputError("it does not say how it pools", where=path, fix="copy the folder again")
         return "mean"
     said = read_object(path)
     older = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
@@ -101,7 +101,7 @@ def _pool(folder: Path) -> str:
     if len(asked) != 1 or asked[0] not in POOLS:
         what = ", ".join(asked)[:100] or "no pooling"
         raise InputError(
-            f"it pools by {what}; Luthier by the mean or the first token", where=path, mend="give another encoder"
+            f"it pools by {what}; Luthier by the mean or the first token", where=path, fix="give another encoder"
         )
     return POOLS[asked[0]]
 
@@ -112,7 +112,7 @@ def _modules(listed: Path) -> list[tuple[str, str]]:
     for module in read_list(listed):
         kind, place = (module.get(key) if isinstance(module, dict) else None for key in ("type", "path"))
         if not isinstance(kind, str) or not isinstance(place, str) or not re.fullmatch(r"|[\w-][\w.-]*", place):
-            raise InputError(f"a module is {shown(kind)} at {shown(place)}", where=listed, mend=AGAIN)
+            raise InputError(f"a module is {shown(kind)} at {shown(place)}", where=listed, fix=AGAIN)
         found.append((kind.rpartition(".")[2], place))
     return found
 
@@ -122,6 +122,6 @@ def _longest(folder: Path, config: Any, tokenizer: Any) -> int:
     path = folder / ENCODER[1]
     asked = read_object(path).get("max_seq_length") if path.exists() else None
     if asked is not None and (type(asked) is not int or asked < 1):
-        raise InputError(f"'max_seq_length' is {shown(asked)}, not a number of tokens", where=path, mend=AGAIN)
+        raise InputError(f"'max_seq_length' is {shown(asked)}, not a number of tokens", where=path, fix=AGAIN)
     places = getattr(config, "max_position_embeddings", None)
     return int(min(limit for limit in (asked, places, tokenizer.model_max_length, 1 << 16) if limit))

@@ -109,17 +109,17 @@ def _refusal(error: Exception, config: Any, folder: Path) -> InputError:
     if isinstance(error, KeyError) and error.args == (NAME,):
         return InputError(
             f"models of type '{config.model_type}' have an attention of their own, which cannot be replaced",
-            where=folder / CONFIG, mend="use another model",
+            where=folder / CONFIG, fix="use another model",
         )  # fmt: skip
     if isinstance(error, ValueError) and str(error).startswith("Unrecognized configuration class"):
         return InputError(
             f"a model of type '{config.model_type}' is not a causal language model", where=folder / CONFIG,
-            mend="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
+            fix="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
         )  # fmt: skip
     return InputError(
         f"cannot load the model: {reason(error)}",
         where=folder,
-        mend="copy the folder again, or fix its config.json",
+        fix="copy the folder again, or fix its config.json",
     )
 
 
@@ -130,7 +130,7 @@ def _check_numbers(model: Any, folder: Path) -> None:
         if weight.numel() and not all(bool(edge.isfinite()) for edge in torch.aminmax(weight)):
             raise InputError(
                 f"'{name}' holds NaN or infinity", where=folder,
-                mend="fetch the weights again; a training run that diverged leaves such weights",
+                fix="fetch the weights again; a training run that diverged leaves such weights",
             )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def _check_keys(model: Any, report: Mapping[str, Any], folder: Path) -> None:
             tied = " (config.json says that it is not the embedding's)" if "lm_head" in names[0] else ""
             raise InputError(
                 f"{key.replace('_', ' ')} in the weights: {_listed(names)}{tied}", where=folder,
-                mend="copy the folder again, or fix its config.json",
+                fix="copy the folder again, or fix its config.json",
             )  # fmt: skip
     unread = sorted(
         str(name) for name in report["unexpected_keys"] if str(name).removesuffix(".weight") not in heads.NAMES
@@ -150,7 +150,7 @@ def _check_keys(model: Any, report: Mapping[str, Any], folder: Path) -> None:
     if own := [name for name in unread if _belongs(model, name)]:
         raise InputError(
             f"config.json describes a model without these weights: {_listed(own)}", where=folder,
-            mend="take the config.json that was saved with them",
+            fix="take the config.json that was saved with them",
         )  # fmt: skip
     if unread:
         log.warn(f"{folder}: {len(unread)} weights belong to no part of this model and are not read: {_listed(unread)}")
@@ -217,14 +217,14 @@ def hold_size(model: Any, found: Mapping[str, Tensor], folder: Path) -> None:
         raise InputError(
             f"it describes a model of {wanted:,} weights, and the files hold {there:,}",
             where=folder / CONFIG,
-            mend=MEND,
+            fix=MEND,
         )
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     if buffers > BUFFERS + 4 * there:
         raise InputError(
             f"its tables of positions would take {log.size(buffers)}",
             where=folder / CONFIG,
-            mend="lower the number of positions",
+            fix="lower the number of positions",
         )
 
 
@@ -232,8 +232,8 @@ def _generation(folder: Path) -> Any:
     from transformers import GenerationConfig
 
     with copied(folder, (GENERATION,)) as place:
-        mend = "fix it, or remove it"
-        with foreign("transformers cannot read it", where=folder / GENERATION, mend=mend, copy=place):
+        fix = "fix it, or remove it"
+        with foreign("transformers cannot read it", where=folder / GENERATION, fix=fix, copy=place):
             return GenerationConfig.from_pretrained(place, local_files_only=True)
 
 
@@ -259,7 +259,7 @@ def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> tuple[int, ...]:
         raise InputError(
             f"'eos_token_id' is {shown(odd[0])}, not a token's number",
             where=folder / GENERATION,
-            mend="fix it, or remove it",
+            fix="fix it, or remove it",
         )
     return tuple(dict.fromkeys(tokens))
 
@@ -271,7 +271,7 @@ def pick_device(name: str = "auto") -> torch.device:
         name = next(kind for kind, present in here.items() if present)
     if not here.get(name, False):
         present = ", ".join(kind for kind, found in here.items() if found)
-        raise InputError(f"no device '{name}' here", where="--device", mend=f"present: {present}")
+        raise InputError(f"no device '{name}' here", where="--device", fix=f"present: {present}")
     if name == "cuda":
         same_products()
     return torch.device(name)

@@ -137,7 +137,7 @@ def _on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:
         except ValueError:
             raise InputError(
                 f"a model of type '{config.model_type}' is not a causal language model", where="--model",
-                mend="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
+                fix="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
             ) from None  # fmt: skip
     fuse.fuse(model)
     return model

@@ -36,7 +36,7 @@ def errors_screen(result: Row) -> list[RenderableType]:
     parts += [heading("where it is worse than elsewhere"), _slices(result["slices"], result["bad"])]
     parts += [heading("back to the training rows"), _training(result)]
     parts += [Text(f"  note: {clean(note)}", style=FAINT) for note in result["notes"]]
-    ways = ["--fix fixes.jsonl"] * result["mendable"] + [f"--category {c['name']}" for c in result["categories"][:1]]
+    ways = ["--fix fixes.jsonl"] * result["fixable"] + [f"--category {c['name']}" for c in result["categories"][:1]]
     for word, way in zip(("next:", "  or:"), ways, strict=False):
         parts.append(Text(f"  {word} luthier errors {clean(result['run'])} {way}", style=STRONG))
     return parts
@@ -82,10 +82,10 @@ def against_screen(result: Row) -> list[RenderableType]:
     return parts
 
 
-def mends_screen(result: Row) -> list[RenderableType]:
+def fixes_screen(result: Row) -> list[RenderableType]:
     """What `--fix` proposed, and what to do with it."""
     parts: list[RenderableType] = [heading(f"fixes for {result['rows']:,} training rows")]
-    if not result["mends"]:
+    if not result["fixes"]:
         return [*parts, Text("  no row has a defect, contradicts another or is doubtful: nothing is written")]
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, show_edge=False)
     table.add_column("", overflow="fold")
@@ -96,15 +96,15 @@ def mends_screen(result: Row) -> list[RenderableType]:
         held_out = "" if kind["held_out"] is None else f"{kind['held_out']:,}"
         table.add_row(Text(clean(kind["title"])), kind["action"], f"{kind['rows']:,}", f"{kind['ready']:,}", held_out)
     parts.append(table)
-    for mend in result["first"]:
-        after = Text("(for you to write)", style=FAINT) if mend["after"] is None else short(mend["after"], 2, 160)
-        lines: list[tuple[str, str | Text]] = [("why", clean(mend["why"])), ("before", short(mend["before"], 2, 160))]
-        lines += [("after", Text("(dropped)", style=FAINT) if mend["action"] == "drop" else after)]
-        where = f"  {clean(mend['file'])}:{mend['line']}"
-        head = Text.assemble((mend["action"], STRONG), (where, FAINT))
+    for fix in result["first"]:
+        after = Text("(for you to write)", style=FAINT) if fix["after"] is None else short(fix["after"], 2, 160)
+        lines: list[tuple[str, str | Text]] = [("why", clean(fix["why"])), ("before", short(fix["before"], 2, 160))]
+        lines += [("after", Text("(dropped)", style=FAINT) if fix["action"] == "drop" else after)]
+        where = f"  {clean(fix['file'])}:{fix['line']}"
+        head = Text.assemble((fix["action"], STRONG), (where, FAINT))
         parts += [head, Padding(grid_of(lines), (0, 0, 1, 2))]
     out, run = clean(result["out"]), clean(result["run"])
-    parts.append(Text(f"  {result['mends']:,} lines in {out}"))
+    parts.append(Text(f"  {result['fixes']:,} lines in {out}"))
     parts.append(Text('  Write "accept": true where you agree, and edit "after" where you do not.'))
     parts.append(Text(f"  next: luthier errors {run} --apply {out} --out NEW.jsonl", style=STRONG))
     return parts

@@ -29,11 +29,11 @@ class Function:
         self.kind, self.where, self.settings = kind, f"{kind} '{spec}'", settings
         if not file or not name.isidentifier():
             raise InputError(
-                "'python' needs a file and a function", where=self.where, mend="write python:FILE.py:FUNCTION"
+                "'python' needs a file and a function", where=self.where, fix="write python:FILE.py:FUNCTION"
             )
         self.file = Path(file)
         if not self.file.is_file():
-            raise InputError(f"no such file: {file}", where=self.where, mend="check the path")
+            raise InputError(f"no such file: {file}", where=self.where, fix="check the path")
         loading = max(LOADING, settings.timeout)
         self._child = Child("luthier.rewards.child", settings.memory, [file, name, str(loading)])
         try:
@@ -48,12 +48,12 @@ class Function:
         try:
             reply = self._ask(answers, self.settings.timeout)
         except Ended as ended:
-            raise self._failed(ended.what, self._mend(ended), answers) from None
+            raise self._failed(ended.what, self._fix(ended), answers) from None
         if "error" not in reply:
             return [float(value) for value in reply["values"]]
         guilty = self._alone(answers, reply["kind"], until)
-        mend = self._less_memory if reply["kind"] == "MemoryError" else "fix the function"
-        raise self._failed(self._said(reply), mend, answers if guilty is None else [guilty])
+        fix = self._less_memory if reply["kind"] == "MemoryError" else "fix the function"
+        raise self._failed(self._said(reply), fix, answers if guilty is None else [guilty])
 
     def close(self) -> None:
         """End the process, and what it left running."""
@@ -71,9 +71,9 @@ class Function:
         try:
             reply = self._child.receive(seconds)
         except Ended as ended:
-            raise InputError(f"did not load: {ended.what}", where=self.where, mend=self._mend(ended)) from None
+            raise InputError(f"did not load: {ended.what}", where=self.where, fix=self._fix(ended)) from None
         if "error" in reply:
-            raise InputError(f"did not load: {self._said(reply)}", where=self.where, mend="fix the file")
+            raise InputError(f"did not load: {self._said(reply)}", where=self.where, fix="fix the file")
 
     def _ask(self, answers: Sequence[Answer], seconds: float) -> dict[str, Any]:
         """What the process replies to a batch, within so many seconds. Raises Ended."""
@@ -102,17 +102,17 @@ class Function:
                 return rest[0]
         return None
 
-    def _failed(self, what: str, mend: str, answers: Sequence[Answer]) -> FunctionError:
+    def _failed(self, what: str, fix: str, answers: Sequence[Answer]) -> FunctionError:
         several = f"{len(answers)} answers, the first to " if len(answers) > 1 else "an answer to "
         return FunctionError(
             f"{what}, given {several}'{opening(answers[0].prompt)}'",
-            kind=self.kind, where=self.where, mend=f"{mend}, then run the same command again: nothing else is lost",
+            kind=self.kind, where=self.where, fix=f"{fix}, then run the same command again: nothing else is lost",
         )  # fmt: skip
 
     def _said(self, reply: dict[str, Any]) -> str:
         return reply["error"] + (f" ({self.file}:{reply['line']})" if reply["line"] else "")
 
-    def _mend(self, ended: Ended) -> str:
+    def _fix(self, ended: Ended) -> str:
         match ended.why:
             case "late":
                 return "raise --reward.timeout or make it quicker"

@@ -95,7 +95,7 @@ def json_text(spec: str, argument: str, settings: RewardConfig) -> Score:
 def length(spec: str, argument: str, settings: RewardConfig) -> Score:
     """min(1, max(0, 2 - tokens / N)): 1 up to N tokens, falling evenly to 0 at 2 N."""
     if not re.fullmatch(r"[1-9]\d*", argument):
-        raise InputError(f"'{argument}' is not a number of tokens", where=_where(spec), mend="write such as length:40")
+        raise InputError(f"'{argument}' is not a number of tokens", where=_where(spec), fix="write such as length:40")
     most = int(argument)
     return lambda answer: min(1.0, max(0.0, 2 - answer.tokens / most))
 
@@ -120,9 +120,9 @@ def rule(spec: str, name: str, argument: str, settings: RewardConfig) -> Compone
     """The component of a rule. Raises InputError when the argument is missing, unwanted or wrong."""
     wanted = RULES[name].argument
     if argument and not wanted:
-        raise InputError(f"'{name}' takes nothing after it", where=_where(spec), mend=f"write {name}")
+        raise InputError(f"'{name}' takes nothing after it", where=_where(spec), fix=f"write {name}")
     if not argument and wanted and not wanted.startswith("["):
-        raise InputError(f"'{name}' needs {wanted}", where=_where(spec), mend=f"write {name}:{wanted}")
+        raise InputError(f"'{name}' needs {wanted}", where=_where(spec), fix=f"write {name}:{wanted}")
     score = RULES[name].make(spec, argument, settings)
 
     def component(answers: Sequence[Answer]) -> list[float]:
@@ -148,5 +148,5 @@ def _refuse(constant: str) -> Any:
 def _late(spec: str, what: str, answer: Answer, seconds: float) -> RunError:
     return RunError(
         f"the {what} takes longer than {seconds:g} s on an answer to '{opening(answer.prompt)}'",
-        where=_where(spec), mend="write it without nested repetitions",
+        where=_where(spec), fix="write it without nested repetitions",
     )  # fmt: skip

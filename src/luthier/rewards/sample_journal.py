@@ -72,7 +72,7 @@ class SampleJournal:
         if changed := [name for name, value in settings.items() if before.get(name) != value]:
             raise InputError(
                 f"this file keeps answers of another command: its {changed[0].replace('_', ' ')} was not the same", where=path,
-                mend="give another --out, or delete it to begin anew",
+                fix="give another --out, or delete it to begin anew",
             )  # fmt: skip
         for number, line in enumerate(lines, 2):
             found = self._held(_Line, line, number)
@@ -86,7 +86,7 @@ class SampleJournal:
     def _held(self, form: type[T], line: bytes, number: int) -> T:
         """A line of the file as what it must be, and as it was written."""
         where = f"{self._path}:{number}"
-        found = held(form, read_line(line, where=where, mend=ANEW), where=where, mend=ANEW)
+        found = held(form, read_line(line, where=where, fix=ANEW), where=where, fix=ANEW)
         checked(cast(Mapping[str, Any], found), where, ANEW)
         return found
 
@@ -137,6 +137,6 @@ def keeping(path: Path, settings: Mapping[str, Any], scored_by: str) -> Iterator
 
     Raises InputError when the file was kept for other settings, or another process works on it.
     """
-    busy = InputError("another process works on this file", where=path, mend="wait for it, or give another --out")
+    busy = InputError("another process works on this file", where=path, fix="wait for it, or give another --out")
     with holding(path, busy) as file:
         yield SampleJournal(file, path, settings, scored_by)

@@ -96,7 +96,7 @@ def require_references(rewards: Rewards, rows: Iterable[tuple[str | None, Origin
         if reference is None or not reference.strip():
             raise InputError(
                 f"reward '{rewards.referring[0]}' compares with the right answer, and this row has none", where=origin,
-                mend="map its column, such as --data.columns answer=COLUMN, or use another reward",
+                fix="map its column, such as --data.columns answer=COLUMN, or use another reward",
             )  # fmt: skip
         if name := rewards.unusable(reference):
             unread.append((name, origin))
@@ -105,7 +105,7 @@ def require_references(rewards: Rewards, rows: Iterable[tuple[str | None, Origin
     name, origin = unread[0]
     what = f"reward '{name}' cannot read the right answer of {len(unread)} of {len(asked)} rows, and gives 0 to whatever is answered"
     if len(unread) == len(asked):
-        raise InputError(what, where=origin, mend="use another reward, or correct the right answers")
+        raise InputError(what, where=origin, fix="use another reward, or correct the right answers")
     log.warn(f"{origin}: {what}; fix these rows, or remove them")
 
 

@@ -94,13 +94,13 @@ def parse(specs: Sequence[str], settings: RewardConfig, model: Callable[[str], C
     Raises InputError for an unknown name (with the nearest), an argument or file that is wrong, a spec given twice.
     """
     if not specs:
-        raise InputError("no reward given", where="--reward", mend="give one, such as exact, or python:FILE:FUNCTION")
+        raise InputError("no reward given", where="--reward", fix="give one, such as exact, or python:FILE:FUNCTION")
     with ExitStack() as closing:
         parts: list[Part] = []
         for text in specs:
             part = _part(text.strip(), settings, model, closing)
             if part.name in {other.name for other in parts}:
-                raise InputError("given twice", where=f"reward '{part.name}'", mend="give it once, with one weight")
+                raise InputError("given twice", where=f"reward '{part.name}'", fix="give it once, with one weight")
             parts.append(part)
         return Rewards(parts, closing.pop_all())
 
@@ -148,22 +148,22 @@ def _part(text: str, settings: RewardConfig, model: Callable[[str], Component] |
 def _model(spec: str, run: str, model: Callable[[str], Component] | None) -> Component:
     where = f"reward '{spec}'"
     if not run:
-        raise InputError("'model' needs a run", where=where, mend="write model:runs/NAME")
+        raise InputError("'model' needs a run", where=where, fix="write model:runs/NAME")
     if model is None:
-        raise InputError("reward models cannot be used here", where=where, mend="use python:FILE:FUNCTION")
+        raise InputError("reward models cannot be used here", where=where, fix="use python:FILE:FUNCTION")
     return model(run)
 
 
 def _checked(part: Part, values: list[float], answers: Sequence[Answer]) -> list[float]:
-    where, mend = f"reward '{part.name}'", "fix it and run the same command again; nothing else is lost"
+    where, fix = f"reward '{part.name}'", "fix it and run the same command again; nothing else is lost"
     if len(values) != len(answers):
         raise FunctionError(
             f"gave {len(values)} numbers for {len(answers)} answers, the first to '{opening(answers[0].prompt)}'",
-            kind="reward", where=where, mend=mend,
+            kind="reward", where=where, fix=fix,
         )  # fmt: skip
     for value, answer in zip(values, answers, strict=True):
         if not math.isfinite(value):
             raise FunctionError(
-                f"gave {value} for an answer to '{opening(answer.prompt)}'", kind="reward", where=where, mend=mend
+                f"gave {value} for an answer to '{opening(answer.prompt)}'", kind="reward", where=where, fix=fix
             )
     return values

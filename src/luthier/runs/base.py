@@ -73,13 +73,13 @@ def known_start(run: Path) -> KnownStart | None:
     facts = _lineage(run).get("start")
     if facts is None:
         return None
-    where, mend = run / LINEAGE, "put it back from a copy, or name the base with --base"
-    held(_Start, facts, where=where, mend=mend)
+    where, fix = run / LINEAGE, "put it back from a copy, or name the base with --base"
+    held(_Start, facts, where=where, fix=fix)
     known = {name: value for name, value in facts.items() if name in _Start.__annotations__}
     try:
         return KnownStart(**known | {"quant": QuantConfig(**known["quant"]) if known.get("quant") else None})
     except ValidationError:
-        raise InputError("'start.quant' is not a setting of a quantized base", where=where, mend=mend) from None
+        raise InputError("'start.quant' is not a setting of a quantized base", where=where, fix=fix) from None
 
 
 def base_of_run(run: Path, model: str, base: str | None) -> sources.Source | None:
@@ -119,7 +119,7 @@ def base_of_adapter(folder: Path, base: str | None) -> sources.Source:
     name = adapter_config.base_name(folder)
     if name is None:
         raise InputError(
-            "the adapter does not name its base model", where=folder / adapter_config.CONFIG, mend="give it with --base"
+            "the adapter does not name its base model", where=folder / adapter_config.CONFIG, fix="give it with --base"
         )
     if _is_here(name):
         return sources.resolve(name)
@@ -132,10 +132,10 @@ def base_of_adapter(folder: Path, base: str | None) -> sources.Source:
 
 
 def _missing(name: str, where: Path) -> InputError:
-    mend = "give it with --base: a folder, a .gguf file" + (
+    fix = "give it with --base: a folder, a .gguf file" + (
         "" if _looks_like_a_path(name) else f", or --base {name} to fetch it"
     )
-    return InputError(f"its base model '{name}' is not here", where=where, mend=mend)
+    return InputError(f"its base model '{name}' is not here", where=where, fix=fix)
 
 
 def _places(folder: Path, beside: list[str], named: list[str]) -> list[Path]:

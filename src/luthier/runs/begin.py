@@ -27,14 +27,14 @@ def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> R
     there = os.path.lexists(path / SETTINGS) or os.path.lexists(path / LINEAGE)
     if not there and path.is_dir() and any(path.glob("[!.]*")) and not _only_sums(path):
         # hidden files: of a start that was killed before run.yaml was whole
-        raise InputError("the folder holds something that is not a run", where=path, mend="give another --out")
+        raise InputError("the folder holds something that is not a run", where=path, fix="give another --out")
     if path.exists() and not path.is_dir():
-        raise InputError("this is a file, not a folder", where=path, mend="give another --out")
+        raise InputError("this is a file, not a folder", where=path, fix="give another --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"cannot make the run directory: {error.strerror}", where=path, mend="give another --out"
+            f"cannot make the run directory: {error.strerror}", where=path, fix="give another --out"
         ) from None
     if there:
         folder.check()
@@ -49,7 +49,7 @@ def _same_run(folder: RunFolder, config: RunConfig, lineage: Mapping[str, Any]) 
     """What the run that is here was made of; None where it has made nothing yet."""
     check_entry(folder)
     if not (folder.path / SETTINGS).is_file() and folder.begun:
-        raise InputError("run.yaml is gone", where=folder.path, mend="put it back from a copy, or give another --out")
+        raise InputError("run.yaml is gone", where=folder.path, fix="put it back from a copy, or give another --out")
     if (folder.path / SETTINGS).is_file():
         _same_settings(folder.path, config)
     made = folder.lineage
@@ -58,7 +58,7 @@ def _same_run(folder: RunFolder, config: RunConfig, lineage: Mapping[str, Any]) 
     if not made:
         raise InputError(
             f"{LINEAGE} is gone, so it is not known whether data and weights are the same", where=folder.path,
-            mend="put it back from a copy, or give another --out to start anew",
+            fix="put it back from a copy, or give another --out to start anew",
         )  # fmt: skip
     made_of.require_same(made, lineage, folder.path)
     return made
@@ -75,7 +75,7 @@ def _keep(folder: RunFolder, config: RunConfig, made: Mapping[str, Any] | None, 
 
 
 def note_failure(folder: RunFolder, name: str) -> None:
-    """Note that the run stopped at an error of the inputs `name`, which may be mended then."""
+    """Note that the run stopped at an error of the inputs `name`, which may be corrected then."""
     if made := folder.lineage:
         folder.write_json(LINEAGE, made_of.failed(made, name))
 
@@ -96,7 +96,7 @@ def _same_settings(path: Path, config: RunConfig) -> None:
         if name not in BESIDE and name not in unread and before[name] != now[name]:
             raise InputError(
                 f"this folder holds another run: {name} was {before[name]!r} there and is {now[name]!r} here", where=path,
-                mend="give another --out, or the same settings to go on with it",
+                fix="give another --out, or the same settings to go on with it",
             )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ class RunFolder:
                 if entry.is_symlink():
                     raise InputError(
                         "a link inside a run's folder; links are not followed there", where=entry.path,
-                        mend="put what it leads to in its place; the run's folder itself may be a link",
+                        fix="put what it leads to in its place; the run's folder itself may be a link",
                     )  # fmt: skip
                 if place == self.path and entry.name in FOLDERS | FILES:
                     refuse_special(Path(entry.path), folder=entry.name in FOLDERS)
@@ -181,7 +181,7 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """What a JSON file holds, of the form that it must have (see `records`), or None when it is not there."""
         path, content = self.path / name, self.read(name)
-        return None if content is None else hold(name, read_line(content, where=path, mend=MEND), path)
+        return None if content is None else hold(name, read_line(content, where=path, fix=MEND), path)
 
     def records(self, name: str) -> list[dict[str, Any]] | None:
         """The lines of a JSONL file, or None when it is not there."""
@@ -189,7 +189,7 @@ class RunFolder:
             return None
         lines = content.split(b"\n")  # not splitlines(): text may hold other line ends
         places = ((f"{self.path / name}:{number}", line) for number, line in enumerate(lines, 1) if line)
-        return [hold(name, read_line(line, where=at, mend=MEND), at) for at, line in places]
+        return [hold(name, read_line(line, where=at, fix=MEND), at) for at, line in places]
 
 
 def place(config: RunConfig, data_name: str) -> Path:
@@ -204,7 +204,7 @@ def check_entry(folder: RunFolder) -> None:
     if folder.lineage.get("sums") and LINEAGE not in folder.sums.noted():
         raise InputError(
             "the sums of this run's files are gone", where=folder.path / SUMS,
-            mend="put the file back from a copy, or train anew with another --out",
+            fix="put the file back from a copy, or train anew with another --out",
         )  # fmt: skip
 
 
@@ -214,7 +214,7 @@ def read_run(path: Path) -> tuple[RunFolder, RunConfig]:
     if os.path.lexists(path / SETTINGS):
         folder.check()
     elif SETTINGS not in folder.sums.noted():
-        raise InputError("not a run directory: no run.yaml in it", where=path, mend="give a folder under runs/")
+        raise InputError("not a run directory: no run.yaml in it", where=path, fix="give a folder under runs/")
     check_entry(folder)
     if not (path / LINEAGE).is_file():
         log.warn_once(f"{path}: {LINEAGE} is gone; what this run was made of is not known")
@@ -232,7 +232,7 @@ def understood(folder: RunFolder) -> Iterator[None]:
             raise
         raise InputError(
             f"a file of this run is not as it was written: {type(error).__name__}: {error}", where=folder.path,
-            mend="put it back from a copy, or train again",
+            fix="put it back from a copy, or train again",
         ) from error  # fmt: skip
 
 
@@ -240,7 +240,7 @@ def understood(folder: RunFolder) -> Iterator[None]:
 def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the run for this process, and clear what killed starts left. Raises InputError when another process works on
     it, and as `RunFolder.check`."""
-    busy = InputError("another process works on this run", where=folder.path, mend="wait for it, or give another --out")
+    busy = InputError("another process works on this run", where=folder.path, fix="wait for it, or give another --out")
     with holding(folder.path / LOCK, busy):
         if (folder.path / SETTINGS).is_file():  # else `luthier eval` keeps its records in a folder of the user's
             folder.check()
@@ -262,5 +262,5 @@ def _sum_of(handle: Any, size: int | None = None) -> Any:
 def _lost(path: Path, what: str) -> InputError:
     return InputError(
         what, where=path,
-        mend=f"put it back from a copy, or remove {path.parent / 'checkpoints'} to train from the first step",
+        fix=f"put it back from a copy, or remove {path.parent / 'checkpoints'} to train from the first step",
     )  # fmt: skip

@@ -3,7 +3,7 @@
 inputs         name -> hash, or file -> sha256: data, weights, template, tokenizer, rewards, metrics, ...
 environment    versions and threads, which may change the last bits
 later_starts   what was not as before at later starts
-failed         inputs that the run stopped at an error of: functions of the user's that may be mended
+failed         inputs that the run stopped at an error of: functions of the user's that may be corrected
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def lineage(config: RunConfig, **inputs: Any) -> dict[str, Any]:
 
 def read(content: bytes, where: Path) -> dict[str, Any]:
     """The lineage that a file holds. Raises InputError for a damaged one."""
-    mend = "put it back from a copy, or give another --out to start anew"
-    return cast(dict[str, Any], held(_Lineage, read_line(content, where=where, mend=mend), where=where, mend=mend))
+    fix = "put it back from a copy, or give another --out to start anew"
+    return cast(dict[str, Any], held(_Lineage, read_line(content, where=where, fix=fix), where=where, fix=fix))
 
 
 def starts(made: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -130,18 +130,18 @@ def _flat(files: Mapping[str, Any]) -> dict[str, Any]:
 
 def require_same(made: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> None:
     """Raise InputError when the run cannot go on with what is here now. A function of the user's that the run stopped at
-    an error of may have been mended since: it says so and goes on."""
+    an error of may have been corrected since: it says so and goes on."""
     before = known(made, now["inputs"])
     for name, which in changes(before, now["inputs"]).items():
         if name in MENDABLE and made.get("failed", {}).get(name) == before[name]:
             log.warn(f"the {name} were fixed since this run stopped at an error in them: {MENDABLE[name]}")
             continue
-        mend = "give another --out to start anew, or put it back as it was"
+        fix = "give another --out to start anew, or put it back as it was"
         if name in MENDABLE:
-            mend += "; it may be fixed only if the run stopped at an error in it"
+            fix += "; it may be fixed only if the run stopped at an error in it"
         raise InputError(
             f"the {name} changed since this run began{f' ({which})' * bool(which)}, so it cannot resume exactly", where=run,
-            mend=mend,
+            fix=fix,
         )  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def known(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def failed(made: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The lineage of a run that stopped at an error of these inputs, `rewards` or `metrics`: they may be mended."""
+    """The lineage of a run that stopped at an error of these inputs, `rewards` or `metrics`: they may be corrected."""
     return {**made, "failed": {**made.get("failed", {}), name: inputs_of(made).get(name)}}
 
 

@@ -135,7 +135,7 @@ def _of_run(run: Path, base: str | None) -> ResolvedModel:
         _refuse_base(base, run)
         source = sources.resolve(str(run / "model"))
         return ResolvedModel(source, None, config, source.folder)
-    raise InputError("this run is not finished", where=run, mend="run its command again to go on with it")
+    raise InputError("this run is not finished", where=run, fix="run its command again to go on with it")
 
 
 def _texts(run: Path, config: RunConfig, source: sources.Source) -> Path:
@@ -156,7 +156,7 @@ def _of_adapter(folder: Path, base: str | None) -> ResolvedModel:
 
 def _refuse_base(base: str | None, name: object) -> None:
     if base is not None:
-        raise InputError(f"{name} is a whole model, which has no base below it", where="--base", mend="leave it out")
+        raise InputError(f"{name} is a whole model, which has no base below it", where="--base", fix="leave it out")
 
 
 def _refuse_a_typo(path: Path) -> None:
@@ -166,4 +166,4 @@ def _refuse_a_typo(path: Path) -> None:
     if path.parts[:-1] == ("runs",) or (runs and path.parent != Path()):
         guess = nearest(path.name, [run.name for run in runs])
         here = "see which runs are there" if runs else "luthier train --out NAME makes one"
-        raise InputError("no such run", where=path, mend=f"did you mean '{path.parent / guess}'?" if guess else here)
+        raise InputError("no such run", where=path, fix=f"did you mean '{path.parent / guess}'?" if guess else here)

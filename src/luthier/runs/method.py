@@ -22,7 +22,7 @@ def chosen_method(config: RunConfig) -> Method:
     model_load.pick_device(config.device)
     if config.dtype == "float16":
         raise InputError(
-            "float16 gradients vanish without loss scaling", where="--dtype", mend="train in bfloat16 or float32"
+            "float16 gradients vanish without loss scaling", where="--dtype", fix="train in bfloat16 or float32"
         )
     return method(config.method)
 
@@ -42,7 +42,7 @@ def refuse_unread(config: RunConfig) -> None:
             ]
             raise InputError(
                 f"{config.method} does not read this setting", where=f"--{name}",
-                mend=f"leave it out, or use --method {', '.join(others[:-1])}{' or ' if others[1:] else ''}{others[-1]}",
+                fix=f"leave it out, or use --method {', '.join(others[:-1])}{' or ' if others[1:] else ''}{others[-1]}",
             )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class Opened:
     def switch(self, name: str) -> None:
         """Answer with this adapter from now on, or with the bare 'base'. Raises InputError for an unknown name."""
         if name not in self.names and name != "base":
-            raise InputError(f"no adapter '{name}'", mend=f"there are: {', '.join(('base', *self.names))}")
+            raise InputError(f"no adapter '{name}'", fix=f"there are: {', '.join(('base', *self.names))}")
         if name == "base":
             lora.detach(self.model)
         else:
@@ -80,7 +80,7 @@ class Opened:
             if not (isinstance(value, (tuple, list)) if kind is tuple else number and isinstance(value, (int, kind))):
                 raise InputError(
                     f"{name} is {value!r}", where="sampling",
-                    mend={tuple: "give a list", int: "give a whole number", float: "give a number"}[kind],
+                    fix={tuple: "give a list", int: "give a whole number", float: "give a number"}[kind],
                 )  # fmt: skip
         ends = tuple(sorted({*template.stop_ids, *given.get("stop_ids", ())}))
         return Sampling(**{**given, "stop_ids": ends, "stop": (*template.stops, *given.get("stop", ()))})
@@ -145,7 +145,7 @@ def _quant_of_all(runs: Sequence[RunConfig]) -> QuantConfig | None:
         if base != bases[0]:
             raise InputError(
                 f"one adapter was tuned on {_base(bases[0])}, another on {_base(base)}",
-                where="--adapter", mend="open each by itself",
+                where="--adapter", fix="open each by itself",
             )  # fmt: skip
     return bases[0] if bases else None
 

@@ -280,9 +280,9 @@ MEASURED: dict[str, Any] = {"general": General, "own": Own, "text": Text, "loss"
 
 def hold(name: str, value: Any, where: object) -> Any:
     """What stands in the file of this name, or on a line of it. Raises InputError when it is not of the file's form."""
-    found = held(FORMS.get(name, dict), value, where=where, mend=MEND)
+    found = held(FORMS.get(name, dict), value, where=where, fix=MEND)
     if name in ("evals/before.jsonl", "evals/after.jsonl"):
         forms = [form for key, form in MEASURED.items() if key in found] or [Row]
         for form in forms:
-            held(form, found, where=where, mend=MEND)
+            held(form, found, where=where, fix=MEND)
     return found

@@ -68,7 +68,7 @@ class Scorer:
             raise InputError(
                 f"the prompt '{opening(asked)}' leaves no room for an answer in the context of {context} tokens",
                 where=f"reward model {self.start.adapter or self.start.source.folder}",
-                mend="shorten it, or leave its row out",
+                fix="shorten it, or leave its row out",
             )  # fmt: skip
         training = self.model.training
         self.model.eval()
@@ -104,7 +104,7 @@ def open_scorer(
     Raises InputError for a run that is no reward model."""
     start = resolve_model(run, base)
     if start.config.method != "reward":
-        raise InputError("not a reward model", where=run, mend="give a run of `luthier train --method reward`")
+        raise InputError("not a reward model", where=run, fix="give a run of `luthier train --method reward`")
     tokenizer = Tokenizer(load_tokenizer(start.texts))
     template = load_template(start.config.text.template, tokenizer, start.config.text.template_kwargs)
     if start.adapter and (model := policy(start)) is not None:
@@ -129,4 +129,4 @@ def _head(folder: Path) -> torch.Tensor:
             if "score.weight" in tensors.keys():  # noqa: SIM118  not a mapping
                 weight: torch.Tensor = tensors.get_tensor("score.weight")
                 return weight
-    raise InputError("no score head in this model", where=folder, mend="train it again with --method reward")
+    raise InputError("no score head in this model", where=folder, fix="train it again with --method reward")

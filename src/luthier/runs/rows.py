@@ -102,7 +102,7 @@ def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Exampl
 def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     data = config.data
     if not data.path:
-        raise InputError("no data given", mend="luthier train DATA, such as luthier train rows.jsonl")
+        raise InputError("no data given", fix="luthier train DATA, such as luthier train rows.jsonl")
     if data.path == (STDLIB,) and not Path(STDLIB).exists():
         check_kind([Chat(())], kinds, config.method, STDLIB)
         learn, unseen = stdlib_pairs.pairs(
@@ -127,7 +127,7 @@ def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         train, test = split(train, data.holdout, config.seed)
     if not train:
         raise InputError(
-            "no row is left to train on", where=data.path[0], mend="lower --data.holdout, or give --data.eval"
+            "no row is left to train on", where=data.path[0], fix="lower --data.holdout, or give --data.eval"
         )
     if config.method in ("kto", "response"):  # nor after the split
         warnings += tuple(line for line in one_sided(train) if not set(one_sided(main.examples)))
@@ -146,19 +146,17 @@ def _beside(name: str, loaded: data_load.Loaded, known: tuple[str, ...]) -> tupl
 def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     """General rows beside those of the data, without any whose prompt is held out."""
     if "-" in config.data.replay:
-        raise InputError("standard input is for the data itself", where="--data.replay", mend="give a file")
+        raise InputError("standard input is for the data itself", where="--data.replay", fix="give a file")
     if main.stream:
         raise InputError(
             "a stream has no end after which replay rows could be numbered", where="--data.replay",
-            mend="leave --data.stream out, or mix the files beforehand",
+            fix="leave --data.stream out, or mix the files beforehand",
         )  # fmt: skip
     if chosen_method(config).online:
-        mend = (
+        fix = (
             "give these files to --policy.pretrain" if config.method == "ppo" else "--policy.kl keeps it near its start"
         )
-        raise InputError(
-            f"{config.method} learns from its own answers, not from rows", where="--data.replay", mend=mend
-        )
+        raise InputError(f"{config.method} learns from its own answers, not from rows", where="--data.replay", fix=fix)
     settings = config.data.model_copy(update={"columns": {}, "layout": "auto", "limit": None, "group": None})
     loaded = data_load.load(config.data.replay, settings)
     check_kind(loaded.examples, kinds, config.method, loaded.layout.name, "--data.replay takes rows as the data's own")
@@ -168,7 +166,7 @@ def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], 
         log.warn(f"{left} of {len(loaded.examples)} replay rows are left out: their prompts are held out")
     if not rows:
         raise InputError(
-            "every replay row is held out", where=config.data.replay[0], mend="give --data.replay other files"
+            "every replay row is held out", where=config.data.replay[0], fix="give --data.replay other files"
         )
     return replace(
         main, replay=prepared(rows, config), replay_files=tuple(files_of(config.data.replay)),
@@ -192,17 +190,17 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     """Look at the first row of a stream; the rest is read while training."""
     data = config.data
     if config.train.steps is None:
-        raise InputError("a stream has no known length", where="--data.stream", mend="give --train.steps")
+        raise InputError("a stream has no known length", where="--data.stream", fix="give --train.steps")
     if (row := chosen_method(config)).reference or row.arrange or row.online:
         raise InputError(
             f"{config.method} looks at all rows before it begins", where="--data.stream",
-            mend="leave --data.stream out, or use --method orpo or simpo",
+            fix="leave --data.stream out, or use --method orpo or simpo",
         )  # fmt: skip
     source = data_load.stream(data.path, data)
     pairs = iter(source.pairs)
     first = next(pairs, None)
     if first is None:
-        raise InputError("no usable row in this stream", where=data.path[0], mend="look at it with `luthier data`")
+        raise InputError("no usable row in this stream", where=data.path[0], fix="look at it with `luthier data`")
     check_kind([first[1]], kinds, config.method, source.layout.name)
     test: Sequence[Example] = []
     readings, warnings = {"rows": source.about}, warnings_of([first[1]], source.about)
@@ -223,17 +221,17 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
 
 
 def check_kind(
-    examples: Sequence[Example], kinds: tuple[type[Example], ...], name: str, layout: str, mend: str | None = None
+    examples: Sequence[Example], kinds: tuple[type[Example], ...], name: str, layout: str, fix: str | None = None
 ) -> None:
     first = next((example for example in examples if not isinstance(example, kinds)), None)
     if first is not None:
         wanted = " or ".join(kind.__name__.lower() for kind in kinds)
-        if layout == "templated" and mend is None and Text in kinds:
-            mend = "give --data.layout text to learn such texts as they stand, marks and all"
+        if layout == "templated" and fix is None and Text in kinds:
+            fix = "give --data.layout text to learn such texts as they stand, marks and all"
         fitting = [other for other, row in METHODS.items() if isinstance(first, row.example)]
         raise InputError(
             f"method '{name}' learns from {wanted} rows, but these are {layout} rows", where=first.origin,
-            mend=mend or (f"use --method {' or '.join(fitting)}" if fitting else UNLEARNED),
+            fix=fix or (f"use --method {' or '.join(fitting)}" if fitting else UNLEARNED),
         )  # fmt: skip
 
 

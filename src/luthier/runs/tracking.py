@@ -51,7 +51,7 @@ class Tracker:
                 self.sender = SENDERS[name](folder.path, f"{folder.path.name}-{self.state['id']}", config)
             except Exception as error:  # whatever its client raises: no account, no network
                 raise InputError(
-                    f"{name} does not start: {_reason(error)}", where="--track", mend="fix that, or leave it out"
+                    f"{name} does not start: {_reason(error)}", where="--track", fix="fix that, or leave it out"
                 ) from error
 
     def follow(self) -> None:
@@ -109,7 +109,7 @@ def _state(card: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or (found and not all(isinstance(found.get(k), kind) for k, kind in kinds.items())):
         raise InputError(
             "what was passed on to the tracker cannot be read", where=card,
-            mend="put it back from a copy, or remove it: then all lines are passed on again",
+            fix="put it back from a copy, or remove it: then all lines are passed on again",
         )  # fmt: skip
     return found
 
@@ -122,7 +122,7 @@ def _reason(error: Exception) -> str:
 def check(name: str) -> None:
     """Raise InputError when the tracker's package is not installed."""
     if name != "none" and importlib.util.find_spec(name) is None:
-        raise InputError(f"{name} is not installed", where="--track", mend=f"pip install {name}")
+        raise InputError(f"{name} is not installed", where="--track", fix=f"pip install {name}")
 
 
 def open_tracker(config: RunConfig, folder: RunFolder) -> Tracker | None:

@@ -88,7 +88,7 @@ def _branches_later(example: Example, template: Template, settings: TextConfig) 
         case Labelled(completion=completion, label=label):
             return _compared_later(example, (completion,), template, settings, label=label)
         case _:
-            raise InputError(f"a row of kind {type(example).__name__.lower()}", where=example.origin, mend=UNLEARNED)
+            raise InputError(f"a row of kind {type(example).__name__.lower()}", where=example.origin, fix=UNLEARNED)
 
 
 def _raise(error: InputError) -> _Nodes:
@@ -120,7 +120,7 @@ def _compared_later(
             if segments[: len(root)] != root:
                 raise InputError(
                     "the prompt is not a prefix of prompt and answer",
-                    mend="an answer must begin with an assistant turn that is to be learned",
+                    fix="an answer must begin with an assistant turn that is to be learned",
                 )
             children.append(Branch(segments[len(root) :], parent=0))
         return (Branch(root), *children), columns

@@ -151,7 +151,7 @@ def refuse_nothing_left(encoded: Encoded) -> None:
     raise InputError(
         f"none of {len(encoded.dropped)} rows is left to learn from; {count} of them: {reason}",
         where=encoded.dropped[0].origin,
-        mend="look at a row with `luthier show`, or raise --text.max_length",
+        fix="look at a row with `luthier show`, or raise --text.max_length",
     )
 
 
@@ -260,7 +260,7 @@ def _node(branch: Branch, pieces: Sequence[list[int]], template: Template) -> No
         if segment.answer and segment.trained and piece[-1:] and piece[-1] not in template.stop_ids:
             raise InputError(
                 f"the stop token is not trained: the answer ends in {segment.text[-20:]!r}",
-                mend="write the EOS token after assistant turns in the template",
+                fix="write the EOS token after assistant turns in the template",
             )
         ids += piece
         trained += [segment.trained] * len(piece)
@@ -312,7 +312,7 @@ def _refuse_two_starts(ids: Sequence[int], tokenizer: Tokenizer) -> None:
         raise InputError(
             f"BOS stands twice: the text starts with {tokenizer.bos}{tokenizer.bos}",
             where="--text.template",
-            mend="write bos_token once in the template",
+            fix="write bos_token once in the template",
         )
 
 
@@ -323,7 +323,7 @@ def _blaming(example: Example, row: int, dropped: list[Dropped], skip_bad: bool)
         yield
     except InputError as error:
         if not skip_bad:
-            raise InputError(error.what, where=example.origin, mend=error.mend) from None
+            raise InputError(error.what, where=example.origin, fix=error.fix) from None
         dropped.append(Dropped(example.origin, row, error.what))
 
 

@@ -76,7 +76,7 @@ class Conversation:
         if text is None:
             text = _process.text(self, wanted)
         if isinstance(text, InputError):
-            raise InputError(text.what, where=text.where, mend=text.mend)
+            raise InputError(text.what, where=text.where, fix=text.fix)
         return text
 
 
@@ -225,17 +225,17 @@ class _Process:
 
 def too_long(name: str) -> InputError:
     """The error for a template that is none."""
-    return InputError(f"the template is longer than {MAX_SOURCE:,} characters", where=name, mend=MEND)
+    return InputError(f"the template is longer than {MAX_SOURCE:,} characters", where=name, fix=MEND)
 
 
-def _failed(what: str, mend: str | None = None) -> InputError:
-    return InputError(f"the chat template failed: {what}", mend=mend)
+def _failed(what: str, fix: str | None = None) -> InputError:
+    return InputError(f"the chat template failed: {what}", fix=fix)
 
 
 def _not_json(error: Exception) -> InputError:
     what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
     return InputError(
-        f"a value for the chat template cannot be passed to it: {what}", mend="write it as text or as a JSON value"
+        f"a value for the chat template cannot be passed to it: {what}", fix="write it as text or as a JSON value"
     )
 
 

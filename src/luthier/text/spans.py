@@ -197,7 +197,7 @@ def _before(text: Text, place: int, template: Template) -> str:
         raise InputError(
             f"turn 1: the conversation begins with an answer, and the template {template.name} cannot ask for one"
             " when nothing was said",
-            mend='give it a prompt, or write "train": false in this turn to have it only read',
+            fix='give it a prompt, or write "train": false in this turn to have it only read',
         ) from error
 
 
@@ -209,7 +209,7 @@ def _locate(index: int, before: str, through: str, whole: str, template: Templat
         raise InputError(
             f"{turn}: the prompt is not a prefix of prompt and answer: after {before[max(0, same - 20) : same]!r} the"
             f" prompt has {before[same : same + 20]!r} and the answer {through[same : same + 20]!r}",
-            mend=_aligned(template) if index else "give the row a prompt",
+            fix=_aligned(template) if index else "give the row a prompt",
         )
     ends = [through.rfind(stop, len(before)) + len(stop) for stop in template.stops if stop in through[len(before) :]]
     after = template.tokenizer.control_pattern.sub("", through[max(ends) :]) if ends else ""
@@ -217,19 +217,19 @@ def _locate(index: int, before: str, through: str, whole: str, template: Templat
         raise InputError(
             f"{turn}: the template {template.name} writes no stop token after the answer, so the model would never"
             f" learn to stop; the turn ends in {through[-20:]!r}",
-            mend="write the EOS token after assistant turns in the template",
+            fix="write the EOS token after assistant turns in the template",
         )
     kept = [end for end in ends if whole.startswith(through[:end])]  # a last stop token may close the whole text
     if not kept:
         raise InputError(
             f"{turn}: the template {template.name} writes this turn differently once others follow",
-            mend="give --text.train_on last",
+            fix="give --text.train_on last",
         )
     return _Answer(index, len(before), max(kept))
 
 
 def _aligned(template: Template) -> str:
-    """How to mend a prompt that is not what its answer begins with: often the template opens a thought there."""
+    """How to fix a prompt that is not what its answer begins with: often the template opens a thought there."""
     read = template.reads.variables | (template.for_tools.reads.variables if template.for_tools else frozenset())
     switch = next((name for name in ("enable_thinking", "thinking") if name in read), None)
     other = f"set --text.template_kwargs {switch}=false (or true)" if switch else "leave this turn unlearned"

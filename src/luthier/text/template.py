@@ -69,7 +69,7 @@ class Template:
         if place < 0 or self.tokenizer.seal(last.content.strip()) not in text:
             raise InputError(
                 f"turn {len(messages)}: the template {self.name} does not write the beginning of an answer as it is",
-                mend="use another --text.template, or end the prompt before the assistant's turn",
+                fix="use another --text.template, or end the prompt before the assistant's turn",
             )
         return text[:place] if text[place:].startswith(GOES_ON) else text[:place].rstrip()
 
@@ -177,11 +177,11 @@ def load_template(name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any] = N
     template = _found(name, tokenizer, kwargs)
     read = template.reads.variables | (template.for_tools.reads.variables if template.for_tools else frozenset())
     if taken := next((key for key in kwargs if key in TEMPLATE_GIVEN), None):
-        raise InputError(f"'{taken}' is given by Luthier itself", where="--text.template_kwargs", mend="leave it out")
+        raise InputError(f"'{taken}' is given by Luthier itself", where="--text.template_kwargs", fix="leave it out")
     if strange := next((key for key in kwargs if key not in read), None):
         raise InputError(
             f"the template {template.name} does not read '{strange}'", where="--text.template_kwargs",
-            mend=f"did you mean '{guess}'?" if (guess := nearest(strange, read)) else "leave it out",
+            fix=f"did you mean '{guess}'?" if (guess := nearest(strange, read)) else "leave it out",
         )  # fmt: skip
     return template
 
@@ -193,7 +193,7 @@ def _found(name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any]) -> Templa
         if "default" not in named:
             raise InputError(
                 f"the model has no default template, but {', '.join(named)}", where="--text.template",
-                mend=f"choose one, such as --text.template {min(named)}",
+                fix=f"choose one, such as --text.template {min(named)}",
             )  # fmt: skip
         tools = named.get("tool_use")
         for_tools = _jinja(tools, "chat (tool_use)", tokenizer, kwargs) if tools else None
@@ -202,7 +202,7 @@ def _found(name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any]) -> Templa
         if not tokenizer.eos:
             raise InputError(
                 f"the template '{name}' ends answers with EOS, but this tokenizer has none",
-                where="--text.template", mend="give a Jinja file that writes an end-of-turn token",
+                where="--text.template", fix="give a Jinja file that writes an end-of-turn token",
             )  # fmt: skip
         if name == "plain":
             return Template("plain", "plain", tokenizer, built_in.plain(tokenizer))
@@ -216,8 +216,8 @@ def _read(name: str, known: Sequence[str]) -> str:
     path = Path(name)
     if not path.is_file():
         guess = nearest(name, known)
-        mend = f"did you mean '{guess}'?" if guess else "give auto, alpaca, plain, or the path of a Jinja file"
-        raise InputError(f"no template '{name}'", where="--text.template", mend=mend)
+        fix = f"did you mean '{guess}'?" if guess else "give auto, alpaca, plain, or the path of a Jinja file"
+        raise InputError(f"no template '{name}'", where="--text.template", fix=fix)
     if path.stat().st_size > 4 * MAX_SOURCE:
         raise too_long(name)
     try:

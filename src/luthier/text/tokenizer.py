@@ -43,7 +43,7 @@ class Tokenizer:
         backend = getattr(self.fast, "backend_tokenizer", None)
         if backend is None:
             raise InputError(
-                "this model's tokenizer has no fast form", mend="use a model whose folder has a tokenizer.json"
+                "this model's tokenizer has no fast form", fix="use a model whose folder has a tokenizer.json"
             )
         # A tokenizer.json may carry the truncation and padding of the program that wrote it.
         backend.no_truncation()
@@ -234,7 +234,7 @@ class Tokenizer:
             return error
         where = self.fast.name_or_path or None
         return InputError(
-            f"the tokenizer cannot {verb} a text: {str(error)[:200]}", where=where, mend="use another tokenizer"
+            f"the tokenizer cannot {verb} a text: {str(error)[:200]}", where=where, fix="use another tokenizer"
         )
 
 

@@ -22,18 +22,18 @@ def refuse_loss(message: Message, text: str, turn: int, template: Template) -> N
     if not all(_plain(thought) in text for thought in thoughts):
         raise InputError(
             f"turn {turn}: the template {template.name} leaves the thought of this answer out, so it would not be learned",
-            mend="give one that writes it with --text.template, or take the thought out of the row",
+            fix="give one that writes it with --text.template, or take the thought out of the row",
         )
     if calls_missing([message], text):
         raise InputError(
             f"turn {turn}: the template {template.name} leaves a tool call of this answer out",
-            mend="give one that writes it with --text.template",
+            fix="give one that writes it with --text.template",
         )
     names = [str(call.get("function", call).get("name")) for call in message.tool_calls]
     if message.reasoning and any(text.find(name) < text.find(_plain(message.reasoning)) for name in names):
         raise InputError(
             f"turn {turn}: the template {template.name} writes the thought of this answer after its tool call",
-            mend="give one that writes it before with --text.template, or take the thought out of the row",
+            fix="give one that writes it before with --text.template, or take the thought out of the row",
         )
 
 

@@ -54,7 +54,7 @@ def with_others(trees: Sequence[TokenTree], beside: Sequence[TokenTree] = ()) ->
         if other is None:
             raise InputError(
                 "all prompts are the same, and kto compares with answers to other prompts",
-                where=tree.origin, mend="use --method dpo or sft",
+                where=tree.origin, fix="use --method dpo or sft",
             )  # fmt: skip
         mixed = TokenTree((tree.nodes[0], replace(other.nodes[-1], parent=0)), row=i)
         out.append(replace(tree, columns={**tree.columns, "other": mixed}))

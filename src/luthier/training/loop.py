@@ -115,7 +115,7 @@ def _train_step(
         _drop_gradients(state)
         raise RunError(
             f"step {state.step + 1}: the loss is {value:.4g} and the gradient norm {norm:.4g}; nothing was changed by it",
-            mend="lower --train.lr, or look at the rows of this step in losses.jsonl",
+            fix="lower --train.lr, or look at the rows of this step in losses.jsonl",
         )
     state.optimizer.step(rate)
     state.step += 1

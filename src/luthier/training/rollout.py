@@ -169,7 +169,7 @@ class Rollouts:
         if self.critic and "moments" not in saved:
             raise InputError(
                 "this ppo run was begun by a version that did not normalise rewards, so it cannot resume exactly",
-                mend="give another --out to start anew",
+                fix="give another --out to start anew",
             )
         self._number, self.kl, self._metrics = saved["number"], saved["kl"], saved["metrics"]
         self.moments = Moments(**saved.get("moments", {}))

@@ -154,14 +154,14 @@ def check(config: RunConfig) -> None:
         raise InputError(
             f"{config.method} does not learn from rewards",
             where=flag_of(name),
-            mend="leave it out, or use --method ppo or grpo",
+            fix="leave it out, or use --method ppo or grpo",
         )
     if not online:
         return
     if not reward.use:
         raise InputError(
             f"{config.method} learns from rewards, and none is given", where="--reward",
-            mend="give one, such as --reward exact, json, python:FILE:FUNCTION or model:runs/REWARD",
+            fix="give one, such as --reward exact, json, python:FILE:FUNCTION or model:runs/REWARD",
         )  # fmt: skip
     for specs in (reward.use, reward.judge):
         check_rules(specs, reward)
@@ -169,22 +169,22 @@ def check(config: RunConfig) -> None:
         raise InputError(
             "the weight of the divergence is 0, and cannot be adjusted to a target",
             where="--policy.kl_target",
-            mend="give --policy.kl 0.05",
+            fix="give --policy.kl 0.05",
         )
     if s.pretrain and not critic:
         raise InputError(
             f"{config.method} has no likelihood term",
             where="--policy.pretrain",
-            mend="leave it out, or use --method ppo",
+            fix="leave it out, or use --method ppo",
         )
     if critic and s.variant != "grpo":
         raise InputError(
-            f"{s.variant} is a variant of grpo", where="--policy.variant", mend="leave it out, or use --method grpo"
+            f"{s.variant} is a variant of grpo", where="--policy.variant", fix="leave it out, or use --method grpo"
         )
     if not critic and config.rollout.samples == 1 and s.variant != "reinforce++":  # that compares over the rollout
         raise InputError(
             "one answer has no other to be compared with, so nothing is learned", where="--rollout.samples",
-            mend="give 2 or more, or use --method ppo",
+            fix="give 2 or more, or use --method ppo",
         )  # fmt: skip
 
 
@@ -326,7 +326,7 @@ def _pretrain(job: Any) -> Any:
     if not isinstance(loaded.examples[0], (Chat, Text)):
         raise InputError(
             f"{loaded.layout.name} rows are neither text nor conversations", where=loaded.examples[0].origin,
-            mend="give --policy.pretrain files of text, or of chats",
+            fix="give --policy.pretrain files of text, or of chats",
         )  # fmt: skip
     found = encode(loaded.examples, job.texts.template, job.texts.tokenizer, config.text).trees
     trees = [replace(tree, row=NO_ROW) for tree in found]

@@ -227,6 +227,6 @@ def load_weights(setup: TrainingSetup, saved: dict[str, torch.Tensor]) -> None:
         if name not in saved or saved[name].shape != parameter.shape:
             raise InputError(
                 f"the checkpoint's weights are not those of this model: {name} is missing or of another size",
-                mend="give another --out to start anew",
+                fix="give another --out to start anew",
             )
         parameter.copy_(saved[name])

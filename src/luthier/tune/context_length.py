@@ -20,8 +20,8 @@ def check_context(trees: Sequence[TokenTree], texts: Texts, config: RunConfig) -
     most, more = limits.context(shape), 1 if chosen_method(config).online else 0
     if longest is None or most is None:
         return
-    mend = f"--text.max_length {most - more} cuts rows there"
-    limits.check_rows(_length(longest) + more, shape, where=longest.origin, mend=mend)
+    fix = f"--text.max_length {most - more} cuts rows there"
+    limits.check_rows(_length(longest) + more, shape, where=longest.origin, fix=fix)
 
 
 def _length(tree: TokenTree) -> int:

@@ -127,7 +127,7 @@ class Evaluator:
                     on_pace((time.perf_counter() - began) / cpu_batch.real)
                 bar.advance(len(batch.rows), memory=log.size(memory.peak(self.device)))
         if any(not math.isfinite(value) for value, _ in found.values()):
-            raise RunError("the held-out loss is not finite", mend="try --dtype float32")
+            raise RunError("the held-out loss is not finite", fix="try --dtype float32")
         rows = sorted(found)
         return tuple((row, *found[row]) for row in rows), tuple(items[row] for row in rows)
 

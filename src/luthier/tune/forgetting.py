@@ -71,18 +71,18 @@ def check(config: RunConfig) -> None:
     if name := next((name for name, value in asked if value), None):
         if not method(config.method).needs.logp:
             raise InputError(
-                f"{config.method} makes a model that writes no text", where=flag_of(name), mend="leave it out"
+                f"{config.method} makes a model that writes no text", where=flag_of(name), fix="leave it out"
             )
         if not config.eval.forgetting:
-            raise InputError("--no-eval.forgetting turns this off", where=flag_of(name), mend="leave one out")
+            raise InputError("--no-eval.forgetting turns this off", where=flag_of(name), fix="leave one out")
     if limit is not None and not config.eval.every:
         raise InputError(
-            "forgetting is measured only at evaluations", where="--stop.forgetting", mend="give --eval.every N"
+            "forgetting is measured only at evaluations", where="--stop.forgetting", fix="give --eval.every N"
         )
     if benchmark:
         _tasks(benchmark)
     elif config.eval.benchmark_dir is not None:
-        raise InputError("no benchmark is named", where="--data-dir", mend="give --tasks too")
+        raise InputError("no benchmark is named", where="--data-dir", fix="give --tasks too")
 
 
 def open_probes(config: RunConfig, texts: Texts) -> Probes:
@@ -91,11 +91,11 @@ def open_probes(config: RunConfig, texts: Texts) -> Probes:
     tasks = []
     for task in _tasks(config.eval.benchmark or ""):
         if config.eval.benchmark_dir is None:
-            raise InputError(f"where are the files of {task.name}?", where="--data-dir", mend="give their folder")
+            raise InputError(f"where are the files of {task.name}?", where="--data-dir", fix="give their folder")
         try:
             tasks.append((task, from_folder(task, Path(config.eval.benchmark_dir), task.shots)))
         except InputError as error:
-            raise InputError(error.what, where=error.where, mend="give --data-dir the folder that holds it") from None
+            raise InputError(error.what, where=error.where, fix="give --data-dir the folder that holds it") from None
     return Probes(trees, files, tasks)
 
 
@@ -103,12 +103,12 @@ def _tasks(names: str) -> list[Task]:
     try:
         found = find(names)
     except InputError as error:
-        raise InputError(error.what, where="--tasks", mend=error.mend) from None
+        raise InputError(error.what, where="--tasks", fix=error.fix) from None
     if texts := [task.name for task in found if task.kind == "text"]:
         raise InputError(
             f"{texts[0]} has no score for each document",
             where="--tasks",
-            mend="give the text to --eval.general",
+            fix="give the text to --eval.general",
         )
     return found
 
@@ -116,13 +116,13 @@ def _tasks(names: str) -> list[Task]:
 def _general(config: RunConfig, texts: Texts) -> tuple[list[TokenTree], dict[str, str]]:
     """Trees of up to `eval.rows` rows of the user's general texts, drawn with the run's seed."""
     if "-" in config.eval.general:
-        raise InputError("standard input is for the data itself", where="--eval.general", mend="give a file")
+        raise InputError("standard input is for the data itself", where="--eval.general", fix="give a file")
     settings = config.data.model_copy(update={"columns": {}, "layout": "auto", "limit": None, "group": None})
     loaded = data_load.load(config.eval.general, settings)
     if other := next((e for e in loaded.examples if not isinstance(e, (Chat, Text))), None):
         raise InputError(
             f"{loaded.layout.name} rows are neither text nor conversations", where=other.origin,
-            mend="give --eval.general files of text, or of chats",
+            fix="give --eval.general files of text, or of chats",
         )  # fmt: skip
     order = seeds.generator(config.seed, "general").permutation(len(loaded.examples))
     chosen = [loaded.examples[i] for i in sorted(order[: config.eval.rows or EVAL_ROWS])]

@@ -43,7 +43,7 @@ def check_memory(
         raise InputError(
             f"this needs about {log.size(estimate.needed + beside)} more and {log.size(free)} are free",
             where=f"--tune {config.tune}",
-            mend="lower --train.tokens, use --tune lora or qlora, or a smaller model; --force tries anyway",
+            fix="lower --train.tokens, use --tune lora or qlora, or a smaller model; --force tries anyway",
         )  # fmt: skip
     return estimate
 

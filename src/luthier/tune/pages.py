@@ -48,7 +48,7 @@ def report(runs: Sequence[Path], out: Path | None = None) -> Path:
     if len(found) == 1:
         return write(*found[0], out)
     if len(found) > COLOURS:
-        raise InputError(f"{len(found)} runs", where="luthier report", mend=f"give at most {COLOURS}")
+        raise InputError(f"{len(found)} runs", where="luthier report", fix=f"give at most {COLOURS}")
     views = _with_unique_names([view(*one) for one in found])
     return _write_page(
         out or Path("report-compare.html"), compare_page(views, [_paired(views[0], v) for v in views[1:]])
@@ -71,7 +71,7 @@ def coding(run: Path, out: Path | None = None) -> Path:
         lines = [vars(sample) for sample in _samples(folder)]
     if not lines:
         raise InputError(
-            "this run generated no answers to read", where=run, mend="train with --eval.samples above 0 on rows with answers"
+            "this run generated no answers to read", where=run, fix="train with --eval.samples above 0 on rows with answers"
         )  # fmt: skip
     records = [
         Record(
@@ -105,8 +105,8 @@ def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
 def _finished(path: Path) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     folder, config = read_run(path)
     if (result := folder.result) is None:
-        raise InputError("this run is not finished", where=path, mend="run its command again to go on with it")
-    held(Finished, result, where=path / "result.json", mend=MEND)
+        raise InputError("this run is not finished", where=path, fix="run its command again to go on with it")
+    held(Finished, result, where=path / "result.json", fix=MEND)
     return folder, config, result
 
 
@@ -255,7 +255,7 @@ def _codes(folder: RunFolder) -> list[dict[str, Any]]:
             if not good:
                 raise InputError(
                     "not a line of codes: a JSON object with a list 'tags' and a mapping 'headings'", where=f"{path}:{number}",
-                    mend="export the codes again, or move the file away",
+                    fix="export the codes again, or move the file away",
                 )  # fmt: skip
             found.append(code)
     return found

@@ -110,7 +110,7 @@ def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
     if config.tune != texts.start.config.tune and texts.start.config.tune in ("lora", "qlora"):
         raise InputError(
             f"training goes on with the adapter of {config.model}, which was tuned with {texts.start.config.tune}",
-            where="--tune", mend=f"give --tune {texts.start.config.tune}, or the model from `luthier merge`",
+            where="--tune", fix=f"give --tune {texts.start.config.tune}, or the model from `luthier merge`",
         )  # fmt: skip
     own = adapters.settings_of(texts.start.adapter, config.lora)
     fixed: list[tuple[str, Any, Any]] = [
@@ -124,7 +124,7 @@ def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
         if value not in (theirs, type(asked).model_fields[name].get_default()):
             raise InputError(
                 f"training goes on with the adapter of {config.model}, whose {name} is {theirs}",
-                where=f"--{setting}", mend="leave it out, or give the model from `luthier merge` for a new adapter",
+                where=f"--{setting}", fix="leave it out, or give the model from `luthier merge` for a new adapter",
             )  # fmt: skip
     return own
 

@@ -40,6 +40,6 @@ def best_checkpoint(folder: RunFolder, progress: Progress | None = None) -> Path
     if fault:
         raise InputError(
             f"the best step's checkpoint cannot be used: {fault}", where=path,
-            mend=f"put it back from a copy, or remove {folder.checkpoints} to train again from the first step",
+            fix=f"put it back from a copy, or remove {folder.checkpoints} to train again from the first step",
         )  # fmt: skip
     return path

@@ -55,5 +55,5 @@ def stream_trees(
         raise InputError(
             "no row of the stream is left to learn from",
             where=config.data.path[0],
-            mend="look at it with `luthier show`",
+            fix="look at it with `luthier show`",
         )

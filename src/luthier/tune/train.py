@@ -108,7 +108,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
             raise InputError(
                 "no row is held out to decide when to stop",
                 where="--eval.patience",
-                mend="give --data.eval or --data.holdout",
+                fix="give --data.eval or --data.holdout",
             )
         probes = forgetting.open_probes(config, texts)
         facts = lineage(config, **inputs(config, examples, texts), **probes.inputs, **own)
@@ -139,7 +139,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
                 raise
             except Stopped as stopped:
                 raise Stopped(
-                    f"{stopped.what}; everything so far is in {folder.path}", mend="run the same command again to go on"
+                    f"{stopped.what}; everything so far is in {folder.path}", fix="run the same command again to go on"
                 ) from None
             finally:
                 job.close_rewards()
@@ -166,7 +166,7 @@ def _needs_evaluations(config: RunConfig) -> None:
         raise InputError(
             "this is decided when the model is measured during training",
             where=flag_of(name),
-            mend="give --eval.every N",
+            fix="give --eval.every N",
         )
 
 
@@ -305,7 +305,7 @@ def _selection_rows(job: Run, evaluator: Evaluator, held_out: HeldOut) -> HeldOu
     if job.config.policy.kl_budget and not held_out.rows:
         raise InputError(
             "no held-out prompt to choose a checkpoint by", where="--policy.kl_budget",
-            mend="hold out rows, with --eval.samples above 0",
+            fix="hold out rows, with --eval.samples above 0",
         )  # fmt: skip
     found = evaluator.held_out(job.examples.test, job.encoded.test, beside=held_out)
     if 2 * len(found.trees) >= len(held_out.trees) and 2 * len(found.rows) >= len(held_out.rows):

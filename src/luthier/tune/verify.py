@@ -40,11 +40,11 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
     folder, config = read_run(path)
     folder.sums.check_all()
     if "-" in (*config.data.path, *config.data.eval):
-        raise InputError("this run read standard input, which is gone", where=path, mend="verify a run on files")
+        raise InputError("this run read standard input, which is gone", where=path, fix="verify a run on files")
     saved = checkpoint.whole(folder.checkpoints)
     if not saved:
         raise InputError(
-            "no checkpoint in this run", where=folder.checkpoints, mend="train with a smaller --train.checkpoint"
+            "no checkpoint in this run", where=folder.checkpoints, fix="train with a smaller --train.checkpoint"
         )
     newer = checkpoint.load(saved[-1])
     older = checkpoint.load(saved[-2]) if len(saved) > 1 else None
@@ -57,7 +57,7 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
         for name, which in changes(known(made, facts["inputs"]), facts["inputs"]).items():
             raise InputError(
                 f"the {name} changed since this run was made{f' ({which})' * bool(which)}, so its steps cannot be repeated",
-                where=path, mend="put it back as it was",
+                where=path, fix="put it back as it was",
             )  # fmt: skip
         job = Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
         setup = assemble(job)
@@ -77,7 +77,7 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
         if mark and list(setup.steps.state(last).get("stream", mark)) != list(mark):
             raise InputError(
                 "the rows of the stream changed since this run was made, so its steps cannot be repeated", where=path,
-                mend="give the rows that it learned from, or train again",
+                fix="give the rows that it learned from, or train again",
             )  # fmt: skip
     same = _equal(trained_weights(setup), newer.weights) and _equal(setup.state.optimizer.tensors(), newer.optimizer)
     largest = max(float((trained_weights(setup)[n].cpu() - w).abs().max()) for n, w in newer.weights.items())

@@ -70,8 +70,8 @@ def warn_of_rewards(share: float | None) -> None:
 def report_judge(judged: Mapping[str, Any]) -> None:
     """Say whether the judge saw the reward's rise too; a warning where it did not."""
     if judged["confirmed"] is False:
-        mend = "see in samples.jsonl what the reward pays for and fix it, raise --policy.kl, or give --policy.kl_budget N --eval.every M"
-        log.warn(f"{judged['sentence']}; {mend}")
+        fix = "see in samples.jsonl what the reward pays for and fix it, raise --policy.kl, or give --policy.kl_budget N --eval.every M"
+        log.warn(f"{judged['sentence']}; {fix}")
     else:
         log.note(judged["sentence"])
 

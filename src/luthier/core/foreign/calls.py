@@ -17,7 +17,7 @@ LONGEST = 200  # characters of a library's own words
 
 
 @contextmanager
-def foreign(what: str, *, where: object, mend: str, copy: Path | None = None) -> Iterator[None]:
+def foreign(what: str, *, where: object, fix: str, copy: Path | None = None) -> Iterator[None]:
     """Raise InputError, `what` with the reason, for whatever the block raises but our own errors, signals and a full disk.
     `copy` is a folder that stood in for the user's: its place is not told."""
     try:
@@ -27,7 +27,7 @@ def foreign(what: str, *, where: object, mend: str, copy: Path | None = None) ->
     except BaseException as error:
         if isinstance(error, Exception) and full_disk(error):
             raise
-        raise InputError(f"{what}: {reason(error, copy)}", where=where, mend=mend) from error
+        raise InputError(f"{what}: {reason(error, copy)}", where=where, fix=fix) from error
 
 
 def reason(error: BaseException, copy: Path | None = None) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from luthier.core.log import note
 
-STATUS = 2  # as of what the user can mend
+STATUS = 2  # as of what the user can fix
 
 
 @contextmanager

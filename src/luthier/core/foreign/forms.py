@@ -25,17 +25,17 @@ DEEPEST = 100  # objects and lists in each other
 SHOWN = 60  # characters of a value that an error shows
 
 
-def read_line(line: bytes, *, where: object, mend: str) -> Any:
+def read_line(line: bytes, *, where: object, fix: str) -> Any:
     """What a line of JSON, or a whole file, says. Raises InputError when it is none."""
     try:
         found = json.loads(line)
     except RecursionError:
-        raise InputError(f"nested more than {DEEPEST} deep", where=where, mend=mend) from None
+        raise InputError(f"nested more than {DEEPEST} deep", where=where, fix=fix) from None
     except ValueError as error:
         what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not JSON"
-        raise InputError(what, where=where, mend=mend) from None
+        raise InputError(what, where=where, fix=fix) from None
     if line.count(b"{") + line.count(b"[") > DEEPEST and too_deep(found):
-        raise InputError(f"nested more than {DEEPEST} deep", where=where, mend=mend)
+        raise InputError(f"nested more than {DEEPEST} deep", where=where, fix=fix)
     return found
 
 
@@ -50,13 +50,13 @@ def too_deep(value: Any, most: int = DEEPEST) -> bool:
     return True
 
 
-def held(form: type[T], value: Any, *, where: object, mend: str) -> T:
+def held(form: type[T], value: Any, *, where: object, fix: str) -> T:
     """The value itself, unchanged. Raises InputError, with `where` and the way to what is wrong in it, when it is not of the form."""
     try:
         _adapter(cast(Any, form)).validate_python(value, strict=True)
         return cast(T, value)
     except ValidationError as error:
-        raise InputError(_fault(error), where=where, mend=mend) from None
+        raise InputError(_fault(error), where=where, fix=fix) from None
 
 
 @cache

@@ -28,11 +28,11 @@ def read_schema(path: Path, where: object) -> Any:
     try:
         return json.loads(small_file(path, LARGEST))
     except InputError as error:
-        raise InputError(f"{path} is {error.what}", where=where, mend="check the path") from None
+        raise InputError(f"{path} is {error.what}", where=where, fix="check the path") from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", where=where, mend="check the path") from None
+        raise InputError(f"cannot read {path}: {error.strerror}", where=where, fix="check the path") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}", where=where, mend="fix the file") from None
+        raise InputError(f"{path} is not JSON: {error}", where=where, fix="fix the file") from None
 
 
 class Schema:
@@ -78,8 +78,8 @@ class Schema:
         at = f" at {'/'.join(str(part) for part in error.absolute_path)}" if error.absolute_path else ""
         return f"does not fit the schema{at}: {error.message[:120]}"
 
-    def _bad(self, what: str, mend: str) -> InputError:
-        return InputError(what, where=self.where, mend=mend)
+    def _bad(self, what: str, fix: str) -> InputError:
+        return InputError(what, where=self.where, fix=fix)
 
     def _try(self) -> None:
         """A schema that refers to itself without end does so for every value."""
@@ -184,7 +184,7 @@ def _check_parts(schema: Any, where: object, within: bool = False) -> None:
     if within and isinstance(patterns, dict):
         raise InputError(
             "'patternProperties' below 'unevaluatedProperties' is not checked here", where=where,
-            mend="use 'additionalProperties'",
+            fix="use 'additionalProperties'",
         )  # fmt: skip
     for key, value in schema.items():
         if key not in APART:

@@ -19,11 +19,11 @@ def compiled(pattern: str, where: object, ignore_case: bool = False) -> Any:
     import regex
 
     if len(pattern) > LONGEST:
-        raise InputError(f"a pattern of {len(pattern):,} characters", where=where, mend=f"up to {LONGEST:,} are read")
+        raise InputError(f"a pattern of {len(pattern):,} characters", where=where, fix=f"up to {LONGEST:,} are read")
     try:
         with warnings.catch_warnings(action="ignore"):  # of what the next version may read differently
             return regex.compile(pattern, regex.IGNORECASE if ignore_case else 0)
     except RecursionError:
-        raise InputError("a pattern that nests too deeply", where=where, mend="write it flatter") from None
+        raise InputError("a pattern that nests too deeply", where=where, fix="write it flatter") from None
     except (regex.error, ValueError, OverflowError, MemoryError) as error:
-        raise InputError(f"not a regular expression: {error}", where=where, mend="fix the pattern") from None
+        raise InputError(f"not a regular expression: {error}", where=where, fix="fix the pattern") from None

@@ -24,11 +24,11 @@ PLAIN = {
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """Valid YAML that is not read. `mend` says what to do."""
+    """Valid YAML that is not read. `fix` says what to do."""
 
-    def __init__(self, problem: str, mark: Any, mend: str) -> None:
+    def __init__(self, problem: str, mark: Any, fix: str) -> None:
         super().__init__(problem=problem, problem_mark=mark)
-        self.mend = mend
+        self.fix = fix
 
 
 class _Loader(yaml.SafeLoader):
@@ -57,8 +57,8 @@ class _Loader(yaml.SafeLoader):
         if node.tag not in PLAIN:
             if node.tag.endswith(":timestamp"):
                 raise _Refused(f"'{node.value}' is a date", node.start_mark, "put it in quotes")
-            mend = "texts, numbers, true and false, null, lists and mappings are read"
-            raise _Refused(f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')}", node.start_mark, mend)
+            fix = "texts, numbers, true and false, null, lists and mappings are read"
+            raise _Refused(f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')}", node.start_mark, fix)
         if isinstance(node, yaml.ScalarNode):
             if len(node.value) > DIGITS and node.tag.endswith((":int", ":float")):
                 raise _Refused(
@@ -106,11 +106,11 @@ def read(path: Path, what: str) -> tuple[Any, Any]:
     read. Raises InputError, with file and line."""
     try:
         if path.stat().st_size > LARGEST:
-            raise InputError(f"longer than {LARGEST >> 20} MB", where=path, mend=f"no {what} is: check the path")
+            raise InputError(f"longer than {LARGEST >> 20} MB", where=path, fix=f"no {what} is: check the path")
         text = text_file(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(f"cannot read the {what}: {reason}", where=path, mend="check the path and the file") from None
+        raise InputError(f"cannot read the {what}: {reason}", where=path, fix="check the path and the file") from None
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -120,5 +120,5 @@ def read(path: Path, what: str) -> tuple[Any, Any]:
         place = f"{path}:{mark.line + 1}" if mark else path
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "something is out of place"
         if isinstance(error, _Refused):
-            raise InputError(problem, where=place, mend=error.mend) from None
-        raise InputError(f"not valid YAML: {problem}", where=place, mend="check indentation and quotes") from None
+            raise InputError(problem, where=place, fix=error.fix) from None
+        raise InputError(f"not valid YAML: {problem}", where=place, fix="check indentation and quotes") from None

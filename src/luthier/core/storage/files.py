@@ -125,10 +125,10 @@ def small_file(path: Path, most: int) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=path, mend="check the file") from None
+        raise InputError(f"cannot be read: {error.strerror}", where=path, fix="check the file") from None
     if content is None or len(content) > most:
         raise InputError(
-            f"larger than {most >> 20} MiB, which no such file is", where=path, mend="copy the folder again"
+            f"larger than {most >> 20} MiB, which no such file is", where=path, fix="copy the folder again"
         )
     return content
 
@@ -155,7 +155,7 @@ def refuse_pointer(start: bytes | Path, where: object = None) -> None:
     if start.removeprefix(b"\xef\xbb\xbf").startswith(POINTER):
         raise InputError(
             "a Git LFS pointer stands here, not the file itself", where=where,
-            mend="fetch it with `git lfs pull` in its repository, or download it",
+            fix="fetch it with `git lfs pull` in its repository, or download it",
         )  # fmt: skip
 
 

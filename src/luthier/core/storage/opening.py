@@ -59,12 +59,12 @@ def full_disk(error: Exception) -> bool:
 def refusal(error: Exception, where: object) -> LuthierError | None:
     """What a user is told when the system refused to write at `where`; None for an error that is none of the known kinds."""
     if full_disk(error):
-        return DiskFull("the disk is full", where=where, mend="free some space and run the command again")
+        return DiskFull("the disk is full", where=where, fix="free some space and run the command again")
     if (said := REFUSED.get(errno_of(error) or 0)) is None:
         return None
     if said is _FILE_AHEAD and isinstance(where, Path):
         where = next((above for above in (where, *where.parents) if above.exists() and not above.is_dir()), where)
-    return Unwritable(said[0], where=where, mend=said[1])
+    return Unwritable(said[0], where=where, fix=said[1])
 
 
 @contextmanager
@@ -104,11 +104,11 @@ def regular(path: str | os.PathLike[str], flags: int) -> int:
         if stat.S_ISDIR(about.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(about.st_mode):
-            raise InputError(_SPECIAL[0], where=path, mend=_SPECIAL[1])
+            raise InputError(_SPECIAL[0], where=path, fix=_SPECIAL[1])
         if writes and about.st_nlink > 1:
             raise InputError(
                 "this file has a second name, a hard link, and would change there too", where=path,
-                mend="put a copy in its place, as `cp -r` of the whole folder does",
+                fix="put a copy in its place, as `cp -r` of the whole folder does",
             )  # fmt: skip
     except BaseException:
         os.close(handle)
@@ -182,8 +182,8 @@ def refuse_special(path: Path, *, folder: bool = False) -> None:
     """Raise InputError when what stands at `path` is not a file (or not a folder, where one is to be written)."""
     if not path.exists() or (path.is_dir() if folder else path.is_file()):
         return
-    what, mend = _FILE_AHEAD if folder and path.is_file() else _FOLDER_AHEAD if path.is_dir() else _SPECIAL
-    raise InputError(what, where=path, mend=mend)
+    what, fix = _FILE_AHEAD if folder and path.is_file() else _FOLDER_AHEAD if path.is_dir() else _SPECIAL
+    raise InputError(what, where=path, fix=fix)
 
 
 def require_writable(path: Path, *, folder: bool = False) -> None:
@@ -197,8 +197,8 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
             raise OSError(number, os.strerror(number))
 
 
-def require_new(path: Path, mend: str) -> None:
+def require_new(path: Path, fix: str) -> None:
     """Raise InputError when `path` is there already, with this advice, or could not be written."""
     if path.exists():
-        raise InputError("this file exists already and is left alone", where=path, mend=mend)
+        raise InputError("this file exists already and is left alone", where=path, fix=fix)
     require_writable(path)

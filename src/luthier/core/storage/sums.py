@@ -59,7 +59,7 @@ class Sums:
             if found is None or not line.endswith("\n"):
                 raise InputError(
                     "not a line of sha256 sums: this file was cut or changed", where=f"{self.path}:{number}",
-                    mend="put it back from a copy, or take the line out, and its file is accepted as it is",
+                    fix="put it back from a copy, or take the line out, and its file is accepted as it is",
                 )  # fmt: skip
             digest, mark, name = found.groups()
             before = out.get(name, Noted())
@@ -130,8 +130,8 @@ def _sum_once(path: Path, *about: int) -> str:
 
 def damaged(path: object, what: str) -> InputError:
     """The error for a file that cannot be believed."""
-    mend = f"put it back from a copy, or start anew elsewhere; if you changed it yourself, take its line out of {FILE}"
-    return InputError(what, where=path, mend=mend)
+    fix = f"put it back from a copy, or start anew elsewhere; if you changed it yourself, take its line out of {FILE}"
+    return InputError(what, where=path, fix=fix)
 
 
 def digest_of(content: bytes) -> str:
@@ -144,12 +144,12 @@ def with_sum(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, SUM: sum_of(record)}
 
 
-def checked(record: Mapping[str, Any], where: object, mend: str) -> dict[str, Any]:
+def checked(record: Mapping[str, Any], where: object, fix: str) -> dict[str, Any]:
     """The record without its sum. Raises InputError when it is not the one that was written; one without a sum, of an older
     version or of another program, is believed."""
     bare = {name: value for name, value in record.items() if name != SUM}
     if SUM in record and record[SUM] != sum_of(bare):
-        raise InputError("this line was changed since it was written", where=where, mend=mend)
+        raise InputError("this line was changed since it was written", where=where, fix=fix)
     return bare
 
 

@@ -307,4 +307,4 @@ def _integer(row: Row, name: str) -> int:
 
 
 def _bad(row: Row, what: str) -> InputError:
-    return InputError(what, where=row.origin, mend="the file must be as its authors published it: fetch it again")
+    return InputError(what, where=row.origin, fix="the file must be as its authors published it: fetch it again")

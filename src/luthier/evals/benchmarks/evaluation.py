@@ -180,7 +180,7 @@ class Journal:
                 if not isinstance(record, dict) or not isinstance(record.get("doc"), int):
                     raise InputError(
                         "not a record of `luthier eval`", where=f"{self.path}:{number}",
-                        mend="take the line out, or the file away to measure anew",
+                        fix="take the line out, or the file away to measure anew",
                     )  # fmt: skip
                 self.records[record["doc"]] = checked(record, f"{self.path}:{number}", files.ANEW)
                 whole += len(line)
@@ -205,13 +205,13 @@ def _suite(name: str | None) -> tuple[Entry, ...]:
 def _jobs(asked: BenchmarkOptions, entries: Sequence[Entry]) -> list[TaskFiles]:
     """The tasks with their files read, suites first. A suite says where shots come from, so none is drawn too much."""
     if asked.hub and asked.data_dir is not None:
-        raise InputError("--hub and --data-dir cannot both be given", mend="give one of them")
+        raise InputError("--hub and --data-dir cannot both be given", fix="give one of them")
     wanted = [(replace(task, spare=False), entry.shots) for entry in entries for task in find(entry.task)]
     known = {task.name for task, _ in wanted}
     named = find(asked.tasks)
     if asked.shots is not None and known and all(task.name in known for task in named):
         raise InputError(
-            f"the suite {asked.suite} has its own examples", where="--shots", mend="leave it out, or name tasks instead"
+            f"the suite {asked.suite} has its own examples", where="--shots", fix="leave it out, or name tasks instead"
         )
     for task in named:
         shots = task.shots if task.fixed or asked.shots is None else asked.shots
@@ -220,7 +220,7 @@ def _jobs(asked: BenchmarkOptions, entries: Sequence[Entry]) -> list[TaskFiles]:
         wanted += [(task, shots)] if task.name not in known else []
     if not wanted:
         raise InputError(
-            "nothing to measure", mend="give --tasks, such as --tasks arc_easy,mmlu, or --tasks leaderboard"
+            "nothing to measure", fix="give --tasks, such as --tasks arc_easy,mmlu, or --tasks leaderboard"
         )
     jobs = [TaskFiles(task, shots, _material(task, shots, asked)) for task, shots in wanted]
     for job in jobs:
@@ -231,14 +231,14 @@ def _jobs(asked: BenchmarkOptions, entries: Sequence[Entry]) -> list[TaskFiles]:
 def _material(task: Task, shots: int, asked: BenchmarkOptions) -> files.Material:
     if not task.files:
         if not asked.texts:
-            raise InputError(f"{task.name} needs texts", where="--text", mend="give some, such as --text notes.txt")
+            raise InputError(f"{task.name} needs texts", where="--text", fix="give some, such as --text notes.txt")
         return files.from_texts(task, asked.texts)
     if asked.hub:
         return files.from_hub(task, shots)
     if asked.data_dir is None:
         raise InputError(
             f"where are the files of {task.name}?", where="--data-dir",
-            mend="give the folder that holds them, or --hub to fetch them",
+            fix="give the folder that holds them, or --hub to fetch them",
         )  # fmt: skip
     return files.from_folder(task, asked.data_dir, shots)
 

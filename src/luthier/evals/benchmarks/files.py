@@ -49,7 +49,7 @@ def from_folder(task: Task, folder: Path, shots: int) -> Material:
         looked = ", ".join(f"'{name}'" for name in task.files)
         raise InputError(
             f"no file of {task.name} in it: looked for {looked} (upper or lower case, compressed or not)",
-            where=folder, mend="give --data-dir the folder that holds it, or --hub",
+            where=folder, fix="give --data-dir the folder that holds it, or --hub",
         )  # fmt: skip
     examples = _find(task.shot_files, tree) if shots else []
     rows = [[row for file in files for row in task.read(file)] for files in (measured, examples)]
@@ -67,14 +67,14 @@ def from_hub(task: Task, shots: int) -> Material:
     """The task's documents from the Hugging Face hub, or its cache here. Raises InputError without `datasets`,
     and when the data cannot be had."""
     if task.hub is None:
-        raise InputError(f"{task.name} is not on the hub", where="--hub", mend="give it files")
+        raise InputError(f"{task.name} is not on the hub", where="--hub", fix="give it files")
     try:
         from datasets import load_dataset
     except ImportError:
         raise InputError(
             "reading the hub's data needs the package datasets",
             where="--hub",
-            mend="pip install datasets, or give --data-dir",
+            fix="pip install datasets, or give --data-dir",
         ) from None
     path, name, measured, examples = task.hub
     parts = []
@@ -85,7 +85,7 @@ def from_hub(task: Task, shots: int) -> Material:
         except Exception as error:  # it raises whatever its many storage libraries do
             raise InputError(
                 f"cannot get '{split}' of {path}: {reason(error)}", where="--hub",
-                mend="check the network, or give --data-dir",
+                fix="check the network, or give --data-dir",
             ) from None  # fmt: skip
         place = f"{path}/{name}/{split}" if name else f"{path}/{split}"
         files[place] = str(data._fingerprint)
@@ -97,7 +97,7 @@ def _material(task: Task, measured: Sequence[Row], examples: Sequence[Row], file
     documents, shots = (_parsed(task, rows) for rows in (measured, examples))
     if not documents:
         what = f"no rows of the subject '{task.group}'" if task.group else "no rows"
-        raise InputError(what, where=next(iter(files), None), mend="fetch the file again")
+        raise InputError(what, where=next(iter(files), None), fix="fetch the file again")
     return Material(documents, shots or documents, bool(shots), files)
 
 
@@ -111,7 +111,7 @@ def _parsed(task: Task, rows: Sequence[Row]) -> tuple[Document, ...]:
 def _listed(folder: Path) -> list[Path]:
     """The files below `folder`, those near the top first."""
     if not folder.is_dir():
-        raise InputError("no such folder", where=folder, mend="give --data-dir a folder of benchmark files")
+        raise InputError("no such folder", where=folder, fix="give --data-dir a folder of benchmark files")
     root, found = folder.resolve(), []
     for place, folders, names in os.walk(root):
         deep = len(Path(place).relative_to(root).parts)
@@ -150,7 +150,7 @@ def card_of(records: Path) -> dict[str, Any] | None:
         said = checked(said, card, ANEW)
     if there and said is None:
         raise InputError(
-            "`luthier eval` would write here, but this file is not its own", where=there[0], mend="give another --out"
+            "`luthier eval` would write here, but this file is not its own", where=there[0], fix="give another --out"
         )
     return said
 
@@ -159,7 +159,7 @@ def require_records(records: Path, card: Mapping[str, Any]) -> None:
     """Raise InputError when the records of a finished measurement are not those that its card was written for."""
     if RECORDS in card and (not records.is_file() or sha256(records) != card[RECORDS]):
         what = "these records are not what was written" if records.is_file() else "these records are gone"
-        raise InputError(what, where=records, mend=ANEW)
+        raise InputError(what, where=records, fix=ANEW)
 
 
 def _card(records: Path) -> dict[str, Any] | None:

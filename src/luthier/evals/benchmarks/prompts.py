@@ -59,7 +59,7 @@ class Shots:
         if count and self.first and not material.own_shots:
             raise InputError(
                 f"no file with the examples of {task.name}: looked for {', '.join(task.shot_files)}",
-                mend="add it beside the measured file, or give --shots 0",
+                fix="add it beside the measured file, or give --shots 0",
             )  # fmt: skip
         if not self.first and len(self.pool) < count + self.spare:
             raise self._too_few(len(self.pool))

@@ -33,10 +33,10 @@ def mmlu(file: Path) -> Iterator[Row]:
                 continue
             if len(cells) != len(LETTERS) + 2:
                 what = f"{len(cells)} cells; a row of MMLU has a question, {len(LETTERS)} choices and the answer"
-                raise InputError(what, where=origin, mend="fetch the file again")
+                raise InputError(what, where=origin, fix="fetch the file again")
             yield Row({"question": cells[0], "choices": cells[1:-1], "answer": cells[-1], "subject": subject}, origin)
     except csv.Error as error:
-        raise InputError(f"broken quoting: {error}", where=f"{file}:{reader.line_num}", mend="fetch it again") from None
+        raise InputError(f"broken quoting: {error}", where=f"{file}:{reader.line_num}", fix="fetch it again") from None
 
 
 def piqa(file: Path) -> Iterator[Row]:
@@ -47,7 +47,7 @@ def piqa(file: Path) -> Iterator[Row]:
         return
     labels, rows = beside.read_text(encoding="ascii", errors="replace").split(), list(read_rows([str(file)]))
     if len(labels) != len(rows):
-        raise InputError(f"{len(labels)} labels for {len(rows)} rows", where=beside, mend="fetch both files again")
+        raise InputError(f"{len(labels)} labels for {len(rows)} rows", where=beside, fix="fetch both files again")
     for row, label in zip(rows, labels, strict=True):
         yield replace(row, fields={**row.fields, "label": label})
 

@@ -91,7 +91,7 @@ def _scored(window: Sequence[Chosen], engine: Engine) -> Iterator[tuple[int, Doc
     for (owner, choice), request in zip(owners, requests, strict=True):
         if not request.continuation:  # it would be sure, and win; the harness stops here too
             what = f"choice {choice + 1} is empty, or one token with the end of the question"
-            raise InputError(what, where=window[owner][1].origin, mend="leave the document out")
+            raise InputError(what, where=window[owner][1].origin, fix="leave the document out")
     answers: dict[int, dict[int, Answer]] = {}
     for place, answer in engine.scorer.answer(requests):
         owner, choice = owners[place]
@@ -133,7 +133,7 @@ def _generated(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator
     if room < 1:
         raise InputError(
             f"the model's context of {engine.scorer.room} tokens has no room for answers of {NEW_TOKENS}",
-            mend=f"leave {task.name} out",
+            fix=f"leave {task.name} out",
         )
     answers = engine.write([ids[-room:] for ids in prompts], STOPS)
     for (index, document, _), ids, answer in zip(window, prompts, answers, strict=True):

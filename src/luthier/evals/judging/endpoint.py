@@ -80,7 +80,7 @@ class Endpoint:
             except _Refused as error:
                 fault = str(error)
                 if error.status not in AGAIN:
-                    raise self._failed(fault, _mend(error.status)) from None
+                    raise self._failed(fault, _fix(error.status)) from None
                 wait = min(LONGEST, max(wait, error.after))
             except (OSError, http.client.HTTPException) as error:
                 fault = self._said(_words(error))
@@ -134,8 +134,8 @@ class Endpoint:
             self.sleep(min(left, 0.25))
             left -= 0.25
 
-    def _failed(self, fault: str, mend: str) -> RunError:
-        return RunError(fault, where=f"{self.model} at {self.url}", mend=mend)
+    def _failed(self, fault: str, fix: str) -> RunError:
+        return RunError(fault, where=f"{self.model} at {self.url}", fix=fix)
 
 
 def open_endpoint(
@@ -145,23 +145,23 @@ def open_endpoint(
     parts = _parts(url)
     if parts is None:
         raise InputError(
-            f"'{url}' is not the address of a server", where="--endpoint", mend="such as http://localhost:8000/v1"
+            f"'{url}' is not the address of a server", where="--endpoint", fix="such as http://localhost:8000/v1"
         )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise InputError(
-            "a key does not belong in the address", where="--endpoint", mend="name its variable: --key-env NAME"
+            "a key does not belong in the address", where="--endpoint", fix="name its variable: --key-env NAME"
         )
     if not model:
-        raise InputError("which model?", where="--endpoint-model", mend="give the name that the server knows it by")
+        raise InputError("which model?", where="--endpoint-model", fix="give the name that the server knows it by")
     key = os.environ.get(key_env, "").strip() if key_env else None  # a file that it was read from ends its line
     if key_env and not key:
         raise InputError(
-            f"the environment variable {key_env} is not set", where="--key-env", mend=f"export {key_env}=..."
+            f"the environment variable {key_env} is not set", where="--key-env", fix=f"export {key_env}=..."
         )
     if key and not (key.isascii() and key.isprintable()):  # said here, because http.client says the key itself
         raise InputError(
             f"the environment variable {key_env} holds characters that no key has", where="--key-env",
-            mend=f"export {key_env}=... with the key alone",
+            fix=f"export {key_env}=... with the key alone",
         )  # fmt: skip
     if key and parts.scheme == "http" and not _here(parts.hostname or ""):
         log.warn(f"the key goes to {parts.hostname} unencrypted; use https:// if the server offers it")
@@ -194,7 +194,7 @@ def _extra(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not (name and sign):
-            raise InputError(f"'{pair}' is not KEY=VALUE", where="--request", mend="such as max_tokens=2000")
+            raise InputError(f"'{pair}' is not KEY=VALUE", where="--request", fix="such as max_tokens=2000")
         try:
             out[name] = json.loads(value)
         except ValueError:
@@ -202,7 +202,7 @@ def _extra(pairs: Sequence[str]) -> dict[str, Any]:
     return out
 
 
-def _mend(status: int) -> str:
+def _fix(status: int) -> str:
     return {
         401: "check the key: --key-env", 403: "check the key: --key-env", 404: "check --endpoint and --endpoint-model",
         400: "see what the server says; --request changes what it is sent",

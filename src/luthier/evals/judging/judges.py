@@ -271,7 +271,7 @@ class JudgeSpec:
         """
         if (self.judge is None) == (self.endpoint is None):
             what = "two judges" if self.judge else "who judges?"
-            raise InputError(what, where=where, mend="give --judge MODEL, or --endpoint URL with --endpoint-model NAME")
+            raise InputError(what, where=where, fix="give --judge MODEL, or --endpoint URL with --endpoint-model NAME")
         if self.judge is not None:
             name = self.judge
             return lambda: LocalJudge(name, open_model(name, device=self.device, dtype=self.dtype))

@@ -129,17 +129,17 @@ def _from_row(row: Row) -> Judgment:
     for key in fields:
         if key not in KEYS + OPTIONAL:
             guess = nearest(key, KEYS + OPTIONAL)
-            mend = f"did you mean '{guess}'?" if guess else "put what you want to keep into 'info'"
-            raise InputError(f"unknown key '{key}' in a judgment", where=row.origin, mend=mend)
+            fix = f"did you mean '{guess}'?" if guess else "put what you want to keep into 'info'"
+            raise InputError(f"unknown key '{key}' in a judgment", where=row.origin, fix=fix)
     for key in KEYS:
         if key not in fields:
-            raise InputError(f"a judgment without '{key}'", where=row.origin, mend=f"it has {', '.join(KEYS)}")
+            raise InputError(f"a judgment without '{key}'", where=row.origin, fix=f"it has {', '.join(KEYS)}")
     models, answers = _texts(row, "models"), _texts(row, "answers")
     if len(models) < 2 or len(models) != len(answers):
         raise InputError(
             f"{len(models)} models and {len(answers)} answers",
             where=row.origin,
-            mend="give two or more models, and one answer for each",
+            fix="give two or more models, and one answer for each",
         )
     info = fields.get("info", {})
     if not isinstance(info, dict):
@@ -151,12 +151,12 @@ def _from_row(row: Row) -> Judgment:
     if sorted(order) != list(range(len(models))):
         raise InputError(
             f"'order' {list(order)} does not name every answer once", where=row.origin,
-            mend="such as [1, 0] when the second was shown first",
+            fix="such as [1, 0] when the second was shown first",
         )  # fmt: skip
     if min(verdict) != 1:
         raise InputError(
             f"'verdict' {list(verdict)} has no best answer of rank 1", where=row.origin,
-            mend="give the rank of each answer: [1, 2], [2, 1], or [1, 1] for a tie",
+            fix="give the rank of each answer: [1, 2], [2, 1], or [1, 1] for a tie",
         )  # fmt: skip
     return Judgment(prompt_of(row), models, answers, order, verdict, annotator, info, row.origin)
 
@@ -166,7 +166,7 @@ def prompt_of(row: Row) -> Messages:
     if "prompt" not in row.fields:
         raise InputError(
             f"no field 'prompt': found {', '.join(row.fields)}", where=row.origin,
-            mend='a line is {"prompt": ..., "answer": ...}',
+            fix='a line is {"prompt": ..., "answer": ...}',
         )  # fmt: skip
     value = row.fields["prompt"]
     if isinstance(value, str):
@@ -176,7 +176,7 @@ def prompt_of(row: Row) -> Messages:
     if not right or not all(right):
         raise InputError(
             "'prompt' is neither a text nor messages", where=row.origin,
-            mend='messages are [{"role": "user", "content": "..."}]',
+            fix='messages are [{"role": "user", "content": "..."}]',
         )  # fmt: skip
     return tuple(Message(m["role"], m["content"]) for m in turns)
 
@@ -203,7 +203,7 @@ def _from_alpaca_eval(row: Row) -> Judgment:
             raise InputError(f"a comparison without the text '{key}'", where=row.origin)
     preference = fields["preference"]
     if not isinstance(preference, int | float) or not (preference == 0 or 1 <= preference <= 2):
-        raise InputError(f"'preference' is {preference!r}", where=row.origin, mend="1 to 2, or 0 for a tie")
+        raise InputError(f"'preference' is {preference!r}", where=row.origin, fix="1 to 2, or 0 for a tie")
     asked = str(fields["instruction"]) + (f"\n\n{fields['input']}" if fields.get("input") else "")
     ranks = (1, 1) if preference in (0, 1.5) else (1, 2) if preference < 1.5 else (2, 1)
     return Judgment(

@@ -38,11 +38,11 @@ def score(
         values = function(given) if given else []
     if len(values) != len(given):
         what = f"gave {len(values)} numbers for {len(given)} answers"
-        raise FunctionError(what, kind="metric", where=_where(name), mend="fix it")
+        raise FunctionError(what, kind="metric", where=_where(name), fix="fix it")
     for value, answer in zip(values, given, strict=True):
         if not math.isfinite(value):
             what = f"gave {value} for an answer to '{opening(answer.prompt)}'"
-            raise FunctionError(what, kind="metric", where=_where(name), mend="fix it")
+            raise FunctionError(what, kind="metric", where=_where(name), fix="fix it")
     return values
 
 

@@ -104,11 +104,11 @@ def rate(
     """
     names = sorted({name for duel in duels for name in (duel.first, duel.second)})
     if not names:
-        raise InputError("no two models were compared", mend="give judgments with answers of different models")
+        raise InputError("no two models were compared", fix="give judgments with answers of different models")
     if anchor and anchor.model not in names:
         guess = nearest(anchor.model, names)
-        mend = f"did you mean '{guess}'?" if guess else f"there are: {_listed(names)}"
-        raise InputError(f"no model '{anchor.model}' among the judgments", where="--anchor", mend=mend)
+        fix = f"did you mean '{guess}'?" if guess else f"there are: {_listed(names)}"
+        raise InputError(f"no model '{anchor.model}' among the judgments", where="--anchor", fix=fix)
     points, counts = _matrix(duels, names)
     _refuse_islands(names, counts > 0)
     arrays = arena(duels, names, length)
@@ -202,7 +202,7 @@ def _refuse_islands(names: Sequence[str], met: NDArray[np.bool_]) -> None:
         words = " | ".join(_listed(group) for group in groups)
         raise InputError(
             f"the models fall into {len(groups)} groups that never met: {words}",
-            mend="judge pairs across the groups, or rate each group by itself: ratings compare what is connected",
+            fix="judge pairs across the groups, or rate each group by itself: ratings compare what is connected",
         )
 
 

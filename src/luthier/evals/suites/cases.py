@@ -65,7 +65,7 @@ def _of_group(document: Document, i: int, group: Group) -> Iterator[Callable[[in
     if sampling["n"] > 1 and sampling["temperature"] == 0:
         raise InputError(
             f"{sampling['n']} answers at temperature 0 are all the same", where=document.where(("groups", i, "sampling")),
-            mend="give a temperature, such as 0.8",
+            fix="give a temperature, such as 0.8",
         )  # fmt: skip
     if group.limit and not group.rows:
         raise InputError("'limit' is for groups with rows", where=document.where(("groups", i, "limit")))
@@ -78,8 +78,8 @@ def _of_group(document: Document, i: int, group: Group) -> Iterator[Callable[[in
         for place, own in templates:
             checks = [*common, *(((*place, "checks", k), check) for k, check in enumerate(own.checks))]
             if not checks:
-                mend = "give `checks:` to the case or to its group"
-                raise InputError("a case without checks", where=document.where(place), mend=mend)
+                fix = "give `checks:` to the case or to its group"
+                raise InputError("a case without checks", where=document.where(place), fix=fix)
             yield _case(document, group, own, place, checks, row, sampling)
 
 
@@ -98,11 +98,11 @@ def _rows(document: Document, i: int, group: Group) -> Iterator[Row | None]:
             some = True
             yield row
         if not some:
-            raise InputError("no rows", where=file, mend="a group without cases tests nothing")
+            raise InputError("no rows", where=file, fix="a group without cases tests nothing")
     except InputError as error:
         if str(error.where) == file:  # the file as a whole: say where it is named
             where = document.where(("groups", i, "rows"))
-            raise InputError(f"{file}: {error.what}", where=where, mend=error.mend) from None
+            raise InputError(f"{file}: {error.what}", where=where, fix=error.fix) from None
         raise
 
 
@@ -142,12 +142,12 @@ def _messages(asked: PromptSpec, where: str, fill: Fill) -> Messages:
     if (asked.prompt is None) == (asked.messages is None):
         both = asked.prompt is not None
         what = "both a prompt and messages" if both else "nothing is asked"
-        raise InputError(what, where=where, mend="give `prompt:` or `messages:`, one of them")
+        raise InputError(what, where=where, fix="give `prompt:` or `messages:`, one of them")
     if asked.prompt is not None:
         return (Message("user", fill(asked.prompt)),)
     turns = tuple(Message(turn.role, fill(turn.content)) for turn in asked.messages or ())
     if not turns or turns[-1].role == "assistant":
-        raise InputError("the messages end where no answer can follow", where=where, mend="end with the user's message")
+        raise InputError("the messages end where no answer can follow", where=where, fix="end with the user's message")
     return turns
 
 
@@ -174,10 +174,10 @@ def _filled(value: Any, row: Row, where: str, checked: bool) -> Any:
         if not name.replace("_", "a").replace("-", "a").isalnum() or name[0].isdigit():
             return found[0]  # {"a": 1} and \d{3} are no columns
         guess = nearest(name, row.fields)
-        mend = (
+        fix = (
             f"did you mean '{{{guess}}}'?" if guess else f"there are: {', '.join(row.fields)}; {{{{ stands for a brace"
         )
-        raise InputError(f"no column '{name}' in {row.origin}", where=where, mend=mend)
+        raise InputError(f"no column '{name}' in {row.origin}", where=where, fix=fix)
 
     return COLUMN.sub(replace, value)
 
@@ -187,5 +187,5 @@ def _cell(row: Row, name: str, checked: bool) -> str:
     value = row.fields[name]
     if value is None or (checked and not str(value).strip()):
         what = f"column '{name}' is {'null' if value is None else 'empty, and a check reads it'}"
-        raise InputError(what, where=row.origin, mend="fill it in, or take the row out")
+        raise InputError(what, where=row.origin, fix="fill it in, or take the row out")
     return str(value)

@@ -60,7 +60,7 @@ def test_of(check: Check, where: str, folder: Path) -> Test | None:
     """
     value: Any = getattr(check, check.kind)
     if isinstance(value, spec.Judged) and not value.question.strip():
-        raise InputError("the question to the judge is empty", where=where, mend="for example `judged: Is it polite?`")
+        raise InputError("the question to the judge is empty", where=where, fix="for example `judged: Is it polite?`")
     return MAKERS[check.kind](value, where, folder) if check.kind in MAKERS else None
 
 
@@ -95,9 +95,9 @@ def _equals(value: spec.Equals, where: str, folder: Path) -> Test:
 def _contains(value: spec.Contains, where: str, folder: Path) -> Test:
     every = [value.all] if isinstance(value.all, str) else value.all
     if not every and not value.any:
-        raise InputError("'contains' names no text", where=where, mend="for example `contains: Paris`")
+        raise InputError("'contains' names no text", where=where, fix="for example `contains: Paris`")
     if not all((*every, *value.any)):
-        raise InputError("every answer contains ''", where=where, mend="name a text")
+        raise InputError("every answer contains ''", where=where, fix="name a text")
 
     def test(answer: str) -> Verdict:
         text = answer.casefold() if value.ignore_case else answer
@@ -114,7 +114,7 @@ def _contains(value: spec.Contains, where: str, folder: Path) -> Test:
 
 def _regex(value: spec.Regex, where: str, folder: Path) -> Test:
     if not value.pattern:
-        raise InputError("an empty pattern is found in every answer", where=where, mend="for example `regex: ^Paris`")
+        raise InputError("an empty pattern is found in every answer", where=where, fix="for example `regex: ^Paris`")
     pattern = compiled(value.pattern, where, value.ignore_case)
     return _limited(
         "the pattern",
@@ -185,7 +185,7 @@ def _length(value: spec.Length, where: str, folder: Path) -> Test:
     most = value.max
     if most is None and not value.min:
         raise InputError(
-            "every answer has a length", where=where, mend="give `min` or `max`, such as `length: {max: 80}`"
+            "every answer has a length", where=where, fix="give `min` or `max`, such as `length: {max: 80}`"
         )
     if most is not None and most < value.min:
         raise InputError(f"no length is from {value.min} to {most}", where=where)
@@ -208,7 +208,7 @@ def _number(value: spec.Number, where: str, folder: Path) -> Test:
     text = given if isinstance(given, str) else str(int(given)) if given.is_integer() else repr(given)
     wanted = numbers.last_number(text)
     if wanted is None:
-        raise InputError(f"'number': {value.value!r} holds no number", where=where, mend="for example `number: 9500`")
+        raise InputError(f"'number': {value.value!r} holds no number", where=where, fix="for example `number: 9500`")
     slack = Fraction(1 + 1e-9)  # what is written with a few digits is not exact
     rooms = [(w, max(Fraction(value.within), abs(w) * Fraction(value.relative)) * slack) for w in wanted.values]
     room = f" ± {_short(rooms[0][1])}" if rooms[0][1] else ""
@@ -231,7 +231,7 @@ def _short(value: Fraction) -> str:
 
 def _one_of(value: spec.OneOf, where: str, folder: Path) -> Test:
     if not value.texts:
-        raise InputError("'one_of' names no text", where=where, mend="for example `one_of: [yes, no]`")
+        raise InputError("'one_of' names no text", where=where, fix="for example `one_of: [yes, no]`")
     wanted = {_folded(text, value.ignore_case) for text in value.texts}
     return lambda answer: _verdict(_folded(answer, value.ignore_case) in wanted, f"is none of {_quoted(value.texts)}")
 
@@ -246,13 +246,13 @@ def _similar(value: spec.Similar, where: str, folder: Path) -> Test | None:
         raise unknown("metric", value.by, BEST, where=where)
     embedded = value.by == EMBEDDING
     if not value.to.strip():
-        raise InputError("like what? `to` is empty", where=where, mend="give the text that answers should be like")
+        raise InputError("like what? `to` is empty", where=where, fix="give the text that answers should be like")
     if not embedded and "encoder" in value.model_fields_set:
-        raise InputError(f"'encoder' is not used by '{value.by}'", where=where, mend=f"give `by: {EMBEDDING}` too")
+        raise InputError(f"'encoder' is not used by '{value.by}'", where=where, fix=f"give `by: {EMBEDDING}` too")
     title, lowest = ("cosine", -1) if embedded else (METRICS[value.by].title, 0)
     wanted, best = least(value), BEST[value.by]
     if not lowest <= wanted <= best:
-        raise InputError(f"no {title} is {wanted:g}", where=where, mend=f"give `at_least` from {lowest} to {best:g}")
+        raise InputError(f"no {title} is {wanted:g}", where=where, fix=f"give `at_least` from {lowest} to {best:g}")
 
     def test(answer: str) -> Verdict:
         found = METRICS[value.by].function(answer, value.to, "")

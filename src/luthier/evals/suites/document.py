@@ -37,7 +37,7 @@ def read(path: Path) -> Document:
     """Read a suite. Raises InputError, with file and line, when it is not YAML or not a suite."""
     root, values = read_yaml(path, "suite")
     if root is None or not isinstance(values, dict):
-        raise InputError("a suite is a mapping with 'groups'", where=path, mend="see docs/compare.md for one")
+        raise InputError("a suite is a mapping with 'groups'", where=path, fix="see docs/compare.md for one")
     return Document(path, validated(Suite, values, path, root), values, root)
 
 
@@ -61,7 +61,7 @@ def _explained(error: Any, loc: Place, part: type[Part], where: str, named: str)
         guess = nearest(last, known)
         return InputError(
             f"unknown key '{last}'", where=where,
-            mend=f"did you mean '{guess}'?" if guess else f"known here: {', '.join(known)}",
+            fix=f"did you mean '{guess}'?" if guess else f"known here: {', '.join(known)}",
         )  # fmt: skip
     if error["type"] == "missing":
         return InputError(f"'{last}' is missing", where=where)
@@ -71,7 +71,7 @@ def _explained(error: Any, loc: Place, part: type[Part], where: str, named: str)
     quotes = (
         "put it in quotes" if error["type"] == "string_type" and not isinstance(error["input"], dict | list) else None
     )
-    return InputError(f"'{named}' {wanted}, not {error['input']!r:.60}", where=where, mend=quotes)
+    return InputError(f"'{named}' {wanted}, not {error['input']!r:.60}", where=where, fix=quotes)
 
 
 def _written(loc: Sequence[int | str]) -> Place:

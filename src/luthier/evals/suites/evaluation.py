@@ -83,8 +83,8 @@ class PreparedSuite:
 
     def __enter__(self) -> PreparedSuite:
         if self.said and not any(check.core.judged for checks in self.ready for check in checks):
-            mend = "leave it out, or give the suite a check of the kind `judged`"
-            raise InputError("nothing is judged in this suite", where="--judged", mend=mend)
+            fix = "leave it out, or give the suite a check of the kind `judged`"
+            raise InputError("nothing is judged in this suite", where="--judged", fix=fix)
         try:
             for case, checks in zip(self.cases, self.ready, strict=True):
                 for check, where in zip(checks, case.places, strict=True):
@@ -116,7 +116,7 @@ class PreparedSuite:
         try:
             return Encoder(resolve_encoder(str(beside) if beside.is_dir() else name).folder)
         except InputError as error:
-            raise InputError(f"encoder '{name}': {error.what}", where=where, mend=error.mend) from error
+            raise InputError(f"encoder '{name}': {error.what}", where=where, fix=error.fix) from error
 
     def run(self, model: str, stop: Stop, **opening: Any) -> SuiteResult:
         """Answer every case with the model, opened as `open_model` does with `opening`, and check the answers. Raises Stopped
@@ -133,7 +133,7 @@ class PreparedSuite:
         """The answers to every case; cases of the same sampling are answered together."""
         opened = open_model(model, **opening)
         if long := answers.too_long(opened, [case.messages for case in self.cases]):
-            raise InputError(long[min(long)], where=self.cases[min(long)].where, mend="shorten it")
+            raise InputError(long[min(long)], where=self.cases[min(long)].where, fix="shorten it")
         said: list[list[str]] = [[] for _ in self.cases]
         for sampling in {tuple(sorted(case.sampling.items())): case.sampling for case in self.cases}.values():
             asked = [case for case in self.cases if case.sampling == sampling]
@@ -161,7 +161,7 @@ class PreparedSuite:
         if len(values) != len(given):
             raise InputError(
                 f"gives {len(values)} numbers for {len(given)} answers", where=f"python '{check.function}'",
-                mend="return one for each answer",
+                fix="return one for each answer",
             )  # fmt: skip
         words = f"{check.function} gives"
         return [
@@ -201,7 +201,7 @@ def _own_code(suite: Path, spec: str, where: str) -> None:
     file, folder = Path(spec.rpartition(":")[0]).resolve(), suite.parent.resolve()
     if not file.is_relative_to(folder):
         raise InputError(
-            f"{file} is code from outside the folder of the suite", where=where, mend="put it beside the suite"
+            f"{file} is code from outside the folder of the suite", where=where, fix="put it beside the suite"
         )
     log.once(f"{suite.name} runs {file.relative_to(folder)}")
 

@@ -30,7 +30,7 @@ def base_name(folder: Path) -> str | None:
         raise InputError(
             f"'base_model_name_or_path' is {shown(name)}, not a path or a name",
             where=folder / CONFIG,
-            mend="give it with --base",
+            fix="give it with --base",
         )
     return name
 
@@ -38,7 +38,7 @@ def base_name(folder: Path) -> str | None:
 def settings(folder: Path) -> dict[str, Any]:
     """All of it. Raises InputError for a folder without one, for one that cannot be read, and for one that brings code."""
     if not is_adapter(folder):
-        raise InputError(f"no {CONFIG} here", where=folder, mend="give a folder with an adapter in PEFT's format")
+        raise InputError(f"no {CONFIG} here", where=folder, fix="give a folder with an adapter in PEFT's format")
     said = read_object(folder / CONFIG)
     refuse(said, folder / CONFIG)
     return said

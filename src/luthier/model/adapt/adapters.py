@@ -82,7 +82,7 @@ def settings_of(folder: Path, settings: LoraConfig) -> LoraConfig:
     shapes = {adapter.config(name) for name in adapter.layers}
     if len(shapes) != 1:
         what = "its layers have several ranks" if shapes else "it has no layers, only heads"
-        raise InputError(what, where=folder, mend="merge it into its model first")
+        raise InputError(what, where=folder, fix="merge it into its model first")
     update = {"dropout": settings.dropout, "lr_ratio": settings.lr_ratio, "targets": tuple(adapter.layers)}
     return shapes.pop().model_copy(update=update)
 
@@ -141,16 +141,16 @@ def _check_fit(model: Any, adapter: PeftAdapter, layers: Mapping[str, Any]) -> N
         head = strange[0].rpartition(".")[2] in ("lm_head", "embed_tokens")
         raise InputError(
             f"the adapter has weights for '{strange[0]}', which " + ("Luthier does not adapt" if head else "this model does not have"),
-            where=adapter.folder, mend=SAME_MODEL,
+            where=adapter.folder, fix=SAME_MODEL,
         )  # fmt: skip
     for name, parts in adapter.layers.items():
         found, dora = layers[name], adapter.config(name).dora
         shape = (parts["lora_B.weight"].shape[0], parts["lora_A.weight"].shape[1])
         if shape != (found.out_features, found.in_features):
-            raise InputError(f"'{name}' has another shape in this model", where=adapter.folder, mend=SAME_MODEL)
+            raise InputError(f"'{name}' has another shape in this model", where=adapter.folder, fix=SAME_MODEL)
         if dora != ("lora_magnitude_vector" in parts):
             what = "has no magnitudes, and use_dora is true" if dora else "has magnitudes, and use_dora is not true"
-            raise InputError(f"'{name}' {what}", where=adapter.folder, mend="copy the adapter again")
+            raise InputError(f"'{name}' {what}", where=adapter.folder, fix="copy the adapter again")
     for name, weight in adapter.heads.items():
         if weight.shape != (1, hidden):
             raise InputError(

@@ -148,7 +148,7 @@ class LoraLinear(nn.Module):
             raise InputError(
                 "init=pissa changes the base weights, which qlora has quantized",
                 where="--lora.init",
-                mend="use --tune lora",
+                fix="use --tune lora",
             )
         u, s, vt = torch.linalg.svd(self.base.weight.to(self.A.dtype), full_matrices=False)
         root = s[:rank].sqrt()

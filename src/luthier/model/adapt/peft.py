@@ -70,16 +70,16 @@ def read(folder: Path) -> PeftAdapter:
         raise InputError(
             "only a pickled adapter (adapter_model.bin), which can run code when read and is refused" if pickled
             else f"no {WEIGHTS} here", where=folder,
-            mend="save it again with PEFT, as safetensors" if pickled else "give a folder with an adapter in PEFT's format",
+            fix="save it again with PEFT, as safetensors" if pickled else "give a folder with an adapter in PEFT's format",
         )  # fmt: skip
     header = tensors(folder / WEIGHTS)
     _refuse_shapes(header, folder / WEIGHTS)
     try:
         loaded = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"the adapter cannot be read: {error}", where=folder / WEIGHTS, mend=AGAIN) from None
+        raise InputError(f"the adapter cannot be read: {error}", where=folder / WEIGHTS, fix=AGAIN) from None
     if broken := next((name for name, tensor in loaded.items() if not bool(tensor.isfinite().all())), None):
-        raise InputError(f"'{broken}' holds NaN or infinity", where=folder / WEIGHTS, mend="fetch the adapter again")
+        raise InputError(f"'{broken}' holds NaN or infinity", where=folder / WEIGHTS, fix="fetch the adapter again")
     layers, whole = _sorted(loaded, folder / WEIGHTS)
     return PeftAdapter(folder, settings, layers, whole)
 
@@ -90,13 +90,13 @@ def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
         raise InputError(f"only LoRA adapters can be loaded, and this is of type '{kind}'", where=where)
     alpha = settings.get("lora_alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < LARGEST:
-        raise InputError(f"lora_alpha is {shown(alpha)}, not a positive number", where=where, mend=AGAIN)
+        raise InputError(f"lora_alpha is {shown(alpha)}, not a positive number", where=where, fix=AGAIN)
     for key in ("use_rslora", "use_dora", "fan_in_fan_out"):
         if not isinstance(settings.get(key), (bool, NoneType)):
-            raise InputError(f"{key} is {shown(settings[key])}, not true or false", where=where, mend=AGAIN)
+            raise InputError(f"{key} is {shown(settings[key])}, not true or false", where=where, fix=AGAIN)
     saved = settings.get("modules_to_save") or []
     if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
-        raise InputError(f"modules_to_save is {shown(saved)}, not a list of names", where=where, mend=AGAIN)
+        raise InputError(f"modules_to_save is {shown(saved)}, not a list of names", where=where, fix=AGAIN)
     odd = [name for name, value in settings.items() if name not in _KNOWN and value]
     if settings.get("init_lora_weights") not in _STARTS:
         odd.append(f"init_lora_weights '{settings['init_lora_weights']}', which changes the base too")
@@ -106,7 +106,7 @@ def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
         raise InputError(f"the adapter brings its own '{brought[0]}', which Luthier does not read", where=where)
     if odd:
         raise InputError(
-            f"the adapter uses {odd[0]}, which Luthier does not read", where=where, mend="merge it with PEFT"
+            f"the adapter uses {odd[0]}, which Luthier does not read", where=where, fix="merge it with PEFT"
         )
 
 
@@ -118,7 +118,7 @@ def _refuse_shapes(header: Mapping[str, Tensor], where: Path) -> None:
             continue  # refused by its name
         most = (1, 2) if name.endswith(KINDS[2]) else (2, 2)
         if tensor.dtype not in FLOATS or not most[0] <= len(tensor.shape) <= most[1] or not tensor.size:
-            raise InputError(f"'{name[:200]}' is {tensor.dtype} of shape {list(tensor.shape)}", where=where, mend=AGAIN)
+            raise InputError(f"'{name[:200]}' is {tensor.dtype} of shape {list(tensor.shape)}", where=where, fix=AGAIN)
 
 
 def _sorted(
@@ -138,9 +138,9 @@ def _sorted(
             raise InputError(f"the adapter has a tensor '{key}', which Luthier does not read", where=where)
     for name, parts in layers.items():
         if missing := [kind for kind in KINDS[:2] if kind not in parts]:
-            raise InputError(f"'{name}' has no {missing[0].removesuffix('.weight')}", where=where, mend=AGAIN)
+            raise InputError(f"'{name}' has no {missing[0].removesuffix('.weight')}", where=where, fix=AGAIN)
         if parts[KINDS[0]].shape[0] != parts[KINDS[1]].shape[1]:
-            raise InputError(f"A and B of '{name}' have different ranks", where=where, mend=AGAIN)
+            raise InputError(f"A and B of '{name}' have different ranks", where=where, fix=AGAIN)
     if not layers and not whole:
-        raise InputError("the adapter holds no tensor", where=where, mend=AGAIN)
+        raise InputError("the adapter holds no tensor", where=where, fix=AGAIN)
     return layers, whole

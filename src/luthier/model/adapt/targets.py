@@ -34,7 +34,7 @@ def chosen(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
     if not candidates:
         raise InputError(
             "this model has no linear layer that takes an adapter", where="--tune lora",
-            mend="use --tune full, head, last:K or layers:GLOB",
+            fix="use --tune full, head, last:K or layers:GLOB",
         )  # fmt: skip
     out: dict[str, nn.Module] = {}
     for target in targets:
@@ -54,7 +54,7 @@ def _fits(pattern: str, name: str) -> bool:
         return compiled(pattern, "--lora.targets").fullmatch(name, timeout=SECONDS) is not None
     except TimeoutError:
         what = f"the pattern '{pattern}' takes longer than {SECONDS:g} s on '{name}'"
-        raise InputError(what, where="--lora.targets", mend="write it without nested repetitions") from None
+        raise InputError(what, where="--lora.targets", fix="write it without nested repetitions") from None
     except InputError:
         return False
 
@@ -63,16 +63,16 @@ def _no_target(model: nn.Module, target: str, candidates: dict[str, nn.Module]) 
     if target in ("lm_head", "embed_tokens"):
         return InputError(
             f"'{target}' cannot take an adapter", where="--lora.targets",
-            mend="adapters go on linear layers of the blocks; to learn the head use --tune head",
+            fix="adapters go on linear layers of the blocks; to learn the head use --tune head",
         )  # fmt: skip
     known = sorted({name.rsplit(".", 1)[-1] for name in candidates})
     if set(parts := target.replace(",", " ").split()) <= set(known) and len(parts) > 1:
         return InputError(
             f"no linear layer matches '{target}'", where="--lora.targets",
-            mend="give each name by itself: " + " ".join(f"--lora.targets {part}" for part in parts),
+            fix="give each name by itself: " + " ".join(f"--lora.targets {part}" for part in parts),
         )  # fmt: skip
     guess = nearest(target, known)
     return InputError(
         f"no linear layer matches '{target}'", where="--lora.targets",
-        mend=f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}",
+        fix=f"did you mean '{guess}'?" if guess else f"known: {', '.join(known)}",
     )  # fmt: skip

@@ -46,10 +46,10 @@ def check_kind(kind: str) -> None:
     name, _, argument = kind.partition(":")
     if name == "last":
         if not argument.isdigit() or int(argument) < 1:
-            raise InputError(f"'{kind}' needs a number of blocks", where="--tune", mend="such as last:4")
+            raise InputError(f"'{kind}' needs a number of blocks", where="--tune", fix="such as last:4")
     elif name == "layers":
         if not argument:
-            raise InputError(f"'{kind}' needs a pattern of names", where="--tune", mend="such as layers:*.mlp.*")
+            raise InputError(f"'{kind}' needs a pattern of names", where="--tune", fix="such as layers:*.mlp.*")
     elif kind not in KINDS:
         raise unknown("tune kind", kind, KINDS, where="--tune")
 
@@ -101,7 +101,7 @@ def _open_matching(model: nn.Module, pattern: str) -> None:
             found = True
     if not found:
         example = next(n for n, _ in model.named_parameters() if ".layers." in n)
-        raise InputError(f"no weight matches '{pattern}'", where="--tune", mend=f"names look like {example}")
+        raise InputError(f"no weight matches '{pattern}'", where="--tune", fix=f"names look like {example}")
 
 
 def peak_rate(kind: str, hidden: int) -> float:

@@ -19,14 +19,14 @@ def load_config(folder: Path) -> Any:
     where = folder / CONFIG
     said = settings(folder, CONFIG)
     if said is None:
-        raise InputError("no config.json", where=folder, mend="give the folder that holds the model")
+        raise InputError("no config.json", where=folder, fix="give the folder that holds the model")
     if files := weight_files(folder):
         hold_tensors(said, weight_tensors(files), where)
     with quiet(), copied(folder, (CONFIG,)) as copy:
         from transformers import AutoConfig
 
-        mend = "take the config.json that was saved with the weights"
-        with foreign("transformers cannot read this configuration", where=where, mend=mend, copy=copy):
+        fix = "take the config.json that was saved with the weights"
+        with foreign("transformers cannot read this configuration", where=where, fix=fix, copy=copy):
             config = AutoConfig.from_pretrained(copy, local_files_only=True, trust_remote_code=False)
     config.name_or_path = str(folder)
     return config

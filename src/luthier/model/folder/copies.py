@@ -71,7 +71,7 @@ def settings(folder: Path, name: str) -> dict[str, Any] | None:
     for key in TOKENS:
         if isinstance(found.get(key), (dict, list)) and len(found[key]) > ADDED:
             raise InputError(
-                f"'{key}' has {len(found[key]):,} tokens, more than {ADDED:,}", where=path, mend="use another tokenizer"
+                f"'{key}' has {len(found[key]):,} tokens, more than {ADDED:,}", where=path, fix="use another tokenizer"
             )
     return found
 

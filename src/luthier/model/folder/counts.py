@@ -44,11 +44,11 @@ def hold_constants(config: Mapping[str, Any], where: Path) -> None:
         elif key in ("dtype", "torch_dtype") and (
             not isinstance(value, str) or value.removeprefix("torch.") not in DTYPES
         ):
-            raise InputError(f"'{key}' is {shown(value)}, not a type of weights", where=where, mend=MEND)
+            raise InputError(f"'{key}' is {shown(value)}, not a type of weights", where=where, fix=MEND)
         elif key in ("model_type", "tokenizer_class", "hidden_act") and not isinstance(value, str):
-            raise InputError(f"'{key}' is {shown(value)}, not a text", where=where, mend=MEND)
+            raise InputError(f"'{key}' is {shown(value)}, not a text", where=where, fix=MEND)
         elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-            raise InputError(f"'{key}' is a number of more than 64 bits", where=where, mend=MEND)
+            raise InputError(f"'{key}' is a number of more than 64 bits", where=where, fix=MEND)
 
 
 def hold_tensors(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: Path) -> None:
@@ -82,6 +82,6 @@ def _hold(key: str, value: object, most: int, than: str, where: Path) -> None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InputError(f"'{key}' is {shown(value)}, not a whole number from 0 on", where=where, mend=MEND)
+        raise InputError(f"'{key}' is {shown(value)}, not a whole number from 0 on", where=where, fix=MEND)
     if value > most:
-        raise InputError(f"'{key}' is {value:,}, more {than}", where=where, mend=MEND)
+        raise InputError(f"'{key}' is {value:,}, more {than}", where=where, fix=MEND)

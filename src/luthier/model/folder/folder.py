@@ -27,8 +27,8 @@ def check_folder(folder: Path) -> None:
     """
     if not (folder / copies.CONFIG).exists():
         if (folder / "adapter_config.json").is_file():
-            raise InputError("an adapter, not a whole model", where=folder, mend="give the model below it")
-        raise InputError("no config.json", where=folder, mend="give the folder that holds the model")
+            raise InputError("an adapter, not a whole model", where=folder, fix="give the model below it")
+        raise InputError("no config.json", where=folder, fix="give the folder that holds the model")
     for name in copies.names(folder):
         if name in copies.SETTINGS:
             copies.settings(folder, name)
@@ -40,9 +40,9 @@ def check_folder(folder: Path) -> None:
         if pickled:
             raise InputError(
                 f"only pickled weights ({pickled[0]}), which can run code when read and are refused", where=folder,
-                mend="convert them to safetensors where you trust them",
+                fix="convert them to safetensors where you trust them",
             )  # fmt: skip
-        raise InputError("no *.safetensors weights", where=folder, mend="give the folder that holds the model")
+        raise InputError("no *.safetensors weights", where=folder, fix="give the folder that holds the model")
     weight_tensors(files)
 
 
@@ -56,7 +56,7 @@ def weight_files(folder: Path) -> list[Path]:
             raise InputError(
                 f"{len(found)} files of weights and no {INDEX}",
                 where=folder,
-                mend="copy the folder again, with its index",
+                fix="copy the folder again, with its index",
             )
         return [lone] if lone in found else found
     listed = _index(index)
@@ -64,7 +64,7 @@ def weight_files(folder: Path) -> list[Path]:
         raise InputError(
             f"{WEIGHTS} and an index of other files are both there",
             where=folder,
-            mend="remove those that are not meant",
+            fix="remove those that are not meant",
         )
     return [folder / name for name in sorted(set(listed.values()))]
 
@@ -73,12 +73,12 @@ def _index(index: Path) -> dict[str, str]:
     """Tensor -> file, as the index says."""
     listed = read_object(index, unique=True).get("weight_map")
     if not isinstance(listed, dict) or not listed:
-        raise InputError("no weight_map", where=index, mend=AGAIN)
+        raise InputError("no weight_map", where=index, fix=AGAIN)
     for name in sorted({str(name) for name in listed.values()}):
         if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
-            raise InputError(f"'{name[:200]}' is not a safetensors file of this folder", where=index, mend=AGAIN)
+            raise InputError(f"'{name[:200]}' is not a safetensors file of this folder", where=index, fix=AGAIN)
         if not (index.parent / name).exists():
-            raise InputError(f"'{name}' is missing", where=index, mend=AGAIN)
+            raise InputError(f"'{name}' is missing", where=index, fix=AGAIN)
     return {str(tensor): str(name) for tensor, name in listed.items()}
 
 
@@ -90,13 +90,13 @@ def weight_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
     for file in files:
         for name, tensor in tensors(file).items():
             if name in found:
-                raise InputError(f"'{name}' is in {places[name]} too", where=file, mend=AGAIN)
+                raise InputError(f"'{name}' is in {places[name]} too", where=file, fix=AGAIN)
             found[name], places[name] = tensor, file.name
     index = files[0].parent / INDEX if files else None
     if index and index.exists():
         for name, file_name in _index(index).items():
             if places.get(name) != file_name:
-                raise InputError(f"'{name}' is not in {file_name}, where it should be", where=index, mend=AGAIN)
+                raise InputError(f"'{name}' is not in {file_name}, where it should be", where=index, fix=AGAIN)
     return found
 
 

@@ -20,13 +20,13 @@ def check_layers(config: Any, where: object) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(
             f"models of type '{config.model_type}' have an encoder before the decoder", where=where,
-            mend="use a model that is a decoder alone",
+            fix="use a model that is a decoder alone",
         )  # fmt: skip
     odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - set(ATTENTION)
     if odd:
         raise InputError(
             f"models of type '{config.model_type}' have layers of kind '{min(odd)}', which mix tokens outside of attention, so "
-            "packed rows would see each other", where=where, mend="use a model whose layers are all attention",
+            "packed rows would see each other", where=where, fix="use a model whose layers are all attention",
         )  # fmt: skip
 
 
@@ -73,12 +73,12 @@ def _reach(rope: dict[str, Any], places: int, before: int | None) -> int:
     return places
 
 
-def check_rows(longest: int, config: Any, *, where: object, mend: str) -> None:
+def check_rows(longest: int, config: Any, *, where: object, fix: str) -> None:
     """Raise InputError where a row of `longest` tokens does not fit the model's context."""
     most = context(config)
     if most is not None and longest > most:
         raise InputError(
-            f"the longest row has {longest:,} tokens, and the model's context is {most:,}", where=where, mend=mend
+            f"the longest row has {longest:,} tokens, and the model's context is {most:,}", where=where, fix=fix
         )
 
 
@@ -94,7 +94,7 @@ def check_vocabulary(tokenizer: Any, config: Any, where: Path) -> None:
     if beyond := [text for text in _beyond(tokenizer, rows) if text not in named]:
         raise InputError(
             f"the tokenizer has {len(tokenizer):,} tokens and the embedding {rows:,} rows: none for '{beyond[0]}'", where=where,
-            mend="call resize_token_embeddings(len(tokenizer)) on the model in transformers, and save both again",
+            fix="call resize_token_embeddings(len(tokenizer)) on the model in transformers, and save both again",
         )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from luthier.core.foreign.forms import shown
 
 _KNOWN = "take a model that transformers knows"
 _OUT = "take it out of the file"
-# Key, anywhere in a file of settings -> what it asks for, and the mend. A key that is set to nothing asks for nothing.
+# Key, anywhere in a file of settings -> what it asks for, and the fix. A key that is set to nothing asks for nothing.
 REFUSED = {
     # Code in the folder, or in another of the hub, imported as a class or as a way to generate.
     "auto_map": ("run its own code", _KNOWN),
@@ -66,14 +66,14 @@ def refuse(settings: object, where: Path) -> None:
         return
     for key, value in settings.items():
         if value and key in REFUSED:
-            wish, mend = REFUSED[key]
-            raise InputError(f"the model wants to {wish} ('{key}'), which is refused", where=where, mend=mend)
+            wish, fix = REFUSED[key]
+            raise InputError(f"the model wants to {wish} ('{key}'), which is refused", where=where, fix=fix)
         if _KERNEL.fullmatch(key) and "/" in json.dumps(value):
-            raise InputError(f"the model wants to fetch a kernel ('{key}'), which is refused", where=where, mend=_OUT)
+            raise InputError(f"the model wants to fetch a kernel ('{key}'), which is refused", where=where, fix=_OUT)
         if value and key in QUANTIZED:
             raise InputError(
                 f"these weights are already quantized ('{key}')", where=where,
-                mend="take the full-precision model; --tune qlora quantizes it",
+                fix="take the full-precision model; --tune qlora quantizes it",
             )  # fmt: skip
         refuse(value, where)
 
@@ -85,7 +85,7 @@ def without_places(settings: Mapping[str, Any], where: Path) -> dict[str, Any]:
     if listed and listed != ["tokenizer.json"]:
         raise InputError(
             f"'fast_tokenizer_files' is {shown(listed)}; Luthier reads tokenizer.json", where=where,
-            mend="save the tokenizer again with transformers",
+            fix="save the tokenizer again with transformers",
         )  # fmt: skip
     return {key: value for key, value in settings.items() if not _PLACE.fullmatch(key)}
 

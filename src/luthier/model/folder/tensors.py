@@ -57,7 +57,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
             handle.seek(8)
             content = handle.read(length)
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=path, mend="check the file") from None
+        raise InputError(f"cannot be read: {error.strerror}", where=path, fix="check the file") from None
     if content[:1] != b"{":
         raise _broken(path, _disguise(start) or "its header is not JSON")
     header = parse_object(content, path, unique=True)
@@ -111,4 +111,4 @@ def _hold_spans(spans: list[tuple[int, int, str]], data: int, path: Path) -> Non
 
 
 def _broken(path: Path, why: str) -> InputError:
-    return InputError(f"truncated or broken weights: {why[:300]}", where=path, mend=AGAIN)
+    return InputError(f"truncated or broken weights: {why[:300]}", where=path, fix=AGAIN)

@@ -33,8 +33,8 @@ def load_tokenizer(folder: Path) -> Any:
             check_tokenizer(copy / TOKENIZER, folder / TOKENIZER)
         from transformers import AutoTokenizer
 
-        mend = "tokenizer.json must be beside the weights"
-        with foreign("cannot read the tokenizer", where=folder, mend=mend, copy=copy):
+        fix = "tokenizer.json must be beside the weights"
+        with foreign("cannot read the tokenizer", where=folder, fix=fix, copy=copy):
             tokenizer = AutoTokenizer.from_pretrained(copy, local_files_only=True, trust_remote_code=False)
         _hold(tokenizer, folder, copy)
     tokenizer.name_or_path = str(folder)

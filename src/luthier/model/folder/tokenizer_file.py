@@ -61,13 +61,13 @@ def check_tokenizer(path: Path, where: Path) -> None:
     try:
         said = parse_object(small_file(path, VOCABULARY_BYTES), where)
     except InputError as error:
-        raise InputError(f"cannot read the tokenizer: {error.what}", where=where, mend=MEND) from None
+        raise InputError(f"cannot read the tokenizer: {error.what}", where=where, fix=MEND) from None
     odd = _hold_model(said, where)
     patterns, growth = [], 1.0
     for stage in STAGES:
         rules = list(_rules(said.get(stage)))
         if len(rules) > RULES:
-            raise InputError(f"'{stage}' has {len(rules):,} rules, more than {RULES}", where=where, mend=MEND)
+            raise InputError(f"'{stage}' has {len(rules):,} rules, more than {RULES}", where=where, fix=MEND)
         growth = 1.0 if stage not in STAGES[:2] else growth  # what normalizers make, pre-tokenizers are given
         for rule in rules:
             growth *= _growth(rule, where)
@@ -77,7 +77,7 @@ def check_tokenizer(path: Path, where: Path) -> None:
             elif _unusual(rule):
                 odd.append(f"the rule '{shown(rule.get('type'))}'")
         if growth > GROWTH:
-            raise InputError(f"'{stage}' may make {growth:,.0f} characters of one", where=where, mend=MEND)
+            raise InputError(f"'{stage}' may make {growth:,.0f} characters of one", where=where, fix=MEND)
     if (patterns or odd) and (digest := sha256(path)) not in _tried:
         _try(path, where, patterns, odd)
         _tried.add(digest)
@@ -87,7 +87,7 @@ def hold_added(contents: Iterable[object], where: Path) -> None:
     """Raise InputError for an added token that is longer than any is: each is looked for at every character of a text."""
     long = max((len(str(content)) for content in contents), default=0)
     if long > LONGEST_TOKEN:
-        raise InputError(f"an added token has {long:,} characters, more than {LONGEST_TOKEN}", where=where, mend=MEND)
+        raise InputError(f"an added token has {long:,} characters, more than {LONGEST_TOKEN}", where=where, fix=MEND)
 
 
 def _hold_model(said: Mapping[str, Any], where: Path) -> list[str]:
@@ -95,15 +95,15 @@ def _hold_model(said: Mapping[str, Any], where: Path) -> list[str]:
     added = said.get("added_tokens") or []
     if not isinstance(added, list) or len(added) > ADDED:
         count = f"{len(added):,} of them" if isinstance(added, list) else shown(added)
-        raise InputError(f"'added_tokens': {count}, where at most {ADDED:,} are read", where=where, mend=MEND)
+        raise InputError(f"'added_tokens': {count}, where at most {ADDED:,} are read", where=where, fix=MEND)
     for token in added:
         if isinstance(token, Mapping) and (strange := token.keys() - {"id", *TOKEN}):
-            raise InputError(f"{shown(min(strange))} of a token in 'added_tokens' is unknown", where=where, mend=MEND)
+            raise InputError(f"{shown(min(strange))} of a token in 'added_tokens' is unknown", where=where, fix=MEND)
     model = said.get("model")
     word = model.get("max_input_chars_per_word", 0) if isinstance(model, Mapping) else 0
     if not isinstance(word, int) or word > LONGEST_WORD:
         raise InputError(
-            f"'max_input_chars_per_word' is {shown(word)}, more than {LONGEST_WORD:,}", where=where, mend=MEND
+            f"'max_input_chars_per_word' is {shown(word)}, more than {LONGEST_WORD:,}", where=where, fix=MEND
         )
     hold_added((token.get("content") for token in added if isinstance(token, Mapping)), where)
     affixed = isinstance(model, Mapping) and model.get("type") == "BPE" and model.get("continuing_subword_prefix")
@@ -141,7 +141,7 @@ def _growth(rule: Mapping[str, Any], where: Path) -> float:
     """How many characters may stand where one stood."""
     kind, content, pattern = rule.get("type"), rule.get("content"), rule.get("pattern")
     if kind == "Prepend" and len(str(rule.get("prepend"))) > PIECE:
-        raise InputError(f"a rule prepends {len(str(rule['prepend'])):,} characters", where=where, mend=MEND)
+        raise InputError(f"a rule prepends {len(str(rule['prepend'])):,} characters", where=where, fix=MEND)
     if kind == "Precompiled":
         return _check_table(rule.get("precompiled_charsmap"), where)
     if kind == "ByteLevel":
@@ -164,10 +164,10 @@ def _check_table(table: object, where: Path) -> float:
         content = b""
     trie = int.from_bytes(content[:4], "little")
     if len(content) < 4 or trie % 4 or 4 + trie > len(content):
-        raise InputError("'precompiled_charsmap' is not a table of replacements", where=where, mend=MEND)
+        raise InputError("'precompiled_charsmap' is not a table of replacements", where=where, fix=MEND)
     pieces = content[4 + trie :].split(b"\0")
     if max(map(len, pieces)) > PIECE:
-        raise InputError(f"'precompiled_charsmap' makes more than {PIECE} bytes of a character", where=where, mend=MEND)
+        raise InputError(f"'precompiled_charsmap' makes more than {PIECE} bytes of a character", where=where, fix=MEND)
     return max(1.0, *(float(len(piece.decode(errors="replace"))) for piece in pieces))
 
 
@@ -186,5 +186,5 @@ def _try(path: Path, where: Path, patterns: list[str], odd: list[str]) -> None:
         raise InputError(
             f"{what} cannot be used: {str(why)[:150]}",
             where=where,
-            mend=MEND,
+            fix=MEND,
         )

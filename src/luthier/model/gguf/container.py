@@ -102,7 +102,7 @@ class Header:
     def wrong(self, key: str, wanted: str) -> InputError:
         """What to say of a value that is not what it should be."""
         said = "absent" if key not in self.values else shown(self.values[key])
-        return InputError(f"'{key}' of the GGUF header is {said}, not {wanted}", where=self.path, mend=FRESH)
+        return InputError(f"'{key}' of the GGUF header is {said}, not {wanted}", where=self.path, fix=FRESH)
 
 
 class _Cursor:
@@ -112,7 +112,7 @@ class _Cursor:
         self.data, self.path, self.place, self.items = data, path, 0, 0
 
     def fail(self, what: str) -> InputError:
-        return InputError(f"{what} at byte {self.place}", where=self.path, mend=FRESH)
+        return InputError(f"{what} at byte {self.place}", where=self.path, fix=FRESH)
 
     def skip(self, count: int) -> int:
         """Move on by `count` bytes and return where they began."""
@@ -176,12 +176,12 @@ def read_header(path: Path) -> Header:
         with open(path, "rb", opener=regular) as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _header(_Cursor(data, path))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the GGUF file: {error}", where=path, mend=FRESH) from None
+        raise InputError(f"cannot read the GGUF file: {error}", where=path, fix=FRESH) from None
 
 
 def _header(cursor: _Cursor) -> Header:
     if cursor.number("4s") != b"GGUF":
-        raise InputError("not a GGUF file", where=cursor.path, mend=FRESH)
+        raise InputError("not a GGUF file", where=cursor.path, fix=FRESH)
     version = cursor.number("I")
     if version not in (2, 3):
         raise cursor.fail(f"GGUF version {version}; this reader knows 2 and 3,")
@@ -194,7 +194,7 @@ def _header(cursor: _Cursor) -> Header:
         values[key] = cursor.value(cursor.number("I"))
     named = values.get("general.architecture")
     if not isinstance(named, str) or not re.fullmatch(r"[\w-]{1,64}", named):
-        raise InputError("the GGUF header names no architecture", where=cursor.path, mend=FRESH)
+        raise InputError("the GGUF header names no architecture", where=cursor.path, fix=FRESH)
     table = [_table_entry(cursor) for _ in range(tensor_count)]
     alignment = values.get("general.alignment", 32)
     if type(alignment) is not int or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
@@ -253,5 +253,5 @@ def expand(header: Header, place: TensorPlace) -> np.ndarray:
         return np.ascontiguousarray(dequantize(rows, place.kind), dtype=np.float32)
     except NotImplementedError:
         raise InputError(
-            f"weights of type {place.kind.name} cannot be expanded", where=header.path, mend="take another quantization"
+            f"weights of type {place.kind.name} cannot be expanded", where=header.path, fix="take another quantization"
         ) from None

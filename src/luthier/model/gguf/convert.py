@@ -84,7 +84,7 @@ def _config(header: Header, dtype: torch.dtype) -> Any:
 
     architecture = header.architecture
     if header.own("expert_count") in header.values or "token_embd.weight" not in header.tensors:
-        raise InputError(f"this kind of '{architecture}' GGUF cannot be converted", where=header.path, mend=FRESH)
+        raise InputError(f"this kind of '{architecture}' GGUF cannot be converted", where=header.path, fix=FRESH)
     size = max(max(place.shape) for place in header.tensors.values())
     hidden, heads = (
         header.whole(header.own("embedding_length"), size),
@@ -112,7 +112,7 @@ def _config(header: Header, dtype: torch.dtype) -> Any:
     if architecture == "llama":
         settings["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
         settings["mlp_bias"] = "blk.0.ffn_up.bias" in header.tensors
-    with foreign(f"its header describes no {architecture} model", where=header.path, mend=FRESH):
+    with foreign(f"its header describes no {architecture} model", where=header.path, fix=FRESH):
         return AutoConfig.for_model(architecture, **settings)
 
 
@@ -132,7 +132,7 @@ def _rope(header: Header, head_dim: int) -> dict[str, Any]:
     if scaling == "linear":
         return plain | {"rope_type": "linear", "factor": header.decimal(header.own("rope.scaling.factor"))}
     if scaling != "none":
-        raise InputError(f"rotary scaling '{scaling}' is not supported", where=header.path, mend="take another model")
+        raise InputError(f"rotary scaling '{scaling}' is not supported", where=header.path, fix="take another model")
     return plain
 
 
@@ -145,7 +145,7 @@ def _llama3_rope(stored: torch.Tensor, base: float, head_dim: int, path: Path) -
     smooth = ((8192 / wavelength - 1.0) / (4.0 - 1.0)).clamp(0, 1)
     expected = 1 / ((1 - smooth) / factor + smooth)
     if stored.shape != expected.shape or not torch.allclose(stored, expected, rtol=1e-3):
-        raise InputError("the rotary frequencies are scaled in an unknown way", where=path, mend="take another model")
+        raise InputError("the rotary frequencies are scaled in an unknown way", where=path, fix="take another model")
     return found
 
 
@@ -160,7 +160,7 @@ def _places_by_parameter(header: Header, config: Any) -> dict[str, TensorPlace]:
         if name == "rope_freqs.weight":
             continue
         if parts is None or parts[2] not in table:
-            raise InputError(f"unknown tensor '{name}'", where=header.path, mend="take another model")
+            raise InputError(f"unknown tensor '{name}'", where=header.path, fix="take another model")
         prefix = f"model.layers.{parts[1]}." if parts[1] else ""
         found[f"{prefix}{table[parts[2]]}.{parts[3]}"] = place
     with torch.device("meta"):
@@ -169,11 +169,11 @@ def _places_by_parameter(header: Header, config: Any) -> dict[str, TensorPlace]:
     expected = {name: tuple(value.shape) for name, value in model.named_parameters()}
     for name in sorted(expected.keys() ^ found.keys()):
         what = "is missing" if name in expected else "belongs to no layer of the model"
-        raise InputError(f"weight '{name}' {what}", where=header.path, mend=FRESH)
+        raise InputError(f"weight '{name}' {what}", where=header.path, fix=FRESH)
     for name, shape in expected.items():
         if found[name].shape != shape:
             raise InputError(
-                f"weight '{name}' has shape {found[name].shape}, not {shape}", where=header.path, mend=FRESH
+                f"weight '{name}' has shape {found[name].shape}, not {shape}", where=header.path, fix=FRESH
             )
     return found
 
@@ -228,13 +228,13 @@ def _convert_through_transformers(header: Header, out: Path, dtype: torch.dtype)
     # Newer versions keep the blocks packed unless told otherwise; older ones have no such setting.
     packing = getattr(transformers, "GgufConfig", None)
     unpacked = {"quantization_config": packing(dequantize=True)} if packing else {}
-    what, mend = f"GGUF of architecture '{header.architecture}' cannot be converted", "take a folder with safetensors"
-    with alone(header.path) as folder, quiet(), foreign(what, where=header.path, mend=mend, copy=folder):
+    what, fix = f"GGUF of architecture '{header.architecture}' cannot be converted", "take a folder with safetensors"
+    with alone(header.path) as folder, quiet(), foreign(what, where=header.path, fix=fix, copy=folder):
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=header.path.name, dtype=dtype, local_files_only=True, output_loading_info=True, **unpacked
         )
     if report["missing_keys"]:
-        raise InputError(f"weights are missing: {sorted(report['missing_keys'])[0]}", where=header.path, mend=FRESH)
+        raise InputError(f"weights are missing: {sorted(report['missing_keys'])[0]}", where=header.path, fix=FRESH)
     weights = {name: value.detach().to(dtype).contiguous() for name, value in model.named_parameters()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     config = model.config

@@ -48,7 +48,7 @@ def write_tokenizer(header: Header, out: Path, length: int) -> None:
     settings["model_max_length"] = length
     if "tokenizer.chat_template" in header.values:
         settings["chat_template"] = header.text("tokenizer.chat_template")
-    with foreign("the tokenizer cannot be built", where=header.path, mend=FRESH):
+    with foreign("the tokenizer cannot be built", where=header.path, fix=FRESH):
         tokenizer = _byte_pair_tokenizer(header, split, settings)
         tokenizer.save(str(out / "tokenizer.json"))
     write_json(out / "tokenizer_config.json", settings)
@@ -63,7 +63,7 @@ def _byte_pair_tokenizer(header: Header, split: str, special: dict[str, Any]) ->
     vocabulary = {token: number for number, token in enumerate(tokens)}
     whole = len(vocabulary) == len(tokens) > 0 and all(len(m) == 2 and "".join(m) in vocabulary for m in merges)
     if not whole or not vocabulary.keys() >= {part for merge in merges for part in merge}:
-        raise InputError("the vocabulary or the merges of the tokenizer are broken", where=header.path, mend=FRESH)
+        raise InputError("the vocabulary or the merges of the tokenizer are broken", where=header.path, fix=FRESH)
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=split == _LLAMA3))
     if header.values.get("tokenizer.ggml.pre") == "qwen2":
         tokenizer.normalizer = normalizers.NFC()
@@ -107,8 +107,8 @@ def _write_transformers_tokenizer(header: Header, out: Path) -> None:
     kind = header.values.get("tokenizer.ggml.model")
     if kind == "gpt2":
         warn(f"{header.path}: unknown text splitting '{header.values.get('tokenizer.ggml.pre')}'; tokens may differ")
-    what, mend = f"tokenizer '{kind}' cannot be converted", "take a folder with safetensors"
-    with alone(header.path) as folder, quiet(), foreign(what, where=header.path, mend=mend, copy=folder):
+    what, fix = f"tokenizer '{kind}' cannot be converted", "take a folder with safetensors"
+    with alone(header.path) as folder, quiet(), foreign(what, where=header.path, fix=fix, copy=folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=header.path.name, local_files_only=True)
     tokenizer.save_pretrained(out)
     settings = read_json(out / "tokenizer_config.json")

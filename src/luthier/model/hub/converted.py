@@ -48,12 +48,12 @@ def built(name: str, origin: dict[str, Any], build: Callable[[Path], None]) -> P
             return write_folder(final, fill, alone=True)
     except (DiskFull, Unwritable) as error:
         raise InputError(
-            f"cannot write the model: {error.what}", where=models, mend="free space, or set LUTHIER_CACHE"
+            f"cannot write the model: {error.what}", where=models, fix="free space, or set LUTHIER_CACHE"
         ) from error
     except LuthierError as error:
         if why is None:
             raise
-        raise InputError(f"{why}, and it cannot be made anew: {error.what}", where=final, mend=error.mend) from error
+        raise InputError(f"{why}, and it cannot be made anew: {error.what}", where=final, fix=error.fix) from error
 
 
 def _record(folder: Path) -> dict[str, dict[str, Any]]:

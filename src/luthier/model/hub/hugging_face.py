@@ -33,22 +33,22 @@ def snapshot(
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
-        raise InputError(f"unknown model '{name}': {str(error).partition(':')[0]}", mend="such as owner/name") from None
+        raise InputError(f"unknown model '{name}': {str(error).partition(':')[0]}", fix="such as owner/name") from None
     if not download:
-        raise InputError(f"hub model '{name}' is not in the cache", mend="run the command with the network")
+        raise InputError(f"hub model '{name}' is not in the cache", fix="run the command with the network")
     note(f"fetching {name} from the hub")
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored))
     except RepositoryNotFoundError:
         raise InputError(
-            f"the hub has no model '{name}', or it is private", mend="check the name; `hf auth login`"
+            f"the hub has no model '{name}', or it is private", fix="check the name; `hf auth login`"
         ) from None
     except Exception as error:  # any of several network libraries' own errors
         keep(get_token() or "")
         reason = (said_by_server(str(error)).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"cannot fetch '{name}' from the hub: {reason}",
-            mend=f"check the network, or use {', '.join(known)} or a folder that is there",
+            fix=f"check the network, or use {', '.join(known)} or a folder that is there",
         ) from None
     check_folder(folder)
     return folder

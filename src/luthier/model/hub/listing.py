@@ -64,7 +64,7 @@ def damaged(rows: list[Listed]) -> InputError | None:
     others = f", and {len(bad) - 1} more models are not whole" if len(bad) > 1 else ""
     return InputError(
         f"{bad[0].name} is not whole: {bad[0].damage}{others}", where=bad[0].folder,
-        mend="remove the folder: the next command that needs the model makes or fetches it anew",
+        fix="remove the folder: the next command that needs the model makes or fetches it anew",
     )  # fmt: skip
 
 

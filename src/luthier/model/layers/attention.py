@@ -39,7 +39,7 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     assert tree is not None, "models loaded by Luthier are called with tree="
     if odd := [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]:
-        raise InputError(f"its attention has '{odd[0]}', which Luthier does not compute", mend="use another model")
+        raise InputError(f"its attention has '{odd[0]}', which Luthier does not compute", fix="use another model")
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     return tree.attend(int(module.layer_idx), q, k, v, scale, sliding_window), None
 

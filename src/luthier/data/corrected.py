@@ -1,6 +1,6 @@
 """What is put right in an example as it is read, and what of it deserves a word: each is counted and told.
 
-To add one: a function of the values of a row and its example, and a line in `mended`.
+To add one: a function of the values of a row and its example, and a line in `corrected`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BELOW = "the margin is below 0, as if the rejected answer were the better one"
 OTHER_SCORE = "the rejected answer has the higher score"
 
 
-def mended(values: Mapping[str, Any], example: Example) -> tuple[Example, tuple[str, ...]]:
+def corrected(values: Mapping[str, Any], example: Example) -> tuple[Example, tuple[str, ...]]:
     """The example as it is learned from, and what was done to it or is odd about it."""
     said: list[str] = []
     if (whole := _without_prompt(example)) is not None:
