@@ -12,6 +12,7 @@ Settings are those of `luthier train --help`, by dotted name in a dict, or neste
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from luthier.data import load as data_load
 from luthier.evals.benchmarks.evaluation import BenchmarkOptions
 from luthier.evals.benchmarks.evaluation import evaluate as evaluate_model
 from luthier.generate.generate import context
+from luthier.model.adapt import roles
 from luthier.model.forward import forward
 from luthier.runs import answers
 from luthier.runs.folder import read_run
@@ -45,32 +47,47 @@ class Model:
 
     opened: Opened
 
-    def chat(self, messages: Asked, *, system: str | None = None, max_new_tokens: int = 256, **sampling: Any) -> str:
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names that `adapter=` takes: of the adapters, and 'base', the model without any. The first one answers if none
+        is named."""
+        return (*self.opened.names, "base")
+
+    def chat(
+        self, messages: Asked, *, system: str | None = None, adapter: str | None = None, max_new_tokens: int = 256, **sampling: Any
+    ) -> str:  # fmt: skip
         """The answer to a question, or to messages of `role` and `content`. `sampling` are the fields of `luthier.kernel.Sampling`
         (temperature, top_p, seed, ...); by default the likeliest token is taken. `system` takes the place of the system prompt
-        that a run was trained with, "" of none."""
-        return "".join(self.stream(messages, system=system, max_new_tokens=max_new_tokens, **sampling))
+        that a run was trained with, "" of none; `adapter` answers this once."""
+        return "".join(self.stream(messages, system=system, adapter=adapter, max_new_tokens=max_new_tokens, **sampling))
 
     def stream(
-        self, messages: Asked, *, system: str | None = None, max_new_tokens: int = 256, **sampling: Any
-    ) -> Iterator[str]:
+        self, messages: Asked, *, system: str | None = None, adapter: str | None = None, max_new_tokens: int = 256, **sampling: Any
+    ) -> Iterator[str]:  # fmt: skip
         """The same in pieces, as they come."""
         if "n" in sampling:
             raise InputError("a chat has one answer", where="n", fix="use generate for several")
-        return self.opened.answer(_prompt(messages), {"max_new_tokens": max_new_tokens, **sampling}, system)
+        return self.opened.answer(_prompt(messages), {"max_new_tokens": max_new_tokens, **sampling}, system, adapter)
 
     def generate(
-        self, prompts: Sequence[Asked], *, system: str | None = None, max_new_tokens: int = 256, **sampling: Any
-    ) -> list[list[str]]:
-        """`n` answers (1 unless `sampling` says so) to each prompt, all prompts at once. Otherwise as `chat`."""
+        self, prompts: Sequence[Asked], *, system: str | None = None, adapter: str | Sequence[str | None] | None = None,
+        max_new_tokens: int = 256, **sampling: Any,
+    ) -> list[list[str]]:  # fmt: skip
+        """`n` answers (1 unless `sampling` says so) to each prompt, all prompts at once. `adapter` is one for all, or a list with
+        one for each prompt: they answer in the same passes over the one base. Otherwise as `chat`."""
         if isinstance(prompts, (str, Mapping)):
             raise InputError("one prompt where a list is wanted", where="prompts", fix="give [prompt], or use chat")
+        adapters = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
+        if len(adapters) != len(prompts):
+            raise InputError(
+                f"{len(adapters)} adapters for {len(prompts)} prompts", where="adapter", fix="give one for each, or one for all"
+            )  # fmt: skip
         return answers.write(
             self.opened, [_prompt(prompt) for prompt in prompts], {"max_new_tokens": max_new_tokens, **sampling},
-            lambda: False, "prompts", system,
+            lambda: False, "prompts", system, adapters,
         )  # fmt: skip
 
-    def score(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:
+    def score(self, conversations: Sequence[Sequence[Mapping[str, Any]]], *, adapter: str | None = None) -> list[float]:
         """log p of the last message of each conversation, given the others, in nats: the sum over its tokens, end included.
         Raises InputError for a conversation that does not end with the assistant's message, or is longer than the context."""
         chats = [Chat(_messages(conversation)) for conversation in conversations]
@@ -78,7 +95,7 @@ class Model:
             raise InputError(
                 "there is no answer to score", where=f"conversation {bad[0]}", fix="end it with an assistant's message"
             )
-        prompt_format = self.opened.prompt_format
+        own, prompt_format = self.opened.requested(adapter), self.opened.format_of(adapter)
         text = TextConfig(system=prompt_format.system, max_length=2**31, train_on="last")
         trees = encode(chats, prompt_format.template, self.opened.tokenizer, text).trees
         model, most = self.opened.model, context(self.opened.model)
@@ -88,7 +105,10 @@ class Model:
                     f"{len(tree):,} tokens, more than the model's context of {most:,}", where=f"conversation {i}",
                     fix="shorten it",
                 )  # fmt: skip
-        found = annotate.answer_logps(forward, model, trees, Packing(TOKENS), model.device, "scoring", lambda: False)
+        with roles.playing(model, self.opened.adapters[own]) if own else nullcontext():
+            found = annotate.answer_logps(
+                forward, model, trees, Packing(TOKENS), model.device, "scoring", lambda: False
+            )
         return [sum(values) for values in found]
 
 
@@ -113,7 +133,7 @@ class TrainingRun:
 
 def load(name: str | Path = "smollm2-135m", **options: Any) -> Model:
     """A model, a run or an adapter, by any name that --model takes. `options` are those of the commands: adapter (one, or a
-    list), device, dtype, base, system."""
+    list: `Model.adapters` names them), device, dtype, base, system."""
     _known(options, ("adapter", "device", "dtype", "base", "system"))
     if isinstance(adapter := options.get("adapter", ()), (str, Path)):
         adapter = (adapter,)

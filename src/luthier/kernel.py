@@ -3,7 +3,7 @@
 encode        examples -> token trees           make_step   trees -> the micro-batches of one optimizer step, weighed
 forward       a batch -> log-probabilities       likelihood, dpo, grpo, ...   a batch and its output -> a weighted sum
 prepare       what of a model learns             Optimizer, schedule          AdamW with float32 master weights
-Engine        requests -> answers, while others run
+Engine        requests -> answers, while others run, each with an adapter of its own (load_adapter)
 """
 
 from luthier.config.data import TextConfig
@@ -22,7 +22,9 @@ from luthier.methods.likelihood import likelihood
 from luthier.methods.policy import grpo, ppo
 from luthier.methods.preference import dpo, kto, orpo, simpo
 from luthier.methods.reward import reward
+from luthier.model.adapt.adapters import role as load_adapter
 from luthier.model.adapt.adapters import save as save_adapter
+from luthier.model.adapt.roles import Role
 from luthier.model.adapt.tune import peak_rate, prepare
 from luthier.model.forward import forward
 from luthier.model.hub.sources import resolve as find_model
@@ -37,9 +39,10 @@ from luthier.training.optim import Optimizer, schedule
 from luthier.training.steps import Packing, chosen_places, make_step
 
 __all__ = [
-    "RULES", "Batch", "Chat", "Engine", "Example", "LoraConfig", "Loss", "Message", "Needs", "Node", "Optimizer", "Output", "Packing",
-    "Preference", "Prompt", "QuantConfig", "Ranking", "Request", "Sample", "Sampling", "Step", "TextConfig", "TextExample",
-    "TokenTree", "Tokenizer", "TrainConfig", "chosen_places", "dpo", "encode", "find_model", "forward", "generate", "grpo", "kto",
-    "likelihood", "load_model", "load_template", "make_step", "orpo", "pack", "peak_rate", "pick_device", "pick_dtype", "ppo", "prepare",
-    "reward", "save_adapter", "schedule", "seed_torch", "simpo",
+    "RULES", "Batch", "Chat", "Engine", "Example", "LoraConfig", "Loss", "Message", "Needs", "Node", "Optimizer",
+    "Output", "Packing", "Preference", "Prompt", "QuantConfig", "Ranking", "Request", "Role", "Sample", "Sampling",
+    "Step", "TextConfig", "TextExample", "TokenTree", "Tokenizer", "TrainConfig", "chosen_places", "dpo", "encode",
+    "find_model", "forward", "generate", "grpo", "kto", "likelihood", "load_adapter", "load_model", "load_template",
+    "make_step", "orpo", "pack", "peak_rate", "pick_device", "pick_dtype", "ppo", "prepare", "reward", "save_adapter",
+    "schedule", "seed_torch", "simpo",
 ]  # fmt: skip

@@ -148,6 +148,32 @@ def test_an_adapter_is_asked_as_it_learned_to_be(run, place):
     assert beside.chat("the cat 3?", max_new_tokens=8, stop=[answer[1:3]]) == answer[: answer.index(answer[1:3])]
 
 
+def test_several_adapters_answer_in_the_same_passes(run, place):
+    """Each prompt with the adapter it names, asked as that one learned to be, under its own system prompt."""
+    other = luthier.train(
+        place["train"], settings=SETTINGS | {"train.steps": 4, "train.lr": 0.05, "text.system": "the red mat"},
+        model=place["model"], out=str(place["folder"] / "other"), data={"eval": [place["test"]]},
+    )  # fmt: skip
+    model = luthier.load(place["model"], adapter=[run.path, other.path], dtype="float32", device="cpu")
+    assert model.adapters == ("run", "other", "base")
+    prompts, names = ["the cat 3?", "a dog 4?", "who is it?"], ["other", "base", None]
+    mixed = model.generate(prompts, adapter=names, max_new_tokens=6, temperature=0.5, n=2)
+    alone = luthier.load(place["model"], adapter=other.path, dtype="float32", device="cpu")
+    assert mixed[0] == alone.generate(prompts, max_new_tokens=6, temperature=0.5, n=2)[0]
+    assert mixed[1] == model.generate(prompts, adapter="base", max_new_tokens=6, temperature=0.5, n=2)[1]
+    assert mixed[2] == model.generate(prompts, max_new_tokens=6, temperature=0.5, n=2)[2]
+    assert model.chat(prompts[0], adapter="other", max_new_tokens=6) == alone.chat(prompts[0], max_new_tokens=6)
+    said = [{"role": "user", "content": "the cat 3?"}, {"role": "assistant", "content": "dog 3"}]
+    scores = [model.score([said], adapter=name)[0] for name in (None, "other", "base")]
+    assert scores[1] == pytest.approx(alone.score([said])[0], rel=1e-4)
+    assert len({round(score, 3) for score in scores}) == 3
+    assert model.score([said]) == scores[:1], "nothing was switched"
+    with pytest.raises(luthier.InputError, match="no adapter 'othr'; there are: base, run, other"):
+        model.chat("a", adapter="othr")
+    with pytest.raises(luthier.InputError, match="2 adapters for 1 prompts; give one for each, or one for all"):
+        model.generate(["a"], adapter=["run", "other"])
+
+
 def test_rows_are_read_and_models_compared(run, place):
     assert [example.messages[-1].content for example in luthier.read(place["test"], limit=2)] == ["dog 2", "dog 3"]
     found = luthier.compare(

@@ -91,7 +91,9 @@ def test_adapters_of_the_same_folder_name_are_told_apart(runs, tmp_path):
 
 def test_a_run_is_asked_under_the_system_prompt_it_was_trained_with(runs, monkeypatch):
     asked = []
-    monkeypatch.setattr("luthier.runs.open.stream", lambda model, ids, *rest: asked.append(list(ids)) or iter(()))
+    monkeypatch.setattr(
+        "luthier.runs.open.stream", lambda model, ids, *rest, **named: asked.append(list(ids)) or iter(())
+    )
     model = opened(runs / "lora")
     question = Message("user", "who")
     for turns in ([question], [Message("system", "be a cat"), question], [Message("system", "be a dog"), question]):
@@ -102,7 +104,8 @@ def test_a_run_is_asked_under_the_system_prompt_it_was_trained_with(runs, monkey
 def test_an_adapter_is_asked_as_its_run_was_and_the_base_as_itself(runs, tiny_folder, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "luthier.runs.open.stream", lambda model, ids, *rest: asked.append((list(ids), rest[0].stop)) or iter(())
+        "luthier.runs.open.stream",
+        lambda model, ids, *rest, **named: asked.append((list(ids), rest[0].stop)) or iter(()),
     )
     model = opened(tiny_folder, adapter=[str(runs / "alpaca")])
     for one, name in (

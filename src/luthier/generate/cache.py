@@ -16,13 +16,15 @@ from torch.nn.functional import scaled_dot_product_attention
 class ReadPrompt:
     """A prompt that is read, piece by piece: its keys and values [kv_heads, P, D] by layer, and the logits after it.
 
-    `left` counts its samples that have not entered the cache: after the last, nothing is kept.
+    `left` counts its samples that have not entered the cache: after the last, nothing is kept. `adapter` is the number of the one
+    that it is read with.
     """
 
     ids: Sequence[int]
     left: int
     prefix: ReadPrompt | None = None
     read: int = 0
+    adapter: int = 0
     keys: dict[int, torch.Tensor] = field(default_factory=dict)
     values: dict[int, torch.Tensor] = field(default_factory=dict)
     logits: torch.Tensor | None = None

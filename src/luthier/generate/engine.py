@@ -2,18 +2,19 @@
 
 One forward pass serves everything that runs: its row of tokens holds the newest token of each running sequence, then pieces of
 prompts that are still to be read. So the batch stays full while answers end and new prompts enter, nothing is padded, and a prompt
-is read once however many samples it has.
+is read once however many samples it has. Requests may have adapters of their own over the one base (`model/adapt/mixed.py`): they
+run in the same pass.
 
     waiting prompts --read--> keys and values of the prompt --copied--> a row of the cache, while it runs
 
-A sample depends on its request alone: its prompt, its sampling and its random numbers, never on what runs beside it (float
-rounding of products of other sizes aside).
+A sample depends on its request alone: its prompt, its adapter, its sampling and its random numbers, never on what runs beside it
+(float rounding of products of other sizes aside; which adapters the others have changes no bit).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -22,11 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from luthier.core.errors import InputError
+from luthier.core.errors import InputError, unknown
 from luthier.generate.cache import DecodeCache, ReadPrompt
 from luthier.generate.request import Ended, Request, Sample
 from luthier.generate.sampling import TORN, Decode, Sampling, Text, draw, random_numbers
 from luthier.model.adapt.lora import cast_once
+from luthier.model.adapt.mixed import TokenAdapters, mixed
+from luthier.model.adapt.roles import Role
 from luthier.model.folder import limits
 from luthier.model.layers.attention import NAME
 from luthier.model.layers.packed import packed
@@ -75,17 +78,22 @@ class RunningSample:
 
 
 class Engine:
-    """Answers requests with a model, at most `rows` sequences at once.
+    """Answers requests with a model, at most `rows` sequences at once. `adapters` are sets of adapters for the model's base by the
+    names that requests call them by; `Role({}, {})` is the bare base.
 
     `submit` takes requests at any time and returns a handle for each, `step` makes one pass, `cancel` drops a request. A context
     manager: inside, the model is without dropout, its adapters are cast once, and `pack` lays its weights out for quick products,
     which pays from a few hundred tokens on; so nothing of the model may change meanwhile.
     """
 
-    def __init__(self, model: Any, decode: Decode, *, rows: int, pack: bool = True) -> None:
+    def __init__(
+        self, model: Any, decode: Decode, *, rows: int, pack: bool = True, adapters: Mapping[str, Role] | None = None
+    ) -> None:
         assert rows >= 1
         assert model.config.get_text_config()._attn_implementation == NAME, "the model must attend through its cache"
         self.model, self.decode, self.rows, self.pack = model, decode, rows, pack
+        self.adapters = dict(adapters or {})
+        self._tokens: TokenAdapters | None = None
         self.context = limits.context(model.config)
         self.cache = DecodeCache(rows, 0)
         self.running: list[RunningSample] = []
@@ -96,6 +104,8 @@ class Engine:
 
     def __enter__(self) -> Engine:
         self._open.enter_context(_evaluating(self.model))
+        if self.adapters:
+            self._tokens = self._open.enter_context(mixed(self.model, list(self.adapters.values())))
         self._open.enter_context(cast_once(self.model))
         if self.pack:
             self._open.enter_context(packed(self.model))
@@ -111,19 +121,26 @@ class Engine:
         return bool(self.running or self.ready or self.waiting)
 
     def submit(self, requests: Sequence[Request]) -> list[int]:
-        """Take requests, whose common beginning is read once for all; returns a handle for each, which their samples carry as
-        `prompt`. Raises InputError for a prompt without tokens or as long as the model's context."""
+        """Take requests; what those with one adapter all begin with is read once. Returns a handle for each, which their samples carry
+        as `prompt`. Raises InputError for a prompt without tokens or as long as the model's context, and for an unknown adapter."""
         handles = list(range(self._submitted, self._submitted + len(requests)))
         for handle, request in zip(handles, requests, strict=True):
             _check(handle, request.ids, self.context)
+            if request.adapter is not None and request.adapter not in self.adapters:
+                raise unknown("adapter", request.adapter, self.adapters, where=f"prompt {handle}")
         self._submitted += len(requests)
         longest = max((len(one.ids) + one.sampling.max_new_tokens for one in requests), default=0)
         self.cache.longest = max(self.cache.longest, longest)
-        prefix = self._prefix([request.ids for request in requests])
-        self.waiting += [
-            (handle, request, ReadPrompt(request.ids, request.sampling.n, prefix, prefix.read if prefix else 0))
-            for handle, request in zip(handles, requests, strict=True)
-        ]
+        numbers = {None: 0} | {name: number for number, name in enumerate(self.adapters, 1)}
+        prefixes = {
+            name: self._prefix([one.ids for one in requests if one.adapter == name], numbers[name])
+            for name in dict.fromkeys(one.adapter for one in requests)
+        }
+        for handle, request in zip(handles, requests, strict=True):
+            prefix, number = prefixes[request.adapter], numbers[request.adapter]
+            read = prefix.read if prefix else 0
+            prompt = ReadPrompt(request.ids, request.sampling.n, prefix, read=read, adapter=number)
+            self.waiting.append((handle, request, prompt))
         return handles
 
     @torch.inference_mode()
@@ -166,12 +183,12 @@ class Engine:
         return longest - (-sum(running + entering) // self.rows)
 
     @torch.inference_mode()
-    def _prefix(self, prompts: Sequence[Sequence[int]]) -> ReadPrompt | None:
-        """What all prompts begin with, read; None where that is little."""
+    def _prefix(self, prompts: Sequence[Sequence[int]], adapter: int) -> ReadPrompt | None:
+        """What all prompts begin with, read with their adapter; None where that is little."""
         common = _common(prompts) if len(prompts) > 1 else 0
         if common < SHARED:
             return None
-        prefix = ReadPrompt(prompts[0][:common], left=1)
+        prefix = ReadPrompt(prompts[0][:common], left=1, adapter=adapter)
         while prefix.read < common:
             self._forward([(prefix, min(PASS, common - prefix.read))], alone=True)
         return prefix
@@ -206,6 +223,10 @@ class Engine:
             if prompt.read + size == len(prompt.ids):
                 last.append(len(tokens) - 1)
         device = self.model.device
+        if self._tokens:
+            which = [sequence.prompt.adapter for sequence in running]
+            which += [prompt.adapter for prompt, size in pieces for _ in range(size)]
+            self._tokens.assign(which, device)
         self.cache.plan(pieces, device, alone)
         logits: torch.Tensor = self.model(
             input_ids=torch.tensor([tokens], device=device),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.generate.engine import Engine, RunningSample
 from luthier.generate.request import Request, Sample
 from luthier.generate.sampling import Decode, Sampling
+from luthier.model.adapt.roles import Role
 from luthier.model.folder import limits
 
 ROWS = 64, 256  # sequences that run at once where nobody says: the more, the quicker, while their cache is small
@@ -42,23 +43,39 @@ def generate(
     progress: Callable[[Pace], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> list[Sample]:
-    """`sampling.n` samples of each prompt, in the order of the prompts.
+    """`sampling.n` samples of each prompt, in the order of the prompts: see `complete`."""
+    requests = [Request(ids, sampling, place) for place, ids in enumerate(prompts)]
+    return complete(model, requests, decode, batch=batch, progress=progress, cancelled=cancelled)
+
+
+def complete(
+    model: Any,
+    requests: Sequence[Request],
+    decode: Decode,
+    *,
+    adapters: Mapping[str, Role] | None = None,
+    batch: int | None = None,
+    progress: Callable[[Pace], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> list[Sample]:
+    """All samples of all requests, in their order. `adapters` are those that requests name.
 
     At most `batch` sequences run at once; by default 64, and up to 256 while their cache stays small. A sample depends
-    on its prompt, its place and the seed, never on `batch` (float rounding of products of other sizes aside). `progress` is
+    on its request alone, never on `batch` (float rounding of products of other sizes aside). `progress` is
     told after each pass where it stands; when `cancelled` answers True, the samples that have ended by then are
     returned.
 
-    Raises InputError for a prompt without tokens or as long as the model's context, and RunError when the
-    model's logits are not finite.
+    Raises InputError for a prompt without tokens or as long as the model's context and for an unknown adapter, and RunError
+    when the model's logits are not finite.
     """
     done: dict[tuple[int, int], Sample] = {}
-    batch, made = batch or _rows(model, prompts, sampling), 0
-    for step, (active, left) in enumerate(_passes(model, prompts, sampling, decode, batch), 1):
+    batch, made = batch or _rows(model, requests), 0
+    total = sum(request.sampling.n for request in requests)
+    for step, (active, left) in enumerate(_passes(model, requests, decode, batch, adapters), 1):
         done |= {(s.handle, s.number): s.sample(decode) for s in active if s.ended}
         made += len(active)
         if progress:
-            progress(Pace(step, step + left, len(done), len(prompts) * sampling.n, made))
+            progress(Pace(step, step + left, len(done), total, made))
         if cancelled and cancelled():
             break
     return [done[place] for place in sorted(done)]
@@ -69,13 +86,17 @@ def context(model: Any) -> int | None:
     return limits.context(model.config)
 
 
-def stream(model: Any, prompt: Sequence[int], sampling: Sampling, decode: Decode) -> Generator[str, None, None]:
+def stream(
+    model: Any, prompt: Sequence[int], sampling: Sampling, decode: Decode, *, adapter: str | None = None,
+    adapters: Mapping[str, Role] | None = None,
+) -> Generator[str, None, None]:  # fmt: skip
     """The answer to one prompt in pieces, as soon as they are certain: joined, they are `Sample.text`.
 
     A piece never ends within a character, and no part of a stop string is ever given out.
     """
     shown = 0
-    for active, _ in _passes(model, [prompt], replace(sampling, n=1), decode, 1, text=True):
+    request = Request(prompt, replace(sampling, n=1), text=True, adapter=adapter)
+    for active, _ in _passes(model, [request], decode, 1, adapters):
         for sequence in active:
             assert sequence.text is not None
             safe = len(sequence.text.text) if sequence.ended else sequence.text.safe
@@ -85,21 +106,20 @@ def stream(model: Any, prompt: Sequence[int], sampling: Sampling, decode: Decode
 
 
 def _passes(
-    model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, decode: Decode, rows: int, *, text: bool = False
+    model: Any, requests: Sequence[Request], decode: Decode, rows: int, adapters: Mapping[str, Role] | None
 ) -> Iterator[tuple[list[RunningSample], int]]:
     """The sequences that got a token, pass by pass, none in a pass that only read; and how many passes may be left. The last
     is the one in which the last sample ends."""
-    most = len(prompts) * sampling.n
-    with Engine(
-        model, decode, rows=max(1, min(rows, most)), pack=most * sampling.max_new_tokens >= WORTH_PACKING
-    ) as engine:
-        engine.submit([Request(ids, sampling, place, text) for place, ids in enumerate(prompts)])
+    most = sum(request.sampling.n for request in requests)
+    pack = sum(request.sampling.n * request.sampling.max_new_tokens for request in requests) >= WORTH_PACKING
+    with Engine(model, decode, rows=max(1, min(rows, most)), pack=pack, adapters=adapters) as engine:
+        engine.submit(requests)
         while engine:
             active = engine.step()
             yield active, engine.left()
 
 
-def _rows(model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
+def _rows(model: Any, requests: Sequence[Request]) -> int:
     """How many sequences run at once where nobody says; the same on every machine."""
     config = model.config.get_text_config()
     try:
@@ -108,6 +128,6 @@ def _rows(model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling) -> i
     except RuntimeError:  # layers of several shapes, as Gemma 4 has, where transformers names no one number
         return ROWS[0]
     token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
-    longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
+    longest = max((len(one.ids) + one.sampling.max_new_tokens for one in requests), default=1)
     least, most = ROWS
     return int(min(most, max(least, CACHE // (token * longest))))

@@ -33,12 +33,14 @@ class Sample:
 class Request:
     """A prompt to be answered `sampling.n` times.
 
-    ids    the prompt's tokens
-    place  its random numbers are those of (sampling.seed, place, number of the sample): nothing else decides a sample
-    text   whether its text is decoded as it comes, as stop strings need it, and who shows an answer while it is written
+    ids      the prompt's tokens
+    place    its random numbers are those of (sampling.seed, place, number of the sample): nothing else decides a sample
+    text     whether its text is decoded as it comes, as stop strings need it, and who shows an answer while it is written
+    adapter  which of the engine's adapters answers; None leaves the model as it stands
     """
 
     ids: Sequence[int]
     sampling: Sampling
     place: int = 0
     text: bool = False
+    adapter: str | None = None

@@ -11,22 +11,30 @@ import torch
 from luthier.core import log
 from luthier.core.errors import Stopped
 from luthier.core.types.examples import Messages
-from luthier.generate.generate import Pace, context, generate
+from luthier.generate.generate import Pace, complete, context
+from luthier.generate.request import Request
 from luthier.model import memory
 from luthier.runs.open import Opened
 
 
 def write(
     opened: Opened, prompts: Sequence[Messages], sampling: Mapping[str, Any], stop: Callable[[], bool], title: str,
-    system: str | None = None,
+    system: str | None = None, adapters: Sequence[str | None] | None = None,
 ) -> list[list[str]]:  # fmt: skip
     """The n answers to each prompt, n as in `sampling`. A run is asked under the system prompt it was trained with,
-    unless the messages bring their own. Raises Stopped when asked to stop, InputError for a prompt that does not fit."""
-    settings = opened.sampling(sampling)
+    unless the messages bring their own. `adapters` names the one that answers each prompt, the active one where that is None.
+    Raises Stopped when asked to stop, InputError for a prompt that does not fit and an unknown adapter."""
+    names = [None] * len(prompts) if adapters is None else list(adapters)
+    own = {name: opened.requested(name) for name in dict.fromkeys(names)}
+    settings = {name: opened.sampling(sampling, name) for name in own}
+    requests = [
+        Request(opened.prompt_ids(prompt, system, name), settings[name], place, adapter=own[name])
+        for place, (prompt, name) in enumerate(zip(prompts, names, strict=True))
+    ]
     opened.model.eval()
     with log.progress(f"{title}: answers") as bar:
-        found = generate(
-            opened.model, [opened.prompt_ids(prompt, system) for prompt in prompts], settings, opened.tokenizer.decode,
+        found = complete(
+            opened.model, requests, opened.tokenizer.decode, adapters=opened.adapters if any(own.values()) else None,
             progress=partial(follow, bar, opened.model.device), cancelled=stop,
         )  # fmt: skip
     if stop():

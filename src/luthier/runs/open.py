@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from luthier.generate.generate import stream
 from luthier.generate.sampling import Sampling
 from luthier.model import load as model_load
 from luthier.model.adapt import adapter_config, adapters, lora, quantize
+from luthier.model.adapt.roles import Role
 from luthier.runs.locate import intact, resolve_model, run_of, run_settings
 from luthier.text.encode import encode_prompt_ids
 from luthier.text.template import Template, load_template
@@ -47,30 +49,50 @@ class Opened:
 
     def switch(self, name: str) -> None:
         """Answer with this adapter from now on, or with the bare 'base'. Raises InputError for an unknown name."""
-        if name not in self.names and name != "base":
-            raise InputError(f"no adapter '{name}'", fix=f"there are: {', '.join(('base', *self.names))}")
+        self._require(name)
         if name == "base":
             lora.detach(self.model)
         else:
             adapters.apply(self.model, self.names[name])
         self.active = name
 
+    @cached_property
+    def adapters(self) -> dict[str, Role]:
+        """Every adapter by name, and 'base' without any, for requests that name theirs: nothing is switched."""
+        return {"base": Role({}, {})} | {name: adapters.role(self.model, path) for name, path in self.names.items()}
+
+    def requested(self, name: str | None) -> str | None:
+        """The adapter that a request names, None where it is the active one. Raises InputError for an unknown name."""
+        if name is not None:
+            self._require(name)
+        return None if name == self.active else name
+
+    def _require(self, name: str) -> None:
+        if name not in self.names and name != "base":
+            raise InputError(f"no adapter '{name}'", fix=f"there are: {', '.join(('base', *self.names))}")
+
     @property
     def prompt_format(self) -> PromptFormat:
         """How the active adapter learned to be asked."""
-        return self.prompt_formats.get(self.active) or PromptFormat(self.template, self.config.text.system)
+        return self.format_of(None)
 
-    def prompt_ids(self, messages: Sequence[Message], system: str | None = None) -> list[int]:
-        """A prompt as the active adapter learned to be asked, under the system prompt it was trained with, unless `messages` bring
-        their own, or `system` takes its place ("" for none)."""
-        prompt_format = self.prompt_format
+    def format_of(self, adapter: str | None) -> PromptFormat:
+        """How this adapter learned to be asked; None is the active one."""
+        return self.prompt_formats.get(adapter or self.active) or PromptFormat(self.template, self.config.text.system)
+
+    def prompt_ids(
+        self, messages: Sequence[Message], system: str | None = None, adapter: str | None = None
+    ) -> list[int]:
+        """A prompt as the adapter (the active one, if none is named) learned to be asked, under the system prompt it was trained
+        with, unless `messages` bring their own, or `system` takes its place ("" for none)."""
+        prompt_format = self.format_of(adapter)
         prompt = prompt_format.system if system is None else system
         return encode_prompt_ids(messages, (), prompt_format.template, self.tokenizer, system=prompt)
 
-    def sampling(self, given: Mapping[str, Any]) -> Sampling:
+    def sampling(self, given: Mapping[str, Any], adapter: str | None = None) -> Sampling:
         """How answers are drawn; they end where the template ends one, and at the stops that are given. Raises InputError for
         names and values that sampling does not have."""
-        template = self.prompt_format.template
+        template = self.format_of(adapter).template
         usual = {field.name: field.default for field in fields(Sampling)}
         for name, value in given.items():
             if name not in usual:
@@ -85,10 +107,19 @@ class Opened:
         ends = tuple(sorted({*template.stop_ids, *given.get("stop_ids", ())}))
         return Sampling(**{**given, "stop_ids": ends, "stop": (*template.stops, *given.get("stop", ()))})
 
-    def answer(self, messages: Sequence[Message], sampling: dict[str, Any], system: str | None = None) -> Iterator[str]:
+    def answer(
+        self,
+        messages: Sequence[Message],
+        sampling: dict[str, Any],
+        system: str | None = None,
+        adapter: str | None = None,
+    ) -> Iterator[str]:
         """The answer in pieces, as they come; asked as `prompt_ids` says."""
-        settings = self.sampling(sampling)
-        return stream(self.model, self.prompt_ids(messages, system), settings, self.tokenizer.decode)
+        settings, own = self.sampling(sampling, adapter), self.requested(adapter)
+        return stream(
+            self.model, self.prompt_ids(messages, system, adapter), settings, self.tokenizer.decode,
+            adapter=own, adapters=self.adapters if own else None,
+        )  # fmt: skip
 
 
 def open_model(

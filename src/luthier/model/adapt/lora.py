@@ -126,14 +126,17 @@ class LoraLinear(nn.Module):
         return F.linear(F.linear(x, a), b) * self.scale
 
     def _dora(self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        assert self.magnitude is not None
         bias = getattr(self.base, "bias", None)
         plain = self.base(x) if bias is None else self.base(x) - bias
+        out = self.gain().to(x.dtype) * (plain + self._low(x, a, b))
+        return out if bias is None else out + bias
+
+    def gain(self) -> torch.Tensor:
+        """m / |W + s B A| of DoRA, [out]; no gradient through the norm."""
+        assert self.magnitude is not None
         with torch.no_grad():
             norm = self._norm(_weight(self.base).to(self.A.dtype) + self.scale * (self.B @ self.A))
-        gain = (self.magnitude / norm).to(x.dtype)
-        out = gain * (plain + self._low(x, a, b))
-        return out if bias is None else out + bias
+        return self.magnitude / norm
 
     @staticmethod
     def _norm(weight: torch.Tensor) -> torch.Tensor:

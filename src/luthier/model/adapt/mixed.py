@@ -1,0 +1,88 @@
+"""Several adapters on one base in one pass: every token goes through the adapter of its own request.
+
+    y_t = W x_t + s B A x_t      s, B and A of the adapter of token t; with DoRA the sum times m / |W + s B A| of that adapter
+
+The base is multiplied once for all tokens, and so are the adapters: their A stand below each other, their B beside each other, and
+between the two products a token's columns of all adapters but its own are set to zero. Nothing is merged, and the adapters of other
+tokens change no bit of a token's own result. An adapter more costs about what one costs.
+
+Shape legend: T tokens of a pass, K adapters and 'as the model stands', R the sum of their ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from luthier.model.adapt.lora import LoraLinear, adapters, base_of, set_layer
+from luthier.model.adapt.roles import Role
+
+
+class TokenAdapters:
+    """Which adapter each token of the pass at hand has: 0 is the model as it stands, i the set i - 1 of those given to `mixed`."""
+
+    def __init__(self, own: bool) -> None:
+        self._own = own
+        self.which: torch.Tensor | None = None  # [T]; None where no token has any
+
+    def assign(self, which: Sequence[int], device: torch.device) -> None:
+        """Of every token of the next pass."""
+        self.which = torch.tensor(which, device=device) if self._own or any(which) else None
+
+
+class MixedLinear(nn.Module):
+    """A frozen linear layer with several adapters, of which each token has one or none. Without gradient and dropout."""
+
+    def __init__(self, base: nn.Module, layers: Sequence[LoraLinear | None], tokens: TokenAdapters) -> None:
+        super().__init__()
+        self.base, self._tokens = base, tokens
+        present = [layer for layer in layers if layer is not None]
+        dtype, device = present[0].dtype, present[0].A.device
+        self._down = torch.cat([layer.A for layer in present]).to(dtype)  # [R, in]
+        self._up = torch.cat([layer.B for layer in present], dim=1).to(dtype)  # [out, R]
+        self._scale = torch.zeros(len(layers), len(self._down), dtype=dtype, device=device)  # [K, R]
+        self._gain: torch.Tensor | None = None  # [K, out]
+        if any(layer.magnitude is not None for layer in present):
+            self._gain = torch.ones(len(layers), len(self._up), dtype=dtype, device=device)
+        first = 0
+        for index, layer in enumerate(layers):
+            if layer is None:
+                continue
+            self._scale[index, first : (first := first + len(layer.A))] = layer.scale
+            if self._gain is not None and layer.magnitude is not None:
+                self._gain[index] = layer.gain()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., in] of T tokens -> [..., out]"""
+        out: torch.Tensor = self.base(x)
+        which = self._tokens.which
+        if which is None:
+            return out
+        low = (x.reshape(-1, x.shape[-1]) @ self._down.T).mul_(self._scale[which])
+        y = out.view(-1, out.shape[-1]).addmm_(low, self._up.T)
+        if self._gain is not None:
+            bias = getattr(self.base, "bias", None)
+            y = y * self._gain[which] if bias is None else (y - bias) * self._gain[which] + bias
+        return y.view_as(out)
+
+
+@contextmanager
+@torch.no_grad()
+def mixed(model: nn.Module, sets: Sequence[Role]) -> Iterator[TokenAdapters]:
+    """`model` for the block with `sets` of adapters beside its own, each token with the one that is assigned to it. Their heads
+    take no part."""
+    own = dict(adapters(model))
+    names = dict.fromkeys([*own, *(name for one in sets for name in one.layers)])
+    tokens = TokenAdapters(bool(own))
+    before = {name: model.get_submodule(name) for name in names}
+    try:
+        for name in names:
+            layers = [own.get(name), *(one.layers.get(name) for one in sets)]
+            set_layer(model, name, MixedLinear(base_of(model, name), layers, tokens))
+        yield tokens
+    finally:
+        for name, module in before.items():
+            set_layer(model, name, module)
