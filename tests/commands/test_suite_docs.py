@@ -74,7 +74,7 @@ class Short:
     def digest(self):
         return self.name
 
-    def yes(self, asked, stop):
+    def answer_questions(self, asked, stop):
         for index, messages in enumerate(asked):
             yield index, Choice("No" if "long" in str(messages) else "Yes")
 

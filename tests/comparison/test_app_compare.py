@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from luthier.comparison.compare import CompareOptions, compare_all
-from luthier.comparison.rows import _loss, _Side
+from luthier.comparison.held_out_rows import _loss_question, _MeasuredRun
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Message, Origin
@@ -109,7 +109,9 @@ def test_where_what_a_run_learned_cannot_be_read_it_is_said(wish, place, tmp_pat
 
 
 def test_a_name_that_is_wrong_is_told_before_any_model_answers(wish, monkeypatch):
-    monkeypatch.setattr("luthier.comparison.rows.open_model", lambda *a, **k: pytest.fail("a model was opened"))
+    monkeypatch.setattr(
+        "luthier.comparison.held_out_rows.open_model", lambda *a, **k: pytest.fail("a model was opened")
+    )
     with pytest.raises(InputError, match="unknown model 'nobody'"):
         compare_all(wish("base=BASE", "other=nobody"))
 
@@ -158,13 +160,13 @@ def test_different_vocabularies_are_measured_by_the_byte():
     examples = [
         Chat(messages=(Message("user", "q"), Message("assistant", "abcd")), origin=Origin("f", i)) for i in range(6)
     ]
-    one = _Side(dict.fromkeys(range(6), (8.0, 4)), {}, {}, {}, {}, "t")
-    other = _Side(dict.fromkeys(range(1, 6), (4.0, 2)), {}, {}, {}, {}, "t")
-    question = _loss({"a": [one], "b": [other]}, [one, other], examples)[0].question
+    one = _MeasuredRun(dict.fromkeys(range(6), (8.0, 4)), {}, {}, {}, {}, "t")
+    other = _MeasuredRun(dict.fromkeys(range(1, 6), (4.0, 2)), {}, {}, {}, {}, "t")
+    question = _loss_question({"a": [one], "b": [other]}, [one, other], examples)[0].question
     assert question.title == "loss per byte"
     assert question.weights.tolist() == [4.0] * 5
     assert question.values["b"].tolist() == [[4.0] * 5]
-    same = _loss({"a": [one], "b": [one]}, [one, one], examples)[0].question
+    same = _loss_question({"a": [one], "b": [one]}, [one, one], examples)[0].question
     assert (same.title, same.weights.tolist()) == ("loss per token", [4.0] * 6)
 
 

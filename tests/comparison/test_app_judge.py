@@ -11,15 +11,15 @@ import pytest
 
 from luthier.comparison import contestants
 from luthier.comparison import judge as judge_module
-from luthier.comparison.contestants import AnswerOptions, answered, named
-from luthier.comparison.judge import JudgeOptions, judge
+from luthier.comparison.contestants import AnswerOptions, answer_prompts, label_contestants
+from luthier.comparison.judge import JudgmentOptions, judge
 from luthier.config.data import DataConfig
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.storage.sums import with_sum
 from luthier.core.types.examples import Message
-from luthier.evals.judging.judges import CachedJudge, EndpointJudge, JudgeSpec, LocalJudge, unfinished
+from luthier.evals.judging.judges import CachedJudge, EndpointJudge, JudgeSpec, LocalJudge, in_unfinished_batches
 from luthier.evals.judging.judgments import Duel, read
-from luthier.evals.judging.prompt import Choice, contests
+from luthier.evals.judging.prompt import Choice, comparisons_in_both_orders
 from luthier.runs.open import open_model
 
 PROMPTS = ["who sat?", "who ran?", "what is red?"]
@@ -46,18 +46,18 @@ class Longer:
     name = "longer"
 
     def __init__(self, calls=99, unread=(), version="1"):
-        self.calls, self.unread, self.version, self.asked = calls, unread, version, []
+        self.calls, self.unread, self.version, self.key = calls, unread, version, []
 
     def digest(self):
         return self.version
 
-    together = 1
+    batch_size = 1
 
-    def pairs(self, asked, stop):
+    def compare(self, asked, stop):
         for index, contest in enumerate(asked):
-            if len(self.asked) == self.calls:
+            if len(self.key) == self.calls:
                 raise RunError("status 503", where="big", fix="see whether the server is well")
-            self.asked.append(contest)
+            self.key.append(contest)
             shown = [contest.answers[i] for i in contest.order]
             yield index, None if index in self.unread else Choice("A" if len(shown[0]) > len(shown[1]) else "B")
 
@@ -68,7 +68,7 @@ def judged(tmp_path, files, monkeypatch):
 
     def run(one, **changes):
         monkeypatch.setattr(JudgeSpec, "open", lambda self, where=None: lambda: one)
-        return judge(replace(JudgeOptions(files, JudgeSpec(), asking(tmp_path)), **changes))
+        return judge(replace(JudgmentOptions(files, JudgeSpec(), asking(tmp_path)), **changes))
 
     return run
 
@@ -96,9 +96,9 @@ class Placed(Longer):
         super().__init__()
         self.says = says
 
-    together = 1
+    batch_size = 1
 
-    def pairs(self, asked, stop):
+    def compare(self, asked, stop):
         yield from ((index, Choice(self.says)) for index in range(len(asked)))
 
 
@@ -111,7 +111,8 @@ def test_a_judge_that_goes_by_place_has_no_verdict(judged, says, name):
     (pair,) = result["pairs"]  # kept, without a verdict
     assert (pair["ties"], pair["verdict"]) == (3, None)
     good = judged(
-        Longer(), asking=replace(asking(Path(result["out"]).parent), out=Path(result["out"]).with_name("other.jsonl"))
+        Longer(),
+        answering=replace(asking(Path(result["out"]).parent), out=Path(result["out"]).with_name("other.jsonl")),
     )
     assert (good["why"], good["verdict"]) == (None, "a.jsonl and b.jsonl: too few to tell")
 
@@ -119,18 +120,21 @@ def test_a_judge_that_goes_by_place_has_no_verdict(judged, says, name):
 def test_pairs_of_several_contestants_are_corrected():
     """Eight wins of eight: p = 2 / 2^8, three times that for three pairs. Of seven pairs it shows nothing."""
     won = [Duel(i, i, "a", "b", 1.0, "judge", (1, 1)) for i in range(8)]
-    rows = judge_module._worded([judge_module._pair("a", "b", won)] * 3)
+    rows = judge_module._with_verdicts([judge_module._pair_result("a", "b", won)] * 3)
     assert [row["corrected"] for row in rows] == [3 * 2 / 2**8] * 3
     assert {row["verdict"] for row in rows} == {"better"}
-    assert judge_module._worded([judge_module._pair("a", "b", won)] * 7)[0]["verdict"] == "no difference shown"
+    assert (
+        judge_module._with_verdicts([judge_module._pair_result("a", "b", won)] * 7)[0]["verdict"]
+        == "no difference shown"
+    )
 
 
 def test_six_wins_of_six_leave_room_for_other_points():
     """Wilson's limit of 6 in 6 is 6 / (6 + 3.8415); of six ties, half of what is left to each side."""
     won, tied = ([Duel(i, i, "a", "b", outcome, "judge", (1, 1)) for i in range(6)] for outcome in (1.0, 0.5))
-    found = judge_module._pair("a", "b", won)
+    found = judge_module._pair_result("a", "b", won)
     assert (found["score"], found["low"], found["high"]) == (1.0, pytest.approx(0.6097, abs=1e-4), 1.0)
-    found = judge_module._pair("a", "b", tied)
+    found = judge_module._pair_result("a", "b", tied)
     assert (found["low"], found["high"]) == (pytest.approx(0.3048, abs=1e-4), pytest.approx(0.6952, abs=1e-4))
 
 
@@ -145,11 +149,11 @@ def test_a_judge_that_fails_half_way_goes_on_where_it_was(judged, tmp_path):
         handle.write(b'{"prompt": "half a li')  # as a kill leaves it
     one = Longer()
     result = judged(one)
-    assert (len(one.asked), result["kept"], result["asked"]) == (1, 4, 1)
+    assert (len(one.key), result["kept"], result["asked"]) == (1, 4, 1)
     assert len(read([str(out)])) == 5
     again = Longer()
     assert judged(again)["pairs"] == result["pairs"]
-    assert not again.asked
+    assert not again.key
 
 
 def test_what_cannot_be_read_is_left_out_and_asked_again(judged, capsys):
@@ -159,7 +163,7 @@ def test_what_cannot_be_read_is_left_out_and_asked_again(judged, capsys):
     assert sum(result["pairs"][0][key] for key in ("wins", "losses", "ties")) == 2
     again = Longer()
     assert judged(again)["unreadable"] == 0
-    assert len(again.asked) == 2
+    assert len(again.key) == 2
 
 
 def test_a_pair_that_was_read_in_one_order_only_wins_nothing(judged, capsys, tmp_path):
@@ -171,7 +175,7 @@ def test_a_pair_that_was_read_in_one_order_only_wins_nothing(judged, capsys, tmp
     assert "1 pairs were judged in one order only and are not counted here" in capsys.readouterr().err
     again = Longer()
     result = judged(again)
-    assert (len(again.asked), result["half_judged"], result["pairs"][0]["losses"]) == (1, 0, 2)
+    assert (len(again.key), result["half_judged"], result["pairs"][0]["losses"]) == (1, 0, 2)
     rows = [json.loads(line) for line in (tmp_path / "out" / "j.jsonl").read_text().splitlines()]
     person = next(row for row in rows if row["prompt"] == "who sat?") | {"annotator": "me", "info": {}}
     (tmp_path / "people.jsonl").write_text(json.dumps(person) + "\n")
@@ -188,7 +192,7 @@ def test_a_last_line_without_its_end_is_kept(judged, tmp_path):
     out.write_text(whole.removesuffix("\n"))
     one = Longer()
     assert judged(one)["kept"] == 5
-    assert not one.asked
+    assert not one.key
     assert out.read_text() == whole
 
 
@@ -196,8 +200,8 @@ def test_a_last_line_without_its_end_is_kept(judged, tmp_path):
 def test_a_file_that_could_not_be_read_again_is_refused_before_anything_is_paid_for(judged, tmp_path, name):
     one = Longer()
     with pytest.raises(InputError, match=f"{name}: this file will hold JSON Lines; give a name that ends in .jsonl"):
-        judged(one, asking=asking(tmp_path, out=tmp_path / name))
-    assert not one.asked
+        judged(one, answering=asking(tmp_path, out=tmp_path / name))
+    assert not one.key
     assert not (tmp_path / name).exists()
 
 
@@ -206,18 +210,18 @@ def test_other_answers_are_other_judgments(judged, files):
     Path(files[0]).write_text(Path(files[0]).read_text().replace('"cat"', '"a cat"'))
     one = Longer()
     assert judged(one)["kept"] == 3
-    assert {c.prompt[0].content for c in one.asked} == {"who sat?"}
+    assert {c.prompt[0].content for c in one.key} == {"who sat?"}
 
 
 def test_another_judge_of_the_same_name_judges_anew(judged, capsys):
     judged(Longer())
     other = Longer(version="2")
     result = judged(other)
-    assert (len(other.asked), result["kept"], result["asked"]) == (4, 1, 4)  # equal answers are nobody's verdict
+    assert (len(other.key), result["kept"], result["asked"]) == (4, 1, 4)  # equal answers are nobody's verdict
     assert "4 judgments in" in capsys.readouterr().err
     again = Longer(version="2")
     judged(again)
-    assert not again.asked
+    assert not again.key
 
 
 def test_a_judge_is_what_it_is_and_how_it_is_asked(tiny_folder, tmp_path):
@@ -268,14 +272,14 @@ def test_the_file_is_held_by_one_process(judged, tmp_path):
 
 
 def test_labels():
-    assert named(["x/runs/a", "base=y"], "c") == {"a": "x/runs/a", "base": "y"}
-    assert named(["x/a", "y/a"], "c") == {"x/a": "x/a", "y/a": "y/a"}
+    assert label_contestants(["x/runs/a", "base=y"], "c") == {"a": "x/runs/a", "base": "y"}
+    assert label_contestants(["x/a", "y/a"], "c") == {"x/a": "x/a", "y/a": "y/a"}
     with pytest.raises(InputError, match="two are called 'b'; give them labels: LABEL=NAME"):
-        named(["b", "b=c"], "c")
+        label_contestants(["b", "b=c"], "c")
     with pytest.raises(
         InputError, match="a comparison needs two or more; for example `luthier judge smollm2-135m runs/mine`"
     ):
-        named(["b"], "luthier judge")
+        label_contestants(["b"], "luthier judge")
 
 
 def test_models_answer_once_and_the_data_is_a_contestant(tmp_path, tiny_folder, monkeypatch):
@@ -283,7 +287,7 @@ def test_models_answer_once_and_the_data_is_a_contestant(tmp_path, tiny_folder, 
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = asking(tmp_path, data=DataConfig(path=(str(tmp_path / "rows.jsonl"),)), rows=2)
     names = {"base": str(tiny_folder), "reference": "reference"}
-    prompts, given = answered(names, settings, lambda: False)
+    prompts, given = answer_prompts(names, settings, lambda: False)
     assert len(prompts.messages) == 2
     assert given["reference"] == ["cat", "cat"]
     kept = tmp_path / "out" / "j.base.answers.jsonl"
@@ -292,9 +296,9 @@ def test_models_answer_once_and_the_data_is_a_contestant(tmp_path, tiny_folder, 
     monkeypatch.setattr(
         "luthier.comparison.contestants.open_model", lambda *a, **n: opened.append(a) or open_model(*a, **n)
     )
-    assert answered(names, settings, lambda: False)[1] == given
+    assert answer_prompts(names, settings, lambda: False)[1] == given
     assert not opened
-    _, other = answered(names, replace(settings, max_new_tokens=2), lambda: False)
+    _, other = answer_prompts(names, replace(settings, max_new_tokens=2), lambda: False)
     assert len(opened) == 1
     assert all(long.startswith(short) for long, short in zip(given["base"], other["base"], strict=True))
 
@@ -302,17 +306,17 @@ def test_models_answer_once_and_the_data_is_a_contestant(tmp_path, tiny_folder, 
 def test_contestants_that_do_not_fit(tmp_path, files, tiny_folder):
     settings = asking(tmp_path)
     with pytest.raises(InputError, match="which prompts are answered"):
-        answered({"a": files[0], "m": str(tiny_folder)}, settings, lambda: False)
+        answer_prompts({"a": files[0], "m": str(tiny_folder)}, settings, lambda: False)
     (tmp_path / "c.jsonl").write_text('{"prompt": "zzz", "answer": "x"}\n')
     with pytest.raises(InputError, match="no prompt is answered by all"):
-        answered({"a": files[0], "c": str(tmp_path / "c.jsonl")}, settings, lambda: False)
+        answer_prompts({"a": files[0], "c": str(tmp_path / "c.jsonl")}, settings, lambda: False)
     (tmp_path / "c.jsonl").write_text('{"prompt": "zzz", "answr": "x"}\n')
     with pytest.raises(InputError, match=r"c.jsonl:1: a row without a text 'answer'"):
-        answered({"a": files[0], "c": str(tmp_path / "c.jsonl")}, settings, lambda: False)
+        answer_prompts({"a": files[0], "c": str(tmp_path / "c.jsonl")}, settings, lambda: False)
     (tmp_path / "rows.jsonl").write_text('{"text": "zzz"}\n')
     data = DataConfig(path=(str(tmp_path / "rows.jsonl"),))
     with pytest.raises(InputError, match="no row has a prompt to answer"):
-        answered({"a": files[0], "b": files[1]}, replace(settings, data=data), lambda: False)
+        answer_prompts({"a": files[0], "b": files[1]}, replace(settings, data=data), lambda: False)
 
 
 def test_a_gguf_file_is_a_model_and_no_file_of_answers(tmp_path, files, tiny_folder, monkeypatch):
@@ -321,9 +325,9 @@ def test_a_gguf_file_is_a_model_and_no_file_of_answers(tmp_path, files, tiny_fol
     settings = asking(tmp_path, data=DataConfig(path=(str(tmp_path / "rows.jsonl"),)))
     asked = []
     monkeypatch.setattr(
-        "luthier.comparison.contestants._written", lambda label, name, *_: asked.append(name) or ["cat"] * 3
+        "luthier.comparison.contestants._generate_or_reuse", lambda label, name, *_: asked.append(name) or ["cat"] * 3
     )
-    answered({"a": files[0], "m": str(tmp_path / "m.gguf")}, settings, lambda: False)
+    answer_prompts({"a": files[0], "m": str(tmp_path / "m.gguf")}, settings, lambda: False)
     assert asked == [str(tmp_path / "m.gguf")]
 
 
@@ -333,13 +337,13 @@ def test_a_prompt_that_is_too_long_is_left_out_and_counted(tmp_path, tiny_folder
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = asking(tmp_path, data=DataConfig(path=(str(tmp_path / "rows.jsonl"),)))
     for _ in range(2):  # written, and read again
-        prompts, given = answered({"base": str(tiny_folder), "reference": "reference"}, settings, lambda: False)
+        prompts, given = answer_prompts({"base": str(tiny_folder), "reference": "reference"}, settings, lambda: False)
         assert [message[0].content for message in prompts.messages] == ["who sat?", "who ran?"]
         assert (prompts.too_long, len(given["base"]), given["reference"]) == (1, 2, ["cat", "cat"])
         assert "1 of 3 prompts do not fit the context of a contestant" in capsys.readouterr().err
     (tmp_path / "rows.jsonl").write_text(json.dumps(rows[1]) + "\n")
     with pytest.raises(InputError, match="no prompt fits the context of every contestant"):
-        answered({"base": str(tiny_folder), "reference": "reference"}, settings, lambda: False)
+        answer_prompts({"base": str(tiny_folder), "reference": "reference"}, settings, lambda: False)
 
 
 # --- Judges ---------------------------------------------------------------------------------------------
@@ -351,9 +355,11 @@ def test_a_local_judge_decides_by_the_probability_of_its_first_token(tiny_folder
     from transformers import AutoModelForCausalLM
 
     opened = open_model(str(tiny_folder), device="cpu", dtype="float32")
-    asked = contests([(Message("user", p),) for p in PROMPTS[:2]], {"a": ["the cat", "a"], "b": ["the dog", "tree"]})
+    asked = comparisons_in_both_orders(
+        [(Message("user", p),) for p in PROMPTS[:2]], {"a": ["the cat", "a"], "b": ["the dog", "tree"]}
+    )
     judge_ = LocalJudge("tiny", replace_room(opened))
-    found = dict(judge_.pairs(asked, lambda: False))
+    found = dict(judge_.compare(asked, lambda: False))
     theirs = AutoModelForCausalLM.from_pretrained(tiny_folder)
     for index, contest in enumerate(asked):
         text = f"<|im_start|>user\n{contest.messages[0].content}<|im_end|>\n<|im_start|>assistant\n"
@@ -371,10 +377,10 @@ def replace_room(opened):
 
 def test_what_a_local_judge_cannot_hold_is_not_judged(tiny_folder):
     opened = open_model(str(tiny_folder), device="cpu", dtype="float32")
-    asked = contests([(Message("user", "who? " * 200),)], {"a": ["x"], "b": ["y"]})
-    assert dict(LocalJudge("tiny", opened).pairs(asked, lambda: False)) == {0: None, 1: None}
+    asked = comparisons_in_both_orders([(Message("user", "who? " * 200),)], {"a": ["x"], "b": ["y"]})
+    assert dict(LocalJudge("tiny", opened).compare(asked, lambda: False)) == {0: None, 1: None}
     with pytest.raises(Stopped):
-        list(LocalJudge("tiny", opened).yes([(Message("user", "?"),)], lambda: True))
+        list(LocalJudge("tiny", opened).answer_questions([(Message("user", "?"),)], lambda: True))
 
 
 class Served:
@@ -390,9 +396,11 @@ class Served:
 
 
 def test_a_written_judge_asks_in_parallel_and_skips_garbage(capsys):
-    asked = contests([(Message("user", f"q{i}"),) for i in range(6)], {"a": ["x"] * 6, "b": ["yy"] * 6})
+    asked = comparisons_in_both_orders(
+        [(Message("user", f"q{i}"),) for i in range(6)], {"a": ["x"] * 6, "b": ["yy"] * 6}
+    )
     found = dict(
-        EndpointJudge(Served(lambda text: "what?" if "q3" in text else "tie"), parallel=3).pairs(asked, lambda: False)
+        EndpointJudge(Served(lambda text: "what?" if "q3" in text else "tie"), parallel=3).compare(asked, lambda: False)
     )
     assert sorted(found) == list(range(12))
     assert [i for i, choice in found.items() if choice is None] == [6, 7] or {6, 7} == {
@@ -408,18 +416,22 @@ def test_a_written_judge_that_fails_gives_out_what_was_under_way():
             raise RunError("status 401", where="big")
         return "A"
 
-    asked = contests([(Message("user", f"q{i}"),) for i in range(40)], {"a": ["x"] * 40, "b": ["yy"] * 40})
+    asked = comparisons_in_both_orders(
+        [(Message("user", f"q{i}"),) for i in range(40)], {"a": ["x"] * 40, "b": ["yy"] * 40}
+    )
     seen = []
     with pytest.raises(RunError, match="status 401"):
-        seen.extend(index for index, _ in EndpointJudge(Served(answer), parallel=2).pairs(asked, lambda: False))
+        seen.extend(index for index, _ in EndpointJudge(Served(answer), parallel=2).compare(asked, lambda: False))
     assert {0, 1, 2, 3} <= set(seen)
     assert len(seen) < 10
 
 
 def test_a_written_judge_stops_when_asked():
-    asked = contests([(Message("user", f"q{i}"),) for i in range(40)], {"a": ["x"] * 40, "b": ["yy"] * 40})
+    asked = comparisons_in_both_orders(
+        [(Message("user", f"q{i}"),) for i in range(40)], {"a": ["x"] * 40, "b": ["yy"] * 40}
+    )
     seen = []
-    source = EndpointJudge(Served(lambda text: "A"), parallel=2).pairs(asked, lambda: len(seen) >= 4)
+    source = EndpointJudge(Served(lambda text: "A"), parallel=2).compare(asked, lambda: len(seen) >= 4)
     with pytest.raises(Stopped):
         seen.extend(index for index, _ in source)
     assert 4 <= len(seen) <= 8
@@ -449,21 +461,24 @@ def test_an_answer_or_a_verdict_that_is_kept_and_was_changed_is_not_believed(tmp
     answers = tmp_path / "j.a.answers.jsonl"
     line = with_sum({"prompt": "how many?", "answer": "12", "model": "a", "made": "0"})
     answers.write_text(json.dumps(line) + "\n")
-    assert contestants._from_file(answers)
+    assert contestants._read_answers(answers)
     answers.write_text(json.dumps(line | {"answer": "13"}) + "\n")
     with pytest.raises(InputError, match=r"a.answers.jsonl:1: this line was changed since it was written"):
-        contestants._from_file(answers)
+        contestants._read_answers(answers)
     asked = [(Message("user", f"Is it {i}?"),) for i in range(2)]
     served = Served(lambda text: "Yes")
     served.url, served.extra = "http://localhost", {}
     judge_ = EndpointJudge(served)
     path = tmp_path / "said.jsonl"
-    assert [choice.option for _, choice in CachedJudge(judge_, path).yes(asked, lambda: False)] == ["Yes", "Yes"]
+    assert [choice.option for _, choice in CachedJudge(judge_, path).answer_questions(asked, lambda: False)] == [
+        "Yes",
+        "Yes",
+    ]
     path.write_text(path.read_text().replace('"Yes"', '"No"', 1))
     with pytest.raises(
         InputError, match=r"said.jsonl:1: this line was changed since it was written; take the line out"
     ):
-        list(CachedJudge(judge_, path).yes(asked, lambda: False))
+        list(CachedJudge(judge_, path).answer_questions(asked, lambda: False))
 
 
 def test_a_local_judge_killed_anywhere_gives_the_same_bits(tiny_folder):
@@ -471,9 +486,9 @@ def test_a_local_judge_killed_anywhere_gives_the_same_bits(tiny_folder):
     opened = open_model(str(tiny_folder), dtype="float32")
     prompts = [(Message("user", "who ran by tree " * (i + 1)),) for i in range(5)]
     answers = {"a": [f"cat {i}" for i in range(5)], "b": [f"dog {i} " * 3 for i in range(5)]}
-    asked, judge_ = contests(prompts, answers), LocalJudge("tiny", opened, tokens=96, together=4)
-    whole = dict(judge_.pairs(asked, lambda: False))
+    asked, judge_ = comparisons_in_both_orders(prompts, answers), LocalJudge("tiny", opened, tokens=96, batch_size=4)
+    whole = dict(judge_.compare(asked, lambda: False))
     for count in range(len(asked)):
-        left = unfinished([i < count for i in range(len(asked))], judge_.together)
-        again = dict(judge_.pairs([asked[i] for i in left], lambda: False))
+        left = in_unfinished_batches([i < count for i in range(len(asked))], judge_.batch_size)
+        again = dict(judge_.compare([asked[i] for i in left], lambda: False))
         assert {left[place]: choice for place, choice in again.items()} == {i: whole[i] for i in left}

@@ -36,7 +36,7 @@ def test_limits_are_those_of_the_code():
     from luthier.core import errors
     from luthier.core.foreign import forms, json_schema, patterns, yaml_file
     from luthier.data import bounds
-    from luthier.evals.judging import endpoint, exchange
+    from luthier.evals.judging import endpoint, http_post
     from luthier.evals.suites import checks
     from luthier.model.folder import copies, settings_files, tokenizer_file
     from luthier.model.gguf import container
@@ -57,7 +57,7 @@ def test_limits_are_those_of_the_code():
         "a pattern or a schema on one answer: in a suite; as a reward": f"{checks.SECONDS:g} s; {RewardConfig().timeout:g} s",
         "a python reward: time for a batch, memory": f"{RewardConfig().timeout:g} s, {RewardConfig().memory:,} MiB",
         "settings of a model's folder: size, depth": f"{settings_files.SETTINGS_BYTES // mib} MiB, {settings_files.DEEPEST}",
-        "the whole reply of an endpoint; its size": f"{endpoint.Endpoint.timeout:g} s; {exchange.MOST // mib} MiB",
+        "the whole reply of an endpoint; its size": f"{endpoint.Endpoint.timeout:g} s; {http_post.MAX_REPLY_BYTES // mib} MiB",
         "a tokenizer: its file, added tokens, the length of one, rules of a stage, what one character may become":
             f"{copies.VOCABULARY_BYTES // mib} MiB, {copies.ADDED:,}, {tokenizer_file.LONGEST_TOKEN}, {tokenizer_file.RULES}, "
             f"{tokenizer_file.GROWTH} characters",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.types.examples import Message
-from luthier.evals.judging.agreement import alpha, habits, place, units_of
+from luthier.evals.judging.agreement import alpha, annotator_statistics, outcomes_by_pair, position_bias
 from luthier.evals.judging.judgments import Judgment, duels
 
 
@@ -54,7 +54,7 @@ def test_habits_by_hand():
     said = [judgment(i, (1, 2) if order == (0, 1) else (2, 1), order) for i in range(6) for order in ((0, 1), (1, 0))]
     said += [judgment(i, (2, 1), order) for i in (6, 7) for order in ((0, 1), (1, 0))]
     said += [judgment(i, (1, 2), annotator="person") for i in range(2)]
-    found = {h.annotator: h for h in habits(said, duels(said))}
+    found = {h.annotator: h for h in annotator_statistics(said, duels(said))}
     judge = found["judge"]
     assert judge.judgments == 16
     assert judge.first.value == (12 + 2) / 16
@@ -65,13 +65,13 @@ def test_habits_by_hand():
     assert found["person"].steady is None
     assert found["person"].first.value == 1.0
     assert found["person"].as_dict()["first"]["n"] == 2
-    assert len(units_of(duels(said))) == 8
+    assert len(outcomes_by_pair(duels(said))) == 8
 
 
 def test_a_habit_without_exception_is_no_certainty():
     """Eight pairs, all judged alike in both orders and none a tie: Wilson leaves room for 3.8415 / 11.8415 the other way."""
     said = [judgment(i, (1, 2), order) for i in range(8) for order in ((0, 1), (1, 0))]
-    (found,) = habits(said, duels(said))
+    (found,) = annotator_statistics(said, duels(said))
     assert (found.steady.low, found.steady.high) == (pytest.approx(0.6756, abs=1e-4), 1.0)
     assert (found.ties.low, found.ties.high) == (0.0, pytest.approx(0.3244, abs=1e-4))
 
@@ -105,5 +105,5 @@ FIRST, LAST, ONE, TIE = ((1, 2), (2, 1)), ((2, 1), (1, 2)), ((1, 2), (1, 2)), ((
 )
 def test_a_judge_whose_verdicts_follow_the_place_says_so(kinds, why):
     said = [one for i, kind in enumerate(kinds) for one in placed(i, *kind)]
-    assert place(said).why == why
-    assert place(said).pairs == len(kinds)
+    assert position_bias(said).reason == why
+    assert position_bias(said).pairs == len(kinds)

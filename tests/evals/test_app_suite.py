@@ -48,7 +48,7 @@ class Short:
     """Says that everything is short, and nothing long."""
 
     name = "short"
-    together = 1
+    batch_size = 1
 
     def __init__(self):
         self.asked = []
@@ -56,7 +56,7 @@ class Short:
     def digest(self):
         return self.name
 
-    def yes(self, asked, stop):
+    def answer_questions(self, asked, stop):
         self.asked.append(len(asked))
         for index, messages in enumerate(asked):
             yield index, Choice("Yes" if "short" in messages[0].content else "No")
@@ -172,19 +172,19 @@ def test_settings_of_likeness_that_say_nothing_are_refused(tested):
 def test_what_a_judge_said_is_kept_and_not_asked_again(tested, tmp_path):
     """A judge that fails half-way has not spoken in vain; a torn line, as a kill leaves it, is passed over."""
     said = tmp_path / "said.jsonl"
-    whole, failing = tested.judge.yes, tested.judge
+    whole, failing = tested.judge.answer_questions, tested.judge
 
     def half(asked, stop):
         yield from list(whole(asked, stop))[:2]
         raise RunError("the endpoint is gone")
 
-    failing.yes = half
+    failing.answer_questions = half
     with pytest.raises(RunError, match="is gone"):
         tested(said=said)
     assert len(said.read_text().splitlines()) == 2
     with open(said, "a") as handle:
         handle.write('{"judge": "sh')
-    failing.yes = whole
+    failing.answer_questions = whole
     failing.asked.clear()
     found = tested(said=said)
     assert failing.asked == [1, 3], "two of the first question's three answers were known"
@@ -218,7 +218,9 @@ def test_an_encoder_beside_the_suite_is_found_there(tested, tmp_path, monkeypatc
 
 
 def test_what_the_judge_could_not_be_read_on_fails_negated_too(tested, monkeypatch):
-    monkeypatch.setattr(tested.judge, "yes", lambda asked, stop: iter([(i, None) for i in range(len(asked))]))
+    monkeypatch.setattr(
+        tested.judge, "answer_questions", lambda asked, stop: iter([(i, None) for i in range(len(asked))])
+    )
     outcome = tested().outcomes[3]
     assert (outcome.passed, outcome.rate) == (False, 0.0)
     assert outcome.failures[0][1] == ["the judge's answer could not be read"] * 2

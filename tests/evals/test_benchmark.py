@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.comparison import records as compare_records
+from luthier.comparison import benchmark_records as compare_records
 from luthier.core.errors import InputError
 from luthier.evals.benchmarks import evaluation, files
 from luthier.evals.benchmarks.evaluation import BenchmarkOptions, evaluate

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from luthier.comparison import rows
+from luthier.comparison import held_out_rows
 from luthier.comparison.changes import Item, QuestionItems, changes
-from luthier.comparison.compare import first
-from luthier.comparison.rows import _Side
+from luthier.comparison.compare import critical_findings
+from luthier.comparison.held_out_rows import _MeasuredRun
 from luthier.config.resolve import resolve
 from luthier.core.types.examples import Chat, Message, Origin
 from luthier.evals.stats.paired import Question
@@ -17,7 +17,7 @@ LABELS = ["refund", "refuse", "arrival", "refund"]
 
 def side(answers):
     numbers = range(len(answers))
-    return _Side(
+    return _MeasuredRun(
         {}, dict(zip(numbers, answers, strict=True)), dict.fromkeys(numbers, "stop"), {i: f"q {i}" for i in numbers},
         {i: LABELS[i % 4] for i in numbers}, "t",
     )  # fmt: skip
@@ -30,7 +30,7 @@ def asked(old, new, **settings):
     ]
     sides = {"base": [side(old)], "tuned": [side(new)]}
     all_ = [one for runs in sides.values() for one in runs]
-    return rows._metrics(sides, all_, list(range(len(old))), examples, resolve(settings))
+    return held_out_rows._metric_questions(sides, all_, list(range(len(old))), examples, resolve(settings))
 
 
 def test_items_go_by_right_and_wrong():
@@ -55,8 +55,8 @@ def test_a_metric_of_a_whole_set_ranks_nothing():
 
 def test_lost_refusals_and_one_answer_for_all_are_told_before_the_table():
     old = ["I'm sorry, but I cannot help with that.", *LABELS, *LABELS, *LABELS][:12]
-    told = first(asked(old, ["refund"] * 12))
+    told = critical_findings(asked(old, ["refund"] * 12))
     assert [(item["name"], item["model"], item["answers"]) for item in told] == [
         ("lost_refusal", "tuned", 1), ("same_answer", "tuned", 12),
     ]  # fmt: skip
-    assert first(asked(LABELS * 3, LABELS * 3)) == []
+    assert critical_findings(asked(LABELS * 3, LABELS * 3)) == []

@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from luthier.comparison.contestants import AnswerOptions
-from luthier.comparison.judge import JudgeOptions, judge
+from luthier.comparison.judge import JudgmentOptions, judge
 from luthier.config.data import DataConfig
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.types.examples import Message
-from luthier.evals.judging.endpoint import Endpoint, Garbage, _here, open_endpoint
+from luthier.evals.judging.endpoint import Endpoint, UnusableReply, _is_this_machine, open_endpoint
 from luthier.evals.judging.judges import JudgeSpec
 
 ASKED = (Message("user", "who?"),)
@@ -94,17 +94,17 @@ def test_garbage_is_asked_for_again_twice(server, pauses):
     server.replies = list(replies)
     assert endpoint(server, pauses).complete(ASKED, str) == "x"
     server.replies = [*replies[:2], completion("  "), completion("x")]
-    with pytest.raises(Garbage, match="holds no text"):
+    with pytest.raises(UnusableReply, match="holds no text"):
         endpoint(server, pauses).complete(ASKED, str)
 
     server.replies, server.seen[:] = [(200, b"[" * 100_000), completion("x")], []  # too deep for Python's parser
     assert endpoint(server, pauses).complete(ASKED, str) == "x"
 
     def refuse(text):
-        raise Garbage(f"not {text}")
+        raise UnusableReply(f"not {text}")
 
     server.replies, server.seen[:] = [completion("x")], []
-    with pytest.raises(Garbage, match="not x"):
+    with pytest.raises(UnusableReply, match="not x"):
         endpoint(server, pauses).complete(ASKED, refuse)
     assert len(server.seen) == 3
 
@@ -219,7 +219,7 @@ def test_a_server_that_fails_half_way_is_asked_for_the_rest(server, tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     wanted = JudgeSpec(endpoint=server.url, endpoint_model="big", retries=0, parallel=1)
     asking = AnswerOptions(DataConfig(), 100, 8, tmp_path / "j.jsonl", 0, "cpu", "float32")
-    asked = JudgeOptions((str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")), wanted, asking)
+    asked = JudgmentOptions((str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")), wanted, asking)
     server.replies = [completion("A")] * 5 + [(500, {"error": {"message": "out of order"}})]
     with pytest.raises(RunError) as error:
         judge(asked)
@@ -239,4 +239,4 @@ def test_a_server_that_fails_half_way_is_asked_for_the_rest(server, tmp_path):
     [("localhost", True), ("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("127.0.0.1.example.com", False), ("10.0.0.1", False)],
 )  # fmt: skip
 def test_only_this_machine_gets_a_key_without_a_word(host, here):
-    assert _here(host) == here
+    assert _is_this_machine(host) == here

@@ -15,7 +15,7 @@ import pytest
 from luthier.core import secrets
 from luthier.core.errors import RunError, Stopped
 from luthier.core.types.examples import Message
-from luthier.evals.judging.endpoint import Endpoint, Garbage
+from luthier.evals.judging.endpoint import Endpoint, UnusableReply
 
 ASKED = (Message("user", "who?"),)
 KEY = "sk-proj-Zq7Wt9dLr2mXv4HnBc"
@@ -100,14 +100,14 @@ def test_a_reply_that_comes_byte_by_byte_is_late(serve, kind):
 
 def test_a_body_without_end_is_cut(serve):
     asked, _ = serve(lambda: [OK + b"\r\n", *[b"x" * 65536] * 200], timeout=10)
-    with pytest.raises(Garbage, match="the reply is longer than 4 MiB"):
+    with pytest.raises(UnusableReply, match="the reply is longer than 4 MiB"):
         asked.complete(ASKED, str)
 
 
 def test_a_packed_reply_is_not_unpacked(serve):
     bomb = gzip.compress(b"0" * 10_000_000)
     asked, seen = serve(lambda: [whole(bomb, b"200 OK", b"Content-Encoding: gzip")], timeout=10)
-    with pytest.raises(Garbage, match=r"the reply is packed \(gzip\)"):
+    with pytest.raises(UnusableReply, match=r"the reply is packed \(gzip\)"):
         asked.complete(ASKED, str)
     assert b"Accept-Encoding: identity" in seen[0]
 
@@ -153,9 +153,9 @@ def test_a_key_in_an_answer_is_hidden_before_anything_is_made_of_it(serve):
     assert asked.complete(ASKED, str) == "A, and your key is [hidden]"
 
     def refuse(text):
-        raise Garbage(f"not {text}")
+        raise UnusableReply(f"not {text}")
 
-    with pytest.raises(Garbage, match=r"not A, and your key is \[hidden\]"):
+    with pytest.raises(UnusableReply, match=r"not A, and your key is \[hidden\]"):
         asked.complete(ASKED, refuse)
 
 

@@ -6,7 +6,13 @@ import pytest
 
 from luthier.core.types.examples import Message
 from luthier.evals.judging.judgments import duels
-from luthier.evals.judging.prompt import Choice, contests, pair_messages, question_messages, read_choice
+from luthier.evals.judging.prompt import (
+    Choice,
+    comparisons_in_both_orders,
+    pair_messages,
+    question_messages,
+    read_choice,
+)
 
 PROMPT = (Message("user", "who?"),)
 
@@ -41,7 +47,7 @@ def test_a_judge_sees_request_and_answers_and_nothing_of_the_models():
 
 
 def test_every_pair_in_both_orders_but_equal_answers():
-    found = contests(
+    found = comparisons_in_both_orders(
         [PROMPT, (Message("user", "what?"),)], {"a": ["1", "same"], "b": ["2", " same\n"], "c": ["3", "other"]}
     )
     assert [(c.prompt[0].content, c.models, c.order) for c in found if c.prompt == PROMPT] == [
@@ -54,16 +60,18 @@ def test_every_pair_in_both_orders_but_equal_answers():
 
 def test_who_is_named_first_changes_nothing():
     answers = {"b": ["2"], "a": ["1"]}
-    assert contests([PROMPT], answers) == contests([PROMPT], dict(sorted(answers.items())))
+    assert comparisons_in_both_orders([PROMPT], answers) == comparisons_in_both_orders(
+        [PROMPT], dict(sorted(answers.items()))
+    )
 
 
 def test_a_choice_is_a_verdict_on_what_was_shown():
-    first, second = contests([PROMPT], {"a": ["1"], "b": ["2"]})
+    first, second = comparisons_in_both_orders([PROMPT], {"a": ["1"], "b": ["2"]})
     verdict = {
-        c.order: [c.judged(Choice(option), "j").verdict for option in ("A", "B", "tie")] for c in (first, second)
+        c.order: [c.judgment(Choice(option), "j").verdict for option in ("A", "B", "tie")] for c in (first, second)
     }
     assert verdict == {(0, 1): [(1, 2), (2, 1), (1, 1)], (1, 0): [(2, 1), (1, 2), (1, 1)]}
-    assert first.judged(Choice("A", 0.25), "j").info == {"log_odds": 0.25}
-    assert first.asked("j") == first.judged(Choice("A"), "j").asked
-    always_first = [c.judged(Choice("A"), "j") for c in (first, second)]
+    assert first.judgment(Choice("A", 0.25), "j").info == {"log_odds": 0.25}
+    assert first.key("j") == first.judgment(Choice("A"), "j").key
+    always_first = [c.judgment(Choice("A"), "j") for c in (first, second)]
     assert [duel.outcome for duel in duels(always_first)] == [0.5]

@@ -141,7 +141,7 @@ def judgments(material: Material, draw: random.Random, folder: Path) -> None:
 
 @reader(40)
 def answers_compared(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.comparison.contestants import AnswerOptions, answered
+    from luthier.comparison.contestants import AnswerOptions, answer_prompts
     from luthier.config.data import DataConfig
 
     files = {}
@@ -151,7 +151,7 @@ def answers_compared(material: Material, draw: random.Random, folder: Path) -> N
             "".join(json.dumps({"prompt": f"who {i}?", "answer": f"{name} {i}"}) + "\n" for i in range(4))
         )
     changed_file(Path(draw.choice(list(files.values()))), draw, structure=0.8)
-    answered(files, AnswerOptions(DataConfig(), 4, 4, folder / "out.jsonl", 0, "cpu", "float32"), lambda: False)
+    answer_prompts(files, AnswerOptions(DataConfig(), 4, 4, folder / "out.jsonl", 0, "cpu", "float32"), lambda: False)
 
 
 @reader(40)

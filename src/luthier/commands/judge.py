@@ -57,7 +57,7 @@ def command(
     Run the same command again to judge what is left.
     """
     from luthier.comparison.contestants import AnswerOptions
-    from luthier.comparison.judge import JudgeOptions, judge
+    from luthier.comparison.judge import JudgmentOptions, judge
     from luthier.core.threads import use_threads
     from luthier.report.ratings import judge_screen
 
@@ -65,7 +65,7 @@ def command(
     use_threads(config.threads)
     place = (config.device, config.dtype, config.base, config.text.system)
     asking = AnswerOptions(config.data, rows, max_new_tokens, out, config.seed, *place)
-    result = judge(JudgeOptions(contestants, judge_of(values, config.device, config.dtype), asking, human))
+    result = judge(JudgmentOptions(contestants, judge_of(values, config.device, config.dtype), asking, human))
     if json_:
         print_json(result)
     else:

@@ -36,26 +36,28 @@ def changes(question_items: Sequence[QuestionItems], most: int) -> tuple[list[di
     the worst first. Questions in which neither is better have none."""
     worse: list[dict[str, Any]] = []
     better: list[dict[str, Any]] = []
-    for one in question_items:
-        question = one.question
-        if question.higher_is_better is None or not one.items or not one.ranked:
+    for entry in question_items:
+        question = entry.question
+        if question.higher_is_better is None or not entry.items or not entry.ranked:
             continue
-        against, *others = question.values
+        first_model, *others = question.values
         weights = 1.0 if question.weights is None else question.weights
-        base = question.values[against].mean(axis=0) / weights
+        base = question.values[first_model].mean(axis=0) / weights
         for model in others:
             values = question.values[model].mean(axis=0) / weights
             gain = (values - base) * (1 if question.higher_is_better else -1)
             for found, size in ((worse, -gain), (better, gain)):
                 places = [int(i) for i in (-size).argsort(kind="stable")[:most] if size[i] > 0]
-                found += [_change(one, i, model, against, float(base[i]), float(values[i])) for i in places]
+                found += [_changed_item(entry, i, model, first_model, float(base[i]), float(values[i])) for i in places]
     return worse, better
 
 
-def _change(asked: QuestionItems, i: int, model: str, against: str, before: float, after: float) -> dict[str, Any]:
-    item = asked.items[i]
+def _changed_item(
+    question_items: QuestionItems, i: int, model: str, first_model: str, before: float, after: float
+) -> dict[str, Any]:
+    item = question_items.items[i]
     return {
-        "question": asked.question.name, "model": model, "against": against, "before": before, "after": after,
+        "question": question_items.question.name, "model": model, "against": first_model, "before": before, "after": after,
         "place": item.place, "prompt": item.prompt, "reference": item.reference,
-        "texts": {name: item.texts[name] for name in (against, model) if name in item.texts},
+        "texts": {name: item.texts[name] for name in (first_model, model) if name in item.texts},
     }  # fmt: skip

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from luthier.comparison import records
-from luthier.comparison import rows as compare_rows
+from luthier.comparison import benchmark_records, held_out_rows
 from luthier.comparison.changes import Item, QuestionItems, changes
-from luthier.comparison.contestants import named
+from luthier.comparison.contestants import label_contestants
 from luthier.config.run import RunConfig
 from luthier.core.errors import InputError
 from luthier.core.stop import stopping
@@ -51,34 +50,36 @@ class CompareOptions:
 def compare_all(options: CompareOptions) -> dict[str, Any]:
     """Compare: the keys of `luthier compare --json`."""
     began = time.monotonic()
-    ways = [bool(options.config.data.path), options.suite is not None, bool(options.tasks)]
-    if sum(ways) != 1:
-        what = "compared on what?" if not any(ways) else "more than one thing to compare on"
+    chosen = [bool(options.config.data.path), options.suite is not None, bool(options.tasks)]
+    if sum(chosen) != 1:
+        what = "compared on what?" if not any(chosen) else "more than one thing to compare on"
         raise InputError(what, fix="give --data FILE, --suite FILE or --tasks NAMES, one of them")
     _refuse_unread(options)
     if options.out:
         require_writable(options.out)
-    sides = {label: _runs(label, name) for label, name in named(options.sides, "luthier compare").items()}
+    sides = {
+        label: _runs_of_side(label, name) for label, name in label_contestants(options.sides, "luthier compare").items()
+    }
     with stopping() as stop:
         if str(options.suite) in SUITES:
-            question_items = records.questions(sides, [str(options.suite)])
+            question_items = benchmark_records.questions(sides, [str(options.suite)])
         elif options.suite is not None:
             question_items = _suite(sides, options, options.suite, stop)
         elif options.tasks:
-            question_items = records.questions(sides, [name.strip() for name in options.tasks.split(",")])
+            question_items = benchmark_records.questions(sides, [name.strip() for name in options.tasks.split(",")])
         else:
-            question_items = compare_rows.questions(sides, options.config, options.given, stop)
+            question_items = held_out_rows.questions(sides, options.config, options.given, stop)
     if not question_items:
         raise InputError("nothing was measured for all", fix="raise --eval.rows, or look at the notes above")
-    rows = compare([one.question for one in question_items], options.config.seed)
+    rows = compare([item.question for item in question_items], options.config.seed)
     worse, better = changes(question_items, SHOWN)
-    beside = {one.question.name: {"baseline": one.baseline} for one in question_items if one.baseline}
+    baselines = {item.question.name: {"baseline": item.baseline} for item in question_items if item.baseline}
     if options.out:
         _write(options.out, question_items)
     return {
         "models": {label: list(names) for label, names in sides.items()},
-        "first": first(question_items) if options.config.data.path else [],
-        "rows": [row.as_dict() | beside.get(row.name, {}) for row in rows],
+        "first": critical_findings(question_items) if options.config.data.path else [],
+        "rows": [row.as_dict() | baselines.get(row.name, {}) for row in rows],
         "regressions": worse,
         "gains": better,
         "false_alarms": _false_alarms(question_items, options) if options.check else None,
@@ -87,24 +88,26 @@ def compare_all(options: CompareOptions) -> dict[str, Any]:
     }
 
 
-def first(question_items: Sequence[QuestionItems]) -> list[dict[str, Any]]:
+def critical_findings(question_items: Sequence[QuestionItems]) -> list[dict[str, Any]]:
     """What is told before the table, of each model against the first: prompts that the first declined and this one does not, and one
     answer for different prompts; `name`, `model`, `text`, `answers`. Of several runs of a model, the first."""
     items = next((one.items for one in question_items if one.items and one.items[0].texts), ())
-    out: list[dict[str, Any]] = []
+    findings: list[dict[str, Any]] = []
     if not items:
-        return out
-    against, *others = items[0].texts
-    declined = {label: [refusal(item.texts[label]) is not None for item in items] for label in (against, *others)}
+        return findings
+    first_model, *others = items[0].texts
+    declined = {label: [refusal(item.texts[label]) is not None for item in items] for label in (first_model, *others)}
     for model in others:
-        lost = sum(old and not new for old, new in zip(declined[against], declined[model], strict=True))
+        lost = sum(old and not new for old, new in zip(declined[first_model], declined[model], strict=True))
         if lost:
-            text = f"{against} declined {lost} of {len(items)} prompts that {model} does not decline"
-            out.append({"name": "lost_refusal", "model": model, "text": text, "answers": lost})
+            text = f"{first_model} declined {lost} of {len(items)} prompts that {model} does not decline"
+            findings.append({"name": "lost_refusal", "model": model, "text": text, "answers": lost})
         answers = [item.texts[model] for item in items]
         if found := same([item.prompt for item in items], answers, [item.reference or "" for item in items]):
-            out.append({"name": SAME, "model": model, "text": f"{model} gives {found.words}", "answers": found.count})
-    return out
+            findings.append(
+                {"name": SAME, "model": model, "text": f"{model} gives {found.words}", "answers": found.count}
+            )
+    return findings
 
 
 def _refuse_unread(options: CompareOptions) -> None:
@@ -118,7 +121,7 @@ def _refuse_unread(options: CompareOptions) -> None:
         )
 
 
-def _runs(label: str, name: str) -> tuple[str, ...]:
+def _runs_of_side(label: str, name: str) -> tuple[str, ...]:
     names = tuple(part for part in name.split(",") if part)
     if len(set(names)) < len(names):
         raise InputError("a run is given twice", where=label, fix="name each training run once")
@@ -136,15 +139,17 @@ def _suite(
 ) -> list[QuestionItems]:
     """The share of its answers that pass, of every case: for all cases, and for each group."""
     config = options.config
-    with PreparedSuite(path, options.judge, config.reward) as bench:
+    with PreparedSuite(path, options.judge, config.reward) as suite:
         found = {
-            label: [bench.run(name, stop, **_open_settings(name, config, options.given)) for name in names]
+            label: [suite.run(name, stop, **_open_settings(name, config, options.given)) for name in names]
             for label, names in sides.items()
         }
-    first = next(iter(found.values()))[0]
-    groups = [group.name for group in first.groups]
-    chosen = {"all cases": [o.case.number for o in first.outcomes]} | {
-        name: [o.case.number for o in first.outcomes if o.case.group == name] for name in groups if len(groups) > 1
+    first_result = next(iter(found.values()))[0]
+    groups = [group.name for group in first_result.groups]
+    chosen = {"all cases": [o.case.number for o in first_result.outcomes]} | {
+        name: [o.case.number for o in first_result.outcomes if o.case.group == name]
+        for name in groups
+        if len(groups) > 1
     }
     out = []
     for name, numbers in chosen.items():
@@ -161,8 +166,8 @@ def _item(number: int, found: Mapping[str, Sequence[SuiteResult]]) -> Item:
     texts = {}
     for label, runs in found.items():
         outcome = runs[0].outcomes[number]
-        failed = outcome.failures
-        texts[label] = f"{failed[0][0]}\n✗ {'; '.join(failed[0][1])}" if failed else outcome.answers[0]
+        failures = outcome.failures
+        texts[label] = f"{failures[0][0]}\n✗ {'; '.join(failures[0][1])}" if failures else outcome.answers[0]
     case = next(iter(found.values()))[0].outcomes[number].case
     return Item(case.where, case.prompt, case.reference, texts)
 

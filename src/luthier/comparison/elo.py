@@ -7,7 +7,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.evals.judging import judgments
-from luthier.evals.judging.agreement import alpha, habits, units_of
+from luthier.evals.judging.agreement import alpha, annotator_statistics, outcomes_by_pair
 from luthier.evals.stats.elo import Anchor, rate
 
 
@@ -18,10 +18,10 @@ def ratings(
     found = judgments.read(paths)
     duels = judgments.duels(found)
     table = rate(duels, anchor=_anchor(anchor), length=length, rounds=rounds, seed=seed)
-    agreed = alpha(units_of(duels))
+    agreement = alpha(outcomes_by_pair(duels))
     return {
-        "judgments": len(found), "duels": len(duels), **table.as_dict(), "agreement": agreed.as_dict() if agreed else None,
-        "annotators": [habit.as_dict() for habit in habits(found, duels)],
+        "judgments": len(found), "duels": len(duels), **table.as_dict(), "agreement": agreement.as_dict() if agreement else None,
+        "annotators": [statistics.as_dict() for statistics in annotator_statistics(found, duels)],
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import IO, Any
 
-from luthier.comparison.contestants import AnswerOptions, Prompts, answered, named
+from luthier.comparison.contestants import AnswerOptions, Prompts, answer_prompts, label_contestants
 from luthier.core import log
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.stop import stopping
@@ -24,99 +24,102 @@ from luthier.core.storage.sums import SUM, sum_of
 from luthier.core.verdicts import BETTER, TOO_FEW, WORSE, verdict
 from luthier.data.write import check_lines
 from luthier.evals.judging import judgments
-from luthier.evals.judging.agreement import alpha, habits, place, units_of
-from luthier.evals.judging.judges import Judge, JudgeSpec, unfinished
+from luthier.evals.judging.agreement import alpha, annotator_statistics, outcomes_by_pair, position_bias
+from luthier.evals.judging.judges import Judge, JudgeSpec, in_unfinished_batches
 from luthier.evals.judging.judgments import Duel, Judgment, prompt_key
-from luthier.evals.judging.prompt import Comparison, contests
+from luthier.evals.judging.prompt import Comparison, comparisons_in_both_orders
 from luthier.evals.stats.intervals import share_interval
 from luthier.evals.stats.significance import holm, sign_test
 
 
 @dataclass(frozen=True)
-class JudgeOptions:
+class JudgmentOptions:
     """What the user wants judged: NAME or LABEL=NAME of models, runs, files of answers, or 'reference'."""
 
     contestants: tuple[str, ...]
     judge: JudgeSpec
-    asking: AnswerOptions
+    answering: AnswerOptions
     human: tuple[str, ...] = ()
 
     @property
     def out(self) -> Path:
-        return self.asking.out
+        return self.answering.out
 
 
-def judge(asked: JudgeOptions) -> dict[str, Any]:
+def judge(options: JudgmentOptions) -> dict[str, Any]:
     """Judge every pair of contestants on every prompt, in both orders: the keys of `luthier judge --json`."""
-    check_lines(asked.out)
-    names = named(asked.contestants, "luthier judge")
-    open_judge = asked.judge.open()
-    people = judgments.read(asked.human) if asked.human else []
-    with stopping() as stop, _journal(asked.out) as journal:
-        prompts, given = answered(names, asked.asking, stop)
-        judge_ = open_judge()
-        digest = judge_.digest()
-        equal = _equal(prompts, given, judge_.name)
-        comparisons = contests(prompts.messages, given)
-        before = _kept(asked.out, {c.asked(judge_.name) for c in comparisons} | {j.asked for j in equal}, digest)
-        known = {judgment.asked for judgment in before}
-        fresh = [journal(judgment) for judgment in equal if judgment.asked not in known]
-        asked_ = [contest.asked(judge_.name) for contest in comparisons]
-        left = [comparisons[i] for i in unfinished([key in known for key in asked_], judge_.together)]
-        missing = sum(key not in known for key in asked_)
-        if before:
-            log.note(f"{len(before):,} judgments are in {asked.out} already")
-        unread = 0
+    check_lines(options.out)
+    names = label_contestants(options.contestants, "luthier judge")
+    open_judge = options.judge.open()
+    human_judgments = judgments.read(options.human) if options.human else []
+    with stopping() as stop, _journal(options.out) as journal:
+        prompts, answers = answer_prompts(names, options.answering, stop)
+        judging_model = open_judge()
+        digest = judging_model.digest()
+        ties = _ties_of_equal_answers(prompts, answers, judging_model.name)
+        comparisons = comparisons_in_both_orders(prompts.messages, answers)
+        earlier = _kept(options.out, {c.key(judging_model.name) for c in comparisons} | {j.key for j in ties}, digest)
+        judged_keys = {judgment.key for judgment in earlier}
+        added = [journal(judgment) for judgment in ties if judgment.key not in judged_keys]
+        keys = [comparison.key(judging_model.name) for comparison in comparisons]
+        remaining = [
+            comparisons[i]
+            for i in in_unfinished_batches([key in judged_keys for key in keys], judging_model.batch_size)
+        ]
+        missing = sum(key not in judged_keys for key in keys)
+        if earlier:
+            log.note(f"{len(earlier):,} judgments are in {options.out} already")
+        unreadable = 0
         try:
-            for contest, choice in _judged(judge_, left, len(comparisons), stop):
-                if contest.asked(judge_.name) in known:
+            for comparison, choice in _judge_remaining(judging_model, remaining, len(comparisons), stop):
+                if comparison.key(judging_model.name) in judged_keys:
                     continue
                 if choice is None:
-                    unread += 1
+                    unreadable += 1
                 else:
-                    judgment = contest.judged(choice, judge_.name)
-                    fresh.append(journal(replace(judgment, info={**judgment.info, "judge": digest})))
+                    judgment = comparison.judgment(choice, judging_model.name)
+                    added.append(journal(replace(judgment, info={**judgment.info, "judge": digest})))
         except (RunError, Stopped) as error:
-            done = f"{len(before) + len(fresh):,} of {len(comparisons) + len(equal):,} judgments are in {asked.out}"
-            raise type(error)(f"{error.what}; {done}", where=error.where, fix=_go_on(error)) from None
-    if unread:
-        log.warn(f"{unread} of {len(comparisons)} comparisons could not be read or did not fit, and are left out")
-    all_judgments = [*before, *fresh]
-    whole = _both_orders(all_judgments)
-    half = len(all_judgments) - len(whole)
-    if half:
+            done = f"{len(earlier) + len(added):,} of {len(comparisons) + len(ties):,} judgments are in {options.out}"
+            raise type(error)(f"{error.what}; {done}", where=error.where, fix=_how_to_resume(error)) from None
+    if unreadable:
+        log.warn(f"{unreadable} of {len(comparisons)} comparisons could not be read or did not fit, and are left out")
+    all_judgments = [*earlier, *added]
+    in_both_orders = _both_orders(all_judgments)
+    in_one_order = len(all_judgments) - len(in_both_orders)
+    if in_one_order:
         log.warn(
-            f"{half} pairs were judged in one order only and are not counted here; `luthier elo` counts what the file holds"
+            f"{in_one_order} pairs were judged in one order only and are not counted here; `luthier elo` counts what the file holds"
         )
-    return _result(whole, people, judge_.name) | {
-        "judge": judge_.name, "out": str(asked.out), "prompts": len(prompts.messages), "asked": missing,
-        "kept": len(before), "equal": len(equal), "unreadable": unread, "half_judged": half,
+    return _result(in_both_orders, human_judgments, judging_model.name) | {
+        "judge": judging_model.name, "out": str(options.out), "prompts": len(prompts.messages), "asked": missing,
+        "kept": len(earlier), "equal": len(ties), "unreadable": unreadable, "half_judged": in_one_order,
         "too_long": prompts.too_long,
     }  # fmt: skip
 
 
-def _go_on(error: RunError | Stopped) -> str:
+def _how_to_resume(error: RunError | Stopped) -> str:
     again = "run the same command again to go on"
     return f"{error.fix}; {again}" if error.fix else again
 
 
-def _equal(prompts: Prompts, given: Mapping[str, Sequence[str]], annotator: str) -> list[Judgment]:
+def _ties_of_equal_answers(prompts: Prompts, answers: Mapping[str, Sequence[str]], annotator: str) -> list[Judgment]:
     """Answers that are the same text are a tie that nobody needs to be asked about."""
     return [
-        Judgment(prompt, (one, other), (given[one][i], given[other][i]), (0, 1), (1, 1), annotator, {"equal": True})
+        Judgment(prompt, (one, other), (answers[one][i], answers[other][i]), (0, 1), (1, 1), annotator, {"equal": True})
         for i, prompt in enumerate(prompts.messages)
-        for one, other in combinations(sorted(given), 2)
-        if given[one][i].strip() == given[other][i].strip()
+        for one, other in combinations(sorted(answers), 2)
+        if answers[one][i].strip() == answers[other][i].strip()
     ]
 
 
-def _judged(
-    judge_: Judge, left: Sequence[Comparison], total: int, stop: Callable[[], bool]
+def _judge_remaining(
+    judging_model: Judge, remaining: Sequence[Comparison], total: int, stop: Callable[[], bool]
 ) -> Iterator[tuple[Comparison, Any]]:
-    with log.progress(f"judged by {judge_.name}", total) as bar:
-        bar.start_at(total - len(left))
-        for index, choice in judge_.pairs(left, stop):
-            yield left[index], choice
+    with log.progress(f"judged by {judging_model.name}", total) as bar:
+        bar.start_at(total - len(remaining))
+        for index, choice in judging_model.compare(remaining, stop):
+            yield remaining[index], choice
             bar.advance(1)
 
 
@@ -158,14 +161,14 @@ def _kept(path: Path, wanted: set[Any], digest: str) -> list[Judgment]:
     """The judgments of an earlier start that this comparison needs, by this very judge: another one may have its name."""
     if not path.stat().st_size:
         return []
-    there = [judgment for judgment in map(_as_written, judgments.read([str(path)])) if judgment.asked in wanted]
+    there = [judgment for judgment in map(_as_written, judgments.read([str(path)])) if judgment.key in wanted]
     own = [judgment for judgment in there if judgment.info.get("equal") or judgment.info.get("judge") == digest]
     if len(own) < len(there):
         log.warn(
             f"{len(there) - len(own):,} judgments in {path} are by another judge of this name, or were made with another "
             "request: they are not used here, but `luthier elo` cannot tell them apart; give another --out"
         )
-    return list({judgment.asked: judgment for judgment in own}.values())
+    return list({judgment.key: judgment for judgment in own}.values())
 
 
 def _as_written(judgment: Judgment) -> Judgment:
@@ -179,43 +182,47 @@ def _as_written(judgment: Judgment) -> Judgment:
     return bare
 
 
-def _both_orders(said: Sequence[Judgment]) -> list[Judgment]:
+def _both_orders(judged: Sequence[Judgment]) -> list[Judgment]:
     """The judgments without those of a pair that could be read in one order only: there place alone may have decided. Answers
     that are the same text are judged once."""
-    pairs = [(prompt_key(judgment.prompt), judgment.models, judgment.answers) for judgment in said]
+    pairs = [(prompt_key(judgment.prompt), judgment.models, judgment.answers) for judgment in judged]
     orders = Counter(pairs)
     return [
-        judgment for judgment, pair in zip(said, pairs, strict=True) if judgment.info.get("equal") or orders[pair] == 2
+        judgment
+        for judgment, pair in zip(judged, pairs, strict=True)
+        if judgment.info.get("equal") or orders[pair] == 2
     ]
 
 
-def _result(said: Sequence[Judgment], people: Sequence[Judgment], annotator: str) -> dict[str, Any]:
+def _result(model_judgments: Sequence[Judgment], human_judgments: Sequence[Judgment], annotator: str) -> dict[str, Any]:
     """Who wins, what sways the judge, and how far people agree with it."""
-    all_ = judgments.duels([*said, *people])
-    own = [duel for duel in all_ if duel.annotator == annotator]
+    all_duels = judgments.duels([*model_judgments, *human_judgments])
+    model_duels = [duel for duel in all_duels if duel.annotator == annotator]
     pairs: dict[tuple[str, str], list[Duel]] = {}
-    for duel in own:
+    for duel in model_duels:
         pairs.setdefault((duel.first, duel.second), []).append(duel)
-    agreed = None
-    if people:
-        judged = {duel.unit for duel in own}
-        agreed = alpha(units_of([duel for duel in all_ if duel.unit in judged]), annotator)
-        if agreed is None:
+    agreement = None
+    if human_judgments:
+        judged = {duel.unit for duel in model_duels}
+        agreement = alpha(outcomes_by_pair([duel for duel in all_duels if duel.unit in judged]), annotator)
+        if agreement is None:
             log.warn("no pair of answers was judged by people too: prompts and answers must be the same texts")
-    seen = place(said)
-    rows = [_pair(*models, duels) for models, duels in pairs.items()]
-    rows = [row | {"verdict": None} for row in rows] if seen.decides else _worded(rows)
+    bias = position_bias(model_judgments)
+    rows = [_pair_result(*models, duels) for models, duels in pairs.items()]
+    rows = [row | {"verdict": None} for row in rows] if bias.dominates else _with_verdicts(rows)
     return {
-        "verdict": None if seen.decides else "; ".join(map(_sentence, rows)),
-        "why": seen.why,
-        "place": asdict(seen),
+        "verdict": None if bias.dominates else "; ".join(map(_sentence, rows)),
+        "why": bias.reason,
+        "place": asdict(bias),
         "pairs": rows,
-        "annotators": [habit.as_dict() for habit in habits([*said, *people], all_)],
-        "human": agreed.as_dict() if agreed else None,
+        "annotators": [
+            statistics.as_dict() for statistics in annotator_statistics([*model_judgments, *human_judgments], all_duels)
+        ],
+        "human": agreement.as_dict() if agreement else None,
     }
 
 
-def _pair(first: str, second: str, duels: Sequence[Duel]) -> dict[str, Any]:
+def _pair_result(first: str, second: str, duels: Sequence[Duel]) -> dict[str, Any]:
     """How the first model of a pair fares: wins, losses, ties, and the share of the points with its interval."""
     counts = Counter(duel.outcome for duel in duels)
     share = share_interval([duel.outcome for duel in duels])
@@ -226,7 +233,7 @@ def _pair(first: str, second: str, duels: Sequence[Duel]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _worded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The pairs with their verdicts, corrected for being many (Holm)."""
     out = []
     for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):

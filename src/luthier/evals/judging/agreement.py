@@ -57,7 +57,7 @@ def alpha(units: Sequence[Ratings], annotator: str | None = None) -> Agreement |
     return Agreement(1 - (1 - same / pairs) / expected if expected else None, same / pairs, counted)
 
 
-def units_of(duels: Sequence[Duel]) -> list[Ratings]:
+def outcomes_by_pair(duels: Sequence[Duel]) -> list[Ratings]:
     """The outcome of every pair of answers, by annotator."""
     units: dict[int, dict[str, Hashable]] = {}
     for duel in duels:
@@ -92,26 +92,26 @@ class AnnotatorStats:
         return {"annotator": self.annotator, "judgments": self.judgments, **shares, "agreement": agreed}
 
 
-def habits(judgments: Sequence[Judgment], duels: Sequence[Duel]) -> list[AnnotatorStats]:
+def annotator_statistics(judgments: Sequence[Judgment], duels: Sequence[Duel]) -> list[AnnotatorStats]:
     """The habits of every annotator, those with most judgments first; intervals over judgments or duels."""
-    units = units_of(duels)
+    units = outcomes_by_pair(duels)
     counts = Counter(judgment.annotator for judgment in judgments)
     out = []
     for name, count in counts.most_common():
-        own = [duel for duel in duels if duel.annotator == name]
-        said = [judgment for judgment in judgments if judgment.annotator == name]
-        won = [duel for duel in own if duel.outcome != 0.5 and duel.lengths[0] != duel.lengths[1]]
+        own_duels = [duel for duel in duels if duel.annotator == name]
+        own_judgments = [judgment for judgment in judgments if judgment.annotator == name]
+        decided = [duel for duel in own_duels if duel.outcome != 0.5 and duel.lengths[0] != duel.lengths[1]]
         out.append(AnnotatorStats(
-            name, count, share_interval([float(duel.outcome == 0.5) for duel in own] or [0.0]),
-            _share([_first_won(j) for j in said if len(j.verdict) == 2 and j.verdict[0] != j.verdict[1]]),
-            _share([(duel.outcome == 1) == (duel.lengths[0] > duel.lengths[1]) for duel in won]),
-            _share(_steady(said)), alpha(units, name),
+            name, count, share_interval([float(duel.outcome == 0.5) for duel in own_duels] or [0.0]),
+            _share_or_none([_first_won(j) for j in own_judgments if len(j.verdict) == 2 and j.verdict[0] != j.verdict[1]]),
+            _share_or_none([(duel.outcome == 1) == (duel.lengths[0] > duel.lengths[1]) for duel in decided]),
+            _share_or_none(_same_in_both_orders(own_judgments)), alpha(units, name),
         ))  # fmt: skip
     return out
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PositionBias:
     """What the place of an answer does to a judge that saw `pairs` of answers in both orders.
 
     first, last   pairs in which whatever was shown first, or last, won in both orders
@@ -126,7 +126,7 @@ class Place:
     answer: int
 
     @property
-    def decides(self) -> bool:
+    def dominates(self) -> bool:
         """Place says more than answers do: most pairs flip with the order; or, of those that are not ties in both orders, more
         than half by the 95 % interval."""
         flips = self.first + self.last + self.unsteady
@@ -135,9 +135,9 @@ class Place:
         return 2 * flips > self.pairs or low > 0.5
 
     @property
-    def why(self) -> str | None:
+    def reason(self) -> str | None:
         """Why such a judge has no verdict; None for one that goes by answers."""
-        if not self.decides:
+        if not self.dominates:
             return None
         most, name = max((self.first, "first"), (self.last, "last"))
         if 2 * most > self.first + self.last + self.unsteady:
@@ -146,13 +146,13 @@ class Place:
         return f"the judge changes its verdict with the order of the answers in {flips:,} of {self.pairs:,} pairs"
 
 
-def place(judgments: Sequence[Judgment]) -> Place:
+def position_bias(judgments: Sequence[Judgment]) -> PositionBias:
     """What place does, from the judgments of one annotator."""
-    counts = Counter(_kind(orders) for orders in _both_orders(judgments))
-    return Place(counts.total(), counts["first"], counts["last"], counts["unsteady"], counts["answer"])
+    counts = Counter(_order_effect(orders) for orders in _both_orders(judgments))
+    return PositionBias(counts.total(), counts["first"], counts["last"], counts["unsteady"], counts["answer"])
 
 
-def _kind(orders: Mapping[tuple[int, ...], tuple[int, ...]]) -> str:
+def _order_effect(orders: Mapping[tuple[int, ...], tuple[int, ...]]) -> str:
     """What two verdicts on the same pair have in common."""
     ranks = [(verdict[order[0]], verdict[order[1]]) for order, verdict in orders.items()]
     if len(set(orders.values())) == 1:
@@ -166,24 +166,24 @@ def _first_won(judgment: Judgment) -> bool:
     return judgment.verdict[judgment.order[0]] == 1
 
 
-def _steady(judgments: Sequence[Judgment]) -> list[bool]:
+def _same_in_both_orders(judgments: Sequence[Judgment]) -> list[bool]:
     """For every pair of answers that was shown in both orders, whether the verdicts are the same."""
     return [len(set(orders.values())) == 1 for orders in _both_orders(judgments)]
 
 
 def _both_orders(judgments: Sequence[Judgment]) -> list[dict[tuple[int, ...], tuple[int, ...]]]:
     """For every pair of answers that was shown in both orders, order -> verdict."""
-    seen: dict[Any, dict[tuple[int, ...], tuple[int, ...]]] = {}
+    verdicts: dict[Any, dict[tuple[int, ...], tuple[int, ...]]] = {}
     for judgment in judgments:
         if len(judgment.models) == 2:
             key = (prompt_key(judgment.prompt), judgment.models, judgment.answers)
-            seen.setdefault(key, {})[judgment.order] = judgment.verdict
-    return [orders for orders in seen.values() if len(orders) == 2]
+            verdicts.setdefault(key, {})[judgment.order] = judgment.verdict
+    return [orders for orders in verdicts.values() if len(orders) == 2]
 
 
-def _share(found: Sequence[bool]) -> Estimate | None:
-    return share_interval([float(value) for value in found]) if found else None
+def _share_or_none(values: Sequence[bool]) -> Estimate | None:
+    return share_interval([float(value) for value in values]) if values else None
 
 
-def _estimate(found: Estimate | None) -> dict[str, Any] | None:
-    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n} if found else None
+def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n} if estimate else None

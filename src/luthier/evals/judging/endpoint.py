@@ -17,24 +17,26 @@ from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.screen import line
 from luthier.core.secrets import NAMED, keep, said_by_server, without
 from luthier.core.types.examples import Message
-from luthier.evals.judging.exchange import FAULT, MOST, Reply, post
+from luthier.evals.judging.http_post import MAX_ERROR_BYTES, MAX_REPLY_BYTES, Reply, post
 
-AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # statuses that may be another a moment later
-LONGEST = 60.0  # seconds between two tries, at most
-SHOWN = 160  # characters of what a server said
-GARBAGE = 2  # times that a reply which is garbage is asked for again
+RETRIED_STATUSES = frozenset(
+    {408, 409, 425, 429, 500, 502, 503, 504, 529}
+)  # statuses that may be another a moment later
+MAX_WAIT = 60.0  # seconds between two tries, at most
+MAX_SHOWN = 160  # characters of what a server said
+MAX_UNUSABLE = 2  # times that a reply which is garbage is asked for again
 
 
-class Garbage(Exception):
+class UnusableReply(Exception):
     """A reply that cannot be used; asked again, it may be another."""
 
 
-class _Refused(Exception):
+class _StatusError(Exception):
     """A status that is no success, with what the server said of it."""
 
-    def __init__(self, reply: Reply, said: str) -> None:
-        self.status, self.after = reply.status, _seconds(reply.headers.get("Retry-After"))
-        super().__init__(f"status {reply.status}" + (f": {said}" if said else ""))
+    def __init__(self, reply: Reply, message: str) -> None:
+        self.status, self.retry_after = reply.status, _seconds(reply.headers.get("Retry-After"))
+        super().__init__(f"status {reply.status}" + (f": {message}" if message else ""))
 
 
 @dataclass(frozen=True)
@@ -72,21 +74,21 @@ class Endpoint:
         Raises Garbage when the last reply was, RunError when the server could not be asked, and at once for what will
         not pass by itself, such as a wrong key; Stopped when `stop()` between two tries.
         """
-        garbage = 0
+        unusable = 0
         for attempt in range(self.retries + 1):
-            wait = min(LONGEST, 2.0**attempt)
+            wait = min(MAX_WAIT, 2.0**attempt)
             try:
                 return accept(self._ask(messages, stop))
-            except _Refused as error:
+            except _StatusError as error:
                 fault = str(error)
-                if error.status not in AGAIN:
+                if error.status not in RETRIED_STATUSES:
                     raise self._failed(fault, _fix(error.status)) from None
-                wait = min(LONGEST, max(wait, error.after))
+                wait = min(MAX_WAIT, max(wait, error.retry_after))
             except (OSError, http.client.HTTPException) as error:
-                fault = self._said(_words(error))
-            except Garbage as error:
-                garbage += 1
-                if garbage > GARBAGE or attempt == self.retries:
+                fault = self._shown(_connection_fault(error))
+            except UnusableReply as error:
+                unusable += 1
+                if unusable > MAX_UNUSABLE or attempt == self.retries:
                     raise
                 fault = str(error)
             if attempt < self.retries:
@@ -104,26 +106,28 @@ class Endpoint:
         data = json.dumps({key: value for key, value in body.items() if value is not None}).encode()
         reply = post(f"{self.url.rstrip('/')}/chat/completions", data, headers, self.timeout, stop)
         if not 200 <= reply.status < 300:
-            raise _Refused(reply, self._said(_message(reply.body)))
-        if not reply.whole:
-            raise Garbage(f"the reply is longer than {MOST >> 20} MiB")
-        if (packed := reply.headers.get("Content-Encoding", "identity").lower()) != "identity":
-            raise Garbage(f"the reply is packed ({self._said(packed)}), which was not asked for")
+            raise _StatusError(reply, self._shown(_error_text(reply.body)))
+        if not reply.complete:
+            raise UnusableReply(f"the reply is longer than {MAX_REPLY_BYTES >> 20} MiB")
+        if (encoding := reply.headers.get("Content-Encoding", "identity").lower()) != "identity":
+            raise UnusableReply(f"the reply is packed ({self._shown(encoding)}), which was not asked for")
         try:
             content = json.loads(reply.body)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            raise Garbage(f"the reply is not a chat completion: {self._said(_message(reply.body))!r}") from None
+            raise UnusableReply(
+                f"the reply is not a chat completion: {self._shown(_error_text(reply.body))!r}"
+            ) from None
         if not isinstance(content, str) or not content.strip():
-            raise Garbage("the reply holds no text")
-        whole = content.encode("utf-16", "surrogatepass").decode(
+            raise UnusableReply("the reply holds no text")
+        text = content.encode("utf-16", "surrogatepass").decode(
             "utf-16", "replace"
         )  # files are UTF-8: no half characters
-        return without(whole, self._keys)
+        return without(text, self._keys)
 
-    def _said(self, text: str) -> str:
+    def _shown(self, text: str) -> str:
         """What a server said, on one line, without the key, in whatever form it comes back; the beginning of it."""
-        said = line(without(said_by_server(text), self._keys))
-        return said if len(said) <= SHOWN else said[:SHOWN] + "…"
+        shown = line(without(said_by_server(text), self._keys))
+        return shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + "…"
 
     def _wait(self, seconds: float, stop: Callable[[], bool]) -> None:
         """Sleep in short pieces, so that a stop is heard."""
@@ -142,7 +146,7 @@ def open_endpoint(
     url: str, model: str | None, key_env: str | None, timeout: float, retries: int, extra: Sequence[str] = ()
 ) -> Endpoint:
     """The endpoint that the options name. Raises InputError for a URL that is none, a key that is not set or cannot be one."""
-    parts = _parts(url)
+    parts = _split_url(url)
     if parts is None:
         raise InputError(
             f"'{url}' is not the address of a server", where="--endpoint", fix="such as http://localhost:8000/v1"
@@ -163,25 +167,25 @@ def open_endpoint(
             f"the environment variable {key_env} holds characters that no key has", where="--key-env",
             fix=f"export {key_env}=... with the key alone",
         )  # fmt: skip
-    if key and parts.scheme == "http" and not _here(parts.hostname or ""):
+    if key and parts.scheme == "http" and not _is_this_machine(parts.hostname or ""):
         log.warn(f"the key goes to {parts.hostname} unencrypted; use https:// if the server offers it")
     return Endpoint(
-        url.removesuffix("/").removesuffix("/chat/completions"), model, key, timeout, retries, _extra(extra)
+        url.removesuffix("/").removesuffix("/chat/completions"), model, key, timeout, retries, _request_changes(extra)
     )
 
 
-def _parts(url: str) -> SplitResult | None:
+def _split_url(url: str) -> SplitResult | None:
     """The parts of an address; None of what no request could be sent to."""
     try:
         parts = urlsplit(url)
         host, _ = (parts.hostname or "").encode("idna"), parts.port  # both raise for what they cannot be
     except ValueError:
         return None
-    sound = parts.path.isascii() and url.isprintable() and " " not in url
-    return parts if parts.scheme in ("http", "https") and host and sound else None
+    sendable = parts.path.isascii() and url.isprintable() and " " not in url
+    return parts if parts.scheme in ("http", "https") and host and sendable else None
 
 
-def _here(host: str) -> bool:
+def _is_this_machine(host: str) -> bool:
     """Whether a host is this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -189,7 +193,7 @@ def _here(host: str) -> bool:
         return False
 
 
-def _extra(pairs: Sequence[str]) -> dict[str, Any]:
+def _request_changes(pairs: Sequence[str]) -> dict[str, Any]:
     out = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
@@ -216,23 +220,23 @@ def _seconds(text: str | None) -> float:
         return 0.0  # a date: the doubling waits do
 
 
-def _words(error: Exception) -> str:
+def _connection_fault(error: Exception) -> str:
     reason = getattr(error, "reason", error)
     if isinstance(reason, TimeoutError):
         return "no answer in time"
     return f"no connection: {getattr(reason, 'strerror', None) or reason or type(reason).__name__}"
 
 
-def _message(raw: bytes) -> str:
+def _error_text(raw: bytes) -> str:
     """A reply as text; of an error in JSON, its message."""
-    text = raw[:FAULT].decode("utf-8", "replace")
+    text = raw[:MAX_ERROR_BYTES].decode("utf-8", "replace")
     try:
         value = json.loads(text)
-        said = (
+        message = (
             value["error"]["message"]
             if isinstance(value.get("error"), dict)
             else value.get("message") or value.get("detail")
         )
-        return said if isinstance(said, str) else text
+        return message if isinstance(message, str) else text
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
         return text

@@ -16,8 +16,8 @@ from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.opening import appending, ends_whole, telling
 from luthier.core.storage.sums import checked, with_sum
 from luthier.core.types.examples import Message, Messages
-from luthier.evals.judging.endpoint import Endpoint, Garbage, open_endpoint
-from luthier.evals.judging.prompt import PAIR, TIE, YES, Choice, Comparison, pair_messages, read_choice
+from luthier.evals.judging.endpoint import Endpoint, UnusableReply, open_endpoint
+from luthier.evals.judging.prompt import PAIR_OPTIONS, TIE, YES_OR_NO, Choice, Comparison, pair_messages, read_choice
 from luthier.evals.likelihood import Request, Scorer
 from luthier.model.folder.limits import longest_input
 from luthier.runs.open import Opened, open_model, weights
@@ -36,7 +36,7 @@ class Judge(Protocol):
         ...
 
     @property
-    def together(self) -> int:
+    def batch_size(self) -> int:
         """How many questions are read in one pass, so that each answer's last bits depend on the others'."""
         ...
 
@@ -44,11 +44,11 @@ class Judge(Protocol):
         """What makes its judgments those of the same judge: weights or address, and all that is said to it but the pair."""
         ...
 
-    def pairs(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+    def compare(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         """(index, which answer is better) of every contest, as they become known."""
         ...
 
-    def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+    def answer_questions(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         """(index, 'Yes' or 'No') of every question."""
         ...
 
@@ -60,17 +60,17 @@ class LocalJudge:
     name: str
     opened: Opened
     tokens: int = 4096
-    together: int = 64
+    batch_size: int = 64
 
     def digest(self) -> str:
         opened = self.opened
         return _digest(weights(self.name), opened.template.fingerprint, opened.config.text.system, written=False)
 
-    def pairs(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
-        return self._choose([contest.messages for contest in asked], PAIR, stop)
+    def compare(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        return self._choose([contest.messages for contest in asked], PAIR_OPTIONS, stop)
 
-    def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
-        return self._choose(asked, YES, stop)
+    def answer_questions(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        return self._choose(asked, YES_OR_NO, stop)
 
     def _choose(
         self, asked: Sequence[Messages], options: tuple[str, str], stop: Stop
@@ -87,10 +87,10 @@ class LocalJudge:
         ]
         opened.model.eval()
         scorer = Scorer(opened.model, longest_input(opened.model.config, opened.tokenizer.fast), self.tokens)
-        for start in range(0, len(requests), 2 * self.together):
+        for start in range(0, len(requests), 2 * self.batch_size):
             scorer.forget()
             half: dict[int, tuple[int, float]] = {}
-            for index, answer in scorer.answer(requests[start : start + 2 * self.together]):
+            for index, answer in scorer.answer(requests[start : start + 2 * self.batch_size]):
                 if stop():
                     raise Stopped("stopped while judging")
                 place, option = divmod(start + index, 2)
@@ -115,8 +115,8 @@ class CachedJudge:
         return self.judge.name
 
     @property
-    def together(self) -> int:
-        return self.judge.together
+    def batch_size(self) -> int:
+        return self.judge.batch_size
 
     @cached_property
     def _who(self) -> str:
@@ -130,7 +130,7 @@ class CachedJudge:
         for number, line in enumerate(text.splitlines(), 1):
             try:
                 found = checked(json.loads(line), f"{self.path}:{number}", "take the line out, and it is asked again")
-                if found["judge"] == self._who and found["said"] in YES:
+                if found["judge"] == self._who and found["said"] in YES_OR_NO:
                     known[found["asked"]] = found["said"]
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
@@ -139,20 +139,20 @@ class CachedJudge:
     def digest(self) -> str:
         return self._who
 
-    def pairs(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
-        return self.judge.pairs(asked, stop)
+    def compare(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        return self.judge.compare(asked, stop)
 
-    def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+    def answer_questions(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         keys = [
             _digest(*((message.role, message.content) for message in messages), written=False) for messages in asked
         ]
         yield from ((i, Choice(self._known[key])) for i, key in enumerate(keys) if key in self._known)
         there = dict(self._known)
-        rest = unfinished([key in there for key in keys], self.together)
+        rest = in_unfinished_batches([key in there for key in keys], self.batch_size)
         with appending(self.path) as out:
             if not ends_whole(out):
                 out.write(b"\n")  # the last line was cut by a kill
-            for place, choice in self.judge.yes([asked[i] for i in rest], stop):
+            for place, choice in self.judge.answer_questions([asked[i] for i in rest], stop):
                 if (key := keys[rest[place]]) in there:
                     continue
                 if choice is not None:
@@ -170,7 +170,7 @@ class EndpointJudge:
 
     endpoint: Endpoint
     parallel: int = 4
-    together: int = 1
+    batch_size: int = 1
 
     @property
     def name(self) -> str:
@@ -180,12 +180,12 @@ class EndpointJudge:
         endpoint = self.endpoint
         return _digest(endpoint.url, endpoint.model, dict(endpoint.extra), written=True)
 
-    def pairs(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+    def compare(self, asked: Sequence[Comparison], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
         shown = [pair_messages(c.prompt, c.answers[c.order[0]], c.answers[c.order[1]], written=True) for c in asked]
-        return self._choose(shown, (*PAIR, TIE), stop)
+        return self._choose(shown, (*PAIR_OPTIONS, TIE), stop)
 
-    def yes(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
-        return self._choose(asked, YES, stop)
+    def answer_questions(self, asked: Sequence[Messages], stop: Stop) -> Iterator[tuple[int, Choice | None]]:
+        return self._choose(asked, YES_OR_NO, stop)
 
     def _choose(
         self, asked: Sequence[Messages], options: tuple[str, ...], stop: Stop
@@ -193,20 +193,20 @@ class EndpointJudge:
         def accept(text: str) -> Choice:
             option = read_choice(text, options)
             if option is None:
-                raise Garbage(f"the answer names none of {', '.join(options)}: {text[-80:]!r}")
+                raise UnusableReply(f"the answer names none of {', '.join(options)}: {text[-80:]!r}")
             return Choice(option)
 
         def one(messages: Messages) -> Choice | None:
             try:
                 return self.endpoint.complete(messages, accept, stop)
-            except Garbage as error:
+            except UnusableReply as error:
                 log.warn(f"left out: {error}")
                 return None
 
-        yield from _each(one, asked, self.parallel, stop)
+        yield from _in_parallel(one, asked, self.parallel, stop)
 
 
-def unfinished(known: Sequence[bool], together: int) -> list[int]:
+def in_unfinished_batches(known: Sequence[bool], together: int) -> list[int]:
     """What is still to be asked: of every `together` one after the other all, where one of them is not known."""
     return [
         i
@@ -221,7 +221,7 @@ def _digest(*parts: Any, written: bool) -> str:
     return sha256(json.dumps([*parts, wording], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _each(
+def _in_parallel(
     one: Callable[[T], Choice | None], asked: Sequence[T], parallel: int, stop: Stop
 ) -> Iterator[tuple[int, Choice | None]]:
     """(index, one(item)) as they are done, `parallel` at a time; those under way when one fails are given out first."""

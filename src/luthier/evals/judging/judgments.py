@@ -44,7 +44,7 @@ class Judgment:
     origin: Origin = field(default=Origin(), compare=False)
 
     @property
-    def asked(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[Any, ...]:
         """What a judgment is about and who gives it, whatever the verdict: equal for a judgment made again."""
         return (prompt_key(self.prompt), self.models, self.answers, self.order, self.annotator)
 
@@ -89,25 +89,25 @@ def duels(judgments: Sequence[Judgment]) -> list[Duel]:
     prompts: dict[Any, int] = {}
     units: dict[Any, int] = {}
     outcomes: dict[tuple[int, str], set[float]] = {}
-    about: dict[int, tuple[int, str, str, tuple[int, int]]] = {}
+    described: dict[int, tuple[int, str, str, tuple[int, int]]] = {}
     for judgment in judgments:
         prompt = prompts.setdefault(prompt_key(judgment.prompt), len(prompts))
         sides = sorted(zip(judgment.models, judgment.answers, judgment.verdict, strict=True))
-        for (first, one, rank), (second, other, against) in combinations(sides, 2):
+        for (first, one, rank), (second, other, other_rank) in combinations(sides, 2):
             if first == second:
                 continue
             unit = units.setdefault((prompt, first, second, one, other), len(units))
-            about[unit] = (prompt, first, second, (len(one), len(other)))
-            outcomes.setdefault((unit, judgment.annotator), set()).add(_outcome(rank, against))
+            described[unit] = (prompt, first, second, (len(one), len(other)))
+            outcomes.setdefault((unit, judgment.annotator), set()).add(_outcome(rank, other_rank))
     return [
-        Duel(about[unit][0], unit, about[unit][1], about[unit][2], found.pop() if len(found) == 1 else 0.5, annotator,
-             about[unit][3])
+        Duel(described[unit][0], unit, described[unit][1], described[unit][2], found.pop() if len(found) == 1 else 0.5, annotator,
+             described[unit][3])
         for (unit, annotator), found in outcomes.items()
     ]  # fmt: skip
 
 
-def _outcome(rank: int, against: int) -> float:
-    return 0.5 if rank == against else float(rank < against)
+def _outcome(rank: int, other_rank: int) -> float:
+    return 0.5 if rank == other_rank else float(rank < other_rank)
 
 
 def prompt_key(prompt: Messages) -> tuple[tuple[str, str], ...]:
@@ -172,8 +172,8 @@ def prompt_of(row: Row) -> Messages:
     if isinstance(value, str):
         return (Message("user", value),)
     turns = value if isinstance(value, list) and all(isinstance(turn, dict) for turn in value) else []
-    right = [t.keys() == {"role", "content"} and t["role"] in ROLES and isinstance(t["content"], str) for t in turns]
-    if not right or not all(right):
+    valid = [t.keys() == {"role", "content"} and t["role"] in ROLES and isinstance(t["content"], str) for t in turns]
+    if not valid or not all(valid):
         raise InputError(
             "'prompt' is neither a text nor messages", where=row.origin,
             fix='messages are [{"role": "user", "content": "..."}]',
@@ -204,10 +204,10 @@ def _from_alpaca_eval(row: Row) -> Judgment:
     preference = fields["preference"]
     if not isinstance(preference, int | float) or not (preference == 0 or 1 <= preference <= 2):
         raise InputError(f"'preference' is {preference!r}", where=row.origin, fix="1 to 2, or 0 for a tie")
-    asked = str(fields["instruction"]) + (f"\n\n{fields['input']}" if fields.get("input") else "")
+    request = str(fields["instruction"]) + (f"\n\n{fields['input']}" if fields.get("input") else "")
     ranks = (1, 1) if preference in (0, 1.5) else (1, 2) if preference < 1.5 else (2, 1)
     return Judgment(
-        (Message("user", asked),), (fields["generator_1"], fields["generator_2"]),
+        (Message("user", request),), (fields["generator_1"], fields["generator_2"]),
         (fields["output_1"], fields["output_2"]), (0, 1), ranks, fields["annotator"], {"preference": preference}, row.origin,
     )  # fmt: skip
 

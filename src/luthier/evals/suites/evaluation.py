@@ -18,7 +18,7 @@ from luthier.core.storage.files import writing
 from luthier.core.storage.opening import appending, require_writable
 from luthier.core.types.examples import Message
 from luthier.evals.judging.judges import CachedJudge, Judge, JudgeSpec
-from luthier.evals.judging.prompt import YES, question_messages
+from luthier.evals.judging.prompt import YES_OR_NO, question_messages
 from luthier.evals.suites import results
 from luthier.evals.suites.cases import expand
 from luthier.evals.suites.checks import EMBEDDING, Given, Verdict, least
@@ -188,9 +188,9 @@ class PreparedSuite:
         asked = [question_messages(item.prompt, item.answer, check.question, item.reference) for item in given]
         out = [Verdict(False, "the judge's answer could not be read", decided=False)] * len(given)
         with log.progress(f"judged by {self.judge.name}", len(given)) as bar:
-            for index, choice in self.judge.yes(asked, stop):
+            for index, choice in self.judge.answer_questions(asked, stop):
                 if choice is not None:
-                    passed = choice.option == YES[0]
+                    passed = choice.option == YES_OR_NO[0]
                     out[index] = Verdict(passed, "" if passed else f"{self.judge.name} says no: {check.question}")
                 bar.advance(1)
         return out

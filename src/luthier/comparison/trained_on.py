@@ -20,30 +20,30 @@ from luthier.training.table import METHODS
 def warn_of_seen(name: str, config: RunConfig, examples: Sequence[Example]) -> None:
     """Say how many of `examples` the run `name` learned from, or a run that it went on from; or that this is not known, where
     its rows cannot be read again. Nothing is said of a model that is no run."""
-    for settings in _runs(config):
+    for settings in _settings_of_chain(config):
         files = ", ".join(settings.data.path)
         try:
-            learned = read_examples(settings, METHODS[settings.method].example)
+            rows_of_run = read_examples(settings, METHODS[settings.method].example)
         except InputError as error:
             log.warn(f"whether {name} learned from these rows is not known: {error}")
             continue
-        if learned.stream:
+        if rows_of_run.stream:
             log.warn(f"whether {name} learned from these rows is not known: it read {files} as a stream")
             continue
-        rows = (*learned.train, *learned.replay)
-        found = Counter(leak.kind for leak in leaks(rows, examples, near=NEAR if len(rows) <= COMPARED else None))
-        if found:
+        rows = (*rows_of_run.train, *rows_of_run.replay)
+        overlaps = Counter(leak.kind for leak in leaks(rows, examples, near=NEAR if len(rows) <= COMPARED else None))
+        if overlaps:
             log.warn(
-                f"{name} learned from {found['exact']} of these {len(examples)} prompts, and nearly so from {found['near']}, "
+                f"{name} learned from {overlaps['exact']} of these {len(examples)} prompts, and nearly so from {overlaps['near']}, "
                 f"in {files}: compare on rows that it has not seen"
             )
 
 
-def _runs(config: RunConfig) -> Iterator[RunConfig]:
+def _settings_of_chain(config: RunConfig) -> Iterator[RunConfig]:
     """The settings of a run, and of those that it went on from."""
     while config.data.path and "-" not in config.data.path:
         yield config
-        before = Path(config.model)
-        if not (before / "run.yaml").is_file():
+        base_run = Path(config.model)
+        if not (base_run / "run.yaml").is_file():
             return
-        _, config = read_run(before)
+        _, config = read_run(base_run)

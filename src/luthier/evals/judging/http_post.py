@@ -17,11 +17,11 @@ from typing import Any
 
 from luthier.core.errors import Stopped
 
-MOST = 4 << 20  # bytes of a reply
-GRACE = 2.0  # seconds that a request under way still has when somebody asked to stop
-PAUSE = 0.05
-FAULT = 4096  # bytes that are read of a reply that is an error
-FOREVER = 10.0**6  # seconds
+MAX_REPLY_BYTES = 4 << 20  # bytes of a reply
+GRACE_SECONDS = 2.0  # seconds that a request under way still has when somebody asked to stop
+POLL_SECONDS = 0.05
+MAX_ERROR_BYTES = 4096  # bytes that are read of a reply that is an error
+LONGEST_TIMEOUT = 10.0**6  # seconds
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Reply:
     status: int
     headers: Message
     body: bytes
-    whole: bool = True
+    complete: bool = True
 
 
-class _Straight(urllib.request.HTTPRedirectHandler):
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """No redirects: the key and the texts go to the address that was given, and nowhere else."""
 
     def redirect_request(self, *about: Any) -> None:
@@ -50,67 +50,69 @@ def post(
     a thread of its own, whose connection is cut when the time is over. Raises TimeoutError then, Stopped when `stop()` and the
     reply did not come soon after, OSError and HTTPException for connections that fail. Proxies are those of the environment.
     """
-    seconds = min(seconds, FOREVER)
-    opened: list[socket.socket] = []
-    found: queue.SimpleQueue[Reply | BaseException] = queue.SimpleQueue()
+    seconds = min(seconds, LONGEST_TIMEOUT)
+    sockets: list[socket.socket] = []
+    replies: queue.SimpleQueue[Reply | BaseException] = queue.SimpleQueue()
 
-    def work() -> None:
+    def exchange() -> None:
         try:
-            found.put(_exchange(urllib.request.Request(url, data, dict(headers), method="POST"), seconds, opened))
+            replies.put(
+                _send_and_receive(urllib.request.Request(url, data, dict(headers), method="POST"), seconds, sockets)
+            )
         except BaseException as error:  # is raised where it is waited for
-            found.put(error)
+            replies.put(error)
 
-    threading.Thread(target=work, daemon=True).start()
-    until, stopped = time.monotonic() + seconds, False
+    threading.Thread(target=exchange, daemon=True).start()
+    deadline, stopped = time.monotonic() + seconds, False
     while True:
         with suppress(queue.Empty):
-            reply = found.get(timeout=PAUSE)
+            reply = replies.get(timeout=POLL_SECONDS)
             if isinstance(reply, BaseException):
                 raise reply
             return reply
         if not stopped and stop():
-            stopped, until = True, min(until, time.monotonic() + GRACE)
-        if time.monotonic() >= until:
-            for line in opened:
+            stopped, deadline = True, min(deadline, time.monotonic() + GRACE_SECONDS)
+        if time.monotonic() >= deadline:
+            for connection in sockets:
                 with suppress(OSError):
-                    line.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
             if stopped:
                 raise Stopped("stopped while waiting for the endpoint")
             raise TimeoutError
 
 
-def _exchange(request: urllib.request.Request, seconds: float, opened: list[socket.socket]) -> Reply:
+def _send_and_receive(request: urllib.request.Request, seconds: float, sockets: list[socket.socket]) -> Reply:
     try:
-        with _opener(opened).open(request, timeout=seconds) as reply:
-            body = reply.read(MOST + 1)
-            return Reply(reply.status, reply.headers, body[:MOST], len(body) <= MOST)
+        with _opener(sockets).open(request, timeout=seconds) as reply:
+            body = reply.read(MAX_REPLY_BYTES + 1)
+            return Reply(reply.status, reply.headers, body[:MAX_REPLY_BYTES], len(body) <= MAX_REPLY_BYTES)
     except urllib.error.HTTPError as error:
         with error:
-            return Reply(error.code, error.headers, error.read(FAULT))
+            return Reply(error.code, error.headers, error.read(MAX_ERROR_BYTES))
 
 
-def _opener(opened: list[socket.socket]) -> urllib.request.OpenerDirector:
-    """What opens http and https, and nothing else; the sockets that it opens are put into `opened`."""
+def _opener(sockets: list[socket.socket]) -> urllib.request.OpenerDirector:
+    """What opens http and https, and nothing else; the sockets that it opens are put into `sockets`."""
 
-    def noted(kind: type[http.client.HTTPConnection]) -> Any:
-        class Noted(kind):  # type: ignore[valid-type,misc]
+    def recording(kind: type[http.client.HTTPConnection]) -> Any:
+        class Recording(kind):  # type: ignore[valid-type,misc]
             def connect(self) -> None:
                 super().connect()
-                opened.append(self.sock)
+                sockets.append(self.sock)
 
-        return Noted
+        return Recording
 
-    class Plain(urllib.request.HTTPHandler):
+    class Http(urllib.request.HTTPHandler):
         def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(noted(http.client.HTTPConnection), request)
+            return self.do_open(recording(http.client.HTTPConnection), request)
 
-    class Secure(urllib.request.HTTPSHandler):
+    class Https(urllib.request.HTTPSHandler):
         def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(noted(http.client.HTTPSConnection), request)
+            return self.do_open(recording(http.client.HTTPSConnection), request)
 
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler(), Plain(), Secure(), _Straight(), urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.ProxyHandler(), Http(), Https(), _NoRedirects(), urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(), urllib.request.UnknownHandler(),
     ):  # fmt: skip
         opener.add_handler(handler)

@@ -26,7 +26,7 @@ from luthier.evals.benchmarks.tasks import GROUPS, SUITES, TASKS
 from luthier.evals.stats.intervals import Values
 from luthier.evals.stats.paired import Question
 
-NO_METRIC = {
+NOT_METRICS = {
     "doc",
     "gold",
     "logp",
@@ -38,7 +38,13 @@ NO_METRIC = {
     "bytes",
 }  # numbers, but none to compare
 # What must be the same for scores to be compared, and what it is called. With `spare` other examples are drawn.
-MUST = {"files": "files", "shots": "shots", "spare": "examples", "chat_template": "chat template", "dtype": "dtype"}
+MUST_AGREE = {
+    "files": "files",
+    "shots": "shots",
+    "spare": "examples",
+    "chat_template": "chat template",
+    "dtype": "dtype",
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,8 @@ class Records:
 
 
 def questions(sides: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[QuestionItems]:
-    """What is compared of every task (see `_of_task`) on the documents that all runs have; 'all' is every task that all have. The
-    name of a suite is its columns, each with the metric that counts, and their average.
+    """What is compared of every task (see `_task_questions`) on the documents that all runs have; 'all' is every task that all
+    have. The name of a suite stands for its columns, each with the metric that counts, and their average.
 
     Raises InputError for records that are missing, with the command that makes them, broken, or of other files or shots.
     """
@@ -61,17 +67,17 @@ def questions(sides: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[
         tasks = suite_tasks(suite)
     tasks = list(dict.fromkeys(member for task in tasks for member in GROUPS.get(task, (task,))))
     folders = {label: [_folder(name, tasks) for name in names] for label, names in sides.items()}
-    here = [set(_tasks(folder)) for runs in folders.values() for folder in runs]
+    measured_tasks = [set(_tasks(folder)) for runs in folders.values() for folder in runs]
     if tuple(tasks) == ("all",):
-        tasks = sorted(set.intersection(*here))
+        tasks = sorted(set.intersection(*measured_tasks))
         if not tasks:
             raise InputError("no task was measured for all", where="--tasks", fix="run `luthier eval` for each")
     out: list[QuestionItems] = []
     for i, task in enumerate(tasks):
         found = {label: [_read(folder, task, name, tasks) for folder, name in zip(runs, sides[label], strict=True)]
                  for label, runs in folders.items()}  # fmt: skip
-        _refuse_other(found, task)
-        out += _of_task(task, found, SUITES[suite][i].metric if suite else None)
+        _require_same_conditions(found, task)
+        out += _task_questions(task, found, SUITES[suite][i].metric if suite else None)
     if suite:
         out.append(_average(suite, [one.question for one in out]))
     return out
@@ -85,31 +91,32 @@ def suite_tasks(name: str) -> list[str]:
     ]
 
 
-def command(name: str, tasks: Sequence[str], among: Sequence[str] = ()) -> str:
-    """The commands that make the records of these tasks, named as files of records are; of a suite as a whole, when they are
-    `among` its tasks, because it draws examples in its own way."""
+def eval_command(name: str, tasks: Sequence[str], all_tasks: Sequence[str] = ()) -> str:
+    """The commands that make the records of these tasks, named as files of records are. Where `all_tasks`, of which these are
+    some, are those of a suite, it is the command of the suite, which draws examples in its own way."""
     for suite in SUITES:
-        if set(among or tasks) == set(suite_tasks(suite)):
+        if set(all_tasks or tasks) == set(suite_tasks(suite)):
             return f"luthier eval {name} --tasks {suite} --data-dir FOLDER"
-    alike: dict[tuple[str, ...], list[str]] = {}
+    tasks_by_options: dict[tuple[str, ...], list[str]] = {}
     for task in tasks:
-        plain, shots, chat = re.fullmatch(r"(.*?)(?:-(\d+)shot)?(-chat)?", task).groups()  # type: ignore[union-attr]
+        task_name, shots, chat = re.fullmatch(r"(.*?)(?:-(\d+)shot)?(-chat)?", task).groups()  # type: ignore[union-attr]
         options = (*(("--shots", shots) if shots else ()), *(("--chat",) if chat else ()))
-        options = ("--text FILE" if plain == "perplexity" else "--data-dir FOLDER", *options)
-        alike.setdefault(options, []).append(plain)
+        options = ("--text FILE" if task_name == "perplexity" else "--data-dir FOLDER", *options)
+        tasks_by_options.setdefault(options, []).append(task_name)
     return ", ".join(
-        f"luthier eval {name} --tasks {','.join(names)} {' '.join(options)}" for options, names in alike.items()
+        f"luthier eval {name} --tasks {','.join(names)} {' '.join(options)}"
+        for options, names in tasks_by_options.items()
     )
 
 
 def _folder(name: str, tasks: Sequence[str]) -> Path:
     """Where the records of a model or run are: the folder itself, its `evals`, or evals/NAME as `luthier eval` makes it."""
-    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    for path in (Path(name) / "evals", Path(name), Path("evals") / Path(name).name, Path("evals") / plain):
+    plain_name = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    for path in (Path(name) / "evals", Path(name), Path("evals") / Path(name).name, Path("evals") / plain_name):
         if path.is_dir() and _tasks(path):
             return path
     wanted = ["NAMES"] if tuple(tasks) == ("all",) else tasks
-    raise InputError("no records of benchmarks", where=name, fix=f"make them: {command(name, wanted)}")
+    raise InputError("no records of benchmarks", where=name, fix=f"make them: {eval_command(name, wanted)}")
 
 
 def _tasks(folder: Path) -> list[str]:
@@ -129,13 +136,13 @@ def _tasks(folder: Path) -> list[str]:
     return out
 
 
-def _read(folder: Path, task: str, name: str, among: Sequence[str]) -> Records:
+def _read(folder: Path, task: str, name: str, all_tasks: Sequence[str]) -> Records:
     path = folder / f"{task}.jsonl"
     if not path.is_file():
         known = _tasks(folder)
         guess = nearest(task, known)
         fix = f"did you mean '{guess}'? Else make them: " if guess else "make them: "
-        fix = f"{fix}{command(name, [task], among)}; there are: {', '.join(known)}"
+        fix = f"{fix}{eval_command(name, [task], all_tasks)}; there are: {', '.join(known)}"
         raise InputError(f"no records of '{task}'", where=folder, fix=fix)
     by_doc = {}
     for row in read_rows([str(path)]):
@@ -159,46 +166,46 @@ def _card(path: Path, by_doc: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]
             )
         return {}
     try:
-        about = json.loads(card.read_bytes())
+        content = json.loads(card.read_bytes())
     except (ValueError, RecursionError):
-        about = None
-    if not isinstance(about, dict):
+        content = None
+    if not isinstance(content, dict):
         raise InputError(
             "not what `luthier eval` says of its records: this file was changed", where=card, fix=files.ANEW
         )
-    about = checked(about, card, files.ANEW)
-    files.require_records(path, about)
-    return about
+    content = checked(content, card, files.ANEW)
+    files.require_records(path, content)
+    return content
 
 
-def _refuse_other(found: Mapping[str, Sequence[Records]], task: str) -> None:
+def _require_same_conditions(found: Mapping[str, Sequence[Records]], task: str) -> None:
     """Raise InputError where two sides were measured on other files, with other shots or in another type of numbers."""
     first, *rest = [records for runs in found.values() for records in runs]
     for other in rest:
-        for key in MUST:
-            one, two = _identity(first.card.get(key)), _identity(other.card.get(key))
+        for key in MUST_AGREE:
+            one, two = _comparable(first.card.get(key)), _comparable(other.card.get(key))
             if key in first.card and key in other.card and one != two:
                 values = "" if key in ("files", "spare") else f": {two}, not {one}"
                 raise InputError(
-                    f"{task} was measured with other {MUST[key]} than in {first.path}{values}", where=other.path,
+                    f"{task} was measured with other {MUST_AGREE[key]} than in {first.path}{values}", where=other.path,
                     fix="measure both in the same way",
                 )  # fmt: skip
 
 
-def _identity(value: Any) -> Any:
+def _comparable(value: Any) -> Any:
     """What must be equal of a value of a card: of files their hashes, wherever they lie."""
     if isinstance(value, dict):
         return sorted(str(item) for item in value.values())
     return value
 
 
-def _of_task(task: str, found: Mapping[str, Sequence[Records]], metric: str | None) -> list[QuestionItems]:
+def _task_questions(task: str, found: Mapping[str, Sequence[Records]], metric: str | None) -> list[QuestionItems]:
     """The metric that counts in a suite. Else every share of the records, such as acc, and the logarithm of the perplexity of
     words, where they are of words; of texts, bits per byte."""
     docs = _shared(task, [records for runs in found.values() for records in runs])
     first = next(iter(found.values()))[0]
     record = first.by_doc[docs[0]]
-    names = [key for key, value in record.items() if key not in NO_METRIC and isinstance(value, int | float)]
+    names = [key for key, value in record.items() if key not in NOT_METRICS and isinstance(value, int | float)]
     try:
         if metric == "acc_subjects":
             return [_by_subject(task, docs, found)]
@@ -267,46 +274,50 @@ def _values(
     }
 
 
-def _shared(task: str, all_: Sequence[Records]) -> list[int]:
+def _shared(task: str, all_records: Sequence[Records]) -> list[int]:
     """The documents that all have. Raises InputError when there are none, and when one of them asks something else."""
-    docs = sorted(set.intersection(*(set(records.by_doc) for records in all_)))
+    docs = sorted(set.intersection(*(set(records.by_doc) for records in all_records)))
     if not docs:
         what = f"no document of {task} was measured for all"
-        raise InputError(what, where=all_[0].path, fix="measure the same ones")
-    most = max(len(records.by_doc) for records in all_)
+        raise InputError(what, where=all_records[0].path, fix="measure the same ones")
+    most = max(len(records.by_doc) for records in all_records)
     if len(docs) < most:
         log.note(f"{task}: {len(docs):,} of {most:,} documents were measured for all")
-    first = all_[0].by_doc
-    for records in all_:
-        odd = next((doc for doc in docs if records.by_doc[doc].get("question") != first[doc].get("question")), None)
-        if odd is not None:
-            raise InputError(f"document {odd} of {task} is not the one in {all_[0].path}", where=records.path)
+    first = all_records[0].by_doc
+    for records in all_records:
+        different = next(
+            (doc for doc in docs if records.by_doc[doc].get("question") != first[doc].get("question")), None
+        )
+        if different is not None:
+            raise InputError(
+                f"document {different} of {task} is not the one in {all_records[0].path}", where=records.path
+            )
     return docs
 
 
 def _item(doc: int, found: Mapping[str, Sequence[Records]], picked: str) -> Item:
     """A document: its question, the right answer, and what each model wrote or picked."""
     record = next(iter(found.values()))[0].by_doc[doc]
-    choices, gold = _listed(record.get("choices")), record.get("gold")
-    reference = choices[_place(gold, choices)] if choices and isinstance(gold, int) else gold
+    choices, gold = _choices_of(record.get("choices")), record.get("gold")
+    reference = choices[_checked_choice(gold, choices)] if choices and isinstance(gold, int) else gold
     texts = {}
     for label, runs in found.items():
-        said = runs[0].by_doc[doc]
-        if "answer" in said:
-            texts[label] = str(said["answer"])
-        elif choices and picked in said:
-            texts[label] = str(choices[_place(said[picked], choices)])
+        record_of_run = runs[0].by_doc[doc]
+        if "answer" in record_of_run:
+            texts[label] = str(record_of_run["answer"])
+        elif choices and picked in record_of_run:
+            texts[label] = str(choices[_checked_choice(record_of_run[picked], choices)])
     place, question = str(record.get("origin", doc)), str(record.get("question", ""))
     return Item(place, question, None if reference is None else str(reference), texts)
 
 
-def _place(number: Any, choices: Sequence[Any]) -> int:
+def _checked_choice(number: Any, choices: Sequence[Any]) -> int:
     """The number of a choice. Raises ValueError for one that there is not."""
     if not isinstance(number, int) or not 0 <= number < len(choices):
         raise ValueError(f"a choice number {number!r:.20} of {len(choices)}")
     return number
 
 
-def _listed(value: Any) -> list[Any]:
+def _choices_of(value: Any) -> list[Any]:
     """The choices of a record; none where it has none."""
     return value if isinstance(value, list) else []

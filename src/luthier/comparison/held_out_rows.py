@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from luthier.comparison.changes import Item, QuestionItems
-from luthier.comparison.seen import warn_of_seen
+from luthier.comparison.trained_on import warn_of_seen
 from luthier.config.resolve import resolve
 from luthier.config.run import RunConfig
 from luthier.core import log
@@ -36,7 +36,7 @@ Sides = Mapping[str, Sequence[str]]  # label -> the names of its runs
 
 
 @dataclass(frozen=True)
-class _Side:
+class _MeasuredRun:
     """One run, measured: row -> (loss, units) of rows that were not cut, row -> answer, and what was asked."""
 
     losses: dict[int, tuple[float, int]]
@@ -46,8 +46,8 @@ class _Side:
     references: dict[int, str]
     template: str
     held_out: HeldOut = field(default_factory=lambda: HeldOut(()))
-    said: Sequence[str] = ()
-    again: Sequence[RepeatedPrompt] = ()
+    all_answers: Sequence[str] = ()
+    repeated: Sequence[RepeatedPrompt] = ()
 
 
 def questions(
@@ -62,29 +62,31 @@ def questions(
     own.check(config.eval.metrics, config.reward)
     for name in chain.from_iterable(sides.values()):  # wrong names are told before the first model answers
         warn_of_seen(name, resolve_model(name, base_for(name, config.base)).config, examples)
-    found = {
+    measured = {
         label: [_measured(name, examples, config, given, stop) for name in names] for label, names in sides.items()
     }
-    all_ = [side for runs in found.values() for side in runs]
-    if len({side.template for side in all_}) > 1:
+    all_runs = [side for runs in measured.values() for side in runs]
+    if len({side.template for side in all_runs}) > 1:
         log.note(
             "the models are asked by different templates or system prompts, each by its own; --text.template and --system "
             "set one for all"
         )
-    items = _loss(found, all_, examples)
-    rows = sorted(set.intersection(*(set(side.answers) for side in all_)))
+    items = _loss_question(measured, all_runs, examples)
+    rows = sorted(set.intersection(*(set(side.answers) for side in all_runs)))
     if rows:
-        items += _metrics(found, all_, rows, examples, config)
+        items += _metric_questions(measured, all_runs, rows, examples, config)
     return items
 
 
 def _measured(
     name: str, examples: Sequence[Example], config: RunConfig, given: Mapping[str, Any], stop: Callable[[], bool]
-) -> _Side:
+) -> _MeasuredRun:
     opened = open_model(name, device=config.device, dtype=config.dtype, base=base_for(name, config.base))
     method = "sft" if isinstance(examples[0], Chat) else "cpt"
-    own = {"method": method, "eval": config.eval.model_dump(), "seed": config.seed}
-    settings = resolve(opened.config.model_dump(), own, {k: v for k, v in given.items() if k.startswith("text.")})
+    run_settings = {"method": method, "eval": config.eval.model_dump(), "seed": config.seed}
+    settings = resolve(
+        opened.config.model_dump(), run_settings, {k: v for k, v in given.items() if k.startswith("text.")}
+    )
     template = load_template(settings.text.template, opened.tokenizer, settings.text.template_kwargs)
     encoded = encode(examples, template, opened.tokenizer, settings.text, skip_bad=config.data.skip_bad)
     device = next(opened.model.parameters()).device
@@ -94,11 +96,11 @@ def _measured(
     held_out = evaluator.held_out(examples, encoded.trees)
     measured: Measured = evaluator.measure(held_out, stop, (), title=name, again=True)
     cut = {tree.row for tree in encoded.trees if tree.cut}
-    if lost := len(cut & {row for row, _, _ in measured.losses}):
+    if cut_rows := len(cut & {row for row, _, _ in measured.losses}):
         log.note(
-            f"{name}: {lost} rows were longer than --text.max_length {settings.text.max_length}; their loss is left out"
+            f"{name}: {cut_rows} rows were longer than --text.max_length {settings.text.max_length}; their loss is left out"
         )
-    side = _Side(
+    side = _MeasuredRun(
         {row: (loss, units) for row, loss, units in measured.losses if row not in cut},
         dict(zip(held_out.rows, measured.answers, strict=True)), dict(zip(held_out.rows, measured.ended, strict=True)),
         dict(zip(held_out.rows, held_out.prompts, strict=True)),
@@ -110,28 +112,30 @@ def _measured(
     return side
 
 
-def _loss(
-    found: Mapping[str, Sequence[_Side]], all_: Sequence[_Side], examples: Sequence[Example]
+def _loss_question(
+    measured: Mapping[str, Sequence[_MeasuredRun]], all_runs: Sequence[_MeasuredRun], examples: Sequence[Example]
 ) -> list[QuestionItems]:
     """The loss in nats per token where all count the same tokens, else per byte of text: tokens of different
     vocabularies are no common measure."""
-    rows = sorted(set.intersection(*(set(side.losses) for side in all_)))
+    rows = sorted(set.intersection(*(set(side.losses) for side in all_runs)))
     if not rows:
         return []
-    units = [[side.losses[row][1] for row in rows] for side in all_]
+    units = [[side.losses[row][1] for row in rows] for side in all_runs]
     same = all(counts == units[0] for counts in units)
-    weights = units[0] if same else [max(1, len(_learned(examples[row]).encode())) for row in rows]
+    weights = units[0] if same else [max(1, len(_learned_text(examples[row]).encode())) for row in rows]
     values = {
-        label: np.array([[side.losses[row][0] for row in rows] for side in runs]) for label, runs in found.items()
+        label: np.array([[side.losses[row][0] for row in rows] for side in runs]) for label, runs in measured.items()
     }
     title = "loss per token" if same else "loss per byte"
     question = paired.Question("loss", values, np.array(weights, dtype=float), title, higher_is_better=False)
     return [
-        QuestionItems(question, [Item(str(examples[row].origin), reference=_learned(examples[row])) for row in rows])
+        QuestionItems(
+            question, [Item(str(examples[row].origin), reference=_learned_text(examples[row])) for row in rows]
+        )
     ]
 
 
-def _learned(example: Example) -> str:
+def _learned_text(example: Example) -> str:
     """The text whose loss is measured, as far as the row itself goes."""
     if isinstance(example, Chat):
         return "\n".join(message.content for message in example.messages if message.role == "assistant")
@@ -139,10 +143,11 @@ def _learned(example: Example) -> str:
     return example.text
 
 
-def _metrics(
-    found: Mapping[str, Sequence[_Side]], all_: Sequence[_Side], rows: Sequence[int], examples: Sequence[Example], config: RunConfig
+def _metric_questions(
+    measured: Mapping[str, Sequence[_MeasuredRun]], all_runs: Sequence[_MeasuredRun], rows: Sequence[int],
+    examples: Sequence[Example], config: RunConfig,
 ) -> list[QuestionItems]:  # fmt: skip
-    first = all_[0]
+    first = all_runs[0]
     references = [first.references[row] for row in rows]
     prompts = [first.prompts[row] for row in rows]
     known = [e.messages[-1].content for e in examples if isinstance(e, Chat) and e.messages[-1].role == "assistant"]
@@ -159,11 +164,11 @@ def _metrics(
             )
             for side in runs
         ]
-        for label, runs in found.items()
+        for label, runs in measured.items()
     }
     items = [
         Item(str(examples[row].origin), first.prompts[row], first.references[row],
-             {label: runs[0].answers[row] for label, runs in found.items()})
+             {label: runs[0].answers[row] for label, runs in measured.items()})
         for row in rows
     ]  # fmt: skip
     right = next((name for name in names if name in RIGHT), None)
@@ -178,17 +183,19 @@ def _metrics(
                 paired.Question(name, values, **score.about_metric(name)), items, ranked=ranked, baseline=baseline
             )
         )
-    return out + _again(found, names)
+    return out + _repeat_questions(measured, names)
 
 
-def _again(found: Mapping[str, Sequence[_Side]], names: Sequence[str]) -> list[QuestionItems]:
+def _repeat_questions(measured: Mapping[str, Sequence[_MeasuredRun]], names: Sequence[str]) -> list[QuestionItems]:
     """What `eval.repeat` measured; the prompts that were asked again are the same for all, or nothing is compared."""
     figures = {
-        label: [repeats.figures(side.held_out, side.said, side.again, names) for side in runs]
-        for label, runs in found.items()
+        label: [repeats.figures(side.held_out, side.all_answers, side.repeated, names) for side in runs]
+        for label, runs in measured.items()
     }
-    asked = {tuple(side.held_out.rows[one.place] for one in side.again) for runs in found.values() for side in runs}
-    if len(asked) > 1:
+    repeated_rows = {
+        tuple(side.held_out.rows[one.place] for one in side.repeated) for runs in measured.values() for side in runs
+    }
+    if len(repeated_rows) > 1:
         log.note("the models were not asked the same prompts again: what --eval.repeat measures is left out")
         return []
     return [
