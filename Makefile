@@ -14,15 +14,15 @@ test-slow: setup-dev     ## the slow ones
 	$(BIN)/python -m pytest -m slow
 
 check: setup-dev         ## format, lint, types, layers, stale documents
-	$(BIN)/ruff format --check src tests bench docs
-	$(BIN)/ruff check src tests bench docs
+	$(BIN)/ruff format --check src tests bench docs examples
+	$(BIN)/ruff check src tests bench docs examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make.py --check
 
 format: setup-dev        ## format, and write the generated documents
-	$(BIN)/ruff check --fix src tests bench docs
-	$(BIN)/ruff format src tests bench docs
+	$(BIN)/ruff check --fix src tests bench docs examples
+	$(BIN)/ruff format src tests bench docs examples
 	$(BIN)/python docs/make.py
 
 setup: .venv/installed

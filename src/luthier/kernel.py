@@ -1,14 +1,17 @@
-"""The parts for a training loop of one's own: examples/sft_loop.py is one on a page.
+"""The parts for a training loop of one's own: examples/sft_loop.py and examples/grpo_loop.py are one on a page each.
 
 encode        examples -> token trees           make_step   trees -> the micro-batches of one optimizer step, weighed
 forward       a batch -> log-probabilities       likelihood, dpo, grpo, ...   a batch and its output -> a weighted sum
 prepare       what of a model learns             Optimizer, schedule          AdamW with float32 master weights
+generate      prompts -> samples                 group_relative               rewards of the samples -> advantages
 Engine        requests -> answers, while others run, each with an adapter of its own (load_adapter)
 """
 
 from luthier.config.data import TextConfig
 from luthier.config.model import LoraConfig, QuantConfig
-from luthier.config.training import TrainConfig
+from luthier.config.rewards import PolicyConfig
+from luthier.config.training import PreferenceConfig, RankingConfig, TrainConfig
+from luthier.core.seeds import derive as derive_seed
 from luthier.core.seeds import seed_torch
 from luthier.core.types.batch import Batch, Loss, Needs, Output, Step
 from luthier.core.types.examples import Chat, Example, Message, Preference, Prompt, Ranking
@@ -18,6 +21,7 @@ from luthier.generate.engine import Engine
 from luthier.generate.generate import generate
 from luthier.generate.request import Request, Sample
 from luthier.generate.sampling import Sampling
+from luthier.methods.advantages import group_relative, leave_one_out
 from luthier.methods.likelihood import likelihood
 from luthier.methods.policy import grpo, ppo
 from luthier.methods.preference import dpo, kto, orpo, simpo
@@ -30,6 +34,7 @@ from luthier.model.forward import forward
 from luthier.model.hub.sources import resolve as find_model
 from luthier.model.load import load as load_model
 from luthier.model.load import pick_device, pick_dtype
+from luthier.rewards.selection import as_prompts
 from luthier.text.encode import encode
 from luthier.text.pack import pack
 from luthier.text.template import load_template
@@ -40,9 +45,10 @@ from luthier.training.steps import Packing, chosen_places, make_step
 
 __all__ = [
     "RULES", "Batch", "Chat", "Engine", "Example", "LoraConfig", "Loss", "Message", "Needs", "Node", "Optimizer",
-    "Output", "Packing", "Preference", "Prompt", "QuantConfig", "Ranking", "Request", "Role", "Sample", "Sampling",
-    "Step", "TextConfig", "TextExample", "TokenTree", "Tokenizer", "TrainConfig", "chosen_places", "dpo", "encode",
-    "find_model", "forward", "generate", "grpo", "kto", "likelihood", "load_adapter", "load_model", "load_template",
-    "make_step", "orpo", "pack", "peak_rate", "pick_device", "pick_dtype", "ppo", "prepare", "reward", "save_adapter",
-    "schedule", "seed_torch", "simpo",
+    "Output", "Packing", "PolicyConfig", "Preference", "PreferenceConfig", "Prompt", "QuantConfig", "Ranking",
+    "RankingConfig", "Request", "Role", "Sample", "Sampling", "Step", "TextConfig", "TextExample", "TokenTree",
+    "Tokenizer", "TrainConfig", "as_prompts", "chosen_places", "derive_seed", "dpo", "encode", "find_model", "forward",
+    "generate", "group_relative", "grpo", "kto", "leave_one_out", "likelihood", "load_adapter", "load_model",
+    "load_template", "make_step", "orpo", "pack", "peak_rate", "pick_device", "pick_dtype", "ppo", "prepare", "reward",
+    "save_adapter", "schedule", "seed_torch", "simpo",
 ]  # fmt: skip

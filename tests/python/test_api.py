@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -67,18 +68,40 @@ def test_a_run_from_python_is_the_command_s(run, place, capsys):
     assert luthier.open(run.path).result == run.result
 
 
-def test_the_loop_of_the_example_makes_the_same_bits(run, place):
-    torch.set_num_threads(1)
+def example(name: str):
+    """A file of examples/, as a module; a flat loop on a page."""
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 150
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_supervised_loop_of_the_examples_makes_the_same_bits(run, place):
     out = place["folder"] / "loop"
-    out.mkdir()
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import sft_loop
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    sft_loop.sft(place["train"], out, place["model"])
+    example("sft_loop").sft(place["train"], out, place["model"])
     assert same(adapter(run.path / "adapter"), adapter(out))
-    assert len((EXAMPLES / "sft_loop.py").read_text().splitlines()) <= 150
+
+
+def test_the_loop_that_learns_from_rewards_makes_the_same_bits(place, capsys):
+    """On a reward that a model which knows nothing gets for some of its answers, and not for others."""
+    prompts = place["folder"] / "letters.jsonl"
+    prompts.write_text(
+        "".join(json.dumps({"prompt": f"the cat {i}?", "completion": "ea"[i % 2]}) + "\n" for i in range(30))
+    )
+    command = luthier.train(
+        prompts, settings=SETTINGS | {"rollout.samples": 4, "rollout.max_new_tokens": 16}, method="grpo",
+        reward={"use": ["contains"]}, model=place["model"], out=str(place["folder"] / "grpo"), data={"eval": [place["test"]]},
+    )  # fmt: skip
+    out, loop = place["folder"] / "grpo_loop", example("grpo_loop")
+    capsys.readouterr()
+    loop.learn(str(prompts), out, place["model"], lambda answer, reference: float(reference in answer))
+    assert same(adapter(command.path / "adapter"), adapter(out))
+    told = re.findall(r"reward (\S+), gradient norm (\S+)", capsys.readouterr().out)
+    assert sum(float(norm) > 0 for _, norm in told) >= 4, "where nothing is learned, equal bits say nothing"
+    logged = [json.loads(line) for line in (command.path / "metrics.jsonl").read_text().splitlines()]
+    assert [f"{line['reward']:.3f}" for line in logged] == [reward for reward, _ in told]
+    assert loop.right(" dog 3\n", "dog 3") == 1 and loop.right("dog 33", "dog 3") == 0
 
 
 def test_a_model_answers_and_scores(run):
