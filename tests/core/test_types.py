@@ -39,7 +39,7 @@ def test_nothing_can_be_changed(value):
 
 def test_a_batch_moves_with_all_its_tensors():
     ones = torch.ones(2, dtype=torch.int64)
-    tensors = ("tokens", "positions", "source", "target", "weight", "tree", "leaf", "leaf_tree", "leaf_end")
+    tensors = ("tokens", "positions", "source", "label", "weight", "tree", "leaf", "leaf_tree", "leaf_end")
     tensors += ("pairs", "ties", "tree_weight")
     batch = Batch(
         **dict.fromkeys(tensors, ones), node_start=(0, 2), node_parent=(-1,), rows=(0,),
@@ -50,7 +50,7 @@ def test_a_batch_moves_with_all_its_tensors():
         moved.tokens,
         moved.positions,
         moved.source,
-        moved.target,
+        moved.label,
         moved.weight,
         moved.tree,
         moved.columns["margin"],

@@ -209,7 +209,7 @@ def test_reward_equals_trl(apart, tmp_path, margin, center, tokens):
         args=RewardConfig(output_dir=str(tmp_path), center_rewards_coefficient=center or None, **CPU),
     )  # fmt: skip
     ours = tiny_model()
-    heads.attach(ours, ("score",))
+    heads.attach(ours, {"score": 1})
     with torch.no_grad():
         ours.score.weight.copy_(model.score.weight)
     trees = encoded(preferences(margins if margin else (None,) * 4), apart)

@@ -244,6 +244,6 @@ def test_a_tempered_forward_divides_the_logits(cap):
     plain = distributions(model, batch)
     tempered = (plain / 0.7).log_softmax(-1)
     out = forward(model, batch, Needs(entropy=True, temperature=0.7))
-    chosen = tempered.gather(-1, batch.tokens[batch.target][:, None]).squeeze(-1)
+    chosen = tempered.gather(-1, batch.label[:, None]).squeeze(-1)
     assert out.logp.tolist() == pytest.approx(chosen.tolist(), abs=1e-5)
     assert out.entropy.tolist() == pytest.approx((-(tempered.exp() * tempered).sum(-1)).tolist(), abs=1e-5)

@@ -186,7 +186,7 @@ def ranking_tree(draw, answers, row=0, *, prefix=()):
 def objective(method, trees, likelihood=0.0, share=True):
     """The loss and gradient of one step in float64, and the method's items."""
     model, row = tiny_model(dtype=torch.float64), METHODS[method]
-    heads.attach(model, heads.names(row.needs))
+    heads.attach(model, heads.widths(row.needs))
     torch.manual_seed(1)
     for head in heads.on(model).values():
         torch.nn.init.normal_(head.weight)

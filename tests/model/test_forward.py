@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import gradient, random_tree, separate_logp, tiny_model
+from luthier.core.types.batch import Needs
 from luthier.core.types.trees import Node, TokenTree
 from luthier.model import forward as forward_module
 from luthier.model.forward import distributions, forward, head_output, hidden_states
@@ -169,7 +170,7 @@ def test_whole_distributions_come_slice_by_slice(changes, monkeypatch):
     monkeypatch.setattr(forward_module, "SLICE_BYTES", 4 * 512 * 3)  # three targets at a time
     torch.testing.assert_close(distributions(model, batch), whole)
     at = torch.arange(len(whole))
-    torch.testing.assert_close(whole[at, batch.tokens[batch.target]], forward(model, batch).logp, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole[at, batch.label], forward(model, batch).logp, atol=1e-5, rtol=1e-5)
     nothing = TokenTree((Node((1, 2, 3), (False,) * 3),))  # a prompt whose answer was empty
     assert distributions(model, pack([nothing], [[]])).shape == (0, 512)
 
@@ -242,3 +243,30 @@ def test_a_kernel_without_a_backward_pass_is_left_out_before_a_step_needs_it(mon
     assert plan._block_sparse(q, q, q, None, 1.0) is not None, "nothing learns: the forward pass is enough"
     assert plan._block_sparse(q.requires_grad_(), q, q, None, 1.0) is None
     assert "out of shared memory" in capsys.readouterr().err
+
+
+def test_a_pass_is_a_call_of_the_root_module_whose_hooks_see_its_tensors():
+    """FSDP gathers weights in such hooks, and frees them when gradients reach what the root returned."""
+    model, seen = tiny_model(), []
+    tree = random_tree(random.Random(0))
+    batch = pack([tree], [[1.0] * tree.trained])
+    plain = forward(model, batch, Needs(entropy=True))
+    own = type(model).forward
+    with (
+        model.register_forward_pre_hook(lambda module, args: seen.append("before")),
+        model.register_forward_hook(
+            lambda module, args, out: seen.append(sorted(out) if isinstance(out, dict) else "tensor")
+        ),
+    ):
+        hooked = forward(model, batch, Needs(entropy=True))
+        distributions(model, batch)
+    assert seen == ["before", ["entropy", "logp"], "before", "tensor"]
+    assert torch.equal(plain.logp, hooked.logp)
+    assert model.forward.__func__ is own, "the model's own forward is in its place again"
+
+
+def test_a_pass_that_fails_leaves_the_model_its_own_forward():
+    model = tiny_model()
+    with pytest.raises(AttributeError):
+        forward(model, None)
+    assert "forward" not in vars(model)

@@ -46,7 +46,7 @@ def trees(count=12, seed=0, method="sft"):
 def step_gradient(method, micro, dtype=torch.float64):
     model = tiny_model(dtype=dtype)
     row = METHODS[method]
-    heads.attach(model, heads.names(row.needs))
+    heads.attach(model, heads.widths(row.needs))
     for head in heads.on(model).values():
         torch.nn.init.normal_(head.weight)
     value, loss_of_batch = 0.0, loss_of(row, RunConfig())

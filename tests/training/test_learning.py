@@ -110,7 +110,7 @@ def learn(method, toy, tokenizer, kind="full"):
     assert all(isinstance(example, row.example) for example in toy.rows)
     trees = arrange_trees(encode(toy.rows, load_template("plain", tokenizer), tokenizer, config.text).trees, config)
     model = tiny_model()
-    tuned = tune.prepare(model, kind, LoraConfig(rank=4), QuantConfig(), heads.names(row.needs))
+    tuned = tune.prepare(model, kind, LoraConfig(rank=4), QuantConfig(), heads.widths(row.needs))
     learned, held_out = trees[:-8], trees[-8:]
     if row.reference:
         score = partial(annotate.answer_logps, forward, model, packing=PACKING, device=CPU, title="", cancelled=bool)

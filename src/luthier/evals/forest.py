@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from luthier.core.types.trees import Node, TokenTree
-from luthier.text.pack import MIN_SHARED, shared
+from luthier.text.arrange import MIN_SHARED, shared
 
 KEPT = 64  # a beginning is remembered from one load to the next in multiples of so many tokens
 

@@ -21,7 +21,7 @@ def reward(batch: Batch, output: Output, settings: RankingConfig) -> Loss:
     for each pair, which keeps the scores around 0 (Eisenstein et al. 2023). On pairs this is TRL's RewardTrainer.
     """
     assert output.score is not None
-    score = output.score
+    score = output.score.squeeze(-1)
     both = torch.cat([batch.pairs, batch.ties])
     tree = batch.leaf_tree[both[:, 0]]
     d = score[both[:, 0]] - score[both[:, 1]]

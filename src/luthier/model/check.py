@@ -56,7 +56,7 @@ def check(model: nn.Module, wanted: torch.Tensor) -> None:
     try:
         with torch.no_grad(), _narrow(model):
             hidden = hidden_states(model, batch)
-            found = head_output(model, hidden[batch.source], batch.tokens[batch.target]).logp.double()
+            found = head_output(model, hidden[batch.source], batch.label).logp.double()
     except InputError as error:
         raise _refusal(model, error.what) from error
     except torch.OutOfMemoryError:
@@ -101,7 +101,7 @@ def _batch(ids: torch.Tensor) -> Batch:
     source[PART] = PART - 1  # the second leaf follows the root, not the first leaf
     return Batch(
         tokens=ids, positions=torch.cat([first, first + PART, first + PART]), node_start=(0, PART, 2 * PART, 3 * PART),
-        node_parent=(-1, 0, 0), source=source, target=target, weight=torch.ones(2 * PART), tree=none, leaf=none, leaf_tree=none,
+        node_parent=(-1, 0, 0), source=source, label=ids[target], weight=torch.ones(2 * PART), tree=none, leaf=none, leaf_tree=none,
         leaf_end=none, pairs=none, ties=none, tree_weight=none, rows=(0,),
     )  # fmt: skip
 

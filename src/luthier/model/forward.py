@@ -6,7 +6,7 @@ tensor is ever made.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from torch import nn
 
 from luthier.core.types.batch import LOGP, Batch, Needs, Output
 from luthier.model.adapt.lora import cast_once
-from luthier.model.layers.plan import TreePlan
+from luthier.model.layers.plan import TreePlan, by_row
+from luthier.model.layers.pooling import pooled
 from luthier.model.layers.vocabulary import HeadLogp, blocks, wide
 
 DISTRIBUTION_TOKENS = 512  # of a pass whose distributions are wanted: they are many times its hidden states
@@ -26,18 +27,44 @@ def forward(model: nn.Module, batch: Batch, needs: Needs = LOGP) -> Output:
 
     Scores and values come from the linear heads `model.score` and `model.value` (see `heads`).
     """
-    hidden = hidden_states(model, batch)
-    score = value = None
+    return Output(**as_pass(model, _outputs, batch, needs))
+
+
+def as_pass(model: nn.Module, function: Callable[..., Any], *args: Any) -> Any:
+    """function(model, *args) as one forward pass of `model`: by a call of the root module, so that hooks on it fire, such as
+    those with which FSDP gathers its weights. What it returns must be tensors, or a dict of them, for hooks to see."""
+    attributes = vars(model)
+    before = attributes.get("forward")
+
+    def restore() -> None:
+        attributes.pop("forward", None)
+        if before is not None:
+            attributes["forward"] = before
+
+    def run(*given: Any) -> Any:
+        restore()  # the root may be the decoder too, which `function` calls
+        return function(model, *given)
+
+    attributes["forward"] = run
+    try:
+        return model(*args)
+    finally:
+        restore()
+
+
+def _outputs(model: Any, batch: Batch, needs: Needs) -> dict[str, torch.Tensor]:
+    """The fields of the `Output`."""
+    hidden, out = hidden_states(model, batch), dict[str, torch.Tensor]()
     if needs.score:
-        score = model.score(hidden[batch.leaf_end].to(model.score.weight.dtype)).squeeze(-1)  # type: ignore[operator, union-attr, arg-type]
+        out["score"] = model.score(hidden[batch.leaf_end].to(model.score.weight.dtype))
     if needs.value:
-        value = model.value(hidden[batch.source].to(model.value.weight.dtype)).squeeze(-1)  # type: ignore[operator, union-attr, arg-type]
+        out["value"] = model.value(hidden[batch.source].to(model.value.weight.dtype)).squeeze(-1)
+    if needs.embed:
+        out["embed"] = pooled(hidden, batch, needs.embed)
     if not needs.logp:
-        return Output(logp=hidden.new_zeros(0), score=score, value=value)
-    out = head_output(
-        model, hidden[batch.source], batch.tokens[batch.target], entropy=needs.entropy, temperature=needs.temperature
-    )
-    return replace(out, score=score, value=value)
+        return out | {"logp": hidden.new_zeros(0)}
+    read = head_output(model, hidden[batch.source], batch.label, entropy=needs.entropy, temperature=needs.temperature)
+    return out | {"logp": read.logp} | ({} if read.entropy is None else {"entropy": read.entropy})
 
 
 def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -46,7 +73,7 @@ def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     with cast_once(model):
         out = decoder(
             input_ids=batch.tokens[None],
-            position_ids=batch.positions[None],
+            position_ids=by_row(batch.positions),
             use_cache=False,
             tree=TreePlan(batch, batch.tokens.device),
         )
@@ -96,12 +123,17 @@ def logp_of(
 @torch.no_grad()
 def distributions(model: nn.Module, batch: Batch) -> torch.Tensor:
     """log p of every token of the vocabulary at every target of `batch`: [M, V] float32. For few targets."""
-    hidden = hidden_states(model, batch)[batch.source]
-    head: Any = model.get_output_embeddings()  # type: ignore[operator]
-    config = _text_config(model)
-    scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
-    parts = _slices(len(hidden), config.vocab_size) or [slice(0)]  # of no target: [0, V]
-    return torch.cat([_whole_logits(head, hidden[part], scale, cap).log_softmax(-1) for part in parts])
+
+    def run(model: Any, batch: Batch) -> torch.Tensor:
+        hidden = hidden_states(model, batch)[batch.source]
+        head: Any = model.get_output_embeddings()
+        config = _text_config(model)
+        scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
+        parts = _slices(len(hidden), config.vocab_size) or [slice(0)]  # of no target: [0, V]
+        return torch.cat([_whole_logits(head, hidden[part], scale, cap).log_softmax(-1) for part in parts])
+
+    found: torch.Tensor = as_pass(model, run, batch)
+    return found
 
 
 def _text_config(model: nn.Module) -> Any:

@@ -44,8 +44,8 @@ def write_model(out: Path, model: Any, tokenizer: Any, template: Template, syste
     padding, which must be the stop token. So padding must be told from it: where the config has one token for
     both, it is written without padding, and readers are asked for theirs.
     """
-    if "score" in heads.on(model):
-        model.config.num_labels = 1
+    if head := heads.on(model).get("score"):
+        model.config.num_labels = head.out_features
         if model.config.pad_token_id in template.stop_ids:
             model.config.pad_token_id = None
     before = model.generation_config

@@ -26,7 +26,7 @@ from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
 from luthier.training.steps import Packing, scoring_batches
 
-SCORE = Needs(logp=False, score=True)
+SCORE = Needs(logp=False, score=1)
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Scorer:
             for batch in scoring_batches(trees, Packing(self.tokens)):
                 found = forward(self.model, batch.to(device), SCORE).score
                 assert found is not None
-                for row, value in zip(batch.rows, found.tolist(), strict=True):
+                for row, value in zip(batch.rows, found[:, 0].tolist(), strict=True):
                     out[row] = value
         self.model.train(training)
         return out
@@ -128,5 +128,8 @@ def _head(folder: Path) -> torch.Tensor:
         with safe_open(file, "pt") as tensors:
             if "score.weight" in tensors.keys():  # noqa: SIM118  not a mapping
                 weight: torch.Tensor = tensors.get_tensor("score.weight")
+                if len(weight) != 1:
+                    fix = "give a model trained with --method reward"
+                    raise InputError(f"its score head gives {len(weight)} numbers, not one", where=folder, fix=fix)
                 return weight
     raise InputError("no score head in this model", where=folder, fix="train it again with --method reward")

@@ -284,7 +284,7 @@ def _cut(nodes: Sequence[Node], limit: int) -> tuple[list[Node], int]:
         if useful > room and index in leaves and any(node.trained):
             useful -= node.trained[::-1].index(True)
         lost += max(0, useful - room)
-        out.append(Node(node.ids[:room], node.trained[:room], node.parent) if len(node.ids) > room else node)
+        out.append(node.part(0, room) if len(node.ids) > room else node)
     return out, lost
 
 

@@ -13,165 +13,15 @@ only, and they are the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 
 from luthier.core.types.batch import Batch
-from luthier.core.types.trees import TokenTree
-
-MIN_SHARED = 4  # a shorter beginning saves less than the extra node costs
-
-
-@dataclass(frozen=True)
-class Shared:
-    """Tokens begin..end of the roots of some neighbouring trees, which stand once: a node below `parent` (-1: none)."""
-
-    begin: int
-    end: int
-    parent: int
-
-
-def shared(a: Sequence[int], b: Sequence[int], start: int = 0) -> int:
-    """How many tokens `a` and `b` begin with in common; the first `start` are known to be."""
-    shortest = min(len(a), len(b))
-    step = 64  # slices compare much faster than tokens one by one
-    while start < shortest and a[start : start + step] == b[start : start + step]:
-        start += step
-    start = min(start, shortest)
-    while start < shortest and a[start] == b[start]:
-        start += 1
-    return start
-
-
-def shared_tokens(trees: Sequence[TokenTree]) -> list[int]:
-    """How many leading tokens each tree has in common with the next one, none of them trained in either."""
-    roots = [tree.nodes[0] for tree in trees]
-    heads = [root.ids[: root.trained.index(True)] if True in root.trained else root.ids for root in roots]
-    return [shared(one, other) for one, other in pairwise(heads)]
-
-
-def shared_nodes(common: Sequence[int]) -> tuple[list[Shared], list[int]]:
-    """What neighbouring trees share, given `shared_tokens`: the nodes in depth-first order, and which of them each tree
-    hangs below (-1: none).
-
-    A node is at least MIN_SHARED tokens long, and at least two trees hang below it.
-    """
-    nodes: list[Shared] = []
-    below = [-1] * (len(common) + 1)
-
-    def branch(first: int, last: int, begin: int, parent: int) -> None:
-        """Trees first..last begin with the `begin` tokens that `parent` ends with."""
-        if first == last:
-            below[first] = parent
-            return
-        end = min(common[first:last])
-        if end - begin >= MIN_SHARED:
-            nodes.append(Shared(begin, end, parent))
-            begin, parent = end, len(nodes) - 1
-        parted = [i for i in range(first, last) if common[i] == end]
-        for before, until in pairwise([first - 1, *parted, last]):
-            branch(before + 1, until, begin, parent)
-
-    branch(0, len(common), 0, -1)
-    return nodes, below
-
-
-def arrange(trees: Sequence[TokenTree], capacity: int) -> list[list[int]]:
-    """Which trees are computed together, in rows of at most `capacity` tokens, and in which order, by index.
-
-    Those that begin alike stand side by side; where that saves nothing, trees keep their order. Of two ways the one that
-    computes fewer tokens: bins of any trees, and runs of the sorted ones, which keep a beginning together. A row may
-    exceed `capacity` by the few tokens at each branch that are not worth sharing; a tree that is longer is alone.
-    """
-    order = sorted(range(len(trees)), key=lambda i: (trees[i].nodes[0].ids, i))
-    sizes = [len(trees[i]) for i in order]
-    common = shared_tokens([trees[i] for i in order])
-    prefix = min(common, default=0)
-    mixed = bins([size - prefix for size in sizes], max(1, capacity - prefix))
-
-    def cost(row: Sequence[int]) -> int:
-        return _cost([trees[i] for i in row])
-
-    ways = [[[order[i] for i in row] for row in way] for way in (mixed, _runs(sizes, common, capacity))]
-    best = min(ways, key=lambda rows: sum(map(cost, rows)))
-    return [min(sorted(row), row, key=cost) for row in best]
-
-
-def _cost(trees: Sequence[TokenTree]) -> int:
-    """Tokens that a row of these trees computes."""
-    nodes, below = shared_nodes(shared_tokens(trees))
-    return (
-        sum(len(tree) for tree in trees)
-        - sum(nodes[n].end for n in below if n >= 0)
-        + sum(n.end - n.begin for n in nodes)
-    )
-
-
-def _runs(sizes: Sequence[int], common: Sequence[int], capacity: int) -> list[list[int]]:
-    """Cut a sequence into as few runs of at most `capacity` as go, then evened out: the smallest capacity gives as many."""
-    runs = _cut(sizes, common, capacity)
-    low, high = 1, capacity
-    while low < high:
-        middle = (low + high) // 2
-        found = _cut(sizes, common, middle)
-        low, high = (low, middle) if len(found) == len(runs) else (middle + 1, high)
-    return _cut(sizes, common, low)
-
-
-def _cut(sizes: Sequence[int], common: Sequence[int], capacity: int) -> list[list[int]]:
-    runs: list[list[int]] = []
-    load = 0
-    for i, size in enumerate(sizes):
-        more = size - common[i - 1] if i else size
-        if runs and load + more <= capacity:
-            runs[-1].append(i)
-            load += more
-        else:
-            runs.append([i])
-            load = size
-    return runs
-
-
-def bins(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of `sizes` in as few bins of `capacity` as first-fit decreasing finds, bins then evened out.
-
-    An item larger than the capacity gets a bin of its own. Deterministic; order within a bin is by index.
-    """
-    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    loads: list[int] = []
-    for i in order:
-        slot = next((b for b, load in enumerate(loads) if load + sizes[i] <= capacity), None)
-        if slot is None:
-            loads.append(sizes[i])
-        else:
-            loads[slot] += sizes[i]
-    # Same number of bins, each item to the lightest: equal sizes keep the processor equally busy.
-    even: list[list[int]] = [[] for _ in loads]
-    loads = [0] * len(even)
-    for i in order:
-        slot = min(range(len(even)), key=lambda b: (loads[b], b))
-        if loads[slot] and loads[slot] + sizes[i] > capacity:
-            return _first_fit(sizes, order, capacity)
-        even[slot].append(i)
-        loads[slot] += sizes[i]
-    return [sorted(b) for b in even]
-
-
-def _first_fit(sizes: Sequence[int], order: Sequence[int], capacity: int) -> list[list[int]]:
-    """First-fit decreasing as it stands, for the rare sizes that do not even out."""
-    out: list[list[int]] = []
-    loads: list[int] = []
-    for i in order:
-        slot = next((b for b, load in enumerate(loads) if load + sizes[i] <= capacity), None)
-        if slot is None:
-            out.append([i])
-            loads.append(sizes[i])
-        else:
-            out[slot].append(i)
-            loads[slot] += sizes[i]
-    return [sorted(b) for b in out]
+from luthier.core.types.trees import Mask, Media, Node, TokenTree
+from luthier.text.arrange import shared_nodes, shared_tokens
 
 
 @dataclass
@@ -183,8 +33,13 @@ class _Row:
     starts: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
+    masks: list[Mask] = field(default_factory=list)
+    media: list[Media] = field(default_factory=list)
+    given: list[tuple[int, tuple[tuple[int, ...], ...]]] = field(
+        default_factory=list
+    )  # positions that nodes have, from where on
     source: list[int] = field(default_factory=list)
-    target: list[int] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
     owner: list[int] = field(default_factory=list)
     leaf: list[int] = field(default_factory=list)
     leaf_tree: list[int] = field(default_factory=list)
@@ -192,15 +47,38 @@ class _Row:
     pairs: list[tuple[int, int]] = field(default_factory=list)
     ties: list[tuple[int, int]] = field(default_factory=list)
     columns: dict[str, list[float]] = field(default_factory=dict)
+    arrays: dict[str, list[Any]] = field(default_factory=dict)
 
-    def add(self, ids: Sequence[int], parent: int, depth: int) -> int:
-        """Append a node; return its index."""
+    def add(self, node: Node, parent: int, depth: int) -> int:
+        """Append the tokens of a node; return its index."""
+        if node.positions is not None:
+            self.given.append((len(self.tokens), node.positions))
         self.starts.append(len(self.tokens))
         self.parents.append(parent)
-        self.tokens.extend(ids)
+        self.masks.append(node.mask)
+        self.tokens.extend(node.ids)
         self.ends.append(len(self.tokens))
-        self.positions.extend(range(depth, depth + len(ids)))
+        self.positions.extend(range(depth, depth + len(node.ids)))
         return len(self.starts) - 1
+
+    def place(self, tree: TokenTree, node: int, begin: int, end: int, packed: int) -> None:
+        """Append the media of tokens begin..end of a tree's node, which are those of a packed node."""
+        by = self.starts[packed] - begin
+        self.media += [
+            replace(media, node=packed, begin=media.begin + by, end=media.end + by)
+            for media in tree.media
+            if media.node == node and begin <= media.begin < end
+        ]
+
+    def all_positions(self) -> torch.Tensor:
+        """[T], or [axes, T] where nodes have positions on several axes."""
+        depth = torch.tensor(self.positions)
+        if not self.given:
+            return depth
+        out = depth.repeat(len(self.given[0][1]), 1)
+        for start, positions in self.given:
+            out[:, start : start + len(positions[0])] = torch.tensor(positions)
+        return out[0] if len(out) == 1 else out
 
 
 def pack(
@@ -211,8 +89,8 @@ def pack(
 
     `weights[s]` holds one weight per trained token of tree s, in node order (see `weigh`), `tree_weight` is that
     of every tree. The row is padded to a multiple of `pad_to`, because some backends compile a kernel for every
-    new length. A trained token without a predecessor (the first of a root) cannot be predicted and has no target.
-    All trees must carry the same columns.
+    new length. A trained token without a predecessor (the first of a causal root) cannot be predicted and has no target.
+    All trees must carry the same columns, and positions on as many axes.
     """
     row = _Row()
     nodes, below = shared_nodes(shared_tokens(trees) if share else [0] * (len(trees) - 1))
@@ -221,19 +99,21 @@ def pack(
     for s, tree in enumerate(trees):
         for node in nodes[len(places) : below[s] + 1]:
             above = places[node.parent] if node.parent >= 0 else -1
-            places.append(row.add(tree.nodes[0].ids[node.begin : node.end], above, node.begin))
+            places.append(row.add(tree.nodes[0].part(node.begin, node.end), above, node.begin))
+            if tree.media:
+                row.place(tree, 0, node.begin, node.end, places[-1])
         above, depth = (places[below[s]], nodes[below[s]].end) if below[s] >= 0 else (-1, 0)
         flat.extend(_add_tree(row, s, tree, weights[s], above, depth))
     real = len(row.tokens)
     if padding := -real % pad_to:
-        row.add([0] * padding, -1, 0)
+        row.add(Node((0,) * padding, (False,) * padding), -1, 0)
     return Batch(
         tokens=torch.tensor(row.tokens),
-        positions=torch.tensor(row.positions),
+        positions=row.all_positions(),
         node_start=(*row.starts, len(row.tokens)),
         node_parent=tuple(row.parents),
         source=torch.tensor(row.source, dtype=torch.int64),
-        target=torch.tensor(row.target, dtype=torch.int64),
+        label=torch.tensor(row.label, dtype=torch.int64),
         weight=torch.tensor(flat, dtype=torch.float32),
         tree=torch.tensor(row.owner, dtype=torch.int64),
         leaf=torch.tensor(row.leaf, dtype=torch.int64),
@@ -242,9 +122,12 @@ def pack(
         pairs=torch.tensor(row.pairs, dtype=torch.int64).view(-1, 2),
         ties=torch.tensor(row.ties, dtype=torch.int64).view(-1, 2),
         tree_weight=torch.full((len(trees),), tree_weight),
-        columns={name: torch.tensor(values, dtype=torch.float32) for name, values in row.columns.items()},
+        columns={name: torch.tensor(values, dtype=torch.float32) for name, values in row.columns.items()}
+        | {name: _array(parts) for name, parts in row.arrays.items()},
         rows=tuple(tree.row for tree in trees),
         real=real,
+        node_mask=tuple(row.masks) if "full" in row.masks else (),
+        media=tuple(row.media),
     )
 
 
@@ -271,19 +154,24 @@ def _add_tree(row: _Row, s: int, tree: TokenTree, weights: Sequence[float], abov
     while stack:
         n, parent, before, depth = stack.pop()
         node = tree.nodes[n]
-        skip = 0 if n else known
-        ids, trained = node.ids[skip:], node.trained[skip:]
+        if known and not n:
+            node = node.part(known)
+        ids = node.ids
         if ids:
-            parent = row.add(ids, parent, depth)
+            parent = row.add(node, parent, depth)
+            if tree.media:
+                row.place(tree, n, len(tree.nodes[n].ids) - len(ids), len(tree.nodes[n].ids), parent)
         start, w, leaf = len(row.tokens) - len(ids), first[n], leaves.get(n, -1)
         end = len(row.tokens) - 1 if ids else before
         last = end
-        for i, learned in enumerate(trained):
+        labels, full = ids if node.labels is None else node.labels, node.mask == "full"
+        assert not full or node.labels is not None or True not in node.trained, "a full node that learns has labels"
+        for i, learned in enumerate(node.trained):
             if learned:
                 end = start + i
-                if (source := end - 1 if i else before) >= 0:
+                if (source := end if full else end - 1 if i else before) >= 0:
                     row.source.append(source)
-                    row.target.append(end)
+                    row.label.append(labels[i])
                     row.owner.append(s)
                     row.leaf.append(leaf)
                     kept.append(w)
@@ -296,11 +184,29 @@ def _add_tree(row: _Row, s: int, tree: TokenTree, weights: Sequence[float], abov
 
 
 def _add_columns(row: _Row, tree: TokenTree, kept: Sequence[int]) -> None:
-    """Append the numbers that a tree carries; those per trained token for its targets only."""
+    """Append the values that a tree carries; those per trained token for its targets only."""
     for name, value in tree.columns.items():
         if isinstance(value, (bool, int, float)):
             row.columns.setdefault(name, []).append(float(value))
+        elif isinstance(value, np.ndarray):
+            row.arrays.setdefault(name, []).append(value[None])
     for name, values in tree.leaf_columns.items():
-        row.columns.setdefault(name, []).extend(values)
+        if _numbers(values):
+            row.columns.setdefault(name, []).extend(values)
+        else:
+            row.arrays.setdefault(name, []).append(np.asarray(values))
     for name, values in tree.target_columns.items():
-        row.columns.setdefault(name, []).extend(values[w] for w in kept)
+        if _numbers(values):
+            row.columns.setdefault(name, []).extend(values[w] for w in kept)
+        else:
+            row.arrays.setdefault(name, []).append(np.asarray(values)[list(kept)])
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    """Whether the values of a column are plain numbers."""
+    return not isinstance(values, np.ndarray) and (not len(values) or isinstance(values[0], (int, float)))
+
+
+def _array(parts: Sequence[np.ndarray]) -> torch.Tensor:
+    whole = np.concatenate(parts)
+    return torch.from_numpy(whole).to(torch.int64 if whole.dtype.kind in "iu" else torch.float32)

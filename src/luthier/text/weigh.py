@@ -15,11 +15,12 @@ Rule = Callable[[Sequence[TokenTree]], list[list[float]]]
 
 def learned(tree: TokenTree) -> list[bool]:
     """For each trained token: is its likelihood raised? Those of answers that lost a comparison are not, nor is
-    the first token of a root, which nothing predicts."""
+    the first token of a causal root, which nothing predicts."""
     worse = {tree.leaves[loser] for _, loser in tree.pairs}
     out: list[bool] = []
     for n, node in enumerate(tree.nodes):
-        out += [n not in worse and (i > 0 or node.parent >= 0) for i, trained in enumerate(node.trained) if trained]
+        begun = node.parent >= 0 or node.mask == "full"
+        out += [n not in worse and (i > 0 or begun) for i, trained in enumerate(node.trained) if trained]
     return out
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped
 from luthier.core.types.batch import Batch, Step
-from luthier.core.types.trees import Node, TokenTree
+from luthier.core.types.trees import TokenTree
 from luthier.methods.ops import leaf_sum
 from luthier.training.steps import Packing, scoring_batches
 
@@ -34,7 +34,7 @@ def with_prompts(trees: Sequence[TokenTree]) -> list[TokenTree]:
     for tree in trees:
         root = tree.nodes[0]
         if len(tree.nodes) > 1:
-            root = Node(root.ids, (False,) + (True,) * (len(root.ids) - 1), -1)
+            root = replace(root, trained=(False,) + (True,) * (len(root.ids) - 1))
         out.append(replace(tree, nodes=(root, *tree.nodes[1:])))
     return out
 
@@ -126,10 +126,12 @@ def reference(trees: Sequence[TokenTree], score: Callable[[Sequence[TokenTree]],
 
 
 def fingerprint(trees: Sequence[TokenTree]) -> str:
-    """A hash of all tokens and of what is trained of them: the key of what was computed from them."""
+    """A hash of all tokens, of what is trained of them, and of what else a model sees: the key of what was computed from them."""
     digest = hashlib.sha256()
     for tree in trees:
-        digest.update(json.dumps([[n.ids, n.trained, n.parent] for n in tree.nodes]).encode())
+        digest.update(json.dumps([[n.ids, n.trained, n.parent, *n.further] for n in tree.nodes]).encode())
+        for media in tree.media:
+            digest.update(json.dumps([media.kind, media.digest, media.node, media.begin, media.end]).encode())
     return digest.hexdigest()
 
 

@@ -20,7 +20,8 @@ from luthier.core.errors import InputError
 from luthier.core.types.batch import Batch, Step
 from luthier.core.types.trees import TokenTree
 from luthier.data.mix import turns
-from luthier.text.pack import arrange, pack
+from luthier.text.arrange import arrange
+from luthier.text.pack import pack
 from luthier.text.weigh import Rule, learned
 
 
@@ -195,6 +196,8 @@ class StreamSteps:
         for tree in trees:
             for node in tree.nodes:
                 digest.update(np.array(node.ids, dtype=np.int64).tobytes() + bytes(node.trained))
+                if not node.plain:
+                    digest.update(repr(node.further).encode())
         self._marks = {index: self._marks[index], index + 1: digest.hexdigest()}
         return trees
 

@@ -67,7 +67,7 @@ METHODS: dict[str, Method] = {
     "cpt": Method((Text,), likelihood, "self-supervised (continued pretraining): learn every token of raw text"),
     "reward": Method(
         _ANSWERS, reward.reward, "a reward model: a number for an answer, from pairs or rankings",
-        "ranking", ("train.weigh", "ranking.*"), Needs(logp=False, score=True), rate=0.3,
+        "ranking", ("train.weigh", "ranking.*"), Needs(logp=False, score=1), rate=0.3,
     ),
     "dpo": Method(
         _ANSWERS, preference.dpo, "prefer the better of two answers, close to the starting model",

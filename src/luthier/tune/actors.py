@@ -135,13 +135,13 @@ def open_policy_models(tuned: tune.Tuned, critic: bool) -> PolicyModels:
     if tune.is_adapter(tuned.kind):
         role = roles.role(tuned.model, learn=True) if critic else None
         if role:
-            heads.attach(tuned.model, ("value",))
+            heads.attach(tuned.model, {"value": 1})
             role.whole["value"] = heads.on(tuned.model)["value"]
             heads.detach(tuned.model, ("value",))
         return PolicyModels(tuned.model, roles.role(tuned.model), role)
     other = copy.deepcopy(tuned.model) if critic else None
     if other:
-        heads.attach(other, ("value",))
+        heads.attach(other, {"value": 1})
     return PolicyModels(tuned.model, copy.deepcopy(tuned.model).requires_grad_(False), other)
 
 

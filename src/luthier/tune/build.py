@@ -98,8 +98,8 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Training
     if continues_adapter(job.texts, config):
         lora.detach(loaded.model)
     method = chosen_method(config)
-    head_names = heads.names(replace(method.needs, value=False))  # the critic has a value head of its own
-    tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, head_names)
+    head_widths = heads.widths(replace(method.needs, value=False))  # the critic has a value head of its own
+    tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, head_widths)
     if continues_adapter(job.texts, config) and job.texts.start.adapter:
         adapters.go_on(loaded.model, job.texts.start.adapter)
     policy_models = actors.open_policy_models(tuned, method.needs.value) if method.online else None

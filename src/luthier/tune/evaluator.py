@@ -282,7 +282,7 @@ def _by_tree(batch: Batch, output: Output, loss: Loss) -> dict[str, list[Any]]:
         lengths = leaf_length(batch).tolist()
         trees = batch.leaf_tree.tolist()
         out |= {"scores": [[] for _ in batch.rows], "lengths": [[] for _ in batch.rows]}
-        for tree, value, length in zip(trees, output.score.tolist(), lengths, strict=True):
+        for tree, value, length in zip(trees, output.score[:, 0].tolist(), lengths, strict=True):
             out["scores"][tree].append(value)
             out["lengths"][tree].append(int(length))
     return out

@@ -1,13 +1,17 @@
 """Trees packed into one row, what a forward pass makes of them, and a loss.
 
-Shape legend: T tokens of a packed row, N nodes, M targets (predicted tokens), S trees, H hidden size.
+Shape legend: T tokens of a packed row, N nodes, M targets (predicted tokens), L leaves, S trees, H hidden size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from luthier.core.types.trees import Mask, Media
+
+Pool = Literal["last", "mean", "first"]
 
 if TYPE_CHECKING:
     import torch
@@ -18,12 +22,13 @@ class Batch:
     """Many trees packed end to end into one row of T tokens, nodes in depth-first order.
 
     tokens       [T] int64    token ids; padding, if any, is a node of its own at the tail
-    positions    [T] int64    depth in the tree: what rotary embeddings see
+    positions    [T] or [axes, T] int64   what rotary embeddings see: depth in the tree, unless a node has its own
     node_start   N+1 ints     where each node begins; the last entry is T
-    node_parent  N ints       index of the parent node, -1 for a root. Node n sees itself causally and
-                              its ancestors whole: the entire attention mask.
+    node_parent  N ints       index of the parent node, -1 for a root
+    node_mask    N kinds      how node n sees itself: causally, or whole; () where all are causal. Its ancestors it sees
+                              whole: that is the entire attention mask.
     source       [M] int64    index of the token whose hidden state predicts
-    target       [M] int64    index of the token that is predicted
+    label        [M] int64    id that is predicted: of a causal node, unless it says otherwise, the token after the source
     weight       [M] float32  normalised over the whole optimizer step, over all ranks
     tree         [M] int64    which tree of this batch a target belongs to (0..S-1)
     leaf         [M] int64    which leaf of this batch it belongs to (0..L-1), -1 for the targets of a shared prompt
@@ -34,7 +39,9 @@ class Batch:
     ties         [Q, 2] int64 leaves that were judged equal
     tree_weight  [S] float32  1 / (trees of the optimizer step, over all ranks; those with pairs, when some have)
     rows         S ints       the data-set row of each tree
-    columns                   name -> values per tree [S], per leaf [L] or per target [M], as the trees have them
+    columns                   name -> values per tree [S, ...], per leaf [L, ...] or per target [M, ...], as the trees have
+                              them: numbers as float32; of arrays whole numbers as int64, others as float32
+    media                     pictures and sounds, each once where trees share it
     real                      tokens that are not padding, shared prefixes counted once
     """
 
@@ -43,7 +50,7 @@ class Batch:
     node_start: tuple[int, ...]
     node_parent: tuple[int, ...]
     source: torch.Tensor
-    target: torch.Tensor
+    label: torch.Tensor
     weight: torch.Tensor
     tree: torch.Tensor
     leaf: torch.Tensor
@@ -55,6 +62,8 @@ class Batch:
     rows: tuple[int, ...]
     columns: Mapping[str, torch.Tensor] = field(default_factory=dict)
     real: int = 0
+    node_mask: tuple[Mask, ...] = ()
+    media: tuple[Media, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
@@ -84,14 +93,16 @@ class Needs:
     """What a method wants of the forward pass, beside or instead of log-probabilities.
 
     logp       log p of every target              entropy    of the distribution at every target, without gradient
-    score      one number per leaf                value      one number per target, of the state before it
+    score      so many numbers per leaf           value      one number per target, of the state before it
+    embed      a vector per leaf, and how it is drawn from the states of its text (see `model/layers/pooling.py`)
     temperature  what logits are divided by before they become probabilities: 1 for the model itself
     """
 
     logp: bool = True
     entropy: bool = False
-    score: bool = False
+    score: int = 0
     value: bool = False
+    embed: Pool | None = None
     temperature: float = 1.0
 
 
@@ -104,14 +115,16 @@ class Output:
 
     logp     [M]  log p(target m | its ancestors)
     entropy  [M]  of the distribution target m was drawn from, in nats
-    score    [L]  the score head's number for each leaf
+    score    [L, K]  the score head's numbers for each leaf, at its last trained token
     value    [M]  the value head's number for the state before each target
+    embed    [L, H]  the hidden states of each leaf's text as one vector, of whatever length
     """
 
     logp: torch.Tensor
     entropy: torch.Tensor | None = None
     score: torch.Tensor | None = None
     value: torch.Tensor | None = None
+    embed: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,14 @@ def go_on(model: Any, folder: Path) -> None:
     for name, layer in lora.adapters(model):
         _copy(layer, read.layers[name])
     for name, head in heads.on(model).items():
-        if name in read.heads:
-            head.weight.copy_(read.heads[name])
+        if name not in read.heads:
+            continue
+        if read.heads[name].shape != head.weight.shape:
+            raise InputError(
+                f"its head '{name}' gives {len(read.heads[name])} numbers, and this method needs {head.out_features}", where=folder,
+                fix="start from another model",
+            )  # fmt: skip
+        head.weight.copy_(read.heads[name])
 
 
 def _copy(layer: lora.LoraLinear, parts: dict[str, torch.Tensor]) -> None:

@@ -1,13 +1,13 @@
-"""Heads that read one number off a hidden state: `score` of an answer, `value` of a state.
+"""Heads that read numbers off a hidden state: `score` of an answer, as many as are asked for, `value` of a state.
 
-    head(h) = w . h, without a bias, as the sequence classifiers of transformers have it
+    head(h) = W h, without a bias, as the sequence classifiers of transformers have it
 
 They start at zero: before the first step every answer scores the same, and says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -17,21 +17,22 @@ from luthier.core.types.batch import Needs
 NAMES = ("score", "value")
 
 
-def names(needs: Needs) -> tuple[str, ...]:
-    """The heads that a method needs."""
-    return tuple(name for name in NAMES if getattr(needs, name))
+def widths(needs: Needs) -> dict[str, int]:
+    """The heads that a method needs, and how many numbers each gives."""
+    return {name: int(getattr(needs, name)) for name in NAMES if getattr(needs, name)}
 
 
-def attach(model: nn.Module, wanted: Iterable[str]) -> None:
-    """Put heads on `model`, learning, in float32 (float64 for a float64 model). One that is there goes on from its
-    weight, others start at zero."""
+def attach(model: nn.Module, wanted: Mapping[str, int]) -> None:
+    """Put heads of these widths on `model`, learning, in float32 (float64 for a float64 model). One that is there goes on from
+    its weight, others start at zero."""
     weight = model.get_input_embeddings().weight  # type: ignore[operator]
     precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    for name in wanted:
-        head = nn.Linear(weight.shape[1], 1, bias=False, dtype=precise, device=weight.device)
+    for name, width in wanted.items():
+        head = nn.Linear(weight.shape[1], width, bias=False, dtype=precise, device=weight.device)
         before = on(model).get(name)
         with torch.no_grad():
-            head.weight.zero_() if before is None else head.weight.copy_(before.weight)
+            fits = before is not None and before.weight.shape == head.weight.shape
+            head.weight.copy_(before.weight) if before is not None and fits else head.weight.zero_()
         setattr(model, name, head)
 
 
@@ -48,8 +49,9 @@ def on(model: nn.Module) -> dict[str, nn.Linear]:
 
 @torch.no_grad()
 def put(model: nn.Module, name: str, weight: torch.Tensor) -> None:
-    """Give `model` a head with this weight [1, H], frozen."""
-    attach(model, (name,))
+    """Give `model` a head with this weight [K, H], frozen, in the place of any."""
+    detach(model, (name,))
+    attach(model, {name: len(weight)})
     head: nn.Linear = getattr(model, name)
     head.weight.copy_(weight)
     head.requires_grad_(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -55,9 +55,15 @@ def check_kind(kind: str) -> None:
 
 
 def prepare(
-    model: nn.Module, kind: str, lora_config: LoraConfig, quant: QuantConfig, wanted_heads: Sequence[str] = ()
+    model: nn.Module,
+    kind: str,
+    lora_config: LoraConfig,
+    quant: QuantConfig,
+    wanted_heads: Mapping[str, int] | None = None,
 ) -> Tuned:
-    """Freeze `model` but for what `kind` names and the heads that are wanted, in place. Raises InputError when nothing would learn."""
+    """Freeze `model` but for what `kind` names and the heads that are wanted (name -> width), in place. Raises InputError when
+    nothing would learn."""
+    wanted_heads = wanted_heads or {}
     check_kind(kind)
     model.requires_grad_(False)
     name, _, argument = kind.partition(":")

@@ -1,9 +1,10 @@
-"""How a packed batch attends: each node to itself causally and to its ancestors whole.
+"""How a packed batch attends: each node to itself causally (a full node whole, as in an encoder) and to its ancestors whole.
 
 On a CPU, blocks of queries of like size are gathered into a few padded groups, and each group is one
 call of torch's fused attention. On a GPU, one block-sparse kernel takes the rule `j <= i < reach[j]`, where
 reach[j] is the end of the subtree of j's node: in depth-first order that is exactly "j is i or comes
-before it, and j's node is i's node or an ancestor of it". Where that kernel cannot be had (heads narrower than 16, no
+before it, and j's node is i's node or an ancestor of it" (with full nodes `j < sight[i] and i < reach[j]`, where sight[i] is the end
+of i's node). Where that kernel cannot be had (heads narrower than 16, no
 compiler on the machine) or gains nothing (short rows) the groups serve there too.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -27,6 +28,15 @@ BLOCK = 128  # queries that attend together: what lies above the diagonal is ski
 WASTE = 1.4  # a group may compute this many times the scores its blocks need
 ENTRIES = 1 << 22  # entries of one group's mask: bounds memory
 NARROWEST = 16  # head size from which on the block-sparse kernel exists
+
+
+class Block(NamedTuple):
+    """Queries that attend together: tokens first..last of those `seen`. Each sees those up to itself, in a full node all."""
+
+    seen: list[int]
+    first: int
+    last: int
+    full: bool
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,11 @@ class Group:
         return Group(self.queries.to(device), self.keys.to(device), self.hidden.to(device))
 
 
+def by_row(positions: torch.Tensor) -> torch.Tensor:
+    """Positions of a batch, [T] or [axes, T], as transformers' models take them for one row: [1, T] or [axes, 1, T]."""
+    return positions[..., None, :]
+
+
 def reach(starts: Sequence[int], parents: Sequence[int]) -> list[int]:
     """For each node, one past the last token of its subtree."""
     ends = list(starts[1:])
@@ -60,7 +75,7 @@ class TreePlan:
 
     def __init__(self, batch: Batch, device: torch.device) -> None:
         self.starts, self.parents = batch.node_start, batch.node_parent
-        self.positions = batch.positions.cpu()
+        self.full = [mask == "full" for mask in batch.node_mask] or [False] * len(self.parents)
         self.device = device
         self._masks: dict[tuple[torch.dtype, int | None], list[tuple[Group, torch.Tensor]]] = {}
         self._block_masks: dict[int | None, Any] = {}
@@ -81,21 +96,31 @@ class TreePlan:
     def groups(self) -> list[Group]:
         """Groups of blocks that together hold every token as a query once."""
         blocks = self._blocks()
-        return [_group([blocks[i] for i in members]) for members in _arrange([(b[1], len(b[0])) for b in blocks])]
+        sizes = [(block.last - block.first, len(block.seen)) for block in blocks]
+        return [_group([blocks[i] for i in members]) for members in _arrange(sizes)]
+
+    @cached_property
+    def depth(self) -> torch.Tensor:
+        """[T]: how many tokens precede each on its path, by which windows are measured whatever positions a node has."""
+        before, parts = [0] * len(self.parents), []
+        for n, parent in enumerate(self.parents):
+            before[n] = before[parent] + self.starts[parent + 1] - self.starts[parent] if parent >= 0 else 0
+            parts.append(torch.arange(before[n], before[n] + self.starts[n + 1] - self.starts[n]))
+        return torch.cat(parts)
 
     def masked(self, dtype: torch.dtype, window: int | None) -> list[tuple[Group, torch.Tensor]]:
         """Each group with what is added to its scores, [n, 1, Lq, Lk]: 0 where attention may go, else -inf.
 
-        With a `window` a token sees only the last so many tokens of its path, itself included. Rows of padding
-        are left open, so that they stay numbers; nobody reads them.
+        With a `window` a token sees only the last so many tokens of its path, itself included; in a full node as many to
+        either side. Rows of padding are left open, so that they stay numbers; nobody reads them.
         """
         if (dtype, window) not in self._masks:
             out = []
             for group in self.groups:
                 hidden = group.hidden & ~group.hidden.all(-1, keepdim=True)
                 if window is not None:
-                    back = self.positions[group.queries][:, :, None] - self.positions[group.keys][:, None]
-                    hidden |= (back >= window) & ~group.hidden
+                    back = self.depth[group.queries][:, :, None] - self.depth[group.keys][:, None]
+                    hidden |= self._far(back, group.queries[:, :, None], window) & ~group.hidden
                 out.append((group, torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))[:, None]))
             self._masks[dtype, window] = [(g.to(self.device), m.to(self.device)) for g, m in out]
         return self._masks[dtype, window]
@@ -119,7 +144,7 @@ class TreePlan:
 
             tokens = self.starts[-1]
             ends = torch.tensor(reach(self.starts, self.parents)).repeat_interleave(torch.tensor(self.starts).diff())
-            ends, depth = ends.to(self.device), self.positions.to(self.device)
+            ends, depth = ends.to(self.device), self.depth.to(self.device)
 
             far = torch.tensor(tokens if window is None else window, device=self.device)  # kernels take tensors alone
 
@@ -130,8 +155,39 @@ class TreePlan:
                 return above(b, h, i, j) & (depth[i] - depth[j] < far)
 
             rule = above if window is None else near
+            if any(self.full):
+                rule = self._both_ways(ends, window)
             self._block_masks[window] = create_block_mask(rule, None, None, tokens, tokens, device=str(self.device))
         return self._block_masks[window]
+
+    def _both_ways(self, ends: torch.Tensor, window: int | None) -> Any:
+        """The rule where some nodes are full: `j < sight[i] and i < reach[j]`."""
+        sight, depth, whole = self._sight.to(self.device), self.depth.to(self.device), self._whole.to(self.device)
+        far = torch.tensor(self.starts[-1] if window is None else window, device=self.device)
+
+        def rule(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+            back = depth[i] - depth[j]
+            near = torch.where(whole[i], back.abs(), back) < far
+            return (j < sight[i]) & (i < ends[j]) & near
+
+        return rule
+
+    @cached_property
+    def _whole(self) -> torch.Tensor:
+        """[T]: whether a token is one of a full node."""
+        return torch.tensor(self.full).repeat_interleave(torch.tensor(self.starts).diff())
+
+    @cached_property
+    def _sight(self) -> torch.Tensor:
+        """[T]: one past the last token of its own node that a token sees."""
+        ends = torch.tensor(self.starts[1:]).repeat_interleave(torch.tensor(self.starts).diff())
+        return torch.where(self._whole, ends, torch.arange(len(ends)) + 1)
+
+    def _far(self, back: torch.Tensor, queries: torch.Tensor, window: int) -> torch.Tensor:
+        """Where a key lies `back` tokens before its query, out of the window."""
+        if not any(self.full):
+            return back >= window
+        return torch.where(self._whole[queries], back.abs(), back) >= window
 
     def _paths(self) -> list[list[int]]:
         """The token indices each node sees: those of its ancestors, root first, then its own."""
@@ -141,13 +197,14 @@ class TreePlan:
             paths.append((paths[parent] if parent >= 0 else []) + own)
         return paths
 
-    def _blocks(self) -> list[tuple[list[int], int]]:
-        """(tokens seen by the block's last query, number of queries): the queries are the last of those seen."""
+    def _blocks(self) -> list[Block]:
+        """The queries of all nodes, each once; of a causal node what its last query does not see is left out."""
         blocks = []
         for n, path in enumerate(self._paths()):
-            own = self.starts[n + 1] - self.starts[n]
-            before = len(path) - own
-            blocks += [(path[: before + min(own, a + BLOCK)], min(BLOCK, own - a)) for a in range(0, own, BLOCK)]
+            before = len(path) - (self.starts[n + 1] - self.starts[n])
+            for first in range(before, len(path), BLOCK):
+                last = min(len(path), first + BLOCK)
+                blocks.append(Block(path if self.full[n] else path[:last], first, last, self.full[n]))
         return blocks
 
 
@@ -167,16 +224,17 @@ def _arrange(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
     return groups
 
 
-def _group(blocks: Sequence[tuple[list[int], int]]) -> Group:
-    lq, lk = max(own for _, own in blocks), max(len(path) for path, _ in blocks)
+def _group(blocks: Sequence[Block]) -> Group:
+    lq, lk = max(block.last - block.first for block in blocks), max(len(block.seen) for block in blocks)
     queries = torch.zeros(len(blocks), lq, dtype=torch.int64)
     keys = torch.zeros(len(blocks), lk, dtype=torch.int64)
     hidden = torch.ones(len(blocks), lq, lk, dtype=torch.bool)
-    for i, (path, own) in enumerate(blocks):
-        seen = torch.tensor(path)
-        queries[i, :own] = seen[len(path) - own :]
-        keys[i, : len(path)] = seen
-        hidden[i, :own, : len(path)] = torch.ones(own, len(path), dtype=torch.bool).triu(len(path) - own + 1)
+    for i, block in enumerate(blocks):
+        seen, own = torch.tensor(block.seen), block.last - block.first
+        queries[i, :own] = seen[block.first : block.last]
+        keys[i, : len(seen)] = seen
+        beyond = torch.ones(own, len(seen), dtype=torch.bool).triu(block.first + 1)
+        hidden[i, :own, : len(seen)] = False if block.full else beyond
     return Group(queries, keys, hidden)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from luthier.core.types.batch import Batch
 from luthier.model.adapt.lora import cast_once
-from luthier.model.layers.plan import TreePlan
+from luthier.model.layers.plan import Block, TreePlan, by_row
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ def hidden_after(model: nn.Module, batch: Batch, prefix: Prefix, known: int, kee
     plan = _Plan(batch, prefix, known, keep)
     with cast_once(model):
         out = model.get_decoder()(  # type: ignore[operator]
-            input_ids=batch.tokens[None, known:], position_ids=batch.positions[None, known:], use_cache=False, tree=plan
+            input_ids=batch.tokens[None, known:],
+            position_ids=by_row(batch.positions)[..., known:],
+            use_cache=False,
+            tree=plan,
         )
     hidden: torch.Tensor = out.last_hidden_state[0]
     return hidden, Prefix(tuple(batch.tokens[:keep].tolist()), plan.keys, plan.values)
@@ -58,7 +61,7 @@ class _Plan(TreePlan):
             self.keys[layer], self.values[layer] = (x[:, :, : self.keep].clone() for x in (k, v))
         return super().attend(layer, q, k, v, scaling, window)[:, self.known :]
 
-    def _blocks(self) -> list[tuple[list[int], int]]:
+    def _blocks(self) -> list[Block]:
         """Without the queries that are known: all of them stand first in the row, in its root."""
-        kept = [(path, min(own, path[-1] + 1 - self.known)) for path, own in super()._blocks()]
-        return [(path, own) for path, own in kept if own > 0]
+        kept = [b._replace(first=max(b.first, b.first + self.known - b.seen[b.first])) for b in super()._blocks()]
+        return [block for block in kept if block.first < block.last]
