@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from luthier.report.benchmarks import _figure, tables
+from luthier.report.screens.benchmarks import _figure, tables
 
 
 @dataclass(frozen=True)

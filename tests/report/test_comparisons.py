@@ -7,9 +7,9 @@ import re
 import pytest
 from rich.console import Console
 
-from luthier.report.comparisons import compare_screen
-from luthier.report.ratings import judge_screen, ratings_screen
-from luthier.report.suites import suite_screen
+from luthier.report.screens.comparison import compare_screen
+from luthier.report.screens.ratings import judge_screen, ratings_screen
+from luthier.report.screens.suites import suite_screen
 
 EVIL = "[bold]x[/bold] \x1b[31mred"
 

@@ -7,10 +7,10 @@ import re
 import pytest
 from rich.console import Console
 
-from luthier.report.errors import (
-    against_screen,
+from luthier.report.screens.errors import (
     applied_screen,
     category_screen,
+    comparison_screen,
     errors_screen,
     excerpt,
     fixes_screen,
@@ -151,9 +151,9 @@ def test_an_earlier_run_that_was_asked_otherwise_says_so():
         "answers": {"before": 64, "after": 80},
         "rows": [row("loops", 0.2, 0.1)],
     }
-    text = printed(against_screen(compared))
+    text = printed(comparison_screen(compared))
     assert "runs/b against runs/a" in text and "earlier" in text and "this run" in text and "not the same" not in text
-    text = printed(against_screen(compared | {"paired": False}))
+    text = printed(comparison_screen(compared | {"paired": False}))
     assert "the held-out prompts are not the same (64 then, 80 now)" in text and "paired" not in text
 
 

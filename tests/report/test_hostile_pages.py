@@ -11,10 +11,18 @@ from luthier.config.resolve import resolve
 from luthier.core.screen import clean
 from luthier.core.verdicts import BETTER, WORSE
 from luthier.report import plot
-from luthier.report.page.coding import Record, coding_page
-from luthier.report.page.compare import Paired, compare_page
-from luthier.report.page.parts import run_page
-from luthier.report.page.view import Category, Errors, ForgottenAnswer, Rewarded, Rollout, Sample, View
+from luthier.report.page.coding_page import CodingRecord, render_coding_page
+from luthier.report.page.compare_page import PairedMetrics, render_compare_page
+from luthier.report.page.run_page import render_run_page
+from luthier.report.page.run_report import (
+    Category,
+    ErrorCounts,
+    ForgottenAnswer,
+    RewardedAnswer,
+    Rollout,
+    RunReport,
+    Sample,
+)
 
 SIZE = 17  # payloads of a page
 GROUPS = [PAYLOADS[i : i + SIZE] for i in range(0, len(PAYLOADS), SIZE)]
@@ -50,32 +58,32 @@ def view(group, name):
     config = resolve({"data.path": list(group), "model": text, "out": text, "text.system": text, "data.layout": text,
                       "data.columns": {one: one for one in group}, "lora.targets": list(group), "reward.use": list(group)})  # fmt: skip
     rows = [row(one, BETTER) for one in group]
-    return View(
-        name=name, path=text, config=config, method=text, result=result, rows=rows, beside=[row(one, WORSE) for one in group],
+    return RunReport(
+        name=name, path=text, config=config, method=text, result=result, rows=rows, retention=[row(one, WORSE) for one in group],
         steps=[{"step": s, "loss": 4.0 - s / 2, "lr": 1e-4, "tokens": 100 * s} for s in (1, 2, 3, 4)],
         samples=[Sample(i, one, one, f"{one} before", f"{one} after", (0.0, 1.0), one) for i, one in enumerate(group)],
-        rollouts=[Rollout(0, [Rewarded(one, one, 1.0, one, 3) for one in group], [Rewarded("", one, 0.0) for one in group])],
-        lost=[ForgottenAnswer(one, one, one, 0.5) for one in group],
-        errors=Errors(10, Category(text, text, rows[0]), [Category(one, one, row(one, WORSE)) for one in group]),
+        rollouts=[Rollout(0, [RewardedAnswer(one, one, 1.0, one, 3) for one in group], [RewardedAnswer("", one, 0.0) for one in group])],
+        forgotten=[ForgottenAnswer(one, one, one, 0.5) for one in group],
+        errors=ErrorCounts(10, Category(text, text, rows[0]), [Category(one, one, row(one, WORSE)) for one in group]),
         codes=[{"tags": [one], "headings": {one: one}, "note": one} for one in group],
         lineage={"inputs": {"data": {one: one for one in group}, "template": text, "tokenizer": text}, "seed": text, "luthier": text,
                  "code": text, "environment": {one: one for one in group}},
-        about={"layout": text, "looked_at": 5, "languages": dict.fromkeys(group, 0.5)},
+        data_description={"layout": text, "looked_at": 5, "languages": dict.fromkeys(group, 0.5)},
     )  # fmt: skip
 
 
 def coding(group):
-    records = [Record(i, one, one, one, f"{one} after", ((one, one),)) for i, one in enumerate(group)]
+    records = [CodingRecord(i, one, one, one, f"{one} after", ((one, one),)) for i, one in enumerate(group)]
     codes = [{"id": record.id, "row": record.row, "tags": [one], "headings": {one: one}, "note": one}
              for record, one in zip(records, group, strict=True)]  # fmt: skip
-    return coding_page(" ".join(group), "f00", records, codes)
+    return render_coding_page(" ".join(group), "f00", records, codes)
 
 
 MAKERS = {
-    "run": lambda group: run_page(view(group, " ".join(group))),
-    "compare": lambda group: compare_page(
+    "run": lambda group: render_run_page(view(group, " ".join(group))),
+    "compare": lambda group: render_compare_page(
         [view(group, " ".join(group)), view(group[::-1], " ".join(group[::-1]))],
-        [Paired(" ".join(group), [row(one, BETTER) for one in group])],
+        [PairedMetrics(" ".join(group), [row(one, BETTER) for one in group])],
     ),
     "coding": coding,
 }
@@ -140,10 +148,10 @@ def test_what_would_run_is_seen(opened, tmp_path):
 
 def test_answers_of_a_megabyte_make_no_page_of_a_megabyte():
     word = "w" * 1_000_000
-    big = View(name="r", path="r", config=resolve({}), method="sft", result=view(["x"], "r").result,
-               samples=[Sample(0, word, word, word, word)], lost=[ForgottenAnswer(word, word, word, 0.5)],
-               rollouts=[Rollout(0, [Rewarded(word, word, 1.0)])])  # fmt: skip
-    assert len(run_page(big)) < 200_000
+    big = RunReport(name="r", path="r", config=resolve({}), method="sft", result=view(["x"], "r").result,
+               samples=[Sample(0, word, word, word, word)], forgotten=[ForgottenAnswer(word, word, word, 0.5)],
+               rollouts=[Rollout(0, [RewardedAnswer(word, word, 1.0)])])  # fmt: skip
+    assert len(render_run_page(big)) < 200_000
 
 
 def test_there_are_fifty_and_more():

@@ -8,7 +8,7 @@ import pytest
 
 from luthier.core.verdicts import BETTER, NONE_SHOWN, TOO_FEW, WORSE
 from luthier.report import plot
-from luthier.report.over import judged, over_divergence
+from luthier.report.reward_over_divergence import judge_confirmation, reward_over_divergence
 
 
 def row(name, difference, low, high, verdict):
@@ -33,16 +33,19 @@ LEARNED = "the reward that was learned from rose by 0.250 (95 % interval +0.125 
     ],
 )  # fmt: skip
 def test_a_rise_is_confirmed_or_not(judge, confirmed, words):
-    assert judged([ROSE, row("judge", *judge)]) == {"confirmed": confirmed, "sentence": f"{LEARNED}, {words}"}
+    assert judge_confirmation([ROSE, row("judge", *judge)]) == {
+        "confirmed": confirmed,
+        "sentence": f"{LEARNED}, {words}",
+    }
 
 
 def test_where_the_reward_did_not_rise_there_is_nothing_to_confirm():
     level = row("reward", 0.125, -0.25, 0.5, NONE_SHOWN)
-    found = judged([level, row("judge", -0.5, -0.75, -0.25, WORSE)])
+    found = judge_confirmation([level, row("judge", -0.5, -0.75, -0.25, WORSE)])
     assert found["confirmed"] is None
     assert found["sentence"].startswith("the reward that was learned from is not shown to have risen or fallen (95 %")
-    assert judged([ROSE]) is None
-    assert judged([row("judge", 0.5, 0.25, 0.75, BETTER)]) is None
+    assert judge_confirmation([ROSE]) is None
+    assert judge_confirmation([row("judge", 0.5, 0.25, 0.75, BETTER)]) is None
 
 
 LINES = [
@@ -53,14 +56,14 @@ LINES = [
 
 
 def test_points_come_by_distance_and_from_the_way_where_it_was_measured():
-    found = over_divergence(LINES, [ROSE])
+    found = reward_over_divergence(LINES, [ROSE])
     assert found.rollouts == [(0.0, 0.25), (2.0, 0.75), (3.0, 0.5)]
-    assert (found.held, found.judge) == ([(2.5, 0.5)], [(2.5, 9.0)])
+    assert (found.held_out, found.judge) == ([(2.5, 0.5)], [(2.5, 9.0)])
 
 
 def test_without_evaluations_on_the_way_the_ends_are_shown():
-    found = over_divergence([line for line in LINES if "reward" in line], [ROSE])
-    assert (found.held, found.judge) == ([(0.0, 0.25), (2.0, 0.5)], [])  # the last rollout was at 2.0
+    found = reward_over_divergence([line for line in LINES if "reward" in line], [ROSE])
+    assert (found.held_out, found.judge) == ([(0.0, 0.25), (2.0, 0.5)], [])  # the last rollout was at 2.0
 
 
 def test_panels_share_the_axis_and_have_scales_of_their_own(tmp_path):

@@ -15,13 +15,22 @@ from hypothesis import strategies as st
 
 from luthier.config.resolve import resolve
 from luthier.core.verdicts import verdict
-from luthier.report.page import parts, summary
-from luthier.report.page.charts import MOST, Line, chart, short
-from luthier.report.page.coding import Record, coding_page
-from luthier.report.page.compare import Paired, compare_page, differing
-from luthier.report.page.parts import SECTIONS, cells, codes, curves, forgot, lineage, run_page
-from luthier.report.page.view import Category, Errors, ForgottenAnswer, Sample, View
-from luthier.report.page.words import LONGEST, SHOWN, block, marked
+from luthier.report.page import run_page as run_page_module
+from luthier.report.page import summary
+from luthier.report.page.charts import MAX_POINTS, Line, chart, short
+from luthier.report.page.coding_page import CodingRecord, render_coding_page
+from luthier.report.page.compare_page import PairedMetrics, differing, render_compare_page
+from luthier.report.page.run_page import (
+    SECTIONS,
+    code_counts,
+    curves,
+    lineage,
+    metric_cells,
+    most_forgotten,
+    render_run_page,
+)
+from luthier.report.page.run_report import Category, ErrorCounts, ForgottenAnswer, RunReport, Sample
+from luthier.report.page.word_diff import MAX_CHARACTERS, MAX_PIECES, marked, plain_html
 
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 RESULT = {
@@ -51,7 +60,7 @@ def view(**changes):
         "lineage": {"inputs": {"data": {"rows.jsonl": "ab" * 32}}, "seed": 0, "luthier": "0.1.0", "code": "c0de",
                     "environment": {"python": "3.11"}},
     }  # fmt: skip
-    return View(**(values | changes))
+    return RunReport(**(values | changes))
 
 
 class Elements(HTMLParser):
@@ -78,7 +87,7 @@ def text(page):
 
 
 def test_a_page_has_every_section_and_headings_in_order():
-    page = run_page(view())
+    page = render_run_page(view())
     elements = Elements(page)
     sections = [attributes["id"] for tag, attributes in elements.found if tag == "section"]
     assert sections == list(SECTIONS)
@@ -96,7 +105,7 @@ def test_a_page_has_every_section_and_headings_in_order():
 
 
 def test_the_script_is_named_by_its_hash_and_nothing_is_loaded():
-    page = run_page(view())
+    page = render_run_page(view())
     (code,) = re.findall(r"(?s)<script>(.*?)</script>", page)
     policy = next(a["content"] for tag, a in Elements(page).found if a.get("http-equiv") == "Content-Security-Policy")
     assert f"script-src 'sha256-{b64encode(sha256(code.encode()).digest()).decode()}'" in policy
@@ -111,8 +120,12 @@ def test_text_of_data_makes_no_element(anything):
 
     def shape(words):
         sample = Sample(0, f"p{words}", f"r{words}", f"b{words}", f"a{words}")
-        page = run_page(
-            view(samples=[sample], lost=[ForgottenAnswer(f"p{words}", f"a{words}", f"n{words}", 0.5)], name=f"n{words}")
+        page = render_run_page(
+            view(
+                samples=[sample],
+                forgotten=[ForgottenAnswer(f"p{words}", f"a{words}", f"n{words}", 0.5)],
+                name=f"n{words}",
+            )
         )
         page.encode()
         return [name for name in Elements(page).names() if name not in ("mark", "span")]
@@ -121,7 +134,7 @@ def test_text_of_data_makes_no_element(anything):
 
 
 def test_data_between_script_tags_cannot_end_them():
-    page = coding_page("r", "f00", [Record(0, EVIL, "</script>", "<!--", EVIL)])
+    page = render_coding_page("r", "f00", [CodingRecord(0, EVIL, "</script>", "<!--", EVIL)])
     assert Elements(page).names().count("script") == 2
     (data,) = re.findall(r'(?s)<script type="application/json" id="data">(.*?)</script>', page)
     assert json.loads(data)["records"][0]["after"] == EVIL
@@ -132,7 +145,7 @@ def test_the_summary_says_what_was_tuned_on_what():
     assert said == (
         "smollm2-135m was tuned with LoRA adapters of rank 16, 2.50 % of its weights, on 90 rows of rows.jsonl. Method: sft."
     )
-    assert dict(summary.cost(view()))["time"] == "1:01"
+    assert dict(summary.costs(view()))["time"] == "1:01"
 
 
 def test_the_main_row_is_chosen_by_what_it_is_and_not_by_how_it_came_out():
@@ -181,14 +194,14 @@ FORGOT = {"drift": 0.2, "low": 0.1, "high": 0.3, "n": 8, "size": "moderate", "kl
 
 
 @pytest.mark.parametrize(
-    ("forgot", "said"),
+    ("most_forgotten", "said"),
     [
         (FORGOT, "No row got worse, but the model forgot: 0.20 nats/token of its own earlier answers."),
         (FORGOT | {"size": "none shown"}, "Nothing measured got worse."),
     ],
 )
-def test_nothing_got_worse_is_said_only_where_nothing_was_forgotten(forgot, said):
-    found = view(result=RESULT | {"forgetting": forgot})
+def test_nothing_got_worse_is_said_only_where_nothing_was_forgotten(most_forgotten, said):
+    found = view(result=RESULT | {"forgetting": most_forgotten})
     assert summary.verdicts(found) == ["Better: loss per token 3.500 → 2.500.", said]
 
 
@@ -201,17 +214,17 @@ def test_nothing_got_worse_is_not_said_beside_what_is_told_first():
 def test_what_was_not_to_change_and_got_worse_is_part_of_the_outcome():
     general = row("general", 2.0, 3.0, 0.5, 1.5, better=False, title="general text, loss per token")
     kept = row("refused", 0.5, 0.4, -0.3, 0.1, better=None)
-    said = summary.verdicts(view(beside=[general, kept]))
+    said = summary.verdicts(view(retention=[general, kept]))
     assert said == ["Better: loss per token 3.500 → 2.500.", "Worse: general text, loss per token 2.000 → 3.000."]
 
 
 def test_cells_place_the_interval_around_zero():
     """The largest of the interval's ends reaches 45 % of the width from the middle: -1.2 at 5, -1.0 at 12.5, -0.8 at 20."""
-    assert cells(LOSS).span == pytest.approx((5.0, 12.5, 20.0))
-    assert cells(row("x", 1.0, 1.0, 0.0, 0.0)).span == (50, 50, 50)
-    assert cells(row("x", 1.0, 2.0, None, None)).span is None
-    assert cells(row("x", 1.0, 2.0, 0.5, 1.5)).verdict == "better"
-    assert cells(row("x", 1.0, 2.0, 0.5, 1.5, verdict="no difference shown")).verdict == "no difference shown"
+    assert metric_cells(LOSS).span == pytest.approx((5.0, 12.5, 20.0))
+    assert metric_cells(row("x", 1.0, 1.0, 0.0, 0.0)).span == (50, 50, 50)
+    assert metric_cells(row("x", 1.0, 2.0, None, None)).span is None
+    assert metric_cells(row("x", 1.0, 2.0, 0.5, 1.5)).verdict == "better"
+    assert metric_cells(row("x", 1.0, 2.0, 0.5, 1.5, verdict="no difference shown")).verdict == "no difference shown"
 
 
 def test_words_that_the_other_text_lacks_are_marked():
@@ -222,9 +235,9 @@ def test_words_that_the_other_text_lacks_are_marked():
     assert "(empty)" in marked("  ", "a", "new")
     assert str(marked("a & b", "", "new")) == "a &amp; b"  # nothing to compare with
     assert str(marked("東京は", "京都は", "new")) == '<mark title="new">東</mark>京は'  # no spaces: by character
-    assert "<mark" in marked("word", "other " * (LONGEST // 2), "new")
-    assert "<mark" not in marked("word", "other " * (LONGEST // 2 + 1), "new")
-    assert "1 more characters" in block("x" * (SHOWN + 1))
+    assert "<mark" in marked("word", "other " * (MAX_PIECES // 2), "new")
+    assert "<mark" not in marked("word", "other " * (MAX_PIECES // 2 + 1), "new")
+    assert "1 more characters" in plain_html("x" * (MAX_CHARACTERS + 1))
 
 
 def test_a_chart_maps_points_to_places():
@@ -233,7 +246,7 @@ def test_a_chart_maps_points_to_places():
     assert drawn.lines[0].path == "M0 0L500 200L1000 400"
     assert drawn.y_ticks[0] == (1.0, "0")
     assert drawn.y_ticks[-1] == (0.0, "5")
-    assert drawn.told == "Training from 5.00 at step 0 to 0 at step 10."
+    assert drawn.description == "Training from 5.00 at step 0 to 0 at step 10."
     hover = json.loads(drawn.hover())
     assert (hover["x"], hover["lines"][0]["values"][1]) == ([0, 10], [5, 2.5])
 
@@ -244,7 +257,7 @@ def test_charts_of_odd_series():
     assert one.lines[0].path.endswith("h0")
     assert chart("x", "X", "", [Line("a", [(1, 1.0), (2, float("inf")), (3, 2.0)])]).lines[0].last == "2.00"
     long = chart("x", "X", "", [Line("a", [(i, float(i % 7)) for i in range(50_000)], noisy=True)])
-    assert len(long.lines[0].values) <= MOST + 1
+    assert len(long.lines[0].values) <= MAX_POINTS + 1
     assert long.lines[0].values[-1][0] == 49_999
     assert len(long.hover()) < 20_000
 
@@ -282,9 +295,9 @@ def test_a_judge_that_was_asked_before_and_after_alone_has_two_points():
 
 def test_what_the_judge_did_not_see_is_told_first():
     told = {"confirmed": False, "sentence": "the reward rose, but the judge's fell"}
-    page = run_page(view(result={**RESULT, "judge": told}))
+    page = render_run_page(view(result={**RESULT, "judge": told}))
     assert '<p class="worse">The reward rose, but the judge&#39;s fell.</p>' in page
-    seen = run_page(view(result={**RESULT, "judge": {"confirmed": True, "sentence": "both rose"}}))
+    seen = render_run_page(view(result={**RESULT, "judge": {"confirmed": True, "sentence": "both rose"}}))
     assert "<p>Both rose.</p>" in seen
 
 
@@ -324,17 +337,24 @@ def test_data_says_what_the_rows_are():
         "layout": "alpaca", "lengths": {"unit": "tokens", "min": 5, "median": 60, "p95": 1200, "max": 2048},
         "duplicates": 3, "compared": 90, "languages": {"English": 0.9, "German": 0.095, "Dutch": 0.005}, "looked_at": 2000,
     }  # fmt: skip
-    rows = dict(parts.data(view(about=about)))
+    rows = dict(run_page_module.data_facts(view(data_description=about)))
     assert rows["layout"] == "alpaca"
     assert rows["tokens of a row"] == "5 to 2,048; half have up to 60, 95 % up to 1,200"
     assert rows["rows equal to an earlier one"] == "3"
     assert rows["languages, guessed from 2,000 rows"] == "English 90%, German 10%"
-    unknown = dict(parts.data(view(about={"layout": "text", "lengths": None, "duplicates": None, "languages": None})))
-    assert set(unknown) == {"layout", *dict(parts.data(view()))}  # a stream, and a run that kept none of it
+    unknown = dict(
+        run_page_module.data_facts(
+            view(data_description={"layout": "text", "lengths": None, "duplicates": None, "languages": None})
+        )
+    )
+    assert set(unknown) == {
+        "layout",
+        *dict(run_page_module.data_facts(view())),
+    }  # a stream, and a run that kept none of it
 
 
 def test_data_names_what_was_dropped_and_cut():
-    page = text(run_page(view()))
+    page = text(render_run_page(view()))
     assert "dropped 3 empty; 2 could not be read" in page
     assert "cut at 1,024 tokens 4 rows, 40 tokens of them lost" in page
     assert "500 (20% saved by sharing prefixes)" in page
@@ -365,7 +385,7 @@ def test_lineage_names_every_file_that_went_in():
 
 def test_samples_beyond_the_first_ten_are_folded_away():
     samples = [Sample(i, f"who {i}?", "cat", "dog", "cat") for i in range(230)]
-    page = run_page(view(samples=samples))
+    page = render_run_page(view(samples=samples))
     assert page.index("who 9?") < page.index("190 more</summary>") < page.index("who 10?")
     assert "who 199?" in page
     assert "who 200?" not in page
@@ -373,10 +393,10 @@ def test_samples_beyond_the_first_ten_are_folded_away():
 
 
 def test_sections_without_anything_say_how_to_get_it():
-    page = text(run_page(view(rows=[], steps=[])))
+    page = text(render_run_page(view(rows=[], steps=[])))
     assert "generated no answers in which errors could be looked for" in page
     assert "luthier errors runs/r" in text(
-        run_page(view(samples=[Sample(0, "q", "a", "b", "c")]))
+        render_run_page(view(samples=[Sample(0, "q", "a", "b", "c")]))
     )  # of an older version
     assert "No answers were generated by this run" in page
     assert "What the model forgot was not measured." in page
@@ -386,17 +406,17 @@ def test_sections_without_anything_say_how_to_get_it():
 def test_errors_and_codes_by_hand():
     category = Category("wrong number", "another number", row("number", 0.5, 0.25, -0.4, -0.1, better=False, unit="%"))
     lines = [{"tags": ["a", "b"], "headings": {"a": "h"}}, {"tags": ["a"]}, {"tags": []}, {"tags": ["a"]}]
-    grouped = codes(lines)
+    grouped = code_counts(lines)
     assert [(h, [(b.name, b.count, b.share) for b in bars]) for h, bars in grouped.items()] == [
         ("h", [("a", 3, 0.75)]), ("", [("b", 1, 0.25)]),
     ]  # fmt: skip
     sound = Category("nothing found", "No rule.", row("sound", 0.5, 0.75, 0.1, 0.4, better=True, unit="%"))
-    page = text(run_page(view(errors=Errors(8, sound, [category]), codes=lines)))
+    page = text(render_run_page(view(errors=ErrorCounts(8, sound, [category]), codes=lines)))
     assert "Verdict nothing found No rule. 4 6 better +10.0 … +40.0" in page
     assert "Defects wrong number another number 4 2 better −40.0 … −10.0" in page
     assert "None of 8 answers has a defect" not in page
     assert "Coded by hand 4 answers." in page
-    page = text(run_page(view(errors=Errors(8, sound, []))))
+    page = text(render_run_page(view(errors=ErrorCounts(8, sound, []))))
     assert "None of 8 answers has a defect that rules can find." in page and "Defects" not in page
 
 
@@ -406,7 +426,7 @@ def test_the_answers_that_lost_most_come_first():
         ForgottenAnswer("b", "y", "v", -0.2),
         ForgottenAnswer("c", "z", "w", 0.7),
     ]
-    assert [(str(one.prompt), one.drift, one.kept) for one in forgot(view(lost=lost))] == [
+    assert [(str(one.prompt), one.drift, one.probability_kept) for one in most_forgotten(view(forgotten=lost))] == [
         ("c", "+0.70", "50%"), ("a", "+0.10", "90%"),
     ]  # fmt: skip
 
@@ -415,13 +435,13 @@ def test_what_was_lost_in_sentences():
     found = {"sentence": "lost 0.40 nats/token", "size": "moderate", "drift": 0.4, "low": 0.2, "high": 0.6, "n": 16, "tokens": 99,
              "kl": {"on_answers_before": {"value": 0.5, "low": -0.1, "high": 1.1, "n": 16}}}  # fmt: skip
     shown = view(
-        result=RESULT | {"forgetting": found}, beside=[row("ended", 0.5, 0.75, 0.1, 0.4, better=None, unit="%")]
+        result=RESULT | {"forgetting": found}, retention=[row("ended", 0.5, 0.75, 0.1, 0.4, better=None, unit="%")]
     )
-    assert summary.lost(shown) == [
+    assert summary.forgetting_sentences(shown) == [
         "Lost 0.40 nats/token. 95 % interval 0.20 … 0.60, 16 answers.",
         "Divergence from the start (KL) on the tokens of its answers before: 0.50 nats (−0.10 … 1.10).",
     ]
-    assert "ended, % 50.0 75.0 +25.0 +10.0 … +40.0 higher" in text(run_page(shown))
+    assert "ended, % 50.0 75.0 +25.0 +10.0 … +40.0 higher" in text(render_run_page(shown))
 
 
 def test_runs_side_by_side():
@@ -431,7 +451,7 @@ def test_runs_side_by_side():
         samples=[Sample(5, "who?", "cat", "x", EVIL)], rows=[],
     )  # fmt: skip
     assert differing([one, two]) == [("train.lr", ["0.001", "0.002"])]
-    page = compare_page([one, two], [Paired("s", [row("chrf", 1.0, 2.0, 0.5, 1.5)])])
+    page = render_compare_page([one, two], [PairedMetrics("s", [row("chrf", 1.0, 2.0, 0.5, 1.5)])])
     assert "<script>alert" not in page
     said = text(page)
     assert "not measured" in said  # of a metric that only one run has
@@ -441,15 +461,15 @@ def test_runs_side_by_side():
 
 
 def test_a_record_is_named_by_what_was_read():
-    one = Record(0, "p", "r", "b", "a")
+    one = CodingRecord(0, "p", "r", "b", "a")
     assert re.fullmatch("[0-9a-f]{12}", one.id)
-    assert one.id == Record(0, "p", "r", "other", "a", [("x", "y")]).id
-    assert one.id != Record(0, "p", "r", "b", "changed").id
+    assert one.id == CodingRecord(0, "p", "r", "other", "a", [("x", "y")]).id
+    assert one.id != CodingRecord(0, "p", "r", "b", "changed").id
 
 
 def test_what_a_data_card_does_not_say_is_not_asked_of_it():
     """One of an older version, or damaged."""
     about = {"layout": "chat", "duplicates": 2, "languages": {"English": 1.0}}
-    told = dict(parts.data(view(about=about)))
+    told = dict(run_page_module.data_facts(view(data_description=about)))
     assert told["rows equal to an earlier one"] == "2"
     assert told["languages, guessed"] == "English 100%"

@@ -11,7 +11,7 @@ import browser as chromium
 import pytest
 
 from luthier.config.resolve import resolve
-from luthier.report.page.parts import SECTIONS
+from luthier.report.page.run_page import SECTIONS
 from luthier.tune import pages as report
 from luthier.tune.train import run
 

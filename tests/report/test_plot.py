@@ -175,10 +175,10 @@ def test_bars_name_every_metric(tmp_path):
 
 
 def test_ticks_by_hand():
-    assert plot.ticks(0.0, 9.7) == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
-    assert plot.ticks(1.9, 4.3) == [1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5]
-    assert plot.ticks(1, 3, whole=True) == [1, 2, 3]
-    assert plot.ticks(2.5, 2.5) == [2.35, 2.4, 2.45, 2.5, 2.55, 2.6, 2.65]
+    assert plot.tick_values(0.0, 9.7) == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    assert plot.tick_values(1.9, 4.3) == [1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5]
+    assert plot.tick_values(1, 3, whole=True) == [1, 2, 3]
+    assert plot.tick_values(2.5, 2.5) == [2.35, 2.4, 2.45, 2.5, 2.55, 2.6, 2.65]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_float_noise_is_drawn(tmp_path, points):
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.booleans())
 def test_ticks_are_round_and_span_the_data(low, size, whole):
     high = low + size
-    found = plot.ticks(low, high, whole=whole)
+    found = plot.tick_values(low, high, whole=whole)
     slack = size * 1e-6
     assert found[0] <= low + slack
     assert found[-1] >= high - slack

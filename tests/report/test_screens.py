@@ -12,14 +12,14 @@ from rich.text import Text
 from luthier.core.types.examples import Chat, Message
 from luthier.data.card import card
 from luthier.evals.metrics.scores import means, table
-from luthier.report import screens
+from luthier.report.screens import stages
 
 RESULT = {"run": "runs/x", "seconds": 3661, "steps": 3, "loss": {"first": 3.0, "last": 2.0, "eval": 2.5}}
 
 
 def shown(name, values):
     out = io.StringIO()
-    screens.show(Console(file=out, width=80, color_system=None), name, values)
+    stages.show(Console(file=out, width=80, color_system=None), name, values)
     return checked(out.getvalue())
 
 
@@ -93,8 +93,8 @@ def test_after_shows_everything_in_order():
     ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
-    assert [f"prompt {i}" in text for i in range(9)] == [i < screens.SAMPLES for i in range(9)]
-    assert f"{screens.SAMPLES} of {screens.SAMPLES}" in text
+    assert [f"prompt {i}" in text for i in range(9)] == [i < stages.SAMPLES for i in range(9)]
+    assert f"{stages.SAMPLES} of {stages.SAMPLES}" in text
 
 
 def test_after_leaves_out_what_was_not_measured():
@@ -122,7 +122,7 @@ def test_models_fit_and_name_their_folder():
          "folder": Path.home() / ".cache" / "luthier" / "models" / "smollm2"},
         {"name": "other", "kind": "base", "parameters": 1000, "bytes": None, "licence": None, "folder": None},
     ]  # fmt: skip
-    text = printed(screens.models_table(models))
+    text = printed(stages.models_table(models))
     for part in ("134,515,008", "98 MB", "~/.cache", "apache-2.0"):
         assert part in text
     assert str(Path.home()) + "/.cache" not in text
@@ -130,7 +130,7 @@ def test_models_fit_and_name_their_folder():
 
 def test_names_of_users_are_not_read_as_markup():
     model = {"name": "[/b]", "kind": "[x]", "parameters": 1, "bytes": 1, "licence": "[red]", "folder": "/m/[i]"}
-    text = printed(screens.models_table([model]))
+    text = printed(stages.models_table([model]))
     for part in ("[/b]", "[x]", "[red]", "/m/[i]"):
         assert part in text
 
@@ -140,7 +140,7 @@ def test_what_was_written():
         "clean": {"path": "out/clean.jsonl", "rows": 1200},
         "dropped": {"path": "out/dropped.jsonl", "rows": 5, "why": {"empty": 3, "too long": 2}},
     }
-    assert [line.plain.strip() for line in screens.written(files)] == [
+    assert [line.plain.strip() for line in stages.written(files)] == [
         "clean: 1,200 rows in out/clean.jsonl",
         "dropped: 5 rows in out/dropped.jsonl (3 empty, 2 too long)",
     ]

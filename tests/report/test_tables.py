@@ -12,6 +12,8 @@ from luthier.core.verdicts import verdict
 from luthier.data.card import card
 from luthier.evals.metrics.scores import loss_question, table
 from luthier.evals.stats import paired as evals_compare
+from luthier.report.page.charts import short
+from luthier.report.screens.ratings import points
 from luthier.report.tables import (
     SAMPLE_LINES,
     before_after,
@@ -222,3 +224,10 @@ def test_the_summary_of_a_run():
 def test_a_summary_of_little_is_short():
     assert line_of(printed(run_summary({"steps": 3, "loss": None})), "steps") == ["steps", "3"]
     assert printed(run_summary({**RESULT, "tokens_per_second": None})).count("second") == 0
+
+
+def test_a_number_that_rounds_to_zero_has_no_sign_but_that_of_a_change():
+    row = {"before": 0.2, "after": 0.19999, "difference": -0.00001, "low": -0.2, "high": -0.0}
+    assert figures(row, ("difference", "low", "high")) == ["+0.000", "−0.200", "+0.000"]
+    assert (short(-0.0), short(-0.00001)) == ("0", "−1.00e-05")
+    assert points({"points": -0.3, "low": -0.4, "high": 5}) == "+0 (+0 … +5)"

@@ -12,7 +12,7 @@ from luthier.cli import run as cli
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.diagnose.errors import errors
-from luthier.report.page.view import Rewarded
+from luthier.report.page.run_report import RewardedAnswer
 from luthier.runs.folder import RunFolder, read_run
 from luthier.tune import pages
 from luthier.tune.train import run
@@ -62,7 +62,7 @@ def test_a_view_has_what_the_run_measured(runs):
     assert {sample.reference for sample in view.samples} <= {"dog", "tree"}
     assert len(view.series("loss")) == folder.result["steps"]
     assert len(view.series("eval_loss", "tokens")) == -(-folder.result["steps"] // 2)  # every second step, and the last
-    assert len(view.lost) == folder.result["forgetting"]["n"]
+    assert len(view.forgotten) == folder.result["forgetting"]["n"]
     assert view.errors.n == len(view.samples)
 
 
@@ -70,7 +70,7 @@ def test_the_lost_answers_carry_the_drift_of_the_result(runs):
     """sum of drift x tokens / sum of tokens is the drift that the result reports."""
     folder, config = read_run(runs / "a")
     lines = [line for line in folder.records("evals/before.jsonl") if "general" in line]
-    lost = pages.view(folder, config, folder.result).lost
+    lost = pages.view(folder, config, folder.result).forgotten
     total = sum(one.drift * line["tokens"] for one, line in zip(lost, lines, strict=True))
     assert total / sum(line["tokens"] for line in lines) == pytest.approx(folder.result["forgetting"]["drift"])
 
@@ -178,8 +178,8 @@ def test_answers_of_rollouts_are_those_of_the_first_the_middle_and_the_last(tmp_
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*old, evaluated, *new]))
     found = pages._rollouts(RunFolder(tmp_path))
     assert [one.number for one in found] == [0, 2, 4]
-    assert (found[0].best, found[0].worst) == ([Rewarded("", "old 0", 0.5)], [])
-    assert found[2].worst == [Rewarded("who?", "worst", 1, "length", 4)]
+    assert (found[0].best, found[0].worst) == ([RewardedAnswer("", "old 0", 0.5)], [])
+    assert found[2].worst == [RewardedAnswer("who?", "worst", 1, "length", 4)]
     (tmp_path / "samples.jsonl").write_text(json.dumps({"rollout": 1, "answer": "a", "reward": "high"}) + "\n")
     with pytest.raises(InputError, match=r"samples\.jsonl:1.*reward"):
         pages._rollouts(RunFolder(tmp_path))

@@ -61,7 +61,7 @@ def command(
     """
     from luthier.comparison.compare import CompareOptions, compare_all
     from luthier.core.threads import use_threads
-    from luthier.report.comparisons import compare_screen
+    from luthier.report.screens.comparison import compare_screen
 
     config = config_of(data, values)
     use_threads(config.threads)

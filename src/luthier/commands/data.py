@@ -77,7 +77,7 @@ def command(
     from luthier.core.errors import InputError
     from luthier.data.clean import CleanSettings
     from luthier.inspect.card import describe, rewrite
-    from luthier.report.screens import written
+    from luthier.report.screens.stages import written
     from luthier.report.tables import card_table
 
     config = config_of(paths, settings)
@@ -108,7 +108,7 @@ def command(
 def _test(config: Any, training: tuple[str, ...], json_: bool, *, splitting: bool, cleaning: bool) -> None:
     from luthier.core.errors import InputError
     from luthier.inspect.test_file import describe_test
-    from luthier.report.testing import test_file_screen
+    from luthier.report.screens.test_file import test_file_screen
 
     if splitting or cleaning:
         where = "--split" if splitting else "--clean"

@@ -30,7 +30,7 @@ def command(
       luthier elo judge.jsonl people.jsonl --anchor base=1000 --length-control
     """
     from luthier.comparison.elo import ratings
-    from luthier.report.ratings import ratings_screen
+    from luthier.report.screens.ratings import ratings_screen
 
     result = ratings(judgments, anchor=anchor, length=length_control, rounds=rounds, seed=seed)
     if json_:

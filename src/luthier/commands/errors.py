@@ -66,7 +66,7 @@ def command(
     from luthier.diagnose.before_after import compare_runs
     from luthier.diagnose.errors import errors
     from luthier.diagnose.fixes import propose
-    from luthier.report import errors as report
+    from luthier.report.screens import errors as report
     from luthier.tune.pages import again
 
     given = [
@@ -81,7 +81,7 @@ def command(
     elif fix:
         result, screen = propose(run, fix), report.fixes_screen
     elif against:
-        result, screen = compare_runs(run, against), report.against_screen
+        result, screen = compare_runs(run, against), report.comparison_screen
     else:
         result = errors(run, category)
         written = again(run)

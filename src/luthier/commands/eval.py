@@ -75,7 +75,7 @@ def command(model: str, json_: bool, **options: Any) -> None:
     """
     from luthier.evals.benchmarks.evaluation import BenchmarkOptions, evaluate
     from luthier.evals.benchmarks.results import METRICS
-    from luthier.report.benchmarks import tables
+    from luthier.report.screens.benchmarks import tables
 
     place = {name: options.pop(name) for name in ("base", "text__system", "device", "dtype", "threads")}
     config = config_of((), place)

@@ -59,7 +59,7 @@ def command(
     from luthier.comparison.contestants import AnswerOptions
     from luthier.comparison.judge import JudgmentOptions, judge
     from luthier.core.threads import use_threads
-    from luthier.report.ratings import judge_screen
+    from luthier.report.screens.ratings import judge_screen
 
     config = config_of(data, values)
     use_threads(config.threads)

@@ -26,7 +26,7 @@ def command(check: bool, json_: bool) -> None:
       luthier models --check
     """
     from luthier.model.hub.listing import cached, damaged
-    from luthier.report.screens import models_table
+    from luthier.report.screens.stages import models_table
 
     rows = cached(check=check)
     listed = [asdict(item) for item in rows]

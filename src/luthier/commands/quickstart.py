@@ -34,12 +34,12 @@ def command(json_: bool, **settings: Any) -> None:
     """
     config = resolve(QUICKSTART, given(settings))  # what is wrong with them is told at once
     log.note("reading the functions of Python's own library; this takes a few seconds")
-    from luthier.report import screens
+    from luthier.report.screens import stages
     from luthier.tune.quickstart import quickstart
 
     screen = console()
     result = quickstart(
-        config, (lambda name, value: None) if json_ else lambda name, value: screens.show(screen, name, value)
+        config, (lambda name, value: None) if json_ else lambda name, value: stages.show(screen, name, value)
     )
     if json_:
         print_json(result)

@@ -69,7 +69,7 @@ def command(
     """
     from luthier.config.resolve import resolve
     from luthier.feedback.sample import Options, sample
-    from luthier.report import sampled
+    from luthier.report.screens import samples
 
     asked = {"model": model, "data.path": prompts, "reward.use": use}
     options = Options(write, out, n, temperature, top_p, max_new_tokens, batch, keep_above, only_ended)
@@ -78,5 +78,5 @@ def command(
         print_json(result)
         return
     screen = console()
-    for part in sampled.screen(result):
+    for part in samples.sample_screen(result):
         screen.print(part)

@@ -41,10 +41,10 @@ def command(run: str, data: tuple[str, ...], out: Path, json_: bool, **settings:
     """
     from luthier.config.resolve import resolve
     from luthier.feedback.score import score
-    from luthier.report.scored import screen
+    from luthier.report.screens.scores import score_screen
 
     result = score(resolve({"model": run, "data.path": data}, given(settings)), out)
     if json_:
         print_json(result)
     else:
-        console().print(screen(result))
+        console().print(score_screen(result))

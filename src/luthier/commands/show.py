@@ -49,7 +49,7 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     from luthier.data.load import head
     from luthier.data.warn import warnings_of
     from luthier.inspect import tokens
-    from luthier.report.screens import shown_examples
+    from luthier.report.screens.stages import shown_examples
     from luthier.runs.texts import open_texts
 
     config = config_of(paths, settings)

@@ -42,7 +42,7 @@ def command(suite: Path, model: str, junit: Path | None, judged: Path | None, js
     """
     from luthier.core.threads import use_threads
     from luthier.evals.suites.evaluation import run_suite
-    from luthier.report.suites import suite_screen
+    from luthier.report.screens.suites import suite_screen
 
     config = config_of((), values)
     use_threads(config.threads)

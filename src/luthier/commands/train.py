@@ -57,10 +57,10 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
     """
     config = config_of(data, settings)  # what is wrong with them is told at once
     log.note("loading PyTorch and the model libraries; this takes a few seconds")
-    from luthier.report import screens
+    from luthier.report.screens import stages
     from luthier.tune.train import run
 
     screen = console()
-    result = run(config, show=None if json_ else lambda name, value: screens.show(screen, name, value))
+    result = run(config, show=None if json_ else lambda name, value: stages.show(screen, name, value))
     if json_:
         print_json(result)

@@ -109,7 +109,7 @@ class Bar:
     def _line(self, columns: int) -> str:
         """What fits into so many columns: figures come before the bar, and where not all fit, the last ones go first."""
         spent, fresh = self.spent, self.done - self.first
-        figures = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items()]
+        figures = [f"{k} {v:z.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items()]
         if not any(name.endswith("/s") for name in self.figures) and fresh and spent:  # no rate of its own
             figures.insert(0, f"{per:,.0f}/s" if (per := fresh / spent) >= 10 else f"{per:.2g}/s")
         if self.total:

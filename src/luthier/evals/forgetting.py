@@ -89,7 +89,7 @@ class Forgetting:
     def sentence(self) -> str:
         """One line for people."""
         if self.size == NO_LOSS:
-            return f"no forgetting shown ({self.drift:+.2f} nats/token on its own earlier answers)"
+            return f"no forgetting shown ({self.drift:+z.2f} nats/token on its own earlier answers)"
         kept = f"a token keeps {exp(-self.drift):.0%} of its probability"
         return f"lost {self.drift:.2f} nats/token on its own earlier answers: {self.size} ({kept})"
 

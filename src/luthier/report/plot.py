@@ -98,29 +98,32 @@ def _curves(panel: Panel, along: str, reach: tuple[float, float], down: float = 
     """The parts of a panel that begins so far `down`, over values of `along` that reach from the first to the second; and
     what it shows, in words."""
     points, evals, names = panel.points, panel.evals, panel.names
-    x_ticks = ticks(*reach, whole=along == "optimizer step")
-    y_ticks = ticks(*_range(y for _, y in (*points, *evals)))
+    x_ticks = tick_values(*reach, whole=along == "optimizer step")
+    y_ticks = tick_values(*_range(y for _, y in (*points, *evals)))
     left, right, top, bottom = 64, WIDTH - 128, down + 70, down + 340
     x = Axis(x_ticks[0], max(reach[1], x_ticks[0] + 1e-9), left, right)
     y = Axis(y_ticks[0], y_ticks[-1], bottom, top)
     parts = [_text(left - 44, down + 28, panel.title, "title"), _text(left - 44, down + 47, panel.unit)]
     for value in y_ticks:
         style = "axis" if value == y_ticks[0] else "grid"
-        parts.append(f'<path class="{style}" d="M{left} {_n(y.at(value))}H{right}"/>')
+        parts.append(f'<path class="{style}" d="M{left} {_coordinate(y.at(value))}H{right}"/>')
         parts.append(_text(left - 10, y.at(value) + 4.5, _tick(value, y_ticks), "end"))
     parts += [_text(x.at(v), bottom + 20, _tick(v, x_ticks), "middle") for v in x_ticks if x.low <= v <= x.high]
     parts.append(_text((left + right) / 2, bottom + 42, along, "middle"))
     ends: list[tuple[float, str, str]] = []
     if points:
         smooth = moving_average(points)
-        dots = "".join(f"M{_n(x.at(step))} {_n(y.at(loss))}h0" for step, loss in points)
+        dots = "".join(f"M{_coordinate(x.at(step))} {_coordinate(y.at(loss))}h0" for step, loss in points)
         parts += [f'<path class="raw" d="{dots}"/>', f'<path class="line train" d="{_line(smooth, x, y)}"/>']
         ends.append((y.at(smooth[-1][1]), f"{names[0]} {_loss(smooth[-1][1])}", "train-name"))
     if evals:
         parts.append(f'<path class="line held" stroke-dasharray="1 6" d="{_line(evals, x, y)}"/>')
-        parts += [f'<circle class="dot" cx="{_n(x.at(s))}" cy="{_n(y.at(loss))}" r="5"/>' for s, loss in evals]
+        parts += [
+            f'<circle class="dot" cx="{_coordinate(x.at(s))}" cy="{_coordinate(y.at(loss))}" r="5"/>'
+            for s, loss in evals
+        ]
         ends.append((y.at(evals[-1][1]), f"{names[1]} {_loss(evals[-1][1])}", "held-name"))
-    parts += [_text(right + 12, at + 4.5, words, style) for at, words, style in _apart(ends)]
+    parts += [_text(right + 12, at + 4.5, words, style) for at, words, style in _spread_labels(ends)]
     place = "step" if along == "optimizer step" else along
     told = [
         f"{name.capitalize()}{panel.what} from {_loss(line[0][1])} at {place} {line[0][0]:g}"
@@ -157,7 +160,7 @@ def before_after_bars(rows: Sequence[Row], path: Path, title: str = "Before and 
         ]
         parts.append(_text(scale.at(max([0.0, row["after"], *whisker])) + 8, y + 32, new, "strong"))
         if whisker:
-            start, end = (_n(scale.at(value)) for value in whisker)
+            start, end = (_coordinate(scale.at(value)) for value in whisker)
             parts.append(f'<path class="whisker" d="M{start} {y + 23}v10M{start} {y + 28}H{end}M{end} {y + 23}v10"/>')
         parts.append(_text(right + 30, y + 13, change, "strong"))
         parts.append(_text(right + 30, y + 32, words, words if words in ("better", "worse") else ""))
@@ -178,7 +181,7 @@ def moving_average(points: Sequence[Point], share: float = SMOOTH_SHARE) -> list
     return smooth
 
 
-def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[float]:
+def tick_values(low: float, high: float, about: int = 5, whole: bool = False) -> list[float]:
     """Round numbers that span low..high, steps of 1, 2 or 5 times a power of ten, `about` or fewer steps.
 
     The first is at most `low`, the last at least `high`; a single value gets ticks on both sides. `whole`
@@ -203,15 +206,15 @@ def _range(values: Iterable[float]) -> tuple[float, float]:
 def _tick(value: float, all_ticks: Sequence[float]) -> str:
     """A tick's number, with the decimals that the distance of the ticks needs."""
     decimals = max(0, -floor(log10(all_ticks[1] - all_ticks[0]) + 1e-9))
-    return f"{value:.2g}" if decimals > 6 and value else f"{value:,.{min(decimals, 6)}f}"
+    return f"{value:.2g}" if decimals > 6 and value else f"{value:z,.{min(decimals, 6)}f}"
 
 
 def _loss(value: float) -> str:
     """Three significant digits, zeros kept."""
-    return f"{value:#.3g}".rstrip(".")
+    return f"{value:z#.3g}".rstrip(".")
 
 
-def _apart(labels: Sequence[tuple[float, str, str]], least: float = 18) -> list[tuple[float, str, str]]:
+def _spread_labels(labels: Sequence[tuple[float, str, str]], least: float = 18) -> list[tuple[float, str, str]]:
     """The labels from top to bottom, moved down where they would touch."""
     placed: list[tuple[float, str, str]] = []
     for at, words, style in sorted(labels):
@@ -221,22 +224,27 @@ def _apart(labels: Sequence[tuple[float, str, str]], least: float = 18) -> list[
 
 def _line(points: Sequence[Point], x: Axis, y: Axis) -> str:
     """The path through the points; of a single one, a line of no length, which round ends make a dot."""
-    return "M" + "L".join(f"{_n(x.at(step))} {_n(y.at(loss))}" for step, loss in points) + "h0" * (len(points) == 1)
+    return (
+        "M"
+        + "L".join(f"{_coordinate(x.at(step))} {_coordinate(y.at(loss))}" for step, loss in points)
+        + "h0" * (len(points) == 1)
+    )
 
 
 def _bar(scale: Axis, value: float, y: float, style: str) -> str:
     start, end = scale.at(min(0.0, value)), scale.at(max(0.0, value))
-    return f'<rect class="{style}" x="{_n(start)}" y="{_n(y)}" width="{_n(max(1.0, end - start))}" height="17" rx="2"/>'
+    x, width = _coordinate(start), _coordinate(max(1.0, end - start))
+    return f'<rect class="{style}" x="{x}" y="{_coordinate(y)}" width="{width}" height="17" rx="2"/>'
 
 
 def _text(x: float, y: float, words: str, style: str = "") -> str:
     attribute = f' class="{style}"' if style else ""
-    return f'<text{attribute} x="{_n(x)}" y="{_n(y)}">{escape(clean(words))}</text>'
+    return f'<text{attribute} x="{_coordinate(x)}" y="{_coordinate(y)}">{escape(clean(words))}</text>'
 
 
-def _n(value: float) -> str:
+def _coordinate(value: float) -> str:
     """A coordinate to a hundredth of a pixel, without needless zeros."""
-    return f"{value:.2f}".rstrip("0").rstrip(".")
+    return f"{value:z.2f}".rstrip("0").rstrip(".")
 
 
 def _write(path: Path, height: int, title: str, told: str, parts: Sequence[str]) -> None:

@@ -41,12 +41,12 @@ def figures(row: Row, names: Sequence[str]) -> list[str]:
     signed = {"difference", "low", "high"}
     values = ((name, row[name]) for name in names)
     return [
-        "?" if value is None else f"{scale * value:{'+' if name in signed else ''}.{decimals}f}".replace("-", "−")
+        "?" if value is None else f"{scale * value:{'+' if name in signed else ''}z.{decimals}f}".replace("-", "−")
         for name, value in values
     ]
 
 
-def called(rows: Sequence[Row]) -> str:
+def how_tested(rows: Sequence[Row]) -> str:
     """How the verdicts of a table came about: corrected for being one of many, or each by its interval alone."""
     tests = sum(row.get("corrected") is not None for row in rows)
     if not tests:
@@ -73,7 +73,7 @@ def before_after(rows: Sequence[Row], before: str = "before", after: str = "afte
     table = Table(
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
-        caption=Text(f"  {counted} items; paired interval of the change\n  {called(rows)}", style=FAINT),
+        caption=Text(f"  {counted} items; paired interval of the change\n  {how_tested(rows)}", style=FAINT),
         caption_justify="left",
     )
     table.add_column("")
@@ -105,12 +105,12 @@ def samples_side_by_side(
         head = Table.grid(padding=(0, 2))
         head.add_column(style=FAINT, justify="right")
         head.add_column(overflow="fold")
-        head.add_row("prompt", short(prompt))
-        head.add_row("reference", short(reference))
+        head.add_row("prompt", shortened(prompt))
+        head.add_row("reference", shortened(reference))
         answers = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False)
         answers.add_column(names[0], ratio=1, overflow="fold", header_style=FAINT)
         answers.add_column(names[1], ratio=1, overflow="fold", header_style=STRONG)
-        answers.add_row(short(old), short(new))
+        answers.add_row(shortened(old), shortened(new))
         blocks += [Rule(Text(f"{number} of {len(items)}"), style=FAINT), head, Text(), answers, Text()]
     return Group(*blocks)
 
@@ -118,7 +118,7 @@ def samples_side_by_side(
 def sample(prompt: str, reference: str, answer: str) -> Group:
     """One prompt, its reference and an answer to it, below each other; long text is cut and says so."""
     named = (("prompt", prompt), ("reference", reference), ("answer", answer))
-    return Group(Text(), grid_of((name, short(text)) for name, text in named))
+    return Group(Text(), grid_of((name, shortened(text)) for name, text in named))
 
 
 def card_table(card: Mapping[str, Any]) -> Group:
@@ -145,7 +145,7 @@ def grid_of(lines: Iterable[tuple[str, str | Text]]) -> Table:
     return grid
 
 
-def short(text: str, lines: int = SAMPLE_LINES, width: int = 320) -> Text:
+def shortened(text: str, lines: int = SAMPLE_LINES, width: int = 320) -> Text:
     """The beginning of a text, with how much is left out; a text of nothing is named."""
     whole = clean(text).strip()
     if not whole:
@@ -209,24 +209,24 @@ def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
         trainable, parameters = results["trainable"], results["parameters"]
         yield "trained", f"{_count(trainable)} of {_count(parameters)} parameters ({trainable / parameters:.2%})"
     if loss := results.get("loss"):
-        parts = [f"{key} {value:.4f}" for key, value in loss.items() if isinstance(value, int | float)]
+        parts = [f"{key} {value:z.4f}" for key, value in loss.items() if isinstance(value, int | float)]
         yield "loss", " · ".join(parts)
     if "reward_model" in results:
-        yield from worth(results["reward_model"])
+        yield from score_quality(results["reward_model"])
     if results.get("kl_per_answer") is not None:
-        yield "moved by", f"{results['kl_per_answer']:.2f} nats an answer from where it started (KL)"
+        yield "moved by", f"{results['kl_per_answer']:z.2f} nats an answer from where it started (KL)"
     if "run" in results:
         run = clean(shlex.quote(str(results["run"])))
         yield "report", clean(str(Path(results["run"], "report.html")))
         yield "next", f"luthier score {run} DATA" if "reward_model" in results else f"luthier chat {run} --compare base"
 
 
-def worth(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def score_quality(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What a reward model's scores are worth: calibration and the pull of length, each with what it means."""
     if result["calibration_error"] is not None:
         yield "calibration error", f"{result['calibration_error']:.3f}  (0: its probabilities come true)"
     if result["length_correlation"] is not None:
-        yield "score and length", f"r = {result['length_correlation']:+.2f}  (0: length alone earns nothing)"
+        yield "score and length", f"r = {result['length_correlation']:+z.2f}  (0: length alone earns nothing)"
 
 
 def _counts(counts: Any) -> Text:

@@ -8,7 +8,7 @@ from statistics import fmean, variance
 from typing import Any
 
 from luthier.config.run import RunConfig
-from luthier.report import over, plot
+from luthier.report import plot, reward_over_divergence
 from luthier.runs.folder import RunFolder
 from luthier.tune import before_after
 from luthier.tune.build import Run
@@ -55,7 +55,7 @@ def rollout_figures(metrics: Mapping[str, float], rewards: Sequence[float]) -> d
     """The figures of a rollout that people watch: its mean reward with the trend of the `rewards` of rollouts so far, nats per
     answer from the start, the share of answers that came to an end, and their length in tokens."""
     return {
-        "reward": f"{metrics['reward']:.3f} {trend(rewards)}".rstrip(), "KL": f"{metrics['kl_per_answer']:.2f}",
+        "reward": f"{metrics['reward']:z.3f} {trend(rewards)}".rstrip(), "KL": f"{metrics['kl_per_answer']:z.2f}",
         "ended": f"{metrics['ended']:.0%}", "length": f"{metrics['length']:.0f}",
     }  # fmt: skip
 
@@ -76,10 +76,10 @@ def write_plots(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) ->
     records = folder.records("metrics.jsonl") or []
     losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
     evals = [(r["step"], r["eval_loss"]) for r in records if r.get("eval_loss") is not None]
-    found = over.over_divergence(records, rows)
+    found = reward_over_divergence.reward_over_divergence(records, rows)
     if found.rollouts:
         title, along = "reward, the further the policy moves", "nats per answer from the start (KL)"
-        shown = [plot.Panel(title, found.rollouts, found.held, "learned from", ("rollouts", "held-out"))]
+        shown = [plot.Panel(title, found.rollouts, found.held_out, "learned from", ("rollouts", "held-out"))]
         if found.judge:
             shown.append(plot.Panel(f"judging {title}", (), found.judge, "not learned from", ("", "held-out")))
         plot.panels(shown, title, folder.path / "reward.svg", along)

@@ -81,7 +81,7 @@ class CheckpointSelector:
         if limit is not None and forgotten is not None and forgotten > limit:
             progress.over = True
             log.note(
-                f"step {step}: {forgotten:.3f} nats/token of its own answers are lost, over {limit:g}: training stops"
+                f"step {step}: {forgotten:z.3f} nats/token of its own answers are lost, over {limit:g}: training stops"
             )
             return True
         progress.within = step
@@ -102,7 +102,7 @@ class CheckpointSelector:
         config, reward, budget = self.job.config, measured.reward, self.job.config.policy.kl_budget
         name, value = ("loss", measured.loss) if reward is None else ("reward", -reward)
         if budget and kl is not None and kl > budget:
-            log.note(f"step {step}: {kl:.3f} nats per answer from the start, over {budget:g}: not kept")
+            log.note(f"step {step}: {kl:z.3f} nats per answer from the start, over {budget:g}: not kept")
             return False
         if value is None:
             if config.stop.forgetting is not None:  # nothing else tells weights apart: the last within the limit
@@ -117,7 +117,7 @@ class CheckpointSelector:
         log.note(
             f"step {step}: held-out {name} {abs(value):.4f}"
             + (f", best {abs(progress.best):.4f} at step {progress.best_step}" if progress.worse else "")
-            + (f", lost {forgotten:.3f} nats/token of its own answers" if forgotten is not None else "")
+            + (f", lost {forgotten:z.3f} nats/token of its own answers" if forgotten is not None else "")
         )
         return bool(config.eval.patience) and progress.worse >= config.eval.patience
 

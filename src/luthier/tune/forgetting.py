@@ -264,5 +264,5 @@ def sentences(drift: forgot.Forgetting | None, kl: Mapping[str, Any] | None) -> 
 
 
 def _span(found: Mapping[str, Any]) -> str:
-    interval = f" ({found['low']:.2f} … {found['high']:.2f})" if found["low"] is not None else ""
-    return f"{found['value']:.2f}{interval}"
+    interval = f" ({found['low']:z.2f} … {found['high']:z.2f})" if found["low"] is not None else ""
+    return f"{found['value']:z.2f}{interval}"

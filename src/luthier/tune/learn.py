@@ -116,7 +116,7 @@ def log_step(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar
 def step_figures(progress: Progress, report: Report) -> dict[str, str]:
     """What people watch of a step: the loss, or what its rollout was given."""
     if "reward" not in report.metrics:
-        return {"loss": f"{report.loss:.3f}"}
+        return {"loss": f"{report.loss:z.3f}"}
     if (rollout := report.metrics.get("rollout")) != progress.rollout:  # several steps learn from one
         progress.rollout = rollout
         progress.rewards = [*progress.rewards, report.metrics["reward"]][-2 * announce.TREND_ROLLOUTS :]

@@ -20,10 +20,18 @@ from luthier.evals.detectors.table import CATEGORIES
 from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.evals.metrics import scores
 from luthier.evals.metrics.table import METRICS, OWN
-from luthier.report.page.coding import Record, coding_page
-from luthier.report.page.compare import COLOURS, Paired, compare_page
-from luthier.report.page.parts import run_page
-from luthier.report.page.view import Category, Errors, ForgottenAnswer, Rewarded, Rollout, Sample, View
+from luthier.report.page.coding_page import CodingRecord, render_coding_page
+from luthier.report.page.compare_page import COLOURS, PairedMetrics, render_compare_page
+from luthier.report.page.run_page import render_run_page
+from luthier.report.page.run_report import (
+    Category,
+    ErrorCounts,
+    ForgottenAnswer,
+    RewardedAnswer,
+    Rollout,
+    RunReport,
+    Sample,
+)
 from luthier.runs.folder import RunFolder, read_run, understood
 from luthier.runs.records import MEND, Finished
 from luthier.training.table import METHODS
@@ -36,7 +44,7 @@ RECORDS, CODES = "errors/records.jsonl", "errors/codes.jsonl"
 
 def write(folder: RunFolder, config: RunConfig, result: dict[str, Any], out: Path | None = None) -> Path:
     """Write the page of a finished run into its folder, or to `out`."""
-    return _write_page(out or folder.path / PAGE, run_page(view(folder, config, result)))
+    return _write_page(out or folder.path / PAGE, render_run_page(view(folder, config, result)))
 
 
 def report(runs: Sequence[Path], out: Path | None = None) -> Path:
@@ -51,7 +59,7 @@ def report(runs: Sequence[Path], out: Path | None = None) -> Path:
         raise InputError(f"{len(found)} runs", where="luthier report", fix=f"give at most {COLOURS}")
     views = _with_unique_names([view(*one) for one in found])
     return _write_page(
-        out or Path("report-compare.html"), compare_page(views, [_paired(views[0], v) for v in views[1:]])
+        out or Path("report-compare.html"), render_compare_page(views, [_paired(views[0], v) for v in views[1:]])
     )
 
 
@@ -74,31 +82,31 @@ def coding(run: Path, out: Path | None = None) -> Path:
             "this run generated no answers to read", where=run, fix="train with --eval.samples above 0 on rows with answers"
         )  # fmt: skip
     records = [
-        Record(
+        CodingRecord(
             row=line["row"], prompt=line["prompt"], reference=line["reference"], before=line["before"], after=line["after"],
             findings=[(_category(f["category"]), f["why"]) for f in line.get("after_findings", ())],
         )
         for line in lines
     ]  # fmt: skip
-    page = coding_page(run.resolve().name, config.fingerprint(), records, _codes(folder))
+    page = render_coding_page(run.resolve().name, config.fingerprint(), records, _codes(folder))
     return _write_page(out or folder.path / CODING, page)
 
 
-def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
+def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> RunReport:
     """What the run directory holds, as pages want it. Raises InputError for files that were damaged."""
     with understood(folder):
         return _view(folder, config, result)
 
 
-def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> View:
+def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> RunReport:
     before, after = (from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after"))
-    return View(
+    return RunReport(
         name=folder.path.resolve().name, path=str(folder.path), config=config,
         method=f"{config.method}, {METHODS[config.method].summary}", result=result,
-        rows=_rows(result, after), beside=_retention_rows(before, after, result, config.seed),
+        rows=_rows(result, after), retention=_retention_rows(before, after, result, config.seed),
         steps=folder.records("metrics.jsonl") or (), samples=_samples(folder), rollouts=_rollouts(folder),
-        lost=_forgotten_answers(before, after), errors=_errors(folder, config), codes=_codes(folder),
-        lineage=folder.lineage, about=folder.read_json(DATA) or {},
+        forgotten=_forgotten_answers(before, after), errors=_errors(folder, config), codes=_codes(folder),
+        lineage=folder.lineage, data_description=folder.read_json(DATA) or {},
     )  # fmt: skip
 
 
@@ -169,7 +177,7 @@ def _rollouts(folder: RunFolder) -> list[Rollout]:
     for number in sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]} if numbers else ()):
         best, worst = (
             [
-                Rewarded(
+                RewardedAnswer(
                     line.get("prompt", ""), line["answer"], line["reward"], line.get("ended", ""), line.get("length")
                 )
                 for line in lines[number]
@@ -204,7 +212,7 @@ def _retention_rows(before: Measured, after: Measured, result: dict[str, Any], s
     return [_with_verdict(row) for row in (*(row | figures.get(row["name"], {}) for row in others), *tasks)]
 
 
-def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:
+def _errors(folder: RunFolder, config: RunConfig) -> ErrorCounts | None:
     """What was found at the end of the run, or by `luthier errors`, as that counts and tests it; None when nobody looked."""
     lines = folder.records(RECORDS)
     if lines is None:
@@ -223,7 +231,7 @@ def _errors(folder: RunFolder, config: RunConfig) -> Errors | None:
     rows = errors.table(before, after, config.seed)
     (sound,) = (row for row in rows if row["name"] == errors.SOUND)
     correctness_known = errors.WRONG in after
-    return Errors(
+    return ErrorCounts(
         len(lines), Category(sound["title"], _SOUND[correctness_known], sound),
         [Category(row["title"], errors.about(row["name"])["meaning"], row) for row in rows if row is not sound], correctness_known,
     )  # fmt: skip
@@ -266,22 +274,22 @@ def _category(name: str) -> str:
     return errors.title(name) if name in (errors.SAME, *CATEGORIES) else name
 
 
-def _with_unique_names(views: Sequence[View]) -> list[View]:
+def _with_unique_names(views: Sequence[RunReport]) -> list[RunReport]:
     """The views with names that differ: paths where the folders have the same name."""
     names = [one.name for one in views]
     return [replace(one, name=one.path) if names.count(one.name) > 1 else one for one in views]
 
 
-def _paired(first: View, other: View) -> Paired:
+def _paired(first: RunReport, other: RunReport) -> PairedMetrics:
     """The metrics of the answers of two runs on the prompts that both answered, with paired intervals."""
     first_samples, other_samples = ({(s.prompt, s.reference): s for s in one.samples} for one in (first, other))
     shared = [key for key in first_samples if key in other_samples]
     names = [name for name in first.result["metrics"] if name in METRICS and name in other.result["metrics"]]
     if not shared or not names:
-        return Paired(other.name, ())
+        return PairedMetrics(other.name, ())
     prompts, references = zip(*shared, strict=True)
     old, new = (
         scores.score([s.after for s in side], references, prompts, names, [s.ended for s in side])
         for side in ([one[key] for key in shared] for one in (first_samples, other_samples))
     )
-    return Paired(other.name, scores.table(old, new, seed=first.config.seed))
+    return PairedMetrics(other.name, scores.table(old, new, seed=first.config.seed))

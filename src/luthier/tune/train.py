@@ -38,7 +38,7 @@ from luthier.methods.likelihood import likelihood
 from luthier.model import load as model_load
 from luthier.model import memory
 from luthier.model.adapt import lora
-from luthier.report.over import judged
+from luthier.report.reward_over_divergence import judge_confirmation
 from luthier.runs import export, tracking
 from luthier.runs.base import start_facts
 from luthier.runs.begin import note_failure, open_run
@@ -194,7 +194,7 @@ def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> dic
     if (share := warnings.equal_rewards(folder.records("metrics.jsonl") or ())) is not None:
         warnings.warn_of_rewards(share)
         result[warnings.EQUAL_REWARDS] = round(share, 4)
-    if (found := judged(rows)) is not None:
+    if (found := judge_confirmation(rows)) is not None:
         warnings.report_judge(found)
         result["judge"] = found
     if method.needs.score:

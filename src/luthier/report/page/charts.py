@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 
-from luthier.report.plot import Axis, Point, moving_average, ticks
+from luthier.report.plot import Axis, Point, moving_average, tick_values
 
 WIDE, HIGH = 1000.0, 400.0  # of the plot, in its own units
-MOST = 600  # points of a line; what is more is thinned evenly
+MAX_POINTS = 600  # points of a line; what is more is thinned evenly
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnLine:
     """A line as it is drawn: paths in the plot's units, its last value, and the values that hovering shows."""
 
     name: str
@@ -46,9 +46,9 @@ class Chart:
     name: str
     title: str
     unit: str
-    along: str
-    told: str
-    lines: list[Drawn]
+    x_label: str
+    description: str
+    lines: list[DrawnLine]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     x_range: tuple[float, float]
@@ -57,7 +57,7 @@ class Chart:
     def hover(self) -> str:
         """What the script of the page needs to show values, as JSON; the page is whole without it."""
         lines = [{"name": line.name, "style": line.style, "values": line.values} for line in self.lines]
-        return json.dumps({"along": self.along, "x": self.x_range, "y": self.y_range, "lines": lines})
+        return json.dumps({"along": self.x_label, "x": self.x_range, "y": self.y_range, "lines": lines})
 
 
 def chart(
@@ -65,33 +65,33 @@ def chart(
     title: str,
     unit: str,
     lines: Sequence[Line],
-    along: str = "step",
-    zero: bool = False,
+    x_label: str = "step",
+    from_zero: bool = False,
     whole: bool = True,
-    until: float = 0.0,
+    x_end: float = 0.0,
 ) -> Chart | None:
-    """The figure of these lines, or None where none has a point. Values that are not finite are left out. With `zero`
-    the values begin at zero, as amounts should; `whole` says that values of `along` are counts; these reach at
-    least `until`."""
-    kept = [(line, [p for p in line.points if isfinite(p[1])]) for line in lines]
-    kept = [(line, points) for line, points in kept if points]
-    if not kept:
+    """The figure of these lines, or None where none has a point. Values that are not finite are left out. With `from_zero`
+    the values begin at zero, as amounts should; `whole` says that values of `x_label` are counts; these reach at
+    least `x_end`."""
+    finite = [(line, [p for p in line.points if isfinite(p[1])]) for line in lines]
+    finite = [(line, points) for line, points in finite if points]
+    if not finite:
         return None
-    drawn = [(line, points, moving_average(points) if line.noisy else points) for line, points in kept]
-    xs = [x for _, points in kept for x, _ in points]
-    first, last = min(0.0, *xs), max(until, *xs)
-    ys = [y for _, points in kept for _, y in points] + [0.0] * zero
-    ys += [1.0] * (zero and not any(ys))  # amounts that are all nothing
-    x_ticks, y_ticks = ticks(first, last or 1, whole=whole), ticks(min(ys), max(ys))
+    smoothed = [(line, points, moving_average(points) if line.noisy else points) for line, points in finite]
+    xs = [x for _, points in finite for x, _ in points]
+    first, last = min(0.0, *xs), max(x_end, *xs)
+    ys = [y for _, points in finite for _, y in points] + [0.0] * from_zero
+    ys += [1.0] * (from_zero and not any(ys))  # amounts that are all nothing
+    x_ticks, y_ticks = tick_values(first, last or 1, whole=whole), tick_values(min(ys), max(ys))
     x, y = Axis(first, last or 1, 0, WIDE), Axis(y_ticks[0], y_ticks[-1], HIGH, 0)
-    told = " ".join(
-        f"{line.name.capitalize()} from {short(path[0][1])} at {along} {path[0][0]:,g} "
-        f"to {short(path[-1][1])} at {along} {path[-1][0]:,g}."
-        for line, _, path in drawn
+    description = " ".join(
+        f"{line.name.capitalize()} from {short(path[0][1])} at {x_label} {path[0][0]:,g} "
+        f"to {short(path[-1][1])} at {x_label} {path[-1][0]:,g}."
+        for line, _, path in smoothed
     )
     return Chart(
-        name, title, unit, along, told,
-        [_drawn(line, points, path, x, y) for line, points, path in drawn],
+        name, title, unit, x_label, description,
+        [_draw(line, points, path, x, y) for line, points, path in smoothed],
         [(x.at(v) / WIDE, _label(v, x_ticks)) for v in x_ticks if x.low <= v <= x.high],
         [(y.at(v) / HIGH, _label(v, y_ticks)) for v in y_ticks],
         (x.low, x.high), (y.low, y.high),
@@ -103,39 +103,39 @@ def short(value: float) -> str:
     if value and not 1e-4 <= abs(value) < 1e15:
         return f"{value:.2e}".replace("-", "−")
     decimals = max(0, 2 - floor(log10(abs(value)))) if value else 0
-    return f"{value:,.{min(decimals, 7)}f}".replace("-", "−")
+    return f"{value:z,.{min(decimals, 7)}f}".replace("-", "−")
 
 
-def _drawn(line: Line, points: Sequence[Point], path: Sequence[Point], x: Axis, y: Axis) -> Drawn:
+def _draw(line: Line, points: Sequence[Point], path: Sequence[Point], x: Axis, y: Axis) -> DrawnLine:
     """The paths of a line; dots are lines of no length, which round ends make visible."""
-    few, along = _thinned(points), _thinned(path)
-    dots = few if line.noisy or line.dotted else []
-    return Drawn(
+    shown, path_points = _thinned(points), _thinned(path)
+    dots = shown if line.noisy or line.dotted else []
+    return DrawnLine(
         line.name, line.style, line.dotted,
-        "" if line.dotted and len(along) < 3 else _joined([(x.at(a), y.at(b)) for a, b in along]),
-        "".join(f"M{_n(x.at(a))} {_n(y.at(b))}h0" for a, b in dots),
-        short(path[-1][1]), [(a, float(f"{b:.5g}")) for a, b in few],
+        "" if line.dotted and len(path_points) < 3 else _path([(x.at(a), y.at(b)) for a, b in path_points]),
+        "".join(f"M{_coordinate(x.at(a))} {_coordinate(y.at(b))}h0" for a, b in dots),
+        short(path[-1][1]), [(a, float(f"{b:.5g}")) for a, b in shown],
     )  # fmt: skip
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
     """At most MOST points, evenly, the last one always among them."""
-    pace = ceil(len(points) / MOST)
-    kept = list(points[::pace])
+    every = ceil(len(points) / MAX_POINTS)
+    kept = list(points[::every])
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]
 
 
 def _label(value: float, all_ticks: Sequence[float]) -> str:
     """A tick's number, with the decimals that the distance of the ticks needs."""
     decimals = max(0, -floor(log10(all_ticks[1] - all_ticks[0]) + 1e-9))
-    text = f"{value:.2g}" if decimals > 5 and value else f"{value:,.{min(decimals, 5)}f}"
+    text = f"{value:.2g}" if decimals > 5 and value else f"{value:z,.{min(decimals, 5)}f}"
     return text.replace("-", "−")
 
 
-def _joined(places: Sequence[Point]) -> str:
+def _path(places: Sequence[Point]) -> str:
     """The path through the places; of a single one, a line of no length."""
-    return "M" + "L".join(f"{_n(a)} {_n(b)}" for a, b in places) + "h0" * (len(places) == 1)
+    return "M" + "L".join(f"{_coordinate(a)} {_coordinate(b)}" for a, b in places) + "h0" * (len(places) == 1)
 
 
-def _n(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
+def _coordinate(value: float) -> str:
+    return f"{value:z.1f}".removesuffix(".0")

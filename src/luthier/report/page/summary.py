@@ -11,11 +11,11 @@ from typing import Any
 from luthier.config.run import RunConfig, fields, flag_of
 from luthier.core.log import clock, size
 from luthier.core.verdicts import BETTER, HIGHER, LOWER, NONE_SHOWN, ORDER, TOO_FEW, WORSE
-from luthier.report.page.view import View
+from luthier.report.page.run_report import RunReport
 from luthier.report.tables import Row, figures, title
 
-MAIN = ("reward", "judge", "accuracy", "loss")  # of these and the metrics of answers, which one a run is about
-NOTHING_LOST = "none shown"  # the size of what was forgotten (evals.forgetting)
+MAIN_METRICS = ("reward", "judge", "accuracy", "loss")  # of these and the metrics of answers, which one a run is about
+NO_FORGETTING = "none shown"  # the size of what was forgotten (evals.forgetting)
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Headline:
     n: int
 
 
-def first(view: View) -> list[str]:
+def critical_findings(report: RunReport) -> list[str]:
     """What is told before all else: what is wrong with the answers, and a rise of the reward that the judge did not see."""
-    found = [item["text"] for item in view.result.get("findings", ())]
-    judge = view.result.get("judge") or {}
+    found = [item["text"] for item in report.result.get("findings", ())]
+    judge = report.result.get("judge") or {}
     return [*found, judge["sentence"]] if judge.get("confirmed") is False else found
 
 
-def judged(view: View) -> str:
+def judge_sentence(report: RunReport) -> str:
     """What the judge saw of the reward's rise, where that is not told first; nothing without a judge."""
-    judge = view.result.get("judge")
+    judge = report.result.get("judge")
     return (
         ""
         if judge is None or judge["confirmed"] is False
@@ -52,16 +52,16 @@ def main_row(rows: Sequence[Row]) -> Row | None:
     """The row that a run is about: the reward it learned from, else the first metric in which more or less is better,
     answers before the loss. Chosen by what was measured and never by how it came out."""
     telling = [row for row in rows if row.get("higher_is_better") is not None]
-    for name in MAIN[:-1]:
+    for name in MAIN_METRICS[:-1]:
         if found := [row for row in telling if row["name"] == name]:
             return found[0]
     answers = [row for row in telling if row["name"] != "loss"]
     return next(iter([*answers, *telling]), None)
 
 
-def headline(view: View) -> Headline | None:
+def headline(report: RunReport) -> Headline | None:
     """The main change of a run; None where nothing was measured before and after."""
-    row = main_row(view.rows)
+    row = main_row(report.rows)
     if row is None:
         return None
     old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
@@ -69,25 +69,23 @@ def headline(view: View) -> Headline | None:
     return Headline(title(row), old, new, change, interval, row["verdict"], row["n"])
 
 
-def opening(view: View) -> str:
+def opening(report: RunReport) -> str:
     """What was tuned on what, in one sentence."""
-    config, result = view.config, view.result
+    config, result = report.config, report.result
     share = ""
     if result.get("parameters"):
         share = f", {result['trainable'] / result['parameters']:.2%} of its weights".replace("%", " %")
     rows = f"{result['data']['rows']:,} rows of {data_name(config)}" if "data" in result else data_name(config)
-    return (
-        f"{'/'.join(Path(config.model).parts[-2:])} was tuned {tuned(config)}{share}, on {rows}. Method: {view.method}."
-    )
+    return f"{'/'.join(Path(config.model).parts[-2:])} was tuned {what_was_tuned(config)}{share}, on {rows}. Method: {report.method}."
 
 
-def verdicts(view: View) -> list[str]:
+def verdicts(report: RunReport) -> list[str]:
     """The outcome in sentences: first whether anything is shown at all, then what got better, worse and neither. What was not
     to change and got worse, and what was forgotten, is part of it."""
-    rows = [*view.rows, *(row for row in view.beside if row["verdict"] == WORSE)]
+    rows = [*report.rows, *(row for row in report.retention if row["verdict"] == WORSE)]
     telling = [row for row in rows if row.get("higher_is_better") is not None]
     found = {words: [row for row in rows if row["verdict"] == words] for words in ORDER}
-    if not view.rows:
+    if not report.rows:
         return ["Nothing was measured before and after: there were no held-out rows."]
     out = []
     if not {row["verdict"] for row in telling} & {BETTER, WORSE}:
@@ -96,12 +94,12 @@ def verdicts(view: View) -> list[str]:
         out.append(f"No difference between before and after is shown on the held-out rows.{reason}")
     for words in (BETTER, WORSE):
         if found[words]:
-            out.append(f"{words.capitalize()}: {'; '.join(_moved(row) for row in found[words])}.")
+            out.append(f"{words.capitalize()}: {'; '.join(_before_to_after(row) for row in found[words])}.")
     if found[BETTER] and not found[WORSE]:
-        out += _nothing_worse(view.result)
+        out += _nothing_worse(report.result)
     if found[NONE_SHOWN] and (found[BETTER] or found[WORSE]):
         out.append(f"No difference shown: {', '.join(str(row['title']) for row in found[NONE_SHOWN])}.")
-    moved = [_moved(row) for words in (HIGHER, LOWER) for row in found[words]]
+    moved = [_before_to_after(row) for words in (HIGHER, LOWER) for row in found[words]]
     if moved:
         out.append(f"Changed, where neither is better: {'; '.join(moved)}.")
     return out
@@ -115,37 +113,39 @@ def _nothing_worse(result: Mapping[str, Any]) -> list[str]:
         return []
     if forgetting is None:
         return ["Nothing measured got worse; what the model forgot was not measured."]
-    if forgetting["size"] == NOTHING_LOST:
+    if forgetting["size"] == NO_FORGETTING:
         return ["Nothing measured got worse."]
-    return [f"No row got worse, but the model forgot: {forgetting['drift']:.2f} nats/token of its own earlier answers."]
+    return [
+        f"No row got worse, but the model forgot: {forgetting['drift']:z.2f} nats/token of its own earlier answers."
+    ]
 
 
-def lost(view: View) -> list[str]:
+def forgetting_sentences(report: RunReport) -> list[str]:
     """What the model forgot, in sentences: its own earlier answers first, then how far its distributions moved."""
-    forgetting = view.result.get("forgetting")
+    forgetting = report.result.get("forgetting")
     if not forgetting:
         return ["What the model forgot was not measured."]
     sentence = str(forgetting["sentence"])
     interval = (
-        f" 95 % interval {_span(forgetting)}, {forgetting['n']} answers." if forgetting["low"] is not None else ""
+        f" 95 % interval {_interval(forgetting)}, {forgetting['n']} answers." if forgetting["low"] is not None else ""
     )
     out = [f"{sentence[0].upper()}{sentence[1:]}.{interval}"]
     for name, where in (("before", "of its answers before"), ("after", "of those it gives now")):
         if kl := (forgetting.get("kl") or {}).get(f"on_answers_{name}"):
-            span = f" ({_span(kl)})" if kl["low"] is not None else ""
-            out.append(f"Divergence from the start (KL) on the tokens {where}: {kl['value']:.2f} nats{span}.")
+            span = f" ({_interval(kl)})" if kl["low"] is not None else ""
+            out.append(f"Divergence from the start (KL) on the tokens {where}: {kl['value']:z.2f} nats{span}.")
     return out
 
 
-def kept(view: View) -> str:
+def selected_step_sentence(report: RunReport) -> str:
     """Which step's weights the run gave out, and why."""
-    found = view.result["kept"]
-    return f"The weights are those of step {found['step']:,} of {view.result['steps']:,}: {found['why']}."
+    found = report.result["kept"]
+    return f"The weights are those of step {found['step']:,} of {report.result['steps']:,}: {found['why']}."
 
 
-def cost(view: View) -> list[tuple[str, str]]:
+def costs(report: RunReport) -> list[tuple[str, str]]:
     """Time, memory and size of the run, each with its name; what is not known is left out."""
-    result = view.result
+    result = report.result
     out = [("time", clock(result["seconds"])), ("steps", f"{result['steps']:,}"), ("tokens", f"{result['tokens']:,}")]
     if result.get("tokens_per_second"):
         out.append(("tokens a second", f"{result['tokens_per_second']:,.0f}"))
@@ -154,7 +154,7 @@ def cost(view: View) -> list[tuple[str, str]]:
         ("weights learned", f"{result['trainable']:,}"),
     ]
     if result.get("kl_per_answer") is not None:
-        out.append(("KL, nats an answer", f"{result['kl_per_answer']:.2f}"))
+        out.append(("KL, nats an answer", f"{result['kl_per_answer']:z.2f}"))
     return out
 
 
@@ -166,7 +166,7 @@ def data_name(config: RunConfig) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def tuned(config: RunConfig) -> str:
+def what_was_tuned(config: RunConfig) -> str:
     """What learned, in words."""
     kind, _, rest = config.tune.partition(":")
     return {
@@ -185,7 +185,7 @@ def settings(config: RunConfig) -> list[tuple[str, str, str, bool]]:
     for name, info in fields().items():
         value = _value(config, name)
         differs = value != info.get_default(call_default_factory=True)
-        out.append((name, _words(value), str(info.description), differs))
+        out.append((name, _value_text(value), str(info.description), differs))
     return sorted(out, key=lambda row: not row[3])
 
 
@@ -205,13 +205,13 @@ def command(config: RunConfig) -> str:
     return " \\\n  ".join(parts)
 
 
-def _moved(row: Row) -> str:
+def _before_to_after(row: Row) -> str:
     old, new = figures(row, ("before", "after"))
     return f"{title(row)} {old} → {new}"
 
 
-def _span(found: Mapping[str, Any]) -> str:
-    return f"{found['low']:.2f} … {found['high']:.2f}".replace("-", "−")
+def _interval(found: Mapping[str, Any]) -> str:
+    return f"{found['low']:z.2f} … {found['high']:z.2f}".replace("-", "−")
 
 
 def _value(config: RunConfig, name: str) -> Any:
@@ -221,7 +221,7 @@ def _value(config: RunConfig, name: str) -> Any:
     return value
 
 
-def _words(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -25,7 +25,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Rewarded:
+class RewardedAnswer:
     """An answer of a rollout with its reward; the prompt, how it `ended` and its `length` in tokens where these were kept."""
 
     prompt: str
@@ -40,8 +40,8 @@ class Rollout:
     """The best and the worst answers of a rollout, which are numbered from 0."""
 
     number: int
-    best: Sequence[Rewarded]
-    worst: Sequence[Rewarded] = ()
+    best: Sequence[RewardedAnswer]
+    worst: Sequence[RewardedAnswer] = ()
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,21 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Errors:
-    """What `luthier errors` found in `n` answers; `sound` are those in which it found nothing. `told` says that whether an answer
-    is right could be told; else sound ones say little, and stand last."""
+class ErrorCounts:
+    """What `luthier errors` found in `n` answers; `sound` are those in which it found nothing. `correctness_known` says
+    whether anything tells if an answer is right; else sound ones say little, and stand last."""
 
     n: int
     sound: Category
     categories: Sequence[Category]
-    told: bool = True
+    correctness_known: bool = True
 
 
 @dataclass(frozen=True)
-class View:
-    """A run: its settings and result, the metric rows (`evals.score.table`) of what it learned and of what stands
-    `beside` that and was not to change, the lines of metrics.jsonl, and what the evaluations left. `codes` are the lines of
-    errors/codes.jsonl, `about` is data.json (what the rows are), `method` says in words how the run learned, `rollouts` are some
+class RunReport:
+    """A run: its settings and result, the metric rows (`evals.score.table`) of what it learned and of what was not to change
+    (`retention`), the lines of metrics.jsonl, and what the evaluations left. `codes` are the lines of
+    errors/codes.jsonl, `data_description` is data.json, `method` says in words how the run learned, `rollouts` are some
     of those of a method that learns from rewards."""
 
     name: str
@@ -88,15 +88,15 @@ class View:
     method: str
     result: Mapping[str, Any]
     rows: Sequence[Row] = ()
-    beside: Sequence[Row] = ()
+    retention: Sequence[Row] = ()
     steps: Sequence[Mapping[str, Any]] = ()
     samples: Sequence[Sample] = ()
     rollouts: Sequence[Rollout] = ()
-    lost: Sequence[ForgottenAnswer] = ()
-    errors: Errors | None = None
+    forgotten: Sequence[ForgottenAnswer] = ()
+    errors: ErrorCounts | None = None
     codes: Sequence[Mapping[str, Any]] = ()
     lineage: Mapping[str, Any] = field(default_factory=dict)
-    about: Mapping[str, Any] = field(default_factory=dict)
+    data_description: Mapping[str, Any] = field(default_factory=dict)
 
     def series(self, name: str, along: str = "step") -> list[tuple[float, float]]:
         """(value of `along`, value of `name`) of every line of metrics.jsonl that has the figure, as it was written.

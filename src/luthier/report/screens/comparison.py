@@ -13,17 +13,17 @@ from rich.text import Text
 
 from luthier.core.screen import clean
 from luthier.core.verdicts import NONE_SHOWN
-from luthier.report.screens import heading
-from luthier.report.tables import BAD, FAINT, GOOD, STRONG, STYLES, figures, grid_of, short, title
+from luthier.report.screens.stages import heading
+from luthier.report.tables import BAD, FAINT, GOOD, STRONG, STYLES, figures, grid_of, shortened, title
 
-ITEMS = 3  # changed items on the screen, of each kind
+CHANGED_ITEMS = 3  # changed items on the screen, of each kind
 
 
 def compare_screen(result: Mapping[str, Any]) -> list[RenderableType]:
     """What `luthier compare` prints, from the keys of its `--json`."""
     parts: list[RenderableType] = [Text(f"  ! {clean(item['text'])}", style=BAD) for item in result["first"]]
     for kind, sign, style in (("regressions", "items that got worse", BAD), ("gains", "items that got better", GOOD)):
-        if found := _telling(result["rows"], result[kind]):
+        if found := _readable_changes(result["rows"], result[kind]):
             parts.append(heading(sign))
             parts += [part for change in found for part in _change(change, style)]
     against = next(iter(result["models"]))
@@ -32,12 +32,14 @@ def compare_screen(result: Mapping[str, Any]) -> list[RenderableType]:
     return parts
 
 
-def _telling(rows: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _readable_changes(
+    rows: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
     """Items with something to read, of the first row of the table that has any."""
     for row in rows:
         key = (row["name"], row["model"])
         if found := [one for one in changes if one["texts"] and (one["question"], one["model"]) == key]:
-            return found[:ITEMS]
+            return found[:CHANGED_ITEMS]
     return []
 
 
@@ -112,11 +114,11 @@ def _notes(result: Mapping[str, Any]) -> list[Text]:
 
 def _change(change: Mapping[str, Any], style: str) -> list[RenderableType]:
     head = Text.assemble(
-        (clean(change["question"]), STRONG), f"  {change['before']:.3g} → ", (f"{change['after']:.3g}", style),
+        (clean(change["question"]), STRONG), f"  {change['before']:z.3g} → ", (f"{change['after']:z.3g}", style),
         (f"  {clean(change['place'])}", FAINT),
     )  # fmt: skip
-    lines: list[tuple[str, str | Text]] = [("prompt", short(change["prompt"]))] if change["prompt"] else []
+    lines: list[tuple[str, str | Text]] = [("prompt", shortened(change["prompt"]))] if change["prompt"] else []
     if change["reference"] is not None:
-        lines.append(("reference", short(change["reference"])))
-    lines += [(clean(name), short(text)) for name, text in change["texts"].items()]
+        lines.append(("reference", shortened(change["reference"])))
+    lines += [(clean(name), shortened(text)) for name, text in change["texts"].items()]
     return [head, Padding(grid_of(lines), (0, 0, 1, 2))]

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.screen import clean
-from luthier.report.screens import heading
-from luthier.report.tables import BAD, FAINT, GOOD, STRONG, grid_of, short
+from luthier.report.screens.stages import heading
+from luthier.report.tables import BAD, FAINT, GOOD, STRONG, grid_of, shortened
 
 FAILURES = 20  # shown in full; --json has all
 
@@ -36,9 +36,9 @@ def suite_screen(result: Mapping[str, Any]) -> list[RenderableType]:
 def _failure(case: Mapping[str, Any]) -> list[RenderableType]:
     rate = f"  {case['rate']:.0%} of {len(case['answers'])} answers pass" if len(case["answers"]) > 1 else ""
     title = Text.assemble(("✗ ", BAD), (f"{clean(case['group'])} › {clean(case['name'])}", STRONG), (rate, FAINT))
-    lines: list[tuple[str, str | Text]] = [("prompt", short(case["prompt"]))]
+    lines: list[tuple[str, str | Text]] = [("prompt", shortened(case["prompt"]))]
     lines += [
-        ("answer" if i == 0 else "", short(answer)) for i, answer in enumerate(dict.fromkeys(case["answers"][:3]))
+        ("answer" if i == 0 else "", shortened(answer)) for i, answer in enumerate(dict.fromkeys(case["answers"][:3]))
     ]
     lines += [("why", Text(clean(check["why"]), style=BAD)) for check in case["checks"] if check["why"]]
     lines.append(("at", Text(clean(case["where"]), style=FAINT)))

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.screen import clean
-from luthier.report.screens import heading
+from luthier.report.screens.stages import heading
 from luthier.report.tables import CAREFUL, FAINT, STRONG, grid_of, samples_side_by_side
 
 
-def screen(result: Mapping[str, Any]) -> list[RenderableType]:
+def sample_screen(result: Mapping[str, Any]) -> list[RenderableType]:
     """The result of `luthier sample`, by the keys of its `--json`."""
     about = f"  mean over {result['prompts']:,} prompts; estimated without bias from all {result['n']} answers of each"
     parts: list[RenderableType] = [heading("the best of several answers"), _curve(result), Text(about, style=FAINT)]
@@ -77,4 +77,4 @@ def _lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−")
+    return f"{value:z.3f}".replace("-", "−")

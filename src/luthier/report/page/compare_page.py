@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from luthier.report.page import summary
 from luthier.report.page.charts import Chart, Line, chart
-from luthier.report.page.page import render
-from luthier.report.page.parts import MOST, OPEN, cells
-from luthier.report.page.view import View
-from luthier.report.page.words import block, marked
-from luthier.report.tables import Row, called, figures, title
+from luthier.report.page.render import render
+from luthier.report.page.run_page import SAMPLES_OPEN, SAMPLES_SHOWN, metric_cells
+from luthier.report.page.run_report import RunReport
+from luthier.report.page.word_diff import marked, plain_html
+from luthier.report.tables import Row, figures, how_tested, title
 
 COLOURS = 6  # as many runs as page.css can tell apart
 SECTIONS = {
@@ -23,7 +23,7 @@ SECTIONS = {
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedMetrics:
     """Run `name` against the first one on the prompts that both answered, as metric rows (`evals.score.table`)."""
 
     name: str
@@ -51,41 +51,44 @@ class PromptAnswers:
     answers: list[tuple[str, Markup]]
 
 
-def compare_page(views: Sequence[View], paired: Sequence[Paired]) -> str:
+def render_compare_page(reports: Sequence[RunReport], paired: Sequence[PairedMetrics]) -> str:
     """The page of two to six runs; names are told apart by the caller."""
-    shared = _asked(views)
+    shared = _prompts_in_common(reports)
     return render(
-        "compare.html", title=" and ".join(view.name for view in views) + ", compared", views=views, sections=SECTIONS,
-        openings=[summary.opening(view) for view in views], settings=differing(views), metrics=outcomes(views),
-        paired=[(one.name, _n(one.rows), [cells(row) for row in one.rows], called(one.rows)) for one in paired],
-        curves=curves(views), cost=costs(views), samples=shared[:MOST], open=OPEN,
-        lost=[summary.lost(view)[0] for view in views],
+        "compare.html", title=" and ".join(report.name for report in reports) + ", compared", reports=reports, sections=SECTIONS,
+        openings=[summary.opening(report) for report in reports], settings=differing(reports), metrics=outcomes(reports),
+        paired=[
+            (pair.name, _item_count(pair.rows), [metric_cells(row) for row in pair.rows], how_tested(pair.rows))
+            for pair in paired
+        ],
+        charts=curves(reports), costs=costs(reports), samples=shared[:SAMPLES_SHOWN], open=SAMPLES_OPEN,
+        forgetting_sentences=[summary.forgetting_sentences(report)[0] for report in reports],
     )  # fmt: skip
 
 
-def differing(views: Sequence[View]) -> list[tuple[str, list[str]]]:
+def differing(reports: Sequence[RunReport]) -> list[tuple[str, list[str]]]:
     """Settings that are not the same in all runs: name and each run's value."""
-    each = [{name: value for name, value, _, _ in summary.settings(view.config)} for view in views]
-    names = [name for name, _, _, _ in summary.settings(views[0].config) if name != "out"]
+    each = [{name: value for name, value, _, _ in summary.settings(report.config)} for report in reports]
+    names = [name for name, _, _, _ in summary.settings(reports[0].config) if name != "out"]
     return [(name, values) for name in names if len(set(values := [one[name] for one in each])) > 1]
 
 
-def outcomes(views: Sequence[View]) -> list[tuple[str, list[Outcome]]]:
+def outcomes(reports: Sequence[RunReport]) -> list[tuple[str, list[Outcome]]]:
     """Every metric that any run has: its title and each run's outcome."""
-    titles = {row["name"]: title(row) for view in views for row in view.rows}
-    return [(words, [_outcome(view, name) for view in views]) for name, words in titles.items()]
+    titles = {row["name"]: title(row) for report in reports for row in report.rows}
+    return [(words, [_outcome(report, name) for report in reports]) for name, words in titles.items()]
 
 
-def curves(views: Sequence[View]) -> list[Chart]:
+def curves(reports: Sequence[RunReport]) -> list[Chart]:
     """The curves of all runs in one figure each."""
 
     def lines(name: str, along: str = "step", noisy: bool = True) -> list[Line]:
         return [
-            Line(view.name, view.series(name, along), place, noisy=noisy, dotted=name.startswith("eval"))
-            for place, view in enumerate(views, 1)
+            Line(report.name, report.series(name, along), place, noisy=noisy, dotted=name.startswith("eval"))
+            for place, report in enumerate(reports, 1)
         ]
 
-    found = [
+    charts = [
         chart("loss", "Training loss by step", "", lines("loss")),
         chart("loss-token", "Training loss by token", "", lines("loss", "tokens"), "tokens"),
         chart("held", "Held-out loss", "", lines("eval_loss", noisy=False)),
@@ -94,37 +97,37 @@ def curves(views: Sequence[View]) -> list[Chart]:
         chart("kl", "Distance from the start", "KL, nats per answer", lines("kl_per_answer", noisy=False)),
         chart("throughput", "Throughput", "tokens a second", lines("tokens_per_second")),
     ]
-    return [one for one in found if one]
+    return [drawn for drawn in charts if drawn]
 
 
-def costs(views: Sequence[View]) -> list[tuple[str, list[str]]]:
+def costs(reports: Sequence[RunReport]) -> list[tuple[str, list[str]]]:
     """Time, memory and tokens of each run, a row for each figure."""
-    each = [dict(summary.cost(view)) for view in views]
+    each = [dict(summary.costs(report)) for report in reports]
     names = dict.fromkeys(name for one in each for name in one)
     return [(name, [one.get(name, "") for one in each]) for name in names]
 
 
-def _outcome(view: View, name: str) -> Outcome:
-    row = next((row for row in view.rows if row["name"] == name), None)
+def _outcome(report: RunReport, name: str) -> Outcome:
+    row = next((row for row in report.rows if row["name"] == name), None)
     if row is None:
         return Outcome()
     old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
     return Outcome(old, new, change, f"{low} … {high}" if row["low"] is not None else "", row["verdict"])
 
 
-def _asked(views: Sequence[View]) -> list[PromptAnswers]:
+def _prompts_in_common(reports: Sequence[RunReport]) -> list[PromptAnswers]:
     """The prompts that all runs answered, in the order of the first."""
-    each = [{(s.prompt, s.reference): s for s in view.samples} for view in views]
+    each = [{(s.prompt, s.reference): s for s in report.samples} for report in reports]
     shared = [key for key in each[0] if all(key in one for one in each[1:])]
     return [
         PromptAnswers(
-            number, block(prompt), block(reference),
-            [(view.name, marked(one[prompt, reference].after, reference, "not in the reference"))
-             for view, one in zip(views, each, strict=True)],
+            number, plain_html(prompt), plain_html(reference),
+            [(report.name, marked(one[prompt, reference].after, reference, "not in the reference"))
+             for report, one in zip(reports, each, strict=True)],
         )
-        for number, (prompt, reference) in enumerate(shared[:MOST], 1)
+        for number, (prompt, reference) in enumerate(shared[:SAMPLES_SHOWN], 1)
     ]  # fmt: skip
 
 
-def _n(rows: Sequence[Row]) -> int:
+def _item_count(rows: Sequence[Row]) -> int:
     return max((int(row["n"]) for row in rows), default=0)

@@ -12,27 +12,33 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.screen import clean
-from luthier.report.screens import heading
-from luthier.report.tables import BAD, CAREFUL, FAINT, STRONG, STYLES, figures, grid_of, short, title
+from luthier.report.screens.stages import heading
+from luthier.report.tables import BAD, CAREFUL, FAINT, STRONG, STYLES, figures, grid_of, shortened, title
 
 Row = Mapping[str, Any]
 
 CATEGORIES = 8  # rows of the table; --json has all
-SHOWN = 3  # categories with examples
+CATEGORIES_WITH_EXAMPLES = 3  # categories with examples
 EXAMPLES = 2  # of each
 CONFUSIONS = 4  # of labels
 NEAREST = 2  # answers whose nearest training row is shown
-PARTS = 4  # slices
+SLICES = 4  # slices
 ANSWERS = 20  # of one category
-WIDTH = 46  # characters of an excerpt
+EXCERPT_WIDTH = 46  # characters of an excerpt
 
 
 def errors_screen(result: Row) -> list[RenderableType]:
     """What `luthier errors RUN` prints, from the keys of its `--json`: about 40 lines."""
-    parts: list[RenderableType] = [heading(f"held-out answers of {clean(result['run'])}"), *told_first(result["first"])]
+    parts: list[RenderableType] = [
+        heading(f"held-out answers of {clean(result['run'])}"),
+        *critical_findings(result["first"]),
+    ]
     parts += _table(result["rows"])
     if result["categories"]:
-        parts += [heading("for example, tuned answers"), _examples(result["categories"][:SHOWN], result["confusions"])]
+        parts += [
+            heading("for example, tuned answers"),
+            _examples(result["categories"][:CATEGORIES_WITH_EXAMPLES], result["confusions"]),
+        ]
     parts += [heading("where it is worse than elsewhere"), _slices(result["slices"], result["bad"])]
     parts += [heading("back to the training rows"), _training(result)]
     parts += [Text(f"  note: {clean(note)}", style=FAINT) for note in result["notes"]]
@@ -42,7 +48,7 @@ def errors_screen(result: Row) -> list[RenderableType]:
     return parts
 
 
-def told_first(items: Sequence[Row]) -> list[RenderableType]:
+def critical_findings(items: Sequence[Row]) -> list[RenderableType]:
     """What is graver than any share of a table, a line each."""
     return [Text(f"  ! {clean(item['text'])}", style=BAD) for item in items]
 
@@ -69,7 +75,7 @@ def category_screen(result: Row) -> list[RenderableType]:
     return parts
 
 
-def against_screen(result: Row) -> list[RenderableType]:
+def comparison_screen(result: Row) -> list[RenderableType]:
     """This run beside an earlier one."""
     parts: list[RenderableType] = [heading(f"{clean(result['run'])} against {clean(result['against'])}")]
     parts += _table(result["rows"], "earlier", "this run", paired=result["paired"])
@@ -97,8 +103,8 @@ def fixes_screen(result: Row) -> list[RenderableType]:
         table.add_row(Text(clean(kind["title"])), kind["action"], f"{kind['rows']:,}", f"{kind['ready']:,}", held_out)
     parts.append(table)
     for fix in result["first"]:
-        after = Text("(for you to write)", style=FAINT) if fix["after"] is None else short(fix["after"], 2, 160)
-        lines: list[tuple[str, str | Text]] = [("why", clean(fix["why"])), ("before", short(fix["before"], 2, 160))]
+        after = Text("(for you to write)", style=FAINT) if fix["after"] is None else shortened(fix["after"], 2, 160)
+        lines: list[tuple[str, str | Text]] = [("why", clean(fix["why"])), ("before", shortened(fix["before"], 2, 160))]
         lines += [("after", Text("(dropped)", style=FAINT) if fix["action"] == "drop" else after)]
         where = f"  {clean(fix['file'])}:{fix['line']}"
         head = Text.assemble((fix["action"], STRONG), (where, FAINT))
@@ -166,7 +172,7 @@ def _examples(categories: Sequence[Row], confusions: Sequence[Row]) -> Table:
     return grid
 
 
-def _two_columns(first: int = WIDTH + 8) -> Table:
+def _two_columns(first: int = EXCERPT_WIDTH + 8) -> Table:
     """Two columns of one line each; what does not fit is cut."""
     grid = Table.grid(padding=(0, 2), pad_edge=True)
     grid.add_column(no_wrap=True, overflow="ellipsis", max_width=first)
@@ -175,7 +181,7 @@ def _two_columns(first: int = WIDTH + 8) -> Table:
     return grid
 
 
-def excerpt(answer: str, span: Sequence[int] | None, width: int = WIDTH) -> Text:
+def excerpt(answer: str, span: Sequence[int] | None, width: int = EXCERPT_WIDTH) -> Text:
     """One line of an answer, with the span between » and «: what stands around it, as far as it fits."""
     if not answer.strip():
         return Text("(empty)", style=FAINT)
@@ -217,8 +223,8 @@ def _slices(parts: Sequence[Row], bad: str) -> RenderableType:
     table.add_column("", overflow="fold")
     for name in ("answers", "bad, %", "the rest, %", "interval"):
         table.add_column(name, justify="right", no_wrap=True, style=FAINT if name == "interval" else "")
-    for part in worse[:PARTS]:
-        span = f"{100 * part['low']:+.0f} … {100 * part['high']:+.0f}".replace("-", "−")
+    for part in worse[:SLICES]:
+        span = f"{100 * part['low']:+z.0f} … {100 * part['high']:+z.0f}".replace("-", "−")
         table.add_row(
             Text(clean(part["kind"]), style=FAINT), Text(clean(part["value"])), f"{part['n']:,}", f"{100 * part['rate']:.0f}",
             f"{100 * part['rest']:.0f}", span,
@@ -229,7 +235,7 @@ def _slices(parts: Sequence[Row], bad: str) -> RenderableType:
 def _training(result: Row) -> Table:
     """Where the errors may come from: the same defects in training rows, the rows nearest to the worst answers, doubtful rows
     and contradictions."""
-    training, shown = result["training"], result["categories"][:SHOWN]
+    training, shown = result["training"], result["categories"][:CATEGORIES_WITH_EXAMPLES]
     grid = _two_columns(24)
     for category in shown:
         if found := category["training"]:
@@ -239,7 +245,7 @@ def _training(result: Row) -> Table:
             )
     for example in _distinct(shown)[:NEAREST]:
         for near in example["nearest"][:1]:
-            asked, learned = _apart(example["prompt"], near["prompt"])
+            asked, learned = _without_common_start(example["prompt"], near["prompt"])
             words = f"  {_cut(asked, 24)} ~ {_cut(learned, 24)} → {_cut(near['answer'], 20)}"
             text = Text.assemble(_place(near["where"]), (words, FAINT))
             grid.add_row(Text(f"nearest to {example['row']}", style=FAINT), text)
@@ -259,7 +265,7 @@ def _distinct(categories: Sequence[Row]) -> list[Row]:
     return list({example["row"]: example for example in ordered}.values())
 
 
-def _apart(one: str, other: str) -> tuple[str, str]:
+def _without_common_start(one: str, other: str) -> tuple[str, str]:
     """Two prompts without a long beginning that both have, such as an instruction."""
     same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
     return (f"…{one[same:]}", f"…{other[same:]}") if same > 24 else (one, other)
@@ -283,11 +289,11 @@ def _cut(text: str, width: int) -> str:
 def _answer(item: Row, tuned: bool) -> list[RenderableType]:
     """An answer with its finding marked, its prompt and the other model's answer."""
     head = Text.assemble((_line(item["why"]), BAD if tuned else FAINT), (f"  {clean(item['where'])}", FAINT))
-    lines: list[tuple[str, str | Text]] = [("prompt", short(item["prompt"]))]
-    lines += [("reference", short(item["reference"]))] if item["reference"] else []
+    lines: list[tuple[str, str | Text]] = [("prompt", shortened(item["prompt"]))]
+    lines += [("reference", shortened(item["reference"]))] if item["reference"] else []
     own, other = (
         excerpt(item["after" if tuned else "before"], item["span"], 240),
-        short(item["before" if tuned else "after"]),
+        shortened(item["before" if tuned else "after"]),
     )
     lines += [("base", other), ("tuned", own)] if tuned else [("base", own), ("tuned", other)]
     return [head, Padding(grid_of(lines), (0, 0, 1, 2))]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.screen import clean
-from luthier.report.screens import heading
+from luthier.report.screens.stages import heading
 from luthier.report.tables import CAREFUL, FAINT, STRONG, STYLES
 
 MATRIX = 8  # models in the matrix of who took what; more do not fit on a screen
@@ -41,7 +41,7 @@ def judge_screen(result: Mapping[str, Any]) -> list[RenderableType]:
     parts.append(Text(caption, style=FAINT))
     parts += [heading("how far to trust it"), *annotators(result["annotators"], None)]
     if human := result["human"]:
-        words = "not defined" if human["alpha"] is None else f"{human['alpha']:.2f}".replace("-", "−")
+        words = "not defined" if human["alpha"] is None else f"{human['alpha']:z.2f}".replace("-", "−")
         alike = f"{human['same']:.0%} of {human['units']:,} pairs"
         parts.append(Text(f"  people say the same of {alike} (Krippendorff's alpha {words})"))
     return parts
@@ -67,8 +67,8 @@ def _wins(pairs: Sequence[Mapping[str, Any]]) -> Table:
 
 def points(estimate: Mapping[str, Any]) -> str:
     """A number of rating points with its interval."""
-    value = f"{estimate['points']:+.0f}"
-    span = f" ({estimate['low']:+.0f} … {estimate['high']:+.0f})" if estimate["low"] is not None else ""
+    value = f"{estimate['points']:+z.0f}"
+    span = f" ({estimate['low']:+z.0f} … {estimate['high']:+z.0f})" if estimate["low"] is not None else ""
     return (value + span).replace("-", "−")
 
 
@@ -81,7 +81,7 @@ def annotators(found: Sequence[Mapping[str, Any]], agreement: Mapping[str, Any] 
     for row in found:
         alpha = (row["agreement"] or {}).get("alpha")
         shares = [share(row[name]) for name in ("ties", "first", "longer", "steady")]
-        cells = [f"{row['judgments']:,}", *shares, "" if alpha is None else f"{alpha:.2f}".replace("-", "−")]
+        cells = [f"{row['judgments']:,}", *shares, "" if alpha is None else f"{alpha:z.2f}".replace("-", "−")]
         table.add_row(Text(clean(row["annotator"])), *cells)
     words = "in %: ties; wins of what is shown first, of what is longer; pairs judged alike in both orders"
     parts: list[RenderableType] = [table, Text(f"  {words}", style=FAINT)]
@@ -91,7 +91,7 @@ def annotators(found: Sequence[Mapping[str, Any]], agreement: Mapping[str, Any] 
             parts.append(Text(f"  {clean(row['annotator'])} {words}", style=CAREFUL))
     if agreement:
         alpha = agreement["alpha"]
-        words = "not defined: every value is the same" if alpha is None else f"{alpha:.2f}".replace("-", "−")
+        words = "not defined: every value is the same" if alpha is None else f"{alpha:z.2f}".replace("-", "−")
         parts.append(
             Text(f"  Krippendorff's alpha {words}; {agreement['same']:.0%} of the verdicts on {agreement['units']:,} "
                  "pairs judged by several are the same", style=FAINT)
@@ -120,10 +120,10 @@ def _ratings(result: Mapping[str, Any]) -> list[RenderableType]:
     table.add_column("points, %", justify="right")
     table.add_column("duels", justify="right")
     for row in result["ratings"]:
-        low, high = ("" if row[end] is None else f"{row[end]:.0f}" for end in ("low", "high"))
+        low, high = ("" if row[end] is None else f"{row[end]:z.0f}" for end in ("low", "high"))
         span = f"{low or '?'} … {high or '?'}" if low or high else ""
         table.add_row(
-            str(row["rank"]), Text(clean(row["model"])), f"{row['rating']:.0f}", span.replace("-", "−"),
+            str(row["rank"]), Text(clean(row["model"])), f"{row['rating']:z.0f}", span.replace("-", "−"),
             f"{100 * row['score']:.1f}", f"{row['duels']:,}",
         )  # fmt: skip
     return [table, Text(caption, style=FAINT)]

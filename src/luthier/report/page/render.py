@@ -18,7 +18,7 @@ from markupsafe import Markup
 from luthier import __version__
 from luthier.core.screen import clean
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{}'; "
     "base-uri 'none'; form-action 'none'"
@@ -27,8 +27,8 @@ POLICY = (
 
 def render(template: str, *, title: str, style: str = "", script: str = "page.js", **values: Any) -> str:
     """A template of this folder as a whole document, with page.css and `style`, and with `script` (file names)."""
-    code = "\n" + (HERE / script).read_text(encoding="utf-8")
-    looks = "".join((HERE / name).read_text(encoding="utf-8") for name in ("page.css", style) if name)
+    code = "\n" + (FOLDER / script).read_text(encoding="utf-8")
+    looks = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", style) if name)
     hashed = b64encode(sha256(code.encode()).digest()).decode()
     page = _templates().get_template(template).render(
         title=title, style=Markup(looks), script=Markup(code), policy=POLICY.format(hashed), version=__version__, **values
@@ -39,11 +39,11 @@ def render(template: str, *, title: str, style: str = "", script: str = "page.js
 @cache
 def _templates() -> Environment:
     return Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=_seen,
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=_cleaned,
     )  # fmt: skip
 
 
-def _seen(value: Any) -> Any:
+def _cleaned(value: Any) -> Any:
     """Words as a page shows them: direction marks in a name would turn the words around it too. Markup was made by us."""
     return clean(value) if type(value) is str else value

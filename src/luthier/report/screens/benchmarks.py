@@ -12,7 +12,7 @@ from rich.text import Text
 
 from luthier.core.log import clock, size
 from luthier.core.screen import clean
-from luthier.report.screens import heading
+from luthier.report.screens.stages import heading
 from luthier.report.tables import CAREFUL, FAINT, STRONG, grid_of
 
 Values = Mapping[str, Any]
@@ -120,7 +120,7 @@ def _figure(value: float | None, unit: str) -> str:
         return "too large"
     if unit == "%":
         return f"{100 * value:.1f}"
-    return f"{value:.3f}" if value < 100 else f"{value:,.1f}" if value < 1e9 else f"{value:.1e}"
+    return f"{value:z.3f}" if value < 100 else f"{value:,.1f}" if value < 1e9 else f"{value:.1e}"
 
 
 def _span(estimate: Values, unit: str) -> str:

@@ -41,12 +41,12 @@ def heading(text: str) -> RenderableType:
     return Rule(Text(text, style="bold"), style="dim", align="left")
 
 
-def _ready(values: Mapping[str, Any]) -> list[RenderableType]:
+def _setup(values: Mapping[str, Any]) -> list[RenderableType]:
     return [heading("this run"), grid_of((name, str(values[name])) for name in ("data", "model", "tune", "run"))]
 
 
 def _before(values: Mapping[str, Any]) -> list[RenderableType]:
-    lines = [] if values["loss"] is None else [("held-out loss", f"{values['loss']:.4f} {values['unit']}".rstrip())]
+    lines = [] if values["loss"] is None else [("held-out loss", f"{values['loss']:z.4f} {values['unit']}".rstrip())]
     lines += [(title(row), figures(row, ("before",))[0]) for row in values["scores"]]
     if not lines:
         return []
@@ -88,7 +88,7 @@ def _done(values: Mapping[str, Any]) -> list[RenderableType]:
 STAGES: dict[str, Callable[[Any], list[RenderableType]]] = {
     "card": _card,
     "examples": _examples,
-    "ready": _ready,
+    "ready": _setup,
     "before": _before,
     "after": _after,
     "done": _done,

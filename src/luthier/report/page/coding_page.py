@@ -12,11 +12,11 @@ from typing import Any
 from markupsafe import Markup
 
 from luthier.core.screen import clean
-from luthier.report.page.page import render
+from luthier.report.page.render import render
 
 
 @dataclass(frozen=True)
-class Record:
+class CodingRecord:
     """An answer to read. `findings` are (category, why) of detectors, offered as tags."""
 
     row: int
@@ -33,7 +33,9 @@ class Record:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def coding_page(name: str, fingerprint: str, records: Sequence[Record], codes: Sequence[Mapping[str, Any]] = ()) -> str:
+def render_coding_page(
+    name: str, fingerprint: str, records: Sequence[CodingRecord], codes: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """The page for the answers of run `name`; progress is kept in the browser under its `fingerprint`. It begins with
     `codes`, the lines of an earlier export, where the browser has kept nothing."""
     lines = [
@@ -47,11 +49,11 @@ def coding_page(name: str, fingerprint: str, records: Sequence[Record], codes: S
     data = {"key": f"luthier-coding:{fingerprint}", "run": clean(name), "records": lines, "codes": list(codes)}
     return render(
         "coding.html", title=f"{name}, coding answers", style="coding.css", script="coding.js", name=name,
-        data=Markup(_inert(data)),
+        data=Markup(_script_safe(data)),
     )  # fmt: skip
 
 
-def _inert(data: Any) -> str:
+def _script_safe(data: Any) -> str:
     """JSON that is safe between script tags: no character in it can end the element."""
     text = json.dumps(data)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
