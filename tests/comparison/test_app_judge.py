@@ -474,9 +474,15 @@ def test_an_answer_or_a_verdict_that_is_kept_and_was_changed_is_not_believed(tmp
         "Yes",
         "Yes",
     ]
+    path.write_text('{"judge": "f0\n' + path.read_text())  # a torn line that an earlier version left where it was
+    served.complete = None
+    assert [choice.option for _, choice in CachedJudge(judge_, path).answer_questions(asked, lambda: False)] == [
+        "Yes",
+        "Yes",
+    ]
     path.write_text(path.read_text().replace('"Yes"', '"No"', 1))
     with pytest.raises(
-        InputError, match=r"said.jsonl:1: this line was changed since it was written; take the line out"
+        InputError, match=r"said.jsonl:2: this line was changed since it was written; take the line out"
     ):
         list(CachedJudge(judge_, path).answer_questions(asked, lambda: False))
 

@@ -14,8 +14,8 @@ import time
 import pytest
 
 from luthier.core.errors import DiskFull
+from luthier.core.journal import Journal
 from luthier.core.storage.files import cache_folder, read_json, sha256, write_folder, write_json, write_text, writing
-from luthier.core.storage.opening import append_line
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -133,5 +133,5 @@ def test_a_full_disk_leaves_the_old_folder(tmp_path, error):
 def test_names_that_are_not_utf8_are_written_as_escapes_and_read_back(tmp_path):
     write_json(tmp_path / "a.json", {"file": "a\udcff.jsonl"})
     assert read_json(tmp_path / "a.json") == {"file": "a\udcff.jsonl"}
-    append_line(tmp_path / "b.jsonl", '{"file": "a\udcff"}')
+    Journal(tmp_path / "b.jsonl", "", sums=False).add({"file": "a\udcff"})
     assert json.loads((tmp_path / "b.jsonl").read_bytes()) == {"file": "a\udcff"}

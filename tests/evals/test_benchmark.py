@@ -15,6 +15,7 @@ from luthier.comparison import benchmark_records as compare_records
 from luthier.core.errors import InputError
 from luthier.evals.benchmarks import evaluation, files
 from luthier.evals.benchmarks.evaluation import BenchmarkOptions, evaluate
+from luthier.evals.benchmarks.task_records import TaskRecords
 from luthier.evals.benchmarks.tasks import TASKS
 
 LABELS = "ABCD"
@@ -107,20 +108,20 @@ def test_the_same_command_goes_on_where_it_stopped(tiny_folder, data, tmp_path, 
     class PowerCut(Exception):
         pass
 
-    original, seen = evaluation.Journal.add, []
+    original, seen = TaskRecords.add, []
 
     def add(self, record):
         if len(seen) == 4:
-            self.handle.write(json.dumps(record).encode()[:25])  # half a line reaches the disk
-            self.handle.close()
+            with open(path, "ab") as half:  # of a line reaches the disk
+                half.write(json.dumps(record).encode()[:25])
             raise PowerCut
         seen.append(record["doc"])
         original(self, record)
 
-    monkeypatch.setattr(evaluation.Journal, "add", add)
+    monkeypatch.setattr(TaskRecords, "add", add)
     with pytest.raises(PowerCut):
         evaluate(str(tiny_folder), asked)
-    monkeypatch.setattr(evaluation.Journal, "add", original)
+    monkeypatch.setattr(TaskRecords, "add", original)
     assert path.read_text().count("\n") == 4
     result = evaluate(str(tiny_folder), asked)
     assert result["documents"] == 4
@@ -183,12 +184,10 @@ def test_damaged_records_are_refused_and_not_believed(tiny_folder, data, tmp_pat
 
 def test_an_unfinished_record_with_one_digit_changed(tiny_folder, data, tmp_path):
     path = tmp_path / "piqa.jsonl"
-    journal = evaluation.Journal(path, {"task": "piqa"}, "m")
-    journal.add({"doc": 0, "acc": 1.0})
-    journal.handle.close()
+    TaskRecords(path, {"task": "piqa"}, "m").add({"doc": 0, "acc": 1.0})
     path.write_text(path.read_text().replace("1.0", "0.0"))
     with pytest.raises(InputError, match=r"piqa\.jsonl:1: this line was changed since it was written; put it back"):
-        evaluation.Journal(path, {"task": "piqa"}, "m")
+        TaskRecords(path, {"task": "piqa"}, "m")
 
 
 def test_a_limit_is_a_beginning_that_a_larger_limit_goes_on_with(tiny_folder, data, tmp_path):
@@ -226,10 +225,10 @@ def test_examples_that_are_drawn_otherwise_are_other_records(data, tmp_path, cap
     alone, suite = (
         evaluation._about(evaluation.TaskFiles(one, 10, material), {}) for one in (task, replace(task, spare=False))
     )
-    evaluation.Journal(tmp_path / "hellaswag.jsonl", suite, "m").handle.close()
+    TaskRecords(tmp_path / "hellaswag.jsonl", suite, "m")
     (tmp_path / "hellaswag.jsonl").write_text('{"doc": 0}\n')
-    assert evaluation.Journal(tmp_path / "hellaswag.jsonl", suite, "m").records.keys() == {0}
-    assert not evaluation.Journal(tmp_path / "hellaswag.jsonl", alone, "m").records
+    assert TaskRecords(tmp_path / "hellaswag.jsonl", suite, "m").found.keys() == {0}
+    assert not TaskRecords(tmp_path / "hellaswag.jsonl", alone, "m").found
     assert "was measured with other spare" in capsys.readouterr().err
 
 
@@ -245,21 +244,29 @@ def test_a_file_that_eval_did_not_write_is_left_alone(tiny_folder, tmp_path, mon
         evaluate(str(tiny_folder), asked)
     (tmp_path / "piqa.json").write_text('{"rows": 3}')
     with pytest.raises(InputError, match="give another --out"):
-        evaluation.Journal(tmp_path / "piqa.jsonl", {"task": "piqa"}, "m")
+        TaskRecords(tmp_path / "piqa.jsonl", {"task": "piqa"}, "m")
     assert (tmp_path / "piqa.jsonl").read_text() == row * 3
     (tmp_path / "piqa.jsonl").unlink()
     with pytest.raises(InputError, match=r"piqa\.json: .*give another --out"):
-        evaluation.Journal(tmp_path / "piqa.jsonl", {"task": "piqa"}, "m")
+        TaskRecords(tmp_path / "piqa.jsonl", {"task": "piqa"}, "m")
     assert (tmp_path / "piqa.json").read_text() == '{"rows": 3}'
 
 
-@pytest.mark.parametrize("line", ["no json", "[]", '{"doc": "0"}', '{"question": "q"}'])
-def test_a_line_that_is_no_record_is_named(tmp_path, line):
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("no json", "not JSON"),
+        ("[]", "this should be a valid dictionary, not a list"),
+        ('{"doc": "0"}', "'doc' should be a valid integer"),
+        ('{"question": "q"}', "'doc' is missing"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(tmp_path, line, told):
     path = tmp_path / "piqa.jsonl"
-    evaluation.Journal(path, {"task": "piqa"}, "m").handle.close()
+    TaskRecords(path, {"task": "piqa"}, "m")
     path.write_text(f'{{"doc": 0}}\n{line}\n')
-    with pytest.raises(InputError, match=r"piqa\.jsonl:2: not a record of `luthier eval`; take the line out"):
-        evaluation.Journal(path, {"task": "piqa"}, "m")
+    with pytest.raises(InputError, match=rf"piqa\.jsonl:2: {told}.*; put it back"):
+        TaskRecords(path, {"task": "piqa"}, "m")
 
 
 def test_texts_of_ones_own(tiny_folder, tmp_path):

@@ -5,21 +5,20 @@ Judgments are appended as they come; the same command goes on with what is not j
 
 from __future__ import annotations
 
-import json
-import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from luthier.comparison.contestants import AnswerOptions, Prompts, answer_prompts, label_contestants
 from luthier.core import log
 from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.journal import Journal
 from luthier.core.stop import stopping
-from luthier.core.storage.opening import holding, telling
+from luthier.core.storage.opening import holding
 from luthier.core.storage.sums import SUM, sum_of
 from luthier.core.verdicts import BETTER, TOO_FEW, WORSE, verdict
 from luthier.data.write import check_lines
@@ -125,36 +124,19 @@ def _judge_remaining(
 
 @contextmanager
 def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
-    """The file that judgments are appended to, held by this process."""
+    """The file that judgments are appended to, held by this process. Their sums are in their `info`: others read them too."""
     busy = InputError("another process writes this file", where=path, fix="wait for it, or give another --out")
-    with holding(path, busy) as handle:
-        _fix_end(handle)
+    with holding(path, busy):
+        journal = Journal(path, "take the line out, and it is judged again", sums=False)
+        journal.end()
 
         def keep(judgment: Judgment) -> Judgment:
-            info = {**judgment.info, SUM: sum_of(judgment.as_record())}
-            judgment = replace(judgment, info=info)
-            with telling(path):
-                handle.write(next(judgments.lines([judgment])).encode(errors="backslashreplace") + b"\n")
-                handle.flush()
+            judgment = replace(judgment, info={**judgment.info, SUM: sum_of(judgment.as_record())})
+            journal.add(judgment.as_record())
             return judgment
 
         yield keep
-        os.fsync(handle.fileno())
-
-
-def _fix_end(handle: IO[bytes]) -> None:
-    """Drop a last line that a kill cut short; one that is whole only lacks its end, as some editors leave it."""
-    handle.seek(0)
-    last = b"".join(deque(handle, maxlen=1))
-    if not last or last.endswith(b"\n"):
-        return
-    try:
-        json.loads(last)
-    except ValueError:
-        handle.truncate(handle.tell() - len(last))
-    else:
-        handle.write(b"\n")
-        handle.flush()
+        journal.sync()
 
 
 def _kept(path: Path, wanted: set[Any], digest: str) -> list[Judgment]:

@@ -1,27 +1,26 @@
 """Sampled answers, kept in a file as they come: the same command, killed anywhere, goes on from there.
 
 The first line of the file holds what decides the answers. After it come the answers of one prompt a line, and the
-rewards of one prompt a line. A line that a kill cut short is dropped.
+rewards of one prompt a line.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Required, TypeVar, cast
+from typing import Any, Required, cast
 
 from typing_extensions import TypedDict
 
 from luthier.core.errors import InputError
-from luthier.core.foreign.forms import Count, Number, Whole, held, read_line
+from luthier.core.foreign.forms import Count, Number, Whole
+from luthier.core.journal import Journal
 from luthier.core.storage.files import sha256
-from luthier.core.storage.opening import holding, regular, telling
-from luthier.core.storage.sums import checked, with_sum
+from luthier.core.storage.opening import holding, regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,43 +51,33 @@ class _Line(TypedDict, total=False):
 
 
 ANEW = "put it back from a copy, give another --out, or delete the file to begin anew"
-T = TypeVar("T")
 Parts = Mapping[str, Sequence[float]]  # name of a part of the reward -> its value for each answer of a prompt
 
 
 class SampleJournal:
     """What is kept: prompt -> its answers, and prompt -> their rewards."""
 
-    def __init__(self, file: IO[bytes], path: Path, settings: Mapping[str, Any], scored_by: str) -> None:
-        self._file, self._path, self._scored_by = file, path, scored_by
+    def __init__(self, path: Path, settings: Mapping[str, Any], scored_by: str) -> None:
+        self._journal, self._scored_by = Journal(path, ANEW), scored_by
         self.answers: dict[int, list[SampledAnswer]] = {}
         self.parts: dict[int, Parts] = {}
-        lines = self._whole_lines()
-        first = next(lines, None)
-        if first is None:
+        lines = self._journal.read(_Line, first=_First)
+        if not lines:
             self._write([{"settings": settings}])
             return
-        before = self._held(_First, first, 1)["settings"]
+        before = cast(_First, lines[0])["settings"]
         if changed := [name for name, value in settings.items() if before.get(name) != value]:
             raise InputError(
                 f"this file keeps answers of another command: its {changed[0].replace('_', ' ')} was not the same", where=path,
                 fix="give another --out, or delete it to begin anew",
             )  # fmt: skip
-        for number, line in enumerate(lines, 2):
-            found = self._held(_Line, line, number)
+        for found in lines[1:]:
             if "answers" in found:
                 self.answers[found["prompt"]] = [
-                    SampledAnswer(a["text"], a["tokens"], a["ended"]) for a in found["answers"]
+                    SampledAnswer(given["text"], given["tokens"], given["ended"]) for given in found["answers"]
                 ]
             elif found.get("by") == scored_by:
                 self.parts[found["prompt"]] = found.get("parts", {})
-
-    def _held(self, form: type[T], line: bytes, number: int) -> T:
-        """A line of the file as what it must be, and as it was written."""
-        where = f"{self._path}:{number}"
-        found = held(form, read_line(line, where=where, fix=ANEW), where=where, fix=ANEW)
-        checked(cast(Mapping[str, Any], found), where, ANEW)
-        return found
 
     def add_answers(self, found: Mapping[int, Sequence[SampledAnswer]]) -> None:
         """Keep the answers of these prompts."""
@@ -105,17 +94,8 @@ class SampleJournal:
         self._write([{"prompt": -1, "writes": digest}])
 
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        with telling(self._path):
-            self._file.write(b"".join(json.dumps(with_sum(line)).encode() + b"\n" for line in lines))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    def _whole_lines(self) -> Iterator[bytes]:
-        """The lines up to the first that is cut short; the file loses the rest."""
-        self._file.seek(0)
-        while (line := self._file.readline()).endswith(b"\n"):
-            yield line
-        self._file.truncate(self._file.tell() - len(line))
+        self._journal.add(*lines)
+        self._journal.sync()
 
 
 def writes(path: Path, out: Path) -> bool:
@@ -138,5 +118,5 @@ def keeping(path: Path, settings: Mapping[str, Any], scored_by: str) -> Iterator
     Raises InputError when the file was kept for other settings, or another process works on it.
     """
     busy = InputError("another process works on this file", where=path, fix="wait for it, or give another --out")
-    with holding(path, busy) as file:
-        yield SampleJournal(file, path, settings, scored_by)
+    with holding(path, busy):
+        yield SampleJournal(path, settings, scored_by)

@@ -16,7 +16,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from hashlib import sha256 as hasher
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,10 @@ from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import read_line
+from luthier.core.journal import Journal, Mark
 from luthier.core.storage.files import sha256, write_folder, writing
 from luthier.core.storage.leftovers import clear
-from luthier.core.storage.opening import append_line, appending, cut, holding, refuse_special, regular
+from luthier.core.storage.opening import holding, refuse_special, regular
 from luthier.core.storage.sums import FILE as SUMS
 from luthier.core.storage.sums import Sums, digest_of
 from luthier.runs import lineage as made_of
@@ -52,7 +52,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.sums = path, Sums(path)
-        self._running: dict[str, Any] = {}  # journal -> the sha256 of all that is in it
+        again = f"put it back from a copy, or remove {self.checkpoints} to train from the first step"
+        self.journals = {name: Journal(path / name, again, sums=False) for name in JOURNALS}
 
     @property
     def checkpoints(self) -> Path:
@@ -90,10 +91,7 @@ class RunFolder:
 
     def append(self, journal: str, record: Mapping[str, Any]) -> None:
         """Add one line to a journal."""
-        line = json.dumps(record, ensure_ascii=False)
-        append_line(self.path / journal, line)
-        if journal in self._running:
-            self._running[journal].update(line.encode(errors="backslashreplace") + b"\n")
+        self.journals[journal].add(record)
 
     def remove_if_unused(self) -> None:
         """Remove the folder where nothing but its settings is in it: a run that was refused leaves nothing behind."""
@@ -101,41 +99,22 @@ class RunFolder:
         if files <= {SETTINGS, LINEAGE, SUMS, LOCK}:
             shutil.rmtree(self.path)
 
-    def marks(self) -> dict[str, Any]:
-        """How long each journal is now, in bytes, and its sha256, flushed to disk: a checkpoint keeps this."""
-        out = {}
-        for name in JOURNALS:
-            path = self.path / name
-            if path.is_file():
-                with appending(path) as handle:
-                    os.fsync(handle.fileno())
-                    if name not in self._running:
-                        handle.seek(0)
-                        self._running[name] = _sum_of(handle)
-                    size = handle.seek(0, os.SEEK_END)
-                out[name] = {"bytes": size, "sha256": self._running[name].hexdigest()}
-        return out
+    def marks(self) -> dict[str, Mark]:
+        """What is in each journal now, flushed to disk: a checkpoint keeps this."""
+        found = {name: journal.mark() for name, journal in self.journals.items()}
+        return {name: mark for name, mark in found.items() if mark is not None}
 
-    def require_journals(self, marks: Mapping[str, Any]) -> None:
+    def require_journals(self, marks: Mapping[str, Mark | int]) -> None:
         """Raise InputError unless every journal begins as it was when these marks were made."""
         for name, mark in marks.items():
-            path = self.path / name
-            size, digest = (mark, None) if isinstance(mark, int) else (mark["bytes"], mark["sha256"])
-            if not path.is_file():
-                raise _lost(path, "it is gone")
-            with open(path, "rb", opener=regular) as handle:
-                found = _sum_of(handle, size) if path.stat().st_size >= size else None
-            if found is None or digest not in (None, found.hexdigest()):
-                raise _lost(path, "it is not what was written")
+            self.journals[name].require(mark)
 
-    def cut(self, marks: Mapping[str, Any]) -> None:
+    def cut(self, marks: Mapping[str, Mark | int]) -> None:
         """Cut every journal back to its mark; those without one are emptied."""
         self.sums.forget(JOURNALS)
-        self._running.clear()
-        for name in JOURNALS:
-            if (self.path / name).is_file():
-                mark = marks.get(name, 0)
-                cut(self.path / name, mark if isinstance(mark, int) else mark["bytes"])
+        for name, journal in self.journals.items():
+            if journal.path.is_file():
+                journal.cut(marks.get(name, 0))
 
     def close_journals(self) -> None:
         """Note the journals among the sums: training is over, and nothing more is added to them."""
@@ -247,20 +226,3 @@ def locked(folder: RunFolder) -> Iterator[None]:
             for place in (folder.path, *(folder.path / name for name in INSIDE)):
                 clear(place, alone=True)
         yield
-
-
-def _sum_of(handle: Any, size: int | None = None) -> Any:
-    """The running sha256 of a file, or of its first `size` bytes."""
-    out = hasher()
-    left = size
-    while block := handle.read(1 << 20 if left is None else min(1 << 20, left)):
-        out.update(block)
-        left = None if left is None else left - len(block)
-    return out
-
-
-def _lost(path: Path, what: str) -> InputError:
-    return InputError(
-        what, where=path,
-        fix=f"put it back from a copy, or remove {path.parent / 'checkpoints'} to train from the first step",
-    )  # fmt: skip

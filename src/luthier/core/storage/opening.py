@@ -118,44 +118,23 @@ def regular(path: str | os.PathLike[str], flags: int) -> int:
 
 @contextmanager
 def appending(path: Path) -> Iterator[IO[bytes]]:
-    """A journal, opened to be read and added to; made with its folder when it is not there.
+    """A file, opened to be read and added to; made with its folder when it is not there.
 
     Raises InputError for a link, for what is no regular file, and where nothing can be written; DiskFull.
     """
-    with open_journal(path) as handle:
+    with _opened(path) as handle:
         yield handle
 
 
-def open_journal(path: Path) -> IO[bytes]:
-    """`appending`, for one that is closed elsewhere."""
+def _opened(path: Path) -> IO[bytes]:
     with telling(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         return open(path, "a+b", opener=regular)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add one line to a journal. Raises as `appending`."""
-    with telling(path), appending(path) as handle:
-        handle.write(line.encode(errors="backslashreplace") + b"\n")  # half surrogates as JSON escapes
-
-
-def ends_whole(handle: IO[bytes]) -> bool:
-    """Whether a journal's last line has its end, or there is none."""
-    if not handle.seek(0, os.SEEK_END):
-        return True
-    handle.seek(-1, os.SEEK_END)
-    return handle.read() == b"\n"
-
-
-def cut(path: Path, size: int) -> None:
-    """Cut a journal to its first `size` bytes. Raises as `appending`."""
-    with telling(path), appending(path) as handle:
-        handle.truncate(size)
-
-
 @contextmanager
 def holding(path: Path, busy: InputError | Callable[[], None]) -> Iterator[IO[bytes]]:
-    """Hold the file `path` for this process, opened as a journal and emptied by nobody; the system frees it when the
+    """Hold the file `path` for this process, opened as `appending` does and emptied by nobody; the system frees it when the
     process ends, however it ends. While another process holds it, raise `busy`, or call it and wait. Raises as `appending`."""
     while True:
         with appending(path) as handle:

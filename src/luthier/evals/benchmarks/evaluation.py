@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +12,14 @@ from typing import Any
 
 from luthier.core import log
 from luthier.core.errors import InputError, nearest, unknown
-from luthier.core.storage.files import sha256, write_json
-from luthier.core.storage.opening import cut, open_journal, regular, require_writable, telling
-from luthier.core.storage.sums import checked, with_sum
+from luthier.core.storage.opening import require_writable
 from luthier.core.threads import use_threads
 from luthier.core.types.examples import Message
 from luthier.evals.benchmarks import files, results
 from luthier.evals.benchmarks.encode import Coder
 from luthier.evals.benchmarks.prompts import Shots
 from luthier.evals.benchmarks.run import NEW_TOKENS, Engine, Record, chosen, measure
+from luthier.evals.benchmarks.task_records import TaskRecords
 from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, Entry, Task, find
 from luthier.evals.forest import Ids
 from luthier.evals.likelihood import Scorer
@@ -97,19 +94,19 @@ def evaluate(model: str, asked: BenchmarkOptions) -> dict[str, Any]:
     with locked(RunFolder(folder)):
         for job, place in zip(jobs, places, strict=True):
             name, began = job.task.name, time.monotonic()
-            journal = Journal(place, _about(job, identity), model)
-            count = len(journal.records)
-            records = _records(job, ours, journal, asked.limit)
-            measured, seconds = measured + len(journal.records) - count, seconds + time.monotonic() - began
+            kept = TaskRecords(place, _about(job, identity), model)
+            count = len(kept.found)
+            records = _records(job, ours, kept, asked.limit)
+            measured, seconds = measured + len(kept.found) - count, seconds + time.monotonic() - began
             scores[name] = results.summary(job.task, records)
             groups = {key: results.as_json(part) for key, part in results.by_group(job.task, records).items()}
             result["tasks"][name] = results.as_json(scores[name])
             result["subjects"] |= {name: groups} if groups else {}
             result["shots"][name], result["files"][name] = job.shots, job.material.files
             result["truncated"][name] = sum(record["cut"] > 0 for record in records)
-            result["records"][name] = str(journal.path)
+            result["records"][name] = str(kept.path)
             result["notes"] |= {name: note} if (note := _note(job, scores[name])) else {}
-            journal.close({"metrics": result["tasks"][name], "subjects": groups})
+            kept.close({"metrics": result["tasks"][name], "subjects": groups})
     if entries:
         result["suite"] = _column(asked.suite or "", entries, scores)
     return result | {
@@ -117,74 +114,6 @@ def evaluate(model: str, asked: BenchmarkOptions) -> dict[str, Any]:
         "documents_per_second": round(measured / seconds, 3) if measured else None,
         "peak_memory_bytes": memory.peak(opened.model.device),
     }  # fmt: skip
-
-
-class Journal:
-    """The records of one task, a line each; beside them `.json` says what was measured, and the scores at the end.
-
-    Records of an unfinished measurement of the same thing are kept, those of another are replaced. Raises InputError for
-    files there that `luthier eval` did not write.
-    """
-
-    def __init__(self, path: Path, about: dict[str, Any], model: str) -> None:
-        self.path, self.about, self.model = path, about, model
-        self.card = path.with_suffix(".json")
-        self.records: dict[int, Record] = {}
-        if self._same(files.card_of(path)):
-            self._read()
-        else:
-            cut(path, 0)
-        write_json(self.card, self._said({}))
-        self.handle = open_journal(path)
-
-    def add(self, record: Record) -> None:
-        """Keep one record; it is on its way to the disk when this returns."""
-        self.records[record["doc"]] = record
-        with telling(self.path):
-            line = json.dumps(with_sum(record), ensure_ascii=False)
-            self.handle.write(line.encode(errors="backslashreplace") + b"\n")
-            self.handle.flush()
-
-    def close(self, scores: dict[str, Any]) -> None:
-        """Flush, and write the scores."""
-        os.fsync(self.handle.fileno())
-        self.handle.close()
-        write_json(self.card, self._said({**scores, files.RECORDS: sha256(self.path)}))
-
-    def _said(self, scores: dict[str, Any]) -> dict[str, Any]:
-        return with_sum({"model": self.model, **self.about, **scores})
-
-    def _same(self, before: dict[str, Any] | None) -> bool:
-        if before is None:
-            return False
-        files.require_records(self.path, before)
-        if not self.path.is_file():
-            return False
-        now = json.loads(json.dumps(self.about))  # what an older version did not note is taken as the same
-        changed = [name for name, value in now.items() if before.get(name, value) != value]
-        if changed:
-            log.warn(f"{self.path} was measured with other {', '.join(changed)}: it is measured anew")
-        return not changed
-
-    def _read(self) -> None:
-        """Take the whole lines; what was written half when the power went is cut off."""
-        whole = 0
-        with open(self.path, "rb", opener=regular) as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    record = None
-                if not isinstance(record, dict) or not isinstance(record.get("doc"), int):
-                    raise InputError(
-                        "not a record of `luthier eval`", where=f"{self.path}:{number}",
-                        fix="take the line out, or the file away to measure anew",
-                    )  # fmt: skip
-                self.records[record["doc"]] = checked(record, f"{self.path}:{number}", files.ANEW)
-                whole += len(line)
-        cut(self.path, whole)
 
 
 def _with_suite(asked: BenchmarkOptions) -> BenchmarkOptions:
@@ -243,18 +172,18 @@ def _material(task: Task, shots: int, asked: BenchmarkOptions) -> files.Material
     return files.from_folder(task, asked.data_dir, shots)
 
 
-def _records(job: TaskFiles, engine: Engine, journal: Journal, limit: int | None) -> list[Record]:
+def _records(job: TaskFiles, engine: Engine, kept: TaskRecords, limit: int | None) -> list[Record]:
     """The records of the job's documents, those measured before among them, in the order of the documents."""
     wanted = chosen(job.material.documents, limit)
     main = job.task.metrics[0]
     total, hits = 0, 0.0
     with log.progress(f"{job.task.name}, {job.shots} shots", len(wanted)) as bar:
-        bar.start_at(sum(index in journal.records for index in wanted))
-        for record in measure(job.task, job.material, engine, shots=job.shots, limit=limit, done=set(journal.records)):
-            journal.add(record)
+        bar.start_at(sum(index in kept.found for index in wanted))
+        for record in measure(job.task, job.material, engine, shots=job.shots, limit=limit, done=set(kept.found)):
+            kept.add(record)
             total, hits = total + 1, hits + record.get(main, 0.0)
             bar.advance(1, **({main: hits / total} if main in record else {}))
-    return [journal.records[index] for index in wanted]
+    return [kept.found[index] for index in wanted]
 
 
 def engine(opened: Opened, asked: BenchmarkOptions) -> Engine:

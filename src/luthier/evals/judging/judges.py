@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeVar
 
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped
-from luthier.core.storage.opening import appending, ends_whole, telling
-from luthier.core.storage.sums import checked, with_sum
+from luthier.core.journal import Journal
+from luthier.core.storage.opening import holding
 from luthier.core.types.examples import Message, Messages
 from luthier.evals.judging.endpoint import Endpoint, UnusableReply, open_endpoint
 from luthier.evals.judging.prompt import PAIR_OPTIONS, TIE, YES_OR_NO, Choice, Comparison, pair_messages, read_choice
@@ -123,18 +123,8 @@ class CachedJudge:
         return self.judge.digest()  # reads all the weights of a local judge
 
     @cached_property
-    def _known(self) -> dict[str, str]:
-        """What this judge said: question -> answer. Lines that are none of it are passed over."""
-        known = {}
-        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                found = checked(json.loads(line), f"{self.path}:{number}", "take the line out, and it is asked again")
-                if found["judge"] == self._who and found["said"] in YES_OR_NO:
-                    known[found["asked"]] = found["said"]
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                continue
-        return known
+    def _journal(self) -> Journal:
+        return Journal(self.path, "take the line out, and it is asked again")
 
     def digest(self) -> str:
         return self._who
@@ -146,22 +136,26 @@ class CachedJudge:
         keys = [
             _digest(*((message.role, message.content) for message in messages), written=False) for messages in asked
         ]
-        yield from ((i, Choice(self._known[key])) for i, key in enumerate(keys) if key in self._known)
-        there = dict(self._known)
-        rest = in_unfinished_batches([key in there for key in keys], self.batch_size)
-        with appending(self.path) as out:
-            if not ends_whole(out):
-                out.write(b"\n")  # the last line was cut by a kill
+        with holding(self.path, lambda: log.note(f"another process writes {self.path}; waiting for it")):
+            known = self._known()
+            yield from ((i, Choice(known[key])) for i, key in enumerate(keys) if key in known)
+            rest = in_unfinished_batches([key in known for key in keys], self.batch_size)
             for place, choice in self.judge.answer_questions([asked[i] for i in rest], stop):
-                if (key := keys[rest[place]]) in there:
+                if (key := keys[rest[place]]) in known:
                     continue
                 if choice is not None:
-                    line = json.dumps(with_sum({"judge": self._who, "asked": key, "said": choice.option}))
-                    with telling(self.path):
-                        out.write(line.encode() + b"\n")
-                        out.flush()
-                    self._known[key] = choice.option
+                    self._journal.add({"judge": self._who, "asked": key, "said": choice.option})
                 yield rest[place], choice
+
+    def _known(self) -> dict[str, str]:
+        """What this judge said: question -> answer. Lines of others are passed over, and what earlier versions left of a line
+        that a kill cut short."""
+        found = self._journal.read(dict, fragments=True)
+        return {
+            line["asked"]: line["said"]
+            for line in found
+            if line.get("judge") == self._who and line.get("said") in YES_OR_NO and isinstance(line.get("asked"), str)
+        }
 
 
 @dataclass(frozen=True)
