@@ -229,5 +229,5 @@ def test_a_summary_of_little_is_short():
 def test_a_number_that_rounds_to_zero_has_no_sign_but_that_of_a_change():
     row = {"before": 0.2, "after": 0.19999, "difference": -0.00001, "low": -0.2, "high": -0.0}
     assert figures(row, ("difference", "low", "high")) == ["+0.000", "−0.200", "+0.000"]
-    assert (short(-0.0), short(-0.00001)) == ("0", "−1.00e-05")
+    assert (short(-0.0), short(-0.00001)) == ("0", "−1.00e−05")
     assert points({"points": -0.3, "low": -0.4, "high": 5}) == "+0 (+0 … +5)"
