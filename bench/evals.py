@@ -53,7 +53,7 @@ def harness(options: argparse.Namespace, dtype: str, batch: str) -> dict[str, An
 def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """The same with Luthier, prompts made on the way."""
     from luthier.evals.benchmarks.evaluation import BenchmarkOptions, engine
-    from luthier.evals.benchmarks.run import measure
+    from luthier.evals.benchmarks.measure import measure
     from luthier.runs.open import open_model
 
     task, found, shots = material(options)

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from luthier.evals.detectors.answered import Answered
+from luthier.evals.detectors.answer import Answered
 from luthier.evals.detectors.table import CATEGORIES, detect
 from luthier.evals.detectors.task import Task
 

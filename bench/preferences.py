@@ -70,7 +70,7 @@ class FileOrder:
         return -(-len(self.trees) // self.batch)
 
     def step(self, index: int) -> Any:
-        from luthier.text.weigh import RULES
+        from luthier.text.loss_weights import RULES
         from luthier.training.steps import make_step
 
         return make_step(self.trees[index * self.batch : (index + 1) * self.batch], RULES["token"], self.packing)

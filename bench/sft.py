@@ -90,9 +90,9 @@ def luthier(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     from luthier.model.adapt import tune
     from luthier.model.forward import forward
     from luthier.text.encode import encode
+    from luthier.text.loss_weights import RULES
     from luthier.text.template import load_template
     from luthier.text.tokenizer import Tokenizer
-    from luthier.text.weigh import RULES
     from luthier.training.loop import State, train
     from luthier.training.optim import Optimizer
     from luthier.training.steps import OfflineSteps, Packing
@@ -123,7 +123,7 @@ def first_loss(trees: Any, model: Any, options: argparse.Namespace) -> float:
     import torch
 
     from luthier.model.forward import forward
-    from luthier.text.weigh import RULES
+    from luthier.text.loss_weights import RULES
     from luthier.training.steps import Packing, make_step
 
     step = make_step(trees[: options.batch], RULES["token"], Packing(options.tokens))

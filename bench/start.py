@@ -27,10 +27,10 @@ from luthier.model import load
 from luthier.model.hub.sources import resolve as find
 from luthier.model.memory import FEW
 from luthier.runs.rows import read_examples
-from luthier.runs.texts import open_texts
-from luthier.text.weigh import RULES
+from luthier.runs.tokenizer_and_template import open_texts
+from luthier.text.loss_weights import RULES
+from luthier.training.method_table import METHODS
 from luthier.training.steps import OfflineSteps, Packing
-from luthier.training.table import METHODS
 from luthier.tune.prepare import encode_all
 
 ALPACA = Path(__file__).resolve().parents[2] / "shared" / "data" / "alpaca" / "alpaca_data.json.gz"

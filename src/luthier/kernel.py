@@ -36,10 +36,10 @@ from luthier.model.load import load as load_model
 from luthier.model.load import pick_device, pick_dtype
 from luthier.rewards.selection import as_prompts
 from luthier.text.encode import encode
+from luthier.text.loss_weights import RULES
 from luthier.text.pack import pack
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
-from luthier.text.weigh import RULES
 from luthier.training.optim import Optimizer, schedule
 from luthier.training.steps import Packing, chosen_places, make_step
 

@@ -11,9 +11,9 @@ import pytest
 
 from luthier.cli import run
 from luthier.core.storage.files import read_json
-from luthier.tune import learn as app_learn
 from luthier.tune import quickstart as app_quickstart
 from luthier.tune import train as app_train
+from luthier.tune import training_steps as app_learn
 
 
 @pytest.fixture

@@ -195,8 +195,8 @@ FILLS = {
     "model/folder/copies.py:write_bytes", "runs/export.py:save_pretrained", "training/checkpoint.py:save_file",
 }  # fmt: skip
 REMOVES = {"runs/folder.py:rmtree", "feedback/sample.py:unlink", "training/checkpoint.py:rmtree"}
-MAKES = {"runs/begin.py:mkdir", "training/checkpoint.py:rename"}
-NO_FILE = {"tune/learn.py:save"}  # the function of training/checkpoint.py
+MAKES = {"runs/start_run.py:mkdir", "training/checkpoint.py:rename"}
+NO_FILE = {"tune/training_steps.py:save"}  # the function of training/checkpoint.py
 
 
 def _writes(path: Path) -> set[str]:

@@ -35,7 +35,7 @@ def test_limits_are_those_of_the_code():
     from luthier.config.rewards import RewardConfig
     from luthier.core import errors
     from luthier.core.foreign import forms, json_schema, patterns, yaml_file
-    from luthier.data import bounds
+    from luthier.data import size_limits
     from luthier.evals.judging import endpoint, http_post
     from luthier.evals.suites import checks
     from luthier.model.folder import copies, settings_files, tokenizer_file
@@ -48,8 +48,8 @@ def test_limits_are_those_of_the_code():
     mib = 1 << 20
     said = {
         "a row of data": f"{DataConfig().max_row} MB",
-        "columns of a row; lists and objects nested in each other": f"{bounds.WIDEST:,}; {forms.DEEPEST}",
-        "what a compressed file grows to": f"{bounds.GROWS} times its size, at least {bounds.LEAST // 10**6} MB",
+        "columns of a row; lists and objects nested in each other": f"{size_limits.WIDEST:,}; {forms.DEEPEST}",
+        "what a compressed file grows to": f"{size_limits.GROWS} times its size, at least {size_limits.LEAST // 10**6} MB",
         "a chat template: source, memory, computing for one text":
             f"{rendering.MAX_SOURCE:,} characters, {rendering.MEMORY} MiB, {rendering.SECONDS:g} s",
         "a run file or a suite: size, values, depth": f"{yaml_file.LARGEST // mib} MiB, {yaml_file.VALUES:,}, {yaml_file.DEPTH}",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from luthier.core.types.examples import Chat, Message, Preference, Text
-from luthier.data.card import card, outline, sample, warnings
+from luthier.data.data_card import card, outline, sample, warnings
 
 LONG = " ".join(f"word{i}" for i in range(60))
 

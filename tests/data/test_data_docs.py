@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from luthier.core.types.examples import Origin
-from luthier.data.card import Card
 from luthier.data.convert import to_examples
+from luthier.data.data_card import Card
 from luthier.data.detect import detect
+from luthier.data.layout_codes import settle
+from luthier.data.layout_table import LAYOUTS
 from luthier.data.read import Row
-from luthier.data.schema import LAYOUTS
-from luthier.data.settle import settle
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 

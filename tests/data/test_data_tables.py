@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.core.errors import InputError
-from luthier.data.quotes import tab_records
+from luthier.data.cell_values import MISSING
 from luthier.data.read import read_rows
-from luthier.data.values import MISSING
+from luthier.data.table_records import tab_records
 
 
 def put(folder, name, content):

@@ -3,7 +3,7 @@
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.data.flags import LEARNED, UNLEARNED
+from luthier.data.learned_turns import LEARNED, UNLEARNED
 from luthier.data.messages import turns_of
 
 NO = [0, 0.0, False, "0", "0.0", "false", "False", " no "]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from luthier.core.types.examples import Labelled, Message, Origin, Preference, Ranking
-from luthier.data.gather import gather, unpair
+from luthier.data.group_preferences import gather, unpair
 
 
 def said(text, role="assistant"):

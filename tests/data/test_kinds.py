@@ -7,7 +7,7 @@ from reading_of import loaded
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
-from luthier.data.texts import answer_text, prompt_text
+from luthier.data.example_text import answer_text, prompt_text
 
 
 def turn(role, content):

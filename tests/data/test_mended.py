@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from reading_of import loaded
 
-from luthier.data.corrected import CUT_PROMPT, CUT_STOP, JOINED, OTHER_PROMPT
+from luthier.data.corrections import CUT_PROMPT, CUT_STOP, JOINED, OTHER_PROMPT
 
 
 def answers(example):

@@ -6,8 +6,8 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
-from luthier.data.calls import calls_of, kwargs_of, tools_of
 from luthier.data.messages import is_transcript, messages_of, transcript, turns_of
+from luthier.data.tool_calls import calls_of, kwargs_of, tools_of
 
 CALL = {"type": "function", "function": {"name": "search", "arguments": {"query": "lute"}}}
 

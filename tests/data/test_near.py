@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.data.near import near_pairs, repetitions, shingles
+from luthier.data.near_duplicates import near_pairs, repetitions, shingles
 
 WORDS = [f"word{i}" for i in range(400)]
 
@@ -84,7 +84,7 @@ def test_the_order_of_blocks_changes_nothing(monkeypatch):
     draw = random.Random(1)
     texts = [" ".join(document(draw, 30)) for _ in range(30)] * 2
     whole = near_pairs(texts)
-    monkeypatch.setattr("luthier.data.near.BLOCK", 100)
+    monkeypatch.setattr("luthier.data.near_duplicates.BLOCK", 100)
     assert near_pairs(texts) == whole
     assert len(whole) == 30
 

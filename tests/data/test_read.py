@@ -12,7 +12,7 @@ import zstandard
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Origin
-from luthier.data import documents
+from luthier.data import text_files
 from luthier.data.paths import KNOWN
 from luthier.data.read import read_rows
 
@@ -208,7 +208,7 @@ def test_text_file_is_one_document_and_a_long_one_is_cut_at_empty_lines(tmp_path
     poem = "first verse\nof it\n\nsecond verse\n\nthird\n"
     path = put(tmp_path, "a.txt", poem)
     assert fields(path) == [{"text": poem}]
-    monkeypatch.setattr(documents, "PIECE", 16)
+    monkeypatch.setattr(text_files, "PIECE", 16)
     assert fields(path) == [{"text": "first verse\nof it\n\n"}, {"text": "second verse\n\nthird\n"}]
     assert places(path) == [1, 4]
 

@@ -7,8 +7,8 @@ import pytest
 
 from luthier.config.data import DataConfig
 from luthier.core.errors import InputError
-from luthier.data.card import card
 from luthier.data.clean import clean
+from luthier.data.data_card import card
 from luthier.data.load import load
 from luthier.data.split import leaks, split
 

@@ -4,12 +4,12 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
+from luthier.data.columns_read import describe
 from luthier.data.convert import to_examples, to_pairs
 from luthier.data.detect import detect
+from luthier.data.layout_codes import settle
+from luthier.data.layout_table import LAYOUTS
 from luthier.data.read import Row
-from luthier.data.reading import describe
-from luthier.data.schema import LAYOUTS
-from luthier.data.settle import settle
 
 ASK, YES, NO = Message("user", "q"), Message("assistant", "yes"), Message("assistant", "no")
 RULE = Message("system", "s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.types.examples import Chat, Message, Origin, Prompt
-from luthier.data.testing import faults, look
+from luthier.data.evaluation_set import faults, look
 
 
 def chat(question, answer, line=1):

@@ -5,8 +5,8 @@ import pytest
 from luthier.core.types.examples import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
 from luthier.data.convert import to_examples
 from luthier.data.detect import detect
+from luthier.data.example_text import answer_text, as_row, empty_fields, full_text, identity, prompt_key, prompt_text
 from luthier.data.read import Row
-from luthier.data.texts import answer_text, as_row, empty_fields, full_text, identity, prompt_key, prompt_text
 
 ASK, YES, NO = Message("user", "q"), Message("assistant", "yes"), Message("assistant", "no")
 CALL = {"type": "function", "function": {"name": "search", "arguments": {}}}
@@ -118,7 +118,7 @@ def test_rows_that_differ_in_a_thought_or_in_tools_are_no_duplicates():
 
 
 def test_pairs_of_one_prompt_with_other_tools_are_not_joined():
-    from luthier.data.gather import gather, unpair
+    from luthier.data.group_preferences import gather, unpair
 
     pairs = [Preference((ASK,), (YES,), (NO,), tools=(TOOL,)), Preference((ASK,), (NO,), (YES,))]
     assert gather(pairs) == pairs

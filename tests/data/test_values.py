@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.config.data import DataConfig
+from luthier.data.cell_values import became_floats, field_value, structured
 from luthier.data.load import load
-from luthier.data.values import became_floats, field_value, structured
 
 TURNS = [{"role": "user", "content": 'It\'s a "b"\nc'}, {"role": "assistant", "content": "}\n {"}]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from reading_of import loaded
 
-from luthier.data.warn import warnings_of
+from luthier.data.warnings import warnings_of
 
 
 def said(tmp_path, rows, **settings):

@@ -12,14 +12,14 @@ import yaml
 
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
+from luthier.diagnose import error_sources
 from luthier.diagnose import errors as app_errors
-from luthier.diagnose import sources
 from luthier.diagnose.before_after import compare_runs
 from luthier.diagnose.errors import RECORDS, errors
 from luthier.diagnose.run_data import read_answers
-from luthier.evals.detectors.answered import Finding
+from luthier.evals.detectors.answer import Finding
 from luthier.runs.folder import read_run
-from luthier.tune import pages, verify
+from luthier.tune import verify, write_report
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def shouting(answered, task):
 @pytest.fixture
 def kinds(monkeypatch):
     """Detectors of this test's own, so that it does not hang on the rules of the real ones."""
-    for module in (app_errors, sources):
+    for module in (app_errors, error_sources):
         monkeypatch.setattr(module, "detect", shouting)
     monkeypatch.setattr(app_errors, "CATEGORIES", KINDS)
 
@@ -171,14 +171,14 @@ def test_the_report_has_the_rows_that_errors_says(tmp_path, answers):
     run = make_run(tmp_path / "run", train, test, [answers[0]] * 25 + ["Blue"] * 5, [answers[1]] * 30)
     rows = errors(run)["rows"]
     folder, config = read_run(run)
-    found = pages._errors(folder, config)
+    found = write_report._errors(folder, config)
     assert [row for row in rows if row["name"] == "sound"] == [found.sound.row]
     assert [category.row for category in found.categories] == [row for row in rows if row["name"] != "sound"]
     assert found.told == (answers[1] == "red")
     assert ("wrong" in [row["name"] for row in rows]) == (answers[1] == "red")
     old = [{k: v for k, v in line.items() if k not in ("before_bad", "bad_means")} for line in folder.records(RECORDS)]
     folder.write_records(RECORDS, old)
-    assert "wrong" not in [category.row["name"] for category in pages._errors(folder, config).categories]
+    assert "wrong" not in [category.row["name"] for category in write_report._errors(folder, config).categories]
 
 
 def test_a_column_with_few_values_makes_slices(tmp_path, kinds):
@@ -240,7 +240,7 @@ def test_conflicting_and_doubtful_training_rows_are_named(tmp_path, kinds):
 
 
 def test_at_most_so_many_training_rows_are_looked_at(run, kinds, monkeypatch):
-    monkeypatch.setattr(sources, "MOST_ROWS", 10)
+    monkeypatch.setattr(error_sources, "MOST_ROWS", 10)
     result = errors(run)
     assert result["training"]["looked_at"] == 10 and result["training"]["rows"] == 30
     assert any("10 of 30 were looked at" in note for note in result["notes"])

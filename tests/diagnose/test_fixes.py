@@ -18,16 +18,16 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Message
 from luthier.data import load as data_load
-from luthier.data.edit import with_answer
+from luthier.data.example_text import answer_text, prompt_text
+from luthier.data.replace_answer import with_answer
 from luthier.data.split import split
-from luthier.data.texts import answer_text, prompt_text
+from luthier.diagnose import error_sources, fixes
 from luthier.diagnose import errors as app_errors
-from luthier.diagnose import fixes, sources
 from luthier.diagnose.apply_fixes import apply
 from luthier.diagnose.corrections import Labels, corrected, shortened, spelled
 from luthier.diagnose.fixes import CONFLICT, DOUBTFUL, FixProposal, propose
 from luthier.diagnose.run_data import TrainingRow
-from luthier.evals.detectors.answered import Finding
+from luthier.evals.detectors.answer import Finding
 from luthier.evals.detectors.task import Task
 
 
@@ -68,12 +68,12 @@ class Usual:
 @pytest.fixture(autouse=True)
 def kinds(monkeypatch):
     """Detectors, doubts and a task of this test's own."""
-    for module in (app_errors, sources):
+    for module in (app_errors, error_sources):
         monkeypatch.setattr(module, "detect", detect)
     for module in (app_errors, fixes):
         monkeypatch.setattr(module, "CATEGORIES", KINDS)
     monkeypatch.setattr(app_errors, "Task", Usual)
-    monkeypatch.setattr(sources, "suspects", lambda losses, prompts, answers, progress: [])
+    monkeypatch.setattr(error_sources, "suspects", lambda losses, prompts, answers, progress: [])
 
 
 def make_run(folder, data, after=("no, never", "fine"), **settings):

@@ -23,8 +23,8 @@ from luthier.core.errors import InputError  # noqa: E402
 from luthier.core.types.examples import Message  # noqa: E402
 from luthier.evals.benchmarks import evaluation, files, results  # noqa: E402
 from luthier.evals.benchmarks.encode import Coder  # noqa: E402
+from luthier.evals.benchmarks.measure import Engine, chosen, measure  # noqa: E402
 from luthier.evals.benchmarks.prompts import Shots, prompt  # noqa: E402
-from luthier.evals.benchmarks.run import Engine, chosen, measure  # noqa: E402
 from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, TASKS, find  # noqa: E402
 from luthier.evals.likelihood import Request, Scorer  # noqa: E402
 from luthier.generate.generate import generate  # noqa: E402
@@ -280,7 +280,7 @@ def _same_generation(theirs, prompts, records, harness) -> None:
     assert [record["answer"] for record in records] == [text.rstrip("\ufffd") for text in texts]  # half a character
     # a model of random weights never finds the number: score answers that do, wholly or in part
     tries = ["so 3\n#### 1,2", "#### $5.", "it is 3 of -4", "none", "#### 3\n#### 4", "about 12.0 $5 ."]
-    from luthier.evals.benchmarks import run
+    from luthier.evals.benchmarks.measure import _bare, _flexible, _strict
 
     for record, doc in zip(records, theirs.eval_docs, strict=True):
         for text in tries:
@@ -289,8 +289,8 @@ def _same_generation(theirs, prompts, records, harness) -> None:
                 filters.apply([instance])
                 (answer,) = instance.filtered_resps.values()
                 expected = theirs.process_results(doc, [answer])["exact_match"]
-                got = (run._strict, run._flexible)[number](text)
-                assert (run._bare(got) == run._bare(record["gold"])) == bool(expected), (text, doc)
+                got = (_strict, _flexible)[number](text)
+                assert (_bare(got) == _bare(record["gold"])) == bool(expected), (text, doc)
 
 
 def test_long_documents_are_truncated_from_the_left_like_the_harnesss(tmp_path, harness, engine):

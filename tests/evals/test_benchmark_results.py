@@ -7,7 +7,7 @@ from math import exp, log
 import pytest
 
 from luthier.evals.benchmarks import results
-from luthier.evals.benchmarks.run import _share, chosen
+from luthier.evals.benchmarks.measure import _share, chosen
 from luthier.evals.benchmarks.tasks import TASKS, Entry
 from luthier.evals.stats.intervals import Estimate
 

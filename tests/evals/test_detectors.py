@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.evals.detectors.answered import Answered, Finding
+from luthier.evals.detectors.answer import Answered, Finding
 from luthier.evals.detectors.repeats import repeats
 from luthier.evals.detectors.table import CATEGORIES, detect
 from luthier.evals.detectors.task import Task

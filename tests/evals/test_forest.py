@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.evals.forest import KEPT, grow, loads, shared
+from luthier.evals.prefix_forest import KEPT, grow, loads, shared
 
 token = st.integers(0, 2)  # few tokens, so that many sequences share
 sequences_ = st.lists(st.lists(token, min_size=1, max_size=14).map(tuple), min_size=1, max_size=12)

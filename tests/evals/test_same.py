@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.evals.detectors.same import findings, same
+from luthier.evals.detectors.same_answer import findings, same
 
 
 def prompts(n):

@@ -9,7 +9,7 @@ from math import log
 
 import pytest
 
-from luthier.diagnose.suspects import by_neighbours, conflicts, is_closed, suspects
+from luthier.diagnose.doubtful_rows import by_neighbours, conflicts, is_closed, suspects
 
 NAMES = ["north", "south", "east", "west"]
 

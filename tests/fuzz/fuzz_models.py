@@ -132,8 +132,8 @@ def cache_of_models(material: Material, draw: random.Random, folder: Path) -> No
 
 @reader(16)
 def encoder(material: Material, draw: random.Random, folder: Path) -> None:
-    from luthier.model.encoder import Encoder
     from luthier.model.hub.sources import resolve_encoder
+    from luthier.model.sentence_encoder import Encoder
 
     place = folder / "e"
     fuzz_files.copies(material.encoder, place)

@@ -17,7 +17,7 @@ from luthier.generate.request import Request, Sample
 from luthier.generate.sampling import Sampling
 from luthier.model.adapt import lora, roles
 from luthier.model.adapt.roles import Role
-from luthier.model.layers import packed
+from luthier.model.layers import packed_weights
 
 SHAPES = {
     "small": LoraConfig(rank=4, alpha=4, targets=("q_proj", "v_proj")),
@@ -77,7 +77,7 @@ def test_requests_with_other_adapters_in_the_same_pass_answer_as_they_do_alone(d
 @pytest.mark.parametrize("pack", [False, True])
 def test_the_adapters_of_others_change_no_bit(monkeypatch: pytest.MonkeyPatch, pack: bool) -> None:
     """The same passes, once with one adapter alone and once among requests of others: products of one size, equal bits."""
-    monkeypatch.setattr(packed, "SMALLEST", 1)  # the layers of a tiny model too
+    monkeypatch.setattr(packed_weights, "SMALLEST", 1)  # the layers of a tiny model too
     model = tiny_model()
     adapters = adapters_of(model)
     sampling = Sampling(temperature=1.0, max_new_tokens=12, seed=1)

@@ -9,7 +9,7 @@ import pytest
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.data.clean import CleanSettings
-from luthier.inspect.card import describe, rewrite
+from luthier.inspect.describe_data import describe, rewrite
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_without_a_model_at_hand_lengths_are_characters(config, monkeypatch, cap
     def unreachable(name):
         raise InputError("cannot fetch it", where=name)
 
-    monkeypatch.setattr("luthier.inspect.card.sources.resolve", unreachable)
+    monkeypatch.setattr("luthier.inspect.describe_data.sources.resolve", unreachable)
     card = describe(config(model="smollm2-135m")).as_dict()
     assert (card["tokens"]["unit"], card["over_limit"]) == ("characters", None)
     assert "because there is no tokenizer: smollm2-135m: cannot fetch it" in capsys.readouterr().err

@@ -13,9 +13,9 @@ from luthier.core.types.examples import Chat, Message
 from luthier.methods.likelihood import likelihood
 from luthier.model.forward import forward
 from luthier.text.encode import encode
+from luthier.text.loss_weights import RULES
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
-from luthier.text.weigh import RULES
 from luthier.training.steps import Packing, make_step
 
 ROWS = [

@@ -20,12 +20,12 @@ from luthier.core.types.trees import Node, TokenTree
 from luthier.model.adapt import heads
 from luthier.model.forward import forward
 from luthier.text.encode import encode
+from luthier.text.loss_weights import RULES
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
-from luthier.text.weigh import RULES
 from luthier.training import annotate
+from luthier.training.method_table import METHODS
 from luthier.training.steps import Packing, make_step
-from luthier.training.table import METHODS
 from luthier.tune.evaluator import loss_of
 
 PAIRS = [

@@ -17,11 +17,11 @@ from luthier.core.types.trees import Node, TokenTree
 from luthier.methods import preference
 from luthier.model.adapt import heads
 from luthier.model.forward import forward
+from luthier.text.loss_weights import RULES
 from luthier.text.pack import pack
-from luthier.text.weigh import RULES
 from luthier.training.loop import sums
+from luthier.training.method_table import METHODS
 from luthier.training.steps import Packing, make_step, scoring_step
-from luthier.training.table import METHODS
 from luthier.tune.evaluator import loss_of
 
 PAIRED = ["dpo", "simpo", "orpo", "response", "reward"]  # the methods that compare answers

@@ -15,9 +15,9 @@ from luthier.core.types.examples import Message, Preference, Ranking
 from luthier.core.types.trees import Node, TokenTree
 from luthier.methods.reward import reward
 from luthier.text.encode import encode
+from luthier.text.loss_weights import RULES
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
-from luthier.text.weigh import RULES
 from luthier.training.steps import Packing, make_step
 
 

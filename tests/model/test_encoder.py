@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from luthier.core.errors import InputError
-from luthier.model.encoder import Encoder
 from luthier.model.hub import sources
+from luthier.model.sentence_encoder import Encoder
 
 TEXTS = ["the cat sat on the mat", "who?", "a red tree and a blue dog ran by the tree and the mat", "yes it is", ""]
 

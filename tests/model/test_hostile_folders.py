@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from conftest import Bomb
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
-from luthier.model.encoder import Encoder
 from luthier.model.folder.configuration import load_config
-from luthier.model.folder.tensors import tensors
+from luthier.model.folder.safetensors_header import tensors
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.hub.sources import resolve
 from luthier.model.load import load
+from luthier.model.sentence_encoder import Encoder
 
 CPU = torch.device("cpu")
 

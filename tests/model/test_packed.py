@@ -9,7 +9,7 @@ from torch import nn
 from luthier.config.model import LoraConfig
 from luthier.model import memory
 from luthier.model.adapt.lora import LoraLinear
-from luthier.model.layers import packed
+from luthier.model.layers import packed_weights
 
 
 class Net(nn.Module):
@@ -29,12 +29,12 @@ def test_same_values_and_nothing_left_behind() -> None:
     net, x = Net(), torch.randn(5, 256)
     with torch.no_grad():
         plain = net(x)
-        with packed.packed(net):
+        with packed_weights.packed(net):
             assert "forward" in vars(net.wide)
             assert "forward" in vars(net.adapted)
             assert "forward" not in vars(net.small)  # too small to gain
             inside = net(x)
-            with packed.packed(net):  # under way: no second copy, and the first stays
+            with packed_weights.packed(net):  # under way: no second copy, and the first stays
                 assert torch.equal(net(x), inside)
             assert torch.equal(net(x), inside)
         assert torch.allclose(plain, inside, atol=1e-5)
@@ -46,14 +46,14 @@ def test_same_values_and_nothing_left_behind() -> None:
 def test_in_bfloat16_adapters_stay_beside_the_weight(real: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Added in, their updates would be rounded away."""
     if not real:
-        monkeypatch.setattr(packed, "_reorder", lambda weight: weight)
-        monkeypatch.setattr(packed, "_product", nn.functional.linear)
-    elif not packed._works(torch.bfloat16):
+        monkeypatch.setattr(packed_weights, "_reorder", lambda weight: weight)
+        monkeypatch.setattr(packed_weights, "_product", nn.functional.linear)
+    elif not packed_weights._works(torch.bfloat16):
         pytest.skip("this processor has no bfloat16 products in oneDNN")
     net, x = Net(torch.bfloat16), torch.randn(2, 5, 256).bfloat16()
     with torch.no_grad():
         plain = net(x)
-        with packed.packed(net):
+        with packed_weights.packed(net):
             assert {"forward"} <= vars(net.wide).keys() & vars(net.adapted).keys()
             inside = net(x)
     assert float((inside - plain).abs().max()) <= 2e-2 * float(plain.abs().max())
@@ -69,6 +69,6 @@ def test_without_effect_where_it_cannot_be(why: str, monkeypatch: pytest.MonkeyP
     elif why == "another type":
         net = net.double()
     else:
-        monkeypatch.setattr(packed, "_reorder", lambda weight: weight.missing_operation)
-    with packed.packed(net):
+        monkeypatch.setattr(packed_weights, "_reorder", lambda weight: weight.missing_operation)
+    with packed_weights.packed(net):
         assert not any("forward" in vars(m) for m in net.modules())

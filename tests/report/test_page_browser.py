@@ -12,7 +12,7 @@ import pytest
 
 from luthier.config.resolve import resolve
 from luthier.report.page.run_page import SECTIONS
-from luthier.tune import pages as report
+from luthier.tune import write_report as report
 from luthier.tune.train import run
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"

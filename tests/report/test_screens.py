@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from luthier.core.types.examples import Chat, Message
-from luthier.data.card import card
+from luthier.data.data_card import card
 from luthier.evals.metrics.scores import means, table
 from luthier.report.screens import stages
 

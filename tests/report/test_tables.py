@@ -9,7 +9,7 @@ from rich.console import Console
 
 from luthier.core.types.examples import Chat, Message, Text
 from luthier.core.verdicts import verdict
-from luthier.data.card import card
+from luthier.data.data_card import card
 from luthier.evals.metrics.scores import loss_question, table
 from luthier.evals.stats import paired as evals_compare
 from luthier.report.page.charts import short

@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from luthier.rewards.best import best, expected_best, ranks, sizes, worst
+from luthier.rewards.best_of_n import best, expected_best, ranks, sizes, worst
 
 
 def test_by_hand():

@@ -282,7 +282,7 @@ def test_a_process_whose_luthier_is_gone_ends_itself(tmp_path):
     path.write_text("import re\ndef score(answers): re.match('(a|a|aa)+$', 'a' * 60 + '!')\n")
     ours, theirs = socket.socketpair()
     program = (
-        "import sys, luthier.core.foreign.service as s, luthier.rewards.child as c; s.GRACE = 0.2;"
+        "import sys, luthier.core.foreign.service as s, luthier.rewards.function_process as c; s.GRACE = 0.2;"
         "c.main(int(sys.argv[1]), 512, sys.argv[2], 'score', 0.1)"
     )
     with ours, theirs:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from luthier.config.rewards import RewardConfig
 from luthier.rewards.answer import Answer
-from luthier.rewards.child import KNOWN
+from luthier.rewards.function_process import KNOWN
 from luthier.rewards.rules import RULES
 from luthier.rewards.selection import WRITES
 from luthier.rewards.specs import parse

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from luthier.cli import run as cli
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
-from luthier.runs.base import KnownStart, known_start
+from luthier.runs.base_model import KnownStart, known_start
 from luthier.runs.locate import resolve_model
 from luthier.runs.open import log_probabilities, open_model
 from luthier.tune.train import run

@@ -10,9 +10,9 @@ import pytest
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.storage.leftovers import new_file, new_folder
-from luthier.runs.begin import open_run
 from luthier.runs.folder import RunFolder, locked, read_run
 from luthier.runs.lineage import lineage
+from luthier.runs.start_run import open_run
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ import yaml
 from luthier.config.resolve import resolve, write_yaml
 from luthier.config.run import fields
 from luthier.core.errors import InputError, RunError
-from luthier.evals.metrics.own import check as own_metrics
+from luthier.evals.metrics.user_metrics import check as own_metrics
 from luthier.rewards.imports import sources
-from luthier.runs import begin
+from luthier.runs import start_run
 from luthier.runs.lineage import changes, later, require_same
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples
-from luthier.runs.texts import open_texts
+from luthier.runs.tokenizer_and_template import open_texts
 from luthier.tune import forgetting
 from luthier.tune import train as app_train
-from luthier.tune.inputs import inputs
+from luthier.tune.input_hashes import inputs
 from luthier.tune.train import run
 
 ROWS = [{"prompt": f"who sat by tree {i}?", "completion": f"cat {i}"} for i in range(30)]
@@ -256,7 +256,7 @@ def test_defaults_that_changed_stop_only_runs_that_read_them(tmp_path):
         old = resolve({"method": method, "policy.clip": 0.2, "policy.lam": 0.95})
         (folder / "run.yaml").write_text(write_yaml(old))
         if method == "sft":
-            begin._same_settings(folder, resolve({"method": method}))
+            start_run._same_settings(folder, resolve({"method": method}))
         else:
             with pytest.raises(InputError, match=r"policy\.clip was 0\.2 there"):
-                begin._same_settings(folder, resolve({"method": method}))
+                start_run._same_settings(folder, resolve({"method": method}))

@@ -8,7 +8,7 @@ from luthier.config.resolve import resolve
 from luthier.config.run import fields
 from luthier.core.errors import InputError
 from luthier.runs.method import OF_ALL, OF_METHODS, refuse_unread, warn_of_unread
-from luthier.training.table import METHODS
+from luthier.training.method_table import METHODS
 
 
 @pytest.mark.parametrize(

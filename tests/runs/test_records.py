@@ -8,7 +8,7 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.runs.folder import RunFolder
-from luthier.tune.pages import report
+from luthier.tune.write_report import report
 
 ROW = {
     "row": 0,

@@ -16,7 +16,7 @@ from luthier.cli import run as cli
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.runs import tracking
-from luthier.tune import learn as app_learn
+from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]

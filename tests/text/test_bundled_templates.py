@@ -17,8 +17,8 @@ from chat_templates import byte_level, fast
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import REASONING
-from luthier.data.calls import tools_of
 from luthier.data.messages import messages_of
+from luthier.data.tool_calls import tools_of
 from luthier.text.spans import spans
 from luthier.text.template import load_template
 from luthier.text.tokenizer import BORDER, Tokenizer

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from conftest import random_tree
 from luthier.core.types.trees import Media, Node, TokenTree
 from luthier.text.arrange import MIN_SHARED, Shared, arrange, bins, shared, shared_nodes, shared_tokens
+from luthier.text.loss_weights import RULES, example_mean, token_mean
 from luthier.text.pack import pack
-from luthier.text.weigh import RULES, example_mean, token_mean
 
 
 def ones(trees):

@@ -12,7 +12,7 @@ from luthier.config.data import TextConfig
 from luthier.core.types.examples import Chat, Labelled, Message, Origin, Preference, Ranking
 from luthier.core.types.trees import Node, TokenTree
 from luthier.text.encode import encode
-from luthier.text.show import leaf_names, render_plain, render_rich, show, summary
+from luthier.text.token_view import leaf_names, render_plain, render_rich, show, summary
 
 
 def tree_of(example, template, **config):

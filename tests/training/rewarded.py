@@ -28,11 +28,11 @@ from luthier.generate.generate import generate
 from luthier.generate.sampling import Sampling
 from luthier.model.adapt import tune
 from luthier.training.loop import State, train
+from luthier.training.method_table import METHODS
 from luthier.training.optim import Optimizer
 from luthier.training.rollout import RolloutModels, RolloutPrompt, Rollouts, with_defaults
 from luthier.training.steps import Packing, scoring_batches
-from luthier.training.table import METHODS
-from luthier.tune import actors
+from luthier.tune import policy_models
 
 VOCABULARY, END, TARGET = len(WORDS) + 1, len(WORDS), 6
 STEPS, BATCH, SAMPLES, TOKENS = 20, 8, 16, 12
@@ -106,7 +106,7 @@ def learned(variant: str, seed: int, kind: str, scale: str, rate: float | None =
     settings = with_defaults(PolicyConfig() if critic else PolicyConfig(variant=variant), critic)
     seeds.seed_torch(seed, "adapter")
     tuned = tune.prepare(start(seed), "lora", LORA, QuantConfig())
-    models = actors.open_policy_models(tuned, critic)
+    models = policy_models.open_policy_models(tuned, critic)
     rate = rate or tune.peak_rate(tuned.kind, tuned.model.config.hidden_size) * method.rate
     a, b = SCALES[scale]
 
@@ -119,7 +119,7 @@ def learned(variant: str, seed: int, kind: str, scale: str, rate: float | None =
     rollout_models = RolloutModels(
         answers=lambda prompts, seed: answered(tuned.model.eval(), [p.ids for p in prompts], SAMPLES, seed),
         rewards=rewards, policy=None, reference=partial(read, models.reference, LOGP),
-        values=partial(read, models.critic, actors.VALUE) if critic else None,
+        values=partial(read, models.critic, policy_models.VALUE) if critic else None,
     )  # fmt: skip
     rollout_prompts = [RolloutPrompt(ids, row) for row, ids in enumerate(prompts(STEPS * BATCH, seed))]
     source = Rollouts(rollout_prompts, rollout_models, settings, BATCH, STEPS, TOKENS, PACKING, seed, critic=critic)

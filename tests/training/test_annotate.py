@@ -15,7 +15,7 @@ from luthier.core.errors import InputError, Stopped
 from luthier.core.types.trees import Node, TokenTree
 from luthier.model.adapt import tune
 from luthier.model.forward import forward
-from luthier.text.weigh import RULES
+from luthier.text.loss_weights import RULES
 from luthier.training import annotate
 from luthier.training.steps import Packing, make_step
 

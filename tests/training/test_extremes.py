@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from luthier.training.extremes import KEPT, excerpt, extremes
+from luthier.training.best_and_worst import KEPT, excerpt, extremes
 
 
 @dataclass

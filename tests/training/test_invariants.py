@@ -13,10 +13,10 @@ from luthier.config.run import RunConfig
 from luthier.core.types.examples import Chat, Labelled, Preference, Text
 from luthier.model.adapt import heads
 from luthier.model.forward import forward
+from luthier.text.loss_weights import RULES
 from luthier.text.pack import pack
-from luthier.text.weigh import RULES
+from luthier.training.method_table import METHODS
 from luthier.training.steps import OfflineSteps, Packing, make_step, scoring_batches
-from luthier.training.table import METHODS
 from luthier.tune.evaluator import loss_of
 
 

@@ -17,14 +17,14 @@ from luthier.core.types.examples import Chat, Example, Labelled, Message, Prefer
 from luthier.model.adapt import heads, tune
 from luthier.model.forward import forward
 from luthier.text.encode import encode
+from luthier.text.loss_weights import RULES
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
-from luthier.text.weigh import RULES
 from luthier.training import annotate
 from luthier.training.loop import State, sums, train
+from luthier.training.method_table import METHODS
 from luthier.training.optim import Optimizer
 from luthier.training.steps import OfflineSteps, Packing, scoring_step
-from luthier.training.table import METHODS
 from luthier.tune.evaluator import loss_of
 from luthier.tune.prepare import arrange_trees
 from luthier.tune.train import run

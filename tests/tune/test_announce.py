@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from luthier.training.loop import Report
-from luthier.tune.announce import rollout_figures, trend
 from luthier.tune.checkpoint_selection import Progress
-from luthier.tune.learn import step_figures
+from luthier.tune.run_summary import rollout_figures, trend
+from luthier.tune.training_steps import step_figures
 
 METRICS = {"reward": 0.52345, "kl_per_answer": 0.312, "ended": 0.859, "length": 40.6}
 

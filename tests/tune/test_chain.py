@@ -25,7 +25,7 @@ from luthier.runs.rows import read_examples
 from luthier.text.encode import encode
 from luthier.training import annotate
 from luthier.training.steps import Packing
-from luthier.tune import learn as app_learn
+from luthier.tune import training_steps as app_learn
 from luthier.tune import verify
 from luthier.tune.train import run
 

@@ -15,11 +15,11 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.runs.locate import resolve_model
 from luthier.training import checkpoint
-from luthier.tune import learn as app_learn
 from luthier.tune import train as app_train
-from luthier.tune.pages import report
+from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
 from luthier.tune.verify import resume
+from luthier.tune.write_report import report
 
 
 def cut(content):

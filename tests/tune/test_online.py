@@ -23,8 +23,8 @@ from luthier.core.types.examples import Message
 from luthier.generate.request import Sample
 from luthier.model.adapt import tune as tune_kinds
 from luthier.runs.reward_model import open_scorer
-from luthier.tune import learn as app_learn
-from luthier.tune.actors import truncated
+from luthier.tune import training_steps as app_learn
+from luthier.tune.policy_models import truncated
 from luthier.tune.train import run
 from luthier.tune.verify import resume
 

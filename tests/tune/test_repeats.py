@@ -12,7 +12,7 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
 from luthier.core.types.examples import Chat, Message
-from luthier.tune import repeats
+from luthier.tune import repeated_prompts
 from luthier.tune import train as app_train
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import HeldOut, Measured, RepeatedPrompt, from_records, to_records
@@ -88,11 +88,11 @@ def test_figures_by_hand():
         RepeatedPrompt(2, ("no", "no"), ("C?",), ("no",)),
         RepeatedPrompt(3, ("It is no.", "No"), ("D?",), ("maybe",)),
     ]
-    found = repeats.figures(asked, ["yes", "yes", "no", "no"], again, ("accuracy",))
+    found = repeated_prompts.figures(asked, ["yes", "yes", "no", "no"], again, ("accuracy",))
     assert found == {
         "agreement": [1.0, 0.0, 1.0, 1.0], "paraphrases": [1.0, 0.0, 1.0, 0.0], "unsupported": [0.0, 0.5, 1.0, 0.0],
     }  # fmt: skip
-    assert repeats.figures(asked, ["yes"] * 4, (), ("accuracy",)) == {}
+    assert repeated_prompts.figures(asked, ["yes"] * 4, (), ("accuracy",)) == {}
 
 
 def test_paraphrases_of_the_data_go_before_made_ones():
@@ -100,7 +100,7 @@ def test_paraphrases_of_the_data_go_before_made_ones():
         [("a?", "yes", "1"), ("say a?", "yes", "1"), ("b?", "no", "2"), ("tell b?", "no", "2"), ("c?", "no", "")]
     )
     again = [RepeatedPrompt(0, ("yes",), ("A?",), ("no",))]
-    found = repeats.figures(asked, ["yes", "no", "no", "no", "yes"], again, ("accuracy",))
+    found = repeated_prompts.figures(asked, ["yes", "no", "no", "no", "yes"], again, ("accuracy",))
     assert found["paraphrases"] == [0.0, 1.0]
 
 

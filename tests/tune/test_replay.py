@@ -14,10 +14,10 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.files import sha256
 from luthier.core.types.trees import Node, TokenTree
-from luthier.text.weigh import RULES
+from luthier.text.loss_weights import RULES
 from luthier.training.steps import OfflineSteps, Packing
-from luthier.tune import learn as app_learn
 from luthier.tune import train as app_train
+from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
 from luthier.tune.verify import resume
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError, Stopped
-from luthier.tune import learn as app_learn
 from luthier.tune import train as app_train
+from luthier.tune import training_steps as app_learn
 from luthier.tune.checkpoint_selection import Progress, selected_step
 from luthier.tune.train import run
 

@@ -11,7 +11,7 @@ from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
 from luthier.runs.locate import resolve_model
 from luthier.runs.open import open_model
-from luthier.runs.texts import open_texts
+from luthier.runs.tokenizer_and_template import open_texts
 from luthier.tune.train import run
 
 SOURCE = (

@@ -23,10 +23,10 @@ from luthier.config.training import TrainConfig
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.files import sha256
 from luthier.model import memory
-from luthier.tune import learn as app_learn
 from luthier.tune import train as app_train
-from luthier.tune.learn import LastSave
+from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
+from luthier.tune.training_steps import LastSave
 from luthier.tune.verify import resume
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
@@ -350,7 +350,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(settings, tmp_path, m
     import torch
 
     from luthier.methods.likelihood import likelihood
-    from luthier.training import table
+    from luthier.training import method_table
 
     calls = 0
 
@@ -359,8 +359,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(settings, tmp_path, m
         calls += output.logp.requires_grad  # not while measuring
         return replace(likelihood(batch, output), total=output.logp.sum() * (float("nan") if calls > 3 else -0.01))
 
-    row = table.METHODS["sft"]
-    monkeypatch.setitem(table.METHODS, "sft", type(row)(row.example, broken, row.summary))
+    row = method_table.METHODS["sft"]
+    monkeypatch.setitem(method_table.METHODS, "sft", type(row)(row.example, broken, row.summary))
     values = settings(train__checkpoint=1, train__tokens=4096)
     arguments = ["train", *values.pop("data.path"), *(x for k, v in values.items() for x in (f"--{k}", str(v)))]
     assert cli(arguments) == 1

@@ -76,7 +76,7 @@ def command(
     """
     from luthier.core.errors import InputError
     from luthier.data.clean import CleanSettings
-    from luthier.inspect.card import describe, rewrite
+    from luthier.inspect.describe_data import describe, rewrite
     from luthier.report.screens.stages import written
     from luthier.report.tables import card_table
 

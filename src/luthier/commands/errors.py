@@ -67,7 +67,7 @@ def command(
     from luthier.diagnose.errors import errors
     from luthier.diagnose.fixes import propose
     from luthier.report.screens import errors as report
-    from luthier.tune.pages import again
+    from luthier.tune.write_report import again
 
     given = [
         name for name, value in (("category", category), ("compare", against), ("fix", fix), ("apply", fixes)) if value

@@ -32,11 +32,11 @@ def command(runs: tuple[Path, ...], coding: bool, out: Path | None, open_: bool,
       luthier report runs/mine --coding
     """
     from luthier.core.errors import InputError
-    from luthier.tune import pages
+    from luthier.tune import write_report
 
     if coding and len(runs) > 1:
         raise InputError("--coding takes one run", where="luthier report", fix="code the answers of one run at a time")
-    path = pages.coding(runs[0], out) if coding else pages.report(runs, out)
+    path = write_report.coding(runs[0], out) if coding else write_report.report(runs, out)
     if json_:
         print_json({"coding" if coding else "report": str(path)})
     else:

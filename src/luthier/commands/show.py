@@ -47,10 +47,10 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     from luthier.core import log
     from luthier.core.errors import InputError
     from luthier.data.load import head
-    from luthier.data.warn import warnings_of
-    from luthier.inspect import tokens
+    from luthier.data.warnings import warnings_of
+    from luthier.inspect import show_tokens
     from luthier.report.screens.stages import shown_examples
-    from luthier.runs.texts import open_texts
+    from luthier.runs.tokenizer_and_template import open_texts
 
     config = config_of(paths, settings)
     share(config.threads)
@@ -62,13 +62,13 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     screen = console()
     if json_:
         told = loaded.about.as_dict() | {"warnings": list(warnings)}
-        print_json(told | {"rows": tokens.records(examples, texts, config)})
+        print_json(told | {"rows": show_tokens.records(examples, texts, config)})
         return
     coloured = screen.is_terminal and not plain
     shown: Any = (
-        shown_examples(tokens.coloured(examples, texts, config, screen.width))
+        shown_examples(show_tokens.coloured(examples, texts, config, screen.width))
         if coloured
-        else tokens.plain(examples, texts, config)
+        else show_tokens.plain(examples, texts, config)
     )
     for line in loaded.about.lines():
         log.note(line)

@@ -19,8 +19,8 @@ from luthier.core.errors import InputError, nearest
 from luthier.core.foreign.forms import LARGEST
 from luthier.core.storage.opening import regular
 from luthier.core.storage.sums import SUM, checked
-from luthier.data.bounds import LONGEST
 from luthier.data.read import read_rows
+from luthier.data.size_limits import LONGEST
 from luthier.evals.benchmarks import files
 from luthier.evals.benchmarks.tasks import GROUPS, SUITES, TASKS
 from luthier.evals.stats.intervals import Values

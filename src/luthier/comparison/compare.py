@@ -21,8 +21,8 @@ from luthier.core.storage.files import writing
 from luthier.core.storage.opening import require_writable
 from luthier.evals.benchmarks.tasks import SUITES
 from luthier.evals.detectors.refusals import refusal
-from luthier.evals.detectors.same import NAME as SAME
-from luthier.evals.detectors.same import same
+from luthier.evals.detectors.same_answer import NAME as SAME
+from luthier.evals.detectors.same_answer import same
 from luthier.evals.judging.judges import JudgeSpec
 from luthier.evals.stats.paired import Question, compare, false_alarms
 from luthier.evals.suites.evaluation import PreparedSuite, SuiteResult

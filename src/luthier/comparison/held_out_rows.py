@@ -18,8 +18,8 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Example, Text
 from luthier.data import load as data_load
-from luthier.evals.metrics import own
 from luthier.evals.metrics import scores as score
+from luthier.evals.metrics import user_metrics
 from luthier.evals.metrics.labels import commonest
 from luthier.evals.metrics.table import METRICS, RIGHT, choose
 from luthier.evals.stats import paired
@@ -27,7 +27,7 @@ from luthier.runs.locate import base_for, resolve_model
 from luthier.runs.open import open_model
 from luthier.text.encode import encode
 from luthier.text.template import load_template
-from luthier.tune import repeats
+from luthier.tune import repeated_prompts
 from luthier.tune.build import packing_of
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import HeldOut, Measured, RepeatedPrompt
@@ -59,7 +59,7 @@ def questions(
         kind = type(examples[0]).__name__.lower()
         raise InputError(f"these are {kind} rows", where=examples[0].origin, fix="give chats or texts")
     choose(config.eval.metrics, ())
-    own.check(config.eval.metrics, config.reward)
+    user_metrics.check(config.eval.metrics, config.reward)
     for name in chain.from_iterable(sides.values()):  # wrong names are told before the first model answers
         warn_of_seen(name, resolve_model(name, base_for(name, config.base)).config, examples)
     measured = {
@@ -189,7 +189,7 @@ def _metric_questions(
 def _repeat_questions(measured: Mapping[str, Sequence[_MeasuredRun]], names: Sequence[str]) -> list[QuestionItems]:
     """What `eval.repeat` measured; the prompts that were asked again are the same for all, or nothing is compared."""
     figures = {
-        label: [repeats.figures(side.held_out, side.all_answers, side.repeated, names) for side in runs]
+        label: [repeated_prompts.figures(side.held_out, side.all_answers, side.repeated, names) for side in runs]
         for label, runs in measured.items()
     }
     repeated_rows = {
@@ -202,7 +202,7 @@ def _repeat_questions(measured: Mapping[str, Sequence[_MeasuredRun]], names: Seq
         QuestionItems(
             paired.Question(
                 name, {label: np.array([run[name] for run in runs]) for label, runs in figures.items()},
-                **repeats.about(name),
+                **repeated_prompts.about(name),
             ),
             (),
         )

@@ -10,11 +10,11 @@ from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Example
-from luthier.data.held_out import COMPARED, NEAR
+from luthier.data.held_out_warnings import COMPARED, NEAR
 from luthier.data.split import leaks
 from luthier.runs.folder import read_run
 from luthier.runs.rows import read_examples
-from luthier.training.table import METHODS
+from luthier.training.method_table import METHODS
 
 
 def warn_of_seen(name: str, config: RunConfig, examples: Sequence[Example]) -> None:

@@ -16,9 +16,9 @@ from luthier.core.errors import InputError
 from luthier.core.foreign.calls import foreign
 from luthier.core.log import size
 from luthier.core.types.examples import Origin
-from luthier.data.bounds import HELD, LOADED, LONGEST, Growth, description, refuse_wide, too_long, weight
+from luthier.data.cell_values import as_whole, became_floats, is_nan, tell_of_whole
 from luthier.data.rows import SKIP, Report, Row, fault
-from luthier.data.values import as_whole, became_floats, is_nan, tell_of_whole
+from luthier.data.size_limits import HELD, LOADED, LONGEST, Growth, description, refuse_wide, too_long, weight
 
 BATCH, FEW = 256, 16
 ROW = 64  # bytes that a row takes in any case

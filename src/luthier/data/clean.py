@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from luthier.core.types.examples import Chat, Example, Labelled, Pair, Preference
-from luthier.data.near import Near, near_pairs, repetitions
-from luthier.data.texts import answer_text, empty_fields, full_text, identity, prompt_key
+from luthier.data.example_text import answer_text, empty_fields, full_text, identity, prompt_key
+from luthier.data.near_duplicates import Near, near_pairs, repetitions
 
 # Text files hold tabs, line ends and form feeds; nothing else below a blank belongs into text, nor do the C1 codes.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")

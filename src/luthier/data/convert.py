@@ -8,13 +8,13 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Example, Ranking
-from luthier.data.corrected import corrected
+from luthier.data.corrections import corrected
 from luthier.data.detect import columns_of, filled, listed, own_layout, values_of
+from luthier.data.layout_table import Layout
 from luthier.data.layouts import Unused
 from luthier.data.media import media_columns, refuse_media
 from luthier.data.rankings import AS_THEY_STAND, rated
 from luthier.data.read import Report, Row
-from luthier.data.schema import Layout
 
 
 def to_examples(

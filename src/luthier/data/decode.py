@@ -17,7 +17,7 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.storage.files import refuse_pointer
 from luthier.core.storage.opening import regular
-from luthier.data.bounds import LONGEST, Growth, too_long
+from luthier.data.size_limits import LONGEST, Growth, too_long
 
 CHUNK = 1 << 20
 PIECE = 1 << 10  # bytes that are handed to zstd at once: each may become 32,768

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from luthier.core.errors import InputError, unknown
-from luthier.data import misread
+from luthier.data import layout_errors
+from luthier.data.cell_values import field_value
+from luthier.data.layout_table import CHOICES, LAYOUTS, MIXED, USUAL, Layout
 from luthier.data.read import Row
-from luthier.data.schema import CHOICES, LAYOUTS, MIXED, USUAL, Layout
-from luthier.data.values import field_value
 
 ANSWERED = ("prompt", "completion", "instruction", "output")
 PAIR = "prompt=COLUMN,completion=COLUMN"
@@ -32,7 +32,7 @@ def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "
                 raise unknown(f"field of layout '{declared}'", name, LAYOUTS[declared].names, where="--data.columns")
         return LAYOUTS[declared]
     if not columns and not _is_tree(found):
-        misread.refuse_single_messages(rows, _plain_names(found))
+        layout_errors.refuse_single_messages(rows, _plain_names(found))
     if not _has_choices(rows, found, columns) and not _is_tree(found):
         for layout in LAYOUTS.values():
             where = resolved(layout, found, columns)
@@ -127,7 +127,9 @@ def _has_choices(rows: Sequence[Row], found: Sequence[str], columns: Mapping[str
     two_answers = len(several) == 2 and all(plain_name(column).startswith("answer") for column in several)
     if beside and ((len(several) > 1 and not two_answers) or "distractor_1" in where):
         return True
-    return "question" in where and misread.column_of_choices(rows, _plain_names(found, columns.values())) is not None
+    return (
+        "question" in where and layout_errors.column_of_choices(rows, _plain_names(found, columns.values())) is not None
+    )
 
 
 def _plain_names(found: Iterable[str], without: Iterable[str] = ()) -> dict[str, str]:
@@ -139,7 +141,7 @@ def _refuse_undecided(rows: Sequence[Row], found: Sequence[str], columns: Mappin
     """Raises InputError for two answers side by side that no layout compares."""
     where = resolved(LAYOUTS["comparison"], found, columns)
     if {"output_1", "output_2"} <= where.keys():
-        error = misread.undecided(where["output_1"], where["output_2"], listed(found))
+        error = layout_errors.undecided(where["output_1"], where["output_2"], listed(found))
         raise InputError(error.what, where=rows[0].origin, fix=error.fix)
 
 
@@ -191,7 +193,9 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
     if unfit:  # the columns are there, but their values are not what they should be
         held = {column: rows[0].fields.get(column) for column in resolved(LAYOUTS[unfit[0]], found, columns).values()}
         odd = [
-            f"'{column}' is {misread.kind_of(value)}" for column, value in held.items() if not isinstance(value, str)
+            f"'{column}' is {layout_errors.kind_of(value)}"
+            for column, value in held.items()
+            if not isinstance(value, str)
         ]
         if odd:
             return InputError(
@@ -201,7 +205,7 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
     share = {name: len(lacks) / len(LAYOUTS[name].needed) for name, lacks in lacking.items() if lacks}
     # Where nothing fits a little, the usual layouts are the ones to tell of.
     near = sorted(share, key=lambda name: (share[name], name not in USUAL))[:3]
-    if share[near[0]] == 1 and (fix := misread.suggestion(rows[0], found)):
+    if share[near[0]] == 1 and (fix := layout_errors.suggestion(rows[0], found)):
         return InputError(f"unknown layout: found {listed(found)}", where=where, fix=fix)
     nearest = ", ".join(f"{name} (lacks {' and '.join(lacking[name])})" for name in near)
     return InputError(
@@ -220,10 +224,10 @@ def _such(lacks: Sequence[str]) -> str:
 
 def _mapped(rows: Sequence[Row], found: Sequence[str]) -> str:
     """What says where the choices stand, where no name does."""
-    column = misread.column_of_choices(rows, _plain_names(found))
+    column = layout_errors.column_of_choices(rows, _plain_names(found))
     if column is None or "choices" in resolved(LAYOUTS["choice"], found, {}):
         return ""
-    return f" --data.columns choices={misread.quoted(column)}"
+    return f" --data.columns choices={layout_errors.quoted(column)}"
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

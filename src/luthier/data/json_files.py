@@ -11,12 +11,12 @@ from typing import IO, Any
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Origin
-from luthier.data.bounds import LONGEST, refuse_wide, too_long
+from luthier.data.cell_values import as_whole, became_floats, tell_of_whole
 from luthier.data.decode import decoded, raw_lines, text_pieces
 from luthier.data.json_objects import of_object, questions, tell_of_questions
 from luthier.data.json_rows import TOO_MANY_DIGITS, Decoder, JsonReader, half_character, reason_of
 from luthier.data.rows import SKIP, Report, Row, ahead, fault, listed
-from luthier.data.values import as_whole, became_floats, tell_of_whole
+from luthier.data.size_limits import LONGEST, refuse_wide, too_long
 
 LOOK = 200  # rows that are looked at to tell whole numbers that became 42.0
 

@@ -10,7 +10,7 @@ from typing import Any
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import DEEPEST, too_deep
-from luthier.data.bounds import LONGEST, WHOLE, too_long
+from luthier.data.size_limits import LONGEST, WHOLE, too_long
 
 TOO_MANY_DIGITS = "a whole number of more digits than can be read"
 SPACE = re.compile(r"[ \t\r\n\ufeff]*")  # files that were joined have a byte order mark in the middle

@@ -13,9 +13,9 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Message, Messages, Pair, Prompt, Text
-from luthier.data.calls import kwargs_of, tools_of
 from luthier.data.messages import as_context, joined_text, messages_of, plain, text_of
 from luthier.data.templated import MARK, turns_in
+from luthier.data.tool_calls import kwargs_of, tools_of
 
 Values = Mapping[str, Any]
 

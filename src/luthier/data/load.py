@@ -11,12 +11,12 @@ from functools import cached_property
 from luthier.config.data import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Example, Origin
+from luthier.data.columns_read import Reading, describe
 from luthier.data.convert import to_pairs
 from luthier.data.detect import detect
+from luthier.data.layout_codes import settle
+from luthier.data.layout_table import Layout
 from luthier.data.read import Row, read_rows
-from luthier.data.reading import Reading, describe
-from luthier.data.schema import Layout
-from luthier.data.settle import settle
 
 LOOK = 200  # rows that the layout is detected on
 KEPT = 1000  # rows left out of a stream that are kept with place and reason

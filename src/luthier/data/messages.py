@@ -14,8 +14,8 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import REASONING, Message, Messages
-from luthier.data.calls import calls_of
-from luthier.data.flags import FLAGS, learned
+from luthier.data.learned_turns import FLAGS, learned
+from luthier.data.tool_calls import calls_of
 
 ROLE_OF = {
     "system": "system",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from luthier.core import log
 from luthier.core.errors import InputError, nearest
-from luthier.data.bounds import description
 from luthier.data.decode import WRAPPERS, inherited
+from luthier.data.size_limits import description
 
 TABLES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 TEXTS = (".txt", ".md", ".rst")

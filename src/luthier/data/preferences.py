@@ -13,7 +13,6 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Labelled, Messages, Preference
 from luthier.data.codes import BOTH, FIRST, SECOND, Codes, compared, declared, natural, plain_code
-from luthier.data.flags import truth
 from luthier.data.layouts import (
     Unused,
     Values,
@@ -25,6 +24,7 @@ from luthier.data.layouts import (
     templated_text,
     turns_of_text,
 )
+from luthier.data.learned_turns import truth
 from luthier.data.messages import messages_of
 
 TIE = "a tie: neither answer is preferred"

@@ -22,15 +22,15 @@ from typing import IO
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.data.arrow import arrow, parquet
-from luthier.data.bounds import LONGEST
 from luthier.data.decode import BOM, WRAPPERS, opened
-from luthier.data.documents import text
 from luthier.data.json_files import json_values, jsonl
 from luthier.data.paths import KNOWN, REFUSED, ending_of, is_description
 from luthier.data.paths import files_of as files_of
 from luthier.data.rows import Report as Report
 from luthier.data.rows import Row as Row
+from luthier.data.size_limits import LONGEST
 from luthier.data.tables import table
+from luthier.data.text_files import text
 
 Reader = Callable[[IO[bytes], str, Report | None, int], Iterator[Row]]
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Origin
-from luthier.data.bounds import HELD
+from luthier.data.size_limits import HELD
 
 Report = Callable[[Origin, str], None]
 NAMED = 20  # names in a list of them

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from luthier.core.seeds import derive
 from luthier.core.types.examples import Example
-from luthier.data.near import near_pairs
-from luthier.data.texts import full_text, prompt_key
+from luthier.data.example_text import full_text, prompt_key
+from luthier.data.near_duplicates import near_pairs
 
 SHARE = 0.05  # held out by default
 MEASURED, FEW = 32, 0.16  # rows held out at least, of 200 or more; and the share of fewer

@@ -11,12 +11,12 @@ from typing import IO
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Origin
-from luthier.data.bounds import LONGEST, refuse_wide
+from luthier.data.cell_values import MISSING, as_whole, became_floats, structured, tell_of_whole
 from luthier.data.decode import text_lines
-from luthier.data.quotes import Record, tab_records
-from luthier.data.quotes import records as parsed
 from luthier.data.rows import SKIP, Report, Row, ahead, fault, listed, usual
-from luthier.data.values import MISSING, as_whole, became_floats, structured, tell_of_whole
+from luthier.data.size_limits import LONGEST, refuse_wide
+from luthier.data.table_records import Record, tab_records
+from luthier.data.table_records import records as parsed
 
 LOOK = 200  # records that are looked at to tell a header from a record, and what cells stand for nothing
 WORDS = 6  # a name of a column has no more

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from luthier.core.types.examples import Message, Messages
-from luthier.data.corrected import STOPS
+from luthier.data.corrections import STOPS
 
 # What no person writes: control tokens of templates, in any spelling.
 MARK = re.compile(

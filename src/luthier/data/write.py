@@ -11,8 +11,8 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.core.storage.files import writing
 from luthier.core.types.examples import Example
+from luthier.data.example_text import as_row
 from luthier.data.read import Row
-from luthier.data.texts import as_row
 
 
 def write_jsonl(items: Iterable[Row | Example | Mapping[str, Any]], path: Path) -> int:

@@ -13,9 +13,9 @@ from luthier import __version__
 from luthier.core.errors import InputError, unknown
 from luthier.core.storage.files import sha256, together, write_json
 from luthier.core.types.examples import Example
-from luthier.data.edit import with_answer
+from luthier.data.example_text import identity
 from luthier.data.read import Row, read_rows
-from luthier.data.texts import identity
+from luthier.data.replace_answer import with_answer
 from luthier.data.write import write_jsonl
 from luthier.diagnose.fixes import ACTIONS, check_free, check_new
 from luthier.diagnose.run_data import DataFiles, read_answers, read_files, rows_after_limit

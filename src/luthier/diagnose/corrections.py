@@ -10,7 +10,7 @@ from luthier.core.errors import nearest
 from luthier.data.languages import languages
 from luthier.diagnose.nearest import Nearest
 from luthier.diagnose.run_data import TrainingRow
-from luthier.evals.detectors.answered import Finding
+from luthier.evals.detectors.answer import Finding
 from luthier.evals.detectors.spelling import misspelled
 from luthier.evals.detectors.task import Task
 from luthier.evals.detectors.words import words

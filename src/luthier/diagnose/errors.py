@@ -13,8 +13,8 @@ import numpy as np
 from luthier.config.run import RunConfig
 from luthier.core.errors import InputError, unknown
 from luthier.core.types.examples import Example
-from luthier.data.texts import prompt_text
-from luthier.diagnose import sources
+from luthier.data.example_text import prompt_text
+from luthier.diagnose import error_sources
 from luthier.diagnose.nearest import Nearest
 from luthier.diagnose.run_data import (
     Answers,
@@ -28,9 +28,9 @@ from luthier.diagnose.run_data import (
 )
 from luthier.diagnose.slices import slices
 from luthier.diagnose.topics import length_bands, topics
-from luthier.evals.detectors import same
-from luthier.evals.detectors.answered import Answered, Finding
-from luthier.evals.detectors.first import first
+from luthier.evals.detectors import same_answer
+from luthier.evals.detectors.answer import Answered, Finding
+from luthier.evals.detectors.critical import first
 from luthier.evals.detectors.table import CATEGORIES, detect
 from luthier.evals.detectors.task import Task
 from luthier.evals.metrics import scores
@@ -45,7 +45,7 @@ CONFUSIONS = 10  # of labels
 RECORDS = "errors/records.jsonl"
 SOUND, WRONG = "sound", "wrong"
 
-SAME = same.NAME
+SAME = same_answer.NAME
 WRONG_MEANS = {
     "accuracy": "Another label than the reference, several, or none.",
     "labels": "Other labels than the reference.",
@@ -105,7 +105,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
                 "there is no telling which answers are wrong", where="--category", fix="see the other categories"
             )
         return shown | one_category(diagnosis, data, category)
-    rows = sources.sample(data.train, answers.config.seed)
+    rows = error_sources.sample(data.train, answers.config.seed)
     parts = slices(groups, diagnosis.bad("after"))
     return shown | {
         "bad": diagnosis.bad_means,
@@ -114,7 +114,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
         "categories": categories(diagnosis, data, rows),
         "confusions": confusions(diagnosis),
         "slices": [asdict(part) | {"clear": part.clear} for part in parts],
-        "training": {"rows": data.total, "looked_at": len(rows), **sources.summary(answers, data.train)},
+        "training": {"rows": data.total, "looked_at": len(rows), **error_sources.summary(answers, data.train)},
         "fixable": data.can_be_fixed,
         "notes": _notes(answers, data, len(rows)),
     }
@@ -128,7 +128,7 @@ def record(
     it must be quick."""
     if (answers := answers_of(folder, config)) is None:
         return []
-    rows = list(training_rows(sources.sample(train, config.seed, TASK_ROWS)))
+    rows = list(training_rows(error_sources.sample(train, config.seed, TASK_ROWS)))
     data, diagnosis = RunData(rows, held_out, len(train)), diagnose(answers, rows)
     write_records(diagnosis, data, slice_values(diagnosis, data, {}))
     return first(diagnosis.before, diagnosis.after)
@@ -146,7 +146,7 @@ def diagnose(answers: Answers, rows: Sequence[TrainingRow], task: Task | None = 
 def _found(records: Sequence[Mapping[str, Any]], task: Task) -> list[list[Finding]]:
     """What is wrong with each answer by itself, and whether it is one for all prompts."""
     prompts, answers, references = ([r[key] for r in records] for key in ("prompt", "answer", "reference"))
-    alike = same.findings(same.same(prompts, answers, references), answers)
+    alike = same_answer.findings(same_answer.same(prompts, answers, references), answers)
     return [
         [*([one] if one else []), *detect(_answered(record), task)] for record, one in zip(records, alike, strict=True)
     ]
@@ -194,7 +194,7 @@ def shown_names(before: Mapping[str, Sequence[float]], after: Mapping[str, Seque
 
 def title(name: str) -> str:
     """The name of a row for people."""
-    own = {SOUND: "nothing found", WRONG: "wrong answer", SAME: same.TITLE}
+    own = {SOUND: "nothing found", WRONG: "wrong answer", SAME: same_answer.TITLE}
     return own.get(name) or CATEGORIES[name].title
 
 
@@ -215,7 +215,7 @@ def ordered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def categories(diagnosis: Diagnosis, data: RunData, looked_at: Sequence[TrainingRow]) -> list[dict[str, Any]]:
     """Wrong answers, where that can be told, then every category found in tuned answers, the most frequent first: what it
     means, examples with the training rows nearest to them, and how many of the training rows looked at have the same defect."""
-    by_category = sources.by_category(looked_at, sources.defects(looked_at, diagnosis.task))
+    by_category = error_sources.by_category(looked_at, error_sources.defects(looked_at, diagnosis.task))
     index = Nearest([row.prompt for row in data.train])
     bad = diagnosis.bad("after")
     out = []
@@ -226,9 +226,13 @@ def categories(diagnosis: Diagnosis, data: RunData, looked_at: Sequence[Training
         examples = []
         for i in sorted(places, key=lambda i: (-bad[i], -len(diagnosis.after[i])))[:EXAMPLES]:
             whole = prompt_text(data.held_out[diagnosis.answers.after[i]["row"]])
-            examples.append(_item(diagnosis, data, i, name) | {"nearest": sources.nearest(index, data.train, whole)})
+            examples.append(
+                _item(diagnosis, data, i, name) | {"nearest": error_sources.nearest(index, data.train, whole)}
+            )
         training = (
-            None if name in (WRONG, SAME, *sources.NOT_IN_ROWS) else by_category.get(name, {"rows": 0, "first": []})
+            None
+            if name in (WRONG, SAME, *error_sources.NOT_IN_ROWS)
+            else by_category.get(name, {"rows": 0, "first": []})
         )
         out.append(about(name, diagnosis.wrong) | {"answers": len(places), "examples": examples, "training": training})
     return sorted(out, key=lambda entry: (entry["name"] != WRONG, -entry["answers"]))
@@ -241,7 +245,13 @@ def about(name: str, wrong: str | None = None) -> dict[str, Any]:
         rule = f"The metric `{wrong}` is below 1." if wrong else "see the metric"
         return {"name": name, "title": title(name), "meaning": meaning, "rule": rule, "fix": None}
     if name == SAME:
-        return {"name": name, "title": title(name), "meaning": same.MEANING, "rule": same.RULE, "fix": None}
+        return {
+            "name": name,
+            "title": title(name),
+            "meaning": same_answer.MEANING,
+            "rule": same_answer.RULE,
+            "fix": None,
+        }
     kind = CATEGORIES[name]
     return {"name": name, "title": kind.title, "meaning": kind.meaning, "rule": kind.rule, "fix": kind.fix}
 

@@ -11,14 +11,14 @@ from typing import Any, Literal, get_args
 
 from luthier.core.storage.opening import require_new
 from luthier.core.types.examples import Chat, Prompt
-from luthier.data.texts import identity
+from luthier.data.example_text import identity
 from luthier.data.write import check_lines, write_jsonl
-from luthier.diagnose import sources
+from luthier.diagnose import error_sources
 from luthier.diagnose.corrections import Labels, corrected
+from luthier.diagnose.doubtful_rows import folded
 from luthier.diagnose.errors import Diagnosis, category_indicator, diagnose
 from luthier.diagnose.run_data import Answers, TrainingRow, read_answers, read_files, training_rows
-from luthier.diagnose.suspects import folded
-from luthier.evals.detectors.answered import Finding
+from luthier.evals.detectors.answer import Finding
 from luthier.evals.detectors.table import CATEGORIES
 from luthier.evals.detectors.task import Task
 
@@ -108,7 +108,7 @@ def _proposals(diagnosis: Diagnosis, rows: Sequence[TrainingRow]) -> list[list[F
     proposals: list[list[FixProposal]] = [[] for _ in rows]
     for place, proposal in chain(_contradictions(rows, labels), _doubts(diagnosis.answers, rows, labels)):
         proposals[place].append(proposal)
-    for place, findings in enumerate(sources.defects(rows, diagnosis.task)):
+    for place, findings in enumerate(error_sources.defects(rows, diagnosis.task)):
         proposals[place] += [_proposal(rows[place], finding, diagnosis.task, labels) for finding in findings]
     return proposals
 
@@ -140,7 +140,7 @@ def fix_for(row: TrainingRow, proposals: Sequence[FixProposal]) -> tuple[Fix, in
 
 def _contradictions(rows: Sequence[TrainingRow], labels: Labels | None) -> Iterator[tuple[int, FixProposal]]:
     """The rows of each group that answer otherwise than most (than the first, where none is in the majority)."""
-    for group in sources.contradictions(rows):
+    for group in error_sources.contradictions(rows):
         votes = Counter(folded(rows[i].answer) for i in group).most_common(2)
         usual, clear = votes[0][0], votes[0][1] > votes[1][1]
         first = next(rows[i] for i in group if folded(rows[i].answer) == usual)
@@ -152,7 +152,7 @@ def _contradictions(rows: Sequence[TrainingRow], labels: Labels | None) -> Itera
 
 
 def _doubts(answers: Answers, rows: Sequence[TrainingRow], labels: Labels | None) -> Iterator[tuple[int, FixProposal]]:
-    for place, suspect in enumerate(sources.doubtful_rows(answers, rows)):
+    for place, suspect in enumerate(error_sources.doubtful_rows(answers, rows)):
         likely = labels.likely(suspect.row) if labels else None
         yield suspect.row, FixProposal(DOUBTFUL, "correct" if likely else "rewrite", suspect.why, likely, place)
 

@@ -15,15 +15,15 @@ from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
 from luthier.core.types.examples import Example, Origin
 from luthier.data import load as data_load
+from luthier.data.example_text import prompt_text
 from luthier.data.read import Row, files_of, read_rows
 from luthier.data.split import border, place
-from luthier.data.texts import prompt_text
 from luthier.rewards.selection import question
 from luthier.runs.folder import RunFolder, read_run, understood
 from luthier.runs.lineage import GROWS
 from luthier.runs.records import MEND
 from luthier.runs.rows import prepared, read_examples
-from luthier.training.table import METHODS
+from luthier.training.method_table import METHODS
 
 STREAM_ROWS = 20_000  # rows of a stream that are looked at
 # Values of a column that tells kinds of rows, their characters, such columns.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from luthier.core.errors import InputError, RunError
-from luthier.evals.forest import Ids, grow, loads
+from luthier.evals.prefix_forest import Ids, grow, loads
 from luthier.model.forward import logp_of
 from luthier.model.layers.prefix import Prefix, hidden_after
 from luthier.text.pack import pack

@@ -26,7 +26,7 @@ from luthier.data.write import digest_of_rows, write_jsonl
 from luthier.evals.stats.intervals import mean_interval, share_interval
 from luthier.generate.generate import context, generate
 from luthier.generate.sampling import Sampling
-from luthier.rewards.best import best, expected_best, sizes, worst
+from luthier.rewards.best_of_n import best, expected_best, sizes, worst
 from luthier.rewards.sample_journal import SampledAnswer, SampleJournal, keeping, writes
 from luthier.rewards.selection import Question, Write, choose, question, require_references
 from luthier.rewards.specs import Rewards, Scored, parse

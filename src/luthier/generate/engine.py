@@ -32,7 +32,7 @@ from luthier.model.adapt.mixed import TokenAdapters, mixed
 from luthier.model.adapt.roles import Role
 from luthier.model.folder import limits
 from luthier.model.layers.attention import NAME
-from luthier.model.layers.packed import packed
+from luthier.model.layers.packed_weights import packed
 
 PASS = 1024  # prompt tokens read in one pass, at most
 SHARED = 16  # a common beginning of at least so many tokens is read once for all prompts that are submitted together

@@ -9,9 +9,9 @@ from typing import Any
 from luthier.config.run import RunConfig
 from luthier.core.errors import InputError
 from luthier.data import load as data_load
-from luthier.data.reading import Reading
-from luthier.data.testing import DoubtfulRow, TestRows, faults, look
-from luthier.data.warn import warnings_of
+from luthier.data.columns_read import Reading
+from luthier.data.evaluation_set import DoubtfulRow, TestRows, faults, look
+from luthier.data.warnings import warnings_of
 from luthier.evals.stats.significance import difference_shown, rows_needed
 
 HOPED = (0.05, 0.1)  # differences in the share of right answers

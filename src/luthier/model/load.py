@@ -19,17 +19,17 @@ from luthier.core.foreign.calls import foreign, reason
 from luthier.core.foreign.forms import shown
 from luthier.model import check
 from luthier.model.adapt import heads
+from luthier.model.folder.config_sizes import MEND
 from luthier.model.folder.configuration import load_config
 from luthier.model.folder.copies import CONFIG, GENERATION, copied
-from luthier.model.folder.counts import MEND
 from luthier.model.folder.folder import check_folder, weight_files, weight_tensors
 from luthier.model.folder.limits import check_layers, check_vocabulary
-from luthier.model.folder.tensors import Tensor
+from luthier.model.folder.safetensors_header import Tensor
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.hub.sources import Source
 from luthier.model.layers import fuse
 from luthier.model.layers.attention import NAME, register
-from luthier.model.layers.same_bits import same_products
+from luthier.model.layers.determinism import same_products
 from luthier.model.quiet import quiet
 
 _NAMES = {

@@ -35,7 +35,7 @@ class Function:
         if not self.file.is_file():
             raise InputError(f"no such file: {file}", where=self.where, fix="check the path")
         loading = max(LOADING, settings.timeout)
-        self._child = Child("luthier.rewards.child", settings.memory, [file, name, str(loading)])
+        self._child = Child("luthier.rewards.function_process", settings.memory, [file, name, str(loading)])
         try:
             self._load(loading)
         except BaseException:

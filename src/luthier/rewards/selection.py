@@ -20,12 +20,12 @@ from luthier.core.types.examples import (
     Prompt,
     Ranking,
 )
-from luthier.data.texts import as_row, joined
+from luthier.data.example_text import as_row, joined
 from luthier.rewards.answer import Answer
-from luthier.rewards.best import best, ranks, worst
+from luthier.rewards.best_of_n import best, ranks, worst
 from luthier.rewards.sample_journal import SampledAnswer
 from luthier.rewards.specs import Rewards
-from luthier.text.built_in import in_words
+from luthier.text.built_in_templates import in_words
 
 Write = Literal["sft", "pairs", "rankings", "all"]
 WRITES: tuple[Write, ...] = ("sft", "pairs", "rankings", "all")

@@ -12,7 +12,7 @@ from luthier.core.storage.files import sha256
 from luthier.model.adapt import adapter_config
 from luthier.model.folder import copies
 from luthier.model.hub import sources
-from luthier.runs.base import base_of_adapter, base_of_run, known_start
+from luthier.runs.base_model import base_of_adapter, base_of_run, known_start
 from luthier.runs.folder import RunFolder, read_run
 from luthier.runs.system_prompt import trained_system
 from luthier.text.template import BUILT_IN

@@ -9,7 +9,7 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.model import load as model_load
 from luthier.model.adapt import tune
-from luthier.training.table import METHODS, Method, method
+from luthier.training.method_table import METHODS, Method, method
 
 # What only some methods read: whole sections and single settings; and what of these all do, since metrics are functions too.
 OF_METHODS = ("preference", "ranking", "rollout", "policy", "reward", "train.weigh")

@@ -18,18 +18,18 @@ from luthier.core.storage.files import sha256
 from luthier.core.types.examples import Chat, Example, Ranking, Text
 from luthier.data import load as data_load
 from luthier.data import stdlib_pairs
-from luthier.data.gather import gather, unpair
-from luthier.data.held_out import held_out_warnings
+from luthier.data.columns_read import Reading
+from luthier.data.example_text import identity, prompt_key
+from luthier.data.group_preferences import gather, unpair
+from luthier.data.held_out_warnings import held_out_warnings
 from luthier.data.read import files_of
-from luthier.data.reading import Reading
 from luthier.data.split import split
-from luthier.data.texts import identity, prompt_key
-from luthier.data.warn import one_sided, warnings_of
+from luthier.data.warnings import one_sided, warnings_of
 from luthier.rewards.selection import as_prompts
 from luthier.runs.lineage import GROWS
 from luthier.runs.method import chosen_method
 from luthier.text.drafts import UNLEARNED
-from luthier.training.table import METHODS
+from luthier.training.method_table import METHODS
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from luthier.core.types.examples import (
     Ranking,
     Text,
 )
-from luthier.text.built_in import in_words
+from luthier.text.built_in_templates import in_words
+from luthier.text.lost_content import unwritten
 from luthier.text.spans import Segment, prompt_spans_later, spans_later
 from luthier.text.template import Template
 from luthier.text.tokenizer import Tokenizer
-from luthier.text.unwritten import unwritten
 
 UNLEARNED = "no method learns from such rows; map them to a layout that one does, with --data.layout and --data.columns"
 

@@ -16,11 +16,11 @@ from luthier.config.data import TextConfig
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Example, Labelled, Message, Origin, Preference, Prompt, Ranking, Text
 from luthier.core.types.trees import Node, TokenTree
-from luthier.text.built_in import Tools
+from luthier.text.built_in_templates import Tools
 from luthier.text.drafts import Branch, Draft, draft_later, with_system
-from luthier.text.pieces import Ids, ids_of, tokenized
 from luthier.text.spans import prompt_spans
 from luthier.text.template import NONE, Template
+from luthier.text.tokenize_rows import Ids, ids_of, tokenized
 from luthier.text.tokenizer import BORDER, Tokenizer
 
 CHUNK = 2048

@@ -19,8 +19,8 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.foreign.child import Child, Ended
-from luthier.text.built_in import Wanted
-from luthier.text.reading import Reads
+from luthier.text.built_in_templates import Wanted
+from luthier.text.template_reads import Reads
 
 MAX_SOURCE = 1 << 18
 MEMORY = 512  # MiB

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
-from luthier.text.built_in import Text, Tools, Wanted
+from luthier.text.built_in_templates import Text, Tools, Wanted
+from luthier.text.lost_content import refuse_loss
 from luthier.text.template import NONE, Template
-from luthier.text.unwritten import refuse_loss
 
 
 @dataclass(frozen=True, slots=True)

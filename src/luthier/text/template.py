@@ -17,10 +17,10 @@ from typing import Any
 from luthier.core.errors import InputError, nearest
 from luthier.core.storage.files import text_file
 from luthier.core.types.examples import TEMPLATE_GIVEN, Message
-from luthier.text import built_in
-from luthier.text.built_in import Text, Tools, Wanted, Writer
-from luthier.text.reading import Reads, Thoughts, calls_missing, find_thoughts, forms
+from luthier.text import built_in_templates
+from luthier.text.built_in_templates import Text, Tools, Wanted, Writer
 from luthier.text.rendering import MAX_SOURCE, Jinja, too_long
+from luthier.text.template_reads import Reads, Thoughts, calls_missing, find_thoughts, forms
 from luthier.text.tokenizer import BORDER, Tokenizer
 
 BUILT_IN = ("auto", "alpaca", "plain")
@@ -89,12 +89,16 @@ class Template:
             return self.for_tools.open(messages, tools, kwargs, asked)
         kwargs = {**self.kwargs, **kwargs}
         if self.thoughts == "content":
-            messages = [built_in.thought_in_words(message) if message.reasoning else message for message in messages]
+            messages = [
+                built_in_templates.thought_in_words(message) if message.reasoning else message for message in messages
+            ]
         if not self.reads_calls:
-            messages = [built_in.calls_in_words(message) if message.tool_calls else message for message in messages]
+            messages = [
+                built_in_templates.calls_in_words(message) if message.tool_calls else message for message in messages
+            ]
         if not tools or self.reads_tools:
             return self.write(messages, tools, kwargs, asked)
-        told = built_in.tools_in_words(messages, tools)
+        told = built_in_templates.tools_in_words(messages, tools)
         added = len(told) - len(messages)
         text = self.write(told, (), kwargs, [(count + added, prompt) for count, prompt in asked])
         return lambda count, prompt: text(count + added, prompt)
@@ -109,7 +113,7 @@ class Template:
         """
         text = self.source
         if self.name in ("alpaca", "plain"):
-            text = built_in.as_jinja(self.name, self.tokenizer.opening)
+            text = built_in_templates.as_jinja(self.name, self.tokenizer.opening)
         elif self.for_tools:
             with_tools, without = self.for_tools.source.removesuffix("\n"), text.removesuffix("\n")
             text = f"{{% if tools %}}\n{with_tools}{{% else %}}\n{without}{{% endif %}}"
@@ -205,8 +209,8 @@ def _found(name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any]) -> Templa
                 where="--text.template", fix="give a Jinja file that writes an end-of-turn token",
             )  # fmt: skip
         if name == "plain":
-            return Template("plain", "plain", tokenizer, built_in.plain(tokenizer))
-        return Template("alpaca", built_in.WORDING, tokenizer, built_in.alpaca(tokenizer))
+            return Template("plain", "plain", tokenizer, built_in_templates.plain(tokenizer))
+        return Template("alpaca", built_in_templates.WORDING, tokenizer, built_in_templates.alpaca(tokenizer))
     if name in named and not Path(name).is_file():
         return _jinja(named[name], name, tokenizer, kwargs)
     return _jinja(_read(name, (*BUILT_IN, *named)), name, tokenizer, kwargs)

@@ -15,7 +15,7 @@ from luthier.config.training import TrainConfig
 from luthier.core import seeds
 from luthier.core.errors import RunError, Stopped
 from luthier.core.types.batch import Batch, Loss, Output, Step
-from luthier.model.layers.same_bits import same_bits
+from luthier.model.layers.determinism import same_bits
 from luthier.training.optim import Optimizer, schedule
 
 Forward = Callable[[nn.Module, Batch], Output]

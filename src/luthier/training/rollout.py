@@ -24,9 +24,9 @@ from luthier.core.types.batch import Step
 from luthier.core.types.trees import Node, TokenTree
 from luthier.methods.advantages import Moments, Numbers
 from luthier.methods.policy import CLIP
-from luthier.text.weigh import RULES, Rule, fixed_length
+from luthier.text.loss_weights import RULES, Rule, fixed_length
 from luthier.training import credit
-from luthier.training.extremes import extremes
+from luthier.training.best_and_worst import extremes
 from luthier.training.rollout_metrics import draw_metrics
 from luthier.training.steps import Packing, chosen_places, make_step
 

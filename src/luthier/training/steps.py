@@ -21,8 +21,8 @@ from luthier.core.types.batch import Batch, Step
 from luthier.core.types.trees import TokenTree
 from luthier.data.mix import turns
 from luthier.text.arrange import arrange
+from luthier.text.loss_weights import Rule, learned
 from luthier.text.pack import pack
-from luthier.text.weigh import Rule, learned
 
 
 @dataclass(frozen=True)

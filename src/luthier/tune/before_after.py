@@ -9,7 +9,7 @@ from luthier.config.run import RunConfig
 from luthier.evals.metrics import scores as score
 from luthier.evals.stats.calibration import correlation, expected_calibration_error
 from luthier.evals.stats.paired import before_after, paired
-from luthier.tune import repeats
+from luthier.tune import repeated_prompts
 from luthier.tune.held_out import HeldOut, Measured
 
 
@@ -43,8 +43,10 @@ def compare(
     if not before.answers:
         return before_after(questions, config.seed)
     questions += score.questions(scores(held_out, before, names, config), scores(held_out, after, names, config))
-    then, now = (repeats.figures(held_out, m.answers, m.again, names) for m in (before, after))
-    return score.beside(before_after([*questions, *repeats.questions(then, now)], config.seed), held_out.references)
+    then, now = (repeated_prompts.figures(held_out, m.answers, m.again, names) for m in (before, after))
+    return score.beside(
+        before_after([*questions, *repeated_prompts.questions(then, now)], config.seed), held_out.references
+    )
 
 
 def reward_model_figures(held_out: HeldOut, measured: Measured) -> dict[str, Any]:

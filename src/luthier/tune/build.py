@@ -25,15 +25,15 @@ from luthier.rewards.specs import Rewards
 from luthier.runs.folder import RunFolder
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import Examples
-from luthier.runs.texts import Texts
+from luthier.runs.tokenizer_and_template import Texts
 from luthier.runs.tracking import Tracker
-from luthier.text.weigh import RULES
+from luthier.text.loss_weights import RULES
 from luthier.training import annotate, checkpoint
 from luthier.training.loop import Report, State, Steps, train
 from luthier.training.optim import Optimizer
 from luthier.training.steps import OfflineSteps, Packing, StreamSteps
-from luthier.tune import actors
 from luthier.tune.evaluator import loss_of
+from luthier.tune.policy_models import PolicyModels, count_steps, open_policy_models, open_rewards, rollouts
 from luthier.tune.prepare import (
     EncodedData,
     RowCounts,
@@ -43,7 +43,7 @@ from luthier.tune.prepare import (
     lora_settings,
     schedule,
 )
-from luthier.tune.streams import stream_trees
+from luthier.tune.streaming import stream_trees
 
 
 @dataclass
@@ -85,7 +85,7 @@ class TrainingSetup:
     steps: Steps
     rate: float
     device: torch.device
-    policy_models: actors.PolicyModels | None = None
+    policy_models: PolicyModels | None = None
 
 
 def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> TrainingSetup:
@@ -102,7 +102,7 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Training
     tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, head_widths)
     if continues_adapter(job.texts, config) and job.texts.start.adapter:
         adapters.go_on(loaded.model, job.texts.start.adapter)
-    policy_models = actors.open_policy_models(tuned, method.needs.value) if method.online else None
+    policy_models = open_policy_models(tuned, method.needs.value) if method.online else None
     if policy_models:
         tuned = replace(tuned, parameters=tuned.parameters | policy_models.critic_parameters)
     rates = {name: config.lora.lr_ratio for name in tuned.parameters if name.endswith(".B")}
@@ -112,7 +112,7 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Training
     packing = packing_of(config, loaded.model)
     if policy_models:
         rewards = job.rewards or _open_rewards(job, loaded.model, shape.init)
-        steps: Steps = actors.rollouts(job, policy_models, rewards, packing, device)
+        steps: Steps = rollouts(job, policy_models, rewards, packing, device)
     else:
         steps = _steps(job, packing)
     return TrainingSetup(loaded, tuned, state, steps, rate, device, policy_models)
@@ -120,7 +120,7 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Training
 
 def _open_rewards(job: Run, model: Any, init: str) -> Rewards:
     """Open the rewards to learn from and those that only measure; return the former."""
-    opening = partial(actors.open_rewards, job.config, model=model, start=job.texts.start, init=init)
+    opening = partial(open_rewards, job.config, model=model, start=job.texts.start, init=init)
     job.rewards = opening(job.config.reward.use)
     job.judge = opening(job.config.reward.judge) if job.config.reward.judge else None
     prompts = [e for e in (*job.examples.train, *job.examples.test) if isinstance(e, Prompt)]
@@ -183,7 +183,7 @@ def _steps(job: Run, packing: Packing) -> Steps:
 def planned_steps(job: Run) -> int:
     """The optimizer steps that the run is to take."""
     if chosen_method(job.config).online:
-        return actors.count_steps(job.config, len(job.encoded.train))
+        return count_steps(job.config, len(job.encoded.train))
     return len(_steps(job, Packing(1)))
 
 

@@ -9,7 +9,7 @@ from luthier.core.types.trees import TokenTree
 from luthier.model.folder import limits
 from luthier.model.folder.configuration import load_config
 from luthier.runs.method import chosen_method
-from luthier.runs.texts import Texts
+from luthier.runs.tokenizer_and_template import Texts
 
 
 def check_context(trees: Sequence[TokenTree], texts: Texts, config: RunConfig) -> None:

@@ -28,14 +28,14 @@ from luthier.model import memory
 from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.rewards.specs import Rewards
 from luthier.runs.answers import follow
-from luthier.text.built_in import in_words
+from luthier.text.built_in_templates import in_words
 from luthier.text.encode import encode, encode_prompt_ids
 from luthier.training import annotate
 from luthier.training.loop import example_losses
+from luthier.training.method_table import METHODS, Method, method
 from luthier.training.rollout import with_defaults
 from luthier.training.steps import Packing, scoring_batches, scoring_step
-from luthier.training.table import METHODS, Method, method
-from luthier.tune import actors, repeats
+from luthier.tune import policy_models, repeated_prompts
 from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, RepeatedPrompt, answer_trees
 
 Cancelled = Callable[[], bool]
@@ -182,18 +182,18 @@ class Evaluator:
         config = self.config.eval
         if config.repeat < 2 or not held_out.prompts:
             return ()
-        places = list(range(0, len(held_out.prompts), -(-len(held_out.prompts) // repeats.PROMPTS)))
+        places = list(range(0, len(held_out.prompts), -(-len(held_out.prompts) // repeated_prompts.PROMPTS)))
         ids = [held_out.prompt_ids[place] for place in places]
         samples_drawn = self.answers(
             ids, config.max_new_tokens, stop, f"{title}: {config.repeat} samples each", n=config.repeat,
-            temperature=config.temperature or repeats.TEMPERATURE,
+            temperature=config.temperature or repeated_prompts.TEMPERATURE,
         )  # fmt: skip
         samples: list[list[str]] = [[] for _ in places]
         for sample in samples_drawn:
             samples[sample.prompt].append(sample.text)
         others = [paraphrases(held_out.prompts[place], config.repeat - 1) for place in places]
         paraphrase_ids = [
-            self.prompt_ids(repeats.paraphrased(held_out.examples[p], text))
+            self.prompt_ids(repeated_prompts.paraphrased(held_out.examples[p], text))
             for p, texts in zip(places, others, strict=True)
             for text in texts
         ]
@@ -236,11 +236,11 @@ class Evaluator:
         if self.rewards is None or not answers:
             return ()
         prompts = [example for example in held_out.examples if isinstance(example, Prompt)]
-        found = actors.score(self.rewards, prompts, answers, self.config.text.system)
+        found = policy_models.score(self.rewards, prompts, answers, self.config.text.system)
         parts = found.parts if len(found.parts) > 1 else {}
         columns = {"reward": found.total, **{f"reward/{name}": values for name, values in parts.items()}}
         if self.judge:
-            columns["judge"] = actors.score(self.judge, prompts, answers, self.config.text.system).total
+            columns["judge"] = policy_models.score(self.judge, prompts, answers, self.config.text.system).total
         return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
     def prompt_ids(self, example: Example) -> tuple[int, ...]:

@@ -20,8 +20,8 @@ from luthier.core.types.trees import TokenTree
 from luthier.data import load as data_load
 from luthier.data.read import files_of
 from luthier.evals import forgetting as forgot
+from luthier.evals.benchmarks import measure as benchmark_run
 from luthier.evals.benchmarks import results
-from luthier.evals.benchmarks import run as benchmark_run
 from luthier.evals.benchmarks.evaluation import BenchmarkOptions, engine
 from luthier.evals.benchmarks.files import Material, from_folder
 from luthier.evals.benchmarks.tasks import Task, find
@@ -29,9 +29,9 @@ from luthier.evals.metrics import scores as score
 from luthier.evals.stats.paired import before_after, paired
 from luthier.model import memory
 from luthier.runs.open import Opened
-from luthier.runs.texts import Texts
+from luthier.runs.tokenizer_and_template import Texts
 from luthier.text.encode import encode
-from luthier.training.table import method
+from luthier.training.method_table import method
 from luthier.tune.build import Run, packing_of
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import AnswerPairs, Measured

@@ -14,7 +14,7 @@ from luthier.rewards.specs import models
 from luthier.runs.locate import resolve_model
 from luthier.runs.method import chosen_method
 from luthier.runs.reward_model import fits_base
-from luthier.runs.texts import Texts
+from luthier.runs.tokenizer_and_template import Texts
 from luthier.tune.prepare import EncodedData, lora_settings, pass_tokens
 
 

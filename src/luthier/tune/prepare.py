@@ -22,7 +22,7 @@ from luthier.model.folder.configuration import load_config
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import Examples
 from luthier.runs.system_prompt import Systems
-from luthier.runs.texts import Texts
+from luthier.runs.tokenizer_and_template import Texts
 from luthier.text.encode import Encoded, encode
 from luthier.training import annotate
 from luthier.tune.context_length import check_context

@@ -7,11 +7,11 @@ from typing import Any
 
 from luthier.config.run import RunConfig
 from luthier.core.threads import use_threads
-from luthier.inspect.card import card_of
-from luthier.inspect.tokens import coloured
+from luthier.inspect.describe_data import card_of
+from luthier.inspect.show_tokens import coloured
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples
-from luthier.runs.texts import open_texts
+from luthier.runs.tokenizer_and_template import open_texts
 from luthier.tune import train
 
 

@@ -28,26 +28,26 @@ from luthier.core.stop import stopping
 from luthier.core.storage.sums import damaged
 from luthier.core.threads import use_threads
 from luthier.core.types.examples import Chat
-from luthier.data.card import outline
+from luthier.data.data_card import outline
 from luthier.diagnose import errors
 from luthier.evals import forgetting as forgot
-from luthier.evals.metrics.own import check as own_metrics
 from luthier.evals.metrics.scores import as_json
 from luthier.evals.metrics.table import choose
+from luthier.evals.metrics.user_metrics import check as own_metrics
 from luthier.methods.likelihood import likelihood
 from luthier.model import load as model_load
 from luthier.model import memory
 from luthier.model.adapt import lora
 from luthier.report.reward_over_divergence import judge_confirmation
 from luthier.runs import export, tracking
-from luthier.runs.base import start_facts
-from luthier.runs.begin import note_failure, open_run
+from luthier.runs.base_model import start_facts
 from luthier.runs.folder import RESULT, locked, place, understood
 from luthier.runs.lineage import lineage
 from luthier.runs.method import chosen_method, refuse_unread, warn_of_unread
 from luthier.runs.rows import data_name, read_examples
-from luthier.runs.texts import open_texts
-from luthier.tune import actors, announce, before_after, evaluation_cost, forgetting, warnings
+from luthier.runs.start_run import note_failure, open_run
+from luthier.runs.tokenizer_and_template import open_texts
+from luthier.tune import before_after, evaluation_cost, forgetting, policy_models, run_summary, warnings
 from luthier.tune.build import (
     Run,
     TrainingSetup,
@@ -60,13 +60,13 @@ from luthier.tune.build import (
 from luthier.tune.checkpoint_selection import CheckpointSelector, Progress, selected_step
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, fits, from_records, to_records
-from luthier.tune.inputs import inputs
-from luthier.tune.learn import learn
+from luthier.tune.input_hashes import inputs
 from luthier.tune.memory_check import check_memory
-from luthier.tune.pages import DATA
-from luthier.tune.pages import write as write_report
 from luthier.tune.prepare import encode_all, load_model
 from luthier.tune.resume import resume_point
+from luthier.tune.training_steps import learn
+from luthier.tune.write_report import DATA
+from luthier.tune.write_report import write as write_report
 
 METRIC_ROWS = 5000  # training rows that 'auto' metrics are chosen by
 
@@ -151,7 +151,7 @@ def _check_settings(config: RunConfig) -> None:
     """Refuse now, before anything is read, what would fail or do nothing after training."""
     chosen_method(config)
     choose(config.eval.metrics, ())
-    actors.check(config)
+    policy_models.check(config)
     refuse_unread(config)
     warn_of_unread(config)
     _needs_evaluations(config)
@@ -199,7 +199,7 @@ def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> dic
         result["judge"] = found
     if method.needs.score:
         result["reward_model"] = before_after.reward_model_figures(held_out, after)
-    announce.write_plots(folder, rows, unit)
+    run_summary.write_plots(folder, rows, unit)
     if job.tracker:
         job.tracker.finish(result)
     diagnose_run(job, result)
@@ -236,7 +236,7 @@ def _train(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Trainin
     evaluator = Evaluator(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
     evaluator.system = job.encoded.systems.common() or evaluator.system
     size = sum(parameter.nbytes for parameter in loaded.model.parameters())
-    show("ready", announce.run_summary(job))
+    show("ready", run_summary.run_summary(job))
     setup = None
     if method.reference or method.needs.score or method.online:  # what it measures, the bare model does not have
         setup = assemble(job, loaded)
@@ -258,7 +258,7 @@ def _train(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Trainin
     before = _measured(job, evaluator, everything, "before", None if own else ())
     evaluator.on_pace = None
     scores = forgetting.benchmarks(job, loaded.model, probes, "before")
-    show("before", announce.baseline(before, held_out, unit, _metrics(job, held_out), config))
+    show("before", run_summary.baseline(before, held_out, unit, _metrics(job, held_out), config))
     setup = setup or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
     progress = learn(
@@ -269,7 +269,7 @@ def _train(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Trainin
     systems = (job.stream_counts if job.examples.stream else job.encoded).systems
     export.write(folder, setup.tuned, loaded, job.texts.template, config, systems.common())
     plain = config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32
-    if plain and not actors.played_by_policy(job.rewards) and not actors.played_by_policy(job.judge):
+    if plain and not policy_models.played_by_policy(job.rewards) and not policy_models.played_by_policy(job.judge):
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
     after = _measured(job, evaluator, everything, "after", before.general_ids, own=own)
     figures = _figures(config, setup, progress, after, total)

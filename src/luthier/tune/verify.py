@@ -16,7 +16,7 @@ from luthier.runs.folder import read_run
 from luthier.runs.lineage import changes, differences, known, lineage, starts
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples
-from luthier.runs.texts import open_texts
+from luthier.runs.tokenizer_and_template import open_texts
 from luthier.training import checkpoint
 from luthier.tune.build import (
     Run,
@@ -27,7 +27,7 @@ from luthier.tune.build import (
     remaining_steps,
     trained_weights,
 )
-from luthier.tune.inputs import inputs
+from luthier.tune.input_hashes import inputs
 from luthier.tune.prepare import encode_all
 
 

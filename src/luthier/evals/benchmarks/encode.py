@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from luthier.core.errors import InputError
-from luthier.evals.forest import Ids
 from luthier.evals.likelihood import Request
+from luthier.evals.prefix_forest import Ids
 from luthier.text.tokenizer import Tokenizer
 
 

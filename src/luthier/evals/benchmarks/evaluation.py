@@ -17,12 +17,12 @@ from luthier.core.threads import use_threads
 from luthier.core.types.examples import Message
 from luthier.evals.benchmarks import files, results
 from luthier.evals.benchmarks.encode import Coder
+from luthier.evals.benchmarks.measure import NEW_TOKENS, Engine, Record, chosen, measure
 from luthier.evals.benchmarks.prompts import Shots
-from luthier.evals.benchmarks.run import NEW_TOKENS, Engine, Record, chosen, measure
 from luthier.evals.benchmarks.task_records import TaskRecords
 from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, Entry, Task, find
-from luthier.evals.forest import Ids
 from luthier.evals.likelihood import Scorer
+from luthier.evals.prefix_forest import Ids
 from luthier.generate.generate import generate
 from luthier.generate.sampling import Sampling
 from luthier.model import memory

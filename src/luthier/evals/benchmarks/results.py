@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from math import exp, hypot, inf, log
 from typing import Any
 
-from luthier.evals.benchmarks.run import Record
+from luthier.evals.benchmarks.measure import Record
 from luthier.evals.benchmarks.tasks import Entry, Task
 from luthier.evals.stats.intervals import FEW, Estimate, fewest, mean_interval, ratio_interval, share_interval
 from luthier.evals.stats.shares import quantile, wilson

@@ -14,7 +14,7 @@ from luthier.core.journal import Journal
 from luthier.core.storage.files import sha256, write_json
 from luthier.core.storage.sums import with_sum
 from luthier.evals.benchmarks import files
-from luthier.evals.benchmarks.run import Record
+from luthier.evals.benchmarks.measure import Record
 
 
 class _Form(TypedDict):

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from luthier.evals.detectors.answered import Finding
+from luthier.evals.detectors.answer import Finding
 from luthier.evals.detectors.words import LIST_MARK, spans, words
 
 LONGEST = 80  # words in the longest phrase that is looked for

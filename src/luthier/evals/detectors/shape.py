@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from luthier.evals.detectors.answered import Answered, Finding
+from luthier.evals.detectors.answer import Answered, Finding
 from luthier.evals.detectors.formats import parsed
 from luthier.evals.detectors.task import Task, is_prose, stopped
 from luthier.evals.detectors.words import LIST_MARK, words

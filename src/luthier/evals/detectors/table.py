@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from luthier.evals.detectors import relation, shape, wording
-from luthier.evals.detectors.answered import Answered, Finding
+from luthier.evals.detectors import shape, sources, wording
+from luthier.evals.detectors.answer import Answered, Finding
 from luthier.evals.detectors.task import Task
 
 FixAction = Literal["drop", "shorten", "correct", "rewrite"]
@@ -168,10 +168,10 @@ _DETECTORS: Mapping[str, Callable[[Answered, Task], Finding | None]] = {
     "too_short": shape.too_short,
     "repetitive": wording.repetitive,
     "wrong_format": shape.wrong_format,
-    "unsupported": relation.unsupported_claim,
-    "off_topic": relation.off_topic,
-    "copied_prompt": relation.copied_prompt,
-    "copied_training": relation.copied_training,
+    "unsupported": sources.unsupported_claim,
+    "off_topic": sources.off_topic,
+    "copied_prompt": sources.copied_prompt,
+    "copied_training": sources.copied_training,
     "refusal": wording.refused,
     "template_leak": wording.template_leak,
     "wrong_language": wording.wrong_language,

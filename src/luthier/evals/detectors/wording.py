@@ -6,7 +6,7 @@ import re
 
 from luthier.data.languages import languages, scripts
 from luthier.evals.detectors import leaks
-from luthier.evals.detectors.answered import Answered, Finding
+from luthier.evals.detectors.answer import Answered, Finding
 from luthier.evals.detectors.refusals import refusal
 from luthier.evals.detectors.repeats import repeats
 from luthier.evals.detectors.spelling import misspelled

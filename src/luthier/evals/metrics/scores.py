@@ -7,7 +7,7 @@ from typing import Any
 
 from luthier.config.rewards import RewardConfig
 from luthier.core.errors import unknown
-from luthier.evals.metrics import own
+from luthier.evals.metrics import user_metrics
 from luthier.evals.metrics.labels import commonest
 from luthier.evals.metrics.table import METRICS, OWN
 from luthier.evals.stats.paired import Question, before_after, paired
@@ -37,7 +37,7 @@ def score(
     scores: Scores = {}
     for name in metrics:
         if name.startswith(OWN):
-            scores[name] = own.score(name, samples, references, prompts, ended, limits or RewardConfig())
+            scores[name] = user_metrics.score(name, samples, references, prompts, ended, limits or RewardConfig())
             continue
         if name not in METRICS:
             raise unknown("metric", name, METRICS, where="--eval.metrics")
@@ -66,7 +66,7 @@ def questions(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequenc
 def about_metric(name: str) -> dict[str, Any]:
     """What people call a metric of answers, its unit, best value and direction."""
     if name.startswith(OWN):
-        return own.about(name)
+        return user_metrics.about(name)
     metric = METRICS[name]
     return _about(metric.title, metric.unit, metric.top, metric.higher_is_better)
 

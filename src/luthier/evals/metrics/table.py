@@ -41,7 +41,7 @@ RIGHT = (
     "json_f1",
     "match",
 )  # metrics that tell right answers from wrong: 1 is right
-OWN = "python:"  # metrics of the user's (evals/metrics/own.py)
+OWN = "python:"  # metrics of the user's (evals/metrics/user_metrics.py)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ from luthier.evals.suites.checks import EMBEDDING, Given, Verdict, least
 from luthier.evals.suites.document import Document, read
 from luthier.evals.suites.junit import junit
 from luthier.evals.suites.spec import Check, Judged, Python, Similar
-from luthier.model.encoder import Encoder
 from luthier.model.hub.sources import resolve_encoder
+from luthier.model.sentence_encoder import Encoder
 from luthier.rewards.answer import Answer
 from luthier.rewards.function import Function
 from luthier.runs import answers

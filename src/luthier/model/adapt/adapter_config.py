@@ -8,7 +8,7 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import shown
 from luthier.model.folder.folder import ADAPTER
-from luthier.model.folder.refused import refuse
+from luthier.model.folder.refused_settings import refuse
 from luthier.model.folder.settings_files import read_object
 
 CONFIG, WEIGHTS = "adapter_config.json", ADAPTER

@@ -22,7 +22,7 @@ from luthier.core.errors import InputError
 from luthier.core.foreign.forms import shown
 from luthier.model.adapt import adapter_config, heads
 from luthier.model.adapt.adapter_config import CONFIG, WEIGHTS
-from luthier.model.folder.tensors import Tensor, tensors
+from luthier.model.folder.safetensors_header import Tensor, tensors
 
 PREFIX = "base_model.model."
 AGAIN = "copy it again"

@@ -7,8 +7,8 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.foreign.calls import foreign
+from luthier.model.folder.config_sizes import hold_tensors
 from luthier.model.folder.copies import CONFIG, copied, settings
-from luthier.model.folder.counts import hold_tensors
 from luthier.model.folder.folder import weight_files, weight_tensors
 from luthier.model.quiet import quiet
 

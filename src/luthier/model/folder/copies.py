@@ -16,8 +16,8 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.core.storage.files import refuse_pointer, small_file
 from luthier.core.storage.leftovers import private_folder
-from luthier.model.folder.counts import hold_constants
-from luthier.model.folder.refused import TOKENS, known_tokens, refuse, without_places
+from luthier.model.folder.config_sizes import hold_constants
+from luthier.model.folder.refused_settings import TOKENS, known_tokens, refuse, without_places
 from luthier.model.folder.settings_files import SETTINGS_BYTES, parse_object
 
 CONFIG, GENERATION, TOKENIZER_CONFIG, SPECIAL, TOKENIZER = (

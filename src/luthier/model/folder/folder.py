@@ -8,8 +8,8 @@ from pathlib import Path
 
 from luthier.core.errors import InputError
 from luthier.model.folder import copies
+from luthier.model.folder.safetensors_header import Tensor, tensors
 from luthier.model.folder.settings_files import AGAIN, read_object
-from luthier.model.folder.tensors import Tensor, tensors
 
 ADAPTER = "adapter_model.safetensors"  # of an adapter beside the model
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

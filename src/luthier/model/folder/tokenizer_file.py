@@ -20,7 +20,7 @@ from luthier.core.foreign.child import Child, Ended
 from luthier.core.foreign.forms import shown
 from luthier.core.storage.files import sha256, small_file
 from luthier.model.folder.copies import ADDED, VOCABULARY_BYTES
-from luthier.model.folder.refused import TOKEN
+from luthier.model.folder.refused_settings import TOKEN
 from luthier.model.folder.settings_files import parse_object
 from luthier.model.gguf.tokenizer import SPLITS
 

@@ -1,4 +1,4 @@
-"""What a page is told of a run: plain values, read from the run directory by `tune/pages.py`."""
+"""What a page is told of a run: plain values, read from the run directory by `tune/write_report.py`."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import IO
 
 from luthier.core.types.examples import Origin
-from luthier.data.bounds import LONGEST
 from luthier.data.decode import text_lines
 from luthier.data.rows import Report, Row
+from luthier.data.size_limits import LONGEST
 
 # A document of more characters is cut at an empty line (else at a line's end), so that a file of any size can be
 # streamed, and a single file can be split into training and held-out parts.

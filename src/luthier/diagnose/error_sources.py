@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 from luthier.core import log
 from luthier.core.seeds import generator
+from luthier.diagnose.doubtful_rows import Suspect, conflicts, suspects
 from luthier.diagnose.nearest import Nearest
 from luthier.diagnose.run_data import Answers, TrainingRow
-from luthier.diagnose.suspects import Suspect, conflicts, suspects
-from luthier.evals.detectors.answered import Answered, Finding
+from luthier.evals.detectors.answer import Answered, Finding
 from luthier.evals.detectors.table import detect
 from luthier.evals.detectors.task import Task
 from luthier.methods.likelihood import likelihood
-from luthier.training.table import METHODS
+from luthier.training.method_table import METHODS
 
 MOST_ROWS = 5000  # training rows whose answers are looked at for defects
 NEAREST = 2  # training rows of each example

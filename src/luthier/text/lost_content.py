@@ -8,8 +8,8 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
-from luthier.text.reading import calls_missing, quoted_again, unread
 from luthier.text.template import Template
+from luthier.text.template_reads import calls_missing, quoted_again, unread
 from luthier.text.tokenizer import BORDER
 
 TAGS = re.compile(r"</?(?:think|thinking|thought|reasoning|analysis|reflection|scratchpad)>|\[/?THINK\]")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.data.choice import LETTERS
 from luthier.data.messages import ROLE_OF
+from luthier.data.multiple_choice import LETTERS
 from luthier.data.rows import Row
 
 ANSWERS = {

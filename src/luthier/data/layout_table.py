@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from luthier.core.types.examples import Chat, Example, Labelled, Pair, Preference, Prompt, Ranking, Text
-from luthier.data import annotated, choice, flags, layouts, preferences, rankings
+from luthier.data import label_studio, layouts, learned_turns, multiple_choice, preferences, rankings
 from luthier.data.codes import BOTH, FIRST, SECOND, VERDICTS, Codes, plain_code
 from luthier.data.layouts import Values
 from luthier.data.messages import is_transcript
@@ -83,7 +83,7 @@ def _fields(needed: str, optional: str = "") -> tuple[Field, ...]:
 
 def _is_truth(values: Values, where: Where) -> bool:
     """Whether a label says wanted or not, or may say so: then the row is refused until `--data.values` tells."""
-    return flags.truth(values["label"]) is not None or plain_code(values["label"]) in VERDICTS
+    return learned_turns.truth(values["label"]) is not None or plain_code(values["label"]) in VERDICTS
 
 
 def _is_judged(values: Values, where: Where) -> bool:
@@ -173,7 +173,8 @@ _SCORED = tuple(_place("score", place, ("score", "rating", "reward")) for place 
 
 # As with `_place`, the names that count from 0 come before a choice's own.
 _CHOICES = tuple(
-    Field(f"choice_{place}", choice.names_of(place)[1], False, choice.names_of(place)[0]) for place in choice.PLACES
+    Field(f"choice_{place}", multiple_choice.names_of(place)[1], False, multiple_choice.names_of(place)[0])
+    for place in multiple_choice.PLACES
 )
 _CHOICE = (
     *_fields(
@@ -185,7 +186,7 @@ _CHOICE = (
         "",
         " ".join(
             f"distractor_{place}|distractor{place}|incorrect_answer_{place}|wrong_answer_{place}"
-            for place in choice.PLACES
+            for place in multiple_choice.PLACES
         ),
     ),
     *_fields(
@@ -271,14 +272,14 @@ _TABLE = (
         "prompt", Prompt, _fields("prompt", f"answer|reference|solution {_ABOUT} {_BESIDE}"), layouts.prompt, "prompts only"
     ),
     Layout(
-        "label_studio", Chat, _fields("data annotations|completions"), annotated.label_studio,
+        "label_studio", Chat, _fields("data annotations|completions"), label_studio.label_studio,
         "Label Studio's export: texts and the choices that people made", _is_export,
     ),
     Layout(
         "choice", Chat,
         _CHOICE,
-        choice.choice, "a question, its choices and the right one", _never, "answer", tuple(choice.LETTERS),
-        settle=choice.settle_choice,
+        multiple_choice.choice, "a question, its choices and the right one", _never, "answer", tuple(multiple_choice.LETTERS),
+        settle=multiple_choice.settle_choice,
     ),
     Layout(
         "templated", Chat, _fields("text|content|document|conversation", _BESIDE), layouts.templated,

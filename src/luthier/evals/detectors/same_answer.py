@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from luthier.evals.detectors.answered import Finding
+from luthier.evals.detectors.answer import Finding
 from luthier.evals.metrics.labels import folded
 from luthier.evals.stats.shares import wilson
 

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from luthier.core.types.examples import Chat, Example, Labelled, Preference, Ranking, Text
+from luthier.data.columns_read import Reading
+from luthier.data.example_text import empty_fields
 from luthier.data.media import said, turns_with_places
-from luthier.data.reading import Reading
 from luthier.data.templated import MARK, is_templated
-from luthier.data.texts import empty_fields
 
 SHARE = 0.2  # of the characters of the rows: an unread column that holds more is told of
 

@@ -12,8 +12,8 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.data import codes
 from luthier.data.detect import columns_of, detect, values_of
+from luthier.data.layout_table import MIXED, Layout
 from luthier.data.read import Row
-from luthier.data.schema import MIXED, Layout
 
 
 def settle(layout: Layout, rows: Sequence[Row], columns: Mapping[str, str], values: Mapping[str, str]) -> Layout:

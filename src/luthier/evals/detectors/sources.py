@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luthier.data.languages import languages
-from luthier.evals.detectors.answered import Answered, Finding
+from luthier.evals.detectors.answer import Answered, Finding
 from luthier.evals.detectors.grounding import asks_for_it, is_context, unsupported
 from luthier.evals.detectors.task import Task, copied, is_german
 from luthier.evals.detectors.words import acronyms, contains, content, longest_shared, sentences, spans, words

@@ -12,9 +12,9 @@ from luthier.core.types.examples import REASONING
 from luthier.data import messages, rankings
 from luthier.data.codes import BOTH, FIRST, SECOND, natural
 from luthier.data.detect import is_nothing, own_layout, resolved
-from luthier.data.flags import truth
+from luthier.data.layout_table import Layout
+from luthier.data.learned_turns import truth
 from luthier.data.read import Row
-from luthier.data.schema import Layout
 
 # What chat templates read of a turn; other keys are kept for a template of the user's own (see `Message.fields`).
 TURN_KEYS = frozenset({*messages.READ, *REASONING, "tool_call_id", "tool_responses"})

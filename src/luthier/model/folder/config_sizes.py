@@ -13,7 +13,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import shown
-from luthier.model.folder.tensors import Tensor
+from luthier.model.folder.safetensors_header import Tensor
 
 MEND = "take the config.json that was saved with the weights"
 LAYERS = re.compile(r"(num|n)_(\w+_)?(layers?|blocks)|(encoder|decoder)_layers|layers|depth")

@@ -14,7 +14,7 @@ from luthier.model import memory
 from luthier.runs.folder import RunFolder
 from luthier.training import checkpoint
 from luthier.training.loop import Report
-from luthier.tune import announce, warnings
+from luthier.tune import run_summary, warnings
 from luthier.tune.build import Run, TrainingSetup, load_checkpoint, load_weights, remaining_steps, trained_weights
 from luthier.tune.checkpoint_selection import CheckpointSelector, Progress, keeps_best
 from luthier.tune.prepare import schedule
@@ -119,8 +119,8 @@ def step_figures(progress: Progress, report: Report) -> dict[str, str]:
         return {"loss": f"{report.loss:z.3f}"}
     if (rollout := report.metrics.get("rollout")) != progress.rollout:  # several steps learn from one
         progress.rollout = rollout
-        progress.rewards = [*progress.rewards, report.metrics["reward"]][-2 * announce.TREND_ROLLOUTS :]
-    return announce.rollout_figures(report.metrics, progress.rewards)
+        progress.rewards = [*progress.rewards, report.metrics["reward"]][-2 * run_summary.TREND_ROLLOUTS :]
+    return run_summary.rollout_figures(report.metrics, progress.rewards)
 
 
 def _save(job: Run, setup: TrainingSetup, progress: Progress) -> None:

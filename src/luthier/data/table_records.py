@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.data.bounds import HELD, LONGEST, too_long
 from luthier.data.rows import ahead
+from luthier.data.size_limits import HELD, LONGEST, too_long
 
 Record = tuple[int, list[str]]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from luthier.config.run import RunConfig
 from luthier.runs.rows import Examples
-from luthier.runs.texts import Texts
-from luthier.tune import actors
+from luthier.runs.tokenizer_and_template import Texts
+from luthier.tune import policy_models
 from luthier.tune.prepare import computing
 
 
@@ -16,5 +16,5 @@ def inputs(config: RunConfig, examples: Examples, texts: Texts) -> dict[str, Any
     return {
         "data": examples.digests(), "model": texts.start.digests(), "template": texts.template.fingerprint,
         "tokenizer": texts.tokenizer.fingerprint(), "computing": computing(texts, config), **examples.replay_digests(),
-        **actors.inputs(config),
+        **policy_models.inputs(config),
     }  # fmt: skip

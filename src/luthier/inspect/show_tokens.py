@@ -9,8 +9,8 @@ from rich.text import Text
 
 from luthier.config.run import RunConfig
 from luthier.core.types.examples import Example
-from luthier.runs.texts import Texts
-from luthier.text import show
+from luthier.runs.tokenizer_and_template import Texts
+from luthier.text import token_view
 from luthier.text.encode import Encoded, encode
 
 
@@ -22,14 +22,14 @@ def encoded(examples: Sequence[Example], texts: Texts, config: RunConfig) -> Enc
 def coloured(examples: Sequence[Example], texts: Texts, config: RunConfig, width: int = 100) -> list[Text]:
     """Each tree with a summary line, learned tokens coloured; then the rows that are left out, and what the template leaves out."""
     found = encoded(examples, texts, config)
-    trees = [show.render_rich(tree, texts.tokenizer, texts.template, width=width) for tree in found.trees]
+    trees = [token_view.render_rich(tree, texts.tokenizer, texts.template, width=width) for tree in found.trees]
     return trees + [Text(line, style="yellow") for line in _left_out(found)]
 
 
 def plain(examples: Sequence[Example], texts: Texts, config: RunConfig) -> str:
     """The same for pipes: learned tokens marked in text."""
     found = encoded(examples, texts, config)
-    trees = [show.render_plain(tree, texts.tokenizer, texts.template) for tree in found.trees]
+    trees = [token_view.render_plain(tree, texts.tokenizer, texts.template) for tree in found.trees]
     return "\n\n".join(trees + _left_out(found))
 
 
@@ -45,10 +45,10 @@ def records(examples: Sequence[Example], texts: Texts, config: RunConfig) -> lis
         {
             "origin": str(tree.origin),
             "trained": tree.trained,
-            "leaves": {str(node): name for node, name in show.leaf_names(tree).items()},
+            "leaves": {str(node): name for node, name in token_view.leaf_names(tree).items()},
             "tokens": [
                 {"text": piece.text, "id": piece.id, "trained": piece.trained, "node": piece.node}
-                for piece in show.show(tree, texts.tokenizer, texts.template)
+                for piece in token_view.show(tree, texts.tokenizer, texts.template)
             ],
         }
         for tree in found.trees

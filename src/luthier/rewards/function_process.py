@@ -1,6 +1,6 @@
 """The process in which a reward function of the user's runs.
 
-It is started as `python -m luthier.rewards.child FD MIB FILE FUNCTION SECONDS`, and speaks JSON lines over the socket FD (see
+It is started as `python -m luthier.rewards.function_process FD MIB FILE FUNCTION SECONDS`, and speaks JSON lines over the socket FD (see
 `core/foreign/service.py`). First it says {"ready": true}; then, for each {"prompts": [...], "answers": [...], "references": [...],
 "messages": [...]}, {"values": [...]}, or {"error": "ValueError: ...", "line": 12}. Standard output is standard error here, so
 that what the function prints disturbs nothing. Only the standard library is imported.

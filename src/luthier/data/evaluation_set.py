@@ -9,9 +9,9 @@ from typing import Any
 
 from luthier.core.types.examples import Example
 from luthier.data.clean import duplicates, near_duplicates
-from luthier.data.near import near_pairs
+from luthier.data.example_text import answer_text, prompt_key, prompt_text
+from luthier.data.near_duplicates import near_pairs
 from luthier.data.split import leaks
-from luthier.data.texts import answer_text, prompt_key, prompt_text
 
 LABELS, LONGEST, REPEATS = (
     200,

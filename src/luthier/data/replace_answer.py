@@ -10,9 +10,9 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Example, Prompt
 from luthier.data.convert import to_pairs
+from luthier.data.example_text import identity
+from luthier.data.layout_table import Layout
 from luthier.data.read import Row
-from luthier.data.schema import Layout
-from luthier.data.texts import identity
 
 
 def with_answer(row: Row, example: Example, answer: str, layout: Layout, columns: Mapping[str, str]) -> Row:

@@ -34,8 +34,8 @@ from luthier.report.page.run_report import (
 )
 from luthier.runs.folder import RunFolder, read_run, understood
 from luthier.runs.records import MEND, Finished
-from luthier.training.table import METHODS
-from luthier.tune import forgetting, repeats
+from luthier.training.method_table import METHODS
+from luthier.tune import forgetting, repeated_prompts
 from luthier.tune.held_out import Measured, from_records
 
 PAGE, CODING, DATA = "report.html", "errors/coding.html", "data.json"
@@ -133,7 +133,7 @@ def _rows(result: dict[str, Any], after: Measured) -> list[dict[str, Any]]:
         if name == "loss":
             about = scores.about_loss([units for _, _, units in after.losses])
         elif name in TITLES:
-            about = repeats.about(name)
+            about = repeated_prompts.about(name)
         elif (name in METRICS or name.startswith(OWN)) and name not in of_method:
             about = scores.about_metric(name)
         else:

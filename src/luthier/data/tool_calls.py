@@ -10,7 +10,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import TEMPLATE_GIVEN
-from luthier.data.values import structured
+from luthier.data.cell_values import structured
 
 # Where a call's arguments and a tool's schema stand: OpenAI's name first, then Llama's and Anthropic's.
 ARGUMENTS = ("arguments", "parameters", "input")

@@ -14,11 +14,11 @@ from luthier.core.storage.files import together
 from luthier.core.storage.opening import require_new
 from luthier.core.types.examples import Example
 from luthier.data import load as data_load
-from luthier.data.card import Card, card, sample
 from luthier.data.clean import CleanSettings, clean
-from luthier.data.reading import Reading
+from luthier.data.columns_read import Reading
+from luthier.data.data_card import Card, card, sample
 from luthier.data.split import split
-from luthier.data.warn import warnings_of
+from luthier.data.warnings import warnings_of
 from luthier.data.write import write_jsonl
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.hub import sources

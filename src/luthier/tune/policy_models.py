@@ -42,10 +42,10 @@ from luthier.runs.reward_model import Scorer, fits_base, open_scorer
 from luthier.text.drafts import with_system
 from luthier.text.encode import encode
 from luthier.training import annotate
-from luthier.training.extremes import excerpt
+from luthier.training.best_and_worst import excerpt
+from luthier.training.method_table import method
 from luthier.training.rollout import Columns, RolloutModels, RolloutPrompt, Rollouts, rule_of, with_defaults
 from luthier.training.steps import Packing, chosen_places, make_step, scoring_batches
-from luthier.training.table import method
 
 VALUE = Needs(logp=False, value=True)
 Pack = Callable[[Sequence[TokenTree]], Iterable[Batch]]

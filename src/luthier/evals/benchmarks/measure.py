@@ -15,8 +15,8 @@ from luthier.evals.benchmarks.encode import Coder
 from luthier.evals.benchmarks.files import Material
 from luthier.evals.benchmarks.prompts import Prompt, Render, Shots, prompt
 from luthier.evals.benchmarks.tasks import Task
-from luthier.evals.forest import Ids
 from luthier.evals.likelihood import Answer, Scorer
+from luthier.evals.prefix_forest import Ids
 
 WINDOW = 128  # documents that are made ready and packed together, measured anew after a kill between them
 CHARACTERS = 1 << 17  # of texts, after which a window ends

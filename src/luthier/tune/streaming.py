@@ -10,10 +10,10 @@ from luthier.core.errors import InputError
 from luthier.core.types.examples import Example
 from luthier.core.types.trees import TokenTree
 from luthier.data import load as data_load
-from luthier.data.texts import prompt_key
+from luthier.data.example_text import prompt_key
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import check_kind
-from luthier.runs.texts import Texts
+from luthier.runs.tokenizer_and_template import Texts
 from luthier.text.encode import encode_chunk
 from luthier.tune.context_length import check_context
 from luthier.tune.prepare import RowCounts, arrange_trees

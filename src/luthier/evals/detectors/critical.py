@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from luthier.evals.detectors.answered import Finding
-from luthier.evals.detectors.same import NAME as SAME
+from luthier.evals.detectors.answer import Finding
+from luthier.evals.detectors.same_answer import NAME as SAME
 
 Found = Sequence[Sequence[Finding]]  # of each answer
 

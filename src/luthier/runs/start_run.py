@@ -14,7 +14,7 @@ from luthier.core.storage.sums import FILE as SUMS
 from luthier.runs import lineage as made_of
 from luthier.runs.folder import SETTINGS, RunFolder, check_entry, locked, place
 from luthier.runs.lineage import LINEAGE
-from luthier.training.table import method
+from luthier.training.method_table import method
 
 
 def open_run(config: RunConfig, data_name: str, lineage: Mapping[str, Any]) -> RunFolder:

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from luthier.core.seeds import derive
 from luthier.core.types.examples import Chat, Example, Labelled, Preference, Prompt, Ranking
 from luthier.data.clean import conflicts, duplicates, faults, near_duplicates
-from luthier.data.held_out import seen
+from luthier.data.example_text import answer_text, empty_fields, full_text
+from luthier.data.held_out_warnings import seen
 from luthier.data.languages import languages, scripts
 from luthier.data.split import leaks
-from luthier.data.texts import answer_text, empty_fields, full_text
 
 LOOK = 2000  # examples whose script, language and diversity are looked at, evenly spaced
 COMPARED = 10_000  # rows that equal ones are looked for among, at a glance
