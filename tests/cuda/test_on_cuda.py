@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from luthier.model.adapt import quantize
 from luthier.model.forward import forward
 from luthier.model.layers import plan
 from luthier.model.layers.plan import TreePlan
+from luthier.model.layers.scoring import Local, Scoring
 from luthier.text.pack import pack
 from luthier.tune.train import run
 from luthier.tune.verify import resume
@@ -71,13 +73,28 @@ def test_bfloat16_stays_near_float32(width):
     assert float((ours - theirs).abs().mean()) < 0.05
 
 
-def test_a_sliding_window_on_the_gpu_is_that_of_the_processor():
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        Scoring(0.25),
+        Scoring(0.25, Local(8)),
+        Scoring(0.25, Local(8, chunked=True)),
+        Scoring(0.25, softcap=1.5),
+        Scoring(0.25, Local(8), sinks=torch.tensor([0.5, -1.0, 2.0, 0.0])),
+    ],
+    ids=["plain", "window", "chunks", "softcap", "sinks"],
+)
+def test_what_layers_ask_of_attention_is_on_the_gpu_what_it_is_on_the_processor(scoring):
     packed = batch(7)
-    q, k, v = (torch.randn(1, heads, len(packed.tokens), 16) for heads in (4, 2, 2))
-    for window in (None, 8):
-        ours = TreePlan(packed, torch.device("cpu")).attend(0, q, k, v, 0.25, window)
-        theirs = TreePlan(packed.to(CUDA), CUDA).attend(0, q.to(CUDA), k.to(CUDA), v.to(CUDA), 0.25, window)
-        torch.testing.assert_close(theirs.cpu(), ours, atol=1e-5, rtol=1e-5)
+    q, k, v = (torch.randn(1, heads, len(packed.tokens), 16, requires_grad=True) for heads in (4, 2, 2))
+    there = replace(scoring, sinks=None if scoring.sinks is None else scoring.sinks.to(CUDA))
+    ours = TreePlan(packed, torch.device("cpu")).attend(0, q, k, v, scoring)
+    theirs = TreePlan(packed.to(CUDA), CUDA).attend(0, q.to(CUDA), k.to(CUDA), v.to(CUDA), there)
+    torch.testing.assert_close(theirs.cpu(), ours, atol=1e-5, rtol=1e-5)
+    slope = torch.randn_like(ours)
+    wanted = torch.autograd.grad(ours, (q, k, v), slope)
+    found = torch.autograd.grad(theirs, (q, k, v), slope.to(CUDA))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -15,6 +15,7 @@ from luthier.core.types.trees import Node, TokenTree
 from luthier.model import forward as forward_module
 from luthier.model.forward import distributions, forward, head_output, hidden_states
 from luthier.model.layers import plan, vocabulary
+from luthier.model.layers.scoring import Local, Scoring
 from luthier.text.pack import pack
 
 
@@ -77,7 +78,7 @@ def test_flex_attention_gives_the_same():
     batch = pack(trees, [[1.0] * t.trained for t in trees], pad_to=16)
     q, k, v = (torch.randn(1, h, len(batch.tokens), 16) for h in (4, 2, 2))
     tree = plan.TreePlan(batch, torch.device("cpu"))
-    ours = tree.attend(0, q, k, v, 0.25, None)
+    ours = tree.attend(0, q, k, v, Scoring(0.25))
     theirs = flex_attention(q, k, v, block_mask=tree.block_mask(), scale=0.25, enable_gqa=True).transpose(1, 2)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
@@ -88,7 +89,7 @@ def test_sliding_windows_hide_what_lies_too_far_back():
     batch = pack(trees, [[1.0] * t.trained for t in trees])
     q, k, v = (torch.randn(1, 2, len(batch.tokens), 8) for _ in range(3))
     tree = plan.TreePlan(batch, torch.device("cpu"))
-    ours = tree.attend(0, q, k, v, 0.3, 5)[0]
+    ours = tree.attend(0, q, k, v, Scoring(0.3, Local(5)))[0]
     depth = batch.positions
     ends = torch.tensor(plan.reach(batch.node_start, batch.node_parent)).repeat_interleave(
         torch.tensor(batch.node_start).diff()
@@ -105,7 +106,7 @@ def test_gradient_of_attention_in_float64():
     batch = pack(trees, [[1.0] * t.trained for t in trees])
     tree = plan.TreePlan(batch, torch.device("cpu"))
     q, k, v = (torch.randn(1, h, len(batch.tokens), 4, dtype=torch.float64, requires_grad=True) for h in (4, 2, 2))
-    assert torch.autograd.gradcheck(lambda q, k, v: tree.attend(0, q, k, v, 0.5, None), (q, k, v))
+    assert torch.autograd.gradcheck(lambda q, k, v: tree.attend(0, q, k, v, Scoring(0.5)), (q, k, v))
 
 
 @pytest.mark.parametrize("changes", [{}, {"logit_scale": 0.3}, {"final_logit_softcapping": 2.0}], ids=str)
@@ -221,9 +222,9 @@ def test_a_kernel_that_cannot_be_compiled_is_left_out_with_a_word(monkeypatch, c
 
     monkeypatch.setattr(plan, "_compiled", fails)
     q = torch.zeros(1, 1, 4, 16)
-    assert plan._block_sparse(q, q, q, None, 1.0) is None
+    assert plan._block_sparse(q, q, q, None, Scoring(1.0)) is None
     assert "no compiler here" in capsys.readouterr().err
-    assert plan._block_sparse(q, q, q, None, 1.0) is None, "asked once"
+    assert plan._block_sparse(q, q, q, None, Scoring(1.0)) is None, "asked once"
     assert not capsys.readouterr().err
 
 
@@ -238,10 +239,10 @@ def test_a_kernel_without_a_backward_pass_is_left_out_before_a_step_needs_it(mon
             raise RuntimeError("out of shared memory")
 
     monkeypatch.setattr(plan, "_compiled", lambda q, k, v, **settings: Forward.apply(q))
-    monkeypatch.setattr(plan, "_learns", False)
+    monkeypatch.setattr(plan, "_learns", set())
     q = torch.zeros(1, 1, 4, 16)
-    assert plan._block_sparse(q, q, q, None, 1.0) is not None, "nothing learns: the forward pass is enough"
-    assert plan._block_sparse(q.requires_grad_(), q, q, None, 1.0) is None
+    assert plan._block_sparse(q, q, q, None, Scoring(1.0)) is not None, "nothing learns: the forward pass is enough"
+    assert plan._block_sparse(q.requires_grad_(), q, q, None, Scoring(1.0)) is None
     assert "out of shared memory" in capsys.readouterr().err
 
 

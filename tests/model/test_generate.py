@@ -33,6 +33,7 @@ from luthier.generate.generate import Pace, generate, stream
 from luthier.generate.request import Request
 from luthier.generate.sampling import Sampling, Text, draw, keep, pick, random_numbers
 from luthier.model.layers.attention import register
+from luthier.model.layers.scoring import Scoring
 
 register()
 
@@ -342,11 +343,9 @@ def test_the_model_is_left_as_it_was() -> None:
 class OneSequence:
     """The plainest attender: one causal sequence."""
 
-    def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
-    ) -> torch.Tensor:
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         sdpa = torch.nn.functional.scaled_dot_product_attention
-        return sdpa(q, k, v, is_causal=True, scale=scaling, enable_gqa=True).transpose(1, 2)
+        return sdpa(q, k, v, is_causal=True, scale=scoring.scaling, enable_gqa=True).transpose(1, 2)
 
 
 def test_the_cache_grows_and_closes_up() -> None:

@@ -13,6 +13,7 @@ from luthier.core.types.trees import Node, TokenTree
 from luthier.model.forward import forward, hidden_states
 from luthier.model.layers import plan
 from luthier.model.layers.attention import register
+from luthier.model.layers.scoring import Local, Scoring
 from luthier.text.pack import pack
 
 
@@ -100,8 +101,8 @@ def test_encoders_of_transformers_pack_too(kind):
     torch.testing.assert_close(first, torch.stack([states[0] for states in apart]), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("window", [None, 4])
-def test_the_block_sparse_rule_sees_what_the_groups_see(window):
+@pytest.mark.parametrize("local", [None, Local(4)])
+def test_the_block_sparse_rule_sees_what_the_groups_see(local):
     """The rule that a GPU's kernel takes, run uncompiled on the CPU."""
     from torch.nn.attention.flex_attention import flex_attention
 
@@ -111,8 +112,8 @@ def test_the_block_sparse_rule_sees_what_the_groups_see(window):
     batch = pack(trees, ones(trees), pad_to=16)
     tree = plan.TreePlan(batch, torch.device("cpu"))
     q, k, v = (torch.randn(1, heads, len(batch.tokens), 16) for heads in (4, 2, 2))
-    ours = tree.attend(0, q, k, v, 0.25, window)
-    theirs = flex_attention(q, k, v, block_mask=tree.block_mask(window), scale=0.25, enable_gqa=True).transpose(1, 2)
+    ours = tree.attend(0, q, k, v, Scoring(0.25, local))
+    theirs = flex_attention(q, k, v, block_mask=tree.block_mask(local), scale=0.25, enable_gqa=True).transpose(1, 2)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -129,7 +130,7 @@ def test_windows_are_measured_by_tokens_whatever_their_positions():
     plain, far = Node(ids, (True,) * 20), Node(ids, (True,) * 20, positions=(tuple(range(0, 60, 3)),))
     plans = [plan.TreePlan(pack([TokenTree((n,))], [[1.0] * 20]), torch.device("cpu")) for n in (plain, far)]
     q, k, v = (torch.randn(1, 2, 20, 8) for _ in range(3))
-    one, other = (tree.attend(0, q, k, v, 0.3, 4) for tree in plans)
+    one, other = (tree.attend(0, q, k, v, Scoring(0.3, Local(4))) for tree in plans)
     assert torch.equal(one, other)
 
 

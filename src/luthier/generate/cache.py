@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from luthier.model.layers.scoring import Local, Scoring, attended, products
+
 
 @dataclass(eq=False)
 class ReadPrompt:
@@ -72,7 +74,7 @@ class DecodeCache:
         self._stored = max(self.lengths, default=0) + 1
         self._at = torch.tensor(self.lengths, device=device)
         self._row = torch.arange(len(self.lengths), device=device)
-        self._masks: dict[int | None, torch.Tensor | None] = {}
+        self._masks: dict[Local | None, torch.Tensor | None] = {}
 
     def advance(self) -> None:
         """The pass is over: what it stored counts."""
@@ -81,48 +83,44 @@ class DecodeCache:
         for prompt, size in self._pieces:
             prompt.read += size
 
-    def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
-    ) -> torch.Tensor:
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         """q [1, heads, T, D], k and v [1, kv_heads, T, D] -> [1, T, heads, D]; see `Attender`."""
         q, k, v = q[0], k[0], v[0]
         start = self._count
-        out = [self._decode(layer, q[:, :start], k[:, :start], v[:, :start], scaling, window)] if start else []
+        out = [self._decode(layer, q[:, :start], k[:, :start], v[:, :start], scoring)] if start else []
         for prompt, size in self._pieces:
             part = slice(start, start + size)
-            out.append(_read(prompt, layer, q[:, part], k[:, part], v[:, part], scaling, window))
+            out.append(_read(prompt, layer, q[:, part], k[:, part], v[:, part], scoring))
             start += size
         return (out[0] if len(out) == 1 else torch.cat(out))[None]
 
-    def _decode(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
-    ) -> torch.Tensor:
+    def _decode(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         """One new token per row. The heads that share keys are the queries of one attention [B, kv_heads]."""
         heads, count, size = q.shape
         keys, values = self._buffers(layer, self._stored, k, v)
         keys[self._row, :, self._at] = k.transpose(0, 1)
         values[self._row, :, self._at] = v.transpose(0, 1)
-        out = scaled_dot_product_attention(
-            q.transpose(0, 1).reshape(count, k.shape[0], -1, size),
-            keys[:count, :, : self._stored],
-            values[:count, :, : self._stored],
-            attn_mask=self._mask(window, q.dtype),
-            scale=scaling,
-        )
+        q = q.transpose(0, 1).reshape(count, k.shape[0], -1, size)
+        keys, values = keys[:count, :, : self._stored], values[:count, :, : self._stored]
+        mask = self._mask(scoring.local, q.dtype)
+        if scoring.plain:
+            out = scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scoring.scaling)
+        else:
+            out = products(q, keys, values, mask, scoring)
         return out.reshape(count, heads, -1)
 
-    def _mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+    def _mask(self, local: Local | None, dtype: torch.dtype) -> torch.Tensor | None:
         """[B, 1, 1, L], 0 where a row may look and -inf elsewhere; None when every row may look everywhere."""
-        if window not in self._masks:
-            whole = min(self.lengths) + 1 == self._stored and (window is None or self._stored <= window)
-            self._masks[window] = None if whole else self._visible(window, dtype)
-        return self._masks[window]
+        if local not in self._masks:
+            whole = min(self.lengths) + 1 == self._stored and (local is None or self._stored <= local.size)
+            self._masks[local] = None if whole else self._visible(local, dtype)
+        return self._masks[local]
 
-    def _visible(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    def _visible(self, local: Local | None, dtype: torch.dtype) -> torch.Tensor:
         place, last = torch.arange(self._stored, device=self._at.device), self._at[:, None]
         hidden = place > last
-        if window is not None:
-            hidden |= place <= last - window
+        if local is not None:
+            hidden |= place <= last - local.seen(last)
         mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
         return mask[:, None, None]
 
@@ -166,19 +164,18 @@ def _read(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    scaling: float,
-    window: int | None,
+    scoring: Scoring,
 ) -> torch.Tensor:
     """Attention of the next t tokens of a prompt to all its tokens so far: q [heads, t, D] -> [t, heads, D]."""
     keys, values = prompt.store(layer, k, v)
     size, total = q.shape[1], keys.shape[1]
-    plain = size == total and (window is None or total <= window)
+    local = scoring.local
     mask = None
-    if not plain:
-        mask = torch.ones(size, total, dtype=torch.bool, device=q.device).tril_(total - size)
-        if window is not None:
-            mask.triu_(total - size - window + 1)
-    out = scaled_dot_product_attention(
-        q[None], keys[None], values[None], attn_mask=mask, is_causal=plain, scale=scaling, enable_gqa=True
-    )
+    if size != total or (local is not None and total > local.size):
+        key, query = torch.arange(total, device=q.device), torch.arange(total - size, total, device=q.device)[:, None]
+        hidden = key > query
+        if local is not None:
+            hidden |= key <= query - local.seen(query)
+        mask = torch.zeros(size, total, dtype=q.dtype, device=q.device).masked_fill_(hidden, -torch.inf)
+    out = attended(q[None], keys[None], values[None], mask, scoring)
     return out[0].transpose(0, 1)

@@ -24,6 +24,7 @@ from luthier.core.log import size
 from luthier.model.adapt import tune
 from luthier.model.adapt.quantize import quantizable, stored_bytes
 from luthier.model.layers import attention, fuse
+from luthier.model.layers.scoring import Scoring
 from luthier.model.layers.vocabulary import tile_bytes
 
 # Bytes of optimizer state per trainable weight, and float32 copies of the largest one during its update.
@@ -165,9 +166,7 @@ class _Attend(torch.autograd.Function):
 class _Shapes:
     """The `tree=` of a traced pass."""
 
-    def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
-    ) -> torch.Tensor:
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         return _Attend.apply(q, k, v)  # type: ignore[no-untyped-call]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 
-ATTENTION = ("full_attention", "sliding_attention")
+ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
 UNSAID = 2048  # the context of a model that does not say, as lm-evaluation-harness has it
 UNLIMITED = int(1e30)  # what tokenizers without a limit say
 # Tokens that stand for what is no text, as tokenizers name them (`image_token`): no text becomes one of them.

@@ -6,11 +6,13 @@ The function hands q, k and v to the object passed to the model as `tree=`: a pl
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any, Protocol
 
 import torch
 
 from luthier.core.errors import InputError
+from luthier.model.layers.scoring import Local, Scoring, local_of
 
 NAME = "luthier"
 
@@ -18,9 +20,7 @@ NAME = "luthier"
 class Attender(Protocol):
     """What the model's `tree=` argument must be able to do."""
 
-    def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
-    ) -> torch.Tensor:
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         """q [1, heads, T, D], k and v [1, kv_heads, T, D] -> [1, T, heads, D]."""
         ...
 
@@ -30,18 +30,29 @@ def _attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: Local | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     tree: Attender | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     assert tree is not None, "models loaded by Luthier are called with tree="
-    if odd := [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]:
-        raise InputError(f"its attention has '{odd[0]}', which Luthier does not compute", fix="use another model")
-    scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    return tree.attend(int(module.layer_idx), q, k, v, scale, sliding_window), None
+    if position_bias is not None:
+        raise InputError("its attention has 'position_bias', which Luthier does not compute", fix="use another model")
+    local = Local(sliding_window) if attention_mask is None and sliding_window else attention_mask
+    if not isinstance(local, (Local, NoneType)):
+        raise InputError("it makes a mask of its own, which Luthier does not compute", fix="use another model")
+    scoring = Scoring(q.shape[-1] ** -0.5 if scaling is None else scaling, local, softcap, s_aux)
+    return tree.attend(int(module.layer_idx), q, k, v, scoring), None
+
+
+def _mask(*args: Any, local_size: int | None = None, config: Any = None, **others: Any) -> Local | None:
+    """In place of a mask: how far back the layers look that transformers makes it for. The tree itself says what comes before what."""
+    return local_of(local_size, config)
 
 
 def register() -> None:
@@ -51,4 +62,4 @@ def register() -> None:
     from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
+    AttentionMaskInterface.register(NAME, _mask)

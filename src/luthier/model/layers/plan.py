@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
 
 from luthier.core import log
 from luthier.core.foreign.calls import reason
 from luthier.core.types.batch import Batch
+from luthier.model.layers.scoring import Local, Scoring, attended
 
 BLOCK = 128  # queries that attend together: what lies above the diagonal is skipped between blocks
 WASTE = 1.4  # a group may compute this many times the scores its blocks need
@@ -77,19 +77,17 @@ class TreePlan:
         self.starts, self.parents = batch.node_start, batch.node_parent
         self.full = [mask == "full" for mask in batch.node_mask] or [False] * len(self.parents)
         self.device = device
-        self._masks: dict[tuple[torch.dtype, int | None], list[tuple[Group, torch.Tensor]]] = {}
-        self._block_masks: dict[int | None, Any] = {}
+        self._masks: dict[tuple[torch.dtype, Local | None], list[tuple[Group, torch.Tensor]]] = {}
+        self._block_masks: dict[Local | None, Any] = {}
 
-    def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
-    ) -> torch.Tensor:
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         """q [1, heads, T, D], k and v [1, kv_heads, T, D] -> [1, T, heads, D]."""
         if q.device.type == "cuda" and q.shape[-1] >= NARROWEST and q.shape[-2] >= BLOCK:
-            out = _block_sparse(q, k, v, self.block_mask(window), scaling)
+            out = _block_sparse(q, k, v, self.block_mask(scoring.local), scoring)
             if out is not None:
                 return out.transpose(1, 2)
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
-        parts = [_attend(q, k, v, group, mask, scaling) for group, mask in self.masked(q.dtype, window)]
+        parts = [_attend(q, k, v, group, mask, scoring) for group, mask in self.masked(q.dtype, scoring.local)]
         return torch.cat(parts).index_select(0, self.order)[None]
 
     @cached_property
@@ -108,22 +106,23 @@ class TreePlan:
             parts.append(torch.arange(before[n], before[n] + self.starts[n + 1] - self.starts[n]))
         return torch.cat(parts)
 
-    def masked(self, dtype: torch.dtype, window: int | None) -> list[tuple[Group, torch.Tensor]]:
+    def masked(self, dtype: torch.dtype, local: Local | None = None) -> list[tuple[Group, torch.Tensor]]:
         """Each group with what is added to its scores, [n, 1, Lq, Lk]: 0 where attention may go, else -inf.
 
-        With a `window` a token sees only the last so many tokens of its path, itself included; in a full node as many to
-        either side. Rows of padding are left open, so that they stay numbers; nobody reads them.
+        With `local` a token sees only some tokens of its path; in a full node as many to either side. Rows of padding are left open,
+        so that they stay numbers; nobody reads them.
         """
-        if (dtype, window) not in self._masks:
+        if (dtype, local) not in self._masks:
             out = []
             for group in self.groups:
                 hidden = group.hidden & ~group.hidden.all(-1, keepdim=True)
-                if window is not None:
-                    back = self.depth[group.queries][:, :, None] - self.depth[group.keys][:, None]
-                    hidden |= self._far(back, group.queries[:, :, None], window) & ~group.hidden
+                if local is not None:
+                    place = self.depth[group.queries][:, :, None]
+                    back = place - self.depth[group.keys][:, None]
+                    hidden |= self._far(back, group.queries[:, :, None], local.seen(place)) & ~group.hidden
                 out.append((group, torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))[:, None]))
-            self._masks[dtype, window] = [(g.to(self.device), m.to(self.device)) for g, m in out]
-        return self._masks[dtype, window]
+            self._masks[dtype, local] = [(g.to(self.device), m.to(self.device)) for g, m in out]
+        return self._masks[dtype, local]
 
     @cached_property
     def order(self) -> torch.Tensor:
@@ -137,37 +136,38 @@ class TreePlan:
             offset += real.numel()
         return order.to(self.device)
 
-    def block_mask(self, window: int | None = None) -> Any:
-        """The rule `j <= i < reach[j]` for flex attention, and `depth[i] - depth[j] < window` when there is one."""
-        if window not in self._block_masks:
+    def block_mask(self, local: Local | None = None) -> Any:
+        """The rule `j <= i < reach[j]` for flex attention, and `depth[i] - depth[j] < seen[i]` where a layer looks back a part of
+        the way."""
+        if local not in self._block_masks:
             from torch.nn.attention.flex_attention import create_block_mask
 
             tokens = self.starts[-1]
             ends = torch.tensor(reach(self.starts, self.parents)).repeat_interleave(torch.tensor(self.starts).diff())
             ends, depth = ends.to(self.device), self.depth.to(self.device)
 
-            far = torch.tensor(tokens if window is None else window, device=self.device)  # kernels take tensors alone
+            seen = torch.as_tensor(tokens if local is None else local.seen(depth), device=self.device).expand(tokens)
+            seen = seen.contiguous()  # kernels take tensors alone
 
             def above(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
                 return (j <= i) & (i < ends[j])
 
             def near(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-                return above(b, h, i, j) & (depth[i] - depth[j] < far)
+                return above(b, h, i, j) & (depth[i] - depth[j] < seen[i])
 
-            rule = above if window is None else near
+            rule = above if local is None else near
             if any(self.full):
-                rule = self._both_ways(ends, window)
-            self._block_masks[window] = create_block_mask(rule, None, None, tokens, tokens, device=str(self.device))
-        return self._block_masks[window]
+                rule = self._both_ways(ends, seen)
+            self._block_masks[local] = create_block_mask(rule, None, None, tokens, tokens, device=str(self.device))
+        return self._block_masks[local]
 
-    def _both_ways(self, ends: torch.Tensor, window: int | None) -> Any:
-        """The rule where some nodes are full: `j < sight[i] and i < reach[j]`."""
+    def _both_ways(self, ends: torch.Tensor, seen: torch.Tensor) -> Any:
+        """The rule where some nodes are full: `j < sight[i] and i < reach[j]`, and no farther than `seen[i]` tokens."""
         sight, depth, whole = self._sight.to(self.device), self.depth.to(self.device), self._whole.to(self.device)
-        far = torch.tensor(self.starts[-1] if window is None else window, device=self.device)
 
         def rule(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
             back = depth[i] - depth[j]
-            near = torch.where(whole[i], back.abs(), back) < far
+            near = torch.where(whole[i], back.abs(), back) < seen[i]
             return (j < sight[i]) & (i < ends[j]) & near
 
         return rule
@@ -183,11 +183,11 @@ class TreePlan:
         ends = torch.tensor(self.starts[1:]).repeat_interleave(torch.tensor(self.starts).diff())
         return torch.where(self._whole, ends, torch.arange(len(ends)) + 1)
 
-    def _far(self, back: torch.Tensor, queries: torch.Tensor, window: int) -> torch.Tensor:
-        """Where a key lies `back` tokens before its query, out of the window."""
+    def _far(self, back: torch.Tensor, queries: torch.Tensor, seen: torch.Tensor | int) -> torch.Tensor:
+        """Where a key lies `back` tokens before its query, which looks at so many."""
         if not any(self.full):
-            return back >= window
-        return torch.where(self._whole[queries], back.abs(), back) >= window
+            return back >= seen
+        return torch.where(self._whole[queries], back.abs(), back) >= seen
 
     def _paths(self) -> list[list[int]]:
         """The token indices each node sees: those of its ancestors, root first, then its own."""
@@ -239,7 +239,7 @@ def _group(blocks: Sequence[Block]) -> Group:
 
 
 def _attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: Group, mask: torch.Tensor, scaling: float
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: Group, mask: torch.Tensor, scoring: Scoring
 ) -> torch.Tensor:
     """One group of q [T, H, D] on k and v [T, Hkv, D] -> [n Lq, H, D]."""
     qg, kg, vg = (
@@ -248,28 +248,37 @@ def _attend(
     )
     # On a GPU the fused kernels add up keys in no fixed order in the backward pass.
     with sdpa_kernel(SDPBackend.MATH) if q.device.type == "cuda" else nullcontext():
-        out = scaled_dot_product_attention(
-            qg, kg, vg, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
+        out = attended(qg, kg, vg, mask, scoring)
     return out.transpose(1, 2).flatten(0, 1)
 
 
-def _block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scaling: float) -> torch.Tensor | None:
+def _block_sparse(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scoring: Scoring
+) -> torch.Tensor | None:
     """Flex attention, compiled once per process (the eager form would build the whole score matrix); None where it
-    cannot be compiled. Before the first step that learns its backward pass is tried too: that is compiled when it runs."""
-    from torch._dynamo.exc import TorchDynamoException
-    from torch.nn.attention.flex_attention import flex_attention
+    cannot be compiled. Before the first step that learns its backward pass is tried too: that is compiled when it runs.
 
-    global _compiled, _learns
+    Caps change scores within the kernel. A sink takes its part of the weights afterwards: exp(lse) / (exp(lse) + exp(sink)) is
+    left of them, with lse the logarithm of the sum over the keys.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+    from torch.nn.attention.flex_attention import AuxRequest, flex_attention
+
+    global _compiled
     if _compiled is False:
         return None
     if _compiled is None:
         _compiled = torch.compile(flex_attention, dynamic=True)
-    kernel = partial(_compiled, block_mask=mask, scale=scaling, enable_gqa=True)
+    cap, sinks = scoring.softcap, scoring.sinks
+    kernel = partial(_compiled, block_mask=mask, scale=scoring.scaling, enable_gqa=True)
+    if cap is not None:
+        kernel = partial(kernel, score_mod=_capped(cap))
+    if sinks is not None:
+        kernel = partial(_without_sinks, partial(kernel, return_aux=AuxRequest(lse=True)), sinks)
     try:
-        if not _learns and torch.is_grad_enabled() and q.requires_grad:
+        if (cap, sinks is None) not in _learns and torch.is_grad_enabled() and q.requires_grad:
             kernel(*(x.detach().requires_grad_() for x in (q, k, v))).sum().backward()
-            _learns = True
+            _learns.add((cap, sinks is None))
         out: torch.Tensor = kernel(q, k, v)
     except torch.OutOfMemoryError:
         raise
@@ -280,5 +289,22 @@ def _block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, 
     return out
 
 
+def _without_sinks(kernel: Any, sinks: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """What `kernel` gives, less the part that the sinks take."""
+    out, aux = kernel(q, k, v)
+    kept = torch.sigmoid(aux.lse - sinks.to(aux.lse.dtype).view(1, -1, 1))
+    return (out * kept[..., None]).to(out.dtype)
+
+
+@cache
+def _capped(cap: float) -> Any:
+    """The change of scores that flex attention compiles: one function for each cap, so that it is compiled once."""
+
+    def change(score: torch.Tensor, b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        return cap * torch.tanh(score / cap)
+
+    return change
+
+
 _compiled: Any = None  # the kernel; False where compiling it failed
-_learns = False  # whether its backward pass was seen to work
+_learns: set[tuple[float | None, bool]] = set()  # caps, with sinks or without, whose backward pass was seen to work

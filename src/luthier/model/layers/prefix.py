@@ -14,6 +14,7 @@ from torch import nn
 from luthier.core.types.batch import Batch
 from luthier.model.adapt.lora import cast_once
 from luthier.model.layers.plan import Block, TreePlan, by_row
+from luthier.model.layers.scoring import Scoring
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,7 @@ class _Plan(TreePlan):
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
 
-    def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None
-    ) -> torch.Tensor:
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         """q [1, heads, T - known, D], k and v [1, kv_heads, T - known, D] -> [1, T - known, heads, D]."""
         if self.known:
             k = torch.cat([self.prefix.keys[layer][:, :, : self.known], k], 2)
@@ -59,7 +58,7 @@ class _Plan(TreePlan):
             q = torch.cat([q.new_zeros(*q.shape[:2], self.known, q.shape[3]), q], 2)  # nobody reads their rows
         if self.keep:
             self.keys[layer], self.values[layer] = (x[:, :, : self.keep].clone() for x in (k, v))
-        return super().attend(layer, q, k, v, scaling, window)[:, self.known :]
+        return super().attend(layer, q, k, v, scoring)[:, self.known :]
 
     def _blocks(self) -> list[Block]:
         """Without the queries that are known: all of them stand first in the row, in its root."""
