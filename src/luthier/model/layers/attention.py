@@ -51,7 +51,12 @@ def _attention(
 
 
 def _mask(*args: Any, local_size: int | None = None, config: Any = None, **others: Any) -> Local | None:
-    """In place of a mask: how far back the layers look that transformers makes it for. The tree itself says what comes before what."""
+    """In place of a mask: how far the layers look that transformers makes it for. The tree itself says what comes before what.
+
+    Masks of encoders, which look as far ahead too, count the tokens between two that see each other; those of decoders count one more.
+    """
+    if local_size is not None and "allow_is_bidirectional_skip" in others:
+        local_size += 1
     return local_of(local_size, config)
 
 
