@@ -16,6 +16,7 @@ import torch
 from luthier.core import log, machine
 from luthier.core.storage.sums import Sums
 from luthier.core.types.trees import Node, TokenTree
+from sentences import Sentence
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHATML = (
@@ -48,6 +49,11 @@ WORDS = [
     "or",
     "not",
 ]
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A case of a sentence is called by the sentence's name, not by its pattern."""
+    return val.name if isinstance(val, Sentence) else None
 
 
 @pytest.fixture(autouse=True)

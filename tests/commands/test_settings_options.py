@@ -16,6 +16,7 @@ from luthier.config.resolve import read_yaml, resolve, write_yaml
 from luthier.config.run import QUICKSTART, fields
 from luthier.core.errors import InputError
 from luthier.core.storage.files import read_json
+from sentences import sentence
 
 
 def test_train_has_an_option_for_every_setting():
@@ -86,7 +87,7 @@ def test_columns_and_lists():
     assert config.data.columns == {"output": "answer", "prompt": "q"}
     assert config.lora.targets == ("*q*", "*v*")
     for wrong in ("output", "=a", "output="):
-        with pytest.raises(InputError, match="is not FIELD=COLUMN; such as output=answer"):
+        with pytest.raises(InputError, match=sentence("not a pair", example="output=answer")):
             given({"data__columns": (wrong,)})
 
 
@@ -96,7 +97,10 @@ def test_values_for_the_template():
     assert resolve(given(context.params)).text.template_kwargs == {
         "enable_thinking": False, "n": 3, "mode": "short", "think": True, "year": 2024, "quoted": "a=b",
     }  # fmt: skip
-    for wrong, said in (("enable_thinking", "is not NAME=VALUE; such as enable_thinking=false"), ("{x", "is not JSON")):
+    for wrong, said in (
+        ("enable_thinking", sentence("not a template value", example="enable_thinking=false")),
+        ("{x", sentence("template value not json")),
+    ):
         with pytest.raises(InputError, match=said):
             given({"text__template_kwargs": (wrong,)})
 

@@ -17,6 +17,7 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Message, Origin
 from luthier.tune.train import run
+from sentences import sentence
 
 SETTINGS = {"device": "cpu", "dtype": "float32", "threads": 1}
 CASES = ", ".join(f"{{prompt: 'who {i}?', checks: [{{contains: cat}}]}}" for i in range(8))
@@ -112,7 +113,7 @@ def test_a_name_that_is_wrong_is_told_before_any_model_answers(wish, monkeypatch
     monkeypatch.setattr(
         "luthier.comparison.held_out_rows.open_model", lambda *a, **k: pytest.fail("a model was opened")
     )
-    with pytest.raises(InputError, match="unknown model 'nobody'"):
+    with pytest.raises(InputError, match=sentence("unknown name", kind="model", name="nobody")):
         compare_all(wish("base=BASE", "other=nobody"))
 
 
@@ -227,23 +228,36 @@ def test_only_documents_that_all_have(wish, tmp_path, capsys):
 def test_records_that_do_not_fit_are_refused(wish, tmp_path):
     card = {"files": {"x/boolq.jsonl": "hash"}, "shots": 0}
     records(tmp_path / "a", "boolq", [1] * 6, card)
-    with pytest.raises(InputError, match=r"b: no records of benchmarks; make them: luthier eval .*/b --tasks NAMES"):
+    with pytest.raises(
+        InputError,
+        match=sentence("no records of benchmarks", where="b", command="luthier eval …/b --tasks NAMES …"),
+    ):
         tasks(wish, tmp_path)
     with pytest.raises(
         InputError,
-        match=r"eval \S+/b --tasks boolq,piqa --data-dir FOLDER, luthier eval \S+/b --tasks mmlu --data-dir FOLDER --shots 5 --chat$",
+        match=sentence(
+            "no records of benchmarks",
+            command="luthier eval …/b --tasks boolq,piqa --data-dir FOLDER, "
+            "luthier eval …/b --tasks mmlu --data-dir FOLDER --shots 5 --chat",
+        ),
     ):
         tasks(wish, tmp_path, "boolq,piqa,mmlu-5shot-chat")
     records(tmp_path / "b", "boolq", [1] * 6, card | {"files": {"y/boolq.jsonl": "hash"}})
     assert tasks(wish, tmp_path)["rows"]
-    with pytest.raises(InputError, match="no records of 'boolqq'; did you mean 'boolq'"):
+    with pytest.raises(InputError, match=sentence("no records of task", task="boolqq", fix="did you mean 'boolq'…")):
         tasks(wish, tmp_path, "boolqq")
     records(tmp_path / "b", "boolq", [1] * 6, card | {"shots": 5})
-    with pytest.raises(InputError, match=r"boolq was measured with other shots than in .*: 5, not 0; measure both"):
+    with pytest.raises(
+        InputError, match=sentence("measured differently", task="boolq", key="shots", difference=": 5, not 0")
+    ):
         tasks(wish, tmp_path)
     for key, values, words in (
-        ("dtype", ("float32", "bfloat16"), "other dtype than in .*: bfloat16, not float32"),
-        ("spare", (True, False), "other examples than in"),
+        (
+            "dtype",
+            ("float32", "bfloat16"),
+            sentence("measured differently", key="dtype", difference=": bfloat16, not float32"),
+        ),
+        ("spare", (True, False), sentence("measured differently", key="examples")),
     ):
         for side, value in zip("ab", values, strict=True):
             records(tmp_path / side, "boolq", [1] * 6, card | {key: value})
@@ -251,19 +265,19 @@ def test_records_that_do_not_fit_are_refused(wish, tmp_path):
             tasks(wish, tmp_path)
     records(tmp_path / "a", "boolq", [1] * 6, card)
     records(tmp_path / "b", "boolq", [1] * 6, card, question="another")
-    with pytest.raises(InputError, match="document 0 of boolq is not the one in"):
+    with pytest.raises(InputError, match=sentence("another document", number=0, task="boolq")):
         tasks(wish, tmp_path)
     (tmp_path / "b" / "boolq.jsonl").write_text('{"doc": 0, "question": "q0"}\n')
-    with pytest.raises(InputError, match="the records of boolq do not all have 'acc'"):
+    with pytest.raises(InputError, match=sentence("records without a value", task="boolq", what="'acc'")):
         tasks(wish, tmp_path)
     for odd in ({"pick": 7}, {"pick": "x"}, {"gold": -1}):
         records(tmp_path / "b", "boolq", [1] * 6, card)
         records(tmp_path / "a", "boolq", [1] * 6, card, **odd)
-        with pytest.raises(InputError, match="the records of boolq do not all have a choice number"):
+        with pytest.raises(InputError, match=sentence("records without a value", task="boolq")):
             tasks(wish, tmp_path)
     records(tmp_path / "a", "boolq", [1] * 6, card)
     (tmp_path / "b" / "boolq.jsonl").write_text('{"doc": "0"}\n')
-    with pytest.raises(InputError, match=r"boolq.jsonl:1: a record without the number 'doc'"):
+    with pytest.raises(InputError, match=sentence("record without its number", where="boolq.jsonl:1")):
         tasks(wish, tmp_path)
 
 
@@ -295,7 +309,12 @@ def test_a_suite_of_benchmarks_is_its_columns_and_their_average(wish, tmp_path):
         for name in names[:count]:
             measured(side, name, right)
     with pytest.raises(
-        InputError, match=r"no records of 'truthfulqa_mc2'.* luthier eval \S+ --tasks leaderboard --data-dir"
+        InputError,
+        match=sentence(
+            "no records of task",
+            task="truthfulqa_mc2",
+            fix="…luthier eval … --tasks leaderboard --data-dir…",
+        ),
     ):
         compared()
     measured("b", names[3], [1, 0, 1, 1] * 6)
@@ -321,7 +340,7 @@ def test_groups_of_tasks_are_their_tasks(wish, tmp_path):
             records(tmp_path / side, name, [0, 1] * 6)
     found = tasks(wish, tmp_path, "truthfulqa,truthfulqa_mc1")
     assert {row["name"] for row in found["rows"]} == {"truthfulqa_mc1 acc", "truthfulqa_mc2 acc"}
-    with pytest.raises(InputError, match="no records of 'arc_easy'"):
+    with pytest.raises(InputError, match=sentence("no records of task", task="arc_easy")):
         tasks(wish, tmp_path, "arc")
 
 
@@ -337,16 +356,18 @@ def test_words_are_compared_by_their_perplexity_too(wish, tmp_path):
 @pytest.mark.parametrize("name", ["data.limit", "eval.rows", "text.system"])
 def test_settings_of_rows_are_refused_where_no_rows_are_measured(wish, name):
     for way in ({"tasks": "all"}, {"suite": Path("suite.yaml")}):
-        with pytest.raises(InputError, match=f"--{name}: this is for the rows of --data; leave it out"):
+        with pytest.raises(InputError, match=sentence("only for rows of data", where=f"--{name}")):
             compare_all(replace(wish("a=BASE", "b=BASE", data=False, **way), given={**SETTINGS, name: 1}))
 
 
 def test_one_way_to_compare_must_be_named(wish, tmp_path):
-    with pytest.raises(InputError, match=r"compared on what\?; give --data FILE, --suite FILE or --tasks NAMES"):
+    with pytest.raises(InputError, match=sentence("one of data and suite and tasks", fault="compared on what?")):
         compare_all(wish("a=BASE", "b=BASE", data=False))
-    with pytest.raises(InputError, match="more than one thing to compare on"):
+    with pytest.raises(
+        InputError, match=sentence("one of data and suite and tasks", fault="more than one thing to compare on")
+    ):
         compare_all(wish("a=BASE", "b=BASE", tasks="all"))
-    with pytest.raises(InputError, match="b: a run is given twice"):
+    with pytest.raises(InputError, match=sentence("run given twice", where="b")):
         compare_all(wish("a=BASE", "b=RUN0,RUN0"))
 
 
@@ -356,7 +377,7 @@ def test_rows_that_have_no_loss_per_text(wish, tmp_path):
     config = made.config.model_copy(
         update={"data": made.config.data.model_copy(update={"path": (str(tmp_path / "pairs.jsonl"),)})}
     )
-    with pytest.raises(InputError, match="these are preference rows; give chats or texts"):
+    with pytest.raises(InputError, match=sentence("rows that nothing is answered for", kind="preference")):
         compare_all(replace(made, config=config))
 
 
@@ -380,7 +401,9 @@ def test_a_record_with_a_number_that_nothing_measures_is_refused(wish, tmp_path)
     path = tmp_path / "b" / "boolq.jsonl"
     first, *rest = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(one) + "\n" for one in [first | {"acc": 1e300}, *rest]))
-    with pytest.raises(InputError, match=r"boolq\.jsonl:1: 'acc' is 1e\+300"):
+    with pytest.raises(
+        InputError, match=sentence("record value out of range", where="boolq.jsonl:1", key="acc", given="1e+300")
+    ):
         tasks(wish, tmp_path)
 
 

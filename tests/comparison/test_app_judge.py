@@ -21,6 +21,7 @@ from luthier.evals.judging.judges import CachedJudge, EndpointJudge, JudgeSpec, 
 from luthier.evals.judging.judgments import Duel, read
 from luthier.evals.judging.prompt import Choice, comparisons_in_both_orders
 from luthier.runs.open import open_model
+from sentences import sentence
 
 PROMPTS = ["who sat?", "who ran?", "what is red?"]
 
@@ -199,7 +200,7 @@ def test_a_last_line_without_its_end_is_kept(judged, tmp_path):
 @pytest.mark.parametrize("name", ["verdicts", "v.txt", "v.jsonl.gz"])
 def test_a_file_that_could_not_be_read_again_is_refused_before_anything_is_paid_for(judged, tmp_path, name):
     one = Longer()
-    with pytest.raises(InputError, match=f"{name}: this file will hold JSON Lines; give a name that ends in .jsonl"):
+    with pytest.raises(InputError, match=sentence("name must end in jsonl", where=name)):
         judged(one, answering=asking(tmp_path, out=tmp_path / name))
     assert not one.key
     assert not (tmp_path / name).exists()
@@ -263,7 +264,7 @@ def test_people_are_compared_with(judged, tmp_path, capsys):
 def test_the_file_is_held_by_one_process(judged, tmp_path):
     with (
         judge_module._journal(tmp_path / "out" / "j.jsonl"),
-        pytest.raises(InputError, match="another process writes this"),
+        pytest.raises(InputError, match=sentence("file written by another")),
     ):
         judged(Longer())
 
@@ -274,11 +275,9 @@ def test_the_file_is_held_by_one_process(judged, tmp_path):
 def test_labels():
     assert label_contestants(["x/runs/a", "base=y"], "c") == {"a": "x/runs/a", "base": "y"}
     assert label_contestants(["x/a", "y/a"], "c") == {"x/a": "x/a", "y/a": "y/a"}
-    with pytest.raises(InputError, match="two are called 'b'; give them labels: LABEL=NAME"):
+    with pytest.raises(InputError, match=sentence("two of one label", double="b")):
         label_contestants(["b", "b=c"], "c")
-    with pytest.raises(
-        InputError, match="a comparison needs two or more; for example `luthier judge smollm2-135m runs/mine`"
-    ):
+    with pytest.raises(InputError, match=sentence("compare needs two", command="luthier judge")):
         label_contestants(["b"], "luthier judge")
 
 
@@ -305,17 +304,17 @@ def test_models_answer_once_and_the_data_is_a_contestant(tmp_path, tiny_folder, 
 
 def test_contestants_that_do_not_fit(tmp_path, files, tiny_folder):
     settings = asking(tmp_path)
-    with pytest.raises(InputError, match="which prompts are answered"):
+    with pytest.raises(InputError, match=sentence("no prompts given")):
         answer_prompts({"a": files[0], "m": str(tiny_folder)}, settings, lambda: False)
     (tmp_path / "c.jsonl").write_text('{"prompt": "zzz", "answer": "x"}\n')
-    with pytest.raises(InputError, match="no prompt is answered by all"):
+    with pytest.raises(InputError, match=sentence("no common prompt")):
         answer_prompts({"a": files[0], "c": str(tmp_path / "c.jsonl")}, settings, lambda: False)
     (tmp_path / "c.jsonl").write_text('{"prompt": "zzz", "answr": "x"}\n')
-    with pytest.raises(InputError, match=r"c.jsonl:1: a row without a text 'answer'"):
+    with pytest.raises(InputError, match=sentence("answer row without text", where="c.jsonl:1")):
         answer_prompts({"a": files[0], "c": str(tmp_path / "c.jsonl")}, settings, lambda: False)
     (tmp_path / "rows.jsonl").write_text('{"text": "zzz"}\n')
     data = DataConfig(path=(str(tmp_path / "rows.jsonl"),))
-    with pytest.raises(InputError, match="no row has a prompt to answer"):
+    with pytest.raises(InputError, match=sentence("no prompt to answer")):
         answer_prompts({"a": files[0], "b": files[1]}, replace(settings, data=data), lambda: False)
 
 
@@ -342,7 +341,7 @@ def test_a_prompt_that_is_too_long_is_left_out_and_counted(tmp_path, tiny_folder
         assert (prompts.too_long, len(given["base"]), given["reference"]) == (1, 2, ["cat", "cat"])
         assert "1 of 3 prompts do not fit the context of a contestant" in capsys.readouterr().err
     (tmp_path / "rows.jsonl").write_text(json.dumps(rows[1]) + "\n")
-    with pytest.raises(InputError, match="no prompt fits the context of every contestant"):
+    with pytest.raises(InputError, match=sentence("no prompt fits all")):
         answer_prompts({"base": str(tiny_folder), "reference": "reference"}, settings, lambda: False)
 
 
@@ -420,7 +419,7 @@ def test_a_written_judge_that_fails_gives_out_what_was_under_way():
         [(Message("user", f"q{i}"),) for i in range(40)], {"a": ["x"] * 40, "b": ["yy"] * 40}
     )
     seen = []
-    with pytest.raises(RunError, match="status 401"):
+    with pytest.raises(RunError, match=sentence("injected status 401")):
         seen.extend(index for index, _ in EndpointJudge(Served(answer), parallel=2).compare(asked, lambda: False))
     assert {0, 1, 2, 3} <= set(seen)
     assert len(seen) < 10
@@ -438,11 +437,11 @@ def test_a_written_judge_stops_when_asked():
 
 
 def test_one_judge_must_be_named():
-    with pytest.raises(InputError, match=r"who judges\?; give --judge MODEL, or --endpoint URL"):
+    with pytest.raises(InputError, match=sentence("no judge given", fault="who judges?")):
         JudgeSpec().open()
-    with pytest.raises(InputError, match=r"suite.yaml:3: who judges"):
+    with pytest.raises(InputError, match=sentence("no judge given", where="suite.yaml:3", fault="who judges?")):
         JudgeSpec().open("suite.yaml:3")
-    with pytest.raises(InputError, match="two judges"):
+    with pytest.raises(InputError, match=sentence("no judge given", fault="two judges")):
         JudgeSpec(judge="a", endpoint="http://b").open()
     assert isinstance(JudgeSpec(endpoint="http://b", endpoint_model="c").open()(), EndpointJudge)
 
@@ -453,7 +452,7 @@ def test_a_judgment_with_one_digit_changed_is_not_believed(judged, tmp_path):
     lines = path.read_text().splitlines(keepends=True)
     turned = next(line for line in lines if '"verdict": [2, 1]' in line)
     path.write_text("".join(lines).replace(turned, turned.replace('"verdict": [2, 1]', '"verdict": [1, 2]')))
-    with pytest.raises(InputError, match=r"j.jsonl:\d+: this judgment was changed since it was written; take"):
+    with pytest.raises(InputError, match=sentence("judgment changed")):
         judged(Longer())
 
 
@@ -463,7 +462,7 @@ def test_an_answer_or_a_verdict_that_is_kept_and_was_changed_is_not_believed(tmp
     answers.write_text(json.dumps(line) + "\n")
     assert contestants._read_answers(answers)
     answers.write_text(json.dumps(line | {"answer": "13"}) + "\n")
-    with pytest.raises(InputError, match=r"a.answers.jsonl:1: this line was changed since it was written"):
+    with pytest.raises(InputError, match=sentence("line changed", where="a.answers.jsonl:1")):
         contestants._read_answers(answers)
     asked = [(Message("user", f"Is it {i}?"),) for i in range(2)]
     served = Served(lambda text: "Yes")
@@ -482,7 +481,7 @@ def test_an_answer_or_a_verdict_that_is_kept_and_was_changed_is_not_believed(tmp
     ]
     path.write_text(path.read_text().replace('"Yes"', '"No"', 1))
     with pytest.raises(
-        InputError, match=r"said.jsonl:2: this line was changed since it was written; take the line out"
+        InputError, match=sentence("line changed", where="said.jsonl:2", fix="take the line out, and it is asked again")
     ):
         list(CachedJudge(judge_, path).answer_questions(asked, lambda: False))
 

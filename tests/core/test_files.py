@@ -16,6 +16,7 @@ import pytest
 from luthier.core.errors import DiskFull
 from luthier.core.journal import Journal
 from luthier.core.storage.files import cache_folder, read_json, sha256, write_folder, write_json, write_text, writing
+from sentences import sentence
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -53,7 +54,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, number, call):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
-        with pytest.raises(DiskFull, match=r"a.txt: the disk is full; free some space"), writing(path) as handle:
+        with pytest.raises(DiskFull, match=sentence("disk full", where="a.txt")), writing(path) as handle:
             handle.write("new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
@@ -124,7 +125,7 @@ def test_a_full_disk_leaves_the_old_folder(tmp_path, error):
         (out / "a").write_text("2")
         raise error
 
-    with pytest.raises(DiskFull, match="adapter: the disk is full; free some space"):
+    with pytest.raises(DiskFull, match=sentence("disk full", where="adapter")):
         write_folder(final, full)
     assert (final / "a").read_text() == "1"
     assert os.listdir(tmp_path) == ["adapter"]

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import DEEPEST, Count, Number, held, read_line
+from sentences import sentence
 
 
 class Line(TypedDict, total=False):
@@ -52,10 +53,10 @@ def test_what_is_not_is_told_with_its_place(value, told):
 
 def test_a_line_that_is_no_json():
     for line, told in (
-        (b"{", "not JSON"),
-        (b"\xff{}", "not UTF-8"),
-        (b"9" * 5000, "not JSON"),
-        (b"[" * 99_999, "nested more than"),
+        (b"{", sentence("not json")),
+        (b"\xff{}", sentence("not utf-8")),
+        (b"9" * 5000, sentence("not json")),
+        (b"[" * 99_999, sentence("nested too deep")),
     ):
         with pytest.raises(InputError, match=told):
             read_line(line, where="a:1", fix="fix it")
@@ -64,7 +65,7 @@ def test_a_line_that_is_no_json():
 def test_how_deep_a_line_may_be():
     deep = json.loads("[" * DEEPEST + "]" * DEEPEST)
     assert read_line(json.dumps(deep).encode(), where="", fix="") == deep
-    with pytest.raises(InputError, match=f"nested more than {DEEPEST} deep"):
+    with pytest.raises(InputError, match=sentence("nested too deep", most=DEEPEST)):
         read_line(b'{"a":' * (DEEPEST + 1) + b"1" + b"}" * (DEEPEST + 1), where="", fix="")
     flat = json.dumps([[]] * 5000).encode()
     assert len(read_line(flat, where="", fix="")) == 5000

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from luthier.core import journal as journal_module
 from luthier.core.errors import InputError
 from luthier.core.journal import Journal
+from sentences import sentence
 
 FIX = "put it back"
 ROWS = [{"row": 0, "said": "ä\u2028\n"}, {"row": 1, "said": "\ud800"}]
@@ -75,7 +76,7 @@ def test_a_damaged_line_is_refused_with_its_place(journal, line, told):
 def test_the_end_of_a_file_of_somebody_else_is_not_cut(tmp_path, end):
     path = tmp_path / "notes.jsonl"
     path.write_bytes(end)
-    with pytest.raises(InputError, match=r"notes.jsonl:\d: not JSON"):
+    with pytest.raises(InputError, match=sentence("not json")):
         Journal(path, FIX).end()
     assert path.read_bytes() == end
 
@@ -84,7 +85,7 @@ def test_the_first_line_may_have_a_form_of_its_own(journal):
     class First(TypedDict):
         settings: int
 
-    with pytest.raises(InputError, match=r"a.jsonl:1: 'settings' is missing"):
+    with pytest.raises(InputError, match=sentence("record lacks", where="a.jsonl:1", key="settings")):
         journal.read(Row, first=First)
     journal.cut()
     journal.add({"settings": 1}, {"row": 0})
@@ -96,7 +97,7 @@ def test_fragments_of_earlier_versions(journal):
     journal.path.write_bytes(b'{"row": 5, "sa\n' + whole)
     assert journal.read(Row, fragments=True) == ROWS
     journal.path.write_bytes(b"row 5\n" + whole)
-    with pytest.raises(InputError, match=r"a.jsonl:1: not JSON"):
+    with pytest.raises(InputError, match=sentence("not json", where="a.jsonl:1")):
         journal.read(Row, fragments=True)
 
 
@@ -117,14 +118,14 @@ def test_it_is_cut_back_to_a_mark(journal):
     assert journal.mark() == mark
     content = journal.path.read_bytes()
     journal.path.write_bytes(content.replace(b'"row": 0', b'"row": 1'))
-    with pytest.raises(InputError, match=r"a.jsonl: it is not what was written; put it back"):
+    with pytest.raises(InputError, match=sentence("journal changed", where="a.jsonl")):
         journal.require(mark)
     journal.require(mark["bytes"])  # earlier versions noted the length alone
     journal.path.write_bytes(content[:-1])
-    with pytest.raises(InputError, match="it is not what was written"):
+    with pytest.raises(InputError, match=sentence("journal changed")):
         journal.require(mark["bytes"])
     journal.path.unlink()
-    with pytest.raises(InputError, match="it is gone"):
+    with pytest.raises(InputError, match=sentence("journal gone")):
         journal.require(mark)
     assert journal.mark() is None
 

@@ -10,6 +10,7 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.core.foreign.json_schema import Schema, read_schema
+from sentences import sentence
 
 SLOW = "((a|a)+)+$"  # 2^30 ways to read 30 a's
 
@@ -112,7 +113,11 @@ def test_a_file_of_a_schema_is_a_file_of_its_size(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "large.json").write_text('"' + "x" * (1 << 20) + '"')
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    for name, message in {"pipe.json": "pipe", "large.json": "larger than 1 MiB", "deep.json": "not JSON"}.items():
+    for name, message in {
+        "pipe.json": sentence("schema path is a pipe"),
+        "large.json": sentence("schema too large"),
+        "deep.json": sentence("schema not json"),
+    }.items():
         with pytest.raises(InputError, match=message):
             read_schema(tmp_path / name, "x")
     with pytest.raises(InputError):

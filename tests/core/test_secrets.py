@@ -10,6 +10,7 @@ import pytest
 from luthier.core import secrets
 from luthier.core.errors import InputError
 from luthier.core.secrets import ALL_HIDDEN, hide, said_by_server, without
+from sentences import sentence
 
 KEY = "sk-proj-Zq7/Wt+9dLr2mXv4HnBc"
 
@@ -98,6 +99,6 @@ def test_a_hub_and_a_tracker_that_say_the_key_are_quoted_without_it(monkeypatch)
         raise OSError("401 for 'Bearer hf_" + "AbCdEfGh" * 4 + "'")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(InputError, match=r"from the hub: 401 for 'Bearer \[hidden\]'"):
+    with pytest.raises(InputError, match=sentence("cannot fetch from hub", reason="401 for 'Bearer [hidden]'")):
         snapshot("some/model", download=True)
     assert _reason(ValueError("bad key 0123456789abcdef0123")) == "bad key [hidden]"

@@ -10,6 +10,7 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.core.storage.sums import Sums, checked, digest_of, with_sum
+from sentences import sentence
 
 OLD, NEW = b"old\n", b"new\n"
 
@@ -38,8 +39,8 @@ def test_cut_emptied_changed_and_removed(sums, content):
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    what = "it is gone" if content is None else "it is not what was written"
-    with pytest.raises(InputError, match=rf"evals/a.jsonl: {what}; put it back from a copy") as caught:
+    what = "file gone" if content is None else "file changed"
+    with pytest.raises(InputError, match=sentence(what, where="evals/a.jsonl")) as caught:
         sums.check_all()
     assert caught.value.where == path
 
@@ -47,7 +48,7 @@ def test_cut_emptied_changed_and_removed(sums, content):
 def test_a_folder_in_place_of_a_file_is_a_file_that_is_gone(sums):
     (sums.folder / "evals" / "a.jsonl").unlink()
     (sums.folder / "evals" / "a.jsonl").mkdir()
-    with pytest.raises(InputError, match="it is gone"):
+    with pytest.raises(InputError, match=sentence("file gone")):
         sums.check("evals/a.jsonl")
 
 
@@ -74,12 +75,12 @@ def test_a_kill_at_any_moment_leaves_what_is_noted_true(tmp_path, before, writte
         killed_while(sums, name, NEW if written else None)
         sums.check_all()
     (tmp_path / name).write_bytes(b"other")
-    with pytest.raises(InputError, match="it is not what was written"):
+    with pytest.raises(InputError, match=sentence("file changed")):
         sums.check_all()
     put(sums, name, NEW)
     sums.check_all()
     (tmp_path / name).write_bytes(OLD)
-    with pytest.raises(InputError, match="it is not what was written"):
+    with pytest.raises(InputError, match=sentence("file changed")):
         sums.check_all()
 
 
@@ -111,7 +112,7 @@ def test_a_folder_that_is_replaced_has_its_own_files_only(tmp_path):
 def test_damaged_sums_are_refused_with_the_line(sums, damage):
     text = sums.path.read_text()
     sums.path.write_text(damage(text))
-    with pytest.raises(InputError, match="sums:1: not a line of sha256 sums"):
+    with pytest.raises(InputError, match=sentence("not a line of sums", where="sums:1")):
         sums.check_all()
 
 
@@ -124,6 +125,6 @@ def test_a_line_keeps_its_sum(record):
 def test_a_line_with_one_digit_changed(tmp_path):
     line = with_sum({"prompt": 0, "answers": ["12"]})
     for changed in ({"prompt": 1}, {"answers": ["13"]}, {"more": 1}, {"sum": "0" * 16}, {"sum": None}):
-        with pytest.raises(InputError, match="f:3: this line was changed since it was written; do this"):
+        with pytest.raises(InputError, match=sentence("line changed", where="f:3", fix="do this")):
             checked(line | changed, "f:3", "do this")
     assert checked({"prompt": 0}, "f:3", "do this") == {"prompt": 0}  # of an older version

@@ -21,6 +21,7 @@ from luthier.core.errors import InputError
 from luthier.data import size_limits
 from luthier.data.load import load
 from luthier.data.read import read_rows
+from sentences import sentence
 
 ROW = b'{"text": "the cat sat"}\n'
 MB = 1_000_000
@@ -117,7 +118,7 @@ def test_deep_rows_are_refused(tmp_path, name, depth):
 
 def test_a_cell_that_spells_a_deep_list_is_no_list(tmp_path):
     path = put(tmp_path, "a.csv", b"messages,x\n" + b"[" * 600 + b"]" * 600 + b",1\n")
-    with pytest.raises(InputError, match="messages"):
+    with pytest.raises(InputError, match=sentence("messages as text", field="messages")):
         load([str(path)], DataConfig(layout="chat"))
 
 

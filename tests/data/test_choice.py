@@ -7,6 +7,7 @@ from reading_of import loaded
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Message
+from sentences import sentence
 
 TEXTS = ("red", "green", "blue", "grey")
 
@@ -38,7 +39,7 @@ KINDS = [  # rows of three questions, whose right answers are B, D and A
 
 @pytest.mark.parametrize("rows", KINDS)
 def test_without_its_choices_it_is_refused_with_them_it_is_read(tmp_path, rows):
-    with pytest.raises(InputError, match=r"declare --data\.layout choice"):
+    with pytest.raises(InputError, match=sentence("choices without choices")):
         loaded(tmp_path, rows)
     found = loaded(tmp_path, rows, layout="choice")
     assert [example.messages[-1].content for example in found.examples] == ["B", "D", "A"]
@@ -59,7 +60,7 @@ def test_a_passage_stands_before_the_question(tmp_path):
 def test_wrong_answers_beside_the_right_one(tmp_path):
     """SciQ: no place may tell the right one, so the choices stand in the order of the alphabet."""
     row = {"question": "q", "distractor1": "zinc", "distractor2": "air", "correct_answer": "mist", "support": "s"}
-    with pytest.raises(InputError, match="multiple-choice"):
+    with pytest.raises(InputError, match=sentence("choices without choices")):
         loaded(tmp_path, [row])
     (example,) = loaded(tmp_path, [row], layout="choice").examples
     assert [turn.content for turn in example.messages] == ["s\n\nq\nA. air\nB. mist\nC. zinc\nAnswer:", "B"]
@@ -72,17 +73,25 @@ def test_truth_values_beside_choices(tmp_path):
 
 def test_numbers_that_could_count_from_0_or_1(tmp_path):
     rows = questions([1, 2, 3], choices=list(TEXTS))
-    with pytest.raises(InputError, match=r"as numbers from 0 or as numbers from 1; .*--data\.values"):
+    with pytest.raises(
+        InputError,
+        match=sentence("answers could name choices in several ways", ways="numbers from 0 or as numbers from 1"),
+    ):
         loaded(tmp_path, rows, layout="choice")
     found = loaded(tmp_path, rows, layout="choice", values={"1": "A", "2": "B", "3": "C"})
     assert [example.messages[-1].content for example in found.examples] == ["A", "B", "C"]
     assert found.about.lines()[1] == "answer 1 -> A: 1; 2 -> B: 1; 3 -> C: 1"
-    with pytest.raises(InputError, match="as their text or as numbers from 0 or as numbers from 1"):
+    with pytest.raises(
+        InputError,
+        match=sentence(
+            "answers could name choices in several ways", ways="their text or as numbers from 0 or as numbers from 1"
+        ),
+    ):
         loaded(tmp_path, questions([3, 3], choices=["2", "3", "4", "5"]), layout="choice")
 
 
 def test_an_answer_that_names_no_choice(tmp_path):
-    with pytest.raises(InputError, match=r"rows\.jsonl:2: answer 'E' names none of the 4 choices"):
+    with pytest.raises(InputError, match=sentence("answer names no choice", where="rows.jsonl:2", answer="E", count=4)):
         loaded(tmp_path, questions("BE", choices=list(TEXTS)), layout="choice")
 
 

@@ -8,6 +8,7 @@ from luthier.config.data import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat
 from luthier.data.load import load, stream
+from sentences import sentence
 
 
 @pytest.fixture
@@ -36,14 +37,14 @@ def test_limit_and_stream_read_no_further(path):
     assert len(load([path], DataConfig(limit=250)).examples) == 250
     source = stream([path], DataConfig())
     assert [next(source.pairs)[0].origin.line for _ in range(300)] == list(range(1, 301))
-    with pytest.raises(InputError, match=r"a\.jsonl:301: broken JSON"):
+    with pytest.raises(InputError, match=sentence("broken json line", where="a.jsonl:301")):
         next(source.pairs)
 
 
 def test_bad_rows_stop_or_are_counted(path):
     with open(path, "a") as handle:
         handle.write('broken\n{"question": "q"}\n{"question": "q", "answer": ["x"]}\n')
-    with pytest.raises(InputError, match=r"a\.jsonl:301"):
+    with pytest.raises(InputError, match=sentence("broken json line", where="a.jsonl:301")):
         load([path], DataConfig())
     loaded = load([path], DataConfig(skip_bad=True))
     assert len(loaded.examples) == 300
@@ -64,18 +65,18 @@ def test_a_stream_counts_every_reason_and_keeps_a_thousand(path):
 def test_no_usable_row(tmp_path):
     ties = tmp_path / "ties.jsonl"
     ties.write_text('{"instruction": "q", "output_1": "a", "output_2": "b", "preference": 1.5}\n')
-    with pytest.raises(InputError, match=r"ties\.jsonl:1: no usable row; the first: a tie"):
+    with pytest.raises(InputError, match=sentence("no usable row", where="ties.jsonl:1")):
         load([str(ties)], DataConfig())
     bad = tmp_path / "bad.jsonl"
     bad.write_text("broken\n")
-    with pytest.raises(InputError, match="no rows"):
+    with pytest.raises(InputError, match=sentence("no rows")):
         load([str(bad)], DataConfig(skip_bad=True))
 
 
 def test_second_file_of_another_layout_is_named(path, tmp_path):
     other = tmp_path / "b.jsonl"
     other.write_text('{"text": "hello"}\n')
-    with pytest.raises(InputError, match=r"b\.jsonl:1: no field 'prompt'"):
+    with pytest.raises(InputError, match=sentence("no such field", where="b.jsonl:1", field="prompt")):
         load([path, str(other)], DataConfig())
 
 
@@ -85,9 +86,9 @@ def test_held_out_rows_are_read_by_their_own_layout_and_their_file_is_named(tmp_
     test.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n')
     assert load([str(train)], DataConfig()).layout.name == "alpaca"
     assert load([str(test)], DataConfig(), held_out=True).layout.name == "chat"
-    with pytest.raises(InputError, match=r"unknown column 'output'.*in .*eval\.jsonl"):
+    with pytest.raises(InputError, match=sentence("unknown column", column="output")):
         load([str(test)], DataConfig(columns={"output": "output"}), held_out=True)
-    with pytest.raises(InputError, match=r"eval\.jsonl:1: no field 'instruction'"):
+    with pytest.raises(InputError, match=sentence("no such field", where="eval.jsonl:1", field="instruction")):
         load([str(test)], DataConfig(layout="alpaca"), held_out=True)
 
 

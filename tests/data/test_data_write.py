@@ -10,6 +10,7 @@ from luthier.core.errors import RunError
 from luthier.core.types.examples import Origin, Pair
 from luthier.data.read import Row, read_rows
 from luthier.data.write import write_jsonl
+from sentences import sentence
 
 
 def test_rows_keep_their_own_fields_and_examples_get_theirs(tmp_path):
@@ -31,7 +32,7 @@ def test_a_failure_leaves_the_old_file(tmp_path):
         yield {"a": 2}
         raise OSError(errno.ENOSPC, "no space")
 
-    with pytest.raises(RunError, match="the disk is full"):
+    with pytest.raises(RunError, match=sentence("disk full")):
         write_jsonl(rows(), path)
     assert json.loads(path.read_text()) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]

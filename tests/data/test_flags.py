@@ -5,6 +5,7 @@ import pytest
 from luthier.core.errors import InputError
 from luthier.data.learned_turns import LEARNED, UNLEARNED
 from luthier.data.messages import turns_of
+from sentences import sentence
 
 NO = [0, 0.0, False, "0", "0.0", "false", "False", " no "]
 YES = [1, 1.0, True, "1", "true", None, ""]
@@ -30,19 +31,27 @@ def test_masked_means_not_learned(name):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "refused"),
     [
-        ({"weight": 0.5}, "weight 0.5 is neither 0 nor 1"),
-        ({"weight": 2}, "weight 2 is neither"),
-        ({"loss_scale": "0.3"}, "loss_scale '0.3' is neither"),
-        ({"train": "perhaps"}, "train 'perhaps' is neither"),
-        ({"weight": 1, "train": False}, "weight says learned, train says not"),
-        ({"masked": True, "loss": 1}, "loss says learned, masked says not"),
-        ({"mask": 1}, "'mask' may mean learned or not learned"),
-        ({"training_detail": [{"begin_offset": 0, "end_offset": 3, "train": False}]}, "marks parts of a turn"),
+        ({"weight": 0.5}, sentence("train neither 0 nor 1", field="messages[1]", name="weight", value="0.5")),
+        ({"weight": 2}, sentence("train neither 0 nor 1", name="weight", value=2)),
+        ({"loss_scale": "0.3"}, sentence("train neither 0 nor 1", name="loss_scale", value="'0.3'")),
+        ({"train": "perhaps"}, sentence("train neither 0 nor 1", name="train", value="'perhaps'")),
+        (
+            {"weight": 1, "train": False},
+            sentence("turn learned and not", field="messages[1]", yes="weight", no="train"),
+        ),
+        ({"masked": True, "loss": 1}, sentence("turn learned and not", yes="loss", no="masked")),
+        (
+            {"mask": 1},
+            sentence("strange flag", field="messages[1]", flag="mask", fault="may mean learned or not learned"),
+        ),
+        (
+            {"training_detail": [{"begin_offset": 0, "end_offset": 3, "train": False}]},
+            sentence("strange flag", flag="training_detail", fault="marks parts of a turn…"),
+        ),
     ],
 )
-def test_what_cannot_be_followed_is_refused(flags, said):
-    with pytest.raises(InputError, match=r"messages\[1\]") as caught:
+def test_what_cannot_be_followed_is_refused(flags, refused):
+    with pytest.raises(InputError, match=refused):
         learned(**flags)
-    assert said in caught.value.what

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from luthier.core.errors import InputError
 from luthier.data.json_rows import JsonReader, half_character
+from sentences import sentence
 
 
 def values(text, size=5):
@@ -47,7 +48,7 @@ def test_rows_wrapped_in_an_object_are_read_one_by_one():
     assert (reader.wrapper, reader.beside) == ("data", ["version", "info"])
     assert values('{"messages": [{"role": "user"}]}') == [(1, {"messages": [{"role": "user"}]})]
     for end in ("", ', "n": ', ', "n": 1', "} 1", ', "n" 1}'):
-        with pytest.raises(InputError, match="broken JSON"):
+        with pytest.raises(InputError, match=sentence("broken json in array")):
             values('{"data": [{"a": 1}]' + end, size=100)
 
 
@@ -70,7 +71,7 @@ def test_a_key_that_stands_twice_is_told_where_a_value_is_lost(capsys):
 )
 def test_broken_text_is_an_error_whatever_the_pieces(text):
     for size in (1, 3, 100):
-        with pytest.raises(InputError, match=r"f\.json:1: broken JSON"):
+        with pytest.raises(InputError, match=sentence("broken json in array", where="f.json:1")):
             values(text, size)
 
 

@@ -8,6 +8,7 @@ from reading_of import loaded
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
 from luthier.data.example_text import answer_text, prompt_text
+from sentences import sentence
 
 
 def turn(role, content):
@@ -97,20 +98,40 @@ def test_read_as_what_they_are(tmp_path, name):
 
 SPANS = {"result": [{"type": "labels", "value": {"start": 0}}]}
 REFUSED = {
-    "spans": ({"text": "q", "label": [[0, 4, "WORD"]]}, "spans of the text"),
-    "label studio spans": ({"data": {"text": "q"}, "annotations": [SPANS]}, "an annotation of labels, not one choice"),
-    "label studio pictures": ({"data": {"image": "x", "text2": "y"}, "annotations": [SPANS]}, "a task of image, text2"),
-    "trees of openassistant": ({"message_tree_id": "x", "prompt": {"text": "q", "replies": []}}, "parts of trees"),
-    "messages of openassistant": ({"text": "q", "role": "prompter", "parent_id": "x"}, "parts of trees"),
-    "pictures": ({"messages": [turn("user", "<image>q"), turn("assistant", "a")], "images": ["a.png"]}, "pictures or sound"),
-    "a picture beside a question": ({"question": "q", "answer": "a", "image": "a.png"}, "pictures or sound"),
-    "pictures in a turn": ({"messages": [{**turn("user", "q"), "images": ["a"]}, turn("assistant", "a")]}, "pictures or sound"),
-    "a context of objects": ({"question": "q", "answer": "a", "context": {"title": ["t"]}}, "'input' is an object"),
-    "two system prompts": ({"system": "s", "messages": [turn("system", "t"), turn("user", "q"), turn("assistant", "a")]},
-                           "a system prompt beside a conversation that has another"),
-    "tokens": ({"tokens": ["a"], "ner_tags": [0]}, "unknown layout"),
-    "answers that are all right": ({"question": "q", "answers": ["a", "b"]}, "'answers' is a list"),
-}  # fmt: skip
+    "spans": ({"text": "q", "label": [[0, 4, "WORD"]]}, sentence("labels of spans")),
+    "label studio spans": ({"data": {"text": "q"}, "annotations": [SPANS]}, sentence("annotation of labels")),
+    "label studio pictures": (
+        {"data": {"image": "x", "text2": "y"}, "annotations": [SPANS]},
+        sentence("task not of one text", columns="image, text2"),
+    ),
+    "trees of openassistant": (
+        {"message_tree_id": "x", "prompt": {"text": "q", "replies": []}},
+        sentence("messages as trees"),
+    ),
+    "messages of openassistant": ({"text": "q", "role": "prompter", "parent_id": "x"}, sentence("messages as trees")),
+    "pictures": (
+        {"messages": [turn("user", "<image>q"), turn("assistant", "a")], "images": ["a.png"]},
+        sentence("pictures or sound"),
+    ),
+    "a picture beside a question": ({"question": "q", "answer": "a", "image": "a.png"}, sentence("pictures or sound")),
+    "pictures in a turn": (
+        {"messages": [{**turn("user", "q"), "images": ["a"]}, turn("assistant", "a")]},
+        sentence("pictures or sound"),
+    ),
+    "a context of objects": (
+        {"question": "q", "answer": "a", "context": {"title": ["t"]}},
+        sentence("field not text", field="input", kind="an object"),
+    ),
+    "two system prompts": (
+        {"system": "s", "messages": [turn("system", "t"), turn("user", "q"), turn("assistant", "a")]},
+        sentence("two system prompts"),
+    ),
+    "tokens": ({"tokens": ["a"], "ner_tags": [0]}, sentence("unknown layout")),
+    "answers that are all right": (
+        {"question": "q", "answers": ["a", "b"]},
+        sentence("layout does not take values", columns="'answers' is a list"),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -134,7 +155,7 @@ def test_people_who_disagree(tmp_path):
         return {"result": [{"type": "choices", "value": {"choices": [label]}}], **more}
 
     row = {"data": {"text": "q"}, "annotations": [annotation("a"), annotation("b")]}
-    with pytest.raises(InputError, match="people chose differently: a and b"):
+    with pytest.raises(InputError, match=sentence("people chose differently", names="a and b")):
         loaded(tmp_path, [row])
     row["annotations"][1]["was_cancelled"] = True
     none = {"data": {"text": "r"}, "annotations": []}

@@ -6,6 +6,7 @@ import pytest
 from reading_of import loaded
 
 from luthier.core.errors import InputError
+from sentences import sentence
 
 
 def row(**more):
@@ -42,14 +43,14 @@ def test_whole_ranks_written_as_floats(tmp_path):
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ({"ranks": [5, 1, 4]}, "do not count from 1"),
-        ({"ranks": [0, 1, 2]}, "do not count from 1"),
-        ({"ranks": [3, 2, 3]}, "do not count from 1"),
-        ({"ranks": [1, 2, 3], "scores": [1, 2, 3]}, "contradict"),
-        ({"scores": [1, 2]}, "not one number a response"),
-        ({"scores": [1, "N/A", 2]}, "not a number"),
-        ({"values": [0.5, 0.1, 0.9]}, "column 'values' holds a number for each response"),
-        ({"best": 2}, "column 'best' may say which response is the best"),
+        ({"ranks": [5, 1, 4]}, sentence("ranks do not count")),
+        ({"ranks": [0, 1, 2]}, sentence("ranks do not count")),
+        ({"ranks": [3, 2, 3]}, sentence("ranks do not count")),
+        ({"ranks": [1, 2, 3], "scores": [1, 2, 3]}, sentence("ranks and scores contradict")),
+        ({"scores": [1, 2]}, sentence("scores not one a response")),
+        ({"scores": [1, "N/A", 2]}, sentence("score not a number")),
+        ({"values": [0.5, 0.1, 0.9]}, sentence("column may say how good", column="values")),
+        ({"best": 2}, sentence("column may say the best", column="best")),
     ],
 )
 def test_what_would_turn_an_order_round_is_refused(tmp_path, more, why):
@@ -59,7 +60,7 @@ def test_what_would_turn_an_order_round_is_refused(tmp_path, more, why):
 
 def test_only_responses_stand_best_first(tmp_path):
     assert ranks(tmp_path, row()) == [(1, 2, 3)]
-    with pytest.raises(InputError, match="unknown layout"):
+    with pytest.raises(InputError, match=sentence("unknown layout")):
         ranks(tmp_path, {"instruction": "q", "generations": ["a", "b"]})
-    with pytest.raises(InputError, match="objects without a rank or a score"):
+    with pytest.raises(InputError, match=sentence("responses without rank or score")):
         ranks(tmp_path, {"prompt": "q", "responses": [{"text": "a"}, {"text": "b"}]})

@@ -8,6 +8,7 @@ from reading_of import loaded
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Message, Text
 from luthier.data.templated import is_templated, turns_in
+from sentences import sentence
 
 ASK, YES, AGAIN, NO = Message("user", "Hi"), Message("assistant", "Yo"), Message("user", "a"), Message("assistant", "b")
 RULE = Message("system", "Be brief.")
@@ -90,7 +91,7 @@ def test_the_layout_is_found_and_rows_that_do_not_fit_are_refused(tmp_path):
     found = loaded(tmp_path, [chat] * 3)
     assert found.layout.name == "templated" and found.examples[0].messages == (RULE, ASK, YES)
     assert isinstance(found.examples[0], Chat)
-    with pytest.raises(InputError, match=r"rows\.jsonl:4: the text is not a conversation in one known"):
+    with pytest.raises(InputError, match=sentence("not in a known template", where="rows.jsonl:4")):
         loaded(tmp_path, [chat] * 3 + [{"text": "a document"}])
     assert isinstance(loaded(tmp_path, [chat], layout="text").examples[0], Text)
 

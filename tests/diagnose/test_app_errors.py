@@ -20,6 +20,7 @@ from luthier.diagnose.run_data import read_answers
 from luthier.evals.detectors.answer import Finding
 from luthier.runs.folder import read_run
 from luthier.tune import verify, write_report
+from sentences import sentence
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def test_labels_that_were_taken_for_others_are_counted(tmp_path, kinds):
 
 
 def test_wrong_is_no_category_where_answers_are_text(run, kinds):
-    with pytest.raises(InputError, match="there is no telling which answers are wrong"):
+    with pytest.raises(InputError, match=sentence("no telling which are wrong")):
         errors(run, "wrong")
 
 
@@ -251,7 +252,10 @@ def test_a_category_shows_what_has_it_and_what_is_rid_of_it(run, kinds):
     result = errors(run, "shout")
     assert [item["row"] for item in result["shown"]] == [0, 1, 2]
     assert [item["row"] for item in result["gone"]] == list(range(3, 15))
-    with pytest.raises(InputError, match=r"--category: unknown category 'shot'; did you mean 'shout'?"):
+    with pytest.raises(
+        InputError,
+        match=sentence("unknown name", where="--category", kind="category", name="shot", fix="did you mean 'shout'?"),
+    ):
         errors(run, "shot")
 
 
@@ -277,10 +281,10 @@ def test_changed_and_missing_data_are_refused(run, tmp_path):
     train = tmp_path / "train.jsonl"
     text = train.read_text()
     train.write_text(text + '{"prompt": "new", "completion": "row"}\n')
-    with pytest.raises(InputError, match=r"train.jsonl: this file changed since .* learned from it; put it back"):
+    with pytest.raises(InputError, match=sentence("data changed since the run", where="train.jsonl")):
         errors(run)
     train.unlink()
-    with pytest.raises(InputError, match=r"train.jsonl: the data of this run is gone; put it back"):
+    with pytest.raises(InputError, match=sentence("data of the run gone", where="train.jsonl")):
         errors(run)
 
 
@@ -290,28 +294,41 @@ def test_data_from_standard_input_is_refused(run, given):
     config["data"][given] = ["-"]
     (run / "run.yaml").write_text(yaml.safe_dump(config))
     (run / "lineage.json").write_text(json.dumps({"inputs": {"data": {"examples": "00"}}}))
-    with pytest.raises(InputError, match="the data came from standard input and cannot be read again"):
+    with pytest.raises(InputError, match=sentence("standard input not read again")):
         errors(run)
-    with pytest.raises(InputError, match="this run read standard input, which is gone"):
+    with pytest.raises(InputError, match=sentence("standard input gone")):
         verify.resume(run)
 
 
 def test_runs_that_are_not_finished_or_have_no_answers_are_refused(run, tmp_path):
-    with pytest.raises(InputError, match=r"not a run directory"):
+    with pytest.raises(InputError, match=sentence("not a run directory")):
         errors(tmp_path / "nothing")
     (run / "result.json").unlink()
-    with pytest.raises(InputError, match=r"this run is not finished; go on with it: luthier train"):
+    with pytest.raises(InputError, match=sentence("unfinished run of errors")):
         errors(run)
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     silent = make_run(tmp_path / "silent", train, test, [], [])
-    with pytest.raises(InputError, match=r"this run of sft generated no held-out answers; train with --eval.samples"):
+    with pytest.raises(
+        InputError,
+        match=sentence(
+            "no held-out answers", method="sft", fix="train with --eval.samples above 0, on held-out rows with answers"
+        ),
+    ):
         errors(silent)
     scores = make_run(tmp_path / "scores", train, test, [], [], method="reward")
-    with pytest.raises(InputError, match=r"this run of reward generated no held-out answers; a reward model scores"):
+    with pytest.raises(
+        InputError,
+        match=sentence(
+            "no held-out answers",
+            method="reward",
+            fix="a reward model scores answers and writes none: look at the policy that learns from it",
+        ),
+    ):
         errors(scores)
     pairs = make_run(tmp_path / "pairs", train, test, [], [], method="dpo")
     with pytest.raises(
-        InputError, match=r"this run of dpo generated no held-out answers; `luthier compare .* --eval.samples"
+        InputError,
+        match=sentence("no held-out answers", method="dpo", fix="`luthier compare … --eval.samples…"),
     ):
         errors(pairs)
 

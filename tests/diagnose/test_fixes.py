@@ -29,6 +29,7 @@ from luthier.diagnose.fixes import CONFLICT, DOUBTFUL, FixProposal, propose
 from luthier.diagnose.run_data import TrainingRow
 from luthier.evals.detectors.answer import Finding
 from luthier.evals.detectors.task import Task
+from sentences import sentence
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,9 @@ def test_one_fix_a_row_with_what_a_rule_can_say(run, tmp_path):
     assert "rows.jsonl:8: It is 7." in fixes[40]["why"]
     assert [line["category"] for line in lines(out)] == ["conflict", "refuses", "long", "odd"]  # as often as held out
     assert result["fixes"] == 4 and result["rows"] == 41
-    with pytest.raises(InputError, match=r"exists already"):
+    with pytest.raises(InputError, match=sentence("file exists")):
         propose(run, out)
-    with pytest.raises(InputError, match=r"fixes.txt: this file will hold JSON Lines"):
+    with pytest.raises(InputError, match=sentence("name must end in jsonl", where="fixes.txt")):
         propose(run, tmp_path / "fixes.txt")
 
 
@@ -276,7 +277,7 @@ def test_accepted_fix_make_a_new_data_set_and_nothing_else_changes(run, data, tm
     assert record["from"] == {str(data): sha256(data.read_bytes()).hexdigest()}
     assert record["sha256"] == sha256(new.read_bytes()).hexdigest()
     assert record["run"] == str(run) and result["lineage"].endswith("rows2.lineage.json")
-    with pytest.raises(InputError, match=r"rows2.jsonl: this file exists already"):
+    with pytest.raises(InputError, match=sentence("file exists", where="rows2.jsonl")):
         apply(run, out, new)
 
 
@@ -312,7 +313,7 @@ def test_an_earlier_lineage_is_left_alone(run, tmp_path):
     propose(run, out)
     accept(out, row4={"accept": True})
     (tmp_path / "new.lineage.json").write_text("mine")
-    with pytest.raises(InputError, match=r"new.lineage.json: this file exists already and is left alone"):
+    with pytest.raises(InputError, match=sentence("file exists", where="new.lineage.json")):
         apply(run, out, tmp_path / "new.jsonl")
     assert (tmp_path / "new.lineage.json").read_text() == "mine" and not (tmp_path / "new.jsonl").exists()
 
@@ -329,7 +330,15 @@ def test_values_that_json_cannot_hold_are_refused(tmp_path, value):
     run, out = make_run(tmp_path / "run", path), tmp_path / "fixes.jsonl"
     propose(run, out)
     accept(out, row4={"accept": True})
-    with pytest.raises(InputError, match=r"rows.parquet:7: field 'extra' holds what JSON cannot: .*(bytes|datetime)"):
+    with pytest.raises(
+        InputError,
+        match=sentence(
+            "field not writable as json",
+            where="rows.parquet:7",
+            field="extra",
+            error="Object of type … is not JSON serializable",
+        ),
+    ):
         apply(run, out, tmp_path / "new.jsonl")
     assert not list(tmp_path.glob("new*"))
 
@@ -371,15 +380,18 @@ def test_held_out_rows_are_written_too_and_held_out_again(data, tmp_path):
     [
         (
             {"row6": {"accept": True}},
-            r"fixes.jsonl:4: an accepted rewrite without a text; write the answer into \"after\"",
+            sentence("fix without a text", where="fixes.jsonl:4", action="rewrite"),
         ),
-        ({"row6": {"accept": True, "after": "  "}}, "without a text"),
-        ({"row4": {"accept": True, "action": "dorp"}}, "fixes.jsonl:2: unknown action 'dorp'; did you mean 'drop'?"),
-        ({"row4": {"accept": "yes"}}, "fixes.jsonl:2: accept is 'yes'; write true, false or null"),
-        ({"row4": {"accept": True, "sha": "00"}}, "fixes.jsonl:2: the row is not the one that this fix was made for"),
-        ({"row4": {"accept": True, "row": 5}}, "the row is not the one"),
-        ({"row4": {"accept": True, "row": 99}}, "the row is not the one"),
-        ({}, "fixes.jsonl: no fix is accepted"),
+        ({"row6": {"accept": True, "after": "  "}}, sentence("fix without a text")),
+        (
+            {"row4": {"accept": True, "action": "dorp"}},
+            sentence("unknown name", where="fixes.jsonl:2", kind="action", name="dorp", fix="did you mean 'drop'?"),
+        ),
+        ({"row4": {"accept": "yes"}}, sentence("accept neither true nor false", where="fixes.jsonl:2", accept="'yes'")),
+        ({"row4": {"accept": True, "sha": "00"}}, sentence("row not of this fix", where="fixes.jsonl:2")),
+        ({"row4": {"accept": True, "row": 5}}, sentence("row not of this fix")),
+        ({"row4": {"accept": True, "row": 99}}, sentence("row not of this fix")),
+        ({}, sentence("no fix accepted", where="fixes.jsonl")),
     ],
 )
 def test_what_cannot_be_applied_is_refused_and_nothing_is_written(run, tmp_path, changes, message):
@@ -397,22 +409,22 @@ def test_two_accepted_fix_of_a_row_and_lines_that_are_none_are_refused(run, tmp_
     accept(out, row4={"accept": True})
     line = json.dumps(next(line for line in lines(out) if line["accept"]))
     (tmp_path / "twice.jsonl").write_text(f"{line}\n{line}\n")
-    with pytest.raises(InputError, match=r"twice.jsonl:2: a second accepted fix of the same row"):
+    with pytest.raises(InputError, match=sentence("second fix of a row", where="twice.jsonl:2")):
         apply(run, tmp_path / "twice.jsonl", tmp_path / "new.jsonl")
     (tmp_path / "none.jsonl").write_text('{"a": 1}\n')
-    with pytest.raises(InputError, match=r"none.jsonl:1: this is not a fix: it has no 'row'"):
+    with pytest.raises(InputError, match=sentence("not a fix", where="none.jsonl:1", missing="row")):
         apply(run, tmp_path / "none.jsonl", tmp_path / "new.jsonl")
 
 
 def test_changed_data_and_data_in_no_file_are_refused(run, data, tmp_path):
     data.write_text(data.read_text() + "\n")
-    with pytest.raises(InputError, match=r"this file changed since"):
+    with pytest.raises(InputError, match=sentence("data changed since the run")):
         propose(run, tmp_path / "fixes.jsonl")
     (tmp_path / "run" / "lineage.json").write_text(json.dumps({"inputs": {"data": {"examples": "00"}}}))
     config = yaml.safe_load((run / "run.yaml").read_text())
     config["data"]["path"] = ["stdlib"]
     (run / "run.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(InputError, match=r"learned from Python's standard library, which cannot be fixed here"):
+    with pytest.raises(InputError, match=sentence("data that cannot be fixed", kind="Python's standard library")):
         propose(run, tmp_path / "fixes.jsonl")
 
 
@@ -449,5 +461,5 @@ def test_an_answer_in_pieces_is_not_touched(tmp_path):
     )
     loaded = data_load.load((str(path),), DataConfig())
     assert answer_text(loaded.examples[0]) == "old"
-    with pytest.raises(InputError, match=r"rows.jsonl:1: the answer of this row has no field of its own"):
+    with pytest.raises(InputError, match=sentence("answer without a field", where="rows.jsonl:1")):
         with_answer(loaded.rows[0], loaded.examples[0], "new", loaded.layout, {})

@@ -11,6 +11,7 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
 from luthier.diagnose.run_data import _check_files, rows_after_limit
+from sentences import sentence
 
 
 def test_settings_that_name_other_files_than_the_lineage_are_refused(tmp_path):
@@ -18,9 +19,9 @@ def test_settings_that_name_other_files_than_the_lineage_are_refused(tmp_path):
     rows.write_text('{"prompt": "a", "completion": "b"}\n')
     known = {str(rows): sha256(rows)}
     _check_files(known, resolve({"data.path": [str(rows)]}), Path("runs/r"))
-    with pytest.raises(InputError, match="the files are not those that runs/r was trained on"):
+    with pytest.raises(InputError, match=sentence("files not of the run", run="runs/r")):
         _check_files(known, resolve({}), Path("runs/r"))
-    with pytest.raises(InputError, match="gone"):
+    with pytest.raises(InputError, match=sentence("data of the run gone")):
         _check_files({"examples": "ab"}, resolve({"data.path": [str(rows)]}), Path("runs/r"))
 
 
@@ -30,7 +31,5 @@ def test_rows_beyond_the_limit_may_be_as_long_as_the_run_let_them_be(tmp_path, m
     settings = {"data.path": [str(rows)], "data.limit": 1}
     (beyond,), left_out = rows_after_limit(resolve({**settings, "data.max_row": 2}))
     assert (len(beyond.fields["completion"]), left_out) == (1_500_000, 0)
-    with pytest.raises(
-        InputError, match=r"rows\.jsonl:2: a row of more than 1.0 MB|rows\.jsonl:2: a row of more than 1 MB"
-    ):
+    with pytest.raises(InputError, match=sentence("row too large", where="rows.jsonl:2", most=1)):
         rows_after_limit(resolve({**settings, "data.max_row": 1}))

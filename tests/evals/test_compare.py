@@ -15,6 +15,7 @@ from luthier.evals.stats import paired as compare_module
 from luthier.evals.stats.intervals import difference
 from luthier.evals.stats.paired import Question, compare, false_alarms
 from luthier.evals.stats.significance import mcnemar, sign_flip
+from sentences import sentence
 
 
 def asked(name="accuracy", weights=None, better=True, **values):
@@ -102,7 +103,7 @@ def test_what_is_needed_is_as_many_times_the_items_as_the_square_of_the_distance
 
 
 def test_values_that_are_no_numbers_name_model_and_item():
-    with pytest.raises(RunError, match="b, item 2: measured nan"):
+    with pytest.raises(RunError, match=sentence("measured not finite", where="b, item 2", value="nan")):
         compare([asked(a=[0.0] * 6, b=[0, 0, float("nan"), 0, 0, 0])])
 
 

@@ -19,6 +19,7 @@ from luthier.evals.stats.intervals import (
     share_interval,
 )
 from luthier.evals.stats.shares import paired_limits, score_limits
+from sentences import sentence
 
 
 def test_means_and_their_difference_by_hand():
@@ -54,7 +55,7 @@ def test_six_items_are_the_fewest():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_values_that_are_no_numbers_are_refused(bad):
-    with pytest.raises(RunError, match="item 2"):
+    with pytest.raises(RunError, match=sentence("measured not finite", where="item 2")):
         difference([1, 2, bad, 4, 5, 6], [1, 2, 3, 4, 5, 6])
 
 

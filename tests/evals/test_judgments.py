@@ -12,6 +12,7 @@ from luthier.core.types.examples import Origin
 from luthier.data.read import Row
 from luthier.evals.judging import judgments
 from luthier.evals.judging.judgments import duels, lines, read
+from sentences import sentence
 
 GOOD = {
     "prompt": "who?", "models": ["a", "b"], "answers": ["cat", "dog!"], "order": [1, 0], "verdict": [1, 2], "annotator": "me"
@@ -38,7 +39,9 @@ def test_a_line_is_read_and_written_unchanged(tmp_path):
 
 
 def test_a_prompt_that_is_not_there_is_said():
-    with pytest.raises(InputError, match=r"a.jsonl:1: no field 'prompt': found instruction, output; a line is"):
+    with pytest.raises(
+        InputError, match=sentence("judgments without a field", where="a.jsonl:1", found="instruction, output")
+    ):
         judgments.prompt_of(Row({"instruction": "q", "output": "a"}, Origin("a.jsonl", 1)))
 
 
@@ -69,7 +72,12 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, change, message):
 @pytest.mark.parametrize("key", judgments.KEYS)
 def test_every_key_is_needed(tmp_path, key):
     record = {k: v for k, v in GOOD.items() if k != key}
-    with pytest.raises(InputError, match=f"judgments.jsonl:1: a judgment without '{key}'; it has prompt, models"):
+    with pytest.raises(
+        InputError,
+        match=sentence(
+            "judgment without a field", where="judgments.jsonl:1", key=key, fields=", ".join(judgments.KEYS)
+        ),
+    ):
         read([written(tmp_path, record)])
 
 
@@ -119,5 +127,5 @@ def test_rows_of_alpaca_eval_are_read(tmp_path):
         for preference in (1, 2.0, 1.5, 0, 1.0000051, 1.97):
             handle.write(json.dumps(row | {"preference": preference}) + "\n")
     assert [j.verdict for j in read([str(path)])] == [(1, 2), (2, 1), (1, 1), (1, 1), (1, 2), (2, 1)]
-    with pytest.raises(InputError, match="'preference' is 3; 1 to 2, or 0 for a tie"):
+    with pytest.raises(InputError, match=sentence("rating out of range", preference=3)):
         read([written(tmp_path, row | {"preference": 3})])

@@ -11,6 +11,7 @@ from conftest import tiny_model
 from luthier.core.errors import InputError, RunError
 from luthier.evals import likelihood
 from luthier.evals.likelihood import Request, Scorer, windows
+from sentences import sentence
 
 
 def ids(draw: random.Random, count: int) -> tuple[int, ...]:
@@ -85,7 +86,7 @@ def test_a_request_too_long_loses_its_beginning_and_says_how_much():
 
 
 def test_a_continuation_longer_than_the_context_is_refused():
-    with pytest.raises(InputError, match="9 tokens are to be predicted at once"):
+    with pytest.raises(InputError, match=sentence("document too long", tokens=9)):
         list(Scorer(tiny_model(), 8, 64).answer([Request((1,), (2,) * 9)]))
 
 
@@ -93,7 +94,7 @@ def test_a_model_that_is_broken_says_so():
     model = tiny_model()
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(RunError, match="not a number"):
+    with pytest.raises(RunError, match=sentence("probability not a number")):
         list(Scorer(model, 512, 64).answer([Request((1, 2), (3,))]))
 
 

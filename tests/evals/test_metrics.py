@@ -10,6 +10,7 @@ from luthier.core.errors import InputError
 from luthier.evals.metrics import table
 from luthier.evals.metrics.scores import about_metric, score
 from luthier.evals.metrics.table import METRICS, auto, choose
+from sentences import sentence
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_choose_makes_auto_definite():
 
 def test_choose_keeps_order_and_refuses_unknown_names():
     assert choose(("exact", "exact", "length"), ["x"]) == ("exact", "length")
-    with pytest.raises(InputError, match="did you mean 'rouge_l'"):
+    with pytest.raises(InputError, match=sentence("unknown name", fix="did you mean 'rouge_l'?")):
         choose(("rouge",), ["x"])
 
 

@@ -7,12 +7,15 @@ import pytest
 from luthier.core.errors import InputError
 from luthier.evals.metrics.scores import about_item, as_json, loss_question, score, table
 from luthier.evals.stats.paired import before_after
+from sentences import sentence
 
 
 def test_scores_keep_the_order_of_items():
     found = score(["yes", "no"], ["yes", "yes"], ["?", "?"], ("exact", "length"))
     assert found == {"exact": [1.0, 0.0], "length": [3.0, 2.0]}
-    with pytest.raises(InputError, match="unknown metric 'exat'; did you mean 'exact'"):
+    with pytest.raises(
+        InputError, match=sentence("unknown name", kind="metric", name="exat", fix="did you mean 'exact'?")
+    ):
         score(["a"], ["a"], [""], ("exat",))
 
 

@@ -16,6 +16,7 @@ from luthier.evals.suites.checks import Verdict, words
 from luthier.evals.suites.document import read
 from luthier.evals.suites.junit import junit
 from luthier.evals.suites.spec import Check
+from sentences import sentence
 
 SCHEMA = {"type": "object", "required": ["name"], "properties": {"age": {"type": "integer"}}}
 
@@ -92,7 +93,7 @@ def test_a_schema_in_a_file_and_one_that_refers_elsewhere(tmp_path):
     assert check("[]").passed
     assert not check("{}").passed
     remote = Check.model_validate({"json": {"schema": {"$ref": "http://example.com/x.json"}}})
-    with pytest.raises(Exception, match=r"the schema refers to http://example.com/x.json, which is not in it"):
+    with pytest.raises(Exception, match=sentence("schema refers outside", url="http://example.com/x.json")):
         checks.test_of(remote, "s", tmp_path)("[]")
 
 
@@ -214,7 +215,15 @@ def test_a_pattern_or_schema_that_takes_for_ever_is_left_alone_after_three_answe
         assert "takes longer than 0.1 s" in found[0].why
 
 
-@pytest.mark.parametrize("pattern", ["(" * 5000 + ")" * 5000, "a" * 20_000, "a{99999999999}", "(?P<n"])
-def test_patterns_that_cannot_be_read(pattern):
-    with pytest.raises(InputError, match=r"^suite.yaml:3: "):
+@pytest.mark.parametrize(
+    ("pattern", "fault"),
+    [
+        ("(" * 5000 + ")" * 5000, "pattern nests too deeply"),
+        ("a" * 20_000, "pattern too long"),
+        ("a{99999999999}", "not a regular expression"),
+        ("(?P<n", "not a regular expression"),
+    ],
+)
+def test_patterns_that_cannot_be_read(pattern, fault):
+    with pytest.raises(InputError, match="^" + sentence(fault, where="suite.yaml:3")):
         checks.test_of(Check.model_validate({"regex": pattern}), "suite.yaml:3", Path())

@@ -11,6 +11,7 @@ from luthier.evals.suites import spec
 from luthier.evals.suites.cases import expand
 from luthier.evals.suites.document import read
 from luthier.evals.suites.results import prepare
+from sentences import sentence
 
 GOOD = """\
 name: small things
@@ -120,7 +121,8 @@ def test_an_empty_cell_makes_no_check(suite, tmp_path):
     """`contains: ""` is true of every answer, and null would be the text None."""
     (tmp_path / "capitals.csv").write_text("country,capital\nFrance,Paris\nItaly, \n")
     with pytest.raises(
-        InputError, match=r"capitals.csv:3: column 'capital' is empty, and a check reads it; fill it in"
+        InputError,
+        match=sentence("empty column", where="capitals.csv:3", fault="column 'capital' is empty, and a check reads it"),
     ):
         cases(suite())
     assert cases(suite(('contains: "{capital}"', "length: {max: 9}")))[1].prompt.endswith("Italy?")
@@ -132,7 +134,9 @@ def test_an_empty_cell_makes_no_check(suite, tmp_path):
 def test_null_is_no_text(suite, tmp_path, place):
     row = {"country": "Italy", "capital": "Rome", place: None}
     (tmp_path / "rows.jsonl").write_text('{"country": "France", "capital": "Paris"}\n' + json.dumps(row) + "\n")
-    with pytest.raises(InputError, match=rf"rows.jsonl:2: column '{place}' is null; fill it in"):
+    with pytest.raises(
+        InputError, match=sentence("empty column", where="rows.jsonl:2", fault=f"column '{place}' is null")
+    ):
         cases(suite(("capitals.csv", "rows.jsonl")))
 
 
@@ -183,10 +187,12 @@ def test_faults_name_line_key_and_fix(suite, old, new, message):
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path):
-    with pytest.raises(InputError, match="cannot read the suite: No such file"):
+    with pytest.raises(
+        InputError, match=sentence("cannot read settings file", what="suite", reason="No such file or directory")
+    ):
         read(tmp_path / "suite.yaml")
     (tmp_path / "suite.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot read the suite: not UTF-8"):
+    with pytest.raises(InputError, match=sentence("cannot read settings file", what="suite", reason="not UTF-8")):
         read(tmp_path / "suite.yaml")
 
 

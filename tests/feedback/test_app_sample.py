@@ -16,6 +16,7 @@ from luthier.data.load import load
 from luthier.feedback import sample as app
 from luthier.generate.request import Sample
 from luthier.text.encode import encode
+from sentences import sentence
 
 ENDS = ("stop", "length", "stop_string")
 REWARDS = ["length:6", "0.5*regex:[a-m]", "0*ended"]
@@ -146,7 +147,10 @@ def test_a_reward_that_fails_loses_no_answer(go, tmp_path, monkeypatch):
     spec = {"reward.use": [f"python:{code}:score"]}
     wanted = go(spec, write="all", out=tmp_path / "wanted.jsonl")[1]
     code.write_text("def score(prompts, answers):\n    return [1 / (p != 'who is 5?') for p in prompts]\n")
-    with pytest.raises(RunError, match=r"ZeroDivisionError.*given an answer to 'who is 5\?'"):
+    with pytest.raises(
+        RunError,
+        match=sentence("function failed", fault="ZeroDivisionError…", how_many="an answer to ", opening="who is 5?"),
+    ):
         go(spec, write="all")
     assert not (tmp_path / "out.jsonl").exists()
     made = []
@@ -191,14 +195,14 @@ def test_killed_at_its_end_it_ends_alike(go, tmp_path, monkeypatch, place):
     assert not (tmp_path / "late.partial.jsonl").exists()
     same = whole[0].keys() - {"seconds", "out"}
     assert {name: again[0][name] for name in same} == {name: whole[0][name] for name in same}
-    with pytest.raises(InputError, match="this file exists already"):  # somebody's own, beside answers that are kept
+    with pytest.raises(InputError, match=sentence("file exists")):  # somebody's own, beside answers that are kept
         go(write="pairs", out=tmp_path / "late.jsonl")
 
 
 def test_a_file_of_ones_own_beside_kept_answers_is_left_alone(go, tmp_path):
     go(write="all", above=99.0)
     (tmp_path / "out.jsonl").write_text("mine")
-    with pytest.raises(InputError, match="this file exists already and is left alone"):
+    with pytest.raises(InputError, match=sentence("file exists")):
         go(write="all")
     assert (tmp_path / "out.jsonl").read_text() == "mine"
 
@@ -219,7 +223,7 @@ def test_a_file_of_ones_own_beside_kept_answers_is_left_alone(go, tmp_path):
 def test_answers_of_another_command_are_not_mixed_in(go, tmp_path, settings, changes, what):
     go(n=2, above=99.0)
     with pytest.raises(
-        InputError, match=rf"out.partial.jsonl: this file keeps answers of another command: its {what} was not"
+        InputError, match=sentence("answers of another command", where="out.partial.jsonl", setting=what)
     ):
         go(settings, **({"n": 2} | changes))
 
@@ -244,7 +248,7 @@ def test_a_request_to_stop_keeps_what_is_whole(go, tmp_path, monkeypatch):
 
     generate.calls = 0
     monkeypatch.setattr(app, "generate", generate)
-    with pytest.raises(Stopped, match="run the same command again to go on"):
+    with pytest.raises(Stopped, match=sentence("stopped")):
         go()
     lines = (tmp_path / "out.partial.jsonl").read_text().splitlines()
     assert sum('"answers"' in line for line in lines) == 4
@@ -256,13 +260,17 @@ def test_a_request_to_stop_keeps_what_is_whole(go, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "changes", "message"),
     [
-        ({}, {"n": 1, "write": "pairs"}, "--samples: pairs need two answers or more; give more, such as --samples 8"),
-        ({}, {"temperature": 0.0}, "--temperature: all answers to a prompt are equal at 0; give 1, or --samples 1"),
-        ({"reward.use": ["exat"]}, {}, r"unknown reward 'exat'; did you mean 'exact'\?"),
+        ({}, {"n": 1, "write": "pairs"}, sentence("best of needs two", where="--samples", what="pairs")),
+        ({}, {"temperature": 0.0}, sentence("answers equal at 0", where="--temperature")),
+        (
+            {"reward.use": ["exat"]},
+            {},
+            sentence("unknown name", kind="reward", name="exat", fix="did you mean 'exact'?"),
+        ),
         (
             {"data.columns": {"text": "prompt"}},
             {},
-            "rows of layout 'text' have no prompt to answer; give rows with a prompt",
+            sentence("rows without prompts", name="text"),
         ),
     ],
 )
@@ -273,15 +281,13 @@ def test_what_cannot_be_sampled(go, settings, changes, message):
 
 def test_a_reward_that_needs_a_right_answer(go, rows):
     rows.write_text('{"prompt": "a?", "answer": "b"}\n{"prompt": "c?", "answer": null}\n')
-    with pytest.raises(
-        InputError, match=r"rows.jsonl:2: reward 'exact' compares with the right answer, and this row has none"
-    ):
+    with pytest.raises(InputError, match=sentence("row without right answer", where="rows.jsonl:2", referring="exact")):
         go({"reward.use": ["ended", "exact"], "data.layout": "prompt"})
 
 
 def test_a_file_that_exists_is_left_alone(go, tmp_path):
     (tmp_path / "out.jsonl").write_text("mine")
-    with pytest.raises(InputError, match="this file exists already and is left alone; give another --out"):
+    with pytest.raises(InputError, match=sentence("file exists", fix="give another --out")):
         go()
     assert (tmp_path / "out.jsonl").read_text() == "mine"
 
@@ -296,5 +302,5 @@ def test_prompts_without_room_for_an_answer_are_counted(go, rows):
 
 def test_where_no_prompt_leaves_room_the_context_is_said(go, rows):
     rows.write_text(json.dumps({"prompt": "cat " * 600, "completion": "b"}) + "\n")
-    with pytest.raises(InputError, match=r"no prompt is shorter than the model's context of \d+ tokens"):
+    with pytest.raises(InputError, match=sentence("no prompt short enough")):
         go(n=2)

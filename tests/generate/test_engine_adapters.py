@@ -18,6 +18,7 @@ from luthier.generate.sampling import Sampling
 from luthier.model.adapt import lora, roles
 from luthier.model.adapt.roles import Role
 from luthier.model.layers import packed_weights
+from sentences import sentence
 
 SHAPES = {
     "small": LoraConfig(rank=4, alpha=4, targets=("q_proj", "v_proj")),
@@ -141,5 +142,8 @@ def test_one_answer_in_pieces_and_an_adapter_that_is_not_there() -> None:
     sampling = Sampling(max_new_tokens=8)
     (whole,) = complete(model, [Request(PROMPTS[0], sampling, adapter="wide")], decode, adapters=adapters)
     assert "".join(stream(model, PROMPTS[0], sampling, decode, adapter="wide", adapters=adapters)) == whole.text
-    with pytest.raises(InputError, match=r"prompt 0: unknown adapter 'wild'; did you mean 'wide'\?"):
+    with pytest.raises(
+        InputError,
+        match=sentence("unknown name", where="prompt 0", kind="adapter", fix="did you mean 'wide'?"),
+    ):
         complete(model, [Request([1], sampling, adapter="wild")], decode, adapters=adapters)

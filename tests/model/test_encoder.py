@@ -11,6 +11,7 @@ import torch
 from luthier.core.errors import InputError
 from luthier.model.hub import sources
 from luthier.model.sentence_encoder import Encoder
+from sentences import sentence
 
 TEXTS = ["the cat sat on the mat", "who?", "a red tree and a blue dog ran by the tree and the mat", "yes it is", ""]
 
@@ -76,7 +77,7 @@ def test_texts_longer_than_the_model_reads_are_cut(folder):
 
 def test_what_cannot_be_computed_is_refused(folder):
     pooling(folder, pooling_mode_max_tokens=True, pooling_mode_mean_tokens=False)
-    with pytest.raises(InputError, match="it pools by pooling_mode_max_tokens; Luthier by the mean"):
+    with pytest.raises(InputError, match=sentence("pools otherwise", how="pooling_mode_max_tokens")):
         Encoder(folder)
     pooling(folder, pooling_mode_mean_tokens=True)
     module = "sentence_transformers.models."
@@ -84,33 +85,36 @@ def test_what_cannot_be_computed_is_refused(folder):
         {"type": f"{module}{kind}", "path": f"{i}_{kind}"} for i, kind in enumerate(("Transformer", "Pooling", "Dense"))
     ]
     (folder / "modules.json").write_text(json.dumps(listed))
-    with pytest.raises(InputError, match="a module 'Dense', which Luthier does not compute"):
+    with pytest.raises(InputError, match=sentence("module not computed", odd="Dense")):
         Encoder(folder)
     (folder / "modules.json").write_text(json.dumps(listed[:2]))
     assert Encoder(folder).pool == "mean"
     (folder / "modules.json").write_text(json.dumps([*listed[:1], {**listed[1], "path": "elsewhere"}]))
-    with pytest.raises(InputError, match="it does not say how it pools"):
+    with pytest.raises(InputError, match=sentence("does not say how it pools")):
         Encoder(folder)
     (folder / "modules.json").unlink()
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in tokenizer.items() if k != "pad_token"}))
-    with pytest.raises(InputError, match="no token to pad with"):
+    with pytest.raises(InputError, match=sentence("not a sentence encoder", reason="…no token to pad with…")):
         Encoder(folder)
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     shape = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(shape | {"num_hidden_layers": 3}))
-    with pytest.raises(InputError, match=r"missing in the weights: encoder.layer.2"):
+    with pytest.raises(
+        InputError,
+        match=sentence("not a sentence encoder", reason="…missing in the weights: encoder.layer.2…"),
+    ):
         Encoder(folder)
     (folder / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="not a sentence encoder"):
+    with pytest.raises(InputError, match=sentence("not a sentence encoder")):
         Encoder(folder)
 
 
 def test_where_encoders_come_from(folder):
     assert sources.resolve_encoder(str(folder)).folder == folder
-    with pytest.raises(InputError, match="did you mean 'all-minilm-l6-v2'"):
+    with pytest.raises(InputError, match=sentence("unknown name", fix="did you mean 'all-minilm-l6-v2'?")):
         sources.resolve_encoder("all-minilm-l6-v3")
-    with pytest.raises(InputError, match="is a sentence encoder, which writes nothing"):
+    with pytest.raises(InputError, match=sentence("encoder writes nothing")):
         sources.resolve("all-minilm-l6-v2")
 
 

@@ -34,6 +34,7 @@ from luthier.generate.request import Request
 from luthier.generate.sampling import Sampling, Text, draw, keep, pick, random_numbers
 from luthier.model.layers.attention import register
 from luthier.model.layers.scoring import Scoring
+from sentences import sentence
 
 register()
 
@@ -371,7 +372,9 @@ def test_generation_ends_where_the_context_does() -> None:
     assert (len(sample.ids), sample.ended) == (3, "length")
 
 
-@pytest.mark.parametrize(("prompt", "words"), [([], "no tokens"), ([1] * 128, "128")])
+@pytest.mark.parametrize(
+    ("prompt", "words"), [([], sentence("prompt without tokens")), ([1] * 128, sentence("prompt too long"))]
+)
 def test_prompts_that_cannot_be_continued(prompt: list[int], words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         generate(tiny(), [[1], prompt], Sampling(), decode)
@@ -384,7 +387,7 @@ def test_prompts_that_cannot_be_continued(prompt: list[int], words: str) -> None
      ("repetition_penalty", 0.0), ("max_new_tokens", 0), ("n", 0), ("stop", ("",))],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
-    with pytest.raises(InputError, match=name):
+    with pytest.raises(InputError, match=sentence("sampling value", setting=name)):
         Sampling(**{name: value})  # type: ignore[arg-type]
 
 
@@ -392,7 +395,7 @@ def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
 def test_a_broken_model_is_refused(temperature: float) -> None:
     model = tiny()
     torch.nn.init.constant_(model.model.norm.weight, float("nan"))
-    with pytest.raises(RunError, match="not finite"):
+    with pytest.raises(RunError, match=sentence("logits not finite")):
         generate(model, PROMPTS, Sampling(temperature=temperature), decode)
 
 

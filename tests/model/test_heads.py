@@ -15,6 +15,7 @@ from luthier.core.types.trees import Node, TokenTree
 from luthier.model.adapt import adapters, heads, lora, tune
 from luthier.model.forward import forward
 from luthier.text.pack import pack
+from sentences import sentence
 
 SCORE = Needs(logp=False, score=1)
 
@@ -130,7 +131,7 @@ def test_a_head_of_another_width_is_not_gone_on_from(tmp_path):
     adapters.save(tmp_path, learned(LoraConfig(rank=4)), "tiny", LoraConfig(rank=4))
     again = tiny_model()
     tune.prepare(again, "lora", adapters.settings_of(tmp_path, LoraConfig(rank=4)), QuantConfig(), {"score": 3})
-    with pytest.raises(InputError, match="'score' gives 1 numbers, and this method needs 3"):
+    with pytest.raises(InputError, match=sentence("head of another width", name="score", width=1, wanted=3)):
         adapters.go_on(again, tmp_path)
 
 

@@ -25,6 +25,7 @@ from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.hub.sources import resolve
 from luthier.model.load import load
 from luthier.model.sentence_encoder import Encoder
+from sentences import sentence
 
 CPU = torch.device("cpu")
 
@@ -350,16 +351,16 @@ def test_json_of_any_form_ends_with_one_line(model: Path, name: str, text: str) 
 def test_modules_of_an_encoder_lie_in_its_folder(model: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"pooling_mode": "mean"}))
     for listed, words in (
-        ([{"type": "x.Pooling", "path": "../"}], "a module is"),
-        ([7], "a module is"),
-        ({}, "not a JSON list"),
+        ([{"type": "x.Pooling", "path": "../"}], sentence("strange module")),
+        ([7], sentence("strange module")),
+        ({}, sentence("modules not a list")),
     ):
         (model / "modules.json").write_text(json.dumps(listed))
         with pytest.raises(InputError, match=words):
             Encoder(model)
     (model / "modules.json").unlink()
     edit(model / "sentence_bert_config.json", max_seq_length="long")
-    with pytest.raises(InputError, match="'max_seq_length'"):
+    with pytest.raises(InputError, match=sentence("setting not tokens")):
         Encoder(model)
 
 

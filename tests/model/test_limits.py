@@ -12,6 +12,7 @@ from transformers import GPT2Config, LlamaConfig
 from luthier.core.errors import InputError
 from luthier.model.folder.limits import check_layers, check_rows, check_vocabulary, context
 from luthier.model.folder.tokenizer import load_tokenizer
+from sentences import sentence
 
 
 def test_the_context_counts_positions_that_are_rescaled_beside_it() -> None:
@@ -36,7 +37,7 @@ def test_the_context_counts_positions_that_are_rescaled_beside_it() -> None:
 def test_a_row_longer_than_the_context_is_refused_with_both_numbers() -> None:
     config = LlamaConfig(max_position_embeddings=512)
     check_rows(512, config, where="x", fix="cut it")
-    with pytest.raises(InputError, match=r"the longest row has 1,404 tokens, and the model's context is 512; cut it"):
+    with pytest.raises(InputError, match=sentence("row longer than context", longest="1,404", most=512, fix="cut it")):
         check_rows(1404, config, where="x", fix="cut it")
 
 
@@ -47,7 +48,9 @@ def test_a_tokenizer_longer_than_the_embedding_is_refused_with_both_numbers(tiny
     check_vocabulary(longer, LlamaConfig(vocab_size=size), Path("x"))
     check_vocabulary(longer, LlamaConfig(vocab_size=size + 64), Path("x"))  # padded
     longer.add_tokens(["<|topic|>"], special_tokens=special)
-    with pytest.raises(InputError, match=rf"{size + 1} tokens and the embedding {size} rows: none for '<\|topic\|>'"):
+    with pytest.raises(
+        InputError, match=sentence("tokens beyond embedding", tokens=size + 1, rows=size, token="<|topic|>")
+    ):
         check_vocabulary(longer, LlamaConfig(vocab_size=size), Path("x"))
 
 
@@ -68,9 +71,9 @@ def test_layers_that_mix_tokens_outside_of_attention_are_named_in_wrappers_too()
 
     text = {"layer_types": ["linear_attention", "full_attention"], "num_hidden_layers": 2}
     wrapped = CONFIG_MAPPING["qwen3_5"](text_config=text)
-    with pytest.raises(InputError, match="type 'qwen3_5' have layers of kind 'linear_attention'"):
+    with pytest.raises(InputError, match=sentence("layers mix tokens", model_type="qwen3_5", layer="linear_attention")):
         check_layers(wrapped, "config.json")
     check_layers(CONFIG_MAPPING["gemma3"](), "config.json")
     for kind in ("whisper", "bart", "t5"):
-        with pytest.raises(InputError, match=f"models of type '{kind}' have an encoder before the decoder"):
+        with pytest.raises(InputError, match=sentence("encoder before decoder", model_type=kind)):
             check_layers(CONFIG_MAPPING[kind](), "config.json")

@@ -9,6 +9,7 @@ from conftest import tiny_model
 from luthier.config.model import LoraConfig
 from luthier.core.errors import InputError
 from luthier.model.adapt import adapters, lora, quantize, roles, targets
+from sentences import sentence
 
 VARIANTS = {
     "lora": {},
@@ -121,7 +122,7 @@ def test_a_model_without_linear_layers_is_refused():
     from transformers import GPT2Config, GPT2LMHeadModel
 
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=32, vocab_size=64))
-    with pytest.raises(InputError, match=r"no linear layer that takes an adapter; use --tune full"):
+    with pytest.raises(InputError, match=sentence("no layer for an adapter")):
         lora.attach(model, LoraConfig())
 
 
@@ -152,7 +153,10 @@ def test_an_adapter_of_another_model_is_refused_whole(tmp_path):
     config = LoraConfig(rank=4)
     adapters.save(tmp_path, adapted(config), "tiny", config)
     other = tiny_model("sdpa", num_hidden_layers=1)
-    with pytest.raises(InputError, match=r"layers\.1\..*which this model does not have"):
+    with pytest.raises(
+        InputError,
+        match=sentence("adapter of another model", name="…layers.1.…", fault="this model does not have"),
+    ):
         adapters.apply(other, tmp_path)
     assert not list(lora.adapters(other))
 
@@ -160,13 +164,17 @@ def test_an_adapter_of_another_model_is_refused_whole(tmp_path):
 def test_an_adapter_of_another_width_is_refused(tmp_path):
     config = LoraConfig(rank=4)
     adapters.save(tmp_path, adapted(config), "tiny", config)
-    with pytest.raises(InputError, match="shape"):
+    with pytest.raises(InputError, match=sentence("adapter of another shape")):
         adapters.apply(tiny_model("sdpa", hidden_size=64), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("target", "words"),
-    [("q_prj", "did you mean 'q_proj'"), ("lm_head", "use --tune head"), ("embed_tokens", "cannot take an adapter")],
+    [
+        ("q_prj", sentence("no layer matches", fix="did you mean 'q_proj'?")),
+        ("lm_head", sentence("cannot take an adapter")),
+        ("embed_tokens", sentence("cannot take an adapter")),
+    ],
 )
 def test_targets_that_match_nothing_are_refused(target, words):
     """peft#2777 #2018, transformers#45127: an adapter on a tied head or embedding is lost in silence."""
@@ -182,20 +190,25 @@ def test_targets_are_names_globs_or_regular_expressions_as_peft_takes_them():
     for target in (r".*layers\.1\..*(q|v)_proj", "self_attn.q_proj", "q_proj"):
         theirs = get_peft_model(tiny_model("sdpa"), PeftConfig(target_modules=target if "*" in target else [target]))
         assert set(targets.chosen(tiny_model("sdpa"), (target,))) == set(theirs.targeted_module_names)
-    with pytest.raises(InputError, match=r"'nothing_here'"):
+    with pytest.raises(InputError, match=sentence("no layer matches", target="nothing_here")):
         targets.chosen(tiny_model("sdpa"), ("q_proj", "nothing_here"))
-    with pytest.raises(InputError, match=r"'\.\*\(x\|y\)_proj'"):
+    with pytest.raises(InputError, match=sentence("no layer matches", target=".*(x|y)_proj")):
         targets.chosen(tiny_model("sdpa"), ("q_proj", ".*(x|y)_proj"))
-    with pytest.raises(InputError, match=r"--lora.targets q_proj --lora.targets v_proj"):
+    with pytest.raises(
+        InputError, match=sentence("names in one target", example="--lora.targets q_proj --lora.targets v_proj")
+    ):
         targets.chosen(tiny_model("sdpa"), ("q_proj,v_proj",))
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_a_folder_without_an_adapter_says_what_is_missing(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("adapter_config.json", "no adapter settings"), ("adapter_model.safetensors", "no adapter weights")],
+)
+def test_a_folder_without_an_adapter_says_what_is_missing(tmp_path, name, fault):
     config = LoraConfig(rank=4)
     adapters.save(tmp_path, adapted(config), "tiny", config)
     (tmp_path / name).unlink()
-    with pytest.raises(InputError, match=name):
+    with pytest.raises(InputError, match=sentence(fault)):
         adapters.apply(tiny_model("sdpa"), tmp_path)
 
 

@@ -23,6 +23,7 @@ from luthier.model.layers.attention import register
 from luthier.model.layers.fuse import counted, fuse
 from luthier.model.memory import Memory, estimate
 from luthier.text.pack import pack
+from sentences import sentence
 
 register()
 
@@ -86,7 +87,7 @@ def test_head_and_last_blocks_by_hand() -> None:
     assert CONFIG.tie_word_embeddings  # the caller's configuration is left alone
     assert guess("last:1").trainable == LINEAR + 2 * 64
     assert guess("last:1").activations < 0.4 * guess("full").activations
-    with pytest.raises(InputError, match="3 blocks"):
+    with pytest.raises(InputError, match=sentence("too few blocks", blocks=3)):
         guess("last:9")
 
 
@@ -144,7 +145,7 @@ def test_mixtures_of_experts_are_counted_by_the_formula() -> None:
 
 
 def test_a_model_that_is_no_decoder_is_refused() -> None:
-    with pytest.raises(InputError, match="a model of type 't5' is not a causal language model; use a decoder"):
+    with pytest.raises(InputError, match=sentence("not a causal model", model_type="t5")):
         guess("full", T5Config(num_layers=1, d_model=32))
 
 

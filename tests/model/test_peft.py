@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from luthier.core.errors import InputError
 from luthier.model.adapt import adapter_config, adapters, peft
 from luthier.model.load import load
+from sentences import sentence
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 9, 2, 7, 30, 11]])
@@ -162,7 +163,10 @@ def test_an_adapter_of_another_model_is_refused_before_anything_changes(saved, t
     model = load(tiny_folder, device=CPU, dtype=torch.float32, attention="sdpa").model
     before = model(IDS).logits
     tensors_of(folder, lambda t: {name.replace("layers.1", "layers.9"): tensor for name, tensor in t.items()})
-    with pytest.raises(InputError, match=r"weights for 'model.layers.9.*which this model does not have"):
+    with pytest.raises(
+        InputError,
+        match=sentence("adapter of another model", name="model.layers.9…", fault="this model does not have"),
+    ):
         adapters.apply(model, folder)
     assert torch.equal(model(IDS).logits, before)
 
@@ -210,7 +214,7 @@ def test_tensors_of_wrong_types_and_shapes_are_named(saved, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", [7, ["x"], "x" * 5000, "a\x1b[31mb", "a\0b"])
 def test_the_name_of_a_base_is_a_path_or_a_name(saved, name: object) -> None:
     folder = edited(saved()[0], base_model_name_or_path=name)
-    with pytest.raises(InputError, match="'base_model_name_or_path' is"):
+    with pytest.raises(InputError, match=sentence("base not a name")):
         adapter_config.base_name(folder)
 
 

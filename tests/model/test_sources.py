@@ -25,6 +25,7 @@ from luthier.model.folder.folder import check_folder
 from luthier.model.hub import listing, sources
 from luthier.model.hub.sources import resolve
 from luthier.model.hub.wheels import EMBEDDED, Embedded
+from sentences import sentence
 
 
 @pytest.fixture
@@ -288,13 +289,13 @@ def test_further_files_of_a_wheel_keep_their_place_and_are_checked(
     assert [row.kind for row in listing.cached() if row.name == "toy"] == ["encoder"]
     shutil.rmtree(found.folder)
     content["1_Pooling/config.json"] = b"{}"
-    with pytest.raises(InputError, match=r"'toy/1_Pooling/config\.json' has the wrong sha256"):
+    with pytest.raises(InputError, match=sentence("wrong sha256", name="toy/1_Pooling/config.json")):
         sources.resolve_encoder("toy")
 
 
 def test_without_the_network(cache: Path, embedded: Callable[..., list[list[str]]]) -> None:
     commands = embedded()
-    with pytest.raises(InputError, match="not fetched yet"):
+    with pytest.raises(InputError, match=sentence("model not fetched")):
         resolve("toy", download=False)
     assert commands == []
 
@@ -381,7 +382,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatc
     said = refusal("owner/model")
     assert "cannot fetch 'owner/model'" in said
     assert "smollm2-135m" in said
-    with pytest.raises(InputError, match="not in the cache"):
+    with pytest.raises(InputError, match=sentence("model not in cache")):
         resolve("owner/model", download=False)
 
 

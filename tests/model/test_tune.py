@@ -9,6 +9,7 @@ from conftest import tiny_model
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
 from luthier.model.adapt import tune
+from sentences import sentence
 
 KINDS = ["full", "head", "last:1", "layers:*.mlp.*", "lora", "qlora"]
 IDS = torch.arange(1, 13)[None]
@@ -63,10 +64,15 @@ def test_counts():
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("lorra", "did you mean 'lora'"), ("last:0", "such as last:4"), ("last:x", "such as last:4"), ("last:9", "2 blocks, not 9"),
-        ("layers:", "such as layers:"), ("layers:nothing", "names look like"), ("last", "such as last:4"),
+        ("lorra", sentence("unknown name", fix="did you mean 'lora'?")),
+        ("last:0", sentence("kind needs a number")),
+        ("last:x", sentence("kind needs a number")),
+        ("last:9", sentence("too few blocks", blocks=2, given=9)),
+        ("layers:", sentence("kind needs a pattern")),
+        ("layers:nothing", sentence("no weight matches")),
+        ("last", sentence("kind needs a number")),
     ],
-)  # fmt: skip
+)
 def test_bad_kinds_are_refused(kind, words):
     with pytest.raises(InputError, match=words):
         prepare(kind)

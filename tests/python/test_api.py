@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import luthier
 from luthier.cli import run as cli
+from sentences import sentence
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SETTINGS = {
@@ -121,40 +122,43 @@ def test_a_model_answers_and_scores(run):
     assert after > 5 * alone, "only the last message counts, however long the others are"
 
 
-WRONG = {
-    "message 0: it has the keys role, content, tool_calls": lambda m: m.chat(
-        [{"role": "user", "content": "a", "tool_calls": []}]
-    ),
-    "message 1: it is no mapping": lambda m: m.chat([{"role": "user", "content": "a"}, "b"]),
-    "message 0: unknown role 'bot'": lambda m: m.chat([{"role": "bot", "content": "a"}]),
-    "message 0: its content is NoneType; give a text": lambda m: m.chat([{"role": "user", "content": None}]),
-    "message 0: its content is list": lambda m: m.chat([{"role": "user", "content": [{"type": "text", "text": "a"}]}]),
-    "the last message is the assistant's": lambda m: m.chat([{"role": "assistant", "content": "a"}]),
-    "no messages": lambda m: m.chat([]),
-    "one prompt where a list is wanted": lambda m: m.generate("hi"),
-    "unknown sampling setting 'temprature'; did you mean 'temperature'": lambda m: m.chat("a", temprature=1),
-    "temperature is '1'; give a number": lambda m: m.chat("a", temperature="1"),
-    "top_k is 2.5; give a whole number": lambda m: m.chat("a", top_k=2.5),
-    "a chat has one answer": lambda m: m.chat("a", n=3),
-    "more than the model's context": lambda m: m.score(
-        [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "it is " * 600}]]
-    ),
-    "conversation 0: there is no answer to score": lambda m: m.score([[{"role": "user", "content": "a"}]]),
-    "unknown option 'limt'; did you mean 'limit'": lambda m: luthier.evaluate("x", "arc_easy", limt=3),
-    "unknown option 'dtyp'; did you mean 'dtype'": lambda m: luthier.load("x", dtyp="float32"),
-    "unknown type 'f32'": lambda m: m.opened and luthier.load(m.opened.config.model, dtype="f32"),
-    "no file given": lambda m: luthier.read(),
-    "unknown setting 'data.limt'; did you mean 'data.limit'": lambda m: luthier.read("rows.jsonl", limt=3),
-    "'reward' is a section, not a value; write its settings below `reward:` (`--reward` is reward.use)": lambda m: (
-        luthier.train("rows.jsonl", reward="exact")
-    ),
-}
+def unknown(kind, name, nearest):
+    return sentence("unknown name", kind=kind, name=name, fix=f"did you mean '{nearest}'?")
 
 
-@pytest.mark.parametrize("words", WRONG)
-def test_what_is_wrong_is_told_and_not_guessed(run, words):
-    with pytest.raises(luthier.InputError, match=re.escape(words)):
-        WRONG[words](run.open())
+WRONG = [
+    (sentence("message with other keys", where="message 0", fault="has the keys role, content, tool_calls"),
+     lambda m: m.chat([{"role": "user", "content": "a", "tool_calls": []}])),
+    (sentence("message with other keys", where="message 1", fault="is no mapping"),
+     lambda m: m.chat([{"role": "user", "content": "a"}, "b"])),
+    (sentence("unknown name", where="message 0", kind="role", name="bot"), lambda m: m.chat([{"role": "bot", "content": "a"}])),
+    (sentence("content of a type", where="message 0", type="NoneType"), lambda m: m.chat([{"role": "user", "content": None}])),
+    (sentence("content of a type", where="message 0", type="list"),
+     lambda m: m.chat([{"role": "user", "content": [{"type": "text", "text": "a"}]}])),
+    (sentence("ends with the assistant"), lambda m: m.chat([{"role": "assistant", "content": "a"}])),
+    (sentence("no messages"), lambda m: m.chat([])),
+    (sentence("prompt not a list"), lambda m: m.generate("hi")),
+    (unknown("sampling setting", "temprature", "temperature"), lambda m: m.chat("a", temprature=1)),
+    (sentence("sampling value", setting="temperature", given="'1'", range="a number"), lambda m: m.chat("a", temperature="1")),
+    (sentence("sampling value", setting="top_k", given="2.5", range="a whole number"), lambda m: m.chat("a", top_k=2.5)),
+    (sentence("chat has one answer"), lambda m: m.chat("a", n=3)),
+    (sentence("more tokens than context"),
+     lambda m: m.score([[{"role": "user", "content": "a"}, {"role": "assistant", "content": "it is " * 600}]])),
+    (sentence("no answer to score", where="conversation 0"), lambda m: m.score([[{"role": "user", "content": "a"}]])),
+    (unknown("option", "limt", "limit"), lambda m: luthier.evaluate("x", "arc_easy", limt=3)),
+    (unknown("option", "dtyp", "dtype"), lambda m: luthier.load("x", dtyp="float32")),
+    (unknown("type", "f32", "float32"), lambda m: m.opened and luthier.load(m.opened.config.model, dtype="f32")),
+    (sentence("no file to read"), lambda m: luthier.read()),
+    (unknown("setting", "data.limt", "data.limit"), lambda m: luthier.read("rows.jsonl", limt=3)),
+    (sentence("section not a value", key="reward", key2="reward", short=" (`--reward` is reward.use)"),
+     lambda m: luthier.train("rows.jsonl", reward="exact")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("told", "call"), WRONG)
+def test_what_is_wrong_is_told_and_not_guessed(run, told, call):
+    with pytest.raises(luthier.InputError, match=told):
+        call(run.open())
 
 
 def test_an_adapter_is_asked_as_it_learned_to_be(run, place):
@@ -191,9 +195,9 @@ def test_several_adapters_answer_in_the_same_passes(run, place):
     assert scores[1] == pytest.approx(alone.score([said])[0], rel=1e-4)
     assert len({round(score, 3) for score in scores}) == 3
     assert model.score([said]) == scores[:1], "nothing was switched"
-    with pytest.raises(luthier.InputError, match="no adapter 'othr'; there are: base, run, other"):
+    with pytest.raises(luthier.InputError, match=sentence("no such adapter", name="othr", there="base, run, other")):
         model.chat("a", adapter="othr")
-    with pytest.raises(luthier.InputError, match="2 adapters for 1 prompts; give one for each, or one for all"):
+    with pytest.raises(luthier.InputError, match=sentence("adapters not one a prompt", adapters=2, prompts=1)):
         model.generate(["a"], adapter=["run", "other"])
 
 
@@ -203,7 +207,10 @@ def test_rows_are_read_and_models_compared(run, place):
         place["model"], run.path, data=place["test"], settings={"eval.rows": 8, "eval.samples": 0, "device": "cpu"}
     )
     assert found["rows"]
-    with pytest.raises(luthier.InputError, match=r"unknown setting 'trane\.steps'; did you mean 'train\.steps'"):
+    with pytest.raises(
+        luthier.InputError,
+        match=sentence("unknown name", kind="setting", name="trane.steps", fix="did you mean 'train.steps'?"),
+    ):
         luthier.train(place["train"], trane={"steps": 1})
 
 

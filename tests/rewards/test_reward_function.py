@@ -17,6 +17,7 @@ from luthier.core.types.examples import Message
 from luthier.rewards.answer import Answer
 from luthier.rewards.function import Function
 from luthier.rewards.specs import parse
+from sentences import sentence
 
 SETTINGS = RewardConfig(timeout=30.0, memory=512)
 ASKED = (Message("system", "be brief"), Message("user", "how many?"))
@@ -230,9 +231,17 @@ def test_what_is_no_list_of_numbers(reward, code, what):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("return [1.0, float('nan'), 1.0, 1.0]", r"': gave nan for an answer to 'how many 1\?'; fix it and run"),
-        ("return [float('inf')] * 4", r"': gave inf for an answer to 'how many 0\?'"),
-        ("return [1.0]", r"': gave 1 numbers for 4 answers, the first to 'how many 0\?'"),
+        (
+            "return [1.0, float('nan'), 1.0, 1.0]",
+            sentence(
+                "function gave",
+                value="nan",
+                opening="how many 1?",
+                fix="fix it and run the same command again; nothing else is lost",
+            ),
+        ),
+        ("return [float('inf')] * 4", sentence("function gave", value="inf", opening="how many 0?")),
+        ("return [1.0]", sentence("function gave too few", numbers=1, answers=4, opening="how many 0?")),
     ],
 )
 def test_numbers_that_cannot_be_used(tmp_path, code, message):

@@ -10,6 +10,7 @@ from luthier.config.rewards import RewardConfig
 from luthier.core.errors import InputError, RunError
 from luthier.rewards.answer import Answer
 from luthier.rewards.specs import parse
+from sentences import sentence
 
 SETTINGS = RewardConfig()
 ANSWERS = [
@@ -54,16 +55,25 @@ def test_a_reward_model_is_built_by_whoever_can():
     with parse(["0.5*model:runs/judge"], SETTINGS, build) as rewards:
         assert rewards.score(ANSWERS).total == [3.5] * 3
     assert asked == ["runs/judge"]
-    with pytest.raises(InputError, match="reward 'model:runs/judge': reward models cannot be used here; use python"):
+    with pytest.raises(InputError, match=sentence("no reward models here", where="reward 'model:runs/judge'")):
         parse(["model:runs/judge"], SETTINGS, None)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1.0, float("nan"), 0.0], r"reward 'model:m': gave nan for an answer to 'two\?'; fix it"),
-        ([float("inf"), 1.0, 0.0], r"gave inf for an answer to 'one\?'"),
-        ([1.0, 2.0], r"gave 2 numbers for 3 answers, the first to 'one\?'"),
+        (
+            [1.0, float("nan"), 0.0],
+            sentence(
+                "function gave",
+                where="reward 'model:m'",
+                value="nan",
+                opening="two?",
+                fix="fix it and run the same command again; nothing else is lost",
+            ),
+        ),
+        ([float("inf"), 1.0, 0.0], sentence("function gave", value="inf", opening="one?")),
+        ([1.0, 2.0], sentence("function gave too few", numbers=2, answers=3, opening="one?")),
     ],
 )
 def test_numbers_that_cannot_be_used(values, message):
@@ -77,14 +87,30 @@ def test_numbers_that_cannot_be_used(values, message):
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
-        ([], "no reward given"),
-        (["exat"], r"reward 'exat': unknown reward 'exat'; did you mean 'exact'\?"),
-        (["2*lenght:40"], r"reward '2\*lenght:40': unknown reward 'lenght'; did you mean 'length'\?"),
-        (["zzz"], "unknown reward 'zzz'; known: contains, ended, exact, json, length, model, number, python, regex"),
-        (["exact", "2*exact"], "reward 'exact': given twice; give it once, with one weight"),
-        (["model"], "'model' needs a run; write model:runs/NAME"),
-        (["python:only.py"], "'python' needs a file and a function; write python:FILE.py:FUNCTION"),
-        (["python:absent.py:f"], "no such file: absent.py; check the path"),
+        ([], sentence("no reward given")),
+        (
+            ["exat"],
+            sentence("unknown name", where="reward 'exat'", kind="reward", name="exat", fix="did you mean 'exact'?"),
+        ),
+        (
+            ["2*lenght:40"],
+            sentence(
+                "unknown name", where="reward '2*lenght:40'", kind="reward", name="lenght", fix="did you mean 'length'?"
+            ),
+        ),
+        (
+            ["zzz"],
+            sentence(
+                "unknown name",
+                kind="reward",
+                name="zzz",
+                fix="known: contains, ended, exact, json, length, model, number, python, regex",
+            ),
+        ),
+        (["exact", "2*exact"], sentence("reward given twice", where="reward 'exact'")),
+        (["model"], sentence("reward model needs a run")),
+        (["python:only.py"], sentence("reward python needs both")),
+        (["python:absent.py:f"], sentence("no such file", file="absent.py")),
     ],
 )
 def test_specs_that_are_wrong(specs, message):
@@ -95,7 +121,7 @@ def test_specs_that_are_wrong(specs, message):
 def test_a_wrong_spec_leaves_no_process_behind(tmp_path):
     code, mark = tmp_path / "r.py", tmp_path / "pid"
     code.write_text(f"import os\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ndef f(answers): return []\n")
-    with pytest.raises(InputError, match="unknown reward"):
+    with pytest.raises(InputError, match=sentence("unknown name", kind="reward")):
         parse([f"python:{code}:f", "exat"], SETTINGS, None)
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)

@@ -6,6 +6,7 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.rewards.sample_journal import SampledAnswer, keeping
+from sentences import sentence
 
 SETTINGS = {"n": 2, "top_p": 0.9}
 FIRST = [SampledAnswer("one\u2028\n", 3, True), SampledAnswer("", 0, False)]
@@ -59,29 +60,34 @@ def test_answers_of_another_command(path):
 
 @pytest.mark.parametrize("line", [0, 1, 2, 3])
 @pytest.mark.parametrize(
-    "damage", [lambda line: line.replace(b"0", b"1", 1).replace(b"0.9", b"0.8"), lambda line: b"{x\n"]
+    ("damage", "fault"),
+    [
+        (lambda line: line.replace(b"0", b"1", 1).replace(b"0.9", b"0.8"), "line changed"),
+        (lambda line: b"{x\n", "not json"),
+    ],
 )
-def test_a_line_that_was_changed_is_refused(path, line, damage):
+def test_a_line_that_was_changed_is_refused(path, line, damage, fault):
     lines = path.read_bytes().splitlines(keepends=True)
     lines[line] = damage(lines[line])
     path.write_bytes(b"".join(lines))
-    says = (
-        rf"x.partial.jsonl:{line + 1}: (this line was changed since it was written|not JSON); put it back from a copy"
-    )
+    says = sentence(fault, where=f"x.partial.jsonl:{line + 1}", fix="put it back from a copy…")
     with pytest.raises(InputError, match=says), keeping(path, SETTINGS, "a"):
         pass
 
 
 def test_kept_answers_without_their_first_line_are_refused(path):
     path.write_bytes(path.read_bytes().partition(b"\n")[2])
-    with pytest.raises(InputError, match="jsonl:1: 'settings' is missing"), keeping(path, SETTINGS, "a"):
+    with (
+        pytest.raises(InputError, match=sentence("record lacks", where="jsonl:1", key="settings")),
+        keeping(path, SETTINGS, "a"),
+    ):
         pass
 
 
 def test_two_processes_do_not_share_it(path):
     with (
         keeping(path, SETTINGS, "a"),
-        pytest.raises(InputError, match="another process works on this file; wait for it"),
+        pytest.raises(InputError, match=sentence("file of another process")),
         keeping(path, SETTINGS, "a"),
     ):
         pass

@@ -17,6 +17,7 @@ from luthier.runs.base_model import KnownStart, known_start
 from luthier.runs.locate import resolve_model
 from luthier.runs.open import log_probabilities, open_model
 from luthier.tune.train import run
+from sentences import sentence
 
 TEXTS = ["the cat sat on the mat"]
 QUIET = {
@@ -96,10 +97,10 @@ def test_the_base_of_an_adapter_is_found_by_a_path_of_its_project_or_refused_wit
     assert torch.equal(says(named(adapter, "models/base")), wanted)  # from a folder above
     assert torch.equal(says(named(adapter, "../models/base")), wanted)  # from the adapter's own
     for name in ("models/gone", "someone/some-model"):
-        with pytest.raises(InputError, match=rf"its base model '{name}' is not here; give it with --base"):
+        with pytest.raises(InputError, match=sentence("base not here", name=name, fix="give it with --base…")):
             opened(named(adapter, name))
         assert torch.equal(says(adapter, base=str(project / "models" / "base")), wanted)
-    with pytest.raises(InputError, match=r"the adapter does not name its base model.*--base"):
+    with pytest.raises(InputError, match=sentence("adapter does not name its base")):
         opened(named(adapter, None))
 
 
@@ -123,7 +124,7 @@ def test_training_goes_on_with_an_adapter_of_others_and_merges(adapter, project,
 
 def test_a_base_for_a_whole_model_is_refused(project) -> None:
     base = str(project / "models" / "base")
-    with pytest.raises(InputError, match="is a whole model, which has no base below it; leave it out"):
+    with pytest.raises(InputError, match=sentence("model has no base")):
         resolve_model(base, base)
     assert cli(["chat", base, "--base", base]) == 2
 
@@ -182,7 +183,7 @@ def test_other_weights_than_a_run_was_trained_on_are_not_taken_for_its_base(proj
     shutil.copytree(
         tmp_path / "base", away / "models" / "base", ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True
     )
-    with pytest.raises(InputError, match="is not here; give it with --base"):
+    with pytest.raises(InputError, match=sentence("base not here", fix="give it with --base: a folder, a .gguf file")):
         opened(away / "runs" / out.name)  # a model stands where it would be, but not that one
     opened(away / "runs" / out.name, base=str(away / "models" / "base"))
     assert "does not have the weights that" in capsys.readouterr().err
@@ -297,7 +298,9 @@ def test_held_out_rows_without_one_are_measured_under_it(project) -> None:
 def test_rows_longer_than_the_context_are_refused_before_training(project) -> None:
     rows = [{"prompt": f"who {i}", "completion": "the cat " * 700} for i in range(12)]
     (project / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(InputError, match=r"and the model's context is 512; --text.max_length 512 cuts rows there"):
+    with pytest.raises(
+        InputError, match=sentence("row longer than context", most=512, fix="--text.max_length 512 cuts rows there")
+    ):
         tuned(project, project / "models" / "base", text__max_length=4096)
     assert not (project / "runs").exists()
     tuned(project, project / "models" / "base", text__max_length=512, train__steps=1)
@@ -307,7 +310,7 @@ def test_a_stream_longer_than_the_context_is_refused_before_training(project) ->
     with open(project / "rows.jsonl", "a") as rows:
         rows.write(json.dumps({"prompt": "who", "completion": "the cat " * 700}) + "\n")
     with pytest.raises(
-        InputError, match=r"rows.jsonl:17: the longest row has 1,024 tokens, and the model's context is 512"
+        InputError, match=sentence("row longer than context", where="rows.jsonl:17", longest="1,024", most=512)
     ):
         tuned(project, project / "models" / "base", data__stream=True, train__steps=1)
     assert not list((project / "runs" / "one" / "checkpoints").glob("step-*1"))  # told before the first step
@@ -326,17 +329,31 @@ def test_a_tokenizer_longer_than_the_embedding_is_refused_before_training(projec
         assert "tokens and the embedding" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("target", ["nothing", "q_proj,v_proj", "lm_head"])
-def test_a_target_that_matches_nothing_beside_one_that_does_is_refused(project, target) -> None:
-    with pytest.raises(InputError, match=rf"'{target}'"):
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        ("nothing", "no layer matches"),
+        ("q_proj,v_proj", "names in one target"),
+        ("lm_head", "cannot take an adapter"),
+    ],
+)
+def test_a_target_that_matches_nothing_beside_one_that_does_is_refused(project, target, fault) -> None:
+    with pytest.raises(InputError, match=sentence(fault, target=target)):
         tuned(project, project / "models" / "base", lora__targets=["q_proj", target])
 
 
 @pytest.mark.parametrize(
     ("start", "words"),
-    [(7, "not 7"), ({"name": "a", "kind": "folder"}, "'folder' is missing"), ({"name": 1, "kind": "hub", "folder": "x"}, "'name'"),
-     ({"name": "a", "kind": "hub", "folder": "x", "quant": {"kind": "nf5"}}, "start.quant")],
-)  # fmt: skip
+    [
+        (7, sentence("record of another form", given=7)),
+        ({"name": "a", "kind": "folder"}, sentence("record lacks", key="folder")),
+        ({"name": 1, "kind": "hub", "folder": "x"}, sentence("record of another form", key="'name'")),
+        (
+            {"name": "a", "kind": "hub", "folder": "x", "quant": {"kind": "nf5"}},
+            sentence("not a setting of a quantized base"),
+        ),
+    ],
+)
 def test_a_start_that_is_not_as_it_was_noted_is_refused(tmp_path, start, words):
     (tmp_path / "lineage.json").write_text(json.dumps({"inputs": {}, "start": start}))
     with pytest.raises(InputError, match=words):

@@ -13,6 +13,7 @@ from luthier.core.storage.leftovers import new_file, new_folder
 from luthier.runs.folder import RunFolder, locked, read_run
 from luthier.runs.lineage import lineage
 from luthier.runs.start_run import open_run
+from sentences import sentence
 
 
 @pytest.fixture
@@ -39,11 +40,11 @@ def test_the_default_folder_is_named_after_method_data_and_settings(tmp_path, mo
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": 1}, "another run: seed was 0 there and is 1 here; give another --out"),
-        ({"train__lr": 0.5}, "another run: train.lr was None there and is 0.5 here"),
+        ({"seed": 1}, sentence("another run", name="seed", there=0, here=1)),
+        ({"train__lr": 0.5}, sentence("another run", name="train.lr", there="None", here="0.5")),
         (
             {"inputs": {"data": {"a": "2"}}},
-            "the data changed since this run began \\(a\\), so it cannot resume exactly",
+            sentence("inputs changed", name="data", files=" (a)"),
         ),
     ],
     ids=str,
@@ -73,7 +74,7 @@ def test_a_run_of_a_newer_version_is_refused(make):
     path = folder.path / "run.yaml"
     folder.write("run.yaml", path.read_text().replace("version: 1", "version: 2"))
     for again in (make, lambda: read_run(path.parent)):
-        with pytest.raises(InputError, match=r"run.yaml: settings of version 2, .*; install a newer Luthier"):
+        with pytest.raises(InputError, match=sentence("settings of a newer version", where="run.yaml", version=2)):
             again()
 
 
@@ -104,7 +105,7 @@ def test_one_process_at_a_time(make):
     folder = make()
     with (
         locked(folder),
-        pytest.raises(InputError, match="another process works on this run; wait for it"),
+        pytest.raises(InputError, match=sentence("run of another process")),
         locked(RunFolder(folder.path)),
     ):
         pass
@@ -121,7 +122,7 @@ def test_lineage_names_what_went_in(make):
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"not a run directory: no run.yaml in it; give a folder under runs/"):
+    with pytest.raises(InputError, match=sentence("not a run directory")):
         read_run(tmp_path)
 
 
@@ -147,9 +148,7 @@ def test_a_link_inside_a_run_is_refused_untouched(make, tmp_path, name):
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(secret)
     for again in (make, lambda: read_run(folder.path)):
-        with pytest.raises(
-            InputError, match=f"{name}: a link inside a run's folder; links are not followed there; put what"
-        ):
+        with pytest.raises(InputError, match=sentence("link inside a run", where=name)):
             again()
     assert secret.read_text() == "mine"
 
@@ -167,7 +166,7 @@ def test_a_file_where_a_folder_belongs_is_refused(make, name):
     path = make().path / name
     shutil.rmtree(path, ignore_errors=True)
     path.write_text("")
-    with pytest.raises(InputError, match=f"{name}: a file stands where a folder is needed; move it away"):
+    with pytest.raises(InputError, match=sentence("file in the way", where=name)):
         make()
 
 
@@ -176,7 +175,7 @@ def test_a_folder_where_a_file_belongs_is_refused(make, name):
     path = make().path / name
     path.unlink(missing_ok=True)
     path.mkdir()
-    with pytest.raises(InputError, match=f"{name}: a folder stands where a file is to be written; move it away"):
+    with pytest.raises(InputError, match=sentence("folder in the way", where=name)):
         make()
 
 
@@ -239,5 +238,5 @@ def test_a_run_resumes_with_its_schedule_only(make, method, before, now, same):
     if same:
         make(**own, train__schedule=now)
         return
-    with pytest.raises(InputError, match=r"another run: train\.schedule was"):
+    with pytest.raises(InputError, match=sentence("another run", name="train.schedule")):
         make(**own, train__schedule=now)

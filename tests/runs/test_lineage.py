@@ -24,6 +24,7 @@ from luthier.tune import forgetting
 from luthier.tune import train as app_train
 from luthier.tune.input_hashes import inputs
 from luthier.tune.train import run
+from sentences import sentence
 
 ROWS = [{"prompt": f"who sat by tree {i}?", "completion": f"cat {i}"} for i in range(30)]
 TEXTS = [{"text": f"the dog ran on mat {i} and sat"} for i in range(12)]
@@ -179,7 +180,12 @@ def grpo(place, monkeypatch):
 
 
 def test_a_reward_may_be_fixed_once_the_run_stopped_at_an_error_of_it(grpo, place, capsys):
-    with pytest.raises(RunError, match="TypeError"):
+    with pytest.raises(
+        RunError,
+        match=sentence(
+            "function failed", fault="TypeError: unsupported operand type(s) for +: 'float' and 'str' (mine.py:2)"
+        ),
+    ):
         run(grpo)
     (place / "mine.py").write_text(FAILING.replace("1.0 + 'x'", "0.0"))
     raised = grpo.model_copy(update={"reward": grpo.reward.model_copy(update={"timeout": 70.0})})  # as errors advise
@@ -191,7 +197,7 @@ def test_a_reward_may_be_fixed_once_the_run_stopped_at_an_error_of_it(grpo, plac
     starts = json.loads((place / "run" / "lineage.json").read_text())["later_starts"]
     assert starts[0]["inputs"]["rewards"].keys() == {"mine.py"}
     (place / "mine.py").write_text(FAILING.replace("1.0 + 'x'", "1.0"))
-    with pytest.raises(InputError, match=r"the rewards changed since this run began \(mine.py\)"):
+    with pytest.raises(InputError, match=sentence("inputs changed", name="rewards", files=" (mine.py)")):
         run(raised)
 
 
@@ -202,7 +208,7 @@ def test_a_reward_that_did_not_fail_may_not_change_on_the_way(grpo, place, monke
         with pytest.raises(KeyboardInterrupt):
             run(grpo)
     (place / "mine.py").write_text("def score(answers):\n    return [-float(len(a)) for a in answers]\n")
-    says = r"the rewards changed .*; give another --out .*; it may be fixed only if the run stopped at an error in it"
+    says = sentence("inputs changed", name="rewards", fix="give another --out …; it may be fixed only …")
     with pytest.raises(InputError, match=says):
         run(grpo)
 
@@ -227,9 +233,11 @@ def test_a_run_of_an_older_version_goes_on_and_notes_what_was_not_named_then(tmp
         ("model", "w"),
         ("data", "new"),
     ):
-        with pytest.raises(InputError, match=rf"the {name} changed since this run began \({file}\)"):
+        with pytest.raises(InputError, match=sentence("inputs changed", name=name, files=f" ({file})")):
             require_same(made, {**now, "inputs": inputs | {name: inputs[name] | {file: "8"}}}, tmp_path)
-    with pytest.raises(InputError, match="model changed"):  # of a run of this version, every file was named
+    with pytest.raises(
+        InputError, match=sentence("inputs changed", name="model")
+    ):  # of a run of this version, every file was named
         require_same({**old, "sums": "sums"}, now, tmp_path)
 
 
@@ -240,7 +248,9 @@ def test_a_metric_may_be_fixed_once_the_run_stopped_at_an_error_of_it(grpo, plac
         "model": "tiny", "data.path": ["rows.jsonl"], "out": "run", "train.steps": 1, "lora.rank": 2, "threads": 1,
         "device": "cpu", "dtype": "float32", **settings,
     })  # fmt: skip
-    with pytest.raises(RunError, match="ZeroDivisionError"):
+    with pytest.raises(
+        RunError, match=sentence("function failed", fault="ZeroDivisionError: division by zero (mine.py:2)")
+    ):
         run(config)
     (place / "mine.py").write_text("def score(answers):\n    return [float(len(a)) for a in answers]\n")
     assert run(config)["steps"] == 1
@@ -258,5 +268,5 @@ def test_defaults_that_changed_stop_only_runs_that_read_them(tmp_path):
         if method == "sft":
             start_run._same_settings(folder, resolve({"method": method}))
         else:
-            with pytest.raises(InputError, match=r"policy\.clip was 0\.2 there"):
+            with pytest.raises(InputError, match=sentence("another run", name="policy.clip", there="0.2")):
                 start_run._same_settings(folder, resolve({"method": method}))

@@ -13,6 +13,7 @@ from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
 from luthier.runs.open import log_probabilities, open_model
 from luthier.tune.train import run
+from sentences import sentence
 
 TEXTS = ["the cat sat on the mat", "who", "a red dog ran by the tree and the blue cat"]
 
@@ -122,21 +123,21 @@ def test_an_adapter_is_asked_as_its_run_was_and_the_base_as_itself(runs, tiny_fo
 def test_an_adapter_of_qlora_brings_its_base(runs, tiny_folder):
     alone = log_probabilities(opened(runs / "qlora"), TEXTS)
     assert torch.equal(log_probabilities(opened(tiny_folder, adapter=[str(runs / "qlora")]), TEXTS), alone)
-    said = "one adapter was tuned on a base that is not quantized, another on a base in nf4, blocks of 64; open each by itself"
+    said = sentence("adapters of two bases", base="a base that is not quantized", other="a base in nf4, blocks of 64")
     for name, other in ((tiny_folder, [runs / "lora", runs / "qlora"]), (runs / "lora", [runs / "qlora"])):
         with pytest.raises(InputError, match=said):
             opened(name, adapter=[str(path) for path in other])
 
 
 def test_what_cannot_be_opened(runs, tiny_folder, tmp_path):
-    with pytest.raises(InputError, match=r"no adapter 'x'; there are: base, lora$"):
+    with pytest.raises(InputError, match=sentence("no such adapter", name="x", there="base, lora")):
         opened(runs / "lora").switch("x")
-    with pytest.raises(InputError, match=r"no such run; did you mean '.*/lora'\?"):
+    with pytest.raises(InputError, match=sentence("no such run", fix="did you mean '…/lora'?")):
         opened(runs / "loar")
-    with pytest.raises(InputError, match="no such run; see which runs are there"):
+    with pytest.raises(InputError, match=sentence("no such run", fix="see which runs are there")):
         opened(runs / "xyz")
     (tmp_path / "run.yaml").write_text(f"model: {tiny_folder}\n")
-    with pytest.raises(InputError, match="this run is not finished; run its command again to go on with it"):
+    with pytest.raises(InputError, match=sentence("run not finished")):
         opened(tmp_path)
-    with pytest.raises(InputError, match=r"no adapter_config.json here; give a folder with an adapter"):
+    with pytest.raises(InputError, match=sentence("no adapter settings", file="adapter_config.json")):
         opened(tiny_folder, adapter=[str(tmp_path)])

@@ -10,6 +10,7 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples
+from sentences import sentence
 
 UNPAIRED = [{"prompt": f"Tree {i}?", "completion": "Shut up.", "label": bool(i % 2)} for i in range(8)]
 PAIRS = [{"prompt": f"Tree {i}?", "chosen": "An oak.", "rejected": "Shut up."} for i in range(8)]
@@ -26,13 +27,18 @@ def read(tmp_path, rows, method, **more):
 
 @pytest.mark.parametrize("rows", [UNPAIRED, PAIRS, RANKED])
 def test_unwanted_answers_are_never_learned_as_wanted_ones(tmp_path, rows):
-    with pytest.raises(InputError, match="method 'sft' learns from chat rows, but these are"):
+    with pytest.raises(InputError, match=sentence("method and rows", name="sft", wanted="chat")):
         read(tmp_path, rows, "sft")
 
 
 def test_templated_text_is_a_conversation_unless_it_is_said_otherwise(tmp_path):
     assert read(tmp_path, CHATS, "sft").layout == "templated"
-    with pytest.raises(InputError, match=r"--data\.layout text"):
+    with pytest.raises(
+        InputError,
+        match=sentence(
+            "method and rows", fix="give --data.layout text to learn such texts as they stand, marks and all"
+        ),
+    ):
         read(tmp_path, CHATS, "cpt")
     examples = read(tmp_path, CHATS, "cpt", **{"data.layout": "text"})
     assert "marks of a chat template are read as plain text" in examples.warnings[0]

@@ -9,6 +9,7 @@ import pytest
 from luthier.core.errors import InputError
 from luthier.runs.folder import RunFolder
 from luthier.tune.write_report import report
+from sentences import sentence
 
 ROW = {
     "row": 0,
@@ -81,9 +82,9 @@ def test_a_record_that_is_none(tmp_path, file, record, told):
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ([], "valid dictionary"),
-        ({"run": 1}, "'run' should be a valid string"),
-        ({"metrics": {"loss": {"before": 1.0}}}, "'metrics.loss.after' is missing"),
+        ([], sentence("record of another form", wanted="a valid dictionary")),
+        ({"run": 1}, sentence("record of another form", key="'run'", wanted="a valid string")),
+        ({"metrics": {"loss": {"before": 1.0}}}, sentence("record lacks", key="metrics.loss.after")),
     ],
 )
 def test_a_result_that_is_none(tmp_path, value, told):
@@ -97,12 +98,14 @@ def test_a_result_that_is_none(tmp_path, value, told):
 )
 def test_a_lineage_that_is_none(tmp_path, made):
     (tmp_path / "lineage.json").write_text(json.dumps(made))
-    with pytest.raises(InputError, match=r"lineage.json: .* should be a valid"):
+    with pytest.raises(
+        InputError, match=sentence("record of another form", where="lineage.json", wanted="a valid dictionary")
+    ):
         _ = RunFolder(tmp_path).lineage
 
 
 def test_a_page_needs_more_of_a_result(tmp_path):
     (tmp_path / "run.yaml").write_text("model: x\n")
     (tmp_path / "result.json").write_text(json.dumps({"run": "x"}))
-    with pytest.raises(InputError, match=r"result.json: 'seconds' is missing"):
+    with pytest.raises(InputError, match=sentence("record lacks", where="result.json", key="seconds")):
         report([tmp_path])

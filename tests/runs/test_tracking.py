@@ -18,6 +18,7 @@ from luthier.core.errors import InputError, Stopped
 from luthier.runs import tracking
 from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
+from sentences import sentence
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -169,7 +170,8 @@ def test_a_client_that_does_not_start_is_one_line(settings, client, monkeypatch)
 
     monkeypatch.setattr(client, "init", broken)
     with pytest.raises(
-        InputError, match=rf"--track: {client.__name__} does not start: no API key configured;"
+        InputError,
+        match=sentence("tracker does not start", where="--track", name=client.__name__, reason="no API key configured"),
     ) as caught:
         run(resolve(settings(track=client.__name__)))
     assert "\n" not in str(caught.value)
@@ -177,7 +179,9 @@ def test_a_client_that_does_not_start_is_one_line(settings, client, monkeypatch)
 
 def test_a_tracker_that_is_not_installed_is_refused_before_anything(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="--track: wandb is not installed; pip install wandb"):
+    with pytest.raises(
+        InputError, match=sentence("tracker not installed", where="--track", name="wandb", package="wandb")
+    ):
         run(resolve(settings(track="wandb")))
     assert not (tmp_path / "run").exists()
 
@@ -223,7 +227,7 @@ def test_trackio_itself(settings, tmp_path, monkeypatch):
 def test_a_damaged_tracking_json_is_one_line_with_the_way_out(tmp_path, damage):
     card = tmp_path / "tracking.json"
     card.write_text(damage)
-    with pytest.raises(InputError, match=r"tracking\.json: .* cannot be read; .* remove it"):
+    with pytest.raises(InputError, match=sentence("tracking unreadable", where="tracking.json")):
         tracking._state(card)
     card.unlink()
     assert tracking._state(card) == {}

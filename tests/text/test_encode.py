@@ -28,6 +28,7 @@ from luthier.text.encode import encode, encode_chunk, encode_prompt_ids
 from luthier.text.spans import spans
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
+from sentences import sentence
 
 LONG = TextConfig(max_length=100_000)
 
@@ -171,7 +172,7 @@ def test_train_on_all_leaves_out_turns_that_are_not_to_be_learned():
 def test_a_last_turn_that_is_not_learned_leaves_nothing_for_last():
     template = with_source(CHATML)
     talk = (*TALK[:4], answer("d", train=False))
-    with pytest.raises(InputError, match="no token is trained"):
+    with pytest.raises(InputError, match=sentence("no row left", reason="no token is trained…")):
         trees_of([Chat(messages=talk)], template, LONG.model_copy(update={"train_on": "last"}))
 
 
@@ -225,14 +226,14 @@ def test_trap_pad_equals_eos(pad):
 def test_trap_stop_token_outside_the_mask():
     """trl#5988: a template without a stop token is refused, with the row's place and the way out."""
     chat = Chat(messages=TALK, origin=Origin("a.jsonl", 3))
-    with pytest.raises(InputError, match=r"a\.jsonl:3: turn 3: .* no stop token .*write the EOS"):
+    with pytest.raises(InputError, match=sentence("no stop token", where="a.jsonl:3", turn="turn 3")):
         trees_of([chat], with_source(NO_STOP))
 
 
 def test_trap_stop_token_only_between_turns():
     """trl#5988: EOS before the next question, but none after the last answer."""
     source = "{% for m in messages %}{{ m.content }}{% if not loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
-    with pytest.raises(InputError, match="no stop token"):
+    with pytest.raises(InputError, match=sentence("no stop token")):
         trees_of([Chat(messages=(user("a"), answer("b")))], with_source(source))
 
 
@@ -274,9 +275,9 @@ def test_trap_bos_is_not_added_by_template_and_tokenizer(kind):
 def test_trap_bos_twice_is_refused():
     """OpenRLHF#393, NeMo-RL#855, unsloth#10312: a template that writes it twice, in training and in asking."""
     template = with_source("{{ bos_token }}" + MARKED["llama3"], "llama3")
-    with pytest.raises(InputError, match=r"BOS stands twice.*write bos_token once"):
+    with pytest.raises(InputError, match=sentence("bos twice")):
         trees_of([Chat(messages=TALK)], template)
-    with pytest.raises(InputError, match="BOS stands twice"):
+    with pytest.raises(InputError, match=sentence("bos twice")):
         encode_prompt_ids(TALK[:2], (), template, template.tokenizer)
 
 
@@ -352,7 +353,9 @@ def test_trap_all_rows_dropped_is_refused():
     """trl#3927: a run that has nothing to learn does not start."""
     template = with_source(CHATML)
     rows = [Chat(messages=(user("x" * 60), answer("y")), origin=Origin("a.jsonl", i + 1)) for i in range(3)]
-    with pytest.raises(InputError, match=r"a\.jsonl:1: none of 3 rows .* 3 of them: no token .*max_length"):
+    with pytest.raises(
+        InputError, match=sentence("no row left", where="a.jsonl:1", rows=3, count=3, reason="no token …")
+    ):
         trees_of(rows, template, TextConfig(max_length=50))
 
 
@@ -421,7 +424,7 @@ THOUGHT = (user("a"), answer("<think>hm</think>b"), user("c"), answer("<think>so
 def test_trap_template_rewrites_earlier_turns():
     """Megatron-Bridge#3359: learning what is not in the text is refused; the last turn alone can be learned."""
     template = with_source(THINKING)
-    with pytest.raises(InputError, match=r"turn 2: .*differently once others follow; give --text.train_on last"):
+    with pytest.raises(InputError, match=sentence("turn written differently", turn="turn 2")):
         trees_of([Chat(messages=THOUGHT)], template)
     (tree,) = trees_of([Chat(messages=THOUGHT)], template, LONG.model_copy(update={"train_on": "last"}))
     assert learned(tree, template) == [["<think>so</think>d<|im_end|>"]]
@@ -437,14 +440,14 @@ def test_a_rewritten_turn_may_be_left_unlearned():
 
 def test_prompt_that_is_no_prefix_is_refused_with_both_texts():
     source = CHATML.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>{% endif %}")
-    with pytest.raises(InputError, match=r"turn 2: the prompt is not a prefix .* the prompt has '<think>'"):
+    with pytest.raises(InputError, match=sentence("prompt not a prefix", turn="turn 2", prompt="'<think>'")):
         trees_of([Chat(messages=(user("a"), answer("b")))], with_source(source))
 
 
 def test_an_answer_without_a_prompt_says_so_where_the_template_needs_one():
     """Templates that write a system prompt of their own into an empty conversation, as SmolLM2's does."""
     source = "{% if messages and messages[0].role != 'system' %}<|im_start|>system\nx<|im_end|>\n{% endif %}" + CHATML
-    with pytest.raises(InputError, match=r"turn 1: the prompt is not a prefix .*; give the row a prompt"):
+    with pytest.raises(InputError, match=sentence("prompt not a prefix", turn="turn 1", fix="give the row a prompt")):
         trees_of([Chat(messages=(answer("b"),))], with_source(source))
 
 
@@ -454,13 +457,15 @@ def test_skip_bad_drops_and_names_the_row():
     result = encode(rows, template, template.tokenizer, LONG, first_row=7, skip_bad=True)
     assert [tree.row for tree in result.trees] == [8]
     assert [row.row for row in result.dropped] == [7] and "differently" in result.dropped[0].reason
-    with pytest.raises(InputError, match=r"^a:1: "):
+    with pytest.raises(InputError, match=sentence("turn written differently", where="a:1")):
         trees_of(rows, template)
 
 
 def test_a_template_that_refuses_the_roles_names_the_row():
     rows = [Chat(messages=(user("a"), user("b"), answer("c")), origin=Origin("a", 9))]
-    with pytest.raises(InputError, match=r"^a:9: the chat template failed: Conversation roles must alternate"):
+    with pytest.raises(
+        InputError, match=sentence("template failed", where="a:9", reason="Conversation roles must alternate")
+    ):
         trees_of(rows, template_for("gemma"))
 
 
@@ -557,7 +562,7 @@ def test_one_unended_answer_of_two_counts():
 
 
 def test_pairs_of_texts_are_refused():
-    with pytest.raises(InputError, match="a row of kind pair; no method learns from such rows; map"):
+    with pytest.raises(InputError, match=sentence("row without a method", kind="pair")):
         trees_of([Pair(texts=("a", "b"))], with_source(CHATML))
 
 
@@ -622,7 +627,9 @@ def test_a_panic_of_the_tokenizer_is_the_fault_of_one_row():
         )
         for i in range(4)
     ]
-    with pytest.raises(InputError, match=r"a.jsonl:3: the tokenizer cannot read a text: index out of range;"):
+    with pytest.raises(
+        InputError, match=sentence("tokenizer fails", where="a.jsonl:3", verb="read", reason="index out of range")
+    ):
         encode(rows, template, tokenizer, TextConfig())
     left = encode(rows, template, tokenizer, TextConfig(), skip_bad=True)
     assert [tree.row for tree in left.trees] == [0, 1, 3] and [row.row for row in left.dropped] == [2]

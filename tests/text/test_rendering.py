@@ -19,6 +19,7 @@ from luthier.text import rendering
 from luthier.text.encode import encode
 from luthier.text.spans import spans
 from luthier.text.template import load_template
+from sentences import sentence
 
 
 def user(text, **more):
@@ -138,7 +139,7 @@ def test_the_sandbox_hides_what_leads_out_of_it(quick):
 def test_after_a_template_was_ended_the_next_one_is_rendered(quick):
     sound, hostile = with_source(CHATML), with_source("{{ 'x' * 2000000000 }}")
     text, before = sound.render(CHAT, prompt=False), process()
-    with pytest.raises(InputError, match=r"it takes more than 512 MiB of memory; use another --text.template"):
+    with pytest.raises(InputError, match=sentence("template ended", reason="it takes more than 512 MiB of memory")):
         hostile.render(ASKED, prompt=True)
     assert sound.render(CHAT, prompt=False) == text and process() != before
 
@@ -146,10 +147,10 @@ def test_after_a_template_was_ended_the_next_one_is_rendered(quick):
 def test_a_template_that_is_ended_again_and_again_is_tried_no_more(quick):
     hostile = with_source("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
     for _ in range(rendering.STRIKES):
-        with pytest.raises(InputError, match=r"it takes longer than 0.2 s"):
+        with pytest.raises(InputError, match=sentence("template ended", reason="it takes longer than 0.2 s")):
             hostile.render(ASKED, prompt=True)
     before = process()
-    with pytest.raises(InputError, match=r"it takes longer than 0.2 s"):
+    with pytest.raises(InputError, match=sentence("template ended", reason="it takes longer than 0.2 s")):
         hostile.render(ASKED, prompt=True)
     assert process() == before
 
@@ -173,7 +174,7 @@ def test_a_process_that_dies_is_said_and_replaced(quick, number):
     template = with_source(CHATML)
     template.render(CHAT, prompt=False)
     os.kill(process(), number)
-    with pytest.raises(InputError, match=f"its process was ended by {number.name}"):
+    with pytest.raises(InputError, match=sentence("template ended", reason=f"its process was ended by {number.name}")):
         template.render(CHAT, prompt=False)
     assert template.render(CHAT, prompt=False)
 
@@ -258,7 +259,7 @@ def test_the_process_sees_no_key_of_the_environment(quick, monkeypatch):
 )
 def test_a_value_that_is_not_json_is_told(value):
     template = with_source("{{ x }}" + CHATML)
-    with pytest.raises(InputError, match=r"a value for the chat template cannot be passed to it: .*; write it as text"):
+    with pytest.raises(InputError, match=sentence("value not for a template")):
         template.render(CHAT, kwargs={"x": value}, prompt=False)
 
 
@@ -285,11 +286,14 @@ def test_functions_do_what_they_do_elsewhere():
 
 
 def test_huge_source_is_refused(tmp_path):
-    with pytest.raises(InputError, match="longer than"):
+    with pytest.raises(InputError, match=sentence("template too long")):
         with_source("x" * (1 << 19))
     (tmp_path / "huge.jinja").write_bytes(b"")
     os.truncate(tmp_path / "huge.jinja", 1 << 40)  # a hole: no disk, but it would be read into memory
-    with pytest.raises(InputError, match=r"huge.jinja: the template is longer than 262,144 characters; use another"):
+    with pytest.raises(
+        InputError,
+        match=sentence("template too long", where="huge.jinja", most="262,144", fix="use another --text.template"),
+    ):
         load_template(str(tmp_path / "huge.jinja"), with_source(CHATML).tokenizer)
 
 

@@ -13,6 +13,7 @@ from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
 from luthier.text.template import load_template
 from luthier.text.tokenizer import BORDER, Tokenizer
+from sentences import sentence
 
 TOOL = {
     "type": "function",
@@ -226,7 +227,13 @@ def test_a_file_is_read_and_named(tmp_path):
     assert marked.render([user("hi")], prompt=False) == "hi</s>", "a byte order mark is no letter of the template"
 
 
-@pytest.mark.parametrize(("name", "fix"), [("alpacca", "did you mean 'alpaca'"), ("/no/such.jinja", "give auto")])
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("alpacca", sentence("no template", fix="did you mean 'alpaca'?")),
+        ("/no/such.jinja", sentence("no template", fix="give auto, alpaca, plain, or the path of a Jinja file")),
+    ],
+)
 def test_unknown_name_is_refused(name, fix):
     with pytest.raises(InputError, match=fix):
         load_template(name, tokenizer_for("chatml"))
@@ -235,18 +242,18 @@ def test_unknown_name_is_refused(name, fix):
 def test_not_utf8_is_refused(tmp_path):
     path = tmp_path / "bad.jinja"
     path.write_bytes(b"\xff\xfe{{ x }}")
-    with pytest.raises(InputError, match="cannot read the template"):
+    with pytest.raises(InputError, match=sentence("cannot read template")):
         load_template(str(path), tokenizer_for("chatml"))
 
 
 @pytest.mark.parametrize("name", ["alpaca", "plain"])
 def test_built_in_needs_eos(name):
-    with pytest.raises(InputError, match="has none"):
+    with pytest.raises(InputError, match=sentence("no eos for template")):
         load_template(name, with_source(CHATML, bos=None, eos=None).tokenizer)
 
 
 def test_bad_syntax_names_the_line():
-    with pytest.raises(InputError, match=r"chat:3: not a valid Jinja template"):
+    with pytest.raises(InputError, match=sentence("template not valid", where="chat:3")):
         with_source("a\nb\n{% for %}")
 
 

@@ -19,6 +19,7 @@ from luthier.text.encode import encode, encode_prompt_ids
 from luthier.text.spans import spans
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
+from sentences import sentence
 
 LONG = TextConfig(max_length=100_000)
 HEAD = "<|im_start|>{{ m.role }}\n"
@@ -124,7 +125,7 @@ CUTS = each("{{ m.content.split('</think>')[-1] if m.role == 'assistant' else m.
 def test_trap_a_template_cuts_the_thought_from_what_is_learned(answer, train_on):
     """DeepSeek-R1's template drops what stands before </think>: the row is refused, with its place."""
     row = Chat((ASK, answer), origin=Origin("rows.jsonl", 3))
-    with pytest.raises(InputError, match=r"rows.jsonl:3: turn 2: .* leaves the thought of this answer out"):
+    with pytest.raises(InputError, match=sentence("thought left out", where="rows.jsonl:3", turn="turn 2")):
         learned(with_source(CUTS), row, config=TextConfig(train_on=train_on))
 
 
@@ -133,7 +134,13 @@ def test_an_opened_thought_that_the_answer_does_not_have_is_refused_with_the_swi
         GENERATE, "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking %}<think>\n{% endif %}{% endif %}"
     )  # fmt: skip
     opened = load_template("auto", with_source(source).tokenizer, {"enable_thinking": True})
-    with pytest.raises(InputError, match=r"--text.template_kwargs enable_thinking=false"):
+    with pytest.raises(
+        InputError,
+        match=sentence(
+            "prompt not a prefix",
+            fix="use another --text.template, or set --text.template_kwargs enable_thinking=false (or true)",
+        ),
+    ):
         learned(opened, Chat((ASK, NO, ASK, NO)))
     assert learned(with_source(source), Chat((ASK, NO))) == ["No.<|im_end|>"]
 
@@ -146,7 +153,7 @@ def test_a_thought_that_an_unlearned_or_earlier_turn_loses_is_no_fault():
 def test_a_thought_after_its_call_is_refused():
     template = with_source(each("{% for c in m.tool_calls or [] %}[{{ c.function.name }}]{% endfor %}{{ m.content }}"))
     talk = (ASK, turn("", tool_calls=(CALL,), fields={"reasoning": "ask"}))
-    with pytest.raises(InputError, match="writes the thought of this answer after its tool call"):
+    with pytest.raises(InputError, match=sentence("thought after tool call")):
         learned(template, Chat(talk))
 
 
@@ -211,7 +218,7 @@ def test_a_template_that_needs_a_content_gets_an_empty_one():
 
 def test_a_call_that_the_template_leaves_out_is_refused():
     template = with_source(each("{{ m.content }}{% if m.tool_calls and m.content == '' %}call{% endif %}"))
-    with pytest.raises(InputError, match=r"turn 2: .* leaves a tool call of this answer out"):
+    with pytest.raises(InputError, match=sentence("tool call left out", turn="turn 2")):
         learned(template, Chat((ASK, turn("", tool_calls=(CALL,)))))
 
 
@@ -263,11 +270,14 @@ def test_a_value_of_the_run_holds_unless_a_row_brings_its_own():
 
 
 def test_a_value_that_nothing_reads_is_refused_or_said():
-    with pytest.raises(InputError, match=r"does not read 'enable_thinkng'; did you mean 'enable_thinking'"):
+    with pytest.raises(
+        InputError,
+        match=sentence("template does not read", value="enable_thinkng", fix="did you mean 'enable_thinking'?"),
+    ):
         load_template("auto", with_source(SWITCH).tokenizer, {"enable_thinkng": False})
-    with pytest.raises(InputError, match="'messages' is given by Luthier itself"):
+    with pytest.raises(InputError, match=sentence("template value given by luthier", value="messages")):
         load_template("auto", with_source(SWITCH).tokenizer, {"messages": []})
-    with pytest.raises(InputError, match="alpaca does not read"):
+    with pytest.raises(InputError, match=sentence("template does not read", name="alpaca")):
         load_template("alpaca", with_source(SWITCH).tokenizer, {"enable_thinking": False})
     row, template = Chat((ASK, NO), template_kwargs={"mode": 1}), with_source(CHATML)
     said = encode([row, row], template, template.tokenizer, LONG).unwritten
@@ -313,7 +323,7 @@ def test_of_named_templates_the_one_for_tools_is_taken_where_there_are_tools():
 
 
 def test_named_templates_without_a_default_are_asked_about():
-    with pytest.raises(InputError, match="no default template, but tool_use; choose one"):
+    with pytest.raises(InputError, match=sentence("no default template", there="tool_use")):
         load_template("auto", named(tool_use=TOOLED))
 
 
@@ -364,7 +374,7 @@ def test_built_in_templates_go_on_too(name):
 
 def test_a_beginning_that_the_template_rewrites_is_refused():
     begun = as_context((ASK, turn("<think>\nhm\n</think>\n")))
-    with pytest.raises(InputError, match="does not write the beginning of an answer as it is"):
+    with pytest.raises(InputError, match=sentence("beginning not written")):
         text_of(with_source(CUTS), Prompt(begun))
 
 
@@ -375,7 +385,7 @@ def test_an_answer_to_nothing_is_learned_where_the_template_can_ask_for_it():
     greeting = (turn("Welcome."), ASK, NO)
     assert learned(with_source(CHATML), Chat(greeting)) == ["Welcome.<|im_end|>No.<|im_end|>"]
     first = with_source("{% if messages[0].role == 'system' %}{% endif %}" + CHATML)
-    with pytest.raises(InputError, match="turn 1: the conversation begins with an answer"):
+    with pytest.raises(InputError, match=sentence("begins with an answer", turn="turn 1")):
         learned(first, Chat(greeting))
     unlearned = (turn("Welcome.", train=False), ASK, NO)
     assert learned(first, Chat(unlearned)) == ["No.<|im_end|>"]
@@ -394,6 +404,6 @@ def test_what_the_template_leaves_out_is_counted():
 def test_a_row_learned_by_its_last_turn_keeps_its_thought():
     template = with_source(each("{{ m.content if loop.last else m.content.split('</think>')[-1] }}"))
     talk = (ASK, turn("<think>\na\n</think>\nYes."), ASK, turn("<think>\nb\n</think>\nNo."))
-    with pytest.raises(InputError, match=r"give --text.train_on last"):
+    with pytest.raises(InputError, match=sentence("turn written differently")):
         spans(talk, (), template)
     assert [s.text for s in spans(talk, (), template, "last") if s.trained] == ["<think>\nb\n</think>\nNo.<|im_end|>"]

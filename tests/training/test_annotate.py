@@ -18,6 +18,7 @@ from luthier.model.forward import forward
 from luthier.text.loss_weights import RULES
 from luthier.training import annotate
 from luthier.training.steps import Packing, make_step
+from sentences import sentence
 
 CPU = torch.device("cpu")
 
@@ -110,7 +111,7 @@ def test_in_data_without_repeated_prompts_every_answer_is_the_other_once():
 
 
 def test_one_prompt_alone_is_refused():
-    with pytest.raises(InputError, match="all prompts are the same"):
+    with pytest.raises(InputError, match=sentence("all prompts the same")):
         annotate.with_others(labelled([4, 4, 4]))
 
 

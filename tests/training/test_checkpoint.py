@@ -9,6 +9,7 @@ import torch
 
 from luthier.core.errors import RunError
 from luthier.training import checkpoint
+from sentences import sentence
 
 
 def save(folder, step, keep=2):
@@ -64,7 +65,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(RunError, match="disk is full"):
+    with pytest.raises(RunError, match=sentence("disk full")):
         save(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001"]
 

@@ -13,6 +13,7 @@ from luthier.config.rewards import PolicyConfig
 from luthier.core.errors import InputError
 from luthier.training.rollout import RolloutModels, RolloutPrompt, Rollouts, with_defaults
 from luthier.training.steps import Packing, chosen_places
+from sentences import sentence
 
 LOGP = -2.0
 
@@ -354,7 +355,7 @@ def test_rollouts_of_the_version_before_are_taken_up_or_refused():
             del tree["masked"]
         again = rollouts(critic=critic, epochs=2)
         if critic:
-            with pytest.raises(InputError, match="did not normalise rewards"):
+            with pytest.raises(InputError, match=sentence("rewards not normalised")):
                 again.load({"rollout": state})
         else:
             again.load({"rollout": state})

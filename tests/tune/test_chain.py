@@ -28,6 +28,7 @@ from luthier.training.steps import Packing
 from luthier.tune import training_steps as app_learn
 from luthier.tune import verify
 from luthier.tune.train import run
+from sentences import sentence
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 METHODS = ["reward", "dpo", "simpo", "orpo", "kto", "response"]
@@ -199,7 +200,7 @@ def test_a_chain_of_three(settings, sft, tmp_path):
 
 
 def test_another_shape_than_the_adapter_has_is_refused(settings, sft):
-    with pytest.raises(InputError, match=r"whose rank is 5; .*luthier merge"):
+    with pytest.raises(InputError, match=sentence("setting of the adapter", name="rank", theirs=5)):
         run(settings("dpo", "dpo", model=str(sft), lora__rank=4))
 
 
@@ -228,7 +229,7 @@ def test_what_a_run_took_from_the_one_before_holds_when_it_is_used(settings, tmp
 def test_another_base_than_the_adapter_has_is_refused(settings, tmp_path):
     run(settings("sft", "one", tune="qlora", quant__kind="int8"))
     with pytest.raises(
-        InputError, match=r"--quant\.block: training goes on with the adapter of .*, whose block is 64; leave it out"
+        InputError, match=sentence("setting of the adapter", where="--quant.block", name="block", theirs=64)
     ):
         run(settings("dpo", "two", model=str(tmp_path / "one"), tune="qlora", quant__block=32))
 
@@ -284,7 +285,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, method, ex
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(app_learn, "log_step", stopping)
-    with pytest.raises(Stopped, match="run the same command again"):
+    with pytest.raises(Stopped, match=sentence("stopped in a phase")):
         run(config)
     monkeypatch.setattr(app_learn, "log_step", original)
     parts = run(config)

@@ -20,6 +20,7 @@ from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
 from luthier.tune.verify import resume
 from luthier.tune.write_report import report
+from sentences import sentence
 
 
 def cut(content):
@@ -144,7 +145,9 @@ def test_a_finished_run_is_not_handed_out_with_a_damaged_file(whole, damage):
         uses = [lambda: run(config), lambda: resume(folder)]
         uses += [lambda: resolve_model(str(folder))] if name.startswith("adapter/") else [lambda: report([folder])]
         for use in uses:
-            with pytest.raises(InputError, match=rf"{os.path.basename(name)}"):
+            with pytest.raises(
+                InputError, match=sentence("file gone" if damage is gone else "file changed", where=name)
+            ):
                 use()
         (folder / name).write_bytes(content)
     assert run(config)["steps"] == 8
@@ -223,7 +226,7 @@ def test_a_missing_or_damaged_best_checkpoint_is_refused_at_once(part, no_step, 
         shutil.rmtree(best)
     else:
         harm(best / "weights.safetensors", damage)
-    says = r"checkpoints/best: the best step's checkpoint cannot be used: .*; put it back from a copy, or remove"
+    says = sentence("checkpoint unusable", where="checkpoints/best")
     with pytest.raises(InputError, match=says):
         run(config)
 
@@ -234,7 +237,7 @@ def test_a_best_checkpoint_that_goes_while_training_is_not_replaced_by_the_last(
     monkeypatch.setattr(
         app_learn, "best_checkpoint", lambda *args: shutil.rmtree(folder / "checkpoints" / "best") or original(*args)
     )
-    with pytest.raises(InputError, match="the best step's checkpoint cannot be used: it is gone"):
+    with pytest.raises(InputError, match=sentence("checkpoint unusable", fault="it is gone")):
         run(config)
     assert not (folder / "adapter").exists()
 
@@ -273,7 +276,7 @@ def test_a_run_whose_settings_were_edited_in_its_folder_is_refused(part):
     path = folder / "run.yaml"
     path.write_text(path.read_text().replace("rank: 2", "rank: 4"))
     changed = config.model_copy(update={"lora": config.lora.model_copy(update={"rank": 4})})
-    with pytest.raises(InputError, match=r"run\.yaml: it is not what was written"):
+    with pytest.raises(InputError, match=sentence("file changed", where="run.yaml")):
         run(changed)
 
 

@@ -17,6 +17,7 @@ from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.tune import forgetting
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.train import run
+from sentences import sentence
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -174,15 +175,18 @@ def test_what_cannot_be_measured_is_refused_in_one_line(settings, scenes, tmp_pa
     pairs.write_text('{"prompt": "who?", "chosen": "a", "rejected": "b"}\n')
     text = {"eval__general": [str(tmp_path / "rows.jsonl")]}
     for changes, said in (
-        ({"eval__general": [str(pairs)]}, "rows are neither text nor conversations; give --eval.general files of text"),
-        ({**text, "eval__forgetting": False}, "--eval.general: --no-eval.forgetting turns this off"),
-        ({**text, "method": "reward"}, "--eval.general: reward makes a model that writes no text"),
-        ({"eval__benchmark": "hellaswag"}, "--data-dir: where are the files of hellaswag"),
-        ({"eval__benchmark": "helaswag"}, r"--tasks: unknown task 'helaswag'; did you mean 'hellaswag'\?"),
-        ({"eval__benchmark": "wikitext"}, "--tasks: wikitext has no score for each document"),
+        ({"eval__general": [str(pairs)]}, sentence("rows neither text nor chats")),
+        ({**text, "eval__forgetting": False}, sentence("forgetting turned off", where="--eval.general")),
+        ({**text, "method": "reward"}, sentence("method writes no text", where="--eval.general", method="reward")),
+        ({"eval__benchmark": "hellaswag"}, sentence("no files of measure", where="--data-dir", name="hellaswag")),
+        (
+            {"eval__benchmark": "helaswag"},
+            sentence("unknown name", where="--tasks", kind="task", name="helaswag", fix="did you mean 'hellaswag'?"),
+        ),
+        ({"eval__benchmark": "wikitext"}, sentence("no score for each document", where="--tasks", texts="wikitext")),
         (
             {"eval__benchmark": "arc_easy", "eval__benchmark_dir": str(scenes)},
-            "no file of arc_easy.*--data-dir",
+            sentence("no folder given"),
         ),
     ):
         with pytest.raises(InputError, match=said) as caught:

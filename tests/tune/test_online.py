@@ -27,6 +27,7 @@ from luthier.tune import training_steps as app_learn
 from luthier.tune.policy_models import truncated
 from luthier.tune.train import run
 from luthier.tune.verify import resume
+from sentences import sentence
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -179,7 +180,7 @@ def test_stopped_in_the_middle_of_a_rollout_and_gone_on_equals_uninterrupted(
                 os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(app_learn, "log_step", stopping)
-        with pytest.raises(Stopped, match="run the same command again"):
+        with pytest.raises(Stopped, match=sentence("stopped in a phase")):
             run(config)
     monkeypatch.setattr(app_learn, "log_step", original)
     parts = run(config)
@@ -194,7 +195,7 @@ def test_a_reward_that_raises_stops_before_the_update_and_loses_nothing(settings
         "def score(answers, prompts):\n    return [1.0 + 'x' if '3' in p else float(len(a)) for a, p in zip(answers, prompts)]\n"
     )
     arguments = settings("grpo", reward__use=[f"python:{code}:score"], data__holdout=0)
-    with pytest.raises(RunError, match="TypeError"):
+    with pytest.raises(RunError, match=sentence("function failed", fault="TypeError…")):
         run(resolve(arguments))
     saved = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
     code.write_text("def score(answers):\n    return [float(len(a)) for a in answers]\n")
@@ -259,7 +260,9 @@ def test_a_row_without_a_right_answer_is_refused_where_a_reward_compares_with_it
     rows = [{"prompt": row["prompt"], "answer": row["completion"]} for row in lines(files["chat"])]
     del rows[7]["answer"]
     files["asked"] = write(tmp_path / "asked.jsonl", rows)
-    with pytest.raises(InputError, match=r"asked.jsonl:8: reward 'exact' compares with the right answer"):
+    with pytest.raises(
+        InputError, match=sentence("row without right answer", where="asked.jsonl:8", referring="exact")
+    ):
         run(resolve(settings("grpo", data="asked", data__layout="prompt", **{name: ["exact"]})))
 
 
@@ -334,7 +337,7 @@ def test_the_context_is_the_limit_of_a_reward_model(settings, tmp_path):
     short, long = "the cat " * 40, "the cat sat " * context
     assert len(scorer.score([((Message("user", short),), "yes")])) == 1
     with pytest.raises(
-        InputError, match=f"'the cat sat .*leaves no room for an answer in the context of {context} tok"
+        InputError, match=sentence("prompt leaves no room", opening="the cat sat …", context=context)
     ) as e:
         scorer.score([((Message("user", text),), "yes") for text in (short, long)])
     assert "\n" not in str(e.value)
@@ -404,7 +407,7 @@ def test_orpo_learns_from_mixed_rows(settings, files, tmp_path):
     files["mixed"] = mixed
     result = run(resolve(settings("orpo", data="mixed", data__layout="mixed", data__holdout=0)))
     assert result["data"]["rows"] == 17
-    with pytest.raises(InputError, match="method 'dpo' learns from"):
+    with pytest.raises(InputError, match=sentence("method and rows", name="dpo")):
         run(resolve(settings("dpo", out="other", data="mixed", data__layout="mixed")))
 
 
@@ -420,7 +423,7 @@ def test_standard_input_is_a_stream_that_ends(settings, files, tmp_path, monkeyp
     result = run(resolve(settings("orpo", data="pairs", **changes)))
     assert result["steps"] == 10  # 30 rows, 3 a step
     assert not torch.isnan(torch.tensor(result["loss"]["last"]))
-    with pytest.raises(InputError, match="standard input"):
+    with pytest.raises(InputError, match=sentence("standard input gone")):
         resume(tmp_path / "run")
 
 
@@ -475,7 +478,7 @@ def test_what_a_cut_answer_is_worth(rule, given):
 
 
 def test_other_rules_for_cut_answers_are_refused(settings):
-    with pytest.raises(InputError, match=r"reward\.truncated"):
+    with pytest.raises(InputError, match=sentence("nonnumber reward", where="reward.truncated")):
         resolve(settings("grpo", reward__truncated="drop"))
 
 

@@ -16,6 +16,7 @@ from luthier.report.page.run_report import RewardedAnswer
 from luthier.runs.folder import RunFolder, read_run
 from luthier.tune import write_report
 from luthier.tune.train import run
+from sentences import sentence
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +80,9 @@ def test_a_run_that_is_not_finished_has_no_report(runs):
     (runs / "a" / "result.json").unlink()
     changed(runs / "a", "result.json")
     for make in (lambda path: write_report.report([path]), write_report.coding):
-        with pytest.raises(InputError, match="this run is not finished; run its command again"):
+        with pytest.raises(InputError, match=sentence("run not finished")):
             make(runs / "a")
-    with pytest.raises(InputError, match=r"not a run directory: no run\.yaml"):
+    with pytest.raises(InputError, match=sentence("not a run directory")):
         write_report.report([runs])
 
 
@@ -126,7 +127,7 @@ def test_runs_side_by_side_are_told_apart_and_compared_on_the_same_prompts(runs,
     page = write_report.report([runs / "a", runs / "deep" / "a"], runs / "two.html").read_text()
     assert f"{runs}/deep/a" in page
     assert "None: these runs have the same settings." in page
-    with pytest.raises(InputError, match="7 runs; give at most 6"):
+    with pytest.raises(InputError, match=sentence("too many runs", count=7, most=6)):
         write_report.report([runs / "a"] * 7)
 
 
@@ -153,7 +154,7 @@ def test_coding_goes_on_from_an_export(runs):
     assert "Coded by hand" in write_report.report([runs / "a"]).read_text()
     for wrong in ("no json", "[]", '{"tags": "odd"}', '{"tags": [], "headings": []}'):
         (runs / "a" / "errors" / "codes.jsonl").write_text(f"{json.dumps(code)}\n{wrong}\n")
-        with pytest.raises(InputError, match=r"codes\.jsonl:2: not a line of codes"):
+        with pytest.raises(InputError, match=sentence("not a line of codes", where="codes.jsonl:2")):
             write_report.report([runs / "a"])
 
 
@@ -162,7 +163,7 @@ def test_a_run_without_answers_has_nothing_to_code(runs):
         (runs / "a" / "evals" / f"{stage}.jsonl").write_text(json.dumps({"row": 0, "loss": 1.0, "units": 1}) + "\n")
     (runs / "a" / "errors" / "records.jsonl").unlink()
     changed(runs / "a", "errors/records.jsonl", "evals/before.jsonl", "evals/after.jsonl")
-    with pytest.raises(InputError, match="generated no answers to read"):
+    with pytest.raises(InputError, match=sentence("no answers to read")):
         write_report.coding(runs / "a")
     assert "generated no answers in which errors could be looked for" in write_report.report([runs / "a"]).read_text()
 
@@ -181,7 +182,7 @@ def test_answers_of_rollouts_are_those_of_the_first_the_middle_and_the_last(tmp_
     assert (found[0].best, found[0].worst) == ([RewardedAnswer("", "old 0", 0.5)], [])
     assert found[2].worst == [RewardedAnswer("who?", "worst", 1, "length", 4)]
     (tmp_path / "samples.jsonl").write_text(json.dumps({"rollout": 1, "answer": "a", "reward": "high"}) + "\n")
-    with pytest.raises(InputError, match=r"samples\.jsonl:1.*reward"):
+    with pytest.raises(InputError, match=sentence("record of another form", where="samples.jsonl:1")):
         write_report._rollouts(RunFolder(tmp_path))
     (tmp_path / "samples.jsonl").unlink()
     assert write_report._rollouts(RunFolder(tmp_path)) == []

@@ -17,6 +17,7 @@ from luthier.tune import train as app_train
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import HeldOut, Measured, RepeatedPrompt, from_records, to_records
 from luthier.tune.train import run
+from sentences import sentence
 
 
 def chat(question, answer, group=""):
@@ -56,16 +57,16 @@ def test_a_run_that_asks_again_with_a_metric_of_the_users(settings, tmp_path):
     lineage = json.loads((tmp_path / "run" / "lineage.json").read_text())
     assert lineage["inputs"]["metrics"] == {str(tmp_path / "mine.py"): sha256(tmp_path / "mine.py")}
     (tmp_path / "mine.py").write_text("def shouts(answers):\n    return [1.0] * len(answers)\n")
-    with pytest.raises(InputError, match="the metrics changed since this run began"):
+    with pytest.raises(InputError, match=sentence("inputs changed", name="metrics")):
         run(resolve(settings))
 
 
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("python:absent.py:f", "metric 'python:absent.py:f': no such file"),
-        ("python:mine.py", "metric 'python:mine.py': 'python' needs a file and a function"),
-        ("rouge", "did you mean 'rouge_l'"),
+        ("python:absent.py:f", sentence("no such file", where="metric 'python:absent.py:f'")),
+        ("python:mine.py", sentence("reward python needs both", where="metric 'python:mine.py'")),
+        ("rouge", sentence("unknown name", fix="did you mean 'rouge_l'?")),
     ],
 )
 def test_what_is_no_metric_is_refused_before_anything_is_read(settings, spec, says):

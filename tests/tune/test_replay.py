@@ -20,6 +20,7 @@ from luthier.tune import train as app_train
 from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
 from luthier.tune.verify import resume
+from sentences import sentence
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -151,7 +152,7 @@ def test_a_changed_replay_file_cannot_go_on(settings, files, tmp_path, monkeypat
     monkeypatch.undo()
     path = files["chat", "general"]
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(InputError, match="the replay changed since this run began"):
+    with pytest.raises(InputError, match=sentence("inputs changed", name="replay")):
         run(resolve(settings()))
 
 
@@ -171,9 +172,15 @@ def refused(config, said):
 
 def test_what_cannot_be_mixed_is_refused_in_one_line(settings, files):
     text = [str(files["text", "general"])]
-    refused(resolve(settings(data__replay=text)), "learns from chat rows, but these are .*as the data's own")
-    refused(resolve(settings(data__stream=True, train__steps=3)), "--data.replay: a stream has no end")
-    refused(resolve(settings(method="grpo", reward__use=["exact"])), "grpo learns from its own answers.*--policy.kl")
-    refused(resolve(settings(method="ppo", reward__use=["exact"])), "--policy.pretrain")
+    refused(resolve(settings(data__replay=text)), sentence("method and rows", wanted="chat"))
+    refused(resolve(settings(data__stream=True, train__steps=3)), sentence("stream and replay", where="--data.replay"))
+    refused(
+        resolve(settings(method="grpo", reward__use=["exact"])),
+        sentence("method learns from its own answers", method="grpo", fix="--policy.kl keeps it near its start"),
+    )
+    refused(
+        resolve(settings(method="ppo", reward__use=["exact"])),
+        sentence("method learns from its own answers", fix="give these files to --policy.pretrain"),
+    )
     same = {"data__path": [str(files["chat", "data"])], "data__eval": [str(files["chat", "general"])]}
-    refused(resolve(settings(**same)), "every replay row is held out")
+    refused(resolve(settings(**same)), sentence("every replay row held out"))

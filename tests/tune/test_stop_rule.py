@@ -16,6 +16,7 @@ from luthier.tune import train as app_train
 from luthier.tune import training_steps as app_learn
 from luthier.tune.checkpoint_selection import Progress, selected_step
 from luthier.tune.train import run
+from sentences import sentence
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -155,9 +156,9 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, monk
 
 def test_what_cannot_stop_a_run_is_refused_in_one_line(settings):
     for changes, said in (
-        ({"eval__every": 0}, "--stop.forgetting: .*give --eval.every N"),
-        ({"eval__forgetting": False}, "--stop.forgetting: --no-eval.forgetting turns this off"),
-        ({"method": "reward"}, "--stop.forgetting: reward makes a model that writes no text"),
+        ({"eval__every": 0}, sentence("forgetting needs evaluations", where="--stop.forgetting")),
+        ({"eval__forgetting": False}, sentence("forgetting turned off", where="--stop.forgetting")),
+        ({"method": "reward"}, sentence("method writes no text", where="--stop.forgetting", method="reward")),
     ):
         with pytest.raises(InputError, match=said) as caught:
             run(resolve(settings(stop__forgetting=0.1, **changes)))

@@ -28,6 +28,7 @@ from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
 from luthier.tune.training_steps import LastSave
 from luthier.tune.verify import resume
+from sentences import sentence
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -82,7 +83,7 @@ def run_until(step, config, monkeypatch, number=signal.SIGTERM):
 
     with monkeypatch.context() as patched:
         patched.setattr(app_learn, "log_step", note)
-        with pytest.raises(Stopped, match="run the same command again"):
+        with pytest.raises(Stopped, match=sentence("stopped in a phase")):
             run(config)
 
 
@@ -278,7 +279,7 @@ def test_a_run_goes_on_with_other_threads_and_says_so(settings, tmp_path, monkey
 def test_what_cannot_fit_in_memory_is_refused_unless_forced(settings, tmp_path, monkeypatch):
     """axolotl#848, litgpt#920: will it fit?"""
     monkeypatch.setattr(memory, "available", lambda device: 1000)
-    with pytest.raises(InputError, match=r"--tune lora: this needs about \S+ \SB more and 1 kB are free; .*--force"):
+    with pytest.raises(InputError, match=sentence("not enough memory", where="--tune lora", free="1 kB")):
         run(resolve(settings()))
     assert not (tmp_path / "run" / "evals" / "before.jsonl").exists(), "refused before any work"
     assert run(resolve(settings(force=True)))["steps"] > 0
@@ -297,12 +298,12 @@ def test_seconds_are_those_of_the_whole_start(settings, monkeypatch):
 
 
 def test_patience_without_held_out_rows_is_refused(settings):
-    with pytest.raises(InputError, match=r"--eval\.patience: no row is held out to decide when to stop"):
+    with pytest.raises(InputError, match=sentence("no row to decide when to stop", where="--eval.patience")):
         run(resolve(settings(eval__every=2, eval__patience=1, data__holdout=0.0)))
 
 
 def test_patience_without_evaluations_is_refused(settings):
-    with pytest.raises(InputError, match=r"--eval\.patience: .*; give --eval\.every N"):
+    with pytest.raises(InputError, match=sentence("patience needs evaluations", where="--eval.patience")):
         run(resolve(settings(eval__patience=2)))
 
 
@@ -324,14 +325,14 @@ def test_a_finished_run_is_not_done_again(settings, capsys):
 
 def test_a_folder_with_another_run_is_refused(settings):
     run(resolve(settings()))
-    with pytest.raises(InputError, match=r"another run: train.lr was 0.01 there and is 0.02 here"):
+    with pytest.raises(InputError, match=sentence("another run", name="train.lr", there="0.01", here="0.02")):
         run(resolve(settings(train__lr=0.02)))
 
 
 def test_a_folder_with_something_else_is_refused_and_left_alone(settings, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="not a run"):
+    with pytest.raises(InputError, match=sentence("folder holds something else")):
         run(resolve(settings()))
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
@@ -342,7 +343,7 @@ def test_changed_data_cannot_go_on(settings, rows, tmp_path, monkeypatch):
         run(resolve(settings()))
     monkeypatch.undo()
     rows.write_text(rows.read_text() + '{"prompt": "new", "completion": "row"}\n')
-    with pytest.raises(InputError, match="the data changed since this run began"):
+    with pytest.raises(InputError, match=sentence("inputs changed", name="data")):
         run(resolve(settings()))
 
 
@@ -397,7 +398,9 @@ def test_a_best_checkpoint_that_was_damaged_is_refused(settings, tmp_path, monke
     best = tmp_path / "run" / "checkpoints" / "best"
     whole = (best / "weights.safetensors").read_bytes()
     (best / "weights.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(InputError, match=r"cannot be used: weights.safetensors is not what was saved; put it back"):
+    with pytest.raises(
+        InputError, match=sentence("checkpoint unusable", fault="weights.safetensors is not what was saved")
+    ):
         run(config)
 
 
@@ -460,7 +463,7 @@ def test_a_stream_of_other_rows_cannot_go_on(broken_off, rows):
     lines = rows.read_text().splitlines()
     rows.write_text("\n".join([*lines[1:], lines[0]]))
     for _ in range(2):  # once refused, it once took what it had read for what it had learned
-        with pytest.raises(InputError, match=r"the first 12 examples are not those that this run learned from"):
+        with pytest.raises(InputError, match=sentence("first examples changed", count=12)):
             run(broken_off)
     rows.write_text("\n".join(lines))
     assert run(broken_off)["steps"] == 5
@@ -469,7 +472,7 @@ def test_a_stream_of_other_rows_cannot_go_on(broken_off, rows):
 def test_a_bad_row_among_those_passed_over_is_told(broken_off, rows):
     lines = rows.read_text().splitlines()
     rows.write_text("\n".join([lines[0], "{", *lines[2:]]))
-    with pytest.raises(InputError, match=r"rows.jsonl:2: broken JSON"):
+    with pytest.raises(InputError, match=sentence("broken json line", where="rows.jsonl:2")):
         run(broken_off)
 
 
@@ -479,7 +482,7 @@ def test_verify_tells_rows_of_a_stream_that_changed(settings, tmp_path, rows):
     assert resume(tmp_path / "run")["same_bits"]
     lines = rows.read_text().splitlines()
     rows.write_text("\n".join([*lines[:13], *reversed(lines[13:])]))
-    with pytest.raises(InputError, match="the rows of the stream changed since this run was made"):
+    with pytest.raises(InputError, match=sentence("rows of stream changed")):
         resume(tmp_path / "run")
 
 
@@ -529,7 +532,7 @@ def test_a_stream_of_mixed_rows_teaches_no_unwanted_answer(settings, tmp_path):
     unwanted = [{"prompt": "who?", "completion": "bad", "label": False}] * 12
     path.write_text("".join(json.dumps(row) + "\n" for row in wanted + unwanted))
     changes = {"data__stream": True, "train__steps": 6, "data__path": [str(path)], "data__layout": "mixed"}
-    with pytest.raises(InputError, match=r"mixed.jsonl:13: method 'sft' learns from"):
+    with pytest.raises(InputError, match=sentence("method and rows", where="mixed.jsonl:13", name="sft")):
         run(resolve(settings(**changes)))
 
 
@@ -552,17 +555,17 @@ def test_held_out_rows_that_are_cut_are_told(settings, tmp_path, capsys):
 
 
 def test_a_stream_without_a_length_is_refused(settings):
-    with pytest.raises(InputError, match=r"give --train\.steps"):
+    with pytest.raises(InputError, match=sentence("stream has no length")):
         run(resolve(settings(data__stream=True)))
-    with pytest.raises(InputError, match=r"give --train\.steps"):
+    with pytest.raises(InputError, match=sentence("stream has no length")):
         run(resolve(settings(data__stream=True, data__path=["-"])))
 
 
 def test_the_wrong_method_for_the_data_says_which(settings, tmp_path):
     (tmp_path / "a.txt").write_text("plain text")
-    with pytest.raises(InputError, match="use --method cpt"):
+    with pytest.raises(InputError, match=sentence("method and rows", fix="use --method cpt or orpo")):
         run(resolve(settings(data__path=[str(tmp_path / "a.txt")])))
-    with pytest.raises(InputError, match="use --method sft"):
+    with pytest.raises(InputError, match=sentence("method and rows", fix="use --method sft or orpo or ppo or grpo")):
         run(resolve(settings(method="cpt")))
 
 

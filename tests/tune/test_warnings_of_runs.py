@@ -10,6 +10,7 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.tune.train import run
 from luthier.tune.warnings import equal_rewards, warn_of_critic, warn_of_rollout
+from sentences import sentence
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_finished_stream_whose_rows_changed_is_not_handed_out(settings, tmp_pa
     assert run(config) == first
     text = (tmp_path / "rows.jsonl").read_text()
     (tmp_path / "rows.jsonl").write_text(text.replace('"completion": "5"', '"completion": "6"'))
-    with pytest.raises(InputError, match="the first 12 examples are not those that this run learned from"):
+    with pytest.raises(InputError, match=sentence("first examples changed", count=12)):
         run(config)
 
 
@@ -100,7 +101,10 @@ def test_rows_that_changed_are_told_and_the_old_run_is_not_handed_out(settings, 
     run(config)
     path = tmp_path / ("rows.jsonl" if name == "data__path" else "test.jsonl")
     path.write_text(path.read_text().replace('"completion": "', '"completion": "never '))
-    with pytest.raises(InputError, match=r"the data changed since this run began.*; give another --out to start anew"):
+    with pytest.raises(
+        InputError,
+        match=sentence("inputs changed", name="data", fix="give another --out to start anew, or put it back as it was"),
+    ):
         run(config)
 
 
@@ -111,7 +115,12 @@ def test_a_reward_that_changed_after_the_run_is_told(settings, tmp_path):
     run(config)
     code.write_text("def length(answers):\n    return [-len(a) for a in answers]\n")
     with pytest.raises(
-        InputError, match=r"the rewards changed since this run began \(.*mine.py\).*; give another --out"
+        InputError,
+        match=sentence(
+            "inputs changed",
+            name="rewards",
+            fix="give another --out to start anew, or put it back as it was; it may be fixed only if the run stopped at an error in it",
+        ),
     ):
         run(config)
 
@@ -126,11 +135,17 @@ def test_right_answers_that_a_reward_cannot_read_are_told_or_refused(settings, t
         for w in warnings(capsys)
     )
     path.write_text('{"prompt": "a", "answer": "ten"}\n{"prompt": "b", "answer": "two"}\n')
-    with pytest.raises(InputError, match="cannot read the right answer of 2 of 2 rows"):
+    with pytest.raises(
+        InputError,
+        match=sentence(
+            "no right answers",
+            fault="reward 'number' cannot read the right answer of 2 of 2 rows, and gives 0 to whatever is answered",
+        ),
+    ):
         run(settings(method="grpo", reward__use=["number"], train__steps=1, out=str(tmp_path / "other")))
     path.write_text('{"prompt": "a", "answer": " "}\n{"prompt": "b", "answer": "two"}\n')
     with pytest.raises(
-        InputError, match=r"rows.jsonl:1: reward 'contains' compares with the right answer, and this row has none"
+        InputError, match=sentence("row without right answer", where="rows.jsonl:1", referring="contains")
     ):
         run(settings(method="grpo", reward__use=["contains"], train__steps=1, out=str(tmp_path / "other")))
 
