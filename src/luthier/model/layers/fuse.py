@@ -82,6 +82,19 @@ def _mlp_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def keep_gates(part: nn.Module) -> None:
+    """Have the gated MLPs of `part` keep silu(gate) * up after all, in place: where the whole block is computed again, hooks
+    of their own would keep gate and up for nothing."""
+    for module in part.modules():
+        if getattr(vars(module).get("forward"), "__func__", None) is _mlp_forward:
+            module.forward = MethodType(_mlp_kept, module)
+
+
+def _mlp_kept(module: Any, x: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = module.down_proj(_Gate.apply(module.gate_proj(x), module.up_proj(x)))  # type: ignore[no-untyped-call]
+    return out
+
+
 def _made_again(hidden: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[Any, Any]:
     """Hooks under which autograd keeps the shape of `hidden` alone, and makes silu(gate) * up for the gradient.
 
