@@ -271,3 +271,29 @@ def test_a_pass_that_fails_leaves_the_model_its_own_forward():
     with pytest.raises(AttributeError):
         forward(model, None)
     assert "forward" not in vars(model)
+
+
+def test_in_16_bits_a_processor_meets_few_sizes(monkeypatch):
+    """oneDNN compiles kernels for each size and keeps them: without multiples every pass of a run made its memory grow."""
+    draw = random.Random(3)
+    trees = [random_tree(draw, prefix=(1, 2, 3, 4, 5), children=c, row=c) for c in (2, 0, 3)]
+    batch = pack(trees, [[1.0] * t.trained for t in trees], pad_to=128)
+    sizes: list[tuple[int, int]] = []
+    attend, logits = plan._attend, vocabulary._logits
+    monkeypatch.setattr(
+        plan, "_attend", lambda q, k, v, g, m, s: (sizes.append(m.shape[-2:]), attend(q, k, v, g, m, s))[1]
+    )
+    monkeypatch.setattr(vocabulary, "_logits", lambda h, *rest: (sizes.append((len(h), 32)), logits(h, *rest))[1])
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = tiny_model(dtype=dtype)
+        out = forward(model, batch).logp
+        out.sum().backward()
+        found[dtype] = out.detach(), model.get_input_embeddings().weight.grad, list(sizes)
+        sizes.clear()
+    assert all(n % 32 == 0 for size in found[torch.bfloat16][2] for n in size)
+    assert any(n % 32 for size in found[torch.float32][2] for n in size)  # where it costs nothing, nothing is padded
+    assert len(found[torch.bfloat16][0]) == len(batch.label)
+    torch.testing.assert_close(found[torch.bfloat16][0], found[torch.float32][0], atol=0.1, rtol=0.05)
+    grads = [found[dtype][1].float() for dtype in found]
+    assert float((grads[0] - grads[1]).norm() / grads[0].norm()) < 0.03

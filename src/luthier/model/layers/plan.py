@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from luthier.core import log
 from luthier.core.foreign.calls import reason
 from luthier.core.types.batch import Batch
+from luthier.model.layers.products import UNIT, compiles, padded
 from luthier.model.layers.scoring import Local, Scoring, attended
 
 BLOCK = 128  # queries that attend together: what lies above the diagonal is skipped between blocks
@@ -77,6 +78,7 @@ class TreePlan:
         self.starts, self.parents = batch.node_start, batch.node_parent
         self.full = [mask == "full" for mask in batch.node_mask] or [False] * len(self.parents)
         self.device = device
+        self.unit = 1  # queries and keys of a group are padded to multiples of it
         self._masks: dict[tuple[torch.dtype, Local | None], list[tuple[Group, torch.Tensor]]] = {}
         self._block_masks: dict[Local | None, Any] = {}
 
@@ -86,6 +88,8 @@ class TreePlan:
             out = _block_sparse(q, k, v, self.block_mask(scoring.local), scoring)
             if out is not None:
                 return out.transpose(1, 2)
+        if compiles(q):
+            self.unit = UNIT
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
         parts = [_attend(q, k, v, group, mask, scoring) for group, mask in self.masked(q.dtype, scoring.local)]
         return torch.cat(parts).index_select(0, self.order)[None]
@@ -94,8 +98,11 @@ class TreePlan:
     def groups(self) -> list[Group]:
         """Groups of blocks that together hold every token as a query once."""
         blocks = self._blocks()
-        sizes = [(block.last - block.first, len(block.seen)) for block in blocks]
-        return [_group([blocks[i] for i in members]) for members in _arrange(sizes)]
+        sizes = [tuple(padded(n, self.unit) for n in (b.last - b.first, len(b.seen))) for b in blocks]
+        return [
+            _group([blocks[i] for i in members], *map(max, zip(*(sizes[i] for i in members), strict=True)))
+            for members in _arrange(sizes)
+        ]
 
     @cached_property
     def depth(self) -> torch.Tensor:
@@ -224,8 +231,7 @@ def _arrange(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
     return groups
 
 
-def _group(blocks: Sequence[Block]) -> Group:
-    lq, lk = max(block.last - block.first for block in blocks), max(len(block.seen) for block in blocks)
+def _group(blocks: Sequence[Block], lq: int, lk: int) -> Group:
     queries = torch.zeros(len(blocks), lq, dtype=torch.int64)
     keys = torch.zeros(len(blocks), lk, dtype=torch.int64)
     hidden = torch.ones(len(blocks), lq, lk, dtype=torch.bool)

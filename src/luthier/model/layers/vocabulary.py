@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from luthier.model.layers.products import product
+from luthier.model.layers.products import compiles, padded, product
 
 # States and tokens of the vocabulary in one tile. On a CPU its logits and the weights that made them stay in cache.
 CPU_TILE = 512, 1024
@@ -50,6 +50,9 @@ class HeadLogp(torch.autograd.Function):
         cap: float | None,
         entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        count = len(hidden)
+        if compiles(hidden):
+            hidden, target = (_lengthened(x, padded(count)) for x in (hidden, target))
         norm, logp = (torch.empty(len(hidden), dtype=wide(hidden.dtype), device=hidden.device) for _ in range(2))
         spread = torch.empty_like(logp if entropy else logp[:0])
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
@@ -64,15 +67,16 @@ class HeadLogp(torch.autograd.Function):
             if slope is not None:
                 slope[rows] = (scale * sweep.slope(weight)).to(hidden.dtype)
         ctx.save_for_backward(*(x for x in (hidden, weight, target, norm, slope) if x is not None))
-        ctx.scale, ctx.cap = scale, cap
+        ctx.scale, ctx.cap, ctx.count = scale, cap, count
+        logp, spread = logp[:count], spread[:count]
         ctx.mark_non_differentiable(spread)
         return logp, spread
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad = grads[0]
         hidden, weight, target, norm, *slope = ctx.saved_tensors
-        dhidden = slope[0] * grad[:, None].to(hidden.dtype) if slope else None
+        dhidden = slope[0][: ctx.count] * grads[0][:, None].to(hidden.dtype) if slope else None
+        grad = _lengthened(grads[0], len(hidden))
         dweight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         if dweight is not None:
             for rows, parts in _tiles(hidden, weight):
@@ -84,6 +88,11 @@ class HeadLogp(torch.autograd.Function):
                     dz.scatter_add_(-1, place[:, None], here[:, None].to(dz.dtype))
                     dweight[columns].addmm_(dz.mul_(factor).to(hidden.dtype).T, hidden[rows])
         return dhidden, dweight, None, None, None, None
+
+
+def _lengthened(x: torch.Tensor, count: int) -> torch.Tensor:
+    """`x` with zeros after its rows, `count` in all."""
+    return x if len(x) == count else torch.cat([x, x.new_zeros(count - len(x), *x.shape[1:])])
 
 
 class _Sweep:
