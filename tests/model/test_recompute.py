@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_tree, tiny_model
 
+from conftest import random_tree, tiny_model
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core import seeds
 from luthier.core.types.batch import Batch, Needs
@@ -49,10 +49,10 @@ def ready(name: str, dtype: torch.dtype = torch.float32) -> tune.Tuned:
     return tuned
 
 
-def learned(tuned: tune.Tuned, needs: Needs = Needs()) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def learned(tuned: tune.Tuned) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     seeds.seed_torch(3, "dropout")
-    out = forward(tuned.model, batch(), needs)
-    (out.logp.sum() if out.score is None else out.score.sum()).backward()
+    out = forward(tuned.model, batch())
+    out.logp.sum().backward()
     return out.logp.detach(), {n: p.grad for n, p in tuned.parameters.items() if p.grad is not None}
 
 
