@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from conftest import gradient, random_tree, tiny_model
+from luthier.config.model import QuantConfig
 from luthier.config.resolve import resolve
 from luthier.core.types.batch import Needs
 from luthier.generate.generate import generate
 from luthier.generate.sampling import Sampling
-from luthier.model.adapt import quantize
+from luthier.model.adapt.base import quantize_base
 from luthier.model.forward import forward
 from luthier.model.layers import plan
 from luthier.model.layers.plan import TreePlan
@@ -121,7 +122,7 @@ def test_quantized_weights_are_the_same_on_the_gpu(kind):
     here = tiny_model(hidden_size=64)
     there = copy.deepcopy(here).to(CUDA)
     for model in (here, there):
-        quantize.quantize_linears(model, kind=kind, block=32, double=True)
+        quantize_base(model, QuantConfig(kind=kind, block=32))
     packed = batch(2)
     ours, theirs = forward(here, packed).logp, forward(there, packed.to(CUDA)).logp.cpu()
     torch.testing.assert_close(theirs, ours, atol=2e-4, rtol=1e-4)

@@ -8,7 +8,7 @@ from torch import nn
 
 from luthier.config.model import LoraConfig
 from luthier.model import memory
-from luthier.model.adapt.lora import LoraLinear
+from luthier.model.adapt.lora_layer import LoraLinear
 from luthier.model.layers import packed_weights
 
 

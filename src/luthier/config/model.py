@@ -11,6 +11,10 @@ from luthier.config.section import Section
 
 class LoraConfig(Section):
     rank: int = Field(16, ge=1, description="Rank of the adapters.")
+    expert_rank: int | None = Field(
+        None, ge=1, description="Rank of the adapters on each expert of a mixture; by default rank divided by the experts that a "
+        "token takes, at least 1."
+    )  # fmt: skip
     alpha: float = Field(32.0, gt=0, description="Scale: the adapter adds alpha/rank * B A x.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before A.")
     targets: tuple[str, ...] = Field(

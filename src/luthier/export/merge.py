@@ -11,7 +11,8 @@ from luthier.core.storage.opening import require_writable
 from luthier.core.types.examples import Chat
 from luthier.data.stdlib_pairs import pairs
 from luthier.evals.forgetting import GENERAL_PROMPTS
-from luthier.model.adapt import lora, quantize
+from luthier.model.adapt import lora
+from luthier.model.adapt.base import dequantize_base
 from luthier.model.load import DTYPES
 from luthier.runs.export import write_model
 from luthier.runs.locate import resolve_model, takes_base
@@ -39,7 +40,7 @@ def merge(run: Path, out: Path | None, dtype: str, base: str | None = None) -> d
     before = log_probabilities(opened, texts)
     trained = trained_system(resolve_model(str(run), base).adapter or run)
     lora.merge(opened.model)
-    quantize.dequantize_linears(opened.model)  # layers of a qlora run that had no adapter
+    dequantize_base(opened.model)  # layers of a qlora run that had no adapter
     opened.model.to(DTYPES[dtype])
     write_folder(
         target, lambda folder: write_model(folder, opened.model, opened.tokenizer.fast, opened.template, trained)

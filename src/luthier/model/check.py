@@ -22,6 +22,10 @@ from luthier.model.forward import head_output, hidden_states
 
 PART = 8  # tokens of each of the three nodes
 WINDOW = 6  # a window for the check: shorter than a path of two nodes, and no divisor of it
+OWN = (
+    "_attn_implementation_internal",
+    "_experts_implementation_internal",
+)  # where transformers keeps whose functions it calls
 WINDOWS = ("sliding_window", "attention_chunk_size")
 # Largest |difference| of log p over the spread of log p. Of tiny random models of 95 architectures, in float32, right ones were
 # at most 1.6e-5 apart in log p and wrong ones in whole units; in 16 bits the rounding alone is a good part of the spread.
@@ -108,7 +112,8 @@ def _batch(ids: torch.Tensor) -> Batch:
 
 @contextmanager
 def _own_attention(model: nn.Module) -> Iterator[set[int]]:
-    """For the block `model` attends as transformers wrote it; the windows that its masks were made with are collected."""
+    """For the block `model` attends, and asks its experts, as transformers wrote it; the windows that its masks were made with are
+    collected."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
     windows: set[int] = set()
@@ -119,9 +124,8 @@ def _own_attention(model: nn.Module) -> Iterator[set[int]]:
             windows.add(local_size)
         return eager(*args, **({} if local_size is None else {"local_size": local_size}), **named)
 
-    name = "_attn_implementation_internal"
     with ExitStack() as changes:
-        changes.enter_context(_set([(config, name, "eager") for config in _configs(model)]))
+        changes.enter_context(_set([(config, name, "eager") for config in _configs(model) for name in OWN]))
         ALL_MASK_ATTENTION_FUNCTIONS["eager"] = noting
         try:
             yield windows

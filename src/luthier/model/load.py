@@ -27,7 +27,7 @@ from luthier.model.folder.limits import check_layers, check_vocabulary
 from luthier.model.folder.safetensors_header import Tensor
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.hub.sources import Source
-from luthier.model.layers import fuse
+from luthier.model.layers import experts, fuse
 from luthier.model.layers.attention import NAME, register
 from luthier.model.layers.determinism import same_products
 from luthier.model.quiet import quiet
@@ -89,6 +89,7 @@ def load(
     _check_numbers(model, folder)
     model = model.to(device).eval()
     if attention == NAME:
+        experts.install(model)
         try:
             _check_once(model, dtype, device)
         except (InputError, MemoryError, torch.OutOfMemoryError):

@@ -23,7 +23,8 @@ from luthier.core.errors import InputError
 from luthier.core.log import size
 from luthier.model.adapt import tune
 from luthier.model.adapt.quantize import quantizable, stored_bytes
-from luthier.model.layers import attention, fuse
+from luthier.model.adapt.stacks import stacks
+from luthier.model.layers import attention, experts, fuse
 from luthier.model.layers.scoring import Scoring
 from luthier.model.layers.vocabulary import tile_bytes
 
@@ -91,11 +92,13 @@ def estimate(
     """
     model = _on_shapes(config, dtype)
     dense = sum(p.nbytes for p in model.parameters())
-    quantized: list[torch.Tensor] = []
+    quantized: list[torch.Tensor] = []  # what is quantized together: a linear layer, one expert of a stack
     if tune_kind == "qlora":
         for linear in quantizable(model).values():
             linear.__class__ = _Frozen
             quantized.append(linear.weight)
+        for name in stacks(model):
+            quantized.extend(model.get_parameter(name).detach())
     prepared = tune.prepare(model, "lora" if tune_kind == "qlora" else tune_kind, lora, quant)
     learned = list(prepared.parameters.values())
     weights = sum(p.nbytes for p in model.parameters()) - sum(w.nbytes for w in quantized)
@@ -140,6 +143,7 @@ def _on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:
                 f"a model of type '{config.model_type}' is not a causal language model", where="--model",
                 fix="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
             ) from None  # fmt: skip
+    experts.install(model)
     fuse.fuse(model)
     return model
 

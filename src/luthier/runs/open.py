@@ -18,7 +18,8 @@ from luthier.core.types.examples import Message
 from luthier.generate.generate import stream
 from luthier.generate.sampling import Sampling
 from luthier.model import load as model_load
-from luthier.model.adapt import adapter_config, adapters, lora, quantize
+from luthier.model.adapt import adapter_config, adapters, lora
+from luthier.model.adapt.base import quantize_base
 from luthier.model.adapt.roles import Role
 from luthier.runs.locate import intact, resolve_model, run_of, run_settings
 from luthier.text.encode import encode_prompt_ids
@@ -153,7 +154,7 @@ def open_model(
     loaded = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place), texts=start.texts)
     loaded.model.requires_grad_(False)
     if quant:
-        quantize.quantize_linears(loaded.model, kind=quant.kind, block=quant.block, double=quant.double)
+        quantize_base(loaded.model, quant)
     tokenizer = Tokenizer(loaded.tokenizer)
     prompt_formats = {own: PromptFormat(_template(run, tokenizer), run.text.system) for own, run in others.items()}
     opened = Opened(loaded.model, tokenizer, _template(config, tokenizer), config, found, prompt_formats)

@@ -15,7 +15,8 @@ from luthier.core.errors import InputError
 from luthier.core.types.batch import Needs
 from luthier.core.types.examples import Chat, Message, Messages
 from luthier.model import load as model_load
-from luthier.model.adapt import adapters, heads, lora, quantize, roles
+from luthier.model.adapt import adapters, heads, lora, roles
+from luthier.model.adapt.base import quantize_base
 from luthier.model.folder.limits import longest_input
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.forward import forward
@@ -114,8 +115,7 @@ def open_scorer(
     model.requires_grad_(False)
     if start.adapter:
         if start.quantized:
-            q = start.config.quant
-            quantize.quantize_linears(model, kind=q.kind, block=q.block, double=q.double)
+            quantize_base(model, start.config.quant)
         adapters.apply(model, start.adapter)
         lora.merge(model)
     else:

@@ -17,7 +17,8 @@ from luthier.core.types.examples import Example
 from luthier.core.types.trees import TokenTree
 from luthier.model import load as model_load
 from luthier.model import memory
-from luthier.model.adapt import adapters, lora, quantize, tune
+from luthier.model.adapt import adapters, lora, tune
+from luthier.model.adapt.base import dequantize_base, quantize_base
 from luthier.model.folder.configuration import load_config
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import Examples
@@ -202,12 +203,11 @@ def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
     )
     if texts.start.adapter:
         if texts.start.quantized:
-            q = texts.start.config.quant
-            quantize.quantize_linears(loaded.model, kind=q.kind, block=q.block, double=q.double)
+            quantize_base(loaded.model, texts.start.config.quant)
         adapters.apply(loaded.model, texts.start.adapter)
         if not continues_adapter(texts, config):
             lora.merge(loaded.model)
-            quantize.dequantize_linears(loaded.model)
+            dequantize_base(loaded.model)
     return loaded
 
 

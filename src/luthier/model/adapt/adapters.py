@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from safetensors.torch import save_file
 from luthier.config.model import LoraConfig
 from luthier.core.errors import InputError
 from luthier.core.storage.files import write_json
-from luthier.model.adapt import heads, lora, peft, roles, targets
+from luthier.model.adapt import heads, lora, peft, peft_experts, roles, targets
 from luthier.model.adapt.adapter_config import CONFIG, WEIGHTS
+from luthier.model.adapt.lora_layer import Adapter
+from luthier.model.adapt.lora_stack import LoraStack
 from luthier.model.adapt.peft import PREFIX, PeftAdapter
 from luthier.model.adapt.quantize import QuantLinear
+from luthier.model.adapt.stacks import StackModule, stacks
 
 SAME_MODEL = "load it on the model it was tuned from"
 
@@ -27,14 +31,13 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
     PiSSA adapter is written as the difference to its start, on the unchanged base. A score or value head is
     written whole, as PEFT writes `modules_to_save`.
     """
+    found = dict(lora.adapters(model))
+    stacked = [name for name, adapter in found.items() if isinstance(adapter, LoraStack)]
     tensors: dict[str, torch.Tensor] = {}
-    names, scale, rank, dora = [], 1.0, config.rank, False
-    for name, adapter in lora.adapters(model):
+    for name, adapter in found.items():
+        file_name = peft_experts.key(name, stacked) if name in stacked else name
         for key, tensor in adapter.export().items():
-            tensors[f"{PREFIX}{name}.{key}"] = tensor.cpu().contiguous()
-        names.append(name)
-        dora = adapter.magnitude is not None  # not as `config` says: training may go on with an adapter made elsewhere
-        scale, rank = adapter.scale, tensors[f"{PREFIX}{name}.lora_A.weight"].shape[0]
+            tensors[f"{PREFIX}{file_name}.{key}"] = tensor.cpu().contiguous()
     whole = heads.on(model)
     tensors |= {f"{PREFIX}{name}.weight": head.weight.detach().cpu().contiguous() for name, head in whole.items()}
     save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
@@ -42,19 +45,44 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
         out / CONFIG,
         {
             "peft_type": "LORA", "task_type": "SEQ_CLS" if "score" in whole else "CAUSAL_LM", "base_model_name_or_path": base,
-            "r": rank, "lora_alpha": scale * rank, "lora_dropout": config.dropout, "bias": "none",
-            "target_modules": _short(names, model), "use_dora": dora, "use_rslora": False,
-            "modules_to_save": list(whole) or None, "fan_in_fan_out": False, "init_lora_weights": True, "inference_mode": True,
-        },
+            "bias": "none", "lora_dropout": config.dropout, "use_rslora": False,
+            "use_dora": any(adapter.magnitude is not None for adapter in found.values()), "fan_in_fan_out": False,
+            "modules_to_save": list(whole) or None, "init_lora_weights": True, "inference_mode": True,
+        }
+        | _places(model, found, stacked, config),
     )  # fmt: skip
 
 
-def _short(names: list[str], model: Any) -> list[str]:
-    """Last parts of the layer names when these say the same as the whole names, else the whole names."""
-    last = {name.rsplit(".", 1)[-1] for name in names}
-    bare = {name for name in targets.linears(model) if not name.endswith(".base")}
-    same = {name for name in bare if name.rsplit(".", 1)[-1] in last}
-    return sorted(last) if not same else names
+def _places(model: Any, found: Mapping[str, Adapter], stacked: Sequence[str], config: LoraConfig) -> dict[str, Any]:
+    """Of which layers PEFT makes adapters, of what rank and alpha. Not as `config` says: training may go on with an adapter that
+    was made elsewhere."""
+    everything = targets.everything(model)
+    flat = [name for name in found if name not in stacked]
+    moved = [name for name in flat if name.rpartition(".")[2] in peft_experts.REWRITTEN] if stacks(model) else []
+    usual = found[(flat or stacked)[-1]] if found else None
+    rank, scale = (usual.rank, usual.scale) if usual else (config.rank, config.alpha / config.rank)
+    out: dict[str, Any] = {"r": rank, "lora_alpha": scale * rank}
+    out["target_modules"] = _short([name for name in flat if name not in moved], everything)
+    if parameters := [*_short(stacked, everything), *(f"{name}.weight" for name in _short(moved, everything))]:
+        out |= {
+            "target_parameters": parameters,
+            "lora_dropout": 0.0,
+        }  # PEFT knows no dropout there; it is of training alone
+    if stacked and found[stacked[-1]].rank != rank:
+        other, names = found[stacked[-1]].rank, [re.escape(name) for name in _short(stacked, everything)]
+        out |= {"rank_pattern": dict.fromkeys(names, other), "alpha_pattern": dict.fromkeys(names, scale * other)}
+    return out
+
+
+def _short(names: Sequence[str], everything: Sequence[str]) -> list[str]:
+    """The last two parts of the names, or as many more as are needed to mean these layers alone."""
+    others = [name for name in everything if name not in set(names)]
+    deepest = max((name.count(".") + 1 for name in names), default=0)
+    for count in range(2, deepest):
+        ends = sorted({".".join(name.split(".")[-count:]) for name in names})
+        if not any(f".{name}".endswith(f".{end}") for name in others for end in ends):
+            return ends
+    return list(names)
 
 
 def apply(model: Any, folder: Path) -> int:
@@ -64,7 +92,7 @@ def apply(model: Any, folder: Path) -> int:
     """
     adapter = peft.read(folder)
     lora.detach(model)
-    layers = targets.linears(model)
+    layers = {name: lora.base_of(model, name) for name in targets.everything(model)}
     _check_fit(model, adapter, layers)
     for name, parts in adapter.layers.items():
         a, b, magnitude = (parts.get(kind) for kind in peft.KINDS)
@@ -79,12 +107,19 @@ def settings_of(folder: Path, settings: LoraConfig) -> LoraConfig:
     """The settings to go on learning the adapter in `folder` with: its own shape, and the dropout and learning
     rates of `settings`. Raises InputError when its layers have several ranks."""
     adapter = peft.read(folder)
-    shapes = {adapter.config(name) for name in adapter.layers}
-    if len(shapes) != 1:
-        what = "its layers have several ranks" if shapes else "it has no layers, only heads"
+    flat = {adapter.config(name) for name in adapter.layers if not adapter.is_stack(name)}
+    stacked = {adapter.config(name) for name in adapter.layers if adapter.is_stack(name)}
+    if (
+        not adapter.layers
+        or len(flat) > 1
+        or len(stacked) > 1
+        or len({f"{scale:.9g}" for scale in adapter.scales.values()}) > 1
+    ):
+        what = "its layers have several ranks or scales" if adapter.layers else "it has no layers, only heads"
         raise InputError(what, where=folder, fix="merge it into its model first")
+    usual = next(iter(flat | stacked)) if not flat else flat.pop()
     update = {"dropout": settings.dropout, "lr_ratio": settings.lr_ratio, "targets": tuple(adapter.layers)}
-    return shapes.pop().model_copy(update=update)
+    return usual.model_copy(update=update | {"expert_rank": stacked.pop().rank if stacked else None})
 
 
 @torch.no_grad()
@@ -98,7 +133,7 @@ def role(model: Any, folder: Path) -> roles.Role:
     _check_fit(model, adapter, bases)
     layers = {}
     for name, parts in adapter.layers.items():
-        layer = lora.LoraLinear(bases[name], adapter.config(name))
+        layer = lora.made(bases[name], adapter.config(name))
         _copy(layer, parts)
         layers[name] = layer.requires_grad_(False)
     linear = {}
@@ -126,7 +161,7 @@ def go_on(model: Any, folder: Path) -> None:
         head.weight.copy_(read.heads[name])
 
 
-def _copy(layer: lora.LoraLinear, parts: dict[str, torch.Tensor]) -> None:
+def _copy(layer: Adapter, parts: dict[str, torch.Tensor]) -> None:
     layer.A.copy_(parts["lora_A.weight"])
     layer.B.copy_(parts["lora_B.weight"])
     if layer.magnitude is not None:
@@ -135,9 +170,17 @@ def _copy(layer: lora.LoraLinear, parts: dict[str, torch.Tensor]) -> None:
 
 def _has(model: Any, name: str) -> bool:
     try:
-        return isinstance(lora.base_of(model, name), (torch.nn.Linear, QuantLinear))
+        return isinstance(lora.base_of(model, name), (torch.nn.Linear, QuantLinear, StackModule))
     except AttributeError:
         return False
+
+
+def _shape(layer: Any) -> tuple[int, ...]:
+    """(out, in) of a linear layer, (experts, out, in) of a stack."""
+    if not isinstance(layer, StackModule):
+        return layer.out_features, layer.in_features
+    count, rows, columns = layer.shape
+    return (count, columns, rows) if layer.transposed else (count, rows, columns)
 
 
 def _check_fit(model: Any, adapter: PeftAdapter, layers: Mapping[str, Any]) -> None:
@@ -151,8 +194,8 @@ def _check_fit(model: Any, adapter: PeftAdapter, layers: Mapping[str, Any]) -> N
         )  # fmt: skip
     for name, parts in adapter.layers.items():
         found, dora = layers[name], adapter.config(name).dora
-        shape = (parts["lora_B.weight"].shape[0], parts["lora_A.weight"].shape[1])
-        if shape != (found.out_features, found.in_features):
+        a, b = parts["lora_A.weight"], parts["lora_B.weight"]
+        if (*b.shape[:-1], a.shape[-1]) != _shape(found):
             raise InputError(f"'{name}' has another shape in this model", where=adapter.folder, fix=SAME_MODEL)
         if dora != ("lora_magnitude_vector" in parts):
             what = "has no magnitudes, and use_dora is true" if dora else "has magnitudes, and use_dora is not true"

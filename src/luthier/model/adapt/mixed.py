@@ -13,12 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
-from luthier.model.adapt.lora import LoraLinear, adapters, base_of, set_layer
+from luthier.model.adapt.lora import adapters, base_of, set_layer
+from luthier.model.adapt.lora_layer import LoraLinear
+from luthier.model.adapt.lora_stack import LoraStack
 from luthier.model.adapt.roles import Role
+from luthier.model.adapt.stacks import StackModule
+from luthier.model.layers.experts import Rows, expert_product
 
 
 class TokenAdapters:
@@ -69,6 +74,34 @@ class MixedLinear(nn.Module):
         return y.view_as(out)
 
 
+class MixedStack(nn.Module):
+    """A frozen stack of experts with several adapters, of which each token has one or none. Without gradient and dropout."""
+
+    def __init__(self, base: StackModule, layers: Sequence[LoraStack | None], tokens: TokenAdapters) -> None:
+        super().__init__()
+        self.base, self._tokens = base, tokens
+        present = [layer for layer in layers if layer is not None]
+        self._down = torch.cat([layer.A for layer in present], dim=1).to(base.dtype)  # [E, R, in]
+        self._up = torch.cat([layer.B for layer in present], dim=2).to(base.dtype)  # [E, out, R]
+        self._scale = torch.zeros(len(layers), self._down.shape[1], dtype=base.dtype, device=base.device)  # [K, R]
+        first = 0
+        for index, layer in enumerate(layers):
+            if layer is not None:
+                self._scale[index, first : (first := first + layer.A.shape[1])] = layer.scale
+
+    def product(self, x: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """x [S, in] of these rows -> [S, out]."""
+        out = self.base.product(x, rows)
+        if self._tokens.which is None:
+            return out
+        low = expert_product(x, self._down, rows.ends) * self._scale[self._tokens.which[rows.tokens]]
+        return out + expert_product(low, self._up, rows.ends)
+
+
+def _mixed(base: nn.Module, layers: Sequence[Any], tokens: TokenAdapters) -> nn.Module:
+    return MixedStack(base, layers, tokens) if isinstance(base, StackModule) else MixedLinear(base, layers, tokens)
+
+
 @contextmanager
 @torch.no_grad()
 def mixed(model: nn.Module, sets: Sequence[Role]) -> Iterator[TokenAdapters]:
@@ -77,11 +110,11 @@ def mixed(model: nn.Module, sets: Sequence[Role]) -> Iterator[TokenAdapters]:
     own = dict(adapters(model))
     names = dict.fromkeys([*own, *(name for one in sets for name in one.layers)])
     tokens = TokenAdapters(bool(own))
-    before = {name: model.get_submodule(name) for name in names}
+    before = {name: own[name] if name in own else base_of(model, name) for name in names}
     try:
         for name in names:
             layers = [own.get(name), *(one.layers.get(name) for one in sets)]
-            set_layer(model, name, MixedLinear(base_of(model, name), layers, tokens))
+            set_layer(model, name, _mixed(base_of(model, name), layers, tokens))
         yield tokens
     finally:
         for name, module in before.items():

@@ -6,7 +6,6 @@ known to be trouble: everything that is set and not known to be harmless is refu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors.torch import load_file
 from luthier.config.model import LoraConfig
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import shown
-from luthier.model.adapt import adapter_config, heads
+from luthier.model.adapt import adapter_config, heads, peft_experts
 from luthier.model.adapt.adapter_config import CONFIG, WEIGHTS
 from luthier.model.folder.safetensors_header import Tensor, tensors
 
@@ -36,6 +35,7 @@ _KNOWN = frozenset((
     "lora_alpha", "use_rslora", "use_dora", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save", "bias",
     "fan_in_fan_out", "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "loftq_config",
     "eva_config", "megatron_core", "runtime_config", "qalora_group_size", "ensure_weight_tying",
+    "alpha_pattern", "target_parameters",
 ))  # fmt: skip
 # Starts of A and B that leave the base as it is; after others the adapter belongs to a base that was changed with it.
 _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
@@ -43,18 +43,23 @@ _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """An adapter that was read: its settings, tensors by layer and kind, and whole heads by name."""
+    """An adapter that was read: its settings, tensors by layer and kind, their scales, and whole heads by name. The tensors of a
+    stack of experts have a first dimension more, the experts'."""
 
     folder: Path
     settings: Mapping[str, Any]
     layers: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
     heads: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def is_stack(self, layer: str) -> bool:
+        """Whether it is on the stacked weights of experts."""
+        return self.layers[layer]["lora_A.weight"].dim() == 3
 
     def config(self, layer: str) -> LoraConfig:
         """Rank and scale of one layer's adapter."""
-        rank = self.layers[layer]["lora_A.weight"].shape[0]
-        scale = self.settings["lora_alpha"] / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
-        return LoraConfig(rank=rank, alpha=scale * rank, dora=bool(self.settings.get("use_dora")))
+        rank = self.layers[layer]["lora_A.weight"].shape[-2]
+        return LoraConfig(rank=rank, alpha=self.scales[layer] * rank, dora=bool(self.settings.get("use_dora")))
 
 
 def read(folder: Path) -> PeftAdapter:
@@ -81,7 +86,8 @@ def read(folder: Path) -> PeftAdapter:
     if broken := next((name for name, tensor in loaded.items() if not bool(tensor.isfinite().all())), None):
         raise InputError(f"'{broken}' holds NaN or infinity", where=folder / WEIGHTS, fix="fetch the adapter again")
     layers, whole = _sorted(loaded, folder / WEIGHTS)
-    return PeftAdapter(folder, settings, layers, whole)
+    layers, scales = peft_experts.resolved(layers, settings, folder)
+    return PeftAdapter(folder, settings, layers, scales, whole)
 
 
 def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
@@ -89,14 +95,20 @@ def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
     if kind != "LORA":
         raise InputError(f"only LoRA adapters can be loaded, and this is of type '{kind}'", where=where)
     alpha = settings.get("lora_alpha")
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < LARGEST:
+    if not _positive(alpha):
         raise InputError(f"lora_alpha is {shown(alpha)}, not a positive number", where=where, fix=AGAIN)
     for key in ("use_rslora", "use_dora", "fan_in_fan_out"):
         if not isinstance(settings.get(key), (bool, NoneType)):
             raise InputError(f"{key} is {shown(settings[key])}, not true or false", where=where, fix=AGAIN)
+    for key in ("modules_to_save", "target_parameters"):
+        names = settings.get(key) or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{key} is {shown(names)}, not a list of names", where=where, fix=AGAIN)
+    for key in ("rank_pattern", "alpha_pattern"):
+        pattern = settings.get(key) or {}
+        if not isinstance(pattern, dict) or not all(_positive(value) for value in pattern.values()):
+            raise InputError(f"{key} is {shown(pattern)}, not numbers by name", where=where, fix=AGAIN)
     saved = settings.get("modules_to_save") or []
-    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
-        raise InputError(f"modules_to_save is {shown(saved)}, not a list of names", where=where, fix=AGAIN)
     odd = [name for name, value in settings.items() if name not in _KNOWN and value]
     if settings.get("init_lora_weights") not in _STARTS:
         odd.append(f"init_lora_weights '{settings['init_lora_weights']}', which changes the base too")
@@ -108,6 +120,10 @@ def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
         raise InputError(
             f"the adapter uses {odd[0]}, which Luthier does not read", where=where, fix="merge it with PEFT"
         )
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < LARGEST
 
 
 def _refuse_shapes(header: Mapping[str, Tensor], where: Path) -> None:

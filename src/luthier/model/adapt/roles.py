@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from luthier.model.adapt import heads
-from luthier.model.adapt.lora import LoraLinear, adapters, set_layer
+from luthier.model.adapt.lora import adapters, base_of, set_layer
+from luthier.model.adapt.lora_layer import Adapter
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Role:
     Parameters are named as on a model: `<layer>.A`, `<layer>.B`, `<layer>.magnitude`, and `score.weight`.
     """
 
-    layers: dict[str, LoraLinear]
+    layers: dict[str, Adapter]
     whole: dict[str, nn.Linear]
 
     @property
@@ -54,7 +55,7 @@ def role(model: nn.Module, *, learn: bool = False) -> Role:
 def playing(model: nn.Module, role_: Role) -> Iterator[None]:
     """`model` with the adapters and heads of `role_` in place of its own, for the block."""
     own = dict(adapters(model))
-    before = {name: model.get_submodule(name) for name in own.keys() | role_.layers.keys()}
+    before = {name: own[name] if name in own else base_of(model, name) for name in own.keys() | role_.layers.keys()}
     whole = heads.on(model)
     try:
         for name in before:

@@ -1,4 +1,4 @@
-"""The linear layers of a model, and which of them names, globs and patterns mean."""
+"""What of a model takes adapters, its linear layers and experts, and which of them names, globs and patterns mean."""
 
 from __future__ import annotations
 
@@ -10,43 +10,64 @@ from torch import nn
 from luthier.core.errors import InputError, nearest
 from luthier.core.foreign.patterns import compiled
 from luthier.model.adapt.quantize import QuantLinear
+from luthier.model.adapt.stacks import held, stacks
 
 SECONDS = 1.0  # that a pattern may take on the name of a layer
 
 
+ROUTERS = ("gate", "router")  # of experts, where they are linear layers
+
+
 def linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer, quantized or not, but the vocabulary head: name -> module."""
+    """Every linear layer, quantized or not, but the vocabulary head: name -> module. A router that gives more than products, as
+    those of Llama 4 and Phi, is none."""
     head = model.get_output_embeddings()  # type: ignore[operator]
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if module is not head and isinstance(module, (nn.Linear, QuantLinear))
-    }
+    return {name: module for name, module in model.named_modules() if module is not head and _linear(module)}
 
 
-def chosen(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
-    """The layers that `targets` name: 'all-linear', a module name such as q_proj or self_attn.q_proj, a glob over full names,
-    or what is none of these as a regular expression over full names, as PEFT takes it.
+def _linear(module: nn.Module) -> bool:
+    return isinstance(module, QuantLinear) or (
+        isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+    )
+
+
+def everything(model: nn.Module) -> list[str]:
+    """The names of all layers that can take an adapter, in the order of the model: linear layers and stacks of experts."""
+    flat, out = linears(model), []
+    for name, module in model.named_modules():
+        out += [name] if name in flat else [f"{name}.{stack}" for stack in held(module)]
+    return out
+
+
+def routers(model: nn.Module) -> list[str]:
+    """The linear layers that choose among experts. They stay as they are unless they are named."""
+    blocks = {name.rsplit(".", 2)[0] for name in stacks(model)}
+    return [name for name in linears(model) if name.rpartition(".")[0] in blocks and name.rpartition(".")[2] in ROUTERS]
+
+
+def chosen(model: nn.Module, targets: Sequence[str]) -> list[str]:
+    """The layers that `targets` name: 'all-linear' for all but the routers of experts, a name such as q_proj or self_attn.q_proj, a
+    glob over full names, or what is none of these as a regular expression over full names, as PEFT takes it.
 
     Raises InputError when a target matches nothing, or names the head while it shares its weight with the embedding.
     """
-    candidates = linears(model)
+    candidates = everything(model)
     if not candidates:
         raise InputError(
             "this model has no linear layer that takes an adapter", where="--tune lora",
             fix="use --tune full, head, last:K or layers:GLOB",
         )  # fmt: skip
-    out: dict[str, nn.Module] = {}
+    out: set[str] = set()
     for target in targets:
         if target == "all-linear":
-            out |= candidates
+            out |= set(candidates) - set(routers(model))
             continue
-        found = {n: m for n, m in candidates.items() if f".{n}".endswith(f".{target}") or fnmatch.fnmatch(n, target)}
-        found = found or {n: m for n, m in candidates.items() if _fits(target, n)}
+        found = [n for n in candidates if f".{n}".endswith(f".{target}") or fnmatch.fnmatch(n, target)]
+        found = found or [n for n in candidates if _fits(target, n)]
         if not found:
-            raise _no_target(model, target, candidates)
-        out |= found
-    return {name: out[name] for name in candidates if name in out}
+            raise _no_target(target, candidates)
+        out |= set(found)
+    return [name for name in candidates if name in out]
 
 
 def _fits(pattern: str, name: str) -> bool:
@@ -59,7 +80,7 @@ def _fits(pattern: str, name: str) -> bool:
         return False
 
 
-def _no_target(model: nn.Module, target: str, candidates: dict[str, nn.Module]) -> InputError:
+def _no_target(target: str, candidates: Sequence[str]) -> InputError:
     if target in ("lm_head", "embed_tokens"):
         return InputError(
             f"'{target}' cannot take an adapter", where="--lora.targets",

@@ -11,7 +11,7 @@ from torch import nn
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError, unknown
 from luthier.model.adapt import heads, lora
-from luthier.model.adapt.quantize import quantize_linears
+from luthier.model.adapt.base import quantize_base
 
 KINDS = {
     "full": "every weight",
@@ -81,7 +81,7 @@ def prepare(
         _open_matching(model, argument)
     else:
         if name == "qlora":
-            quantize_linears(model, kind=quant.kind, block=quant.block, double=quant.double)
+            quantize_base(model, quant)
         lora.attach(model, lora_config)
     heads.detach(model, set(heads.NAMES) - set(wanted_heads))
     heads.attach(model, wanted_heads)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from luthier.model import memory
-from luthier.model.adapt.lora import LoraLinear
+from luthier.model.adapt.lora_layer import LoraLinear
 
 ROWS = 64  # the layout is chosen for products of about so many rows
 SMALLEST = 1 << 16  # weights with fewer numbers lie in cache in any order
