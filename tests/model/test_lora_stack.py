@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
-from luthier.model.adapt import adapters, base, lora, peft, roles, targets
+from luthier.model.adapt import adapters, base, lora, peft, roles, targets, tune
 from luthier.model.adapt.lora_stack import LoraStack
 from luthier.model.adapt.mixed import mixed
 
@@ -314,3 +314,14 @@ def test_each_request_goes_through_the_adapter_of_its_own(tmp_path: Path) -> Non
             found = models[0](IDS[:1].expand(3, -1)).logits.log_softmax(-1)
     torch.testing.assert_close(found, torch.stack(wanted), atol=2e-5, rtol=0)
     assert torch.equal(logp(models[0])[0], wanted[0])
+
+
+def test_what_does_not_learn_is_said() -> None:
+    from transformers import JetMoeConfig, JetMoeForCausalLM
+
+    assert tune.about_experts(mixture(), "lora") == ["the router that chooses among the experts stays as it is"]
+    assert tune.about_experts(mixture(), "full") == []
+    strange = JetMoeForCausalLM(JetMoeConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, intermediate_size=48, kv_channels=8,
+                                             num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2))  # fmt: skip
+    (words,) = tune.about_experts(strange, "qlora")
+    assert words.startswith(f"{4 * (32 * 96 + 48 * 32) + 4 * 2 * 32 * 16:,} weights of experts get no adapter")

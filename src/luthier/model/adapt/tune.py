@@ -12,6 +12,8 @@ from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError, unknown
 from luthier.model.adapt import heads, lora
 from luthier.model.adapt.base import quantize_base
+from luthier.model.adapt.stacks import stacks
+from luthier.model.layers.experts import is_experts
 
 KINDS = {
     "full": "every weight",
@@ -34,6 +36,18 @@ class Tuned:
     @property
     def trainable(self) -> int:
         return sum(p.numel() for p in self.parameters.values())
+
+
+def about_experts(model: nn.Module, kind: str) -> list[str]:
+    """What of a mixture of experts does not learn with an adapter, in words."""
+    if not is_adapter(kind):
+        return []
+    strange = [module for module in model.modules() if "Expert" in type(module).__name__ and not is_experts(module)]
+    beyond = sum(p.numel() for module in strange for p in module.parameters(recurse=False))
+    out = ["the router that chooses among the experts stays as it is"] if stacks(model) else []
+    return out + [f"{beyond:,} weights of experts get no adapter: transformers has them in a form of their own"] * bool(
+        beyond
+    )
 
 
 def is_adapter(kind: str) -> bool:
