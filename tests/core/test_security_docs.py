@@ -48,8 +48,8 @@ def test_limits_are_those_of_the_code():
     mib = 1 << 20
     said = {
         "a row of data": f"{DataConfig().max_row} MB",
-        "columns of a row; lists and objects nested in each other": f"{size_limits.WIDEST:,}; {forms.DEEPEST}",
-        "what a compressed file grows to": f"{size_limits.GROWS} times its size, at least {size_limits.LEAST // 10**6} MB",
+        "columns of a row; lists and objects nested in each other": f"{size_limits.MAX_COLUMNS:,}; {forms.DEEPEST}",
+        "what a compressed file grows to": f"{size_limits.MAX_GROWTH} times its size, at least {size_limits.ALLOWED_BYTES // 10**6} MB",
         "a chat template: source, memory, computing for one text":
             f"{rendering.MAX_SOURCE:,} characters, {rendering.MEMORY} MiB, {rendering.SECONDS:g} s",
         "a run file or a suite: size, values, depth": f"{yaml_file.LARGEST // mib} MiB, {yaml_file.VALUES:,}, {yaml_file.DEPTH}",

@@ -89,7 +89,7 @@ def test_long_rows_of_parquet_are_refused_or_left_out(tmp_path):
 
 # --------------------------------------------------------------------------------------- columns, depth, digits
 
-WIDE = {f"c{i}": 1 for i in range(size_limits.WIDEST + 1)}
+WIDE = {f"c{i}": 1 for i in range(size_limits.MAX_COLUMNS + 1)}
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "columns.json"])
@@ -138,7 +138,7 @@ def test_a_number_of_a_million_digits_is_refused(tmp_path):
 @pytest.fixture
 def small(monkeypatch):
     """Traps are small here, so that they are found soon."""
-    monkeypatch.setattr(size_limits, "LEAST", 4 * MB)
+    monkeypatch.setattr(size_limits, "ALLOWED_BYTES", 4 * MB)
 
 
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "zst": zstandard.compress}
@@ -275,7 +275,7 @@ def test_a_description_of_any_size_and_depth_is_refused(tmp_path, monkeypatch, c
     folder = tmp_path / "saved"
     folder.mkdir()
     _stream(pa.table({"text": ["a"]}), folder / "data.arrow")
-    monkeypatch.setattr(size_limits, "HELD", 1000)
+    monkeypatch.setattr(size_limits, "MAX_HELD_BYTES", 1000)
     for content in (b"[" * 900, b" " * 2000 + b"{}"):
         put(folder, "state.json", content)
         assert "state.json: not a state.json of a saved data set" in refused(folder)

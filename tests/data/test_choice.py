@@ -80,7 +80,7 @@ def test_numbers_that_could_count_from_0_or_1(tmp_path):
         loaded(tmp_path, rows, layout="choice")
     found = loaded(tmp_path, rows, layout="choice", values={"1": "A", "2": "B", "3": "C"})
     assert [example.messages[-1].content for example in found.examples] == ["A", "B", "C"]
-    assert found.about.lines()[1] == "answer 1 -> A: 1; 2 -> B: 1; 3 -> C: 1"
+    assert found.reading.lines()[1] == "answer 1 -> A: 1; 2 -> B: 1; 3 -> C: 1"
     with pytest.raises(
         InputError,
         match=sentence(

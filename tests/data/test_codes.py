@@ -121,7 +121,9 @@ def test_scores_that_say_the_contrary_are_refused(tmp_path):
     with pytest.raises(InputError, match=sentence("preference reversed")):
         loaded(tmp_path, turned)
     one = {"prompt": "q", "chosen": ONE, "rejected": TWO, "score_chosen": 8, "score_rejected": 3}
-    assert loaded(tmp_path, [one, one, *turned[:1]]).about.corrected == {"the rejected answer has the higher score": 1}
+    assert loaded(tmp_path, [one, one, *turned[:1]]).reading.corrected == {
+        "the rejected answer has the higher score": 1
+    }
 
 
 def test_two_answers_in_a_list_count_from_0(tmp_path):
@@ -137,7 +139,7 @@ def test_labels_of_single_answers(tmp_path):
         loaded(tmp_path, rows)
     found = loaded(tmp_path, rows, values={"good": "true", "bad": "false"})
     assert [example.label for example in found.examples] == [True, False]
-    assert found.about.lines()[1] == "label good -> wanted: 1; bad -> unwanted: 1"
+    assert found.reading.lines()[1] == "label good -> wanted: 1; bad -> unwanted: 1"
 
 
 def test_numbers_of_classes_get_names(tmp_path):
@@ -151,4 +153,7 @@ def test_codes_of_mixed_rows_are_settled_too(tmp_path):
     with pytest.raises(InputError, match=sentence("preference could mean two things")):
         loaded(tmp_path, rows, layout="mixed")
     found = loaded(tmp_path, rows, layout="mixed", values={"1": "output_1", "0": "output_2"})
-    assert chosen(type(found)(found.layout, found.about, found.examples[:2], (), found.skipped, found.unused)) == [2, 1]
+    assert chosen(type(found)(found.layout, found.reading, found.examples[:2], (), found.skipped, found.unused)) == [
+        2,
+        1,
+    ]

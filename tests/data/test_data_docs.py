@@ -11,7 +11,7 @@ from luthier.core.types.examples import Origin
 from luthier.data.convert import to_examples
 from luthier.data.data_card import Card
 from luthier.data.detect import detect
-from luthier.data.layout_codes import settle
+from luthier.data.layout_codes import with_codes
 from luthier.data.layout_table import LAYOUTS
 from luthier.data.read import Row
 
@@ -32,7 +32,7 @@ def examples():
 @pytest.mark.parametrize(("names", "value"), examples())
 def test_example_has_the_layout_of_its_section(names, value):
     rows = [Row(value, Origin())]
-    layout = settle(detect(rows, {}), rows, {}, {})
+    layout = with_codes(detect(rows, {}), rows, {}, {})
     assert layout.name in names
     assert len(list(to_examples(rows, layout, {}))) == 1
 

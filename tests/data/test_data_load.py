@@ -22,8 +22,8 @@ def path(tmp_path):
 def test_everything(path):
     loaded = load([path], DataConfig(group="topic"))
     assert loaded.layout.name == "prompt_completion"
-    assert loaded.about.read == {"prompt": "question", "completion": "answer"}
-    assert loaded.about.unread == ("topic",)
+    assert loaded.reading.read == {"prompt": "question", "completion": "answer"}
+    assert loaded.reading.unread == ("topic",)
     assert len(loaded.examples) == len(loaded.rows) == 300
     assert all(isinstance(example, Chat) for example in loaded.examples)
     last = loaded.examples[-1]

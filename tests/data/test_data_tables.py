@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.core.errors import InputError
-from luthier.data.cell_values import MISSING
+from luthier.data.cell_values import MISSING_VALUES
 from luthier.data.read import read_rows
 from luthier.data.table_records import tab_records
 
@@ -70,7 +70,7 @@ def test_table_without_names_is_recognised(tmp_path):
 
 
 cell = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), min_size=1)
-cell = cell.filter(lambda text: text not in MISSING)  # such a cell is null
+cell = cell.filter(lambda text: text not in MISSING_VALUES)  # such a cell is null
 
 
 @settings(max_examples=40, deadline=None)

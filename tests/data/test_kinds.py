@@ -93,7 +93,7 @@ def test_read_as_what_they_are(tmp_path, name):
     found = loaded(tmp_path, rows)
     assert found.layout.name == layout
     assert (prompt_text(found.examples[0]), answer_text(found.examples[0])) == (prompt, answer)
-    assert found.about.unread == unread
+    assert found.reading.unread == unread
 
 
 SPANS = {"result": [{"type": "labels", "value": {"start": 0}}]}
@@ -147,7 +147,7 @@ def test_several_passages_are_joined(tmp_path):
 
 
 def test_a_picture_beside_a_document_is_only_told_of(tmp_path):
-    assert loaded(tmp_path, [{"text": "a red coat", "label": "coat", "image": "http://x"}]).about.unread == ("image",)
+    assert loaded(tmp_path, [{"text": "a red coat", "label": "coat", "image": "http://x"}]).reading.unread == ("image",)
 
 
 def test_people_who_disagree(tmp_path):

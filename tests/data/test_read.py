@@ -208,7 +208,7 @@ def test_text_file_is_one_document_and_a_long_one_is_cut_at_empty_lines(tmp_path
     poem = "first verse\nof it\n\nsecond verse\n\nthird\n"
     path = put(tmp_path, "a.txt", poem)
     assert fields(path) == [{"text": poem}]
-    monkeypatch.setattr(text_files, "PIECE", 16)
+    monkeypatch.setattr(text_files, "MAX_DOCUMENT", 16)
     assert fields(path) == [{"text": "first verse\nof it\n\n"}, {"text": "second verse\n\nthird\n"}]
     assert places(path) == [1, 4]
 

@@ -4,10 +4,10 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
-from luthier.data.columns_read import describe
-from luthier.data.convert import to_examples, to_pairs
+from luthier.data.columns_read import describe_columns
+from luthier.data.convert import rows_with_examples, to_examples
 from luthier.data.detect import detect
-from luthier.data.layout_codes import settle
+from luthier.data.layout_codes import with_codes
 from luthier.data.layout_table import LAYOUTS
 from luthier.data.read import Row
 from sentences import sentence
@@ -118,7 +118,7 @@ CASES = [
 @pytest.mark.parametrize(("fields", "name", "expected"), CASES)
 def test_layout_is_detected_and_parsed(fields, name, expected):
     rows = [Row(fields, Origin())] * 3
-    layout = settle(detect(rows, {}), rows, {}, {})
+    layout = with_codes(detect(rows, {}), rows, {}, {})
     assert layout.name == name
     assert list(to_examples(rows, layout, {})) == [expected] * 3
     assert isinstance(expected, layout.example)
@@ -208,7 +208,7 @@ def test_columns_are_mapped_by_any_name_of_a_field():
         layout = detect(rows, columns)
         assert layout.name == "prompt_completion"
         assert next(to_examples(rows, layout, columns)).messages == (ASK, YES)
-    assert describe(layout, rows, columns).unread == ("answer",)
+    assert describe_columns(layout, rows, columns).unread == ("answer",)
 
 
 def test_wrong_mappings_are_errors():
@@ -230,7 +230,10 @@ def test_declared_layout_reads_a_reference_answer():
 def test_ties_are_left_out_and_counted_but_are_no_errors(verdict):
     rows = rows_of({"instruction": "q", "output_1": "yes", "output_2": "no", "preference": verdict})
     ties = []
-    assert list(to_pairs(rows, LAYOUTS["comparison"], {}, unused=lambda o, why: ties.append((o.line, why)))) == []
+    assert (
+        list(rows_with_examples(rows, LAYOUTS["comparison"], {}, unused=lambda o, why: ties.append((o.line, why))))
+        == []
+    )
     assert ties == [(1, "a tie: neither answer is preferred")]
     assert list(to_examples(rows, LAYOUTS["comparison"], {})) == []
 

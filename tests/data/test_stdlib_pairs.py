@@ -215,6 +215,6 @@ def test_a_look_at_the_text_leaves_out_no_file_that_parsing_would_use():
 def test_a_library_without_sources_is_told_with_the_way_out(tmp_path):
     with pytest.raises(InputError, match=sentence("too few functions in library", count=0)):
         fresh(root=tmp_path)
-    assert stdlib_pairs.LEAST > 10
+    assert stdlib_pairs.FEWEST_FUNCTIONS > 10
     with pytest.raises(InputError, match=sentence("too few functions in library", count=10)):
         fresh(root=library(tmp_path, modules=2))

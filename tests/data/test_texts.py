@@ -118,10 +118,10 @@ def test_rows_that_differ_in_a_thought_or_in_tools_are_no_duplicates():
 
 
 def test_pairs_of_one_prompt_with_other_tools_are_not_joined():
-    from luthier.data.group_preferences import gather, unpair
+    from luthier.data.group_preferences import group_preferences, split_preferences
 
     pairs = [Preference((ASK,), (YES,), (NO,), tools=(TOOL,)), Preference((ASK,), (NO,), (YES,))]
-    assert gather(pairs) == pairs
-    assert [row.tools for row in unpair(pairs)] == [(TOOL,), (TOOL,), (), ()]
-    (joined,) = gather([pairs[0], Preference((ASK,), (THOUGHT,), (NO,), tools=(TOOL,))])
+    assert group_preferences(pairs) == pairs
+    assert [row.tools for row in split_preferences(pairs)] == [(TOOL,), (TOOL,), (), ()]
+    (joined,) = group_preferences([pairs[0], Preference((ASK,), (THOUGHT,), (NO,), tools=(TOOL,))])
     assert joined.tools == (TOOL,)

@@ -10,7 +10,7 @@ from luthier.data.warnings import warnings_of
 
 def said(tmp_path, rows, **settings):
     found = loaded(tmp_path, rows, **settings)
-    return warnings_of(found.examples, found.about)
+    return warnings_of(found.examples, found.reading)
 
 
 PAIR = {"prompt": "q", "completion": "a"}

@@ -34,7 +34,7 @@ from luthier.generate.sampling import Sampling  # noqa: E402
 from luthier.model import load as model_load  # noqa: E402
 from luthier.model.folder.limits import longest_input  # noqa: E402
 from luthier.text.template import load_template  # noqa: E402
-from luthier.text.tokenizer import BORDER, Tokenizer  # noqa: E402
+from luthier.text.tokenizer import SEPARATOR, Tokenizer  # noqa: E402
 
 YAML = {
     "arc_easy": "arc/arc_easy.yaml", "arc_challenge": "arc/arc_challenge.yaml", "hellaswag": "hellaswag/hellaswag.yaml",
@@ -377,7 +377,7 @@ def test_chat_prompts_are_the_harnesss(name, shots, tmp_path, harness, engine):
     template = load_template("auto", engine.coder.tokenizer)
 
     def chat(messages: list[Message]) -> str:
-        return template.render(messages, prompt=True).replace(BORDER, "")
+        return template.render(messages, prompt=True).replace(SEPARATOR, "")
 
     draws = Shots(task, material, shots)
     for group in sorted({d.group for d in material.documents}):

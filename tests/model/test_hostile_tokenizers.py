@@ -152,7 +152,7 @@ from pathlib import Path
 from tokenizers import Regex, pre_tokenizers
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.text import tokenizer as reading
-reading.PATIENCE, reading.SLOWEST = 0.3, 1e9
+reading.MAX_SECONDS, reading.SLOWEST_SPEED = 0.3, 1e9
 read = reading.Tokenizer(load_tokenizer(Path(sys.argv[1])))
 read.fast.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("a+b"), "isolated")
 read.encode("a" * 200_000)
@@ -234,14 +234,13 @@ def test_a_tokenizer_that_drops_merges_at_random_reads_a_text_in_one_way(folder:
 
 def test_many_and_long_added_tokens(folder: Path) -> None:
     """A text that begins like each of 20,000 control tokens is looked through once, not once for each."""
-    from luthier.text.tokenizer import BORDER
 
     first = json.loads((folder / "tokenizer.json").read_text())["added_tokens"][0]
     many = [first | {"id": 400 + i, "content": f"cat{i}"} for i in range(20_000)]
     change(folder, added_tokens=many)
     tokenizer = Tokenizer(load_tokenizer(folder))
     assert tokenizer.control_pattern.findall("cat123456 cat7") == ["cat12345", "cat7"]
-    assert tokenizer.seal("cat" * 100_000 + "cat1") == "cat" * 100_000 + f"c{BORDER}at1"
+    assert tokenizer.seal("cat" * 100_000 + "cat1") == "cat" * 100_000 + f"c{SEPARATOR}at1"
     assert len(tokenizer.control_pattern.pattern) < 20_000 * 5
     change(folder, added_tokens=[first | {"content": "x" * 201}])
     assert "an added token has 201 characters, more than 200" in refusal(folder)

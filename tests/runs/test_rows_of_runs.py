@@ -75,7 +75,7 @@ def test_nearly_equal_rows_and_other_spellings_are_told_too(tmp_path):
 
 
 def test_of_very_many_rows_it_is_said_that_near_copies_are_not_looked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("luthier.data.held_out_warnings.COMPARED", 20)
+    monkeypatch.setattr("luthier.data.held_out_warnings.MAX_COMPARED", 20)
     path = rows_of(tmp_path, questions(24))
     *_, warnings = said(path, data__eval=[path])
     assert warnings[-1].startswith("nearly equal rows are not looked for among 24 rows to learn from")

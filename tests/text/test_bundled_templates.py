@@ -21,7 +21,7 @@ from luthier.data.messages import messages_of
 from luthier.data.tool_calls import tools_of
 from luthier.text.spans import spans
 from luthier.text.template import load_template
-from luthier.text.tokenizer import BORDER, Tokenizer
+from luthier.text.tokenizer import SEPARATOR, Tokenizer
 
 FOLDERS = [
     Path(trl.__file__).parent / "chat_templates",
@@ -98,7 +98,7 @@ def template_of(path):
 
 
 def plain(text):
-    return DAY.sub("DAY", text.replace(BORDER, ""))
+    return DAY.sub("DAY", text.replace(SEPARATOR, ""))
 
 
 def theirs(template, talk, tools, **how):

@@ -146,7 +146,7 @@ def test_after_a_template_was_ended_the_next_one_is_rendered(quick):
 
 def test_a_template_that_is_ended_again_and_again_is_tried_no_more(quick):
     hostile = with_source("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
-    for _ in range(rendering.STRIKES):
+    for _ in range(rendering.MAX_KILLS):
         with pytest.raises(InputError, match=sentence("template ended", reason="it takes longer than 0.2 s")):
             hostile.render(ASKED, prompt=True)
     before = process()

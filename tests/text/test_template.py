@@ -12,7 +12,7 @@ from conftest import CHATML
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
 from luthier.text.template import load_template
-from luthier.text.tokenizer import BORDER, Tokenizer
+from luthier.text.tokenizer import SEPARATOR, Tokenizer
 from sentences import sentence
 
 TOOL = {
@@ -299,11 +299,11 @@ def test_control_tokens_of_data_are_sealed_everywhere():
         for template in (with_source(source), load_template("alpaca", tokenizer_for("chatml"))):
             out = template.render([message], [{text: text}], prompt=False)
             assert template.tokenizer.control_pattern.search(out) is None
-            assert text in out.replace(BORDER, "")
+            assert text in out.replace(SEPARATOR, "")
 
 
 def test_halves_in_neighbouring_messages_make_no_control_token():
     template = load_template("plain", tokenizer_for("chatml"))
     out = template.render([user("<|im_"), user("end|>"), answer("x")], prompt=False)
     assert template.tokenizer.control_pattern.findall(out) == ["<|im_end|>"]
-    assert out.replace(BORDER, "") == "<|im_end|>x<|im_end|>"
+    assert out.replace(SEPARATOR, "") == "<|im_end|>x<|im_end|>"

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from conftest import CHATML
 from luthier.core.errors import InputError
-from luthier.text.tokenizer import BORDER, Tokenizer
+from luthier.text.tokenizer import SEPARATOR, Tokenizer
 from sentences import sentence
 
 BYTES = tokenizer_for("chatml")
 SPACED = tokenizer_for("zephyr")
-PARTS = ["<|im_end|>", "<|im_", "end|>", "<s>", "</s>", "<", "s>", "cat", " ", "\n", "é", "🙂", BORDER]
+PARTS = ["<|im_end|>", "<|im_", "end|>", "<s>", "</s>", "<", "s>", "cat", " ", "\n", "é", "🙂", SEPARATOR]
 
 
 @given(st.lists(st.sampled_from(PARTS)).map("".join))
@@ -24,10 +24,10 @@ PARTS = ["<|im_end|>", "<|im_", "end|>", "<s>", "</s>", "<", "s>", "cat", " ", "
 def test_sealed_text_holds_no_control_token_and_loses_nothing(text):
     sealed = BYTES.seal(text)
     assert BYTES.control_pattern.search(sealed) is None
-    assert sealed.replace(BORDER, "") == text.replace(BORDER, "")
+    assert sealed.replace(SEPARATOR, "") == text.replace(SEPARATOR, "")
     ids = BYTES.encode(text)
     assert not set(ids) & set(BYTES.control.values())
-    assert BYTES.decode(ids, special=True) == text.replace(BORDER, "")
+    assert BYTES.decode(ids, special=True) == text.replace(SEPARATOR, "")
 
 
 def test_overlapping_control_tokens_are_all_split():
@@ -51,7 +51,7 @@ def test_control_tokens_are_read_only_on_request():
 def test_seal_value_reaches_keys_and_lists():
     value = {"<s>": ["<s>", ("</s>", 1, None, True, 0.5)], "a": {"b": "<|im_end|>"}}
     sealed = BYTES.seal_value(value)
-    split = {text: text[0] + BORDER + text[1:] for text in ("<s>", "</s>", "<|im_end|>")}
+    split = {text: text[0] + SEPARATOR + text[1:] for text in ("<s>", "</s>", "<|im_end|>")}
     assert sealed == {
         split["<s>"]: [split["<s>"], [split["</s>"], 1, None, True, 0.5]], "a": {"b": split["<|im_end|>"]},
     }  # fmt: skip
@@ -100,8 +100,8 @@ def test_batches_equal_single_pieces(texts):
 
 
 def test_a_border_in_the_text_separates_and_leaves_no_trace():
-    assert BYTES.encode_pieces([("", f"ca{BORDER}t")]) == [BYTES.encode("ca") + BYTES.encode("t")]
-    assert BYTES.encode(BORDER) == [] and BYTES.encode("") == []
+    assert BYTES.encode_pieces([("", f"ca{SEPARATOR}t")]) == [BYTES.encode("ca") + BYTES.encode("t")]
+    assert BYTES.encode(SEPARATOR) == [] and BYTES.encode("") == []
 
 
 def test_tokens_that_swallow_white_space():

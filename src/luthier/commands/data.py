@@ -100,7 +100,7 @@ def command(
         print_json(result)
         return
     screen = console()
-    screen.print(card_table(result | {"reading": described.about.lines()}))
+    screen.print(card_table(result | {"reading": described.reading.lines()}))
     for line in written(result.get("written", {})):
         screen.print(line)
 

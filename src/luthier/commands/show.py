@@ -57,11 +57,11 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     if not config.data.path:
         raise InputError("no data given", fix="luthier show PATH, such as luthier show rows.jsonl")
     loaded = head(config.data.path, config.data, rows)
-    examples, warnings = loaded.examples, warnings_of(loaded.examples, loaded.about)
+    examples, warnings = loaded.examples, warnings_of(loaded.examples, loaded.reading)
     texts = open_texts(config)
     screen = console()
     if json_:
-        told = loaded.about.as_dict() | {"warnings": list(warnings)}
+        told = loaded.reading.as_dict() | {"warnings": list(warnings)}
         print_json(told | {"rows": show_tokens.records(examples, texts, config)})
         return
     coloured = screen.is_terminal and not plain
@@ -70,7 +70,7 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
         if coloured
         else show_tokens.plain(examples, texts, config)
     )
-    for line in loaded.about.lines():
+    for line in loaded.reading.lines():
         log.note(line)
     for warning in warnings:
         log.warn(warning)

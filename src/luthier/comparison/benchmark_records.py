@@ -20,7 +20,7 @@ from luthier.core.foreign.forms import LARGEST
 from luthier.core.storage.opening import regular
 from luthier.core.storage.sums import SUM, checked
 from luthier.data.read import read_rows
-from luthier.data.size_limits import LONGEST
+from luthier.data.size_limits import MAX_ROW_BYTES
 from luthier.evals.benchmarks import files
 from luthier.evals.benchmarks.tasks import GROUPS, SUITES, TASKS
 from luthier.evals.stats.intervals import Values
@@ -128,7 +128,7 @@ def _tasks(folder: Path) -> list[str]:
             continue
         with open(path, "rb", opener=regular) as lines:
             try:
-                first = json.loads(lines.readline(LONGEST))
+                first = json.loads(lines.readline(MAX_ROW_BYTES))
             except (ValueError, RecursionError):
                 continue
         if isinstance(first, dict) and "doc" in first and "task" not in first:

@@ -10,7 +10,7 @@ from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Example
-from luthier.data.held_out_warnings import COMPARED, NEAR
+from luthier.data.held_out_warnings import MAX_COMPARED, NEAR_SIMILARITY
 from luthier.data.split import leaks
 from luthier.runs.folder import read_run
 from luthier.runs.rows import read_examples
@@ -31,7 +31,9 @@ def warn_of_seen(name: str, config: RunConfig, examples: Sequence[Example]) -> N
             log.warn(f"whether {name} learned from these rows is not known: it read {files} as a stream")
             continue
         rows = (*rows_of_run.train, *rows_of_run.replay)
-        overlaps = Counter(leak.kind for leak in leaks(rows, examples, near=NEAR if len(rows) <= COMPARED else None))
+        overlaps = Counter(
+            leak.kind for leak in leaks(rows, examples, near=NEAR_SIMILARITY if len(rows) <= MAX_COMPARED else None)
+        )
         if overlaps:
             log.warn(
                 f"{name} learned from {overlaps['exact']} of these {len(examples)} prompts, and nearly so from {overlaps['near']}, "

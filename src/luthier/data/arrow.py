@@ -16,16 +16,25 @@ from luthier.core.errors import InputError
 from luthier.core.foreign.calls import foreign
 from luthier.core.log import size
 from luthier.core.types.examples import Origin
-from luthier.data.cell_values import as_whole, became_floats, is_nan, tell_of_whole
-from luthier.data.rows import SKIP, Report, Row, fault
-from luthier.data.size_limits import HELD, LOADED, LONGEST, Growth, description, refuse_wide, too_long, weight
+from luthier.data.cell_values import as_whole, became_floats, is_nan, note_whole_numbers
+from luthier.data.rows import SKIP_HINT, Report, Row, report_fault
+from luthier.data.size_limits import (
+    MAX_HELD_BYTES,
+    MAX_LOADED_BYTES,
+    MAX_ROW_BYTES,
+    Growth,
+    description,
+    refuse_wide,
+    too_long,
+    weight,
+)
 
-BATCH, FEW = 256, 16
-ROW = 64  # bytes that a row takes in any case
+ROWS_AT_ONCE, FEWEST_ROWS = 256, 16
+LEAST_ROW_BYTES = 64  # bytes that a row takes in any case
 Meaning = Callable[[Any], Any]
 
 
-def parquet(handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST) -> Iterator[Row]:
+def parquet(handle: IO[bytes], file: str, skipped: Report | None, longest: int = MAX_ROW_BYTES) -> Iterator[Row]:
     """One record a row of a parquet file, which is read in place where it is a plain file."""
     import pyarrow as pa
     import pyarrow.parquet as library
@@ -49,10 +58,10 @@ def _together(about: Any) -> int:
     largest = max(
         (group.column(i).total_uncompressed_size for group in groups for i in range(group.num_columns)), default=1
     )
-    return int(max(FEW, min(BATCH, LOADED // max(largest, 1))))
+    return int(max(FEWEST_ROWS, min(ROWS_AT_ONCE, MAX_LOADED_BYTES // max(largest, 1))))
 
 
-def arrow(handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST) -> Iterator[Row]:
+def arrow(handle: IO[bytes], file: str, skipped: Report | None, longest: int = MAX_ROW_BYTES) -> Iterator[Row]:
     """One record a row of an Arrow file: a stream, as `save_to_disk` writes it, or one with a footer (.feather)."""
     import pyarrow as pa
 
@@ -69,7 +78,7 @@ def arrow(handle: IO[bytes], file: str, skipped: Report | None, longest: int = L
         several = hasattr(reader, "num_record_batches")
         for batch in (reader.get_batch(i) for i in range(reader.num_record_batches)) if several else reader:
             batch = batch if names is None else batch.select(names)
-            yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
+            yield from (batch.slice(start, ROWS_AT_ONCE) for start in range(0, batch.num_rows, ROWS_AT_ONCE))
 
     held = Path(file).stat().st_size if data is None else data.size
     yield from _rows(lambda: source().schema, batches, _Table(file, "Arrow", held, longest, skipped))
@@ -88,10 +97,10 @@ class _Table:
 
 def _loaded(handle: IO[bytes], file: str) -> bytes:
     """The bytes of a file that cannot be read in place."""
-    data = handle.read(LOADED + 1)
-    if len(data) > LOADED:
+    data = handle.read(MAX_LOADED_BYTES + 1)
+    if len(data) > MAX_LOADED_BYTES:
         raise InputError(
-            f"a table of more than {size(LOADED)} that is compressed as a whole, or comes from a pipe", where=file,
+            f"a table of more than {size(MAX_LOADED_BYTES)} that is compressed as a whole, or comes from a pipe", where=file,
             fix="unpack it to a file, and give that",
         )  # fmt: skip
     return data
@@ -115,7 +124,7 @@ def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], tabl
                 f"{file}: numbers in '{name}' are read as their labels: {', '.join(labels[:4])}{' ...' * (len(labels) > 4)}"
             )
     whole = _whole_numbers(columns, batches, table)
-    tell_of_whole(whole, file)
+    note_whole_numbers(whole, file)
     known |= dict.fromkeys(whole, _as_whole)
     number = 0
     for names, values, heavy in _lists(batches(), table):
@@ -126,7 +135,7 @@ def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], tabl
         for record in zip(*read, strict=True):
             number += 1
             if heavy and weight(record) > table.longest:
-                fault(too_long(table.longest, fix=f"cut it, {SKIP}"), Origin(file, number), table.skipped)
+                report_fault(too_long(table.longest, fix=f"cut it, {SKIP_HINT}"), Origin(file, number), table.skipped)
                 continue
             yield Row(dict(zip(names, record, strict=True)), Origin(file, number))
 
@@ -142,7 +151,7 @@ def _lists(batches: Iterator[Any], table: _Table) -> Iterator[tuple[list[str], l
             batch.validate(full=True)  # offsets of a damaged file lead anywhere in memory
             names, rows, taken = list(batch.schema.names), batch.num_rows, _taken(batch)
         growth.add(taken, table.held)
-        step = max(1, min(rows, rows * HELD // taken)) if rows else 1
+        step = max(1, min(rows, rows * MAX_HELD_BYTES // taken)) if rows else 1
         for start in range(0, rows, step):
             with foreign(_cannot(table), where=f"{table.file}:{number}", fix=_fetch(table.kind)):
                 values = [column.slice(start, step).to_pylist() for column in batch.columns]
@@ -158,7 +167,7 @@ def _taken(batch: Any) -> int:
     """About how many bytes the rows of a batch take, each of them at least a few; of a dictionary, what each row takes of it."""
     import pyarrow.types as types
 
-    total = ROW * batch.num_rows
+    total = LEAST_ROW_BYTES * batch.num_rows
     for column in batch.columns:
         held = column.dictionary if types.is_dictionary(column.type) else column
         total += held.nbytes // max(len(held), 1) * batch.num_rows

@@ -15,12 +15,14 @@ from luthier.core import log
 from luthier.core.foreign.forms import DEEPEST, too_deep
 from luthier.data.rows import is_turn
 
-LONGEST = 10_000_000  # characters of a text that is read as Python's spelling of a list
-MISSING = frozenset(("nan", "NaN", "NaT", "<NA>", "#N/A"))  # how pandas and spreadsheets write a cell without a value
+MAX_LIST_CHARACTERS = 10_000_000  # characters of a text that is read as Python's spelling of a list
+MISSING_VALUES = frozenset(
+    ("nan", "NaN", "NaT", "<NA>", "#N/A")
+)  # how pandas and spreadsheets write a cell without a value
 LISTS = frozenset(
     ("messages", "tools", "responses", "ranks", "scores", "outputs", "choices", "history")
 )  # fields that hold a list, also as text
-TURNS = frozenset(("prompt", "completion", "chosen", "rejected"))  # fields that hold text, or turns
+TEXT_OR_TURNS = frozenset(("prompt", "completion", "chosen", "rejected"))  # fields that hold text, or turns
 _NO_VALUE = {tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 
@@ -31,7 +33,11 @@ def field_value(name: str, value: Any) -> Any:
         columns = value.values()
         same = all(isinstance(column, list) for column in columns) and len({len(column) for column in columns}) == 1
         return [dict(zip(value, turn, strict=True)) for turn in zip(*columns, strict=True)] if same else value
-    if not isinstance(value, str) or name not in LISTS | TURNS or not value.lstrip().startswith(("[", "{", "(")):
+    if (
+        not isinstance(value, str)
+        or name not in LISTS | TEXT_OR_TURNS
+        or not value.lstrip().startswith(("[", "{", "("))
+    ):
         return value
     try:
         found = structured(value)
@@ -56,7 +62,7 @@ def structured(text: str) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError:
-        if len(text) > LONGEST:
+        if len(text) > MAX_LIST_CHARACTERS:
             raise
     try:
         return _of_python(ast.parse(_with_commas(text.strip()), mode="eval").body)
@@ -118,7 +124,7 @@ def became_floats(values: Iterable[Any]) -> bool:
     return missing and whole
 
 
-def tell_of_whole(names: Iterable[str], file: str) -> None:
+def note_whole_numbers(names: Iterable[str], file: str) -> None:
     """Say which columns are read as the whole numbers that they were."""
     for name in names:
         log.once(f"{file}: '{name}' holds whole numbers that became floats beside missing ones: 42.0 is read as 42")

@@ -17,7 +17,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 GARBLED = re.compile(r"\ufffd|[ÃÂ][\u00a0-\u00bf]|â€[™œ\u009d˜¦“”¢\u0153\u017e]|ï»¿")
 
 # An answer of at most so many characters is a label or a number: one changed letter makes it another answer.
-SHORT = 100
+REPETITION_MIN_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _agree(first: Example, second: Example) -> bool:
         case Preference(), Preference():
             return first.chosen != second.rejected and first.rejected != second.chosen
     one, other = answer_text(first), answer_text(second)
-    return min(len(one), len(other)) > SHORT or one.casefold() == other.casefold()
+    return min(len(one), len(other)) > REPETITION_MIN_CHARACTERS or one.casefold() == other.casefold()
 
 
 def conflicts(examples: Sequence[Example]) -> list[list[int]]:

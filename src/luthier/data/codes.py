@@ -17,9 +17,11 @@ from typing import Any
 from luthier.core.errors import InputError, unknown
 
 FIRST, SECOND, BOTH = "output_1", "output_2", "tie"
-SHOWN = 8  # codes that a message lists
-FEW = 0.1  # share of the rows, at most, in which 0 stands for a tie beside 1 and 2
-AGREED = 0.95  # share of the rows in which codes and scores say the same, for the scores to tell what the codes mean
+MAX_LISTED = 8  # codes that a message lists
+MAX_TIE_SHARE = 0.1  # share of the rows, at most, in which 0 stands for a tie beside 1 and 2
+MIN_AGREEMENT = (
+    0.95  # share of the rows in which codes and scores say the same, for the scores to tell what the codes mean
+)
 
 # Words for an answer that was wanted or not; which is which is said with `--data.values`.
 VERDICTS = {
@@ -60,7 +62,7 @@ class Codes:
             return self.means[code]
         if self.leaning and (number := _number(code)) is not None and 1 < number < 2:
             return BOTH if number == 1.5 else FIRST if number < 1.5 else SECOND
-        known = ", ".join(f"{code}={means}" for code, means in list(self.means.items())[:SHOWN])
+        known = ", ".join(f"{code}={means}" for code, means in list(self.means.items())[:MAX_LISTED])
         raise InputError(
             f"value {value!r} is not among those that {self.source} told the meaning of: {known}",
             fix="name it in --data.values, or leave such rows out with --data.skip_bad",
@@ -141,7 +143,7 @@ def _of_numbers(
     from_one = all(code == "0" or 1 <= float(code) <= 2 for code in numbers) and (tokens != ("0", "1") or listed)
     told = "2" in numbers or (tokens == ("1", "2") and "0" not in numbers)
     # AlpacaEval writes a few of its ties as 0; many zeros beside 1 and 2 may be the first answer, and 2 a tie.
-    few = seen["0"] <= FEW * seen.total() and tokens == ("1", "2")
+    few = seen["0"] <= MAX_TIE_SHARE * seen.total() and tokens == ("1", "2")
     if from_one and told and ("0" not in numbers or few):
         return {"0": BOTH, "1": FIRST, "1.5": BOTH, "2": SECOND}
     raise _refused(sorted(numbers), field, f"{_quoted(sorted(numbers))} could mean two things")
@@ -153,7 +155,7 @@ def _by_scores(
     """What 0 and 1 mean by the scores of both outputs. Raises InputError when they fit neither reading."""
     told = [(code, first > second) for code, first, second in scored if first != second and code in numbers]
     one_is_first = sum((code == "1") == first for code, first in told)
-    if told and max(one_is_first, len(told) - one_is_first) < AGREED * len(told):
+    if told and max(one_is_first, len(told) - one_is_first) < MIN_AGREEMENT * len(told):
         raise _refused(
             sorted(numbers), field,
             f"its values and the scores contradict each other: 1 is the higher score of {columns[0]} in {one_is_first} rows and "
@@ -221,8 +223,8 @@ def _number(code: str) -> float | None:
 
 
 def _quoted(codes: Sequence[str]) -> str:
-    more = f" and {len(codes) - SHOWN} more" if len(codes) > SHOWN else ""
-    return ", ".join(repr(code) for code in codes[:SHOWN]) + more
+    more = f" and {len(codes) - MAX_LISTED} more" if len(codes) > MAX_LISTED else ""
+    return ", ".join(repr(code) for code in codes[:MAX_LISTED]) + more
 
 
 def _refused(codes: Sequence[str], field: str, why: str) -> InputError:

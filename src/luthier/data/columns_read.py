@@ -11,23 +11,29 @@ from luthier.core.errors import InputError
 from luthier.core.types.examples import REASONING
 from luthier.data import messages, rankings
 from luthier.data.codes import BOTH, FIRST, SECOND, natural
-from luthier.data.detect import is_nothing, own_layout, resolved
+from luthier.data.detect import is_empty, own_layout, resolved
 from luthier.data.layout_table import Layout
 from luthier.data.learned_turns import truth
 from luthier.data.read import Row
 
 # What chat templates read of a turn; other keys are kept for a template of the user's own (see `Message.fields`).
-TURN_KEYS = frozenset({*messages.READ, *REASONING, "tool_call_id", "tool_responses"})
+TURN_KEYS = frozenset({*messages.READ_KEYS, *REASONING, "tool_call_id", "tool_responses"})
 
 
 ANSWER_KEYS = frozenset({*rankings.TEXTS, *rankings.RANKS, *rankings.SCORES})
-LISTED = ("responses", "outputs")
-MOST_CODES = 20  # coded values that are listed one by one
-WORDS = {FIRST: "output_1 better", SECOND: "output_2 better", BOTH: "a tie", "true": "wanted", "false": "unwanted"}
+ANSWER_LISTS = ("responses", "outputs")
+MAX_LISTED_CODES = 20  # coded values that are listed one by one
+CODE_MEANINGS = {
+    FIRST: "output_1 better",
+    SECOND: "output_2 better",
+    BOTH: "a tie",
+    "true": "wanted",
+    "false": "unwanted",
+}
 
 
 @dataclass(frozen=True)
-class Reading:
+class ColumnsRead:
     """What was read as what.
 
     layout  name of the layout            rows    how many rows this tells of
@@ -80,7 +86,7 @@ class Reading:
         return column if 2 * rows >= self.rows else f"{column} (in {rows} of {self.rows} rows)"
 
 
-def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) -> Reading:
+def describe_columns(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) -> ColumnsRead:
     """How `layout` reads these rows."""
     used: dict[str, Counter[str]] = {}
     filled: Counter[str] = Counter()
@@ -93,7 +99,7 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
     known: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
         count += 1
-        holding = {name: value for name, value in row.fields.items() if not is_nothing(value)}
+        holding = {name: value for name, value in row.fields.items() if not is_empty(value)}
         own = own_layout(layout, row)
         names = (own.name, *holding)
         if names not in known:
@@ -101,7 +107,7 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
         where = known[names]
         for name, column in where.items():
             used.setdefault(name, Counter()).update([column])
-        if (means := _means(own, where, row)) is not None:
+        if (means := _code_meanings(own, where, row)) is not None:
             coded[str(row.fields[where[own.code]]), means] += 1
         read = set(where.values())
         texts = [list(texts_in(holding[column])) for column in where.values()]
@@ -119,18 +125,18 @@ def describe(layout: Layout, rows: Iterable[Row], columns: Mapping[str, str]) ->
             repeated[str(name)] += bool(words) and all(
                 any(word in text for part in texts for text in part) for word in words
             )
-    return Reading(
+    return ColumnsRead(
         layout.name, count,
         {name: counts.most_common(1)[0][0] for name, counts in used.items()},
         {name: tuple(c for c, _ in counts.most_common()[1:]) for name, counts in used.items() if len(counts) > 1},
         tuple(order), dict(filled), {name: sizes[name] / max(1, total) for name in order},
         frozenset(name for name in order if repeated[name] == filled[name]),
-        frozenset(name for name in order if marks[name] == {True, False}), layout.code, _few(coded),
+        frozenset(name for name in order if marks[name] == {True, False}), layout.code, _most_frequent(coded),
         mapped=frozenset(part.name for part in layout.fields if columns.keys() & set(part.names)),
     )  # fmt: skip
 
 
-def _means(layout: Layout, where: Mapping[str, str], row: Row) -> str | None:
+def _code_meanings(layout: Layout, where: Mapping[str, str], row: Row) -> str | None:
     """What the coded value of a row means, in words; None where there is none, or none that is known."""
     read = {"true": lambda value: str(truth(value)).lower(), FIRST: natural}
     plain = next((read[target] for target in layout.targets if target in read), None)
@@ -141,12 +147,12 @@ def _means(layout: Layout, where: Mapping[str, str], row: Row) -> str | None:
         means = layout.codes(value) if layout.codes is not None else plain(value) if plain else ""
     except InputError:
         return None
-    return WORDS.get(means, means)
+    return CODE_MEANINGS.get(means, means)
 
 
-def _few(coded: Counter[tuple[str, str]]) -> dict[str, tuple[str, int]]:
+def _most_frequent(coded: Counter[tuple[str, str]]) -> dict[str, tuple[str, int]]:
     """Value -> (what it means, rows), the commonest first; of many values, those that mean the same together."""
-    if len(coded) <= MOST_CODES:
+    if len(coded) <= MAX_LISTED_CODES:
         return {value: (means, rows) for (value, means), rows in coded.most_common()}
     together: dict[str, list[tuple[str, int]]] = {}
     for (value, means), rows in coded.most_common():
@@ -179,9 +185,9 @@ def _nested(name: str, value: Any, layout: Layout) -> Iterator[tuple[str, Any]]:
     for item in items:
         if not isinstance(item, Mapping):
             continue
-        answer = layout.name in ("ranking", "comparison_list") and name in LISTED
+        answer = layout.name in ("ranking", "comparison_list") and name in ANSWER_LISTS
         known = TURN_KEYS if "role" in item or "from" in item else ANSWER_KEYS if answer else item.keys()
         for key, inner in item.items():
-            if key not in known and not is_nothing(inner):
+            if key not in known and not is_empty(inner):
                 found.setdefault(f"{name}.{key}", inner)
     yield from found.items()

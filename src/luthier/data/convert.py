@@ -13,7 +13,7 @@ from luthier.data.detect import columns_of, filled, listed, own_layout, values_o
 from luthier.data.layout_table import Layout
 from luthier.data.layouts import Unused
 from luthier.data.media import media_columns, refuse_media
-from luthier.data.rankings import AS_THEY_STAND, rated
+from luthier.data.rankings import UNRANKED, rated
 from luthier.data.read import Report, Row
 
 
@@ -33,11 +33,11 @@ def to_examples(
     kept, because the data card counts it and `clean` drops it; what makes a row bad is a missing
     field, a value of the wrong kind, an unknown role, an empty conversation.
     """
-    for _, example in to_pairs(rows, layout, columns, group=group, skipped=skipped, unused=unused):
+    for _, example in rows_with_examples(rows, layout, columns, group=group, skipped=skipped, unused=unused):
         yield example
 
 
-def to_pairs(
+def rows_with_examples(
     rows: Iterable[Row],
     layout: Layout,
     columns: Mapping[str, str],
@@ -45,25 +45,25 @@ def to_pairs(
     group: str | None = None,
     skipped: Report | None = None,
     unused: Report | None = None,
-    noted: Report | None = None,
+    corrections: Report | None = None,
 ) -> Iterator[tuple[Row, Example]]:
-    """As `to_examples`, each example with its row. What was put right in an example goes to `noted`."""
+    """As `to_examples`, each example with its row. What was put right in an example goes to `corrections`."""
     known: dict[tuple[str, ...], tuple[dict[str, str], tuple[str, ...]]] = {}
     for row in rows:
         try:
-            own = own_layout(layout, row)
+            row_layout = own_layout(layout, row)
             # Rows with the same columns filled are read alike.
-            names = (own.name, *row.fields, "", *filled(row))
+            names = (row_layout.name, *row.fields, "", *filled(row))
             if names not in known:
-                where = columns_of(own, row, columns)
+                where = columns_of(row_layout, row, columns)
                 known[names] = where, media_columns(set(filled(row)) - set(where.values()))
             where, media = known[names]
             values = values_of(row, where)
-            example = _parsed(own, values, row.fields)
-            refuse_media(media, example, own.name == "labels")
+            example = _parse(row_layout, values, row.fields)
+            refuse_media(media, example, row_layout.name == "labels")
             example, notes = corrected(values, example)
             if isinstance(example, Ranking) and not rated(values):
-                notes = (*notes, AS_THEY_STAND)
+                notes = (*notes, UNRANKED)
             example = replace(example, origin=row.origin, group=_group(row, group))
         except InputError as error:
             if skipped is None:
@@ -73,18 +73,18 @@ def to_pairs(
             if unused is not None:
                 unused(row.origin, str(reason))
         else:
-            if noted is not None:
+            if corrections is not None:
                 for note in notes:
-                    noted(row.origin, note)
+                    corrections(row.origin, note)
             yield row, example
 
 
-def _parsed(layout: Layout, values: dict[str, Any], names: Iterable[str]) -> Example:
-    lacking = [name for name in layout.needed if name not in values]
-    if lacking:
+def _parse(layout: Layout, values: dict[str, Any], names: Iterable[str]) -> Example:
+    missing = [name for name in layout.needed if name not in values]
+    if missing:
         raise InputError(
-            f"no field '{lacking[0]}': found {listed(names)}; layout '{layout.name}' needs {listed(layout.needed)}",
-            fix=f"map it with --data.columns {lacking[0]}=COLUMN, or leave such rows out with --data.skip_bad",
+            f"no field '{missing[0]}': found {listed(names)}; layout '{layout.name}' needs {listed(layout.needed)}",
+            fix=f"map it with --data.columns {missing[0]}=COLUMN, or leave such rows out with --data.skip_bad",
         )
     if layout.codes is not None and layout.code in values:
         values = values | {layout.code: layout.codes(values[layout.code])}

@@ -17,13 +17,13 @@ STOPS = (
     "<｜end▁of▁sentence｜>", "<|eot|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<turn|>", "[EOS]", "<|end_of_turn|>", "[|endofturn|]",
 )  # fmt: skip
 DOCUMENT_STOPS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<｜end▁of▁sentence｜>")
-STOPPED = re.compile(rf"(?:\s*(?:{'|'.join(map(re.escape, STOPS))}))+\s*\Z")
+TRAILING_STOPS = re.compile(rf"(?:\s*(?:{'|'.join(map(re.escape, STOPS))}))+\s*\Z")
 
 CUT_STOP = "a stop token written at the end of an answer was cut off: the template writes its own"
 CUT_PROMPT = "the answers began with their prompt, which was cut off"
 OTHER_PROMPT = "the prompt is not what the conversations of both answers begin with, which was read instead"
-JOINED = "several labels were joined with ', '"
-BELOW = "the margin is below 0, as if the rejected answer were the better one"
+LABELS_JOINED = "several labels were joined with ', '"
+NEGATIVE_MARGIN = "the margin is below 0, as if the rejected answer were the better one"
 OTHER_SCORE = "the rejected answer has the higher score"
 
 
@@ -37,9 +37,9 @@ def corrected(values: Mapping[str, Any], example: Example) -> tuple[Example, tup
         example = ended
         said.append(CUT_STOP)
     if isinstance(values.get("label"), (list, tuple)) and len(values["label"]) > 1:
-        said.append(JOINED)
+        said.append(LABELS_JOINED)
     if isinstance(example, Preference):
-        said += _odd(values, example)
+        said += _contradictions(values, example)
     return example, tuple(said)
 
 
@@ -48,12 +48,12 @@ def _without_prompt(example: Example) -> Example | None:
     match example:
         case Preference(prompt=(Message(content=asked),), chosen=(one, *more), rejected=(other, *rest)):
             if _begin_with(asked, (one, other)):
-                chosen, rejected = _after(asked, one), _after(asked, other)
+                chosen, rejected = _without_beginning(asked, one), _without_beginning(asked, other)
                 return replace(example, chosen=(chosen, *more), rejected=(rejected, *rest))
         case Ranking(prompt=(Message(content=asked),), responses=responses):
             firsts = [response[0] for response in responses if response]
             if len(firsts) == len(responses) and _begin_with(asked, firsts):
-                cut = tuple((_after(asked, response[0]), *response[1:]) for response in responses)
+                cut = tuple((_without_beginning(asked, response[0]), *response[1:]) for response in responses)
                 return replace(example, responses=cut)
     return None
 
@@ -65,7 +65,7 @@ def _begin_with(asked: str, answers: Any) -> bool:
     )
 
 
-def _after(asked: str, answer: Message) -> Message:
+def _without_beginning(asked: str, answer: Message) -> Message:
     return replace(answer, content=answer.content.lstrip()[len(asked.strip()) :].lstrip())
 
 
@@ -76,19 +76,19 @@ def _without_stops(example: Example) -> Example | None:
             ended = text.rstrip().endswith(DOCUMENT_STOPS)
             new: Example = replace(example, text=_unstopped(text)) if ended else example
         case Chat(messages=turns):
-            new = replace(example, messages=_cut(turns))
+            new = replace(example, messages=_cut_stops(turns))
         case Preference(chosen=chosen, rejected=rejected):
-            new = replace(example, chosen=_cut(chosen), rejected=_cut(rejected))
+            new = replace(example, chosen=_cut_stops(chosen), rejected=_cut_stops(rejected))
         case Ranking(responses=responses):
-            new = replace(example, responses=tuple(map(_cut, responses)))
+            new = replace(example, responses=tuple(map(_cut_stops, responses)))
         case Labelled(completion=completion):
-            new = replace(example, completion=_cut(completion))
+            new = replace(example, completion=_cut_stops(completion))
         case _:
             return None
     return None if new is example or new == example else new
 
 
-def _cut(turns: Messages) -> Messages:
+def _cut_stops(turns: Messages) -> Messages:
     return tuple(
         replace(turn, content=_unstopped(turn.content))
         if turn.role == "assistant" and turn.content[-1:] in _LAST
@@ -101,13 +101,13 @@ _LAST = {stop[-1] for stop in STOPS} | {" ", "\n"}
 
 
 def _unstopped(text: str) -> str:
-    if text[-1:] not in _LAST or not (found := STOPPED.search(text[-200:])):
+    if text[-1:] not in _LAST or not (found := TRAILING_STOPS.search(text[-200:])):
         return text
     left = text[: len(text) - len(found[0])]
     return text if "</s>" in found[0] and left.count("<s>") > left.count("</s>") else left  # struck out, as in HTML
 
 
-def _odd(values: Mapping[str, Any], example: Preference) -> list[str]:
+def _contradictions(values: Mapping[str, Any], example: Preference) -> list[str]:
     """What the row says beside its conversations, and they do not."""
     said = []
     asked = values.get("prompt")
@@ -117,7 +117,7 @@ def _odd(values: Mapping[str, Any], example: Preference) -> list[str]:
         if not all(part in read for part in words if part):
             said.append(OTHER_PROMPT)
     if example.margin is not None and example.margin < 0:
-        said.append(BELOW)
+        said.append(NEGATIVE_MARGIN)
     try:
         if float(values["score_chosen"]) < float(values["score_rejected"]):
             said.append(OTHER_SCORE)

@@ -15,14 +15,14 @@ from luthier.core.seeds import derive
 from luthier.core.types.examples import Chat, Example, Labelled, Preference, Prompt, Ranking
 from luthier.data.clean import conflicts, duplicates, faults, near_duplicates
 from luthier.data.example_text import answer_text, empty_fields, full_text
-from luthier.data.held_out_warnings import seen
+from luthier.data.held_out_warnings import overlap_warning
 from luthier.data.languages import languages, scripts
 from luthier.data.split import leaks
 
-LOOK = 2000  # examples whose script, language and diversity are looked at, evenly spaced
-COMPARED = 10_000  # rows that equal ones are looked for among, at a glance
-WORDS = 100_000  # words that the diversity is measured on
-LABELS = 200  # most distinct answers that are taken for labels
+SAMPLED_EXAMPLES = 2000  # examples whose script, language and diversity are looked at, evenly spaced
+COMPARED_ROWS = 10_000  # rows that equal ones are looked for among, at a glance
+DIVERSITY_WORDS = 100_000  # words that the diversity is measured on
+MAX_LABELS = 200  # most distinct answers that are taken for labels
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def card(
     lengths = [measure(full_text(example)) for example in examples]
     answers = [answer_text(example) for example in examples]
     over = sum(length > limit for length in lengths)
-    looked = [full_text(example) for example in _spaced(examples, LOOK)]
+    looked = [full_text(example) for example in _spaced(examples, SAMPLED_EXAMPLES)]
     found = None if test is None else Counter(leak.kind for leak in leaks(examples, test))
     return Card(
         layout=layout or type(examples[0]).__name__.lower(),
@@ -113,8 +113,8 @@ def card(
 def outline(examples: Sequence[Example], lengths: Sequence[int], layout: str) -> dict[str, Any]:
     """A card at a glance, for rows that are learned from: `lengths` are their tokens. Equal rows are counted among the first
     `compared`, languages are guessed from `looked_at`. What is not known, of a stream, is None."""
-    looked = [full_text(example) for example in _spaced(examples, LOOK)]
-    first = examples[:COMPARED]
+    looked = [full_text(example) for example in _spaced(examples, SAMPLED_EXAMPLES)]
+    first = examples[:COMPARED_ROWS]
     return {
         "layout": layout,
         "lengths": _summary(lengths, "tokens") if lengths else None,
@@ -162,7 +162,7 @@ def _warnings(card: Card) -> Iterator[str]:
     if card.conflicts:
         yield f"more than one answer: {card.conflicts} prompts; check which answer is right"
     if card.leaks and any(card.leaks.values()):
-        yield seen(card.leaks["exact"], card.leaks["near"])
+        yield overlap_warning(card.leaks["exact"], card.leaks["near"])
     if card.labels and card.labels["least"] < 5:
         yield f"rarest label: {_rows(card.labels['least'])}, too few to learn it"
     if not card.labels and card.diversity["compression"] > 6:
@@ -204,13 +204,13 @@ def _diversity(answers: Sequence[str]) -> dict[str, float]:
     pairs: set[tuple[str, str]] = set()
     many = 0
     read = []
-    for answer in _spaced(answers, LOOK):
+    for answer in _spaced(answers, SAMPLED_EXAMPLES):
         said = answer.lower().split()
         words += said
         pairs.update(itertools.pairwise(said))
         many += max(0, len(said) - 1)
         read.append(answer)
-        if len(words) >= WORDS:
+        if len(words) >= DIVERSITY_WORDS:
             break
     raw = "\n".join(read).encode("utf-8", "replace")
     return {
@@ -223,7 +223,7 @@ def _diversity(answers: Sequence[str]) -> dict[str, float]:
 def _labels(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, Any] | None:
     """A few short answers to many prompts are labels: at least five rows a label on average, no long ones."""
     counts = Counter(answers)
-    few = len(counts) <= min(LABELS, len(answers) // 5) and max(map(len, counts), default=0) <= 100
+    few = len(counts) <= min(MAX_LABELS, len(answers) // 5) and max(map(len, counts), default=0) <= 100
     if not few or not isinstance(examples[0], Chat):
         return None
     return {"distinct": len(counts), "top": dict(counts.most_common(20)), "least": min(counts.values())}

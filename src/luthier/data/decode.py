@@ -17,17 +17,17 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.storage.files import refuse_pointer
 from luthier.core.storage.opening import regular
-from luthier.data.size_limits import LONGEST, Growth, too_long
+from luthier.data.size_limits import MAX_ROW_BYTES, Growth, too_long
 
 CHUNK = 1 << 20
-PIECE = 1 << 10  # bytes that are handed to zstd at once: each may become 32,768
-TWICE = 2  # layers of compression that are taken off
+ZSTD_PIECE_BYTES = 1 << 10  # bytes that are handed to zstd at once: each may become 32,768
+MAX_LAYERS = 2  # layers of compression that are taken off
 WRAPPERS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
 MAGIC = {rb"\x1f\x8b\x08": ".gz", rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)": ".bz2", rb"\x28\xb5\x2f\xfd": ".zst"}
 BOM = b"\xef\xbb\xbf"
 
 # How files begin that hold no rows, whatever they are called: what they are, and what to do.
-FOREIGN = (
+FOREIGN_FORMATS = (
     (
         rb"PK\x03\x04.{26,60}(\[Content_Types\]|_rels/|xl/|mimetypeapplication/vnd\.oasis)",
         "a spreadsheet",
@@ -60,7 +60,7 @@ def opened(file: str, wrapper: str = "") -> Iterator[IO[bytes]]:
                     f"{file}: {f'compressed with {name}' if found else f'not compressed with {name}'}, whatever its name says"
                 )
             wrapper = found
-            yield io.BufferedReader(_Held(handle, raw, file), CHUNK) if found else handle
+            yield io.BufferedReader(_BoundedReader(handle, raw, file), CHUNK) if found else handle
     except EOFError:
         kind = WRAPPERS.get(wrapper, "compressed")
         raise InputError(
@@ -114,7 +114,7 @@ class _Stdin(io.BufferedReader):
         return self.taken
 
 
-class _Held(io.RawIOBase):
+class _BoundedReader(io.RawIOBase):
     """What comes out of a compressed file, as long as it is in proportion to the file."""
 
     def __init__(self, inner: IO[bytes], raw: Any, file: str) -> None:
@@ -141,7 +141,7 @@ def _unwrapped(raw: Any, file: str) -> tuple[str, IO[bytes]]:
             _refuse_foreign(start, file)
             return outer, raw
         outer, layers = outer or found, layers + 1
-        if layers > TWICE:
+        if layers > MAX_LAYERS:
             raise InputError("compressed more than twice", where=file, fix="unpack it and give what is in it")
         if found == ".gz":
             raw = gzip.GzipFile(fileobj=raw, mode="rb")
@@ -151,7 +151,7 @@ def _unwrapped(raw: Any, file: str) -> tuple[str, IO[bytes]]:
 
 def _refuse_foreign(start: bytes, file: str) -> None:
     refuse_pointer(start, file)
-    for magic, kind, fix in FOREIGN:
+    for magic, kind, fix in FOREIGN_FORMATS:
         if re.match(magic, start, re.DOTALL):
             raise InputError(f"this is {kind}", where=file, fix=fix)
 
@@ -173,7 +173,7 @@ class _Zstandard(io.RawIOBase):
         while not self.ready:
             # What follows a finished frame is the start of the next one.
             rest = self.frame.unused_data if self.frame is not None and self.frame.eof else b""
-            data = rest or self.raw.read(PIECE)
+            data = rest or self.raw.read(ZSTD_PIECE_BYTES)
             if not data:
                 if self.frame is not None and not self.frame.eof:
                     raise EOFError
@@ -189,7 +189,7 @@ class _Zstandard(io.RawIOBase):
         return size
 
 
-def text_lines(handle: IO[bytes], file: str, longest: int = LONGEST) -> Iterator[str]:
+def text_lines(handle: IO[bytes], file: str, longest: int = MAX_ROW_BYTES) -> Iterator[str]:
     """The lines of a UTF-8 file, endings kept. Raises InputError with line and byte where it is not UTF-8, and for a line of
     more than `longest` bytes."""
     for number, line in raw_lines(handle, longest):
@@ -199,7 +199,7 @@ def text_lines(handle: IO[bytes], file: str, longest: int = LONGEST) -> Iterator
         yield decoded(line, file, number)
 
 
-def raw_lines(handle: IO[bytes], longest: int = LONGEST) -> Iterator[tuple[int, bytes]]:
+def raw_lines(handle: IO[bytes], longest: int = MAX_ROW_BYTES) -> Iterator[tuple[int, bytes]]:
     """(line number from 1, bytes of the line). A byte order mark is dropped wherever a line begins with one, as it does in
     the middle of files that were joined. Where only carriage returns end the lines, they come as line ends.
 

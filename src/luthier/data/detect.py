@@ -11,8 +11,8 @@ from luthier.data.cell_values import field_value
 from luthier.data.layout_table import CHOICES, LAYOUTS, MIXED, USUAL, Layout
 from luthier.data.read import Row
 
-ANSWERED = ("prompt", "completion", "instruction", "output")
-PAIR = "prompt=COLUMN,completion=COLUMN"
+ANSWER_FIELDS = ("prompt", "completion", "instruction", "output")
+PAIR_MAPPING = "prompt=COLUMN,completion=COLUMN"
 
 
 def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "auto") -> Layout:
@@ -90,10 +90,10 @@ def values_of(row: Row, where: Mapping[str, str]) -> dict[str, Any]:
 
 def filled(row: Row) -> tuple[str, ...]:
     """The columns of a row that hold something."""
-    return tuple(name for name, value in row.fields.items() if not is_nothing(value))
+    return tuple(name for name, value in row.fields.items() if not is_empty(value))
 
 
-def is_nothing(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     """Whether a value says nothing: null, an empty text, list or object, NaN (what tables put into empty cells)."""
     return value is None or (isinstance(value, (str, list, tuple, dict)) and not value) or value != value
 
@@ -141,7 +141,7 @@ def _refuse_undecided(rows: Sequence[Row], found: Sequence[str], columns: Mappin
     """Raises InputError for two answers side by side that no layout compares."""
     where = resolved(LAYOUTS["comparison"], found, columns)
     if {"output_1", "output_2"} <= where.keys():
-        error = layout_errors.undecided(where["output_1"], where["output_2"], listed(found))
+        error = layout_errors.no_preference(where["output_1"], where["output_2"], listed(found))
         raise InputError(error.what, where=rows[0].origin, fix=error.fix)
 
 
@@ -217,9 +217,9 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
 def _such(lacks: Sequence[str]) -> str:
     """Fields to map: those of the nearest layout; where that is none of questions with answers, theirs too."""
     first = ",".join(f"{name}=COLUMN" for name in lacks)
-    if lacks[0] in ANSWERED:
+    if lacks[0] in ANSWER_FIELDS:
         return first
-    return f"{first}, or {PAIR} for questions with answers"
+    return f"{first}, or {PAIR_MAPPING} for questions with answers"
 
 
 def _mapped(rows: Sequence[Row], found: Sequence[str]) -> str:

@@ -18,8 +18,8 @@ LABELS, LONGEST, REPEATS = (
     100,
     4,
 )  # answers are labels where so few of such a length each stand so often on average
-ALIKE = 0.9  # least similarity of two prompts that should not have two labels
-SHARE = 0.9  # of the rows: a label that has more hides everything else in an accuracy
+SIMILAR_PROMPTS = 0.9  # least similarity of two prompts that should not have two labels
+MAX_LABEL_SHARE = 0.9  # of the rows: a label that has more hides everything else in an accuracy
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TestRows:
         return asdict(self) | {"doubts": [asdict(doubt) for doubt in self.doubts]}
 
 
-def look(examples: Sequence[Example], learned: Sequence[Example] | None) -> TestRows:
+def examine(examples: Sequence[Example], learned: Sequence[Example] | None) -> TestRows:
     """Look at rows to test by, beside those that are learned from where they are given."""
     answers = [answer_text(example).strip() for example in examples]
     labels = _labels(answers)
@@ -97,7 +97,9 @@ def _doubts(
         usual.setdefault(_folded(label), label)
     prompts = [prompt_text(example) for example in examples]
     pairs = near_pairs(
-        prompts, ALIKE, lambda i, j: bool(_folded(answers[i]) != _folded(answers[j]) and answers[i] and answers[j])
+        prompts,
+        SIMILAR_PROMPTS,
+        lambda i, j: bool(_folded(answers[i]) != _folded(answers[j]) and answers[i] and answers[j]),
     )
     alike = {pair.second: pair.first for pair in pairs}
     for i, example in enumerate(examples):
@@ -137,7 +139,7 @@ def faults(found: TestRows) -> Iterator[str]:
         label, rows = next(iter(found.labels.items()))
         if len(found.labels) == 1:
             yield f"every row has the label '{label}': whoever always says it is right"
-        elif rows >= SHARE * found.rows:
+        elif rows >= MAX_LABEL_SHARE * found.rows:
             yield f"label '{label}' has {rows} of {found.rows} rows: whoever always says it has an accuracy of {rows / found.rows:.0%}"
         if few := [label for label, rows in found.labels.items() if rows < 5]:
             yield f"labels of fewer than 5 rows: {len(few)}, such as '{few[0]}'; nothing can be said of each"

@@ -12,7 +12,7 @@ from typing import Any
 from luthier.core.types.examples import Example, Labelled, Preference, Ranking
 
 
-def gather(examples: Sequence[Example]) -> list[Example]:
+def group_preferences(examples: Sequence[Example]) -> list[Example]:
     """The examples, with preferences of the same prompt joined to a Ranking that keeps which pairs were compared.
 
     A joined example stands where its first pair stood. Ranks order the answers by comparisons won less lost.
@@ -21,45 +21,45 @@ def gather(examples: Sequence[Example]) -> list[Example]:
     groups: dict[str, list[Preference]] = {}
     for example in examples:
         if isinstance(example, Preference) and example.prompt and example.margin is None:
-            groups.setdefault(_asked(example), []).append(example)
+            groups.setdefault(_prompt_key(example), []).append(example)
     out: list[Example] = []
     for example in examples:
-        group = groups.get(_asked(example), []) if isinstance(example, Preference) else []
+        group = groups.get(_prompt_key(example), []) if isinstance(example, Preference) else []
         if len(group) < 2 or not isinstance(example, Preference) or example.margin is not None:
             out.append(example)
         elif group[0] is example:
-            out.append(_joined(group))
+            out.append(_ranking_of(group))
     return out
 
 
-def unpair(examples: Sequence[Example]) -> list[Example]:
+def split_preferences(examples: Sequence[Example]) -> list[Example]:
     """The examples, with each preference taken apart: the chosen answer is wanted, the rejected one is not."""
     out: list[Example] = []
     for example in examples:
         if isinstance(example, Preference):
             for answer, wanted in ((example.chosen, True), (example.rejected, False)):
-                out.append(Labelled(example.prompt, answer, wanted, **_kept(example)))
+                out.append(Labelled(example.prompt, answer, wanted, **_shared_fields(example)))
         else:
             out.append(example)
     return out
 
 
-def _asked(example: Preference) -> str:
+def _prompt_key(example: Preference) -> str:
     """What both answers answer: equal for equal prompts with equal tools and values of the template."""
     return repr((example.prompt, example.tools, example.template_kwargs))
 
 
-def _kept(example: Preference) -> dict[str, Any]:
+def _shared_fields(example: Preference) -> dict[str, Any]:
     """What an example keeps in another form."""
     return {name: getattr(example, name) for name in ("origin", "group", "tools", "template_kwargs")}
 
 
-def _joined(group: Sequence[Preference]) -> Ranking:
+def _ranking_of(group: Sequence[Preference]) -> Ranking:
     answers = {repr(answer): answer for pair in group for answer in (pair.chosen, pair.rejected)}
-    place = {key: i for i, key in enumerate(answers)}
-    pairs = [(place[repr(pair.chosen)], place[repr(pair.rejected)]) for pair in group]
+    index = {key: i for i, key in enumerate(answers)}
+    pairs = [(index[repr(pair.chosen)], index[repr(pair.rejected)]) for pair in group]
     pairs = [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
-    won = [sum((a == i) - (b == i) for a, b in pairs) for i in range(len(answers))]
-    ranks = tuple(1 + sum(other > own for other in won) for own in won)
+    wins = [sum((a == i) - (b == i) for a, b in pairs) for i in range(len(answers))]
+    ranks = tuple(1 + sum(other > count for other in wins) for count in wins)
     first = group[0]
-    return Ranking(first.prompt, tuple(answers.values()), ranks, tuple(pairs), **_kept(first))
+    return Ranking(first.prompt, tuple(answers.values()), ranks, tuple(pairs), **_shared_fields(first))

@@ -18,7 +18,7 @@ from typing import Any
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.data.paths import split_of
-from luthier.data.rows import is_turn, listed, usual
+from luthier.data.rows import is_turn, is_usual_column, listed
 
 WRAPPERS = ("data", "rows", "examples", "records", "items", "samples", "instances", "dataset")
 
@@ -47,7 +47,7 @@ def of_object(value: Object, file: str, held_out: bool = False) -> list[Any] | N
 
 def _is_row(value: Object) -> bool:
     """Whether an object says itself what a row says: a usual column holds a text, a number or turns."""
-    told = (item for key, item in value.items() if usual(key))
+    told = (item for key, item in value.items() if is_usual_column(key))
     return any(
         isinstance(item, (str, int, float)) or is_turn(item) or (isinstance(item, list) and any(map(is_turn, item)))
         for item in told
@@ -96,7 +96,9 @@ def _by_columns(value: Object) -> list[dict[str, Any]] | None:
     columns = list(value.values())
     if columns and all(isinstance(column, dict) for column in columns):
         keys = list(columns[0])
-        numbered = all(key.isdigit() for key in keys) or (any(map(usual, value)) and not any(map(usual, keys)))
+        numbered = all(key.isdigit() for key in keys) or (
+            any(map(is_usual_column, value)) and not any(map(is_usual_column, keys))
+        )
         if not keys or not numbered or any(is_turn(column) or column.keys() != columns[0].keys() for column in columns):
             return None
         return [{name: column[key] for name, column in value.items()} for key in keys]

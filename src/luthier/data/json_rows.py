@@ -10,7 +10,7 @@ from typing import Any
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import DEEPEST, too_deep
-from luthier.data.size_limits import LONGEST, WHOLE, too_long
+from luthier.data.size_limits import MAX_ROW_BYTES, WHOLE_FILE_FACTOR, too_long
 
 TOO_MANY_DIGITS = "a whole number of more digits than can be read"
 SPACE = re.compile(r"[ \t\r\n\ufeff]*")  # files that were joined have a byte order mark in the middle
@@ -65,9 +65,12 @@ class JsonReader:
     then its key, and `beside` are its other keys, known when all is read.
     """
 
-    def __init__(self, pieces: Iterator[str], file: str, *, unwrap: bool = True, longest: int = LONGEST) -> None:
+    def __init__(self, pieces: Iterator[str], file: str, *, unwrap: bool = True, longest: int = MAX_ROW_BYTES) -> None:
         self.pieces, self.file, self.unwrap = pieces, file, unwrap
-        self.longest, self.most = longest, longest * WHOLE  # characters of a row; of the value that is being read
+        self.longest, self.most = (
+            longest,
+            longest * WHOLE_FILE_FACTOR,
+        )  # characters of a row; of the value that is being read
         self.decoder = Decoder()
         self.text, self.position, self.line = "", 0, 1
         self.listed, self.wrapper, self.beside = False, "", list[str]()
@@ -102,7 +105,7 @@ class JsonReader:
             self._skip()
             self.most = self.longest
             yield self._value()
-            self.most = self.longest * WHOLE
+            self.most = self.longest * WHOLE_FILE_FACTOR
             mark = self._skip()
             if mark == "":
                 raise self._broken("the file ends in the middle of the array")

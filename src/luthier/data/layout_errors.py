@@ -11,31 +11,31 @@ from luthier.data.messages import ROLE_OF
 from luthier.data.multiple_choice import LETTERS
 from luthier.data.rows import Row
 
-ANSWERS = {
+ANSWER_COLUMNS = {
     "answer", "answer_key", "answerkey", "correct", "correct_answer", "correct_option", "answer_idx", "answer_index",
     "output", "completion", "response", "solution",
 }  # fmt: skip
-ABOUT = {
+CONTEXT_COLUMNS = {
     "input", "context", "contexts", "passage", "passages", "article", "support", "evidence", "facts", "history", "tools",
     "tokens", "sentences",
 }  # fmt: skip
-NAMING = re.compile(r"(.*_)?(id|uuid|url|index|system|source_lang|target_lang|lang|language|split|model)")
-TURNS = (("role", "content"), ("role", "text"), ("from", "value"))
+IDENTIFYING = re.compile(r"(.*_)?(id|uuid|url|index|system|source_lang|target_lang|lang|language|split|model)")
+MESSAGE_COLUMNS = (("role", "content"), ("role", "text"), ("from", "value"))
 
 
 def column_of_choices(rows: Sequence[Row], names: Mapping[str, str]) -> str | None:
     """The column whose lists of texts the answers pick from, where all answers are letters or places; None where there is none.
     `names`: plain name -> column."""
-    answers = [column for plain, column in names.items() if plain in ANSWERS]
+    answers = [column for plain, column in names.items() if plain in ANSWER_COLUMNS]
     lists = [
         column
         for plain, column in names.items()
-        if plain not in ABOUT and any(_texts(row.fields.get(column)) for row in rows)
+        if plain not in CONTEXT_COLUMNS and any(_texts(row.fields.get(column)) for row in rows)
     ]
     for column in lists:
         for answer in answers:
             both = [row.fields for row in rows if row.fields.get(column) and row.fields.get(answer) is not None]
-            if both and all(_picks(fields[answer], fields[column]) for fields in both):
+            if both and all(_is_choice(fields[answer], fields[column]) for fields in both):
                 return column
     return None
 
@@ -44,7 +44,7 @@ def _texts(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(item, str) for item in value)
 
 
-def _picks(answer: Any, texts: Any) -> bool:
+def _is_choice(answer: Any, texts: Any) -> bool:
     """Whether an answer is a letter or a place in a list of texts."""
     if not _texts(texts) or isinstance(answer, bool):
         return False
@@ -55,17 +55,17 @@ def _picks(answer: Any, texts: Any) -> bool:
 
 def refuse_single_messages(rows: Sequence[Row], names: Mapping[str, str]) -> None:
     """Raises InputError where each row is one message of a conversation: learned as a document, its role would be lost."""
-    for who, said in TURNS:
-        if who in names and said in names:
-            roles = [str(row.fields.get(names[who])).lower() for row in rows]
+    for role_key, text_key in MESSAGE_COLUMNS:
+        if role_key in names and text_key in names:
+            roles = [str(row.fields.get(names[role_key])).lower() for row in rows]
             if 2 * sum(role in ROLE_OF for role in roles) >= len(roles):
                 raise InputError(
-                    f"each row is one message ({names[who]}, {names[said]}), not a conversation", where=rows[0].origin,
+                    f"each row is one message ({names[role_key]}, {names[text_key]}), not a conversation", where=rows[0].origin,
                     fix='write each conversation as one row: {"messages": [{"role": ..., "content": ...}, ...]}',
                 )  # fmt: skip
 
 
-def undecided(first: str, second: str, found: str) -> InputError:
+def no_preference(first: str, second: str, found: str) -> InputError:
     """Two answers stand side by side, and nothing that is known says which is better."""
     return InputError(
         f"two answers ('{first}', '{second}'), and no column that is known to say which is better: found {found}",
@@ -75,7 +75,7 @@ def undecided(first: str, second: str, found: str) -> InputError:
 
 def suggestion(row: Row, found: Iterable[str]) -> str:
     """Which columns of a row may be mapped to which fields, by what they hold; "" where nothing speaks for any."""
-    held = {name: row.fields.get(name) for name in found if not NAMING.fullmatch(str(name).lower())}
+    held = {name: row.fields.get(name) for name in found if not IDENTIFYING.fullmatch(str(name).lower())}
     turns = [name for name, value in held.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
     texts = [name for name, value in held.items() if isinstance(value, str)]
     nested = [(name, value) for name, value in held.items() if isinstance(value, Mapping)]

@@ -46,9 +46,9 @@ class Layout:
 
     fits     looks at a row whose columns have the right names (field -> value, field -> column)
     code     the field whose values are codes, "" for none; `targets` are what they may mean (any text, where there are none)
-    codes    what they mean, once the rows have told (`settle`); None reads each value as it stands
-    settle   how the rows tell it, or are refused; None where only `--data.values` does
-    parts    of mixed rows, their settled layouts by name
+    codes    what they mean, once the rows have told (`find_codes`); None reads each value as it stands
+    find_codes  how the rows tell it, or are refused; None where only `--data.values` does
+    parts    of mixed rows, their layouts by name
     """
 
     name: str
@@ -60,7 +60,7 @@ class Layout:
     code: str = ""
     targets: tuple[str, ...] = ()
     codes: Codes | None = None
-    settle: Callable[[Found, Mapping[str, str]], Codes | None] | None = None
+    find_codes: Callable[[Found, Mapping[str, str]], Codes | None] | None = None
     parts: Mapping[str, Layout] = field(default_factory=dict)
 
     @property
@@ -133,15 +133,15 @@ def _is_ranked(values: Values, where: Where) -> bool:
     return several and (rankings.rated(values) or where["responses"].lower() == "responses")
 
 
-_BESIDE = "system tools|functions chat_template_kwargs|template_kwargs"  # what any row with a prompt may have
-_ABOUT = "input|context|passage|article|support|evidence"
+_WITH_PROMPT = "system tools|functions chat_template_kwargs|template_kwargs"  # what any row with a prompt may have
+_CONTEXT = "input|context|passage|article|support|evidence"
 _PROMPT = "prompt|question|query"
 _ANSWER = "completion|response|answer|output"
 _THOUGHT = "reasoning_content"  # never by another name of itself: to learn a column of reasoning is for the user to say
-_TALK = "messages|conversations|conversation"
-_ANY_PROMPT = f"messages|conversations prompt|question|query instruction {_ABOUT}"
+_CONVERSATION = "messages|conversations|conversation"
+_ANY_PROMPT = f"messages|conversations prompt|question|query instruction {_CONTEXT}"
 
-_ASKED = "instruction|prompt|question|query|history|post|problem|info|context"
+_PROMPT_NAMES = "instruction|prompt|question|query|history|post|problem|info|context"
 _VERDICT = "preference|winner|better_response_id|preferred|preferred_output|better|choice|verdict|labels|label|overall_preference|chosen"
 _WINNERS = "winner_1|winner_model_a|winner_a winner_2|winner_model_b|winner_b winner_tie|tie"
 _LABEL = Field(
@@ -192,7 +192,7 @@ _CHOICE = (
     *_fields(
         "",
         "answer|answerkey|answer_key|correct_answer|correct_option|correct|cop|target|gold|answer_idx|answer_index|gold_label|label "
-        f"context|passage|article|support|sent1|premise {_BESIDE}",
+        f"context|passage|article|support|sent1|premise {_WITH_PROMPT}",
     ),
 )
 
@@ -201,14 +201,15 @@ _CHOICE = (
 _TABLE = (
     Layout(
         "comparison", Preference,
-        (*_OUTPUTS, *_fields("", f"{_ASKED} {_VERDICT} {_ABOUT} {_WINNERS} {_BESIDE}"), *_SCORED),
+        (*_OUTPUTS, *_fields("", f"{_PROMPT_NAMES} {_VERDICT} {_CONTEXT} {_WINNERS} {_WITH_PROMPT}"), *_SCORED),
         preferences.comparison, "two answers and which is better", _is_judged,
-        "preference", _BETTER, settle=preferences.settle_comparison,
+        "preference", _BETTER, find_codes=preferences.comparison_codes,
     ),
     Layout(
-        "comparison_list", Preference, _fields(f"outputs|summaries|pair|responses {_VERDICT}", f"{_ASKED} {_ABOUT} {_BESIDE}"),
+        "comparison_list", Preference,
+        _fields(f"outputs|summaries|pair|responses {_VERDICT}", f"{_PROMPT_NAMES} {_CONTEXT} {_WITH_PROMPT}"),
         preferences.comparison_list, "a list of two answers and which is better", _is_judged,
-        "preference", _BETTER, settle=preferences.settle_comparison,
+        "preference", _BETTER, find_codes=preferences.comparison_codes,
     ),
     Layout(
         "preference", Preference,
@@ -216,38 +217,38 @@ _TABLE = (
             "chosen|accepted|preferred|preferred_output|chosen_response|response_chosen|response_j "
             "rejected|non_preferred|non_preferred_output|rejected_response|response_rejected|response_k",
             f"{_ANY_PROMPT} margin score_chosen|chosen_score|chosen_rating|chosen-rating|rating_chosen "
-            f"score_rejected|rejected_score|rejected_rating|rejected-rating|rating_rejected {_BESIDE}",
+            f"score_rejected|rejected_score|rejected_rating|rejected-rating|rating_rejected {_WITH_PROMPT}",
         ),
         preferences.preference, "a preferred and a rejected answer, with or without their prompt",
-        settle=preferences.settle_preference,
+        find_codes=preferences.check_scores,
     ),
     Layout(
         "ranking", Ranking,
         _fields(
             "prompt|instruction|question|query|input responses|generations|completions|answers|candidates|outputs",
-            f"ranks|rank|rankings scores|ratings|rewards|score|rating {_BESIDE}",
+            f"ranks|rank|rankings scores|ratings|rewards|score|rating {_WITH_PROMPT}",
         ),
         rankings.ranking, "several answers to a prompt, with ranks or scores, or best first", _is_ranked,
-        settle=rankings.settle_ranking,
+        find_codes=rankings.check_ranking,
     ),
     Layout(
-        "unpaired", Labelled, _fields(f"{_PROMPT}|instruction {_ANSWER} label|kto_tag", f"{_ABOUT} {_BESIDE}"),
+        "unpaired", Labelled, _fields(f"{_PROMPT}|instruction {_ANSWER} label|kto_tag", f"{_CONTEXT} {_WITH_PROMPT}"),
         preferences.unpaired, "an answer, and whether it was wanted", _is_truth, "label", _WANTED,
     ),
     Layout(
-        "unpaired_chat", Labelled, _fields(f"{_TALK} label|kto_tag", _BESIDE),
+        "unpaired_chat", Labelled, _fields(f"{_CONVERSATION} label|kto_tag", _WITH_PROMPT),
         preferences.unpaired, "a conversation, and whether its last answer was wanted", _is_truth, "label", _WANTED,
     ),
     Layout(
-        "sharegpt", Chat, _fields(_TALK, _BESIDE),
+        "sharegpt", Chat, _fields(_CONVERSATION, _WITH_PROMPT),
         layouts.conversation, "conversations of from and value", lambda values, where: _speaks(values, "from"),
     ),
     Layout(
-        "chat", Chat, _fields(_TALK, _BESIDE),
+        "chat", Chat, _fields(_CONVERSATION, _WITH_PROMPT),
         layouts.conversation, "conversations of role and content, as OpenAI writes them",
     ),
     Layout(
-        "alpaca", Chat, _fields("instruction output|response|answer|completion", f"{_ABOUT} history {_THOUGHT} {_BESIDE}"),
+        "alpaca", Chat, _fields("instruction output|response|answer|completion", f"{_CONTEXT} history {_THOUGHT} {_WITH_PROMPT}"),
         layouts.alpaca, "an instruction, perhaps with an input, and its output",
     ),
     Layout(
@@ -260,16 +261,16 @@ _TABLE = (
         layouts.pair, "two texts that belong together, perhaps with a score",
     ),
     Layout(
-        "prompt_completion", Chat, _fields(f"{_PROMPT}|input {_ANSWER}|answers", f"{_ABOUT} {_THOUGHT} {_BESIDE}"),
+        "prompt_completion", Chat, _fields(f"{_PROMPT}|input {_ANSWER}|answers", f"{_CONTEXT} {_THOUGHT} {_WITH_PROMPT}"),
         layouts.prompt_completion, "a prompt and its completion, a question and its answer",
         _is_answered,
     ),
     Layout(
-        "labels", Chat, (*_fields("text|sentence|utterance"), _LABEL, *_fields("", _BESIDE)),
+        "labels", Chat, (*_fields("text|sentence|utterance"), _LABEL, *_fields("", _WITH_PROMPT)),
         layouts.labels, "a text and the label to answer with", code="label",
     ),
     Layout(
-        "prompt", Prompt, _fields("prompt", f"answer|reference|solution {_ABOUT} {_BESIDE}"), layouts.prompt, "prompts only"
+        "prompt", Prompt, _fields("prompt", f"answer|reference|solution {_CONTEXT} {_WITH_PROMPT}"), layouts.prompt, "prompts only"
     ),
     Layout(
         "label_studio", Chat, _fields("data annotations|completions"), label_studio.label_studio,
@@ -279,10 +280,10 @@ _TABLE = (
         "choice", Chat,
         _CHOICE,
         multiple_choice.choice, "a question, its choices and the right one", _never, "answer", tuple(multiple_choice.LETTERS),
-        settle=multiple_choice.settle_choice,
+        find_codes=multiple_choice.answer_codes,
     ),
     Layout(
-        "templated", Chat, _fields("text|content|document|conversation", _BESIDE), layouts.templated,
+        "templated", Chat, _fields("text|content|document|conversation", _WITH_PROMPT), layouts.templated,
         "conversations written in a chat template", _is_templated,
     ),
     Layout("text", Text, _fields("text|content|document"), layouts.text, "documents"),

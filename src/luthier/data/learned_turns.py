@@ -21,7 +21,7 @@ UNKNOWN = {
 }
 FLAGS = {*LEARNED, *UNLEARNED, *UNKNOWN}
 # A name that speaks of learning, which no tool known here uses.
-LIKE_A_FLAG = re.compile(
+UNKNOWN_FLAG = re.compile(
     r"(.*_)?(train|trained|training|trainable|learn|learned|loss|mask|masked|ignore|ignored|skip|skipped|weight|supervised)(_.*)?"
 )
 
@@ -53,7 +53,12 @@ def learned(item: Mapping[str, Any], field: str) -> bool:
         if item.get(name) is not None:
             raise InputError(f"field '{field}': '{name}' {why}", fix='write "train": true or false')
     for name, value in item.items():
-        if name not in FLAGS and value is not None and truth(value) is not None and LIKE_A_FLAG.fullmatch(name.lower()):
+        if (
+            name not in FLAGS
+            and value is not None
+            and truth(value) is not None
+            and UNKNOWN_FLAG.fullmatch(name.lower())
+        ):
             raise InputError(
                 f"field '{field}': '{name}' may say whether the turn is learned, but is not a known flag",
                 fix='write "train": true or false',

@@ -11,7 +11,7 @@ from luthier.core.types.examples import Chat, Example, Labelled, Message, Pair, 
 COLUMN = re.compile(
     r"(image|img|picture|photo|video|audio)s?([_-]?(path|url|file|data)s?)?|pixel_values", re.IGNORECASE
 )
-PLACE = re.compile(r"<\|?(image|video|audio|img|image_pad|vision_start)\|?>|<image_?\d*>")
+PLACEHOLDER = re.compile(r"<\|?(image|video|audio|img|image_pad|vision_start)\|?>|<image_?\d*>")
 
 
 def media_columns(columns: Iterable[str]) -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def refuse_media(columns: tuple[str, ...], example: Example, label: bool) -> Non
     keys = media_columns(key for turn in turns for key in turn.fields)
     if not (columns or keys):
         return
-    spoken_of = any(PLACE.search(turn.content) for turn in turns)
+    spoken_of = any(PLACEHOLDER.search(turn.content) for turn in turns)
     if keys or spoken_of or not (label or isinstance(example, Text)):
         raise InputError(
             f"'{(columns or keys)[0]}' holds pictures or sound, which cannot be read",
@@ -36,10 +36,10 @@ def refuse_media(columns: tuple[str, ...], example: Example, label: bool) -> Non
 
 def turns_with_places(example: Example) -> bool:
     """Whether a turn keeps a place for a picture or sound, such as `<image>`."""
-    return any(PLACE.search(turn.content) for turn in _turns(example))
+    return any(PLACEHOLDER.search(turn.content) for turn in _turns(example))
 
 
-def said(example: Example) -> Iterator[str]:
+def spoken_texts(example: Example) -> Iterator[str]:
     """Every text that an example says."""
     match example:
         case Text(text=text):

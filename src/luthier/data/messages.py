@@ -36,10 +36,10 @@ ROLE_OF = {
     "tool_response": "tool",
     "ipython": "tool",
 }
-CALLING = ("function_call", "tool_call")  # roles whose content is a call, as JSON
+CALL_ROLES = ("function_call", "tool_call")  # roles whose content is a call, as JSON
 # Keys with a field of their own.
-SAID = ("content", "value", "refusal")
-READ = frozenset({"role", "from", *SAID, "tool_calls", "function_call", "name", *FLAGS})
+CONTENT_KEYS = ("content", "value", "refusal")
+READ_KEYS = frozenset({"role", "from", *CONTENT_KEYS, "tool_calls", "function_call", "name", *FLAGS})
 
 
 def text_of(value: Any, field: str) -> str:
@@ -85,7 +85,7 @@ def turns_of(item: Any, field: str) -> Messages:
     role, named = _role(item, field)
     content = _content(item, field)
     written = item.get("tool_calls") or item.get("function_call") or ()
-    if named in CALLING:
+    if named in CALL_ROLES:
         content, written = "", content
     blocks = _blocks(content, field) if isinstance(content, (list, tuple)) else _Blocks(text_of(content, field))
     if blocks.results and role == "assistant":
@@ -127,7 +127,7 @@ def _role(item: Mapping[str, Any], field: str) -> tuple[str, str]:
 def _content(item: Mapping[str, Any], field: str) -> Any:
     """What is said, in `content`, `value` or OpenAI's `refusal`; None where nothing is, but a call or a thought stands
     there."""
-    given = [item[name] for name in SAID if item.get(name) is not None]
+    given = [item[name] for name in CONTENT_KEYS if item.get(name) is not None]
     if len(given) > 1 and given[0] != given[1]:
         raise InputError(f"field '{field}' has a content and another value", fix="keep one of them")
     if not given and not (
@@ -139,7 +139,7 @@ def _content(item: Mapping[str, Any], field: str) -> Any:
 
 def _fields(item: Mapping[str, Any], thought: str, field: str) -> dict[str, Any]:
     """What the turn says under other keys, the thought among them. Raises InputError when there are two thoughts."""
-    out = {name: value for name, value in item.items() if name not in READ and value is not None}
+    out = {name: value for name, value in item.items() if name not in READ_KEYS and value is not None}
     if not isinstance(item.get("name"), str | None):
         out["name"] = item["name"]
     for name in REASONING:

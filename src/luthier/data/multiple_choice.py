@@ -45,7 +45,7 @@ class Question:
     """One question: what is asked, the texts of its choices, the labels that the row gives them ("" for none) and the names of
     their columns."""
 
-    asked: str
+    question: str
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     columns: tuple[str, ...] = ()
@@ -57,13 +57,13 @@ def choice(values: Values) -> Chat:
     place = _place(values, question)
     about = text_of(values.get("context"), "context")
     lines = [f"{LETTERS[i]}. {text}" for i, text in enumerate(question.texts)]
-    asked = "\n\n".join(part for part in (about, question.asked) if part)
+    asked = "\n\n".join(part for part in (about, question.question) if part)
     content = "\n".join([asked, *lines, "Answer:"])
     turns = (Message("user", content), Message("assistant", LETTERS[place]))
     return Chat(opened(values, turns), **beside(values))
 
 
-def settle_choice(found: Found, given: Mapping[str, str]) -> Codes | None:
+def answer_codes(found: Found, given: Mapping[str, str]) -> Codes | None:
     """How the answers name their choices, from all rows: by label, letter, text, or by number from 0 or from 1.
 
     Raises InputError where numbers could count from 0 or from 1, and where answers name nothing.
@@ -71,7 +71,7 @@ def settle_choice(found: Found, given: Mapping[str, str]) -> Codes | None:
     if given:
         return declared(given, LETTERS)
     read: Counter[str] = Counter()
-    said: dict[str, list[int | None]] = {name: [] for name in _WAYS}
+    said: dict[str, list[int | None]] = {name: [] for name in _ANSWER_FORMS}
     answers: set[str] = set()
     for fields, where in found:
         values = {name: fields[column] for name, column in where.items()}
@@ -83,9 +83,9 @@ def settle_choice(found: Found, given: Mapping[str, str]) -> Codes | None:
             continue
         answers.add(plain_code(values["answer"]))
         read["rows"] += 1
-        for name, way in _WAYS.items():
+        for name, way in _ANSWER_FORMS.items():
             said[name].append(way(values["answer"], question))
-    whole = [name for name in _WAYS if said[name] and None not in said[name]]
+    whole = [name for name in _ANSWER_FORMS if said[name] and None not in said[name]]
     if not read["rows"] or "label" in whole:
         return None
     named = {plain_code(found[0][1].get(f"choice_{place}")): LETTERS[place - 1] for place in PLACES}
@@ -97,7 +97,7 @@ def settle_choice(found: Found, given: Mapping[str, str]) -> Codes | None:
         codes = sorted(answers)
         example = ",".join(f"{code}={letter}" for code, letter in zip(codes, LETTERS, strict=False))
         raise InputError(
-            f"the answers ({', '.join(codes)}) could name choices as {' or as '.join(_SAID[name] for name in whole)}",
+            f"the answers ({', '.join(codes)}) could name choices as {' or as '.join(_FORM_NAMES[name] for name in whole)}",
             fix=f"say what each means, such as --data.values '{example}'",
         )
     if whole and whole[0] in ("index0", "index1"):
@@ -157,7 +157,7 @@ def _place(values: Values, question: Question) -> int:
         raise InputError("nothing says which choice is right", fix="map it with --data.columns answer=COLUMN")
     answer = values["answer"]
     for name in ("label", "text", "letter"):
-        if (place := _WAYS[name](answer, question)) is not None:
+        if (place := _ANSWER_FORMS[name](answer, question)) is not None:
             return place
     raise InputError(
         f"answer {answer!r} names none of the {len(question.texts)} choices",
@@ -189,11 +189,11 @@ def _by_number(first: int, answer: Any, question: Question) -> int | None:
     return int(code) - first if code.isdigit() and 0 <= int(code) - first < len(question.texts) else None
 
 
-_Way = Callable[[Any, Question], int | None]
-_WAYS: dict[str, _Way] = {
+_AnswerForm = Callable[[Any, Question], int | None]
+_ANSWER_FORMS: dict[str, _AnswerForm] = {
     "label": _by_label, "letter": _by_letter, "text": _by_text,
     "index0": partial(_by_number, 0), "index1": partial(_by_number, 1),
 }  # fmt: skip
-_SAID = {
+_FORM_NAMES = {
     "label": "labels", "letter": "letters", "text": "their text", "index0": "numbers from 0", "index1": "numbers from 1",
 }  # fmt: skip

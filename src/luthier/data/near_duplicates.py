@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 BANDS, DEPTH, WIDTH = 14, 5, 5
 FEW_WORDS, LONG_WORD = 20, 15
-BACK, SLACK = 64, 0.15
+PROPOSALS, ESTIMATE_SLACK = 64, 0.15
 BLOCK = 1 << 20  # characters hashed at once
 
 Hashes = NDArray[np.uint64]
@@ -50,11 +50,11 @@ def near_pairs(
     tried: set[tuple[int, int]] = set()
     sets: dict[int, Hashes] = {}
     alone = np.ones(len(texts), np.bool_)  # texts without a similar one so far
-    for back in range(BACK + 1):
+    for back in range(PROPOSALS + 1):
         for members, first in bands:
             pairs = _proposed(members, first, back)
             pairs = pairs[alone[pairs[:, 1]]]
-            pairs = pairs[_estimates(signatures, pairs) >= threshold - SLACK]
+            pairs = pairs[_estimates(signatures, pairs) >= threshold - ESTIMATE_SLACK]
             new = [(i, j) for i, j in pairs.tolist() if (i, j) not in tried and accept(i, j)]
             tried.update(new)
             _fill(sets, texts, (i for pair in new for i in pair))

@@ -41,9 +41,9 @@ SPLITS = {
     **dict.fromkeys(("validation", "valid", "val", "dev", "development", "eval", "evaluation"), "validation"),
     **dict.fromkeys(("test", "testing", "heldout", "holdout"), "test"),
 }
-SAID = 6  # files that a message names
-DEEP = 64  # folders in each other
-SPECIAL = "a pipe, a device or a file of the system, not a file of rows"
+MAX_LISTED = 6  # files that a message names
+MAX_DEPTH = 64  # folders in each other
+NOT_A_FILE = "a pipe, a device or a file of the system, not a file of rows"
 
 
 def ending_of(name: str) -> tuple[str, str]:
@@ -88,7 +88,7 @@ def _files(path: str, held_out: bool) -> Iterator[str]:
     if path == "-" or inherited(path):
         yield path
     elif _special(Path(path)):
-        raise InputError(SPECIAL, where=path, fix="give a file, or pipe the rows to '-'")
+        raise InputError(NOT_A_FILE, where=path, fix="give a file, or pipe the rows to '-'")
     elif Path(path).is_file():
         yield path
     elif Path(path).is_dir():
@@ -118,7 +118,7 @@ def _matching(pattern: str, held_out: bool) -> Iterator[str]:
         if os.path.islink(match) and not Path(match).exists():
             log.once(f"{match}: a link to nothing, left out")
         elif _special(Path(match)):
-            log.once(f"{match}: {SPECIAL}; left out")
+            log.once(f"{match}: {NOT_A_FILE}; left out")
         elif match in folders and any(
             other != match and other.startswith(match.rstrip("/") + "/") for other in matches
         ):
@@ -146,7 +146,7 @@ def _in_folder(folder: Path, held_out: bool) -> list[str]:
         for path in known
         if path not in tables and not re.match(r"(?i)readme|licen[cs]e|notice|changelog", path.name)
     ]
-    _say_left_out(folder, [*other, *texts] if tables else other, "not tables that are read")
+    _note_left_out(folder, [*other, *texts] if tables else other, "not tables that are read")
     return [str(path) for path in _of_split(folder, tables or known, held_out)]
 
 
@@ -161,7 +161,7 @@ def _of_split(folder: Path, files: list[Path], held_out: bool) -> list[Path]:
     chosen = [path for path in files if split[path] == wanted]
     rest = [path for path in files if split[path] != wanted]
     advice = "" if held_out else "; a held-out split is given with --data.eval"
-    _say_left_out(folder, rest, f"only the split '{wanted}' is read{advice}")
+    _note_left_out(folder, rest, f"only the split '{wanted}' is read{advice}")
     return chosen
 
 
@@ -170,10 +170,10 @@ def _split_in(path: Path) -> str | None:
     return next((split for part in (path.name, *reversed(path.parts[:-1])) if (split := split_of(part))), None)
 
 
-def _say_left_out(folder: Path, files: Sequence[Path], why: str) -> None:
+def _note_left_out(folder: Path, files: Sequence[Path], why: str) -> None:
     if files:
-        named = ", ".join(str(path.relative_to(folder)) for path in files[:SAID])
-        more = f" and {len(files) - SAID} more" if len(files) > SAID else ""
+        named = ", ".join(str(path.relative_to(folder)) for path in files[:MAX_LISTED])
+        more = f" and {len(files) - MAX_LISTED} more" if len(files) > MAX_LISTED else ""
         log.once(f"{folder}: left out {named}{more}: {why}")
 
 
@@ -185,8 +185,8 @@ def _special(path: Path) -> bool:
 
 def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
     """The files below a folder by path, hidden ones left out. Links are followed, but not to a folder that they stand in."""
-    if len(above) > DEEP:
-        raise InputError(f"folders in folders, more than {DEEP} deep", where=folder, fix="give a folder below it")
+    if len(above) > MAX_DEPTH:
+        raise InputError(f"folders in folders, more than {MAX_DEPTH} deep", where=folder, fix="give a folder below it")
     saved = _saved(folder)
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -197,7 +197,7 @@ def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
         elif path.is_symlink() and not path.exists():
             log.once(f"{path}: a link to nothing, left out")
         elif _special(path):
-            log.once(f"{path}: {SPECIAL}; left out")
+            log.once(f"{path}: {NOT_A_FILE}; left out")
         elif path.is_file() and not is_description(str(path)) and not (saved and path.suffix == ".arrow"):
             yield path
     yield from saved

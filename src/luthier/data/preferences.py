@@ -79,7 +79,7 @@ def unpaired(values: Values) -> Labelled:
     return Labelled(turns[:-1], turns[-1:], label, **beside(values))
 
 
-def settle_comparison(found: Found, given: Mapping[str, str]) -> Codes | None:
+def comparison_codes(found: Found, given: Mapping[str, str]) -> Codes | None:
     """What the values of `preference` mean, from all rows. Raises InputError as `codes.compared` does, and where scores
     say the contrary of most codes."""
     where = found[0][1]
@@ -108,7 +108,7 @@ def settle_comparison(found: Found, given: Mapping[str, str]) -> Codes | None:
     return meant
 
 
-def settle_preference(found: Found, given: Mapping[str, str]) -> Codes | None:
+def check_scores(found: Found, given: Mapping[str, str]) -> Codes | None:
     """Raises InputError where most rejected answers have the higher score."""
     scores = [_scores(fields, at, "score_chosen", "score_rejected") for fields, at in found]
     told = [pair for pair in scores if pair is not None and pair[0] != pair[1]]

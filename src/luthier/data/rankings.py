@@ -23,7 +23,7 @@ VERDICT = re.compile(
 SCORES = ("overall_score", "score", "rating", "pm_score", "reward", "overall_rating")
 
 
-AS_THEY_STAND = "no rank and no score: the answers are taken as best first, as they stand"
+UNRANKED = "no rank and no score: the answers are taken as best first, as they stand"
 
 
 def ranking(values: Values) -> Ranking:
@@ -55,7 +55,7 @@ def rated(values: Values) -> bool:
     return inner(values["responses"], RANKS) is not None or inner(values["responses"], SCORES) is not None
 
 
-def settle_ranking(found: Found, given: Mapping[str, str]) -> Codes | None:
+def check_ranking(found: Found, given: Mapping[str, str]) -> Codes | None:
     """Raises InputError where nothing tells the order, but an unread column holds a number for each response."""
     for fields, where in found:
         responses = fields[where["responses"]]

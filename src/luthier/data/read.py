@@ -28,14 +28,14 @@ from luthier.data.paths import KNOWN, REFUSED, ending_of, is_description
 from luthier.data.paths import files_of as files_of
 from luthier.data.rows import Report as Report
 from luthier.data.rows import Row as Row
-from luthier.data.size_limits import LONGEST
+from luthier.data.size_limits import MAX_ROW_BYTES
 from luthier.data.tables import table
 from luthier.data.text_files import text
 
 Reader = Callable[[IO[bytes], str, Report | None, int], Iterator[Row]]
 
 
-def tsv(handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST) -> Iterator[Row]:
+def tsv(handle: IO[bytes], file: str, skipped: Report | None, longest: int = MAX_ROW_BYTES) -> Iterator[Row]:
     """A table with tabs."""
     yield from table(handle, file, skipped, longest, "\t")
 
@@ -57,7 +57,7 @@ assert set(READERS) == set(KNOWN)
 
 
 def read_rows(
-    paths: Sequence[str], *, skipped: Report | None = None, held_out: bool = False, longest: int = LONGEST
+    paths: Sequence[str], *, skipped: Report | None = None, held_out: bool = False, longest: int = MAX_ROW_BYTES
 ) -> Iterator[Row]:
     """The rows of files, folders (all readable files below, sorted by path) and globs, in that order.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Example, Prompt
-from luthier.data.convert import to_pairs
+from luthier.data.convert import rows_with_examples
 from luthier.data.example_text import identity
 from luthier.data.layout_table import Layout
 from luthier.data.read import Row
@@ -27,7 +27,7 @@ def with_answer(row: Row, example: Example, answer: str, layout: Layout, columns
         if value is None:
             continue
         new = Row(row.fields | {name: value}, row.origin)
-        if any(identity(read) == identity(wanted) for _, read in to_pairs([new], layout, columns)):
+        if any(identity(read) == identity(wanted) for _, read in rows_with_examples([new], layout, columns)):
             return new
     raise InputError(
         "the answer of this row has no field of its own", where=row.origin, fix="fix it in the file by hand"

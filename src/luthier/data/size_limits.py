@@ -11,13 +11,13 @@ from luthier.core.errors import InputError
 from luthier.core.log import size
 from luthier.core.storage.opening import regular
 
-LONGEST = DataConfig().max_row * 1_000_000  # bytes of a row, characters of a JSON value
-WHOLE = 64  # so many times as much may be one JSON object that holds all rows
-WIDEST = 10_000  # columns of a row
-HELD = 64_000_000  # of rows that are looked at before the first is given on
-GROWS = 500  # times that a file may become larger when it is read
-LEAST = 32_000_000  # bytes that it may become in any case
-LOADED = 1 << 30  # bytes of a parquet or Arrow file that is not read in place
+MAX_ROW_BYTES = DataConfig().max_row * 1_000_000  # bytes of a row, characters of a JSON value
+WHOLE_FILE_FACTOR = 64  # so many times as much may be one JSON object that holds all rows
+MAX_COLUMNS = 10_000  # columns of a row
+MAX_HELD_BYTES = 64_000_000  # of rows that are looked at before the first is given on
+MAX_GROWTH = 500  # times that a file may become larger when it is read
+ALLOWED_BYTES = 32_000_000  # bytes that it may become in any case
+MAX_LOADED_BYTES = 1 << 30  # bytes of a parquet or Arrow file that is not read in place
 
 
 def too_long(longest: int, what: str = "a row", fix: str = "") -> InputError:
@@ -29,9 +29,9 @@ def too_long(longest: int, what: str = "a row", fix: str = "") -> InputError:
 
 def refuse_wide(columns: int, where: object = None) -> None:
     """Raise InputError for a row of too many columns."""
-    if columns > WIDEST:
+    if columns > MAX_COLUMNS:
         what, fix = (
-            f"{columns:,} columns, of which at most {WIDEST:,} are read",
+            f"{columns:,} columns, of which at most {MAX_COLUMNS:,} are read",
             "leave out the columns that are not needed",
         )
         raise InputError(what, where=where, fix=fix)
@@ -57,8 +57,8 @@ def description(path: Path) -> Any:
     """The JSON of a file that describes data. Raises OSError, ValueError, also for a file that is too large for one, and
     RecursionError."""
     with open(path, "rb", opener=regular) as handle:
-        text = handle.read(HELD + 1)
-    if len(text) > HELD:
+        text = handle.read(MAX_HELD_BYTES + 1)
+    if len(text) > MAX_HELD_BYTES:
         raise ValueError("too large for a description")
     return json.loads(text)
 
@@ -72,8 +72,8 @@ class Growth:
     def add(self, out: int, taken: int) -> None:
         """So many bytes more came out of `taken` bytes. Raises InputError when that is out of all proportion."""
         self.out += out
-        if self.out > LEAST and self.out > GROWS * max(taken, 1):
+        if self.out > ALLOWED_BYTES and self.out > MAX_GROWTH * max(taken, 1):
             raise InputError(
-                f"{size(taken)} of it become more than {size(self.out)}: more than {GROWS} times as much", where=self.file,
+                f"{size(taken)} of it become more than {size(self.out)}: more than {MAX_GROWTH} times as much", where=self.file,
                 fix="if that is meant, unpack it, or write it as JSON Lines, and give that",
             )  # fmt: skip

@@ -12,8 +12,8 @@ from luthier.core.types.examples import Example
 from luthier.data.example_text import full_text, prompt_key
 from luthier.data.near_duplicates import near_pairs
 
-SHARE = 0.05  # held out by default
-MEASURED, FEW = 32, 0.16  # rows held out at least, of 200 or more; and the share of fewer
+HOLDOUT_SHARE = 0.05  # held out by default
+HELD_OUT_ROWS, SMALL_DATA_SHARE = 32, 0.16  # rows held out at least, of 200 or more; and the share of fewer
 
 
 class Leak(NamedTuple):
@@ -54,14 +54,14 @@ def border(examples: Sequence[Example], holdout: float | None, seed: int) -> flo
     spots = sorted(sizes)
     if len(spots) < 2:
         return 0.0 if holdout is None else holdout
-    wanted = max(SHARE * len(examples), min(MEASURED, FEW * len(examples)))
-    if holdout is None and wanted > SHARE * len(examples):
+    wanted = max(HOLDOUT_SHARE * len(examples), min(HELD_OUT_ROWS, SMALL_DATA_SHARE * len(examples)))
+    if holdout is None and wanted > HOLDOUT_SHARE * len(examples):
         held_out = list(accumulate(sizes[spot] for spot in spots))  # below the place that follows
         enough = next(i for i, count in enumerate(held_out) if count >= wanted - 0.5)
         if enough and held_out[enough] > len(examples) / 2:
             enough -= 1
         return spots[min(enough + 1, len(spots) - 1)]
-    share = SHARE if holdout is None else holdout
+    share = HOLDOUT_SHARE if holdout is None else holdout
     if 0 < share <= spots[0]:
         return spots[1]
     return spots[-1] if spots[-1] < share else share

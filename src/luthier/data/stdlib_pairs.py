@@ -25,7 +25,7 @@ INSTRUCTION = "Say in one line what this Python function does.\n\n"
 SHORTEST_LINE, LONGEST_LINE = 20, 120
 LONGEST_CODE = 280
 TEST_SHARE = 5
-LEAST = 100
+FEWEST_FUNCTIONS = 100
 
 # Not the library itself: tests, demonstrations, installed packages and bundled tools.
 SKIPPED = frozenset(
@@ -71,7 +71,7 @@ def pairs(
             seen.append(function)
         else:
             unseen[function.module].append(function)
-    if len(seen) < LEAST or len(unseen) < 2:
+    if len(seen) < FEWEST_FUNCTIONS or len(unseen) < 2:
         raise InputError(
             f"this Python's standard library has {len(found)} documented functions in source; the quickstart needs more",
             where=root,

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.data.rows import ahead
-from luthier.data.size_limits import HELD, LONGEST, too_long
+from luthier.data.rows import look_ahead
+from luthier.data.size_limits import MAX_HELD_BYTES, MAX_ROW_BYTES, too_long
 
 Record = tuple[int, list[str]]
 
-LOOK = 400  # lines that are looked at from the first quotation mark on
+LOOKAHEAD_LINES = 400  # lines that are looked at from the first quotation mark on
 
 
 def _special(cell: str) -> bool:
@@ -34,7 +34,9 @@ STYLES: tuple[Callable[[str], bool], ...] = (
 )
 
 
-def records(lines: Iterator[tuple[int, str]], file: str, separator: str, longest: int = LONGEST) -> Iterator[Record]:
+def records(
+    lines: Iterator[tuple[int, str]], file: str, separator: str, longest: int = MAX_ROW_BYTES
+) -> Iterator[Record]:
     """(line, cells) of each record, cells with a separator, a quote or a line end in quotes. Raises InputError with file and
     line for quotes that do not pair, and for a record of more than `longest` characters."""
     csv.field_size_limit(1 << 30)
@@ -63,7 +65,7 @@ def records(lines: Iterator[tuple[int, str]], file: str, separator: str, longest
         yield place - (reader.line_num - before) + 1, cells
 
 
-def tab_records(lines: Iterator[tuple[int, str]], file: str, longest: int = LONGEST) -> Iterator[Record]:
+def tab_records(lines: Iterator[tuple[int, str]], file: str, longest: int = MAX_ROW_BYTES) -> Iterator[Record]:
     """(line, cells) of each record of a table with tabs. Where quotation marks are letters, each line is a record."""
     bare = False  # whether a quotation mark stood in a cell that is not in quotes
     for number, line in lines:
@@ -71,8 +73,8 @@ def tab_records(lines: Iterator[tuple[int, str]], file: str, longest: int = LONG
             bare = bare or '"' in line
             yield number, _cells(line)
             continue
-        look, rest = ahead(itertools.chain([(number, line)], lines), LOOK, lambda taken: len(taken[1]))
-        whole = len(look) < LOOK and sum(len(text) for _, text in look) <= HELD
+        look, rest = look_ahead(itertools.chain([(number, line)], lines), LOOKAHEAD_LINES, lambda taken: len(taken[1]))
+        whole = len(look) < LOOKAHEAD_LINES and sum(len(text) for _, text in look) <= MAX_HELD_BYTES
         if not bare and _quoted([text for _, text in look], whole=whole):
             yield from records(rest, file, "\t", longest)
         else:

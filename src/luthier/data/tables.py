@@ -11,19 +11,19 @@ from typing import IO
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Origin
-from luthier.data.cell_values import MISSING, as_whole, became_floats, structured, tell_of_whole
+from luthier.data.cell_values import MISSING_VALUES, as_whole, became_floats, note_whole_numbers, structured
 from luthier.data.decode import text_lines
-from luthier.data.rows import SKIP, Report, Row, ahead, fault, listed, usual
-from luthier.data.size_limits import LONGEST, refuse_wide
+from luthier.data.rows import SKIP_HINT, Report, Row, is_usual_column, listed, look_ahead, report_fault
+from luthier.data.size_limits import MAX_ROW_BYTES, refuse_wide
 from luthier.data.table_records import Record, tab_records
 from luthier.data.table_records import records as parsed
 
-LOOK = 200  # records that are looked at to tell a header from a record, and what cells stand for nothing
-WORDS = 6  # a name of a column has no more
+SAMPLED_RECORDS = 200  # records that are looked at to tell a header from a record, and what cells stand for nothing
+MAX_NAME_WORDS = 6  # a name of a column has no more
 
 
 def table(
-    handle: IO[bytes], file: str, skipped: Report | None, longest: int = LONGEST, separator: str = ""
+    handle: IO[bytes], file: str, skipped: Report | None, longest: int = MAX_ROW_BYTES, separator: str = ""
 ) -> Iterator[Row]:
     """One record a row, under a header or without one. Unless `separator` says it, a comma, semicolon or tab, whichever the
     header holds most of, a bar between plain names, or what a line `sep=;` names.
@@ -62,7 +62,7 @@ class _Columns:
         """The values of a record. A cell that was written for nothing is null, which is told."""
         out: dict[str, str | None] = {}
         for name, cell in zip(self.names, cells, strict=True):
-            if cell in MISSING or (cell == "None" and name in self.nothing):
+            if cell in MISSING_VALUES or (cell == "None" and name in self.nothing):
                 log.once(f"{file}: cells that hold only {cell!r} are read as cells without a value")
                 out[name] = None
             else:
@@ -72,8 +72,8 @@ class _Columns:
 
 def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Iterator[Row]:
     """Records -> rows by the names of the header. Empty columns at the right end, as spreadsheets leave them, are cut."""
-    seen, records = ahead(
-        (record for record in records if any(record[1])), LOOK, lambda record: sum(map(len, record[1]))
+    seen, records = look_ahead(
+        (record for record in records if any(record[1])), SAMPLED_RECORDS, lambda record: sum(map(len, record[1]))
     )
     if not seen:
         next(records, None)  # raises what stopped the look ahead
@@ -92,8 +92,8 @@ def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Itera
         cells = cells if len(cells) <= len(names) else [*cells[: len(names)], *_trimmed(cells[len(names) :])]
         if len(cells) != len(names):
             what = f"{len(cells)} cells, but the first row has {len(names)}"
-            fix = f"put cells that hold a separator or a line end in quotes, {SKIP}"
-            fault(InputError(what, fix=fix), Origin(file, line), skipped)
+            fix = f"put cells that hold a separator or a line end in quotes, {SKIP_HINT}"
+            report_fault(InputError(what, fix=fix), Origin(file, line), skipped)
         elif header and cells == first:
             log.once(
                 f"{file}: the header is repeated between the rows, as in files that were joined, and is not read as a row"
@@ -104,8 +104,10 @@ def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Itera
 
 def _columns(names: list[str], rows: Sequence[Sequence[str]], file: str) -> _Columns:
     held = {name: [cells[i] for cells in rows if i < len(cells)] for i, name in enumerate(names)}
-    whole = [name for name, cells in held.items() if became_floats("" if cell in MISSING else cell for cell in cells)]
-    tell_of_whole(whole, file)
+    whole = [
+        name for name, cells in held.items() if became_floats("" if cell in MISSING_VALUES else cell for cell in cells)
+    ]
+    note_whole_numbers(whole, file)
     nothing = [name for name, cells in held.items() if _prints_none(cells, name, file)]
     return _Columns(names, frozenset(whole), frozenset(nothing))
 
@@ -113,7 +115,7 @@ def _columns(names: list[str], rows: Sequence[Sequence[str]], file: str) -> _Col
 def _prints_none(column: Sequence[str], name: str, file: str) -> bool:
     """Whether 'None' in a column is Python's: all other cells spell numbers, truth values or lists. Among words it is one,
     which is told."""
-    others = [cell for cell in column if cell not in MISSING | {"", "None"}]
+    others = [cell for cell in column if cell not in MISSING_VALUES | {"", "None"}]
     if "None" not in column:
         return False
     if all(_literal(cell) for cell in others):
@@ -143,11 +145,11 @@ def _names(cells: list[str], others: Sequence[Sequence[str]]) -> list[str] | Non
     if len(set(names)) < len(names) or any(len(name) > 60 or name[-1] in ".?!" or _number(name) for name in names):
         return None
     for i, name in enumerate(names):
-        if not usual(name) and any(i < len(row) and row[i].strip() == name for row in others):
+        if not is_usual_column(name) and any(i < len(row) and row[i].strip() == name for row in others):
             return None
-    if any(map(usual, names)):
+    if any(map(is_usual_column, names)):
         return names
-    sentence = any(re.search(r"[.?!][\s\"')]", name) or len(name.split()) > WORDS for name in names)
+    sentence = any(re.search(r"[.?!][\s\"')]", name) or len(name.split()) > MAX_NAME_WORDS for name in names)
     return None if sentence else names
 
 

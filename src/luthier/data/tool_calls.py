@@ -13,8 +13,8 @@ from luthier.core.types.examples import TEMPLATE_GIVEN
 from luthier.data.cell_values import structured
 
 # Where a call's arguments and a tool's schema stand: OpenAI's name first, then Llama's and Anthropic's.
-ARGUMENTS = ("arguments", "parameters", "input")
-SCHEMA = ("parameters", "input_schema")
+ARGUMENT_KEYS = ("arguments", "parameters", "input")
+SCHEMA_KEYS = ("parameters", "input_schema")
 
 
 def calls_of(value: Any, field: str) -> tuple[Mapping[str, Any], ...]:
@@ -34,7 +34,7 @@ def _call(call: Any, field: str) -> Mapping[str, Any]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise InputError(f"field '{field}' has a tool call without a name", fix='write {"name": ..., "arguments": {}}')
-    given = [function[name] for name in ARGUMENTS if function.get(name) not in (None, "")]
+    given = [function[name] for name in ARGUMENT_KEYS if function.get(name) not in (None, "")]
     if len(given) > 1:
         raise InputError(f"field '{field}' has a tool call with arguments under two names", fix="write 'arguments'")
     arguments = given[0] if given else {}
@@ -43,11 +43,13 @@ def _call(call: Any, field: str) -> Mapping[str, Any]:
     outer = {
         k: v for k, v in call.items() if v is not None and (k == "id" or not own) and k not in ("type", "function")
     }
-    inner = {k: v for k, v in function.items() if v is not None and k not in ARGUMENTS and not (own and k in OUTER)}
+    inner = {
+        k: v for k, v in function.items() if v is not None and k not in ARGUMENT_KEYS and not (own and k in CALL_KEYS)
+    }
     return {**outer, "type": "function", "function": {**inner, "arguments": arguments}}
 
 
-OUTER = ("id", "type")  # keys of a call that stand beside its function
+CALL_KEYS = ("id", "type")  # keys of a call that stand beside its function
 
 
 def tools_of(value: Any) -> tuple[Mapping[str, Any], ...]:
@@ -71,7 +73,9 @@ def _tool(tool: Any) -> Mapping[str, Any]:
         return tool
     if not isinstance(tool.get("name"), str):
         raise InputError("field 'tools' has a tool without a name", fix='write {"name": ..., "parameters": {...}}')
-    function = {("parameters" if key in SCHEMA else key): item for key, item in tool.items() if key not in OUTER}
+    function = {
+        ("parameters" if key in SCHEMA_KEYS else key): item for key, item in tool.items() if key not in CALL_KEYS
+    }
     return {"type": "function", "function": function}
 
 

@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from luthier.core.types.examples import Chat, Example, Labelled, Preference, Ranking, Text
-from luthier.data.columns_read import Reading
+from luthier.data.columns_read import ColumnsRead
 from luthier.data.example_text import empty_fields
-from luthier.data.media import said, turns_with_places
+from luthier.data.media import spoken_texts, turns_with_places
 from luthier.data.templated import MARK, is_templated
 
-SHARE = 0.2  # of the characters of the rows: an unread column that holds more is told of
+UNREAD_SHARE = 0.2  # of the characters of the rows: an unread column that holds more is told of
 
-ESCAPED = 0.05  # of the rows: more with entities of HTML are told of
+ESCAPED_SHARE = 0.05  # of the rows: more with entities of HTML are told of
 ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#39|#x27|#34);")
 
 # Columns that say what the right answer is, how good one is, or what an answer needs to be understood.
@@ -38,28 +38,28 @@ CONTEXT = re.compile(
 THOUGHTS = re.compile(r"reasoning(_\w+)?|thinking|thoughts?|rationale|cot|chain_of_thought|scratchpad|channel")
 MEDIA = re.compile(r"(image|picture|video|audio|pixel|speech|media)(s|_path|_url|_file|_values|_paths|_urls)?")
 # Fields that a column may be given to without another losing its own.
-FREE = {
+OPTIONAL_FIELDS = {
     "alpaca": ("reasoning_content", "system", "input"),
     "prompt_completion": ("reasoning_content", "system", "input"),
     "labels": ("system",),
 }
 FASTTEXT = re.compile(r"^__label__\S+ ", re.MULTILINE)
 # Columns that name a row or where it came from.
-NAMES = re.compile(
+IDENTIFIERS = re.compile(
     r"(.*[_-])?(id|ids|uuid|hash|sha\d*|md5|url|urls|link|source|date|time|timestamp|path|file|filename|index|idx|"
     r"split|subset|type|kind|model|models|lang|language|domain|task|dataset|version|name)"
 )
 
 
-def warnings_of(examples: Sequence[Example], about: Reading) -> tuple[str, ...]:
-    """What deserves a word, one line each; `about` says how the columns of these examples were read."""
-    corrected = (f"{what}: {_rows(rows)}" for what, rows in about.corrected.items())
+def warnings_of(examples: Sequence[Example], reading: ColumnsRead) -> tuple[str, ...]:
+    """What deserves a word, one line each; `reading` says how the columns of these examples were read."""
+    corrected = (f"{what}: {_rows(rows)}" for what, rows in reading.corrected.items())
     return (
-        *_unread(about),
+        *_unread(reading),
         *corrected,
-        *_marks(examples),
+        *_template_marks(examples),
         *_labelled(examples),
-        *_places(examples),
+        *_media_placeholders(examples),
         *one_sided(examples),
         *_undecided(examples),
         *_empty(examples),
@@ -104,35 +104,37 @@ def _escaped(examples: Sequence[Example]) -> Iterator[str]:
     """Text that was escaped once too often: `\\n` in letters where no row has a line end, entities of HTML."""
     lines = breaks = entities = 0
     for example in examples:
-        texts = tuple(said(example))
+        texts = tuple(spoken_texts(example))
         lines += any("\n" in text for text in texts)
         breaks += any("\\n" in text for text in texts)
         entities += any(ENTITY.search(text) for text in texts)
     if breaks and not lines:
         yield f"line ends are spelled as a backslash and an n, and are learned that way: {_rows(breaks)}"
-    if entities > ESCAPED * len(examples):
+    if entities > ESCAPED_SHARE * len(examples):
         yield f"entities of HTML, such as &amp; or &#39;, are read as plain text: {_rows(entities)}"
 
 
-def _unread(about: Reading) -> Iterator[str]:
-    for column in about.unread:
-        if column in about.said:
+def _unread(reading: ColumnsRead) -> Iterator[str]:
+    for column in reading.unread:
+        if column in reading.said:
             continue  # its text stands in what is read
         plain = column.rpartition(".")[2].strip().lower().replace(" ", "_")
-        share = about.share[column]
-        why = next((word for word, names in _MEANINGS if names.fullmatch(plain)), None)
-        if why is None and column in about.marks and about.layout == "text":
+        share = reading.share[column]
+        why = next((word for word, names in _COLUMN_KINDS if names.fullmatch(plain)), None)
+        if why is None and column in reading.marks and reading.layout == "text":
             why = "true or false in every row: it may be a label of the text"
-        if why is None and share >= SHARE and not NAMES.fullmatch(plain):
+        if why is None and share >= UNREAD_SHARE and not IDENTIFIERS.fullmatch(plain):
             why = f"{share:.0%} of the text"
-        if why is not None and not (ANSWERS.fullmatch(plain) and about.mapped & {"completion", "output", "label"}):
-            rows = "" if about.filled[column] == about.rows else f" in {about.filled[column]} of {about.rows} rows"
-            yield f"column '{column}' is not read ({why}){rows}; if it matters, {_mapped(column, plain, about)}"
+        if why is not None and not (ANSWERS.fullmatch(plain) and reading.mapped & {"completion", "output", "label"}):
+            rows = (
+                "" if reading.filled[column] == reading.rows else f" in {reading.filled[column]} of {reading.rows} rows"
+            )
+            yield f"column '{column}' is not read ({why}){rows}; if it matters, {_how_to_map(column, plain, reading)}"
 
 
-def _mapped(column: str, plain: str, about: Reading) -> str:
+def _how_to_map(column: str, plain: str, reading: ColumnsRead) -> str:
     """How to read a column that nothing reads: by the field that suits it, where the layout has one that is free."""
-    free = [name for name in FREE.get(about.layout, ()) if name not in about.read]
+    free = [name for name in OPTIONAL_FIELDS.get(reading.layout, ()) if name not in reading.read]
     if THOUGHTS.fullmatch(plain) and "reasoning_content" in free:
         return f"--data.columns reasoning_content={column} teaches it as the thought before the answer"
     if plain.startswith("system") and "system" in free:
@@ -142,12 +144,12 @@ def _mapped(column: str, plain: str, about: Reading) -> str:
     return f"map it with --data.columns FIELD={column}"
 
 
-def _marks(examples: Sequence[Example]) -> Iterator[str]:
+def _template_marks(examples: Sequence[Example]) -> Iterator[str]:
     """Marks of chat templates that stand in what is said: a model would learn to spell them."""
     found: Counter[str] = Counter()
     marked = written = 0
     for example in examples:
-        marks = [mark.strip() for text in said(example) for mark in MARK.findall(text)]
+        marks = [mark.strip() for text in spoken_texts(example) for mark in MARK.findall(text)]
         marked += bool(marks)
         found.update(set(marks))
         written += not marks and isinstance(example, Text) and is_templated(example.text)
@@ -164,12 +166,12 @@ def _labelled(examples: Sequence[Example]) -> Iterator[str]:
         yield f"labels such as __label__x are read as plain text: {_rows(rows)}; write each line as a text and its label"
 
 
-def _places(examples: Sequence[Example]) -> Iterator[str]:
+def _media_placeholders(examples: Sequence[Example]) -> Iterator[str]:
     if rows := sum(map(turns_with_places, examples)):
         yield f"a place for a picture or sound, such as <image>, is read as plain text: {_rows(rows)}"
 
 
-_MEANINGS = (
+_COLUMN_KINDS = (
     ("it may hold what is to be answered", ANSWERS),
     ("it may be how an answer is reached", THOUGHTS),
     ("it may say how good an answer is", RATINGS),

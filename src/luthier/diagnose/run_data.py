@@ -164,7 +164,7 @@ def columns(answers: Answers, data: RunData) -> dict[str, list[str]]:
         if not left:
             break
     found: dict[str, list[str]] = {}
-    for name in source.about.unread:
+    for name in source.reading.unread:
         values = [fields.get(place, {}).get(name) for place in places]
         texts = ["" if value is None else str(value).strip() for value in values]
         plain = all(value is None or isinstance(value, str | int) for value in values)
@@ -241,7 +241,7 @@ def rows_after_limit(config: RunConfig) -> tuple[list[Row], int]:
     (with skip_bad). Raises InputError as `read_rows`."""
     if config.data.limit is None:
         return [], 0
-    skipped = data_load.Left()
+    skipped = data_load.LeftOut()
     rows = read_rows(
         config.data.path, skipped=skipped if config.data.skip_bad else None, longest=config.data.max_row * 1_000_000
     )

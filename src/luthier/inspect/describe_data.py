@@ -15,7 +15,7 @@ from luthier.core.storage.opening import require_new
 from luthier.core.types.examples import Example
 from luthier.data import load as data_load
 from luthier.data.clean import CleanSettings, clean
-from luthier.data.columns_read import Reading
+from luthier.data.columns_read import ColumnsRead
 from luthier.data.data_card import Card, card, sample
 from luthier.data.split import split
 from luthier.data.warnings import warnings_of
@@ -33,7 +33,7 @@ class Described:
     `seen` counts all rows."""
 
     card: Card
-    about: Reading
+    reading: ColumnsRead
     warnings: tuple[str, ...]
     loaded: data_load.Loaded | None
     seen: int
@@ -44,7 +44,7 @@ class Described:
         """The keys of `luthier data --json`."""
         card = self.card.as_dict()
         counts = {"seen": self.seen, "skipped": self.skipped, "unused": self.unused}
-        return card | self.about.as_dict() | {"warnings": [*self.warnings, *card["warnings"]]} | counts
+        return card | self.reading.as_dict() | {"warnings": [*self.warnings, *card["warnings"]]} | counts
 
 
 def card_of(
@@ -73,9 +73,9 @@ def describe(config: RunConfig) -> Described:
         examples, _tokenizer(config), config.text.max_length, layout=source.layout.name, test=test, dropped=dict(left)
     )
     loaded = source if isinstance(source, data_load.Loaded) else None
-    warnings = warnings_of(examples, source.about)
+    warnings = warnings_of(examples, source.reading)
     return Described(
-        made, source.about, warnings, loaded, seen or len(examples), source.skipped.count, source.unused.count
+        made, source.reading, warnings, loaded, seen or len(examples), source.skipped.count, source.unused.count
     )
 
 

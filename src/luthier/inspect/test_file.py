@@ -9,8 +9,8 @@ from typing import Any
 from luthier.config.run import RunConfig
 from luthier.core.errors import InputError
 from luthier.data import load as data_load
-from luthier.data.columns_read import Reading
-from luthier.data.evaluation_set import DoubtfulRow, TestRows, faults, look
+from luthier.data.columns_read import ColumnsRead
+from luthier.data.evaluation_set import DoubtfulRow, TestRows, examine, faults
 from luthier.data.warnings import warnings_of
 from luthier.evals.stats.significance import difference_shown, rows_needed
 
@@ -25,7 +25,7 @@ class TestFile:
     """What was found, how the rows were read, and what of it deserves a word."""
 
     found: TestRows
-    about: Reading
+    reading: ColumnsRead
     layout: str
     warnings: tuple[str, ...]
 
@@ -46,7 +46,7 @@ class TestFile:
         }
         return {
             "role": "test", "good": self.good, "layout": self.layout, **self.found.as_dict(),
-            "shown": shown, "needed": needed, "warnings": list(self.warnings), **self.about.as_dict(),
+            "shown": shown, "needed": needed, "warnings": list(self.warnings), **self.reading.as_dict(),
         }  # fmt: skip
 
 
@@ -66,11 +66,11 @@ def describe_test(config: RunConfig, training: Sequence[str]) -> TestFile:
         raise InputError("a test is read as a whole", where="--data.stream", fix="leave it out")
     loaded = data_load.load(data.path, data, held_out=True)
     learned = data_load.load(training, data.model_copy(update={"limit": None})).examples if training else None
-    found = look(loaded.examples, learned)
-    warnings = (*faults(found), *_size(found.rows), *warnings_of(loaded.examples, loaded.about))
+    found = examine(loaded.examples, learned)
+    warnings = (*faults(found), *_size(found.rows), *warnings_of(loaded.examples, loaded.reading))
     if left := loaded.skipped.count:
         warnings += (f"rows that cannot be read: {left}",)
-    return TestFile(found, loaded.about, loaded.layout.name, warnings)
+    return TestFile(found, loaded.reading, loaded.layout.name, warnings)
 
 
 def _size(rows: int) -> Sequence[str]:

@@ -18,9 +18,9 @@ from luthier.core.storage.files import sha256
 from luthier.core.types.examples import Chat, Example, Ranking, Text
 from luthier.data import load as data_load
 from luthier.data import stdlib_pairs
-from luthier.data.columns_read import Reading
+from luthier.data.columns_read import ColumnsRead
 from luthier.data.example_text import identity, prompt_key
-from luthier.data.group_preferences import gather, unpair
+from luthier.data.group_preferences import group_preferences, split_preferences
 from luthier.data.held_out_warnings import held_out_warnings
 from luthier.data.read import files_of
 from luthier.data.split import split
@@ -47,7 +47,7 @@ class Examples:
     live: data_load.Stream | None = None  # of a stream that can be read once only: standard input
     replay: Sequence[Example] = ()
     replay_files: tuple[str, ...] = ()
-    readings: Mapping[str, Reading] = field(
+    readings: Mapping[str, ColumnsRead] = field(
         default_factory=dict
     )  # by which rows: "rows", "held-out rows", "replay rows"
     warnings: tuple[str, ...] = ()
@@ -116,12 +116,12 @@ def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     check_kind(main.examples, kinds, config.method, main.layout.name)
     train: Sequence[Example] = prepared(main.examples, config)
     test: Sequence[Example] = []
-    readings, warnings = {"rows": main.about}, warnings_of(main.examples, main.about)
+    readings, warnings = {"rows": main.reading}, warnings_of(main.examples, main.reading)
     if data.eval:
         held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}), held_out=True)
         check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
         test = prepared(held_out.examples, config)
-        readings["held-out rows"] = held_out.about
+        readings["held-out rows"] = held_out.reading
         warnings += _beside("held-out rows", held_out, warnings)
     elif data.holdout != 0:
         train, test = split(train, data.holdout, config.seed)
@@ -140,7 +140,7 @@ def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
 
 def _beside(name: str, loaded: data_load.Loaded, known: tuple[str, ...]) -> tuple[str, ...]:
     """What other rows than those to learn from are warned of, where it was not said of those."""
-    return tuple(f"{name}: {line}" for line in warnings_of(loaded.examples, loaded.about) if line not in known)
+    return tuple(f"{name}: {line}" for line in warnings_of(loaded.examples, loaded.reading) if line not in known)
 
 
 def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
@@ -170,7 +170,7 @@ def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], 
         )
     return replace(
         main, replay=prepared(rows, config), replay_files=tuple(files_of(config.data.replay)),
-        skipped=main.skipped + loaded.skipped.count, readings={**main.readings, "replay rows": loaded.about},
+        skipped=main.skipped + loaded.skipped.count, readings={**main.readings, "replay rows": loaded.reading},
         warnings=main.warnings + _beside("replay rows", loaded, main.warnings),
     )  # fmt: skip
 
@@ -180,10 +180,10 @@ def prepared(examples: Sequence[Example], config: RunConfig) -> Sequence[Example
     if chosen_method(config).online:
         return as_prompts(examples)
     if config.method == "kto":
-        return unpair(examples)
+        return split_preferences(examples)
     wanted, takes = config.ranking.gather, chosen_method(config).example
     joined = config.method == "reward" if wanted is None else wanted and Ranking in takes
-    return gather(examples) if joined else examples
+    return group_preferences(examples) if joined else examples
 
 
 def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
@@ -203,12 +203,12 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         raise InputError("no usable row in this stream", where=data.path[0], fix="look at it with `luthier data`")
     check_kind([first[1]], kinds, config.method, source.layout.name)
     test: Sequence[Example] = []
-    readings, warnings = {"rows": source.about}, warnings_of([first[1]], source.about)
+    readings, warnings = {"rows": source.reading}, warnings_of([first[1]], source.reading)
     if data.eval:
         held_out = data_load.load(data.eval, data.model_copy(update={"limit": None}), held_out=True)
         check_kind(held_out.examples, kinds, config.method, held_out.layout.name)
         test = held_out.examples
-        readings["held-out rows"] = held_out.about
+        readings["held-out rows"] = held_out.reading
         warnings += _beside("held-out rows", held_out, warnings)
     else:
         log.warn("no rows are held out of a stream: give --data.eval to measure before and after")

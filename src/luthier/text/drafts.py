@@ -139,10 +139,10 @@ def _unwritten(example: Example, branches: Sequence[Branch], template: Template)
     if not isinstance(example, Conversation):
         return frozenset()
     text = "".join(segment.text for branch in branches for segment in branch.segments)
-    return frozenset(unwritten(_said(example), example.tools, example.template_kwargs, text, template))
+    return frozenset(unwritten(_spoken_texts(example), example.tools, example.template_kwargs, text, template))
 
 
-def _said(example: Conversation) -> Messages:
+def _spoken_texts(example: Conversation) -> Messages:
     """Every message of an example."""
     match example:
         case Chat(messages=messages) | Prompt(messages=messages):

@@ -19,9 +19,9 @@ from luthier.core.types.trees import Node, TokenTree
 from luthier.text.built_in_templates import Tools
 from luthier.text.drafts import Branch, Draft, draft_later, with_system
 from luthier.text.spans import prompt_spans
-from luthier.text.template import NONE, Template
+from luthier.text.template import NO_VALUES, Template
 from luthier.text.tokenize_rows import Ids, ids_of, tokenized
-from luthier.text.tokenizer import BORDER, Tokenizer
+from luthier.text.tokenizer import SEPARATOR, Tokenizer
 
 CHUNK = 2048
 
@@ -96,7 +96,7 @@ def encode(
 
     parts = []
     with ThreadPoolExecutor(1) as tokenizing:
-        for drafts, ids in _one_behind(submit()):
+        for drafts, ids in _look_ahead(submit()):
             parts.append(_assemble(drafts, ids.result(), template, settings, skip_bad))
             if progress:
                 progress(len(drafts.drafts) + len(drafts.dropped))
@@ -128,7 +128,7 @@ def encode_chunk(
 
 def encode_prompt_ids(
     messages: Sequence[Message], tools: Tools, template: Template, tokenizer: Tokenizer, *,
-    system: str | None = None, kwargs: Mapping[str, Any] = NONE,
+    system: str | None = None, kwargs: Mapping[str, Any] = NO_VALUES,
 ) -> list[int]:  # fmt: skip
     """The ids from which the model answers `messages`: those that stood before the answer in training. `kwargs` are
     values for the template.
@@ -162,7 +162,7 @@ def _render(
     dropped: list[Dropped] = []
     later = [draft_later(example, row, template, settings) for row, example in enumerate(examples, first_row)]
     for row, (example, draft) in enumerate(zip(examples, later, strict=True), first_row):
-        with _blaming(example, row, dropped, skip_bad):
+        with _naming_row(example, row, dropped, skip_bad):
             drafts.append(draft())
     pieces = []
     for drafted in drafts:
@@ -184,7 +184,7 @@ def _assemble(
     left = iter(pieces)
     for draft in drafts.drafts:
         found = [[next(left) for _ in branch.segments] for branch in draft.branches]
-        with _blaming(draft.example, draft.row, dropped, skip_bad):
+        with _naming_row(draft.example, draft.row, dropped, skip_bad):
             grown = _grow(draft, list(map(ids_of, found)), template, settings)
             if isinstance(grown, str):
                 dropped.append(Dropped(draft.example.origin, draft.row, grown))
@@ -196,7 +196,7 @@ def _assemble(
         cut=sum(tree.cut > 0 for tree in trees),
         cut_tokens=sum(tree.cut for tree in trees),
         unended=sum(tree.cut > 0 and not _ends(tree, template) for tree in trees),
-        quoted=sum(any(BORDER in s.text for b in draft.branches for s in b.segments) for draft in drafts.drafts),
+        quoted=sum(any(SEPARATOR in s.text for b in draft.branches for s in b.segments) for draft in drafts.drafts),
         unwritten=Counter(what for draft in drafts.drafts for what in draft.unwritten),
     )
 
@@ -317,7 +317,7 @@ def _refuse_two_starts(ids: Sequence[int], tokenizer: Tokenizer) -> None:
 
 
 @contextmanager
-def _blaming(example: Example, row: int, dropped: list[Dropped], skip_bad: bool) -> Iterator[None]:
+def _naming_row(example: Example, row: int, dropped: list[Dropped], skip_bad: bool) -> Iterator[None]:
     """Give a fault the place of its row, or count the row as dropped."""
     try:
         yield
@@ -327,7 +327,7 @@ def _blaming(example: Example, row: int, dropped: list[Dropped], skip_bad: bool)
         dropped.append(Dropped(example.origin, row, error.what))
 
 
-def _one_behind(items: Iterator[T]) -> Iterator[T]:
+def _look_ahead(items: Iterator[T]) -> Iterator[T]:
     """Each item, once the next one is made: work that was begun with it goes on meanwhile."""
     waiting: list[T] = []
     for item in items:

@@ -13,7 +13,7 @@ from luthier.core.types.trees import TokenTree
 Rule = Callable[[Sequence[TokenTree]], list[list[float]]]
 
 
-def learned(tree: TokenTree) -> list[bool]:
+def learned_flags(tree: TokenTree) -> list[bool]:
     """For each trained token: is its likelihood raised? Those of answers that lost a comparison are not, nor is
     the first token of a causal root, which nothing predicts."""
     worse = {tree.leaves[loser] for _, loser in tree.pairs}
@@ -26,14 +26,14 @@ def learned(tree: TokenTree) -> list[bool]:
 
 def token_mean(trees: Sequence[TokenTree]) -> list[list[float]]:
     """w = 1 / (learned tokens of the step): every token counts the same. The mean that papers report."""
-    flags = [learned(tree) for tree in trees]
+    flags = [learned_flags(tree) for tree in trees]
     each = 1.0 / max(1, sum(map(sum, flags)))
     return [[each * flag for flag in row] for row in flags]
 
 
 def example_mean(trees: Sequence[TokenTree]) -> list[list[float]]:
     """w = 1 / (examples of the step * learned tokens of the example): every example counts the same."""
-    flags = [learned(tree) for tree in trees]
+    flags = [learned_flags(tree) for tree in trees]
     return [[flag / (len(trees) * max(1, sum(row))) for flag in row] for row in flags]
 
 

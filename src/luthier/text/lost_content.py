@@ -10,14 +10,14 @@ from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
 from luthier.text.template import Template
 from luthier.text.template_reads import calls_missing, quoted_again, unread
-from luthier.text.tokenizer import BORDER
+from luthier.text.tokenizer import SEPARATOR
 
 TAGS = re.compile(r"</?(?:think|thinking|thought|reasoning|analysis|reflection|scratchpad)>|\[/?THINK\]")
 
 
 def refuse_loss(message: Message, text: str, turn: int, template: Template) -> None:
     """Raise InputError where `text`, what is learned of the answer `message`, lacks its thought or one of its calls."""
-    text = text.replace(BORDER, "")
+    text = text.replace(SEPARATOR, "")
     thoughts = [message.reasoning, *(TAGS.split(message.content) if TAGS.search(message.content) else ())]
     if not all(_plain(thought) in text for thought in thoughts):
         raise InputError(
@@ -42,7 +42,7 @@ def unwritten(
 ) -> set[str]:  # fmt: skip
     """What of the row is not in its `text`, in words that follow on 'the template'. Thoughts of earlier turns may be
     dropped: models are asked without them."""
-    text = text.replace(BORDER, "")
+    text = text.replace(SEPARATOR, "")
     out = set()
     for message in messages:
         said = (TAGS.split(message.content)[-1], message.input)
@@ -58,4 +58,4 @@ def unwritten(
 
 
 def _plain(part: str) -> str:
-    return part.replace(BORDER, "").strip()
+    return part.replace(SEPARATOR, "").strip()

@@ -20,21 +20,21 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.core.foreign.child import Child, Ended
 from luthier.text.built_in_templates import Wanted
-from luthier.text.template_reads import Reads
+from luthier.text.template_reads import TemplateReads
 
 MAX_SOURCE = 1 << 18
 MEMORY = 512  # MiB
 SECONDS = 3.0  # of computing, for one text; hundreds of times what a long conversation takes
-PATIENCE = 60.0  # seconds on the clock, on a machine that has much else to do
-STRIKES = 2  # so often may a template have the process ended; then it is not tried again
-TOGETHER = 1 << 17  # characters of conversations in one request, unless it holds only one
-KEPT = (
+MAX_CLOCK_SECONDS = 60.0  # seconds on the clock, on a machine that has much else to do
+MAX_KILLS = 2  # so often may a template have the process ended; then it is not tried again
+BATCH_CHARACTERS = 1 << 17  # characters of conversations in one request, unless it holds only one
+KEPT_VARIABLES = (
     "PATH",
     "LANG",
     "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH",
 )  # of the environment: no keys, and nothing of the user's
-MEND = "use another --text.template"
+FIX = "use another --text.template"
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -49,7 +49,7 @@ class Jinja:
         self.source, self.name, self.names = source, name, names
         self.strikes = 0
         self.last: InputError | None = None  # why it had the process ended
-        self.reads = Reads(**{part: frozenset(words) for part, words in _process.build(self).items()})
+        self.reads = TemplateReads(**{part: frozenset(words) for part, words in _process.build(self).items()})
 
     def open(self, messages: Sequence[Any], values: Mapping[str, Any], asked: Sequence[Wanted] = ()) -> Conversation:
         """What it makes of a conversation; `asked` is what of it will surely be wanted."""
@@ -91,7 +91,7 @@ class _Process:
         self.later: deque[weakref.ref[Conversation]] = deque()
 
     def build(self, template: Jinja) -> dict[str, list[str]]:
-        """What the template reads, by `Reads`. Raises InputError where it is no Jinja."""
+        """What the template reads, by `TemplateReads`. Raises InputError where it is no Jinja."""
         with self.lock:
             while self.waiting:
                 self._receive()
@@ -114,7 +114,7 @@ class _Process:
             while wanted not in conversation.texts:
                 if self.waiting:
                     self._receive()
-                elif conversation.template.strikes >= STRIKES and conversation.template.last:
+                elif conversation.template.strikes >= MAX_KILLS and conversation.template.last:
                     conversation.texts[wanted] = conversation.template.last
                 else:
                     self._send(conversation, wanted)
@@ -132,7 +132,7 @@ class _Process:
             return
         sent: list[tuple[Conversation, Sequence[Wanted]]] = [(first, asked)]
         size = 0
-        while self.later and size < TOGETHER:
+        while self.later and size < BATCH_CHARACTERS:
             other = self.later.popleft()()
             if other is None or other.texts or other is first or other.template not in self.built:
                 continue
@@ -141,7 +141,7 @@ class _Process:
                 sent.append((other, other.asked))
                 size += len(rows[-1])
         try:
-            self._running().send_line(f'{{"rows": [{", ".join(rows)}]}}', PATIENCE)
+            self._running().send_line(f'{{"rows": [{", ".join(rows)}]}}', MAX_CLOCK_SECONDS)
         except Ended as ended:
             first.texts[wanted] = self._blamed(first.template, ended)
             return
@@ -161,7 +161,7 @@ class _Process:
         child, number = self._running(), len(self.built)
         try:
             request = {"template": number, "source": template.source, "names": template.names}
-            reply = child.ask(request, PATIENCE)
+            reply = child.ask(request, MAX_CLOCK_SECONDS)
         except Ended as ended:
             raise self._blamed(template, ended) from None
         except BaseException:
@@ -179,7 +179,7 @@ class _Process:
         """The next text that comes back, put where it belongs."""
         conversation, wanted = self.waiting[0]
         try:
-            reply = self._running().receive(PATIENCE)
+            reply = self._running().receive(MAX_CLOCK_SECONDS)
         except Ended as ended:
             conversation.texts[wanted] = self._blamed(conversation.template, ended)
             return
@@ -198,7 +198,9 @@ class _Process:
     def _running(self) -> Child:
         if self.child is None:
             environment = {
-                name: value for name, value in os.environ.items() if name in KEPT or name.startswith(("PYTHON", "LC_"))
+                name: value
+                for name, value in os.environ.items()
+                if name in KEPT_VARIABLES or name.startswith(("PYTHON", "LC_"))
             }
             self.child = Child("luthier.text.sandbox", MEMORY, [str(SECONDS)], silent=True, environment=environment)
             self.built = {}
@@ -213,7 +215,7 @@ class _Process:
             what = f"it takes more than {MEMORY} MiB of memory"
         elif ended.why == "late" or ended.number == signal.SIGPROF:
             what = f"it takes longer than {SECONDS:g} s"
-        template.last = _failed(what, MEND)
+        template.last = _failed(what, FIX)
         return template.last
 
     def _end(self) -> None:
@@ -225,7 +227,7 @@ class _Process:
 
 def too_long(name: str) -> InputError:
     """The error for a template that is none."""
-    return InputError(f"the template is longer than {MAX_SOURCE:,} characters", where=name, fix=MEND)
+    return InputError(f"the template is longer than {MAX_SOURCE:,} characters", where=name, fix=FIX)
 
 
 def _failed(what: str, fix: str | None = None) -> InputError:
@@ -239,11 +241,11 @@ def _not_json(error: Exception) -> InputError:
     )
 
 
-def _anew() -> None:
+def _new_process() -> None:
     """In a process that was just forked: the process beside its parent is not its own."""
     global _process
     _process = _Process()
 
 
 _process = _Process()
-os.register_at_fork(after_in_child=_anew)
+os.register_at_fork(after_in_child=_new_process)

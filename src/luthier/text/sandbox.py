@@ -34,8 +34,8 @@ from luthier.core.foreign.service import Line, limit_memory
 
 TODAY = datetime(2024, 7, 26)  # the day that Llama's own templates fall back to
 MAX_TEXT = 1 << 24
-TOGETHER = 1 << 16  # characters of a text with which those before it are sent
-MAX_WORDS = 1000  # characters of an error
+REPLY_CHARACTERS = 1 << 16  # characters of a text with which those before it are sent
+MAX_ERROR = 1000  # characters of an error
 
 Reply = str | dict[str, Any]
 
@@ -110,7 +110,7 @@ def complaint(error: Exception) -> Reply:
         return {"error": "memory", "spent": True}
     if isinstance(error, RecursionError):
         return {"error": "it is nested too deeply, or calls itself without end"}
-    return {"error": (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_WORDS]}
+    return {"error": (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_ERROR]}
 
 
 def reads(tree: nodes.Template) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def main(descriptor: int, mib: int, seconds: float) -> None:
                 given = {**values, "messages": messages[:count], "add_generation_prompt": prompt}
                 _limit_time(seconds)
                 replies.append(sandbox.render(number, given))
-                if len(replies[-1]) > TOGETHER:
+                if len(replies[-1]) > REPLY_CHARACTERS:
                     line.send(*replies)
                     replies.clear()
             line.send(*replies)  # row by row: what ends this process is the fault of the row that has no answer yet

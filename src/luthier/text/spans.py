@@ -15,7 +15,7 @@ from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
 from luthier.text.built_in_templates import Text, Tools, Wanted
 from luthier.text.lost_content import refuse_loss
-from luthier.text.template import NONE, Template
+from luthier.text.template import NO_VALUES, Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def spans(
     template: Template,
     train_on: Literal["assistant", "last", "all"] = "assistant",
     *,
-    kwargs: Mapping[str, Any] = NONE,
+    kwargs: Mapping[str, Any] = NO_VALUES,
     first: int = 0,
 ) -> list[Segment]:
     """The conversation's text, cut where answers begin and end; joined, the segments are `render(messages)`.
@@ -79,7 +79,7 @@ def spans_later(
     template: Template,
     train_on: Literal["assistant", "last", "all"] = "assistant",
     *,
-    kwargs: Mapping[str, Any] = NONE,
+    kwargs: Mapping[str, Any] = NO_VALUES,
     first: int = 0,
 ) -> Later:
     """`spans` in two steps: of several conversations, all that take the first one before the second are rendered together."""
@@ -108,14 +108,14 @@ def spans_later(
 
 
 def prompt_spans(
-    messages: Sequence[Message], tools: Tools, template: Template, kwargs: Mapping[str, Any] = NONE
+    messages: Sequence[Message], tools: Tools, template: Template, kwargs: Mapping[str, Any] = NO_VALUES
 ) -> list[Segment]:
     """What the model sees before it answers, cut as `spans` cuts it. A last turn that is begun is what it goes on with."""
     return prompt_spans_later(messages, tools, template, kwargs)()
 
 
 def prompt_spans_later(
-    messages: Sequence[Message], tools: Tools, template: Template, kwargs: Mapping[str, Any] = NONE
+    messages: Sequence[Message], tools: Tools, template: Template, kwargs: Mapping[str, Any] = NO_VALUES
 ) -> Later:
     """`prompt_spans` in two steps, as `spans_later`."""
     begun = bool(messages) and messages[-1].begun

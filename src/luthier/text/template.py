@@ -20,12 +20,12 @@ from luthier.core.types.examples import TEMPLATE_GIVEN, Message
 from luthier.text import built_in_templates
 from luthier.text.built_in_templates import Text, Tools, Wanted, Writer
 from luthier.text.rendering import MAX_SOURCE, Jinja, too_long
-from luthier.text.template_reads import Reads, Thoughts, calls_missing, find_thoughts, forms
-from luthier.text.tokenizer import BORDER, Tokenizer
+from luthier.text.template_reads import TemplateReads, Thoughts, calls_missing, find_thoughts, forms
+from luthier.text.tokenizer import SEPARATOR, Tokenizer
 
 BUILT_IN = ("auto", "alpaca", "plain")
-GOES_ON = "LUTHIER_GOES_ON "  # put after the beginning of a turn; the space shows whether the template trims
-NONE: Mapping[str, Any] = {}
+CONTINUATION = "LUTHIER_GOES_ON "  # put after the beginning of a turn; the space shows whether the template trims
+NO_VALUES: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Template:
     source: str = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
     write: Writer = field(repr=False, compare=False)
-    reads: Reads = field(default=Reads(), repr=False, compare=False)
+    reads: TemplateReads = field(default=TemplateReads(), repr=False, compare=False)
     kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     for_tools: Template | None = None
     find_thoughts: Callable[[], Thoughts] = field(default=lambda: "content", repr=False, compare=False)
 
     def render(
-        self, messages: Sequence[Message], tools: Tools = (), kwargs: Mapping[str, Any] = NONE, *, prompt: bool
+        self, messages: Sequence[Message], tools: Tools = (), kwargs: Mapping[str, Any] = NO_VALUES, *, prompt: bool
     ) -> str:
         """The text of `messages`; `prompt` adds what asks the model for its turn.
 
@@ -57,27 +57,27 @@ class Template:
         """
         return self.open(messages, tools, kwargs)(len(messages), prompt)
 
-    def begin(self, messages: Sequence[Message], tools: Tools = (), kwargs: Mapping[str, Any] = NONE) -> str:
+    def begin(self, messages: Sequence[Message], tools: Tools = (), kwargs: Mapping[str, Any] = NO_VALUES) -> str:
         """The text of `messages`, the last of which is a beginning: it stops where that stops, and nothing ends the turn.
 
         As transformers' `continue_final_message`: white space at its end is gone where the template trims. Raises
         InputError when the template does not write the beginning as it is.
         """
         *before, last = messages
-        text = self.render([*before, replace(last, content=last.content + GOES_ON)], tools, kwargs, prompt=False)
-        place = text.rfind(GOES_ON.strip())
+        text = self.render([*before, replace(last, content=last.content + CONTINUATION)], tools, kwargs, prompt=False)
+        place = text.rfind(CONTINUATION.strip())
         if place < 0 or self.tokenizer.seal(last.content.strip()) not in text:
             raise InputError(
                 f"turn {len(messages)}: the template {self.name} does not write the beginning of an answer as it is",
                 fix="use another --text.template, or end the prompt before the assistant's turn",
             )
-        return text[:place] if text[place:].startswith(GOES_ON) else text[:place].rstrip()
+        return text[:place] if text[place:].startswith(CONTINUATION) else text[:place].rstrip()
 
     def open(
         self,
         messages: Sequence[Message],
         tools: Tools = (),
-        kwargs: Mapping[str, Any] = NONE,
+        kwargs: Mapping[str, Any] = NO_VALUES,
         asked: Sequence[Wanted] = (),
     ) -> Text:
         """`render` of a conversation's first messages, for several counts: open(m)(k, p) = render(m[:k], prompt=p).
@@ -170,7 +170,7 @@ class Template:
         return tuple(text for text, index in self.tokenizer.control.items() if index in self.stop_ids)
 
 
-def load_template(name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any] = NONE) -> Template:
+def load_template(name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any] = NO_VALUES) -> Template:
     """The template called `name`: 'auto', 'alpaca', 'plain', the path of a Jinja file, or one of the model's named ones.
 
     'auto' is the model's own chat template, or alpaca when it has none. Where it has several, it is 'default', and
@@ -263,7 +263,7 @@ def _fitting(messages: Sequence[Message], texts: Sequence[Text]) -> Text:
             whole = text(len(messages), asks)
         except InputError:
             continue
-        if not calls_missing(messages, whole.replace(BORDER, "")):
+        if not calls_missing(messages, whole.replace(SEPARATOR, "")):
             return text
         taken.append(text)
     return (taken or texts)[0]

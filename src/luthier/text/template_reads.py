@@ -19,11 +19,11 @@ from luthier.core.types.examples import REASONING, Message
 Thoughts = Literal["fields", "blocks", "content"]  # where a template finds them
 
 
-PROBE = "luthier-thought"
+PROBE_THOUGHT = "luthier-thought"
 
 
 @dataclass(frozen=True)
-class Reads:
+class TemplateReads:
     """variables: names it looks up, such as `tools` and `enable_thinking`; fields: those of messages and their like;
     words: texts that it compares with or looks for."""
 
@@ -32,7 +32,7 @@ class Reads:
     words: frozenset[str] = frozenset()
 
 
-def find_thoughts(read: Reads, render: Callable[[list[dict[str, Any]]], str]) -> Thoughts:
+def find_thoughts(read: TemplateReads, render: Callable[[list[dict[str, Any]]], str]) -> Thoughts:
     """Where a template that reads `read` finds a thought, by what `render` makes of conversations with one.
 
     Where a thought comes out of none of them, the template that names such a field gets it there: a value that a row
@@ -43,7 +43,7 @@ def find_thoughts(read: Reads, render: Callable[[list[dict[str, Any]]], str]) ->
     for way, likely in ways.items():
         for turns in (turns for probe in _probes() for turns in forms(probe, partial(_itself, way)) if likely):
             with suppress(InputError):
-                if PROBE in render(turns):
+                if PROBE_THOUGHT in render(turns):
                     return way
     return "fields" if named else "content"
 
@@ -90,7 +90,7 @@ def _given(message: Message, thoughts: Callable[[], Thoughts]) -> dict[str, Any]
 def _probes() -> Iterator[list[Message]]:
     """Conversations with a thought, by which is seen where a template finds it: at an end, beside a call, in between."""
     call = {"id": "luthier00", "type": "function", "function": {"name": "luthier_tool", "arguments": {}}}
-    asked, thought = Message("user", "?"), {REASONING[0]: PROBE}
+    asked, thought = Message("user", "?"), {REASONING[0]: PROBE_THOUGHT}
     answer = Message("assistant", "!", fields=thought)
     yield [asked, answer]
     calling = Message("assistant", "", tool_calls=(call,), bare=True, fields=thought)
@@ -120,7 +120,7 @@ def quoted_again(messages: Sequence[Message], text: str) -> bool:
     return False
 
 
-def unread(messages: Sequence[Message], kwargs: Mapping[str, Any], read: Reads) -> set[str]:
+def unread(messages: Sequence[Message], kwargs: Mapping[str, Any], read: TemplateReads) -> set[str]:
     """What a row says that no way through the template looks at: keys of its turns, and values for the template."""
     seen = read.fields | read.words
     out = {f"messages.{name}" for message in messages for name in message.fields if name not in seen}

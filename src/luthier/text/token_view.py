@@ -18,7 +18,7 @@ from luthier.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from rich.text import Text
 
-NEWLINE, TAB, STOP, PART, BREAK = "↵", "⇥", "■", "…", "¦"
+NEWLINE, TAB, STOP, PARTIAL, BREAK = "↵", "⇥", "■", "…", "¦"
 
 TRAINED = ("black on #a6e3a1", "black on #c9f0c4")
 UNTRAINED = ("grey42", "grey58")
@@ -26,7 +26,7 @@ SPECIAL, STOPPING, FRAME = "magenta", "bold white on #1f7a3a", "grey50"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ShownToken:
     """One token. `text` is what it adds: "" for the first bytes of a character that later tokens complete.
 
     `special` marks control tokens, `stop` the learned token that ends an answer.
@@ -40,14 +40,14 @@ class Piece:
     stop: bool
 
 
-def show(tree: TokenTree, tokenizer: Tokenizer, template: Template | None = None) -> list[Piece]:
+def show(tree: TokenTree, tokenizer: Tokenizer, template: Template | None = None) -> list[ShownToken]:
     """The tokens of `tree` in the order of its nodes. Without `template`, the tokenizer's stop tokens count."""
     stop_ids = template.stop_ids if template else tokenizer.stop_ids
     control = set(tokenizer.control.values())
     out = []
     for number, node in enumerate(tree.nodes):
         for text, index, trained in zip(_texts(node.ids, tokenizer), node.ids, node.trained, strict=True):
-            out.append(Piece(text, index, trained, number, index in control, trained and index in stop_ids))
+            out.append(ShownToken(text, index, trained, number, index in control, trained and index in stop_ids))
     return out
 
 
@@ -121,7 +121,7 @@ def render_rich(tree: TokenTree, tokenizer: Tokenizer, template: Template | None
 
 def _lines(
     tree: TokenTree, tokenizer: Tokenizer, template: Template | None, width: int
-) -> Iterator[tuple[str, list[Piece]]]:
+) -> Iterator[tuple[str, list[ShownToken]]]:
     """Lines of at most about `width` cells, each with its frame; they break after newlines and between tokens."""
     pieces = show(tree, tokenizer, template)
     depths: list[int] = []
@@ -138,10 +138,10 @@ def _lines(
             yield f"{indent}│ ", line
 
 
-def _wrap(pieces: Sequence[Piece], width: int) -> Iterator[list[Piece]]:
+def _wrap(pieces: Sequence[ShownToken], width: int) -> Iterator[list[ShownToken]]:
     from rich.cells import cell_len
 
-    line: list[Piece] = []
+    line: list[ShownToken] = []
     used = 0
     for piece in pieces:
         cells = cell_len(_visible(piece)) + 2
@@ -157,9 +157,9 @@ def _wrap(pieces: Sequence[Piece], width: int) -> Iterator[list[Piece]]:
         yield line
 
 
-def _visible(piece: Piece) -> str:
+def _visible(piece: ShownToken) -> str:
     """The token's text on one line, with nothing in it that a terminal would act on."""
-    out = "".join(map(_glyph, piece.text)) if piece.text else PART
+    out = "".join(map(_glyph, piece.text)) if piece.text else PARTIAL
     return out + STOP if piece.stop else out
 
 

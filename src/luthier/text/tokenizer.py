@@ -19,10 +19,10 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.core.foreign.deadline import ends_after
 
-BORDER = "\ufdd0"
+SEPARATOR = "\ufdd0"
 # Seconds that a tokenizer with regular expressions of its own may take for a call, and characters a second beside these; shorter calls
 # than SHORT characters are not timed.
-PATIENCE, SLOWEST, SHORT = 120.0, 5_000.0, 1_000
+MAX_SECONDS, SLOWEST_SPEED, SHORT_TEXT = 120.0, 5_000.0, 1_000
 
 END_OF_TURN = (
     *("</s>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eos|>", "<|end|>", "<|return|>", "<|call|>"),
@@ -117,13 +117,13 @@ class Tokenizer:
 
     def seal(self, text: str) -> str:
         """`text` with a border inside every control token's text."""
-        return self.guard(text.replace(BORDER, ""))
+        return self.guard(text.replace(SEPARATOR, ""))
 
     def guard(self, text: str) -> str:
         """As `seal`, for text whose borders are to stay."""
         if not self.control_pattern.search(text):
             return text
-        return self._starts.sub(rf"\g<0>{BORDER}", text)
+        return self._starts.sub(rf"\g<0>{SEPARATOR}", text)
 
     def seal_value(self, value: Any) -> Any:
         """A JSON value, rebuilt from plain dicts and lists, with every string in it sealed."""
@@ -152,7 +152,7 @@ class Tokenizer:
         parts: list[tuple[str, str]] = []
         owners: list[int] = []
         for owner, (before, text) in enumerate(pieces):
-            for part in text.split(BORDER) if BORDER in text else (text,):
+            for part in text.split(SEPARATOR) if SEPARATOR in text else (text,):
                 if part:
                     parts.append((self._anchor(before), part))
                     owners.append(owner)
@@ -218,8 +218,8 @@ class Tokenizer:
         return any(b'"Regex"' in state for state in stages)
 
     def _encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
-        long = self._has_patterns and (size := sum(map(len, texts))) > SHORT
-        limit = PATIENCE + size / SLOWEST if long else 0.0
+        long = self._has_patterns and (size := sum(map(len, texts))) > SHORT_TEXT
+        limit = MAX_SECONDS + size / SLOWEST_SPEED if long else 0.0
         what = f"the tokenizer took longer than {limit:.0f} s; its regular expressions cannot be used"
         try:
             with ends_after(limit, what) if long else nullcontext():

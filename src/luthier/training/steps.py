@@ -21,7 +21,7 @@ from luthier.core.types.batch import Batch, Step
 from luthier.core.types.trees import TokenTree
 from luthier.data.mix import turns
 from luthier.text.arrange import arrange
-from luthier.text.loss_weights import Rule, learned
+from luthier.text.loss_weights import Rule, learned_flags
 from luthier.text.pack import pack
 
 
@@ -216,7 +216,7 @@ class StreamSteps:
 def scoring_batches(trees: Sequence[TokenTree], packing: Packing) -> Iterator[Batch]:
     """Batches for measuring loss: weight 1 on every target that is learned, longest first so that packs are even."""
     order = sorted(range(len(trees)), key=lambda i: (-len(trees[i]), i))
-    ones = [[float(flag) for flag in learned(tree)] for tree in trees]
+    ones = [[float(flag) for flag in learned_flags(tree)] for tree in trees]
     at = 0
     while at < len(order):
         chunk, size = [order[at]], len(trees[order[at]])

@@ -30,7 +30,7 @@ from luthier.model.folder.limits import longest_input
 from luthier.model.memory import MANY
 from luthier.runs.folder import RunFolder, locked
 from luthier.runs.open import Opened, open_model, weights
-from luthier.text.tokenizer import BORDER
+from luthier.text.tokenizer import SEPARATOR
 
 WRITTEN_AT_ONCE = 32  # answers that are generated side by side
 
@@ -217,7 +217,7 @@ def chat_text(opened: Opened, messages: Sequence[Message]) -> str:
         rest[0] = Message("system", f"{system}\n\n{rest[0].content}")
     elif system:
         rest.insert(0, Message("system", system))
-    return opened.template.render(rest, prompt=True).replace(BORDER, "")
+    return opened.template.render(rest, prompt=True).replace(SEPARATOR, "")
 
 
 def _folder(model: str) -> Path:
