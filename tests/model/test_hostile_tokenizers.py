@@ -15,7 +15,7 @@ import pytest
 from luthier.core.errors import InputError
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.folder.tokenizer_file import KNOWN
-from luthier.text.tokenizer import Tokenizer
+from luthier.text.tokenizer import SEPARATOR, Tokenizer
 from sentences import sentence
 
 
