@@ -15,6 +15,7 @@ import torch
 from conftest import tiny_config, tiny_model
 from luthier.config.data import TextConfig
 from luthier.config.resolve import resolve
+from luthier.config.training import PreferenceConfig
 from luthier.core.types.examples import Labelled, Message, Preference
 from luthier.core.types.trees import Node, TokenTree
 from luthier.model.adapt import heads
@@ -244,7 +245,7 @@ def orpo_trainer(tokenizer, out, beta):
 @pytest.mark.parametrize("beta", [0.1, 0.8])
 def test_orpo_over_prompt_and_answer_equals_trl(tiny_tokenizer, tmp_path, beta, tokens):
     *theirs, (batch,) = of_trainer(orpo_trainer(tiny_tokenizer, tmp_path, beta))
-    trees = annotate.with_prompts(trees_of(batch))
+    trees = [annotate.with_prompt(tree, PreferenceConfig(span="all")) for tree in trees_of(batch)]
     assert_same(of_ours("orpo", trees, tokens, **{"preference.beta": beta, "preference.span": "all"}), theirs)
 
 

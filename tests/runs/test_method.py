@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
+import luthier
+from luthier.commands.options import SECTIONS
 from luthier.config.resolve import resolve
 from luthier.config.run import fields
 from luthier.core.errors import InputError
@@ -22,6 +28,13 @@ from luthier.training.method_table import METHODS
         ("grpo", "train.weigh", "example", "sft, cpt, reward, dpo, simpo, orpo, kto or response"),
         ("sft", "ranking.center", 0.1, "reward"),
         ("dpo", "rollout.samples", 2, "ppo or grpo"),
+        (
+            "response",
+            "ranking.gather",
+            True,
+            "reward, dpo, simpo or orpo",
+        ),  # its pairs have no prompt to be gathered by
+        ("grpo", "ranking.gather", True, "reward, dpo, simpo or orpo"),
     ],
 )
 def test_a_setting_of_other_methods_is_refused(method, setting, value, others):
@@ -64,3 +77,26 @@ def test_each_setting_of_methods_is_read_by_one():
 def test_a_setting_that_nothing_reads_is_told(settings, told, capsys):
     warn_of_unread(resolve(settings))
     assert [line.removeprefix("warning: ") for line in capsys.readouterr().err.splitlines()] == told
+
+
+def test_no_method_is_known_by_its_name_outside_the_table():
+    """What differs between methods is declared in their rows: a method of the user's own may have any name."""
+    package = Path(luthier.__file__).parent
+    compared = []
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+            words = {one.value for side in sides for one in ast.walk(side) if isinstance(one, ast.Constant)}
+            if any(getattr(side, "attr", getattr(side, "id", "")) == "method" for side in sides) and words & set(
+                METHODS
+            ):
+                compared.append(f"{path.relative_to(package)}:{node.lineno}")
+    assert not compared
+
+
+def test_the_headings_of_help_name_the_methods_that_read_a_section():
+    for section in ("preference", "ranking", "rollout", "policy", "reward"):
+        named = re.search(r"\((.*)\)", SECTIONS[section])[1].split(", ")
+        own = [name for name in fields() if name.startswith(f"{section}.") and name != "ranking.gather"]
+        readers = [name for name, row in METHODS.items() if any(map(row.does_read, own))]
+        assert sorted(set(named) - {"sample"}) == sorted(readers), section

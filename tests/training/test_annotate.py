@@ -11,6 +11,7 @@ import torch
 
 from conftest import random_tree, separate_logp, tiny_model
 from luthier.config.model import LoraConfig, QuantConfig
+from luthier.config.training import PreferenceConfig
 from luthier.core.errors import InputError, Stopped
 from luthier.core.types.trees import Node, TokenTree
 from luthier.model.adapt import tune
@@ -143,7 +144,9 @@ def test_the_baseline_is_one_number_a_step_however_micro_batched(tokens, above):
 def test_prompts_are_learned_but_for_their_first_token():
     (tree,) = pairs(1)
     single = TokenTree((Node((1, 2, 3), (False, False, True)),))
-    changed, same = annotate.with_prompts([tree, single])
+    span = PreferenceConfig(span="all")
+    changed, same = annotate.with_prompt(tree, span), annotate.with_prompt(single, span)
+    assert annotate.with_prompt(tree, PreferenceConfig()) == tree
     assert same == single
     assert changed.nodes[1:] == tree.nodes[1:]
     assert changed.nodes[0].ids == tree.nodes[0].ids

@@ -13,7 +13,7 @@ from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
-from luthier.core.types.examples import Example, Origin
+from luthier.core.types.examples import Chat, Example, Origin, Prompt
 from luthier.data import load as data_load
 from luthier.data.example_text import prompt_text
 from luthier.data.read import Row, files_of, read_rows
@@ -100,7 +100,7 @@ def _answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
 
 
 def _no_answers(path: Path, config: RunConfig) -> InputError:
-    if METHODS[config.method].example[0].__name__ in ("Chat", "Prompt"):
+    if METHODS[config.method].example[0] in (Chat, Prompt):
         fix = "train with --eval.samples above 0, on held-out rows with answers"
     elif METHODS[config.method].needs.score:
         fix = "a reward model scores answers and writes none: look at the policy that learns from it"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
 from luthier.config.run import RunConfig, fields, flag_of
 from luthier.core import log
 from luthier.core.errors import InputError
@@ -30,18 +28,16 @@ def chosen_method(config: RunConfig) -> Method:
 def refuse_unread(config: RunConfig) -> None:
     """Raise InputError for a setting that was changed and that the method does not read, with the methods that do."""
     usual = RunConfig()
-    own = method(config.method).reads
+    own = method(config.method)
     for name in fields():
         section, _, field = name.partition(".")
         if not (section in OF_METHODS or name in OF_METHODS) or name in OF_ALL:
             continue
         value, default = (getattr(getattr(one, section), field) for one in (config, usual))
-        if value != default and not any(fnmatchcase(name, pattern) for pattern in own):
-            others = [
-                other for other, row in METHODS.items() if any(fnmatchcase(name, pattern) for pattern in row.reads)
-            ]
+        if value != default and not own.does_read(name):
+            others = [other for other, row in METHODS.items() if row.does_read(name)]
             raise InputError(
-                f"{config.method} does not read this setting", where=f"--{name}",
+                f"{config.method} does not read this setting", where=flag_of(name),
                 fix=f"leave it out, or use --method {', '.join(others[:-1])}{' or ' if others[1:] else ''}{others[-1]}",
             )  # fmt: skip
 

@@ -25,6 +25,7 @@ from luthier.runs.locate import ResolvedModel, resolve_model
 from luthier.text.encode import encode_chunk
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
+from luthier.training.method_table import method
 from luthier.training.steps import Packing, scoring_batches
 
 SCORE = Needs(logp=False, score=1)
@@ -104,7 +105,7 @@ def open_scorer(
     """The reward model of a run. `policy` gives the model that can play it, and then nothing more is loaded.
     Raises InputError for a run that is no reward model."""
     start = resolve_model(run, base)
-    if start.config.method != "reward":
+    if not method(start.config.method).needs.score:
         raise InputError("not a reward model", where=run, fix="give a run of `luthier train --method reward`")
     tokenizer = Tokenizer(load_tokenizer(start.texts))
     template = load_template(start.config.text.template, tokenizer, start.config.text.template_kwargs)

@@ -15,17 +15,15 @@ from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
-from luthier.core.types.examples import Chat, Example, Ranking, Text
+from luthier.core.types.examples import Chat, Example, Text
 from luthier.data import load as data_load
 from luthier.data import stdlib_pairs
 from luthier.data.columns_read import ColumnsRead
 from luthier.data.example_text import identity, prompt_key
-from luthier.data.group_preferences import group_preferences, split_preferences
 from luthier.data.held_out_warnings import held_out_warnings
 from luthier.data.read import files_of
 from luthier.data.split import split
 from luthier.data.warnings import one_sided, warnings_of
-from luthier.rewards.selection import as_prompts
 from luthier.runs.lineage import GROWS
 from luthier.runs.method import chosen_method
 from luthier.text.drafts import UNLEARNED
@@ -129,8 +127,7 @@ def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         raise InputError(
             "no row is left to train on", where=data.path[0], fix="lower --data.holdout, or give --data.eval"
         )
-    if config.method in ("kto", "response"):  # nor after the split
-        warnings += tuple(line for line in one_sided(train) if not set(one_sided(main.examples)))
+    warnings += tuple(line for line in one_sided(train) if not set(one_sided(main.examples)))  # nor after the split
     files = dict.fromkeys([*files_of(data.path), *files_of(data.eval, held_out=True)])
     return Examples(
         main.layout.name, train, test, tuple(files), main.skipped.count,
@@ -152,10 +149,9 @@ def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], 
             "a stream has no end after which replay rows could be numbered", where="--data.replay",
             fix="leave --data.stream out, or mix the files beforehand",
         )  # fmt: skip
-    if chosen_method(config).online:
-        fix = (
-            "give these files to --policy.pretrain" if config.method == "ppo" else "--policy.kl keeps it near its start"
-        )
+    if (method := chosen_method(config)).online:
+        pretrain = method.does_read("policy.pretrain")
+        fix = "give these files to --policy.pretrain" if pretrain else "--policy.kl keeps it near its start"
         raise InputError(f"{config.method} learns from its own answers, not from rows", where="--data.replay", fix=fix)
     settings = config.data.model_copy(update={"columns": {}, "layout": "auto", "limit": None, "group": None})
     loaded = data_load.load(config.data.replay, settings)
@@ -176,14 +172,9 @@ def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], 
 
 
 def prepared(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
-    """The rows as the method takes them: prompts only, pairs taken apart (kto), or pairs of a prompt together."""
-    if chosen_method(config).online:
-        return as_prompts(examples)
-    if config.method == "kto":
-        return split_preferences(examples)
-    wanted, takes = config.ranking.gather, chosen_method(config).example
-    joined = config.method == "reward" if wanted is None else wanted and Ranking in takes
-    return group_preferences(examples) if joined else examples
+    """The rows as the method takes them, such as their prompts alone, pairs taken apart, or pairs of a prompt together."""
+    prepare = chosen_method(config).prepare
+    return prepare(examples, config) if prepare else examples
 
 
 def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
@@ -191,7 +182,7 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     data = config.data
     if config.train.steps is None:
         raise InputError("a stream has no known length", where="--data.stream", fix="give --train.steps")
-    if (row := chosen_method(config)).reference or row.arrange or row.online:
+    if chosen_method(config).all_rows_first:
         raise InputError(
             f"{config.method} looks at all rows before it begins", where="--data.stream",
             fix="leave --data.stream out, or use --method orpo or simpo",

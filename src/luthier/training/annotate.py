@@ -1,6 +1,6 @@
 """What a method needs beside tokens, made without gradient and put on trees and steps.
 
-with_prompts   the likelihood of prompts too (orpo, span 'all')
+with_prompt    the likelihood of prompts too (orpo, span 'all')
 with_others    each prompt with the answer of another (kto)
 reference      log-probability of every answer under the model that training starts from
 baseline       how far the policy has moved on answers that do not belong (kto), step by step
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from luthier.config.training import PreferenceConfig
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped
 from luthier.core.types.batch import Batch, Step
@@ -28,15 +29,13 @@ from luthier.training.steps import Packing, scoring_batches
 Forward = Callable[[nn.Module, Batch], Any]
 
 
-def with_prompts(trees: Sequence[TokenTree]) -> list[TokenTree]:
-    """The same trees, every token of their prompts trained."""
-    out = []
-    for tree in trees:
-        root = tree.nodes[0]
-        if len(tree.nodes) > 1:
-            root = replace(root, trained=(False,) + (True,) * (len(root.ids) - 1))
-        out.append(replace(tree, nodes=(root, *tree.nodes[1:])))
-    return out
+def with_prompt(tree: TokenTree, settings: PreferenceConfig) -> TokenTree:
+    """The tree, every token of its prompt trained where the span is 'all'."""
+    root = tree.nodes[0]
+    if settings.span != "all" or len(tree.nodes) == 1:
+        return tree
+    root = replace(root, trained=(False,) + (True,) * (len(root.ids) - 1))
+    return replace(tree, nodes=(root, *tree.nodes[1:]))
 
 
 def with_others(trees: Sequence[TokenTree], beside: Sequence[TokenTree] = ()) -> list[TokenTree]:

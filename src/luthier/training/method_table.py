@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from fnmatch import fnmatchcase
+from typing import Any, Literal
 
+from luthier.config.run import RunConfig
 from luthier.core.errors import unknown
 from luthier.core.types.batch import LOGP, Loss, Needs
 from luthier.core.types.examples import Chat, Example, Labelled, Preference, Prompt, Ranking, Text
 from luthier.core.types.trees import TokenTree
+from luthier.data.group_preferences import group_preferences, split_preferences
 from luthier.methods import policy, preference, reward
 from luthier.methods.likelihood import likelihood
+from luthier.rewards.selection import as_prompts
 from luthier.training import annotate
 
+Prepare = Callable[[Sequence[Example], RunConfig], Sequence[Example]]
 Arrange = Callable[[Sequence[TokenTree], Sequence[TokenTree]], list[TokenTree]]
 
 
@@ -26,12 +31,14 @@ class Method:
     summary    one line for `--help`
     section    the settings its loss reads; none when ""
     reads      of the settings that not every method reads, those that this one does: names, or globs of them
+    steps      where its steps come from: the rows, or samples of the model as it learns, which are only asked the rows' prompts
+    prepare    what it makes of the rows before they are split; nothing when None
+    tree       what it makes of each tree, with the settings of `section`
+    arrange    what it makes of all trees at once; others, for what few trees lack, come second
     needs      what it wants of the forward pass
     reference  whether every answer carries its log-probability under the starting model
-    online     whether it learns from its own samples: then examples are only asked for their prompts
     rate       share of the learning rate that suits sft, where none is given
     schedule   of the learning rate, where none is given
-    arrange    what it does to all trees at once before training; others, for what few trees lack, come second
     """
 
     example: tuple[type[Example], ...]
@@ -39,27 +46,60 @@ class Method:
     summary: str
     section: str = ""
     reads: tuple[str, ...] = ("train.weigh",)
+    steps: Literal["rows", "samples"] = "rows"
+    prepare: Prepare | None = None
+    tree: Callable[[TokenTree, Any], TokenTree] | None = None
+    arrange: Arrange | None = None
     needs: Needs = LOGP
     reference: bool = False
-    online: bool = False
     rate: float = 1.0
     schedule: Literal["constant", "cosine"] = "cosine"
-    arrange: Arrange | None = None
+
+    @property
+    def online(self) -> bool:
+        """Whether it learns from its own samples."""
+        return self.steps == "samples"
+
+    @property
+    def all_rows_first(self) -> bool:
+        """Whether something looks at all rows before the first step, so that they cannot be a stream."""
+        return self.reference or self.arrange is not None or self.online
+
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether its loss is how unlikely the answers of the rows are, in nats per token."""
+        return self.loss is likelihood
+
+    def does_read(self, setting: str) -> bool:
+        """Whether it reads a setting of those that not every method reads."""
+        return any(fnmatchcase(setting, pattern) for pattern in self.reads)
+
+
+def _gathered(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
+    """Pairs of one prompt as one example, where it is asked for."""
+    return group_preferences(examples) if config.ranking.gather else examples
+
+
+def _gathered_unless(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
+    """The same, where it is not refused."""
+    return examples if config.ranking.gather is False else group_preferences(examples)
+
+
+def _prompts(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
+    """Rows as they are asked."""
+    return as_prompts(examples)
+
+
+def _single(examples: Sequence[Example], config: RunConfig) -> Sequence[Example]:
+    """Answers one by one, each wanted or not."""
+    return split_preferences(examples)
 
 
 _ANSWERS = (Preference, Ranking)
 _PROMPTS = (Prompt, Chat, Preference, Ranking, Labelled)
-_OF_DPO = (
-    "train.weigh",
-    "preference.beta",
-    "preference.loss",
-    "preference.smoothing",
-    "preference.likelihood",
-    "ranking.gather",
-)
+_OF_DPO = ("train.weigh", "preference.beta", "preference.loss", "preference.smoothing", "preference.likelihood")
 _OF_POLICIES = (
     "rollout.*", "reward.*", "policy.epochs", "policy.minibatches", "policy.clip", "policy.clip_high", "policy.kl", "policy.kl_*",
-    "ranking.gather",
 )  # fmt: skip
 
 METHODS: dict[str, Method] = {
@@ -67,25 +107,26 @@ METHODS: dict[str, Method] = {
     "cpt": Method((Text,), likelihood, "self-supervised (continued pretraining): learn every token of raw text"),
     "reward": Method(
         _ANSWERS, reward.reward, "a reward model: a number for an answer, from pairs or rankings",
-        "ranking", ("train.weigh", "ranking.*"), Needs(logp=False, score=1), rate=0.3,
+        "ranking", ("train.weigh", "ranking.*"), prepare=_gathered_unless, needs=Needs(logp=False, score=1), rate=0.3,
     ),
     "dpo": Method(
         _ANSWERS, preference.dpo, "prefer the better of two answers, close to the starting model",
-        "preference", _OF_DPO, reference=True, rate=0.1,
+        "preference", (*_OF_DPO, "ranking.gather"), prepare=_gathered, reference=True, rate=0.1,
     ),
     "simpo": Method(
         _ANSWERS, preference.simpo, "prefer the better answer by likelihood per token", "preference",
         ("train.weigh", "preference.beta", "preference.smoothing", "preference.likelihood", "preference.target_margin", "ranking.gather"),
-        rate=0.1,
+        prepare=_gathered, rate=0.1,
     ),
     "orpo": Method(
         (*_ANSWERS, Chat, Text), preference.orpo, "learn the better answer and its odds over the worse, in one go",
-        "preference", ("train.weigh", "preference.beta", "preference.likelihood", "preference.span", "ranking.gather"), rate=0.5,
+        "preference", ("train.weigh", "preference.beta", "preference.likelihood", "preference.span", "ranking.gather"),
+        prepare=_gathered, tree=annotate.with_prompt, rate=0.5,
     ),
     "kto": Method(
         (Labelled, Preference), preference.kto, "learn from single answers, each wanted or unwanted",
         "preference", ("train.weigh", "preference.beta", "preference.desirable", "preference.undesirable"),
-        reference=True, rate=0.1, arrange=annotate.with_others,
+        prepare=_single, arrange=annotate.with_others, reference=True, rate=0.1,
     ),
     "response": Method(
         (Preference,), preference.response, "accepted and rejected texts without a prompt",
@@ -96,11 +137,12 @@ METHODS: dict[str, Method] = {
         "policy",
         (*_OF_POLICIES, "policy.gamma", "policy.lam", "policy.normalize", "policy.whiten", "policy.value_*", "policy.critic_lr",
          "policy.pretrain*"),
-        Needs(entropy=True, value=True), online=True, rate=0.25, schedule="constant",
+        "samples", _prompts, needs=Needs(entropy=True, value=True), rate=0.25, schedule="constant",
     ),
     "grpo": Method(
         _PROMPTS, policy.grpo, "learn from rewards, each answer beside others to its prompt",
-        "policy", (*_OF_POLICIES, "policy.variant"), Needs(entropy=True), online=True, rate=0.25, schedule="constant",
+        "policy", (*_OF_POLICIES, "policy.variant"), "samples", _prompts, needs=Needs(entropy=True), rate=0.25,
+        schedule="constant",
     ),
 }  # fmt: skip
 
@@ -110,3 +152,8 @@ def method(name: str) -> Method:
     if name not in METHODS:
         raise unknown("method", name, METHODS, where="--method")
     return METHODS[name]
+
+
+def likelihood_method(example: Example) -> str:
+    """The name of the method that learns such rows by their likelihood alone."""
+    return next(name for name, row in METHODS.items() if row.is_likelihood and isinstance(example, row.example))

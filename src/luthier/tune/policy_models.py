@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from luthier.config.run import RunConfig, flag_of
+from luthier.config.run import RunConfig
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.files import sha256
 from luthier.core.types.batch import Batch, Needs, Output
@@ -146,17 +146,9 @@ def open_policy_models(tuned: tune.Tuned, critic: bool) -> PolicyModels:
 
 
 def check(config: RunConfig) -> None:
-    """Raise InputError for settings of `reward`, `policy` and `rollout` that teach nothing or are not read."""
-    online, critic, s = method(config.method).online, method(config.method).needs.value, config.policy
-    reward = config.reward
-    given = (("reward.use", reward.use), ("reward.judge", reward.judge), ("policy.kl_budget", s.kl_budget))
-    if not online and (name := next((name for name, value in given if value), None)):
-        raise InputError(
-            f"{config.method} does not learn from rewards",
-            where=flag_of(name),
-            fix="leave it out, or use --method ppo or grpo",
-        )
-    if not online:
+    """Raise InputError for settings of `reward`, `policy` and `rollout` that teach nothing."""
+    row, s, reward = method(config.method), config.policy, config.reward
+    if not row.online:
         return
     if not reward.use:
         raise InputError(
@@ -165,23 +157,14 @@ def check(config: RunConfig) -> None:
         )  # fmt: skip
     for specs in (reward.use, reward.judge):
         check_rules(specs, reward)
-    if s.kl_target and not with_defaults(s, critic).kl:
+    if s.kl_target and not with_defaults(s, row.needs.value).kl:
         raise InputError(
             "the weight of the divergence is 0, and cannot be adjusted to a target",
             where="--policy.kl_target",
             fix="give --policy.kl 0.05",
         )
-    if s.pretrain and not critic:
-        raise InputError(
-            f"{config.method} has no likelihood term",
-            where="--policy.pretrain",
-            fix="leave it out, or use --method ppo",
-        )
-    if critic and s.variant != "grpo":
-        raise InputError(
-            f"{s.variant} is a variant of grpo", where="--policy.variant", fix="leave it out, or use --method grpo"
-        )
-    if not critic and config.rollout.samples == 1 and s.variant != "reinforce++":  # that compares over the rollout
+    # With a critic an answer needs no other to be compared with; reinforce++ compares over the rollout.
+    if not row.needs.value and config.rollout.samples == 1 and s.variant != "reinforce++":
         raise InputError(
             "one answer has no other to be compared with, so nothing is learned", where="--rollout.samples",
             fix="give 2 or more, or use --method ppo",

@@ -25,7 +25,6 @@ from luthier.runs.rows import Examples
 from luthier.runs.system_prompt import Systems
 from luthier.runs.tokenizer_and_template import Texts
 from luthier.text.encode import Encoded, encode
-from luthier.training import annotate
 from luthier.tune.context_length import check_context
 
 
@@ -174,11 +173,12 @@ def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: A
 
 
 def arrange_trees(trees: Sequence[TokenTree], config: RunConfig, beside: Sequence[TokenTree] = ()) -> list[TokenTree]:
-    """What the method does to all trees at once. Held-out trees have those to learn from `beside` them."""
-    if config.method == "orpo" and config.preference.span == "all":
-        return annotate.with_prompts(trees)
-    arrange = chosen_method(config).arrange
-    return arrange(trees, beside) if arrange and trees else list(trees)
+    """What the method makes of the trees. Held-out trees have those to learn from `beside` them."""
+    method = chosen_method(config)
+    if method.tree:
+        settings = getattr(config, method.section)
+        trees = [method.tree(tree, settings) for tree in trees]
+    return method.arrange(trees, beside) if method.arrange and trees else list(trees)
 
 
 def computing(texts: Texts, config: RunConfig) -> dict[str, Any]:

@@ -34,7 +34,6 @@ from luthier.evals import forgetting as forgot
 from luthier.evals.metrics.scores import as_json
 from luthier.evals.metrics.table import choose
 from luthier.evals.metrics.user_metrics import check as own_metrics
-from luthier.methods.likelihood import likelihood
 from luthier.model import load as model_load
 from luthier.model import memory
 from luthier.model.adapt import lora
@@ -151,8 +150,8 @@ def _check_settings(config: RunConfig) -> None:
     """Refuse now, before anything is read, what would fail or do nothing after training."""
     chosen_method(config)
     choose(config.eval.metrics, ())
-    policy_models.check(config)
     refuse_unread(config)
+    policy_models.check(config)
     warn_of_unread(config)
     _needs_evaluations(config)
     forgetting.check(config)
@@ -172,7 +171,7 @@ def _needs_evaluations(config: RunConfig) -> None:
 
 def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> dict[str, Any]:
     config, folder, method = job.config, job.folder, chosen_method(job.config)
-    unit = "nats per token" if method.loss is likelihood else ""
+    unit = "nats per token" if method.is_likelihood else ""
     outcome = _train(job, probes, unit, show)
     held_out, before, after = outcome.held_out, outcome.before, outcome.after
     drift = forgot.forgetting(before.general, after.general) if before.general else None
