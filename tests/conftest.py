@@ -7,7 +7,6 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import random
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,11 @@ import torch
 
 from luthier.core import log, machine
 from luthier.core.storage.sums import Sums
-from luthier.core.types.trees import Node, TokenTree
+from luthier.core.types.trees import TokenTree
+from luthier.training.invariants import random_tree
 from sentences import Sentence
+
+__all__ = ["random_tree"]  # for tests: examples made of random tokens
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHATML = (
@@ -169,31 +171,6 @@ class Bomb:
 
     def __reduce__(self):
         return (open, (str(self.proof), "w"))
-
-
-def random_tree(
-    draw: random.Random,
-    *,
-    vocabulary: int = 512,
-    prefix: tuple[int, ...] = (),
-    children: int = 0,
-    row: int = 0,
-    longest: int = 30,
-) -> TokenTree:
-    """A tree of random tokens: a root, part of it trained when it has no children, else trained children."""
-
-    def ids(low: int, high: int) -> tuple[int, ...]:
-        return tuple(draw.randrange(vocabulary) for _ in range(draw.randint(low, high)))
-
-    root = prefix + ids(2, longest)
-    if not children:
-        start = draw.randint(len(prefix) + 1, len(root) - 1)
-        return TokenTree((Node(root, tuple(i >= start for i in range(len(root)))),), row=row)
-    nodes = [Node(root, (False,) * len(root))]
-    for _ in range(children):
-        child = ids(1, longest // 2)
-        nodes.append(Node(child, (True,) * len(child), 0))
-    return TokenTree(tuple(nodes), row=row)
 
 
 def separate_logp(model, tree: TokenTree) -> torch.Tensor:

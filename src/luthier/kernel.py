@@ -4,6 +4,8 @@ encode        examples -> token trees           make_step   trees -> the micro-b
 forward       a batch -> log-probabilities       likelihood, dpo, grpo, ...   a batch and its output -> a weighted sum
 prepare       what of a model learns             Optimizer, schedule          AdamW with float32 master weights
 generate      prompts -> samples                 group_relative               rewards of the samples -> advantages
+Method        a row of METHODS, for a loss of your own: examples/my_method.py
+leaf_sum, tree_mean, ...   sums over the answers and the examples of a batch, for losses
 Engine        requests -> answers, while others run, each with an adapter of its own (load_adapter)
 """
 
@@ -14,7 +16,7 @@ from luthier.config.training import PreferenceConfig, RankingConfig, TrainConfig
 from luthier.core.seeds import derive as derive_seed
 from luthier.core.seeds import seed_torch
 from luthier.core.types.batch import Batch, Loss, Needs, Output, Step
-from luthier.core.types.examples import Chat, Example, Message, Preference, Prompt, Ranking
+from luthier.core.types.examples import Chat, Example, Labelled, Message, Preference, Prompt, Ranking
 from luthier.core.types.examples import Text as TextExample
 from luthier.core.types.trees import Node, TokenTree
 from luthier.generate.engine import Engine
@@ -23,6 +25,7 @@ from luthier.generate.request import Request, Sample
 from luthier.generate.sampling import Sampling
 from luthier.methods.advantages import group_relative, leave_one_out
 from luthier.methods.likelihood import likelihood
+from luthier.methods.ops import leaf_length, leaf_sum, pair_tree, tree_max, tree_mean, tree_sum
 from luthier.methods.policy import grpo, ppo
 from luthier.methods.preference import dpo, kto, orpo, simpo
 from luthier.methods.reward import reward
@@ -40,15 +43,17 @@ from luthier.text.loss_weights import RULES
 from luthier.text.pack import pack
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
+from luthier.training.method_table import METHODS, Method
 from luthier.training.optim import Optimizer, schedule
 from luthier.training.steps import Packing, chosen_places, make_step
 
 __all__ = [
-    "RULES", "Batch", "Chat", "Engine", "Example", "LoraConfig", "Loss", "Message", "Needs", "Node", "Optimizer",
-    "Output", "Packing", "PolicyConfig", "Preference", "PreferenceConfig", "Prompt", "QuantConfig", "Ranking",
-    "RankingConfig", "Request", "Role", "Sample", "Sampling", "Step", "TextConfig", "TextExample", "TokenTree",
-    "Tokenizer", "TrainConfig", "as_prompts", "chosen_places", "derive_seed", "dpo", "encode", "find_model", "forward",
-    "generate", "group_relative", "grpo", "kto", "leave_one_out", "likelihood", "load_adapter", "load_model",
-    "load_template", "make_step", "orpo", "pack", "peak_rate", "pick_device", "pick_dtype", "ppo", "prepare", "reward",
-    "save_adapter", "schedule", "seed_torch", "simpo",
+    "METHODS", "RULES", "Batch", "Chat", "Engine", "Example", "Labelled", "LoraConfig", "Loss", "Message", "Method",
+    "Needs", "Node", "Optimizer", "Output", "Packing", "PolicyConfig", "Preference", "PreferenceConfig", "Prompt",
+    "QuantConfig", "Ranking", "RankingConfig", "Request", "Role", "Sample", "Sampling", "Step", "TextConfig",
+    "TextExample", "TokenTree", "Tokenizer", "TrainConfig", "as_prompts", "chosen_places", "derive_seed", "dpo",
+    "encode", "find_model", "forward", "generate", "group_relative", "grpo", "kto", "leaf_length", "leaf_sum",
+    "leave_one_out", "likelihood", "load_adapter", "load_model", "load_template", "make_step", "orpo", "pack",
+    "pair_tree", "peak_rate", "pick_device", "pick_dtype", "ppo", "prepare", "reward", "save_adapter", "schedule",
+    "seed_torch", "simpo", "tree_max", "tree_mean", "tree_sum",
 ]  # fmt: skip

@@ -2,91 +2,86 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 
 import pytest
 import torch
 
-from conftest import gradient, random_tree, tiny_model
+from conftest import tiny_model
 from luthier.config.run import RunConfig
-from luthier.core.types.examples import Chat, Labelled, Preference, Text
-from luthier.model.adapt import heads
+from luthier.core.types.examples import Chat
+from luthier.core.types.trees import TokenTree
+from luthier.methods.likelihood import likelihood
 from luthier.model.forward import forward
 from luthier.text.loss_weights import RULES
 from luthier.text.pack import pack
-from luthier.training.method_table import METHODS
+from luthier.training.invariants import CHECKS, random_trees, step_gradient
+from luthier.training.method_table import METHODS, Method
 from luthier.training.steps import OfflineSteps, Packing, make_step, scoring_batches
 from luthier.tune.evaluator import loss_of
 
 
-def trees(count=12, seed=0, method="sft"):
-    """Random trees as `method` takes them, with all the columns it reads."""
-    draw = random.Random(seed)
-    prefix = tuple(draw.randrange(512) for _ in range(6))
-    example = METHODS[method].example
-    if (Chat in example and Preference not in example) or (Text in example and Preference not in example):
-        return [random_tree(draw, prefix=prefix, row=i) for i in range(count)]
-    out = []
-    for i in range(count):
-        leaves = 1 if Labelled in example else draw.randint(2, 4)
-        tree = random_tree(draw, prefix=prefix, row=i, children=leaves, longest=12)
-        pairs = tuple((a, b) for a in range(leaves) for b in range(a + 1, leaves))
-        if METHODS[method].online:
-            names = ("advantage", "old_logp", "reference", "old_value", "return")
-            given = {name: [draw.gauss(0, 1) - 3 * (name in names[1:3]) for _ in range(tree.trained)] for name in names}
-            out.append(replace(tree, target_columns=given))
-            continue
-        columns = {"label": i % 3 > 0, "baseline": 0.3} if Labelled in example else {"margin": 0.1 * i}
-        given = {"reference": [-3.0 * len(tree.nodes[leaf].ids) for leaf in tree.leaves], "rank": list(range(leaves))}
-        out.append(replace(tree, pairs=pairs, columns=columns, leaf_columns=given))
-    return out
+def trees(count: int = 12) -> list[TokenTree]:
+    return random_trees(METHODS["sft"], count)
 
 
-def step_gradient(method, micro, dtype=torch.float64):
-    model = tiny_model(dtype=dtype)
-    row = METHODS[method]
-    heads.attach(model, heads.widths(row.needs))
-    for head in heads.on(model).values():
-        torch.nn.init.normal_(head.weight)
-    value, loss_of_batch = 0.0, loss_of(row, RunConfig())
-    for batch in micro:
-        loss = loss_of_batch(batch, forward(model, batch, row.needs)).total
-        loss.backward()
-        value += float(loss.detach())
-    return value, gradient(model)
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("tokens", [32, 64, 10_000])
-def test_accumulation_changes_no_gradient(method, rule, tokens):
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", METHODS)
+def test_what_holds_of_every_method(name, check):
     """trl#2175, transformers#35438, unsloth#3253 #4725 #8261, axolotl#1100: 32x1 differs from 1x32."""
-    one = make_step(trees(method=method), RULES[rule], Packing(10_000))
-    many = make_step(trees(method=method), RULES[rule], Packing(tokens))
-    assert len(one.micro) == 1
-    assert len(many.micro) > 1 or tokens == 10_000
-    (value, whole), (value2, parts) = step_gradient(method, one.micro), step_gradient(method, many.micro)
-    assert value2 == pytest.approx(value, rel=1e-6)
-    assert float((whole - parts).norm() / whole.norm()) < 1e-6
+    row = METHODS[name]
+    found = CHECKS[check](row, loss_of(row, RunConfig()))
+    assert found.holds, found
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("change", ["padded", "unshared", "reordered"])
-def test_how_a_step_is_packed_changes_no_gradient(method, change):
-    rows = trees(method=method)
-    weights, each = RULES["token"](rows), 1 / len(rows)
-    plain = pack(rows, weights, tree_weight=each)
-    if change == "padded":
-        other = pack(rows, weights, tree_weight=each, pad_to=256)
-    elif change == "unshared":
-        other = pack(rows, weights, tree_weight=each, share=False)
-    else:
-        order = list(reversed(range(len(rows))))
-        other = pack([rows[i] for i in order], [weights[i] for i in order], tree_weight=each)
-    (value, first), (value2, second) = step_gradient(method, [plain]), step_gradient(method, [other])
-    assert value2 == pytest.approx(value, rel=1e-6)
-    assert float((first - second).norm() / first.norm()) < 1e-6
+def test_the_examples_that_it_is_tried_on_make_several_batches_and_share_their_beginnings():
+    for row in METHODS.values():
+        rows = random_trees(row)
+        assert len(make_step(rows, RULES["token"], Packing(64)).micro) > 1
+        assert len(make_step(rows, RULES["token"], Packing(10_000)).micro) == 1
+        shared, alone = (pack(rows, RULES["token"](rows), share=share) for share in (True, False))
+        assert len(shared.tokens) < len(alone.tokens)
+
+
+def _loss(total, batch, output):
+    return replace(likelihood(batch, output), total=total)
+
+
+calls: list[int] = []
+
+
+def random_loss(batch, output):
+    calls.append(0)
+    return _loss(len(calls) * (batch.weight * -output.logp).sum(), batch, output)
+
+
+def of_its_batch(batch, output):
+    """What it reports of an example depends on how many stand beside it."""
+    found = likelihood(batch, output)
+    return replace(found, each=found.each / len(batch.rows))
+
+
+WRONG = {
+    "micro-batches": lambda batch, output: _loss(-output.logp.mean(), batch, output),
+    "padding": lambda batch, output: _loss((batch.weight * -output.logp).sum() / len(batch.tokens), batch, output),
+    "sharing": lambda batch, output: _loss((batch.weight * -output.logp).sum() * len(batch.node_parent), batch, output),
+    "order": lambda batch, output: _loss(
+        (batch.weight * -output.logp * torch.arange(len(batch.weight))).sum(), batch, output
+    ),
+    "weights": lambda batch, output: _loss((batch.weight**2 * -output.logp).sum(), batch, output),
+    "repeatable": random_loss,
+    "finite": lambda batch, output: _loss((batch.weight / output.logp.exp()).sum(), batch, output),
+    "teaches": lambda batch, output: _loss((batch.weight * 0 * output.logp).sum(), batch, output),
+    "reports": of_its_batch,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_loss_that_breaks_a_rule_is_found(name):
+    row = Method((Chat,), WRONG[name], "")
+    found = CHECKS[name](row, row.loss)
+    assert not found.holds, found
+    assert CHECKS[name](METHODS["sft"], likelihood).holds
 
 
 @pytest.mark.parametrize("method", ["sft", "cpt"])
@@ -97,7 +92,8 @@ def test_a_step_is_the_mean_over_all_its_tokens_not_a_mean_of_means(method):
     with torch.no_grad():
         sums = [-float(forward(model, pack([r], [[1.0] * r.trained])).logp.sum()) for r in rows]
     counts = [r.trained for r in rows]
-    value, _ = step_gradient(method, make_step(rows, RULES["token"], Packing(64)).micro)
+    row, model = METHODS[method], tiny_model(dtype=torch.float64)
+    value, _ = step_gradient(model, row, row.loss, make_step(rows, RULES["token"], Packing(64)).micro)
     assert value == pytest.approx(sum(sums) / sum(counts), rel=1e-6)
     of_means = sum(s / c for s, c in zip(sums, counts, strict=True)) / len(rows)
     assert abs(of_means - value) > 1e-3 * value

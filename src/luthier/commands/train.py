@@ -42,6 +42,7 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
       kto, response         single answers, wanted or not; accepted and rejected texts without a prompt
       reward                a reward model: a number for an answer, from pairs or rankings
       ppo, grpo             learn from rewards of the model's own answers (--reward)
+      python:FILE:NAME      a loss or a method of your own (docs/methods.md); it runs in this process
     Tuning:   full, head, last:K, layers:GLOB, lora, qlora
 
     \b

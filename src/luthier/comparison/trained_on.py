@@ -14,7 +14,7 @@ from luthier.data.held_out_warnings import MAX_COMPARED, NEAR_SIMILARITY
 from luthier.data.split import leaks
 from luthier.runs.folder import read_run
 from luthier.runs.rows import read_examples
-from luthier.training.method_table import METHODS
+from luthier.training.method_table import method
 
 
 def warn_of_seen(name: str, config: RunConfig, examples: Sequence[Example]) -> None:
@@ -23,7 +23,7 @@ def warn_of_seen(name: str, config: RunConfig, examples: Sequence[Example]) -> N
     for settings in _settings_of_chain(config):
         files = ", ".join(settings.data.path)
         try:
-            rows_of_run = read_examples(settings, METHODS[settings.method].example)
+            rows_of_run = read_examples(settings, method(settings.method).example)
         except InputError as error:
             log.warn(f"whether {name} learned from these rows is not known: {error}")
             continue

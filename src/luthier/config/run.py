@@ -50,7 +50,9 @@ FLAGS = {
 
 class RunConfig(Section):
     version: int = Field(VERSION, description="Version of these settings.")
-    method: str = Field("sft", description="How to learn: see `luthier train --help`.")
+    method: str = Field(
+        "sft", description="How to learn: a method of those above, or python:FILE:NAME, a loss of your own."
+    )
     model: str = Field(
         "smollm2-135m",
         description="A run, an embedded name, a folder (also of a PEFT adapter), a .gguf file, or a hub name (owner/model).",

@@ -51,11 +51,16 @@ class RunError(LuthierError):
 
 
 class FunctionError(RunError):
-    """What measures answers failed, a `reward` or a `metric` as `kind` says: often a function of the user's, to be corrected."""
+    """A `reward`, a `metric` or a `method`, as `kind` says, failed: often a function of the user's, to be corrected."""
 
     def __init__(self, what: str, *, kind: str, where: object = None, fix: str | None = None) -> None:
         super().__init__(what, where=where, fix=fix)
         self.kind = kind
+
+    @property
+    def inputs(self) -> str:
+        """What lineage.json calls it."""
+        return self.kind if self.kind == "method" else f"{self.kind}s"
 
 
 class DiskFull(RunError):

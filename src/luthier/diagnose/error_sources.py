@@ -14,7 +14,7 @@ from luthier.diagnose.run_data import Answers, TrainingRow
 from luthier.evals.detectors.answer import Answered, Finding
 from luthier.evals.detectors.table import detect
 from luthier.evals.detectors.task import Task
-from luthier.training.method_table import METHODS
+from luthier.training.method_table import method
 
 MOST_ROWS = 5000  # training rows whose answers are looked at for defects
 NEAREST = 2  # training rows of each example
@@ -66,7 +66,7 @@ def doubtful_rows(answers: Answers, rows: Sequence[TrainingRow]) -> list[Suspect
     """The rows whose answer is doubtful, `row` being the place in `rows`: by their losses in training (not of methods that
     learn from rewards, whose losses say nothing of a row's answer) and by their neighbours."""
     records = answers.folder.records("losses.jsonl") or []
-    if not METHODS[answers.config.method].is_likelihood:
+    if not method(answers.config.method).is_likelihood:
         records = []
     place = {row.row: i for i, row in enumerate(rows)}
     losses: dict[int, list[tuple[int, float, int]]] = {}

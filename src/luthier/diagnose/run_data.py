@@ -23,7 +23,7 @@ from luthier.runs.folder import RunFolder, read_run, understood
 from luthier.runs.lineage import GROWS
 from luthier.runs.records import MEND
 from luthier.runs.rows import prepared, read_examples
-from luthier.training.method_table import METHODS
+from luthier.training.method_table import method
 
 STREAM_ROWS = 20_000  # rows of a stream that are looked at
 # Values of a column that tells kinds of rows, their characters, such columns.
@@ -100,9 +100,9 @@ def _answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
 
 
 def _no_answers(path: Path, config: RunConfig) -> InputError:
-    if METHODS[config.method].example[0] in (Chat, Prompt):
+    if method(config.method).example[0] in (Chat, Prompt):
         fix = "train with --eval.samples above 0, on held-out rows with answers"
-    elif METHODS[config.method].needs.score:
+    elif method(config.method).needs.score:
         fix = "a reward model scores answers and writes none: look at the policy that learns from it"
     else:
         fix = f"`luthier compare {config.model} {path} --data ROWS --eval.samples 64` asks it rows with a right answer"
@@ -120,7 +120,7 @@ def read_data(answers: Answers) -> RunData:
     own = config.model_copy(
         update={"data": config.data.model_copy(update={"replay": ()})}
     )  # general rows taught no task
-    examples = read_examples(own, METHODS[config.method].example)
+    examples = read_examples(own, method(config.method).example)
     if "examples" in digests and examples.digests() != digests:
         raise InputError(
             "this Python's standard library is not the one the run learned from", where=folder.path,

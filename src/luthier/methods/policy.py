@@ -64,8 +64,8 @@ def grpo(batch: Batch, output: Output, settings: PolicyConfig) -> Loss:
     metrics = {}
     if "reference" in batch.columns:
         apart = batch.columns["reference"] - logp
-        if settings.kl_in == "loss":
-            steered = batch.columns.get("kl_weight")  # of each tree
+        steered = batch.columns.get("kl_weight")  # of each tree
+        if settings.kl_in == "loss" and (steered is not None or settings.kl):  # 0 times an infinite one is no number
             kl = settings.kl or 0.0 if steered is None else steered[batch.tree]
             loss = loss + kl * ratio * divergence(apart, settings.kl_estimator or "k3")
         metrics["kl"] = (float(divergence(apart.detach(), "k3").sum()), float(len(apart)))

@@ -173,7 +173,7 @@ class RunFolder:
 
 def place(config: RunConfig, data_name: str) -> Path:
     """Where the run of these settings is, or will be."""
-    return Path(config.out or f"runs/{config.method}-{data_name}-{config.fingerprint()}")
+    return Path(config.out or f"runs/{config.method.rpartition(':')[2]}-{data_name}-{config.fingerprint()}")
 
 
 def check_entry(folder: RunFolder) -> None:

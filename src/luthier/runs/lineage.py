@@ -27,7 +27,9 @@ from luthier.core.storage.sums import FILE as SUMS
 
 LINEAGE = "lineage.json"
 GROWS = "read as a stream"  # in place of the hash of a file that may grow
-MENDABLE = {"rewards": "it learns from both", "metrics": "its answers are scored by the new"}
+MENDABLE = {
+    "rewards": "it learns from both", "metrics": "its answers are scored by the new", "method": "it learns by both",
+}  # fmt: skip
 
 
 class _Inputs(TypedDict, total=False):
@@ -134,7 +136,8 @@ def require_same(made: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> 
     before = known(made, now["inputs"])
     for name, which in changes(before, now["inputs"]).items():
         if name in MENDABLE and made.get("failed", {}).get(name) == before[name]:
-            log.warn(f"the {name} were fixed since this run stopped at an error in them: {MENDABLE[name]}")
+            were, them = ("was", "it") if name == "method" else ("were", "them")
+            log.warn(f"the {name} {were} fixed since this run stopped at an error in {them}: {MENDABLE[name]}")
             continue
         fix = "give another --out to start anew, or put it back as it was"
         if name in MENDABLE:
@@ -178,7 +181,7 @@ def known(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def failed(made: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The lineage of a run that stopped at an error of these inputs, `rewards` or `metrics`: they may be corrected."""
+    """The lineage of a run that stopped at an error of these inputs, `rewards`, `metrics` or `method`: they may be corrected."""
     return {**made, "failed": {**made.get("failed", {}), name: inputs_of(made).get(name)}}
 
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from luthier.config.run import RunConfig
-from luthier.core.errors import unknown
+from luthier.core.errors import InputError, unknown
 from luthier.core.types.batch import LOGP, Loss, Needs
 from luthier.core.types.examples import Chat, Example, Labelled, Preference, Prompt, Ranking, Text
 from luthier.core.types.trees import TokenTree
@@ -147,8 +147,15 @@ METHODS: dict[str, Method] = {
 }  # fmt: skip
 
 
+OWN = "python:"  # of a method of the user's own, which `own_method.load` declares
+_OWN: dict[str, Method] = {}
+
+
 def method(name: str) -> Method:
-    """The row of that name. Raises InputError with the nearest name."""
+    """The row of that name. Raises InputError with the nearest name. A method of the user's that is not loaded, as when somebody
+    looks at a run of it, can be read about and not learned by."""
+    if name.startswith(OWN):
+        return _OWN.get(name, _UNLOADED)
     if name not in METHODS:
         raise unknown("method", name, METHODS, where="--method")
     return METHODS[name]
@@ -157,3 +164,16 @@ def method(name: str) -> Method:
 def likelihood_method(example: Example) -> str:
     """The name of the method that learns such rows by their likelihood alone."""
     return next(name for name, row in METHODS.items() if row.is_likelihood and isinstance(example, row.example))
+
+
+def declare(name: str, row: Method) -> None:
+    """Make a method of the user's own known by its name."""
+    assert name.startswith(OWN)
+    _OWN[name] = row
+
+
+def _not_loaded(*batch: object, **settings: object) -> Loss:
+    raise InputError("the file of this method is not loaded", fix="name it with --method")
+
+
+_UNLOADED = Method((Example,), _not_loaded, "a method of the user's own")

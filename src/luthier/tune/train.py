@@ -46,6 +46,7 @@ from luthier.runs.method import chosen_method, refuse_unread, warn_of_unread
 from luthier.runs.rows import data_name, read_examples
 from luthier.runs.start_run import note_failure, open_run
 from luthier.runs.tokenizer_and_template import open_texts
+from luthier.training import own_method
 from luthier.tune import before_after, evaluation_cost, forgetting, policy_models, run_summary, warnings
 from luthier.tune.build import (
     Run,
@@ -134,7 +135,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
                 folder.remove_if_unused()
                 raise
             except FunctionError as error:
-                note_failure(folder, f"{error.kind}s")
+                note_failure(folder, error.inputs)
                 raise
             except Stopped as stopped:
                 raise Stopped(
@@ -148,6 +149,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict
 
 def _check_settings(config: RunConfig) -> None:
     """Refuse now, before anything is read, what would fail or do nothing after training."""
+    own_method.load(config.method)
     chosen_method(config)
     choose(config.eval.metrics, ())
     refuse_unread(config)

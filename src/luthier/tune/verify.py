@@ -1,13 +1,15 @@
-"""Prove on a user's own run that stopping and going on changes nothing: take the steps between two saved
-checkpoints again and compare every bit."""
+"""Prove on a user's own run that stopping and resuming changes nothing: take the steps between two saved
+checkpoints again and compare every bit. And try on a method, built-in or the user's own, what must hold of every loss."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError, Stopped
 from luthier.core.stop import stopping
@@ -17,7 +19,8 @@ from luthier.runs.lineage import changes, differences, known, lineage, starts
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples
 from luthier.runs.tokenizer_and_template import open_texts
-from luthier.training import checkpoint
+from luthier.training import checkpoint, invariants, own_method
+from luthier.training import method_table as table
 from luthier.tune.build import (
     Run,
     add_reference_logps,
@@ -27,18 +30,28 @@ from luthier.tune.build import (
     remaining_steps,
     trained_weights,
 )
+from luthier.tune.evaluator import loss_of
 from luthier.tune.input_hashes import inputs
 from luthier.tune.prepare import encode_all
 
 
-def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
+def method(name: str) -> dict[str, Any]:
+    """Whether what must hold of every loss holds of this method's, with its usual settings: see `training/invariants.py`."""
+    own_method.load(name)
+    row = table.method(name)
+    found = invariants.check(row, loss_of(row, RunConfig()))
+    return {"method": name, "holds": all(one.holds for one in found), "checks": [asdict(one) for one in found]}
+
+
+def resume(path: Path, threads: int | None = None, method: str | None = None) -> dict[str, Any]:
     """Go from the older of the last two checkpoints (or from the start, if there is one only) to the newer, and compare. On as many
-    `threads` as then, unless told otherwise.
+    `threads` as then, unless told otherwise. `method` names the run's own where that is code of the user's, which nothing else runs.
 
     Nothing in the run is changed. Raises InputError when the run has no checkpoint, or its inputs changed.
     """
     folder, config = read_run(path)
     folder.sums.check_all()
+    _load_method(config.method, method, path)
     if "-" in (*config.data.path, *config.data.eval):
         raise InputError("this run read standard input, which is gone", where=path, fix="verify a run on files")
     saved = checkpoint.whole(folder.checkpoints)
@@ -88,6 +101,18 @@ def resume(path: Path, threads: int | None = None) -> dict[str, Any]:
         "run": str(path), "from": first, "to": last, "same_bits": same, "largest_difference": largest,
         "changed_since": differences(last_start, facts),
     }  # fmt: skip
+
+
+def _load_method(of_run: str, named: str | None, path: Path) -> None:
+    """Load the method of a run. Raises InputError where its code was not named, or another method was."""
+    if named is not None and named != of_run:
+        raise InputError(f"this run learned by {of_run}, not by {named}", where=path, fix=f"give --method {of_run}")
+    if of_run.startswith(table.OWN) and named is None:
+        raise InputError(
+            "this run learned by a method that is no part of Luthier, whose code runs only where it is named", where=path,
+            fix=f"give --method {of_run}",
+        )  # fmt: skip
+    own_method.load(of_run)
 
 
 def _equal(a: Any, b: Any) -> bool:

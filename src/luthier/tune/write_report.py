@@ -34,7 +34,7 @@ from luthier.report.page.run_report import (
 )
 from luthier.runs.folder import RunFolder, read_run, understood
 from luthier.runs.records import MEND, Finished
-from luthier.training.method_table import METHODS
+from luthier.training.method_table import method
 from luthier.tune import forgetting, repeated_prompts
 from luthier.tune.held_out import Measured, from_records
 
@@ -102,7 +102,7 @@ def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> RunRe
     before, after = (from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after"))
     return RunReport(
         name=folder.path.resolve().name, path=str(folder.path), config=config,
-        method=f"{config.method}, {METHODS[config.method].summary}", result=result,
+        method=f"{config.method}, {method(config.method).summary}", result=result,
         rows=_rows(result, after), retention=_retention_rows(before, after, result, config.seed),
         steps=folder.records("metrics.jsonl") or (), samples=_samples(folder), rollouts=_rollouts(folder),
         forgotten=_forgotten_answers(before, after), errors=_errors(folder, config), codes=_codes(folder),

@@ -1,0 +1,171 @@
+"""A method of the user's own: `python:FILE:NAME`, where NAME is a loss, a row like those of METHODS, or a function that gives one.
+
+It is the user's code and runs in this process, since a loss needs tensors and gradients: only where a command or a call names it
+(`luthier train`, `luthier verify`). What reads a finished run runs none of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from luthier.core.errors import FunctionError, InputError, LuthierError, unknown
+from luthier.core.storage.files import sha256
+from luthier.core.types.batch import Batch, Loss, Needs, Output
+from luthier.core.types.examples import Chat, Example
+from luthier.rewards.function_process import describe
+from luthier.rewards.imports import sources
+from luthier.training.method_table import OWN, Method, declare
+
+SECTIONS = ("", "preference", "ranking", "policy")  # whose settings a loss may be given
+
+
+def load(name: str) -> None:
+    """Run the file that `name` means, so that `table.method` knows the method from now on; nothing for a built-in one.
+
+    Raises InputError for a name, a file or a row that is not right.
+    """
+    if not name.startswith(OWN):
+        return
+    where, file = _where(name), file_of(name)
+    wanted = name.rpartition(":")[2]
+    module = _module(file, where)
+    found = getattr(module, wanted, None)
+    if found is None:
+        own = [n for n, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        there = [n for n in own if _is_loss(getattr(module, n))]
+        there += [n for n, value in vars(module).items() if isinstance(value, Method)]
+        if there:
+            raise unknown("method", wanted, there, where=where)
+        raise InputError(f"no '{wanted}' in the file", where=where, fix="define a loss of (batch, output), or a Method")
+    row = _row(found, file, where)
+    _check(row, where)
+    declare(name, replace(row, loss=_guarded(row.loss, file, where)))
+
+
+def file_of(name: str) -> Path:
+    """The file of a method of the user's. Raises InputError where there is none."""
+    file, _, wanted = name.removeprefix(OWN).rpartition(":")
+    if not file or not wanted.isidentifier():
+        raise InputError("'python' needs a file and a name in it", where=_where(name), fix="write python:FILE.py:NAME")
+    if not Path(file).is_file():
+        raise InputError(f"no such file: {file}", where=_where(name), fix="check the path")
+    return Path(file).resolve()
+
+
+def digests(name: str) -> dict[str, dict[str, str]]:
+    """{'method': {file: sha256}} of its file and what that imports from beside it, for lineage; nothing for a built-in method."""
+    if not name.startswith(OWN):
+        return {}
+    file_of(name)
+    return {"method": {str(path): sha256(path) for path in sources(Path(name.removeprefix(OWN).rpartition(":")[0]))}}
+
+
+def _where(name: str) -> str:
+    return f"method '{name}'"
+
+
+def _module(file: Path, where: str) -> ModuleType:
+    """The file, run anew; what lies beside it can be imported."""
+    if (folder := str(file.parent)) not in sys.path:
+        sys.path.append(folder)  # at the end: it hides nothing that is installed
+    spec = importlib.util.spec_from_file_location(f"method_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise InputError("this is not a Python file", where=where, fix="give a file that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"did not load: {_said(error, file)}", where=where, fix="fix the file") from error
+    return module
+
+
+def _row(found: Any, file: Path, where: str) -> Method:
+    """The method that was found: a row, a function that gives one, or a loss on conversations."""
+    if isinstance(found, Method):
+        return found
+    if not callable(found):
+        raise InputError(f"it is {type(found).__name__}", where=where, fix="give a loss, or a Method")
+    if _is_loss(found):
+        summary = (inspect.getdoc(found) or "a loss of one's own").splitlines()[0]
+        return Method((Chat,), found, summary)
+    try:
+        given = found()
+    except Exception as error:
+        raise InputError(f"did not load: {_said(error, file)}", where=where, fix="fix the file") from error
+    if not isinstance(given, Method):
+        raise InputError(
+            f"it gives {type(given).__name__}, not a Method", where=where,
+            fix="let a loss take (batch, output), and a function without parameters give a Method",
+        )  # fmt: skip
+    return given
+
+
+def _is_loss(value: Any) -> bool:
+    """Whether it is a function of a batch and an output."""
+    if not inspect.isfunction(value):
+        return False
+    needed = [p for p in inspect.signature(value).parameters.values() if p.default is p.empty]
+    return len(needed) == 2 and all(p.kind is p.POSITIONAL_OR_KEYWORD for p in needed)
+
+
+def _check(row: Method, where: str) -> None:
+    """Raise InputError for a row whose fields are not what they should be."""
+    kinds = row.example
+    if (
+        not isinstance(kinds, tuple)
+        or not kinds
+        or not all(isinstance(k, type) and issubclass(k, Example) for k in kinds)
+    ):
+        raise InputError("its `example` is no tuple of kinds of examples", where=where, fix="write such as (Chat,)")
+    if not isinstance(row.needs, Needs):
+        raise InputError("its `needs` is no Needs", where=where, fix="write such as Needs(entropy=True)")
+    if row.section not in SECTIONS:
+        raise InputError(
+            f"its `section` is {row.section!r}", where=where, fix=f"give one of {', '.join(SECTIONS[1:])}, or none"
+        )
+
+
+def _guarded(loss: Callable[..., Loss], file: Path, where: str) -> Callable[..., Loss]:
+    """The loss, whose errors say where in the user's file they come from."""
+    fix = "fix it, then run the same command again: nothing else is lost"
+
+    def guarded(batch: Batch, output: Output, **settings: Any) -> Loss:
+        try:
+            found = loss(batch, output, **settings)
+        except LuthierError:
+            raise
+        except Exception as error:
+            raise FunctionError(_said(error, file), kind="method", where=where, fix=fix) from error
+        if wrong := _fault(found, batch):
+            raise FunctionError(wrong, kind="method", where=where, fix=fix)
+        return found
+
+    return guarded
+
+
+def _fault(found: Any, batch: Batch) -> str | None:
+    """What is wrong with what a loss returned, in words."""
+    if not isinstance(found, Loss):
+        return f"it returned {type(found).__name__}, not a Loss"
+    if not isinstance(found.total, torch.Tensor) or found.total.dim():
+        return "the `total` of its Loss is not one number"
+    for name in ("each", "count"):
+        value, trees = getattr(found, name), len(batch.rows)
+        if not isinstance(value, torch.Tensor) or value.shape != (trees,):
+            return f"the `{name}` of its Loss is not one number for each of the {trees} examples of the batch"
+    return None
+
+
+def _said(error: BaseException, file: Path) -> str:
+    told = describe(error, str(file))
+    return str(told["error"]) + (f" ({file.name}:{told['line']})" if told["line"] else "")
