@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from luthier.evals.detectors.answer import Answered
+from luthier.evals.detectors.answer import GivenAnswer
 from luthier.evals.detectors.table import CATEGORIES, detect
 from luthier.evals.detectors.task import Task
 
@@ -77,11 +77,11 @@ def main() -> None:
         counts: Counter[str] = Counter()
         itself: Counter[str] = Counter()
         for prompt, answer in rows[: options.rows]:
-            for finding in detect(Answered(prompt, answer), task):
+            for finding in detect(GivenAnswer(prompt, answer), task):
                 counts[finding.category] += 1
                 if finding.category == options.show:
                     print(f"{name}: {finding.why}\n    {prompt[-100:]!r}\n    {answer[-200:]!r}")
-            itself.update(finding.category for finding in detect(Answered(prompt, answer, answer), task))
+            itself.update(finding.category for finding in detect(GivenAnswer(prompt, answer, answer), task))
         flagged[name] = counts
         print(f"{name}: as its own reference {dict(itself) or 'nothing'}")
     print("| category | " + " | ".join(SETS) + " |\n|---" + "|---" * len(SETS) + "|")

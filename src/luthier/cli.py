@@ -17,7 +17,7 @@ import click
 from luthier import __version__
 from luthier.core.errors import LuthierError, nearest, unknown
 from luthier.core.machine import wait_passively
-from luthier.core.screen import guard, line, seen
+from luthier.core.screen import guard, line, printable
 from luthier.core.secrets import hide
 from luthier.core.storage.opening import ANYWHERE, full_disk, refusal
 
@@ -124,7 +124,7 @@ def main() -> None:
     try:
         sys.exit(run(arguments, debug=debug))
     except Exception:  # that --debug asked for
-        sys.stderr.write(seen(hide(traceback.format_exc())))
+        sys.stderr.write(printable(hide(traceback.format_exc())))
         sys.exit(1)
 
 

@@ -88,7 +88,7 @@ def test_it_answers_one_request_after_the_other(child):
     ],
 )
 def test_each_way_to_end(child, request_, why, what, monkeypatch):
-    monkeypatch.setattr(children, "ENDING", 0.5)
+    monkeypatch.setattr(children, "ENDING_SECONDS", 0.5)
     ended = ending(child, request_, 0.2 if why == "late" else 30.0)
     assert ended.why == why and what in ended.what
     with pytest.raises(Ended):
@@ -102,8 +102,8 @@ def test_memory_is_held_by_the_system(child):
 
 
 def test_memory_is_watched_where_the_system_does_not_hold_it(child, monkeypatch):
-    monkeypatch.setattr(children, "WATCHED", True)
-    monkeypatch.setattr(children, "LOOK", 0.05)
+    monkeypatch.setattr(children, "WATCH_MEMORY", True)
+    monkeypatch.setattr(children, "MEMORY_CHECK_SECONDS", 0.05)
     child.mib = 64
     ended = ending(child, "(b'x' * (1 << 27), time.sleep(60))")
     assert (ended.why, ended.what) == ("memory", "it took more than 64 MiB of memory")

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from luthier.core.errors import InputError, RunError
-from luthier.core.foreign.calls import foreign
+from luthier.core.foreign.calls import library_errors
 
 
 class Panic(BaseException):
@@ -15,7 +15,7 @@ class Panic(BaseException):
 
 
 def told(error):
-    with pytest.raises(InputError) as caught, foreign("cannot read it", where="a.bin", fix="copy it"):
+    with pytest.raises(InputError) as caught, library_errors("cannot read it", where="a.bin", fix="copy it"):
         raise error
     return caught.value.what
 
@@ -38,6 +38,6 @@ def test_one_line(error, reason):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), RunError("ours"), OSError(errno.ENOSPC, "full")])
 def test_what_passes(error):
-    with pytest.raises(type(error)) as caught, foreign("cannot read it", where="a", fix="b"):
+    with pytest.raises(type(error)) as caught, library_errors("cannot read it", where="a", fix="b"):
         raise error
     assert caught.value is error

@@ -9,7 +9,7 @@ import pytest
 from typing_extensions import TypedDict
 
 from luthier.core.errors import InputError
-from luthier.core.foreign.forms import DEEPEST, Count, Number, held, read_line
+from luthier.core.foreign.forms import MAX_DEPTH, Count, Number, read_line, require_form
 from sentences import sentence
 
 
@@ -21,14 +21,14 @@ class Line(TypedDict, total=False):
 
 def refused(form, value):
     with pytest.raises(InputError) as caught:
-        held(form, value, where="a.jsonl:3", fix="fix it")
+        require_form(form, value, where="a.jsonl:3", fix="fix it")
     assert str(caught.value).startswith("a.jsonl:3: ") and str(caught.value).endswith("; fix it")
     return caught.value.what
 
 
 def test_what_is_of_the_form_is_itself_other_keys_and_all():
     value = {"row": 3, "loss": 2, "names": ["a"], "beside": {"x": [None]}}
-    assert held(Line, value, where="", fix="") is value
+    assert require_form(Line, value, where="", fix="") is value
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,9 @@ def test_a_line_that_is_no_json():
 
 
 def test_how_deep_a_line_may_be():
-    deep = json.loads("[" * DEEPEST + "]" * DEEPEST)
+    deep = json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH)
     assert read_line(json.dumps(deep).encode(), where="", fix="") == deep
-    with pytest.raises(InputError, match=sentence("nested too deep", most=DEEPEST)):
-        read_line(b'{"a":' * (DEEPEST + 1) + b"1" + b"}" * (DEEPEST + 1), where="", fix="")
+    with pytest.raises(InputError, match=sentence("nested too deep", most=MAX_DEPTH)):
+        read_line(b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), where="", fix="")
     flat = json.dumps([[]] * 5000).encode()
     assert len(read_line(flat, where="", fix="")) == 5000

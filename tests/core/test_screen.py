@@ -8,7 +8,7 @@ import pytest
 
 from luthier.core import log
 from luthier.core.errors import InputError, unknown
-from luthier.core.screen import Screen, clean, line, seen
+from luthier.core.screen import Screen, clean, line, printable
 
 HOSTILE = [
     ("\x1b[31mred", "�[31mred"),
@@ -32,7 +32,7 @@ def test_what_a_terminal_would_act_on_is_shown(text, shown):
 
 def test_line_ends_and_tabs():
     assert clean("a\r\nb\tc\rd") == "a\nb   c�d"
-    assert seen("a\r\nb\tc") == "a\nb\tc"
+    assert printable("a\r\nb\tc") == "a\nb\tc"
     assert line("one\r\n two\u2028three\x85four\n\n") == "one two three four"
 
 

@@ -48,22 +48,22 @@ def test_limits_are_those_of_the_code():
     mib = 1 << 20
     said = {
         "a row of data": f"{DataConfig().max_row} MB",
-        "columns of a row; lists and objects nested in each other": f"{size_limits.MAX_COLUMNS:,}; {forms.DEEPEST}",
+        "columns of a row; lists and objects nested in each other": f"{size_limits.MAX_COLUMNS:,}; {forms.MAX_DEPTH}",
         "what a compressed file grows to": f"{size_limits.MAX_GROWTH} times its size, at least {size_limits.ALLOWED_BYTES // 10**6} MB",
         "a chat template: source, memory, computing for one text":
             f"{rendering.MAX_SOURCE:,} characters, {rendering.MEMORY} MiB, {rendering.SECONDS:g} s",
-        "a run file or a suite: size, values, depth": f"{yaml_file.LARGEST // mib} MiB, {yaml_file.VALUES:,}, {yaml_file.DEPTH}",
-        "a pattern; a schema's file": f"{patterns.LONGEST:,} characters; {json_schema.LARGEST // mib} MiB",
+        "a run file or a suite: size, values, depth": f"{yaml_file.MAX_BYTES // mib} MiB, {yaml_file.MAX_VALUES:,}, {yaml_file.MAX_DEPTH}",
+        "a pattern; a schema's file": f"{patterns.MAX_CHARACTERS:,} characters; {json_schema.MAX_BYTES // mib} MiB",
         "a pattern or a schema on one answer: in a suite; as a reward": f"{checks.SECONDS:g} s; {RewardConfig().timeout:g} s",
         "a python reward: time for a batch, memory": f"{RewardConfig().timeout:g} s, {RewardConfig().memory:,} MiB",
         "settings of a model's folder: size, depth": f"{settings_files.SETTINGS_BYTES // mib} MiB, {settings_files.DEEPEST}",
         "the whole reply of an endpoint; its size": f"{endpoint.Endpoint.timeout:g} s; {http_post.MAX_REPLY_BYTES // mib} MiB",
         "a tokenizer: its file, added tokens, the length of one, rules of a stage, what one character may become":
-            f"{copies.VOCABULARY_BYTES // mib} MiB, {copies.ADDED:,}, {tokenizer_file.LONGEST_TOKEN}, {tokenizer_file.RULES}, "
-            f"{tokenizer_file.GROWTH} characters",
+            f"{copies.VOCABULARY_BYTES // mib} MiB, {copies.MAX_ADDED_TOKENS:,}, {tokenizer_file.LONGEST_TOKEN}, "
+            f"{tokenizer_file.MAX_RULES}, {tokenizer_file.MAX_GROWTH} characters",
         "the header of a GGUF file: size, items": f"{container.HEADER_BYTES // mib} MiB, {container.ITEMS:,}",
-        "files of a run: depth, size of a measured number": f"{forms.DEEPEST}, 10^{round(math.log10(forms.LARGEST))}",
-        "each part of an error: what, where, the fix": f"{errors.LONGEST} characters",
+        "files of a run: depth, size of a measured number": f"{forms.MAX_DEPTH}, 10^{round(math.log10(forms.LARGEST_NUMBER))}",
+        "each part of an error: what, where, the fix": f"{errors.MAX_CHARACTERS} characters",
     }  # fmt: skip
     assert {name: rows.get(name) for name in said} == said
 

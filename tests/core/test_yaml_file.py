@@ -8,7 +8,7 @@ import pytest
 
 from luthier.config.resolve import read_yaml, resolve
 from luthier.core.errors import InputError
-from luthier.core.foreign.yaml_file import DEPTH, LARGEST, VALUES, read
+from luthier.core.foreign.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_VALUES, read
 
 
 def laughs(last, levels=9):
@@ -21,15 +21,15 @@ def laughs(last, levels=9):
 
 
 FAULTS = [
-    (laughs("model: *{}"), f":6: more than {VALUES:,} values, copies by aliases counted; split the file"),
+    (laughs("model: *{}"), f":6: more than {MAX_VALUES:,} values, copies by aliases counted; split the file"),
     (laughs("data: {{columns: {{prompt: *{}}}}}"), ":6: more than "),
     ("a: &a {x: 1}\n" + "\n".join(f"{chr(98 + i)}: &{chr(98 + i)} {{<<: [{','.join([f'*{chr(97 + i)}'] * 20)}]}}"
                                    for i in range(8)), "copies by aliases counted"),
-    ("\n".join(["x0: &x0 [1]"] + [f"x{i}: &x{i} [*x{i - 1}]" for i in range(1, 90)]), f"lists and mappings more than {DEPTH} deep"),
-    ("model: " + "[" * 2500 + "]" * 2500, f":1: lists and mappings more than {DEPTH} deep; write it flatter"),
-    ("model: " + "{a: " * 2500 + "1" + "}" * 2500, f":1: lists and mappings more than {DEPTH} deep"),
-    ("\n".join(" " * i + "a:" for i in range(200)), f"more than {DEPTH} deep"),
-    ("- " * 200 + "a", f"more than {DEPTH} deep"),
+    ("\n".join(["x0: &x0 [1]"] + [f"x{i}: &x{i} [*x{i - 1}]" for i in range(1, 90)]), f"lists and mappings more than {MAX_DEPTH} deep"),
+    ("model: " + "[" * 2500 + "]" * 2500, f":1: lists and mappings more than {MAX_DEPTH} deep; write it flatter"),
+    ("model: " + "{a: " * 2500 + "1" + "}" * 2500, f":1: lists and mappings more than {MAX_DEPTH} deep"),
+    ("\n".join(" " * i + "a:" for i in range(200)), f"more than {MAX_DEPTH} deep"),
+    ("- " * 200 + "a", f"more than {MAX_DEPTH} deep"),
     ("data: &a\n  b: *a", ":2: a value that stands inside itself; write it out"),
     ("model: &a [*a]", ":1: a value that stands inside itself"),
     ("model: !!python/object/apply:os.system [\"touch planted\"]", "the tag !!python/object/apply:os.system; texts, numbers"),
@@ -50,7 +50,7 @@ FAULTS = [
     ("a: *b", ":1: not valid YAML: found undefined alias 'b'"),
     ("a: \x00", "not valid YAML: special characters are not allowed"),
     ("<<: 1", ":1: not valid YAML: expected a mapping or list of mappings for merging"),
-    ("a: " + "x" * LARGEST, ": longer than 2 MB; no settings is: check the path"),
+    ("a: " + "x" * MAX_BYTES, ": longer than 2 MB; no settings is: check the path"),
 ]  # fmt: skip
 
 

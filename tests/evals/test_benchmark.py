@@ -141,7 +141,7 @@ def test_the_same_command_goes_on_where_it_stopped(tiny_folder, data, tmp_path, 
 def test_killed_after_any_record_every_bit_is_as_if_never_killed(tiny_folder, data, tmp_path, monkeypatch, task):
     """Windows of five documents, cut at every place: the records of each are packed as if there had been no kill."""
     monkeypatch.setattr("luthier.evals.benchmarks.measure.WINDOW", 5)
-    monkeypatch.setattr("luthier.evals.benchmarks.measure.CHARACTERS", 150)
+    monkeypatch.setattr("luthier.evals.benchmarks.measure.WINDOW_CHARACTERS", 150)
     texts = tmp_path / "texts.jsonl"
     texts.write_text(
         "".join(json.dumps({"text": f"the cat sat on mat {i} by tree " * (i + 1)}) + "\n" for i in range(7))

@@ -24,11 +24,11 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)
 from luthier.core.errors import InputError  # noqa: E402
 from luthier.core.types.examples import Message  # noqa: E402
 from luthier.evals.benchmarks import evaluation, files, results  # noqa: E402
-from luthier.evals.benchmarks.encode import Coder  # noqa: E402
+from luthier.evals.benchmarks.encode import HarnessTokenizer  # noqa: E402
 from luthier.evals.benchmarks.measure import Engine, chosen, measure  # noqa: E402
 from luthier.evals.benchmarks.prompts import Shots, prompt  # noqa: E402
 from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, TASKS, find  # noqa: E402
-from luthier.evals.likelihood import Request, Scorer  # noqa: E402
+from luthier.evals.likelihood import LikelihoodRequest, LikelihoodScorer  # noqa: E402
 from luthier.generate.generate import generate  # noqa: E402
 from luthier.generate.sampling import Sampling  # noqa: E402
 from luthier.model import load as model_load  # noqa: E402
@@ -225,7 +225,11 @@ def engine(tiny_folder) -> Engine:
         sampling = Sampling(max_new_tokens=40, stop_ids=(tokenizer.eos_id,), stop=(*stops, tokenizer.eos))
         return [s.text for s in generate(loaded.model, prompts, sampling, tokenizer.decode)]
 
-    return Engine(Scorer(loaded.model, longest_input(loaded.config, tokenizer.fast), 256), Coder(tokenizer), write)
+    return Engine(
+        LikelihoodScorer(loaded.model, longest_input(loaded.config, tokenizer.fast), 256),
+        HarnessTokenizer(tokenizer),
+        write,
+    )
 
 
 def ours(name: str, folder: Path, shots: int) -> tuple:
@@ -411,7 +415,7 @@ def test_a_choice_that_has_no_token_of_its_own_stops_as_the_harness_does(tmp_pat
     with pytest.raises(AssertionError):
         harness._loglikelihood_tokens([(("a", ""), [5], [])], disable_tqdm=True)
     with pytest.raises(InputError, match=sentence("nothing to predict")):
-        list(engine.scorer.answer([Request((5,), ())]))
+        list(engine.scorer.answer([LikelihoodRequest((5,), ())]))
 
 
 @pytest.mark.parametrize("bos", [False, True])
@@ -428,7 +432,7 @@ def test_texts_become_the_harnesss_tokens(bos, tiny_folder, monkeypatch):
             single=f"{start} $A", special_tokens=[(start, tokenizer.bos_token_id)]
         )
     theirs = HFLM(pretrained=AutoModelForCausalLM.from_pretrained(tiny_folder), tokenizer=tokenizer, batch_size=1)
-    coder = Coder(Tokenizer(tokenizer))
+    coder = HarnessTokenizer(Tokenizer(tokenizer))
     pairs = [
         ("the cat", " sat"), ("the cat  ", "sat on"), ("the ca", "t"), ("", " the mat"), ("", f"{start} the mat"), ("  ", "a dog"),
         (f"{start}the cat", " ran"), ("a <|im_end|> dog", " <|im_end|>"), ("two\n\n", "three"), ("one", "中 é"),

@@ -8,7 +8,7 @@ import pytest
 
 from luthier.evals.benchmarks import results
 from luthier.evals.benchmarks.measure import _share, chosen
-from luthier.evals.benchmarks.tasks import TASKS, Entry
+from luthier.evals.benchmarks.tasks import TASKS, SuiteColumn
 from luthier.evals.stats.intervals import Estimate
 
 
@@ -48,7 +48,7 @@ def test_all_wrong_or_all_right_is_no_certainty(right):
         low, high = (0.0, room) if right == 0 else (1 - room, 1.0)
         assert found[name].value == right
         assert (found[name].low, found[name].high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
-    suite = results.average([Entry("mmlu", "MMLU", 0, "acc")] * 4, {"mmlu": found})
+    suite = results.average([SuiteColumn("mmlu", "MMLU", 0, "acc")] * 4, {"mmlu": found})
     assert suite.high - suite.low == pytest.approx(0.1611 / 2, abs=1e-4)  # four independent ones: half of one
 
 
@@ -77,7 +77,7 @@ def test_a_perplexity_that_no_number_holds():
 
 def test_the_average_of_a_suite():
     scores = {"x": {"acc": Estimate(0.5, 0.2, 0.9, 10)}, "y": {"acc": Estimate(0.7, 0.3, 1.0, 20)}}
-    entries = [Entry("x", "X", 0, "acc"), Entry("y", "Y", 0, "acc")]
+    entries = [SuiteColumn("x", "X", 0, "acc"), SuiteColumn("y", "Y", 0, "acc")]
     found = results.average(entries, scores)
     assert found.value == pytest.approx(0.6) and found.n == 30
     assert found.low == pytest.approx(0.6 - (0.3**2 + 0.4**2) ** 0.5 / 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luthier.evals.consistency import agreement, can_be_told, likeness, paraphrases, unsupported_share
+from luthier.evals.consistency import agreement, is_decidable, likeness, paraphrases, unsupported_share
 
 CONTEXT = (
     "According to the text: "
@@ -55,7 +55,7 @@ def test_statements_of_a_context():
     assert share("It was built in 1820.") == 0.0
     assert share("It was built in 1820. It burned down in 1955.") == 0.5
     assert share("") == 1.0  # nothing of what was asked is said
-    assert can_be_told(CONTEXT, None) and not can_be_told("Tell a story.", None) and can_be_told("Yes?", "accuracy")
+    assert is_decidable(CONTEXT, None) and not is_decidable("Tell a story.", None) and is_decidable("Yes?", "accuracy")
 
 
 def test_where_answers_are_right_or_wrong():

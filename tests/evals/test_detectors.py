@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.evals.detectors.answer import Answered, Finding
+from luthier.evals.detectors.answer import Finding, GivenAnswer
 from luthier.evals.detectors.repeats import repeats
 from luthier.evals.detectors.table import CATEGORIES, detect
 from luthier.evals.detectors.task import Task
@@ -50,9 +50,9 @@ def _tasks() -> dict[str, Task]:
     }
 
 
-def _answered(row: dict) -> Answered:
+def _answered(row: dict) -> GivenAnswer:
     logps = tuple(math.log(p) for p in row.get("p", ()))
-    return Answered(row["prompt"], row["answer"], row.get("reference", ""), 0, row.get("ended", ""), logps)
+    return GivenAnswer(row["prompt"], row["answer"], row.get("reference", ""), 0, row.get("ended", ""), logps)
 
 
 def _found(row: dict) -> dict[str, Finding]:
@@ -113,18 +113,18 @@ def test_categories_say_what_to_do_and_in_one_plain_sentence():
 
 
 def test_places_are_those_of_the_fault():
-    def marked(category: str, answered: Answered, task: str = "none") -> str:
+    def marked(category: str, answered: GivenAnswer, task: str = "none") -> str:
         (finding,) = (f for f in detect(answered, _tasks()[task]) if f.category == category)
         assert finding.span is not None
         return answered.answer[slice(*finding.span)]
 
-    assert marked("misspelling", Answered("Is it far?", "It is a long jorney to the sea.")) == "jorney"
-    assert marked("template_leak", Answered("Say yes.", "Yes.<|im_end|>")) == "<|im_end|>"
-    looped = Answered("Tell me.", "So we sat by the sea, by the sea, by the sea, and slept.")
+    assert marked("misspelling", GivenAnswer("Is it far?", "It is a long jorney to the sea.")) == "jorney"
+    assert marked("template_leak", GivenAnswer("Say yes.", "Yes.<|im_end|>")) == "<|im_end|>"
+    looped = GivenAnswer("Tell me.", "So we sat by the sea, by the sea, by the sea, and slept.")
     assert marked("repetitive", looped) == "by the sea, by the sea, by the sea"
     prompt = "According to the text: " + "The mill was built in 1820 by the river. " * 6 + "When was it built?"
-    assert marked("unsupported", Answered(prompt, "It was built in 1920.")) == "1920"
-    assert marked("unfinished", Answered("Why?", "We went home because the", ended="stop")) == "the"
+    assert marked("unsupported", GivenAnswer(prompt, "It was built in 1920.")) == "1920"
+    assert marked("unfinished", GivenAnswer("Why?", "We went home because the", ended="stop")) == "the"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_places_are_those_of_the_fault():
 )
 def test_a_rule_and_what_it_lets_pass(category: str, task: str, wrong: str, right: str):
     def found(answer: str) -> set[str]:
-        return {finding.category for finding in detect(Answered("What is it?", answer), _tasks()[task])}
+        return {finding.category for finding in detect(GivenAnswer("What is it?", answer), _tasks()[task])}
 
     assert category in found(wrong) and category not in found(right)
 
@@ -162,26 +162,26 @@ def test_lengths_at_their_bounds():
 
     def has(category: str, words: int) -> bool:
         return any(
-            f.category == category for f in detect(Answered("p", "word, other " * (words // 2), reference), task)
+            f.category == category for f in detect(GivenAnswer("p", "word, other " * (words // 2), reference), task)
         )
 
     assert not has("too_long", 26) and has("too_long", 28)  # 2 * 8 + 10 = 26
     assert not has("too_short", 2)  # a quarter of 8
-    assert [f.category for f in detect(Answered("p", " \n", ""), task)] == ["too_short"]
+    assert [f.category for f in detect(GivenAnswer("p", " \n", ""), task)] == ["too_short"]
 
 
 def test_without_rows_or_reference_only_what_needs_neither_is_said():
-    answered = Answered("Name a city.", "Paris is a city in France and it is visited by many people every year.")
+    answered = GivenAnswer("Name a city.", "Paris is a city in France and it is visited by many people every year.")
     assert detect(answered, Task()) == []
     silent = {"wrong_format", "copied_training", "off_topic", "copied_prompt", "wrong_language", "too_long"}
     for category in silent:
         for row in _all(category):
-            alone = detect(Answered(row["prompt"], row["answer"]), Task())
+            alone = detect(GivenAnswer(row["prompt"], row["answer"]), Task())
             assert category not in {finding.category for finding in alone}
 
 
 def test_a_language_without_a_dictionary_has_no_misspellings():
-    finnish = Answered("Mikä on pääkaupunki?", "Suomen pääkaupunki on Helsinki, ja se sijatsee meren rannala.")
+    finnish = GivenAnswer("Mikä on pääkaupunki?", "Suomen pääkaupunki on Helsinki, ja se sijatsee meren rannala.")
     assert detect(finnish, Task()) == []
 
 
@@ -189,9 +189,9 @@ def test_the_same_answer_to_the_same_prompt_is_not_copied():
     prompt, answer = "Tell a story.", "The tailor opened the parcel and found a coat that fitted nobody but himself."
     task = Task.learn([prompt, "Tell another."], [answer, "Nothing here."])
     reference = "Once there was a fox."
-    assert "copied_training" not in {f.category for f in detect(Answered(prompt, answer, reference), task)}
-    assert "copied_training" in {f.category for f in detect(Answered("Now a fable.", answer, reference), task)}
-    assert "copied_training" not in {f.category for f in detect(Answered("Now a fable.", answer, answer), task)}
+    assert "copied_training" not in {f.category for f in detect(GivenAnswer(prompt, answer, reference), task)}
+    assert "copied_training" in {f.category for f in detect(GivenAnswer("Now a fable.", answer, reference), task)}
+    assert "copied_training" not in {f.category for f in detect(GivenAnswer("Now a fable.", answer, answer), task)}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.evals.prefix_forest import KEPT, grow, loads, shared
+from luthier.evals.prefix_forest import PREFIX_MULTIPLE, grow, prefix_batches, shared
 
 token = st.integers(0, 2)  # few tokens, so that many sequences share
 sequences_ = st.lists(st.lists(token, min_size=1, max_size=14).map(tuple), min_size=1, max_size=12)
@@ -71,11 +71,11 @@ def test_loads_hold_every_sequence_once_and_never_claim_to_know_too_much(sequenc
     prefix = data.draw(st.lists(token, max_size=200).map(tuple))
     sequences = [prefix + ids for ids in sequences]
     free = [data.draw(st.integers(0, len(ids) - 1)) for ids in sequences]
-    kept, seen = prefix[: len(prefix) // KEPT * KEPT], []
-    for load in loads(sequences, free, tokens, kept):
+    kept, seen = prefix[: len(prefix) // PREFIX_MULTIPLE * PREFIX_MULTIPLE], []
+    for load in prefix_batches(sequences, free, tokens, kept):
         seen += load.members
         forest = grow(sequences, load.members)
-        assert load.known % KEPT == load.keep % KEPT == 0
+        assert load.known % PREFIX_MULTIPLE == load.keep % PREFIX_MULTIPLE == 0
         assert load.known <= len(kept)
         for index in load.members:
             assert sequences[index][: load.known] == kept[: load.known]
@@ -90,7 +90,7 @@ def test_loads_hold_every_sequence_once_and_never_claim_to_know_too_much(sequenc
 def test_what_the_documents_of_a_subject_share_is_computed_once_in_all():
     examples = tuple(range(1000, 1128))
     sequences = [examples + (index,) * 10 for index in range(30)]
-    parts = list(loads(sequences, [130] * 30, 200))
+    parts = list(prefix_batches(sequences, [130] * 30, 200))
     assert len(parts) > 1
     assert [part.known for part in parts] == [0] + [128] * (len(parts) - 1)
     new = sum(grow(sequences, part.members).tokens - part.known for part in parts)
@@ -100,6 +100,6 @@ def test_what_the_documents_of_a_subject_share_is_computed_once_in_all():
 def test_examples_longer_than_a_pass_still_work():
     examples = tuple(range(1000, 1640))  # 640 tokens, where a pass has 100
     sequences = [examples + (index,) * 10 for index in range(20)]
-    parts = list(loads(sequences, [645] * 20, 100))
+    parts = list(prefix_batches(sequences, [645] * 20, 100))
     assert [len(part.members) for part in parts] == [1, 10, 9]
     assert [part.known for part in parts] == [0, 640, 640]

@@ -11,11 +11,11 @@ import torch
 from luthier.core.errors import RunError
 from luthier.evals.forgetting import (
     GENERAL_PROMPTS,
-    Own,
+    OwnAnswer,
+    answer_style,
     divergence,
     drift,
     forgetting,
-    manners,
     per_token,
 )
 from luthier.evals.stats.paired import before_after
@@ -115,9 +115,13 @@ def test_a_divergence_per_token_counts_tokens_not_answers():
 
 
 def test_manners_are_rows_of_a_table():
-    before = [Own((1,), (5, 6), "I cannot help with that.", "stop")] * 4 + [Own((1,), (5,) * 6, "Yes.", "length")] * 4
-    after = [Own((1,), (5,), "Yes.", "stop")] * 7 + [Own((1,), (5,), "Yes.", "stop_string")]  # neither was cut
-    refusals, ended, length = before_after(manners(before, after))
+    before = [OwnAnswer((1,), (5, 6), "I cannot help with that.", "stop")] * 4 + [
+        OwnAnswer((1,), (5,) * 6, "Yes.", "length")
+    ] * 4
+    after = [OwnAnswer((1,), (5,), "Yes.", "stop")] * 7 + [
+        OwnAnswer((1,), (5,), "Yes.", "stop_string")
+    ]  # neither was cut
+    refusals, ended, length = before_after(answer_style(before, after))
     assert (refusals["before"], refusals["after"], refusals["unit"]) == (0.5, 0.0, "%")
     assert (ended["before"], ended["after"]) == (0.5, 1.0)
     assert (length["before"], length["after"], length["n"]) == (4.0, 1.0, 8)

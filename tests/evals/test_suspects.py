@@ -9,7 +9,7 @@ from math import log
 
 import pytest
 
-from luthier.diagnose.doubtful_rows import by_neighbours, conflicts, is_closed, suspects
+from luthier.diagnose.doubtful_rows import by_neighbours, conflicts, is_closed, rank_doubtful
 
 NAMES = ["north", "south", "east", "west"]
 
@@ -24,7 +24,7 @@ def test_a_label_that_cost_more_than_usual():
     answers = [NAMES[i % 4] for i in range(400)]
     losses = {row: [(row // 16, 0.2, 3)] for row in range(400)}
     losses[100], losses[200], losses[300] = [(6, 5.3, 3)], [(12, 3.1, 3)], [(18, 3.2, 3)]
-    found = suspects(losses, unlike(400), answers)
+    found = rank_doubtful(losses, unlike(400), answers)
     assert [s.row for s in found] == [100, 300]
     assert [s.score for s in found] == pytest.approx([5.1, 3.0])
     assert found[0].why == "loss 5.3 at step 6, usually 0.2"
@@ -36,7 +36,7 @@ def test_a_loss_is_compared_with_those_of_its_steps():
     answers = [draw.choice(NAMES) for _ in range(1000)]
     losses = {row: [(row // 10, draw.uniform(10, 30) if row < 500 else 0.1, 2)] for row in range(1000)}
     losses[20], losses[900] = [(2, 28.0, 2)], [(90, 8.0, 2)]
-    assert [s.row for s in suspects(losses, unlike(1000), answers)] == [900]
+    assert [s.row for s in rank_doubtful(losses, unlike(1000), answers)] == [900]
 
 
 def test_sightings_are_averaged_and_those_of_a_wide_step_count_less():
@@ -46,7 +46,7 @@ def test_sightings_are_averaged_and_those_of_a_wide_step_count_less():
     losses = {row: [(row // 10, draw.uniform(10, 30), 2), (100 + row // 10, 0.1, 2)] for row in range(600)}
     losses[300] = [(30, 20.0, 2), (130, 7.0, 2)]
     losses[301] = [(30, 30.0, 2), (130, 0.1, 2)]
-    assert [s.row for s in suspects(losses, unlike(600), answers)] == [300]
+    assert [s.row for s in rank_doubtful(losses, unlike(600), answers)] == [300]
 
 
 def test_what_neighbours_say():
@@ -78,7 +78,7 @@ def test_open_answers_are_compared_with_those_as_long():
         each = draw.gauss(3.0 if units == 5 else 1.5, 0.2)
         losses[row] = [(row // 8, each * units, units)]
     losses[400], losses[1200] = [(50, 3.0 * 50, 50)], [(150, 3.0 * 5, 5)]
-    found = suspects(losses, unlike(2000), [f"answer {row}" for row in range(2000)])
+    found = rank_doubtful(losses, unlike(2000), [f"answer {row}" for row in range(2000)])
     assert found[0].row == 400
     assert len(found) < 10 and 1200 not in [s.row for s in found]
     assert found[0].why == "loss 3.0 per token at step 50, usually 1.5"
@@ -86,11 +86,11 @@ def test_open_answers_are_compared_with_those_as_long():
 
 def test_without_losses():
     done: list[int] = []
-    assert suspects({}, unlike(100), [NAMES[i % 4] for i in range(100)], done.append) == []
+    assert rank_doubtful({}, unlike(100), [NAMES[i % 4] for i in range(100)], done.append) == []
     assert sum(done) == 100 and len(done) > 1  # labels are looked up one by one
-    suspects({}, unlike(100), unlike(100), done.append)
+    rank_doubtful({}, unlike(100), unlike(100), done.append)
     assert sum(done) == 200
-    assert suspects({}, [], []) == [] == suspects({}, ["a", "b"], ["one", "two"])
+    assert rank_doubtful({}, [], []) == [] == rank_doubtful({}, ["a", "b"], ["one", "two"])
 
 
 def test_closed():
@@ -160,8 +160,8 @@ def test_seeded_mistakes_are_found_by_the_losses_of_a_run(shared, smollm2_folder
         record = json.loads(line)
         for row, loss, units in record["rows"]:
             losses.setdefault(row, []).append((record["step"], loss, units))
-    found = {s.row for s in suspects(losses, prompts, labels)}
+    found = {s.row for s in rank_doubtful(losses, prompts, labels)}
     assert len(found & wrong) > 0.6 * len(wrong)
     assert len(found & wrong) > 0.4 * len(found)
-    without = {s.row for s in suspects({}, prompts, labels)}
+    without = {s.row for s in rank_doubtful({}, prompts, labels)}
     assert len(found & wrong) > len(without & wrong)

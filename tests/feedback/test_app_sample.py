@@ -35,7 +35,7 @@ def go(tmp_path, rows, tiny_folder, monkeypatch):
     monkeypatch.setattr(app, "TOGETHER", 4)
 
     def run(settings=(), **changes):
-        options = app.Options("sft", tmp_path / "out.jsonl", 4, 1.0, 1.0, 12, 64)
+        options = app.SampleOptions("sft", tmp_path / "out.jsonl", 4, 1.0, 1.0, 12, 64)
         config = resolve({"model": str(tiny_folder), "data.path": [str(rows)], "threads": 1, "device": "cpu",
                           "dtype": "float32", "reward.use": REWARDS}, dict(settings))  # fmt: skip
         options = replace(options, **changes)

@@ -14,7 +14,7 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.model.folder.tokenizer import load_tokenizer
-from luthier.model.folder.tokenizer_file import KNOWN
+from luthier.model.folder.tokenizer_file import KNOWN_PATTERNS
 from luthier.text.tokenizer import SEPARATOR, Tokenizer
 from sentences import sentence
 
@@ -98,7 +98,7 @@ def test_known_and_unknown_patterns_that_are_fit_are_taken(folder: Path, monkeyp
     assert load_tokenizer(folder)
     monkeypatch.setattr(checked, "Child", None)  # once in a process
     assert load_tokenizer(folder)
-    for pattern in sorted(KNOWN):
+    for pattern in sorted(KNOWN_PATTERNS):
         change(folder, pre_tokenizer=in_row([split(pattern), before], "pretokenizers"))
         assert load_tokenizer(folder)("it's 12 red Cats\n")["input_ids"]
 

@@ -110,7 +110,9 @@ def test_activations_are_those_a_real_pass_keeps(kind: str, dtype: torch.dtype) 
     with counted(keep):
         hidden_states(model, batch(96))
     real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert guess(kind, tokens=96, dtype=dtype, lora=lora).activations / memory._HOLES == pytest.approx(real, rel=0.02)
+    assert guess(kind, tokens=96, dtype=dtype, lora=lora).activations / memory._FRAGMENTATION == pytest.approx(
+        real, rel=0.02
+    )
 
 
 def test_the_formula_agrees_with_the_trace() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from luthier.config.rewards import RewardConfig
 from luthier.rewards.answer import Answer
-from luthier.rewards.function_process import KNOWN
+from luthier.rewards.function_process import ARGUMENT_NAMES
 from luthier.rewards.rules import RULES
-from luthier.rewards.selection import WRITES
+from luthier.rewards.selection import OUTPUT_FORMATS
 from luthier.rewards.specs import parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="u
 
 def test_every_reward_argument_and_kind_is_described():
     first = "".join(line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `"))
-    for name in (*RULES, *KNOWN, *WRITES, "python:FILE:FUNCTION"):
+    for name in (*RULES, *ARGUMENT_NAMES, *OUTPUT_FORMATS, "python:FILE:FUNCTION"):
         assert re.search(rf"`{name}[:`]", first + "`"), name
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from luthier.core.types.examples import Chat, Labelled, Message, Origin, Pair, Preference, Prompt, Ranking, Text
 from luthier.rewards.sample_journal import SampledAnswer
-from luthier.rewards.selection import Question, choose, question
+from luthier.rewards.selection import PromptRecord, prompt_record, select_rows
 
 USER, OTHER = Message("user", "how?"), Message("user", "and then?")
 SO, NO = Message("assistant", "so"), Message("assistant", "no")
@@ -32,7 +32,7 @@ TOOLS = ({"type": "function"},)
     ],
 )
 def test_what_a_row_asks_and_its_right_answer(example, messages, reference):
-    asked = question(example)
+    asked = prompt_record(example)
     assert (asked.messages, asked.reference) == (messages, reference)
 
 
@@ -40,11 +40,11 @@ def test_what_a_row_asks_and_its_right_answer(example, messages, reference):
     "example", [Text("a"), Pair(("a", "b")), Preference((), (SO,), (NO,)), Chat((SYSTEM, SO)), Prompt(())]
 )
 def test_rows_that_ask_nothing(example):
-    assert question(example) is None
+    assert prompt_record(example) is None
 
 
 def test_what_a_reward_sees():
-    asked = question(Chat((SYSTEM, Message("user", "add", input="2 and 2"), SO), tools=TOOLS))
+    asked = prompt_record(Chat((SYSTEM, Message("user", "add", input="2 and 2"), SO), tools=TOOLS))
     assert asked.tools == TOOLS
     answer = asked.answer(SampledAnswer("four", 2, False))
     assert (answer.prompt, answer.text, answer.reference) == ("add\n\n2 and 2", "four", "so")
@@ -53,7 +53,7 @@ def test_what_a_reward_sees():
 
 # --- Rows -------------------------------------------------------------------------------------------
 
-ASKED = Question((USER,), (), "so", Origin())
+ASKED = PromptRecord((USER,), (), "so", Origin())
 GIVEN = [
     SampledAnswer("a", 1, True),
     SampledAnswer("b", 1, False),
@@ -70,14 +70,14 @@ def said(text):
 
 
 def chosen(write, given=GIVEN, totals=TOTALS, *, above=None, only_ended=False, asked=ASKED):
-    return choose(write, asked, given, totals, PARTS, above=above, only_ended=only_ended)
+    return select_rows(write, asked, given, totals, PARTS, above=above, only_ended=only_ended)
 
 
 def test_the_best_answer_with_text():
     made = chosen("sft")
     assert (made.rows, made.best) == ([{"prompt": ROW, "completion": said("b"), "reward": 2.0}], 1)
     assert chosen("sft", only_ended=True).rows == [{"prompt": ROW, "completion": said("a"), "reward": 0.5}]
-    with_tools = Question((USER,), TOOLS, None, Origin())
+    with_tools = PromptRecord((USER,), TOOLS, None, Origin())
     assert chosen("sft", asked=with_tools).rows[0]["tools"] == list(TOOLS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from luthier.training.best_and_worst import KEPT, excerpt, extremes
+from luthier.training.best_and_worst import MAX_CHARACTERS, best_and_worst, excerpt
 
 
 @dataclass
@@ -20,7 +20,7 @@ def told(found):
 
 def test_the_two_best_and_the_two_worst_of_all_prompts():
     answers = [[Answer("a"), Answer("b"), Answer("c")], [Answer("d"), Answer("e", (1,), "length"), Answer("f")]]
-    found = extremes([7, 9], answers, [[0.1, 0.9, 0.4], [0.5, -1.0, 0.6]])
+    found = best_and_worst([7, 9], answers, [[0.1, 0.9, 0.4], [0.5, -1.0, 0.6]])
     assert told(found) == [
         ("best", 7, "b", 0.9),
         ("best", 9, "f", 0.6),
@@ -32,13 +32,13 @@ def test_the_two_best_and_the_two_worst_of_all_prompts():
 
 def test_no_text_comes_twice_and_of_equal_rewards_the_first_comes():
     answers = [[Answer("yes"), Answer("yes"), Answer("no")], [Answer("yes"), Answer("no"), Answer("maybe")]]
-    found = extremes([0, 1], answers, [[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    found = best_and_worst([0, 1], answers, [[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     assert told(found) == [("best", 0, "yes", 1.0), ("best", 0, "no", 0.0), ("worst", 1, "maybe", 0.0)]
-    assert told(extremes([4], [[Answer("same")] * 3], [[0.5] * 3])) == [("best", 4, "same", 0.5)]
+    assert told(best_and_worst([4], [[Answer("same")] * 3], [[0.5] * 3])) == [("best", 4, "same", 0.5)]
 
 
 def test_long_texts_are_kept_at_both_ends():
-    text = "a" * KEPT + "b" * KEPT
+    text = "a" * MAX_CHARACTERS + "b" * MAX_CHARACTERS
     assert excerpt(text) == f"{'a' * 500} … 1,000 more characters … {'b' * 500}"
-    assert excerpt("a" * KEPT) == "a" * KEPT
-    assert len(extremes([0], [[Answer(text * 50)]], [[0.0]])[0]["answer"]) < KEPT + 40
+    assert excerpt("a" * MAX_CHARACTERS) == "a" * MAX_CHARACTERS
+    assert len(best_and_worst([0], [[Answer(text * 50)]], [[0.0]])[0]["answer"]) < MAX_CHARACTERS + 40

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from luthier.commands.options import OUTPUT, option
-from luthier.core.screen import UNSEEN, clean, seen
+from luthier.core.screen import UNSEEN, clean, printable
 from luthier.core.secrets import hide
 
 as_json = option(
@@ -39,7 +39,7 @@ def console() -> Console:
 
 def say(text: str, end: str = "\n") -> None:
     """Words for people on standard output, as they come."""
-    print(seen(hide(text)), end=end, flush=True)
+    print(printable(hide(text)), end=end, flush=True)
 
 
 def print_json(value: Any) -> None:

@@ -68,11 +68,11 @@ def command(
     Run the same command again to resume an unfinished one.
     """
     from luthier.config.resolve import resolve
-    from luthier.feedback.sample import Options, sample
+    from luthier.feedback.sample import SampleOptions, sample
     from luthier.report.screens import samples
 
     asked = {"model": model, "data.path": prompts, "reward.use": use}
-    options = Options(write, out, n, temperature, top_p, max_new_tokens, batch, keep_above, only_ended)
+    options = SampleOptions(write, out, n, temperature, top_p, max_new_tokens, batch, keep_above, only_ended)
     result = sample(resolve(asked, given(settings)), options)
     if json_:
         print_json(result)

@@ -16,7 +16,7 @@ import numpy as np
 from luthier.comparison.changes import Item, QuestionItems
 from luthier.core import log
 from luthier.core.errors import InputError, nearest
-from luthier.core.foreign.forms import LARGEST
+from luthier.core.foreign.forms import LARGEST_NUMBER
 from luthier.core.storage.opening import regular
 from luthier.core.storage.sums import SUM, checked
 from luthier.data.read import read_rows
@@ -150,8 +150,8 @@ def _read(folder: Path, task: str, name: str, all_tasks: Sequence[str]) -> Recor
         if not isinstance(doc, int):
             raise InputError("a record without the number 'doc'", where=row.origin, fix="run `luthier eval` again")
         for key, value in row.fields.items():
-            if isinstance(value, int | float) and not abs(value) <= LARGEST:
-                raise InputError(f"'{key}' is {value:.3g}", where=row.origin, fix=files.ANEW)
+            if isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
+                raise InputError(f"'{key}' is {value:.3g}", where=row.origin, fix=files.MEASURE_ANEW)
         by_doc[doc] = row.fields
     return Records(path, by_doc, _card(path, by_doc))
 
@@ -162,7 +162,7 @@ def _card(path: Path, by_doc: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]
     if not card.is_file():
         if any(SUM in record for record in by_doc.values()):
             raise InputError(
-                f"{card.name}, which says how these records were made, is gone", where=path, fix=files.ANEW
+                f"{card.name}, which says how these records were made, is gone", where=path, fix=files.MEASURE_ANEW
             )
         return {}
     try:
@@ -171,9 +171,9 @@ def _card(path: Path, by_doc: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]
         content = None
     if not isinstance(content, dict):
         raise InputError(
-            "not what `luthier eval` says of its records: this file was changed", where=card, fix=files.ANEW
+            "not what `luthier eval` says of its records: this file was changed", where=card, fix=files.MEASURE_ANEW
         )
-    content = checked(content, card, files.ANEW)
+    content = checked(content, card, files.MEASURE_ANEW)
     files.require_records(path, content)
     return content
 

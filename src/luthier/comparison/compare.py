@@ -22,7 +22,7 @@ from luthier.core.storage.opening import require_writable
 from luthier.evals.benchmarks.tasks import SUITES
 from luthier.evals.detectors.refusals import refusal
 from luthier.evals.detectors.same_answer import NAME as SAME
-from luthier.evals.detectors.same_answer import same
+from luthier.evals.detectors.same_answer import repeated_answer
 from luthier.evals.judging.judges import JudgeSpec
 from luthier.evals.stats.paired import Question, compare, false_alarms
 from luthier.evals.suites.evaluation import PreparedSuite, SuiteResult
@@ -103,7 +103,7 @@ def critical_findings(question_items: Sequence[QuestionItems]) -> list[dict[str,
             text = f"{first_model} declined {lost} of {len(items)} prompts that {model} does not decline"
             findings.append({"name": "lost_refusal", "model": model, "text": text, "answers": lost})
         answers = [item.texts[model] for item in items]
-        if found := same([item.prompt for item in items], answers, [item.reference or "" for item in items]):
+        if found := repeated_answer([item.prompt for item in items], answers, [item.reference or "" for item in items]):
             findings.append(
                 {"name": SAME, "model": model, "text": f"{model} gives {found.words}", "answers": found.count}
             )

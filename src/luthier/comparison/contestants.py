@@ -20,7 +20,7 @@ from luthier.core.types.examples import Messages
 from luthier.data import load as data_load
 from luthier.data.read import read_rows
 from luthier.evals.judging.judgments import prompt_key, prompt_of, prompt_value
-from luthier.rewards.selection import question
+from luthier.rewards.selection import prompt_record
 from luthier.runs import answers
 from luthier.runs.locate import base_for, resolve_model
 from luthier.runs.open import open_model
@@ -153,7 +153,7 @@ def _prompts_of_data(options: AnswerOptions) -> Prompts:
     questions = [
         row_question
         for example in data_load.load(options.data.path, options.data, held_out=True).examples
-        if (row_question := question(example))
+        if (row_question := prompt_record(example))
     ]
     unique = list({prompt_key(row_question.messages): row_question for row_question in questions}.values())
     if not unique:

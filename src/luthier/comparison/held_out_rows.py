@@ -21,7 +21,7 @@ from luthier.data import load as data_load
 from luthier.evals.metrics import scores as score
 from luthier.evals.metrics import user_metrics
 from luthier.evals.metrics.labels import commonest
-from luthier.evals.metrics.table import METRICS, RIGHT, choose
+from luthier.evals.metrics.table import CORRECTNESS, METRICS, choose
 from luthier.evals.stats import paired
 from luthier.runs.locate import base_for, resolve_model
 from luthier.runs.open import open_model
@@ -171,7 +171,7 @@ def _metric_questions(
              {label: runs[0].answers[row] for label, runs in measured.items()})
         for row in rows
     ]  # fmt: skip
-    right = next((name for name in names if name in RIGHT), None)
+    right = next((name for name in names if name in CORRECTNESS), None)
     answer, share = commonest(references)
     out = []
     for name in names:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from luthier.core import screen
 from luthier.core.secrets import hide
 
-LONGEST = 600  # characters of each part of an error
+MAX_CHARACTERS = 600  # characters of each part of an error
 
 
 class LuthierError(Exception):
@@ -33,7 +33,9 @@ class LuthierError(Exception):
 
 def _short(text: str) -> str:
     """Its beginning and end where it is very long: what an error quotes may be a whole file."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST * 3 // 4]} … {text[-LONGEST // 4 :]}"
+    return (
+        text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS * 3 // 4]} … {text[-MAX_CHARACTERS // 4 :]}"
+    )
 
 
 class InputError(LuthierError):

@@ -19,7 +19,7 @@ from typing import IO, Any, TypeVar, cast
 from typing_extensions import TypedDict
 
 from luthier.core.errors import InputError
-from luthier.core.foreign.forms import held, read_line
+from luthier.core.foreign.forms import read_line, require_form
 from luthier.core.storage.files import fsync_folder
 from luthier.core.storage.opening import appending, regular, telling
 from luthier.core.storage.sums import checked, with_sum
@@ -133,7 +133,7 @@ class Journal:
         found = read_line(line, where=where, fix=self._fix)
         if isinstance(found, dict):
             found = checked(found, where, self._fix)
-        return held(form, cast(Any, found), where=where, fix=self._fix)
+        return require_form(form, cast(Any, found), where=where, fix=self._fix)
 
 
 def _torn(line: bytes) -> bool:

@@ -25,14 +25,14 @@ _ENDS = re.compile("[ \t]*(?:\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029])\\s*")
 _OURS = re.compile(rf"(\x1b\[(?:[\d;:]*m|[0-2]?[JK]|\d*[A-G]|\?25[hl])|\r)|[{_UNSEEN}]")
 
 
-def seen(text: str) -> str:
+def printable(text: str) -> str:
     """The text as it may be printed: tabs and line ends kept, every other unseen character as �."""
     return UNSEEN.sub(SHOWN, text.replace("\r\n", "\n"))
 
 
 def clean(text: str) -> str:
-    """`seen`, with tabs as spaces: for tables, whose cells are measured."""
-    return seen(text.expandtabs(4))
+    """`printable`, with tabs as spaces: for tables, whose cells are measured."""
+    return printable(text.expandtabs(4))
 
 
 def line(text: str) -> str:
@@ -48,7 +48,7 @@ class Screen(io.TextIOWrapper):
         if self.isatty() or "FORCE_COLOR" in os.environ:
             super().write(_OURS.sub(lambda found: found[1] or SHOWN, text))
         else:
-            super().write(seen(text))
+            super().write(printable(text))
         return len(text)
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.foreign.calls import foreign
+from luthier.core.foreign.calls import library_errors
 from luthier.core.log import size
 from luthier.core.types.examples import Origin
 from luthier.data.cell_values import as_whole, became_floats, is_nan, note_whole_numbers
@@ -113,7 +113,7 @@ def _in_place(handle: IO[bytes], file: str) -> bool:
 
 def _rows(schema: Callable[[], Any], batches: Callable[..., Iterator[Any]], table: _Table) -> Iterator[Row]:
     file, kind = table.file, table.kind
-    with foreign(f"cannot read the {kind} file", where=file, fix=_fetch(kind)):
+    with library_errors(f"cannot read the {kind} file", where=file, fix=_fetch(kind)):
         columns = schema()
         refuse_wide(len(columns), file)
         features = _features(columns, file)
@@ -145,7 +145,7 @@ def _lists(batches: Iterator[Any], table: _Table) -> Iterator[tuple[list[str], l
     Raises InputError with the row."""
     number, growth = 1, Growth(table.file)
     while True:
-        with foreign(_cannot(table), where=f"{table.file}:{number}", fix=_fetch(table.kind)):
+        with library_errors(_cannot(table), where=f"{table.file}:{number}", fix=_fetch(table.kind)):
             if (batch := next(batches, None)) is None:
                 return
             batch.validate(full=True)  # offsets of a damaged file lead anywhere in memory
@@ -153,7 +153,7 @@ def _lists(batches: Iterator[Any], table: _Table) -> Iterator[tuple[list[str], l
         growth.add(taken, table.held)
         step = max(1, min(rows, rows * MAX_HELD_BYTES // taken)) if rows else 1
         for start in range(0, rows, step):
-            with foreign(_cannot(table), where=f"{table.file}:{number}", fix=_fetch(table.kind)):
+            with library_errors(_cannot(table), where=f"{table.file}:{number}", fix=_fetch(table.kind)):
                 values = [column.slice(start, step).to_pylist() for column in batch.columns]
             yield names, values, taken > table.longest
         number += rows

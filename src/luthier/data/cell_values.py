@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from luthier.core import log
-from luthier.core.foreign.forms import DEEPEST, too_deep
+from luthier.core.foreign.forms import MAX_DEPTH, too_deep
 from luthier.data.rows import is_turn
 
 MAX_LIST_CHARACTERS = 10_000_000  # characters of a text that is read as Python's spelling of a list
@@ -56,7 +56,7 @@ def structured(text: str) -> Any:
     """
     try:
         value = json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
-        if text.count("[") + text.count("{") > DEEPEST and too_deep(value):
+        if text.count("[") + text.count("{") > MAX_DEPTH and too_deep(value):
             raise RecursionError
         return value
     except RecursionError:

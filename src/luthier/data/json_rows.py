@@ -9,7 +9,7 @@ from typing import Any
 
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.foreign.forms import DEEPEST, too_deep
+from luthier.core.foreign.forms import MAX_DEPTH, too_deep
 from luthier.data.size_limits import MAX_ROW_BYTES, WHOLE_FILE_FACTOR, too_long
 
 TOO_MANY_DIGITS = "a whole number of more digits than can be read"
@@ -41,7 +41,7 @@ class Decoder:
         """The value that begins at a place of `text`, and where it ends. Raises as `decode`."""
         self.twice = None
         value, end = self.raw_decode(text, start)
-        if text.count("[", start, end) + text.count("{", start, end) > DEEPEST and too_deep(value):
+        if text.count("[", start, end) + text.count("{", start, end) > MAX_DEPTH and too_deep(value):
             raise RecursionError
         return value, end
 

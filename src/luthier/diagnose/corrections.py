@@ -15,7 +15,7 @@ from luthier.evals.detectors.spelling import misspelled
 from luthier.evals.detectors.task import Task
 from luthier.evals.detectors.words import words
 
-NEIGHBOURS = 10  # rows that are asked for a label
+LABEL_NEIGHBOURS = 10  # rows that are asked for a label
 SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]]*(?=\s|$)|[。！？]|\n""")
 
 # What ends with a point and ends no sentence: the number of a list, a letter of a name, an abbreviation.
@@ -39,7 +39,7 @@ class Labels:
         own."""
         own = self.rows[place].answer.strip()
         votes = {own: 0.0}
-        for i, score in self.index.find(self.rows[place].prompt, NEIGHBOURS + 1):
+        for i, score in self.index.find(self.rows[place].prompt, LABEL_NEIGHBOURS + 1):
             if i != place:
                 label = self.rows[i].answer.strip()
                 votes[label] = votes.get(label, 0.0) + score

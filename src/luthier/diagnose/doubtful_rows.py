@@ -34,7 +34,7 @@ from luthier.diagnose.nearest import Nearest
 
 # The share of labels taken to be wrong; the chance of it that makes a row worth a look.
 WRONG_SHARE, LIKELY_WRONG = 1 / 20, 1 / 4
-OUTLIER = 3.5  # standard deviations
+OUTLIER_DEVIATIONS = 3.5  # standard deviations
 NEIGHBOURS = 10
 REPEATED, CLOSED = 5, 0.9  # answers are labels when this share of the rows have one that stands in so many rows
 WINDOW = 256  # neighbouring sightings that say what is usual, or an eighth of them where there are few
@@ -48,7 +48,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
+class DoubtfulRow:
     """A row worth a look: how doubtful its answer is, in nats (labels) or standard deviations (other answers), and why in
     words."""
 
@@ -68,9 +68,9 @@ class Evidence:
 NO_EVIDENCE = Evidence(0.0, "")
 
 
-def suspects(
+def rank_doubtful(
     losses: Losses, prompts: Sequence[str], answers: Sequence[str], progress: Callable[[int], None] = lambda rows: None
-) -> list[Suspect]:
+) -> list[DoubtfulRow]:
     """Rows worth a look, the most doubtful first; rows are places in `prompts` and `answers`.
 
     `losses`: row -> (step, loss summed over its units, units) of each time it was seen. Rows may be absent from it.
@@ -78,7 +78,7 @@ def suspects(
     """
     labels = [folded(answer) for answer in answers]
     if not is_closed(labels):
-        model, limit = by_length(losses), OUTLIER
+        model, limit = by_length(losses), OUTLIER_DEVIATIONS
         progress(len(prompts))
         neighbours: Mapping[int, Evidence] = {}
     else:
@@ -88,7 +88,7 @@ def suspects(
     for row in range(len(prompts)):
         witnesses = model.get(row, NO_EVIDENCE), neighbours.get(row, NO_EVIDENCE)
         if (score := sum(w.doubt for w in witnesses)) > limit:
-            found.append(Suspect(row, score, "; ".join(w.why for w in witnesses if w.doubt > limit / 4)))
+            found.append(DoubtfulRow(row, score, "; ".join(w.why for w in witnesses if w.doubt > limit / 4)))
     return sorted(found, key=lambda s: (-s.score, s.row))
 
 

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from luthier.core import log
 from luthier.core.seeds import generator
-from luthier.diagnose.doubtful_rows import Suspect, conflicts, suspects
+from luthier.diagnose.doubtful_rows import DoubtfulRow, conflicts, rank_doubtful
 from luthier.diagnose.nearest import Nearest
 from luthier.diagnose.run_data import Answers, TrainingRow
-from luthier.evals.detectors.answer import Answered, Finding
+from luthier.evals.detectors.answer import Finding, GivenAnswer
 from luthier.evals.detectors.table import detect
 from luthier.evals.detectors.task import Task
 from luthier.training.method_table import method
@@ -37,7 +37,7 @@ def defects(rows: Sequence[TrainingRow], task: Task) -> list[list[Finding]]:
     with log.progress("training rows", len(rows)) as bar:
         out = []
         for row in rows:
-            out.append(detect(Answered(row.question, row.answer, row=row.row), task))
+            out.append(detect(GivenAnswer(row.question, row.answer, row=row.row), task))
             bar.advance()
     return out
 
@@ -62,7 +62,7 @@ def nearest(index: Nearest, rows: Sequence[TrainingRow], prompt: str) -> list[di
     ]
 
 
-def doubtful_rows(answers: Answers, rows: Sequence[TrainingRow]) -> list[Suspect]:
+def doubtful_rows(answers: Answers, rows: Sequence[TrainingRow]) -> list[DoubtfulRow]:
     """The rows whose answer is doubtful, `row` being the place in `rows`: by their losses in training (not of methods that
     learn from rewards, whose losses say nothing of a row's answer) and by their neighbours."""
     records = answers.folder.records("losses.jsonl") or []
@@ -75,7 +75,7 @@ def doubtful_rows(answers: Answers, rows: Sequence[TrainingRow]) -> list[Suspect
             if number in place:
                 losses.setdefault(place[number], []).append((record["step"], loss, units))
     with log.progress("doubtful rows", len(rows)) as bar:
-        return suspects(losses, [row.prompt for row in rows], [row.answer for row in rows], bar.advance)
+        return rank_doubtful(losses, [row.prompt for row in rows], [row.answer for row in rows], bar.advance)
 
 
 def contradictions(rows: Sequence[TrainingRow]) -> list[tuple[int, ...]]:

@@ -29,13 +29,13 @@ from luthier.diagnose.run_data import (
 from luthier.diagnose.slices import slices
 from luthier.diagnose.topics import length_bands, topics
 from luthier.evals.detectors import same_answer
-from luthier.evals.detectors.answer import Answered, Finding
-from luthier.evals.detectors.critical import first
+from luthier.evals.detectors.answer import Finding, GivenAnswer
+from luthier.evals.detectors.critical import critical_findings
 from luthier.evals.detectors.table import CATEGORIES, detect
 from luthier.evals.detectors.task import Task
 from luthier.evals.metrics import scores
 from luthier.evals.metrics.labels import named as label_named
-from luthier.evals.metrics.table import RIGHT, auto
+from luthier.evals.metrics.table import CORRECTNESS, auto
 from luthier.evals.stats.paired import Question, compare
 from luthier.runs.folder import RunFolder
 
@@ -109,7 +109,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     parts = slices(groups, diagnosis.bad("after"))
     return shown | {
         "bad": diagnosis.bad_means,
-        "first": first(diagnosis.before, diagnosis.after),
+        "first": critical_findings(diagnosis.before, diagnosis.after),
         "rows": table(indicators(diagnosis, "before"), indicators(diagnosis, "after"), answers.config.seed),
         "categories": categories(diagnosis, data, rows),
         "confusions": confusions(diagnosis),
@@ -123,7 +123,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
 def record(
     folder: RunFolder, config: RunConfig, train: Sequence[Example], held_out: Sequence[Example]
 ) -> list[dict[str, Any]]:
-    """Look for errors in the answers of a run that ends, and keep them in RECORDS for its page; returns what is told `first` of
+    """Look for errors in the answers of a run that ends, and keep them in RECORDS for its page; returns what is told `critical_findings` of
     them. Of a run without answers, nothing. What the task is, at most LEARNED of the rows to learn from show: nobody asked for this, so
     it must be quick."""
     if (answers := answers_of(folder, config)) is None:
@@ -131,7 +131,7 @@ def record(
     rows = list(training_rows(error_sources.sample(train, config.seed, TASK_ROWS)))
     data, diagnosis = RunData(rows, held_out, len(train)), diagnose(answers, rows)
     write_records(diagnosis, data, slice_values(diagnosis, data, {}))
-    return first(diagnosis.before, diagnosis.after)
+    return critical_findings(diagnosis.before, diagnosis.after)
 
 
 def diagnose(answers: Answers, rows: Sequence[TrainingRow], task: Task | None = None) -> Diagnosis:
@@ -140,21 +140,21 @@ def diagnose(answers: Answers, rows: Sequence[TrainingRow], task: Task | None = 
     task = task or Task.learn([row.question for row in rows], learned)
     before, after = (_found(records, task) for records in (answers.before, answers.after))
     metric = auto(learned or [r["reference"] for r in answers.after])[0]
-    return Diagnosis(answers, task, before, after, metric if metric in RIGHT else None)
+    return Diagnosis(answers, task, before, after, metric if metric in CORRECTNESS else None)
 
 
 def _found(records: Sequence[Mapping[str, Any]], task: Task) -> list[list[Finding]]:
     """What is wrong with each answer by itself, and whether it is one for all prompts."""
     prompts, answers, references = ([r[key] for r in records] for key in ("prompt", "answer", "reference"))
-    alike = same_answer.findings(same_answer.same(prompts, answers, references), answers)
+    alike = same_answer.findings(same_answer.repeated_answer(prompts, answers, references), answers)
     return [
         [*([one] if one else []), *detect(_answered(record), task)] for record, one in zip(records, alike, strict=True)
     ]
 
 
-def _answered(record: Mapping[str, Any]) -> Answered:
+def _answered(record: Mapping[str, Any]) -> GivenAnswer:
     """A record of evals/ as detectors see it."""
-    return Answered(
+    return GivenAnswer(
         record["prompt"], record["answer"], record["reference"], record["row"],
         record.get("ended", ""), tuple(record.get("logps", ())),
     )  # fmt: skip

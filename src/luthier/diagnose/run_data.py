@@ -18,7 +18,7 @@ from luthier.data import load as data_load
 from luthier.data.example_text import prompt_text
 from luthier.data.read import Row, files_of, read_rows
 from luthier.data.split import border, place
-from luthier.rewards.selection import question
+from luthier.rewards.selection import prompt_record
 from luthier.runs.folder import RunFolder, read_run, understood
 from luthier.runs.lineage import GROWS
 from luthier.runs.records import MEND
@@ -138,7 +138,7 @@ def read_data(answers: Answers) -> RunData:
 def training_rows(examples: Sequence[Example]) -> Iterator[TrainingRow]:
     """The rows that have a prompt and an answer in words."""
     for row, example in enumerate(examples):
-        found = question(example)
+        found = prompt_record(example)
         if found is not None and found.messages and found.reference is not None:
             yield TrainingRow(row, found.prompt, prompt_text(example), found.reference, example)
 

@@ -22,7 +22,7 @@ from luthier.evals.stats.shares import wilson
 
 __all__ = ["Slice", "length_bands", "slices", "topics"]
 
-FEWEST = 10  # rows a slice needs, and the rest too
+MIN_ROWS = 10  # rows a slice needs, and the rest too
 LEVEL = 0.95
 
 Values = NDArray[np.float64]
@@ -51,7 +51,7 @@ class Slice:
 
 
 def slices(rows: Sequence[Mapping[str, str]], bad: Sequence[float]) -> list[Slice]:
-    """Every slice of at least `FEWEST` rows against the rest: those clearly worse first, then by their difference.
+    """Every slice of at least `MIN_ROWS` rows against the rest: those clearly worse first, then by their difference.
 
     `rows` name what each row is (kind -> value; "" is not known, and no slice), `bad` is 1 for a bad answer and 0 for
     a good one, or a score that is higher for worse answers.
@@ -64,10 +64,10 @@ def slices(rows: Sequence[Mapping[str, str]], bad: Sequence[float]) -> list[Slic
                 members.setdefault((kind, value), []).append(i)
     shares = bool(np.isin(values, (0, 1)).all())
     least = 0.0 if shares or len(values) < 2 else float(values.var(ddof=1))
-    pairs: dict[tuple[str, str], tuple[Part, Part]] = {}
+    pairs: dict[tuple[str, str], tuple[ShareOfRows, ShareOfRows]] = {}
     for name, inside in members.items():
-        if FEWEST <= len(inside) <= len(values) - FEWEST:
-            pairs[name] = Part.of(values[inside], least), Part.of(np.delete(values, inside), least)
+        if MIN_ROWS <= len(inside) <= len(values) - MIN_ROWS:
+            pairs[name] = ShareOfRows.of(values[inside], least), ShareOfRows.of(np.delete(values, inside), least)
     interval, chance = (newcombe, newcombe_chance) if shares else (welch, welch_chance)
     outside = _chosen([chance(*pair) for pair in pairs.values()])
     found = []
@@ -85,7 +85,7 @@ def _chosen(chances: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ShareOfRows:
     """The values inside a slice, or those outside it."""
 
     mean: float
@@ -93,12 +93,12 @@ class Part:
     n: int
 
     @classmethod
-    def of(cls, values: Values, least: float) -> Part:
+    def of(cls, values: Values, least: float) -> ShareOfRows:
         """With a variance of at least so much: ten equal scores do not show that a slice has no spread."""
         return cls(float(values.mean()), max(least, float(values.var(ddof=1))), len(values))
 
 
-def newcombe(inner: Part, outer: Part, outside: float) -> tuple[float, float]:
+def newcombe(inner: ShareOfRows, outer: ShareOfRows, outside: float) -> tuple[float, float]:
     """The interval of the difference of two shares at level 1 - outside (Newcombe 1998, method 10), which holds for few rows and
     for shares of 0 and 1."""
     z = -NormalDist().inv_cdf(outside / 2)
@@ -109,7 +109,7 @@ def newcombe(inner: Part, outer: Part, outside: float) -> tuple[float, float]:
     return difference - down, difference + up
 
 
-def newcombe_chance(inner: Part, outer: Part) -> float:
+def newcombe_chance(inner: ShareOfRows, outer: ShareOfRows) -> float:
     """The p-value that belongs to it: one minus the highest level at which it leaves out zero."""
     least, most = 0.0, 1.0
     for _ in range(50):
@@ -119,20 +119,20 @@ def newcombe_chance(inner: Part, outer: Part) -> float:
     return most
 
 
-def welch(inner: Part, outer: Part, outside: float) -> tuple[float, float]:
+def welch(inner: ShareOfRows, outer: ShareOfRows, outside: float) -> tuple[float, float]:
     """The interval of the difference of two means at level 1 - outside (Welch 1947)."""
     error, freedom = _error(inner, outer)
     reach = student(1 - outside / 2, freedom) * error
     return inner.mean - outer.mean - reach, inner.mean - outer.mean + reach
 
 
-def welch_chance(inner: Part, outer: Part) -> float:
+def welch_chance(inner: ShareOfRows, outer: ShareOfRows) -> float:
     """The p-value that belongs to it."""
     error, freedom = _error(inner, outer)
     return 2 * student_share(-abs(inner.mean - outer.mean) / error, freedom) if error else 1.0
 
 
-def _error(inner: Part, outer: Part) -> tuple[float, float]:
+def _error(inner: ShareOfRows, outer: ShareOfRows) -> tuple[float, float]:
     """The standard error of the difference, and its degrees of freedom."""
     parts = [(part.variance / part.n, part.n - 1) for part in (inner, outer)]
     total = sum(error for error, _ in parts)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from luthier.core.seeds import generator
 from luthier.diagnose.nearest import words
 
-FEWEST = 40  # texts; fewer are of one topic
-MOST = 12  # topics
+MIN_TEXTS = 40  # texts; fewer are of one topic
+MAX_TOPICS = 12  # topics
 VOCABULARY = 2000
 BLOCK = 10_000  # texts that the topics are learned from, and that are placed at once
 DIRECTIONS = 64
@@ -57,12 +57,12 @@ def topics(texts: Sequence[str], *, seed: int = 0) -> list[str]:
     random = generator(seed, "topics", len(texts))
     sample = [said[i] for i in np.sort(random.permutation(len(said))[:BLOCK])]
     columns, weights = _vocabulary(sample)
-    if len(texts) < FEWEST or not columns:
+    if len(texts) < MIN_TEXTS or not columns:
         return [""] * len(texts)
     learned = _tf_idf(sample, columns, weights)
     directions = _directions(learned, random)
     points = _unit(learned @ directions)
-    centres = _centres(points, min(MOST, isqrt(len(sample) // 2)), random)
+    centres = _centres(points, min(MAX_TOPICS, isqrt(len(sample) // 2)), random)
     names = _names(learned, (points @ centres.T).argmax(axis=1), len(centres), list(columns))
     found: list[str] = []
     for start in range(0, len(said), BLOCK):

@@ -70,7 +70,7 @@ def paraphrases(prompt: str, count: int) -> list[str]:
     return list(distinct)[:count]
 
 
-def can_be_told(prompt: str, right: str | None) -> bool:
+def is_decidable(prompt: str, right: str | None) -> bool:
     """Whether anything says which statements of an answer are unsupported or wrong: a task with right answers, or a prompt of 40
     words or more, which is taken for a context."""
     return right is not None or is_context(prompt)

@@ -53,13 +53,13 @@ GENERAL_PROMPTS = (
     "Rewrite in the past tense: She walks to school and meets her friends.",
 )
 
-NO_LOSS = "none shown"
+NO_FORGETTING = "none shown"
 MODERATE = 0.1
 LARGE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class OwnAnswer:
     """A model's own answer to a general prompt: its tokens, its text, and how it ended (`generate.Sample`)."""
 
     prompt_ids: tuple[int, ...]
@@ -88,7 +88,7 @@ class Forgetting:
     @property
     def sentence(self) -> str:
         """One line for people."""
-        if self.size == NO_LOSS:
+        if self.size == NO_FORGETTING:
             return f"no forgetting shown ({self.drift:+z.2f} nats/token on its own earlier answers)"
         kept = f"a token keeps {exp(-self.drift):.0%} of its probability"
         return f"lost {self.drift:.2f} nats/token on its own earlier answers: {self.size} ({kept})"
@@ -137,9 +137,9 @@ def per_token(sums: Sequence[tuple[float, int]]) -> Estimate:
     return ratio_interval(values, counts)
 
 
-def manners(before: Sequence[Own], after: Sequence[Own]) -> list[Question]:
+def answer_style(before: Sequence[OwnAnswer], after: Sequence[OwnAnswer]) -> list[Question]:
     """How general prompts are answered: the share of refusals, of answers that end by themselves, and their length."""
-    kinds: dict[str, tuple[str, str, Callable[[Own], float]]] = {
+    kinds: dict[str, tuple[str, str, Callable[[OwnAnswer], float]]] = {
         "refused": ("refusals", "%", lambda own: float(refusal(own.text) is not None)),
         "ended": ("ended by itself", "%", lambda own: float(own.ended != "length")),
         "length": ("length in tokens", "", lambda own: float(len(own.ids))),
@@ -155,5 +155,5 @@ def manners(before: Sequence[Own], after: Sequence[Own]) -> list[Question]:
 
 def _size(drift: float, low: float | None) -> str:
     if drift <= 0 or (low is not None and low <= 0):
-        return NO_LOSS
+        return NO_FORGETTING
     return "small" if drift < MODERATE else "moderate" if drift < LARGE else "large"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from luthier.core.errors import InputError, RunError
-from luthier.evals.prefix_forest import Ids, grow, loads
+from luthier.evals.prefix_forest import Ids, grow, prefix_batches
 from luthier.model.forward import logp_of
 from luthier.model.layers.prefix import Prefix, hidden_after
 from luthier.text.pack import pack
@@ -21,7 +21,7 @@ SHAPE = 64  # rows are padded to a multiple in bfloat16, whose kernels are compi
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LikelihoodRequest:
     """What is asked: the probability of `continuation` after `context`, both as tokens."""
 
     context: Ids
@@ -29,7 +29,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Likelihood:
     """`logp` is summed over the tokens of the continuation, in nats; `greedy` says whether each of them is the
     likeliest where it stands; `cut` counts the tokens of the context that the model could not hold."""
 
@@ -38,7 +38,7 @@ class Answer:
     cut: int
 
 
-class Scorer:
+class LikelihoodScorer:
     """A model that answers requests. `room` is its context in tokens, `tokens` the most of a forward pass (a
     single request may need more): it bounds memory and changes nothing but rounding.
 
@@ -54,14 +54,14 @@ class Scorer:
         self._kept = Prefix()
 
     @torch.inference_mode()
-    def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+    def answer(self, requests: Sequence[LikelihoodRequest]) -> Iterator[tuple[int, Likelihood]]:
         """(index, answer) of every request, as they become known. Raises InputError for a continuation that is empty or
         longer than the model's context, RunError when a probability is not a number."""
         inputs = [self._input(request) for request in requests]
         first = [len(ids) - len(request.continuation) for ids, request in zip(inputs, requests, strict=True)]
         weight = next(self.model.parameters())
         device, shape = weight.device, 1 if weight.dtype == torch.float32 else SHAPE
-        for load in loads(inputs, first, self.tokens, self._kept.ids):
+        for load in prefix_batches(inputs, first, self.tokens, self._kept.ids):
             forest = grow(inputs, load.members)
             batch = pack([forest.tree], [()], pad_to=shape, share=False).to(device)
             hidden, self._kept = hidden_after(self.model, batch, self._kept, load.known, load.keep)
@@ -89,7 +89,7 @@ class Scorer:
             if not left[owner]:
                 yield owner, sums[owner]
 
-    def _input(self, request: Request) -> Ids:
+    def _input(self, request: LikelihoodRequest) -> Ids:
         """What the model reads: all but the last token, the end of it when it is too long."""
         if not request.continuation:  # its probability would be one
             raise InputError("there is nothing to predict", fix="leave the document out")
@@ -101,21 +101,21 @@ class Scorer:
         return (request.context + request.continuation)[-self.room - 1 : -1]
 
     def _split(
-        self, requests: Sequence[Request], members: Sequence[int], logp: torch.Tensor, best: torch.Tensor
-    ) -> Iterator[tuple[int, Answer]]:
+        self, requests: Sequence[LikelihoodRequest], members: Sequence[int], logp: torch.Tensor, best: torch.Tensor
+    ) -> Iterator[tuple[int, Likelihood]]:
         if not bool(logp.isfinite().all()):
             raise RunError("the model gives a probability that is not a number", fix="try --dtype float32")
         sizes = [len(requests[index].continuation) for index in members]
         for index, values, hits in zip(members, logp.split(sizes), best.split(sizes), strict=True):
             request = requests[index]
             cut = max(0, len(request.context) + len(request.continuation) - self.room - 1)
-            yield index, Answer(float(values.sum()), bool(hits.all()), cut)
+            yield index, Likelihood(float(values.sum()), bool(hits.all()), cut)
 
 
-def windows(ids: Ids, prefix: int, room: int) -> Iterator[Request]:
+def windows(ids: Ids, prefix: int, room: int) -> Iterator[LikelihoodRequest]:
     """The requests that predict each token of a text once; see `Scorer.rolling`."""
     if ids:
-        yield Request((prefix,), ids[:room])
+        yield LikelihoodRequest((prefix,), ids[:room])
     for start in range(room, len(ids), room):
         end = min(start + room, len(ids))
-        yield Request(ids[end - room - 1 : start], ids[start:end])
+        yield LikelihoodRequest(ids[end - room - 1 : start], ids[start:end])

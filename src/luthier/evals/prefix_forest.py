@@ -20,7 +20,7 @@ from itertools import groupby
 from luthier.core.types.trees import Node, TokenTree
 from luthier.text.arrange import MIN_SHARED, shared
 
-KEPT = 64  # a beginning is remembered from one load to the next in multiples of so many tokens
+PREFIX_MULTIPLE = 64  # a beginning is remembered from one load to the next in multiples of so many tokens
 
 Ids = tuple[int, ...]
 
@@ -56,7 +56,7 @@ def grow(sequences: Sequence[Ids], members: Sequence[int]) -> Forest:
 
 
 @dataclass(frozen=True)
-class Load:
+class PrefixBatch:
     """Sequences that are computed together. They all begin with the `known` tokens that were kept of the load before,
     and the first `keep` of their own are worth keeping for the next."""
 
@@ -65,7 +65,7 @@ class Load:
     keep: int
 
 
-def loads(sequences: Sequence[Ids], free: Sequence[int], tokens: int, kept: Ids = ()) -> Iterator[Load]:
+def prefix_batches(sequences: Sequence[Ids], free: Sequence[int], tokens: int, kept: Ids = ()) -> Iterator[PrefixBatch]:
     """Cut the sequences, in the order of their ids, into loads of at most `tokens` new tokens, but for the few at each
     branch that are not worth sharing.
 
@@ -83,12 +83,12 @@ def loads(sequences: Sequence[Ids], free: Sequence[int], tokens: int, kept: Ids 
                 size += new
                 continue
             common = _common(sequences, members)
-            yield Load(members, known, _worth(shared(common, ids)))
+            yield PrefixBatch(members, known, _worth(shared(common, ids)))
             kept = common[: _worth(shared(common, ids))]
         members, known = [index], _usable(kept, ids, free[index])
         size = len(ids) - known
     if members:
-        yield Load(members, known, _worth(len(_common(sequences, members))) if known else 0)
+        yield PrefixBatch(members, known, _worth(len(_common(sequences, members))) if known else 0)
 
 
 def _usable(kept: Ids, ids: Ids, free: int) -> int:
@@ -97,7 +97,7 @@ def _usable(kept: Ids, ids: Ids, free: int) -> int:
 
 def _worth(length: int) -> int:
     """What is remembered of so many tokens: whole KEPTs, so that the rows that are computed keep their usual lengths."""
-    return length // KEPT * KEPT
+    return length // PREFIX_MULTIPLE * PREFIX_MULTIPLE
 
 
 def _common(sequences: Sequence[Ids], members: Sequence[int]) -> Ids:

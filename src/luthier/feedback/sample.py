@@ -28,24 +28,24 @@ from luthier.generate.generate import context, generate
 from luthier.generate.sampling import Sampling
 from luthier.rewards.best_of_n import best, expected_best, sizes, worst
 from luthier.rewards.sample_journal import SampledAnswer, SampleJournal, keeping, writes
-from luthier.rewards.selection import Question, Write, choose, question, require_references
-from luthier.rewards.specs import Rewards, Scored, parse
+from luthier.rewards.selection import OutputFormat, PromptRecord, prompt_record, require_references, select_rows
+from luthier.rewards.specs import Rewards, RewardScores, parse
 from luthier.runs.locate import resolve_model
 from luthier.runs.open import Opened, open_model
 from luthier.runs.reward_model import Scorer, open_scorer
 from luthier.text.drafts import with_system
 from luthier.text.encode import encode_prompt_ids
 
-TOGETHER = 32  # prompts sampled before their answers are kept and scored; their place in it seeds the answers
+PROMPTS_AT_ONCE = 32  # prompts sampled before their answers are kept and scored; their place in it seeds the answers
 EXAMPLES = 2
 
 
 @dataclass(frozen=True)
-class Options:
+class SampleOptions:
     """What to sample and what to write. `above`: prompts whose best answer is not above it are dropped; `only_ended`:
     answers that were cut are not written."""
 
-    write: Write
+    write: OutputFormat
     out: Path
     n: int
     temperature: float
@@ -61,7 +61,7 @@ class Options:
         return self.out.with_suffix(".partial.jsonl")
 
 
-def sample(config: RunConfig, options: Options) -> dict[str, Any]:
+def sample(config: RunConfig, options: SampleOptions) -> dict[str, Any]:
     """Sample, score and write; returns the keys of `luthier sample --json` (docs/rewards.md).
 
     The answer (prompt, number) depends on the model, the prompt's place and the seed, not on `batch`, on n, nor on
@@ -74,7 +74,7 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
     use_threads(config.threads)
     with stopping() as stop, parse(config.reward.use, config.reward, partial(_reward_model, config)) as rewards:
         loaded = data_load.load(config.data.path, config.data)
-        questions = [asked for example in loaded.examples if (asked := question(example))]
+        questions = [asked for example in loaded.examples if (asked := prompt_record(example))]
         dropped = Counter({"no prompt": len(loaded.examples) - len(questions)})
         if not questions:
             raise InputError(
@@ -87,7 +87,7 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
         )
         questions, long = _encoded(questions, opened, opened.config.text.system)
         dropped["prompt too long"] = long
-        with keeping(options.partial, _identity(config, options, opened, questions), _scored_by(rewards)) as kept:
+        with keeping(options.partial, _identity(config, options, opened, questions), _reward_identity(rewards)) as kept:
             _sample_all(kept, questions, opened, rewards, config.seed, options, stop)
             scored = [rewards.weigh(kept.parts[row]) for row in range(len(questions))]
             given = [kept.answers[row] for row in range(len(questions))]
@@ -99,7 +99,7 @@ def sample(config: RunConfig, options: Options) -> dict[str, Any]:
     return written | figures | left | {"seconds": time.monotonic() - began}
 
 
-def _check(options: Options) -> None:
+def _check(options: SampleOptions) -> None:
     if writes(options.partial, options.out):
         require_writable(options.out)
     else:
@@ -112,7 +112,7 @@ def _check(options: Options) -> None:
         raise InputError("all answers to a prompt are equal at 0", where="--temperature", fix="give 1, or --samples 1")
 
 
-def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) -> tuple[list[Question], int]:
+def _encoded(questions: Sequence[PromptRecord], opened: Opened, system: str | None) -> tuple[list[PromptRecord], int]:
     """The questions under the system prompt with their ids, and how many leave no room for an answer."""
     most = context(opened.model)
     out = []
@@ -131,7 +131,9 @@ def _encoded(questions: Sequence[Question], opened: Opened, system: str | None) 
     return out, len(questions) - len(out)
 
 
-def _identity(config: RunConfig, options: Options, opened: Opened, questions: Sequence[Question]) -> dict[str, Any]:
+def _identity(
+    config: RunConfig, options: SampleOptions, opened: Opened, questions: Sequence[PromptRecord]
+) -> dict[str, Any]:
     """What decides the answers, by name; the file that keeps them begins with it."""
     model, prompts = resolve_model(config.model, config.base).digests(), [asked.ids for asked in questions]
     return {
@@ -146,7 +148,7 @@ def _reward_model(config: RunConfig, run: str) -> Scorer:
     return open_scorer(run, device=config.device, dtype=config.dtype)
 
 
-def _scored_by(rewards: Rewards) -> str:
+def _reward_identity(rewards: Rewards) -> str:
     """A digest of what decides the parts of the reward. Weights do not: they are applied anew."""
     names, files = [part.name for part in rewards.parts], [sha256(file) for file in rewards.files]
     models = [part.component.start.digests() for part in rewards.parts if isinstance(part.component, Scorer)]
@@ -155,19 +157,19 @@ def _scored_by(rewards: Rewards) -> str:
 
 def _sample_all(
     kept: SampleJournal,
-    questions: Sequence[Question],
+    questions: Sequence[PromptRecord],
     opened: Opened,
     rewards: Rewards,
     seed: int,
-    options: Options,
+    options: SampleOptions,
     stop: Stop,
 ) -> None:
     """Answer and score what is not kept yet."""
     if kept.answers:
         log.note(f"resuming: the answers to {len(kept.answers)} of {len(questions)} prompts are there already")
     with log.progress("prompts", len(questions)) as bar:
-        for start in range(0, len(questions), TOGETHER):
-            here = range(start, min(start + TOGETHER, len(questions)))
+        for start in range(0, len(questions), PROMPTS_AT_ONCE):
+            here = range(start, min(start + PROMPTS_AT_ONCE, len(questions)))
             if all(row in kept.parts for row in here):
                 bar.start_at(here.stop)
                 continue
@@ -187,7 +189,7 @@ def _sample_all(
 
 
 def _answers(
-    questions: Sequence[Question], opened: Opened, seed: int, options: Options, stop: Stop, bar: log.Bar
+    questions: Sequence[PromptRecord], opened: Opened, seed: int, options: SampleOptions, stop: Stop, bar: log.Bar
 ) -> list[list[SampledAnswer]]:
     """n answers to each question."""
     template = opened.template
@@ -205,14 +207,14 @@ def _answers(
 
 
 def _write(
-    questions: Sequence[Question], given: Sequence[Sequence[SampledAnswer]], scored: Sequence[Scored], options: Options,
+    questions: Sequence[PromptRecord], given: Sequence[Sequence[SampledAnswer]], scored: Sequence[RewardScores], options: SampleOptions,
     dropped: Counter[str], partial: SampleJournal,
 ) -> dict[str, Any]:  # fmt: skip
     """Write what is kept, and count in `dropped` why the rest is not."""
     out: list[dict[str, Any]] = []
     kept = cut = 0
     for asked, answers, score in zip(questions, given, scored, strict=True):
-        chosen = choose(
+        chosen = select_rows(
             options.write, asked, answers, score.total, score.parts, above=options.above, only_ended=options.only_ended
         )
         if isinstance(chosen, str):
@@ -231,9 +233,9 @@ def _write(
 
 
 def _figures(
-    questions: Sequence[Question],
+    questions: Sequence[PromptRecord],
     given: Sequence[Sequence[SampledAnswer]],
-    scored: Sequence[Scored],
+    scored: Sequence[RewardScores],
     rewards: Rewards,
     seed: int,
 ) -> dict[str, Any]:
@@ -257,7 +259,7 @@ def _figures(
 
 
 def _part(
-    name: str, weight: float, given: Sequence[Sequence[SampledAnswer]], scored: Sequence[Scored]
+    name: str, weight: float, given: Sequence[Sequence[SampledAnswer]], scored: Sequence[RewardScores]
 ) -> dict[str, float]:
     """A part's mean over all answers, and over the best answer of each prompt."""
     values = [value for score in scored for value in score.parts[name]]
@@ -265,7 +267,7 @@ def _part(
     return {"weight": weight, "mean": fmean(values), "best": fmean(chosen)}
 
 
-def _example(asked: Question, given: Sequence[SampledAnswer], score: Scored) -> dict[str, Any]:
+def _example(asked: PromptRecord, given: Sequence[SampledAnswer], score: RewardScores) -> dict[str, Any]:
     def one(i: int) -> dict[str, Any]:
         return {"text": given[i].text, "reward": score.total[i]}
 
@@ -273,5 +275,5 @@ def _example(asked: Question, given: Sequence[SampledAnswer], score: Scored) -> 
     return {"prompt": asked.prompt, "reference": asked.reference} | pair
 
 
-def _best(given: Sequence[SampledAnswer], score: Scored) -> int:
+def _best(given: Sequence[SampledAnswer], score: RewardScores) -> int:
     return best(score.total, [answer.ended for answer in given])

@@ -18,7 +18,7 @@ from luthier.evals.stats.calibration import correlation, expected_calibration_er
 from luthier.evals.stats.intervals import mean_interval, share_interval
 from luthier.runs.reward_model import open_scorer
 
-TOGETHER = 64  # rows scored before the bar moves
+ROWS_AT_ONCE = 64  # rows scored before the bar moves
 
 
 def score(config: RunConfig, out: Path) -> dict[str, Any]:
@@ -35,12 +35,12 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     lines: list[dict[str, Any]] = []
     differences: list[float] = []
     with log.progress("scoring rows", len(rows)) as bar:
-        for start in range(0, len(rows), TOGETHER):
-            part = rows[start : start + TOGETHER]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE]
             found = iter(
                 scorer.score(
                     [(prompt, answer) for _, prompt, answers, _ in part for answer in answers],
-                    [_beside(example) for example, _, answers, _ in part for _ in answers],
+                    [_template_inputs(example) for example, _, answers, _ in part for _ in answers],
                 )
             )
             for number, (_, prompt, answers, pairs) in enumerate(part, start):
@@ -64,7 +64,7 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _beside(example: Example) -> dict[str, Any]:
+def _template_inputs(example: Example) -> dict[str, Any]:
     """What a row gives the template beside the messages."""
     assert isinstance(example, Conversation)
     return {"tools": example.tools, "template_kwargs": example.template_kwargs}

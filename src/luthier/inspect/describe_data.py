@@ -24,11 +24,11 @@ from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.hub import sources
 from luthier.text.tokenizer import Tokenizer
 
-STREAMED = 20_000  # rows of a stream that are looked at
+STREAM_ROWS = 20_000  # rows of a stream that are looked at
 
 
 @dataclass(frozen=True)
-class Described:
+class DataDescription:
     """A card, and the data it describes (None when it was streamed), how it was read, and what of that deserves a word.
     `seen` counts all rows."""
 
@@ -56,7 +56,7 @@ def card_of(
     return card(examples, count=count, limit=limit, test=test, layout=layout, dropped=dropped)
 
 
-def describe(config: RunConfig) -> Described:
+def describe(config: RunConfig) -> DataDescription:
     """Describe the data, against `data.eval` too when given. Of a stream, a fair sample of its rows."""
     data = config.data
     if not data.path:
@@ -67,14 +67,14 @@ def describe(config: RunConfig) -> Described:
         else None
     )
     source = data_load.stream(data.path, data) if data.stream else data_load.load(data.path, data)
-    examples, seen = sample(source, STREAMED) if isinstance(source, data_load.Stream) else (source.examples, None)
+    examples, seen = sample(source, STREAM_ROWS) if isinstance(source, data_load.Stream) else (source.examples, None)
     left = source.skipped.reasons + source.unused.reasons
     made = card_of(
         examples, _tokenizer(config), config.text.max_length, layout=source.layout.name, test=test, dropped=dict(left)
     )
     loaded = source if isinstance(source, data_load.Loaded) else None
     warnings = warnings_of(examples, source.reading)
-    return Described(
+    return DataDescription(
         made, source.reading, warnings, loaded, seen or len(examples), source.skipped.count, source.unused.count
     )
 

@@ -14,10 +14,10 @@ from luthier.data.evaluation_set import DoubtfulRow, TestRows, examine, faults
 from luthier.data.warnings import warnings_of
 from luthier.evals.stats.significance import difference_shown, rows_needed
 
-HOPED = (0.05, 0.1)  # differences in the share of right answers
-CHANGED = (0.1, 0.2, 0.4)  # shares of the rows that one model gets right and the other does not
-USUAL = 0.2  # of these, the one that the verdict goes by
-LEAST = 0.2  # a file that does not show a difference of 20 points shows hardly anything
+HOPED_DIFFERENCES = (0.05, 0.1)  # differences in the share of right answers
+CHANGED_SHARES = (0.1, 0.2, 0.4)  # shares of the rows that one model gets right and the other does not
+USUAL_CHANGED_SHARE = 0.2  # of these, the one that the verdict goes by
+MIN_SHOWN_DIFFERENCE = 0.2  # a file that does not show a difference of 20 points shows hardly anything
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class TestFile:
 
     def as_dict(self) -> dict[str, Any]:
         """The keys of `luthier data --role test --json`."""
-        shown = {str(changed): difference_shown(self.found.rows, changed) for changed in CHANGED}
+        shown = {str(changed): difference_shown(self.found.rows, changed) for changed in CHANGED_SHARES}
         needed = {
-            f"{100 * hoped:g}": {str(changed): rows_needed(hoped, changed) for changed in CHANGED} for hoped in HOPED
+            f"{100 * hoped:g}": {str(changed): rows_needed(hoped, changed) for changed in CHANGED_SHARES}
+            for hoped in HOPED_DIFFERENCES
         }
         return {
             "role": "test", "good": self.good, "layout": self.layout, **self.found.as_dict(),
@@ -74,10 +75,10 @@ def describe_test(config: RunConfig, training: Sequence[str]) -> TestFile:
 
 
 def _size(rows: int) -> Sequence[str]:
-    least = difference_shown(rows, USUAL)
-    if least is None or least > LEAST:
-        need = rows_needed(0.1, USUAL)
+    least = difference_shown(rows, USUAL_CHANGED_SHARE)
+    if least is None or least > MIN_SHOWN_DIFFERENCE:
+        need = rows_needed(0.1, USUAL_CHANGED_SHARE)
         return (
-            f"{rows} rows do not show a difference of {100 * LEAST:.0f} points in right answers; {need} show 10 points",
+            f"{rows} rows do not show a difference of {100 * MIN_SHOWN_DIFFERENCE:.0f} points in right answers; {need} show 10 points",
         )
     return ()

@@ -20,7 +20,7 @@ from luthier.core.types.batch import Batch
 from luthier.model.folder.limits import context
 from luthier.model.forward import head_output, hidden_states
 
-PART = 8  # tokens of each of the three nodes
+NODE_TOKENS = 8  # tokens of each of the three nodes
 WINDOW = 6  # a window for the check: shorter than a path of two nodes, and no divisor of it
 OWN = (
     "_attn_implementation_internal",
@@ -38,10 +38,10 @@ def expected(model: nn.Module) -> torch.Tensor:
     device = next(model.parameters()).device
     with torch.no_grad(), _narrow(model), _own_attention(model) as windows:
         found = []
-        for tail in (ids[PART : 2 * PART], ids[2 * PART :]):
-            row = torch.cat([ids[:PART], tail]).to(device)
-            logits = model(input_ids=row[None], use_cache=False).logits[0, PART - 1 : -1]
-            found.append(logits.double().log_softmax(-1).gather(-1, row[PART:, None])[:, 0])
+        for tail in (ids[NODE_TOKENS : 2 * NODE_TOKENS], ids[2 * NODE_TOKENS :]):
+            row = torch.cat([ids[:NODE_TOKENS], tail]).to(device)
+            logits = model(input_ids=row[None], use_cache=False).logits[0, NODE_TOKENS - 1 : -1]
+            found.append(logits.double().log_softmax(-1).gather(-1, row[NODE_TOKENS:, None])[:, 0])
     wide = max(windows, default=0)
     if wide > WINDOW and not _beyond_reach(model, wide):
         raise _refusal(model, f"it looks back {wide:,} tokens by a rule of its own")
@@ -88,9 +88,9 @@ def _ids(model: nn.Module) -> torch.Tensor:
     config: Any = model.config
     taken = {value for part in (config, config.get_text_config()) for value in _token_ids(part)}
     size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    drawn = torch.randint(0, size, (20 * PART,), generator=torch.Generator().manual_seed(0)).tolist()
+    drawn = torch.randint(0, size, (20 * NODE_TOKENS,), generator=torch.Generator().manual_seed(0)).tolist()
     kept = [index for index in drawn if index not in taken] or drawn
-    return torch.tensor((kept * 3 * PART)[: 3 * PART])
+    return torch.tensor((kept * 3 * NODE_TOKENS)[: 3 * NODE_TOKENS])
 
 
 def _token_ids(config: Any) -> set[int]:
@@ -100,12 +100,13 @@ def _token_ids(config: Any) -> set[int]:
 
 def _batch(ids: torch.Tensor) -> Batch:
     none = torch.zeros(0, dtype=torch.int64)
-    first, target = torch.arange(PART), torch.arange(PART, 3 * PART)
+    first, target = torch.arange(NODE_TOKENS), torch.arange(NODE_TOKENS, 3 * NODE_TOKENS)
     source = target - 1
-    source[PART] = PART - 1  # the second leaf follows the root, not the first leaf
+    source[NODE_TOKENS] = NODE_TOKENS - 1  # the second leaf follows the root, not the first leaf
     return Batch(
-        tokens=ids, positions=torch.cat([first, first + PART, first + PART]), node_start=(0, PART, 2 * PART, 3 * PART),
-        node_parent=(-1, 0, 0), source=source, label=ids[target], weight=torch.ones(2 * PART), tree=none, leaf=none, leaf_tree=none,
+        tokens=ids, positions=torch.cat([first, first + NODE_TOKENS, first + NODE_TOKENS]),
+        node_start=tuple(range(0, 4 * NODE_TOKENS, NODE_TOKENS)), node_parent=(-1, 0, 0), source=source, label=ids[target],
+        weight=torch.ones(2 * NODE_TOKENS), tree=none, leaf=none, leaf_tree=none,
         leaf_end=none, pairs=none, ties=none, tree_weight=none, rows=(0,),
     )  # fmt: skip
 

@@ -15,11 +15,11 @@ from torch.nn import ModuleList
 
 from luthier.core import log
 from luthier.core.errors import InputError, unknown
-from luthier.core.foreign.calls import foreign, reason
+from luthier.core.foreign.calls import library_errors, reason
 from luthier.core.foreign.forms import shown
 from luthier.model import check
 from luthier.model.adapt import heads
-from luthier.model.folder.config_sizes import MEND
+from luthier.model.folder.config_sizes import FIX
 from luthier.model.folder.configuration import load_config
 from luthier.model.folder.copies import CONFIG, GENERATION, copied
 from luthier.model.folder.folder import check_folder, weight_files, weight_tensors
@@ -218,7 +218,7 @@ def hold_size(model: Any, found: Mapping[str, Tensor], folder: Path) -> None:
         raise InputError(
             f"it describes a model of {wanted:,} weights, and the files hold {there:,}",
             where=folder / CONFIG,
-            fix=MEND,
+            fix=FIX,
         )
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     if buffers > BUFFERS + 4 * there:
@@ -234,7 +234,7 @@ def _generation(folder: Path) -> Any:
 
     with copied(folder, (GENERATION,)) as place:
         fix = "fix it, or remove it"
-        with foreign("transformers cannot read it", where=folder / GENERATION, fix=fix, copy=place):
+        with library_errors("transformers cannot read it", where=folder / GENERATION, fix=fix, copy=place):
             return GenerationConfig.from_pretrained(place, local_files_only=True)
 
 

@@ -31,9 +31,9 @@ from luthier.model.layers.vocabulary import tile_bytes
 # Bytes of optimizer state per trainable weight, and float32 copies of the largest one during its update.
 _STATE = {"adamw": (8.0, 1), "adamw8bit": (2.0 + 8 / 256, 8)}
 _HEAD_COPIES = 3  # a tile of logits, its softmax, and that cast for the product
-FEW, MANY = 1024, 8192  # tokens of a forward pass on a CPU, and on a GPU with room for them
+CPU_TOKENS, GPU_TOKENS = 1024, 8192  # tokens of a forward pass on a CPU, and on a GPU with room for them
 # A CPU's allocator leaves holes among the many tensors of a pass: 1.3 to 1.5 times their bytes, as measured.
-_HOLES = 1.4
+_FRAGMENTATION = 1.4
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def estimate(
         weights=weights,
         gradients=sum(p.nbytes for p in learned),
         optimizer=round(state * prepared.trainable) + master,
-        activations=round(kept * (_HOLES if device.type == "cpu" else 1)),
+        activations=round(kept * (_FRAGMENTATION if device.type == "cpu" else 1)),
         head=_head(model, tokens),
         loading=dense,
         update=4 * copies * max(p.numel() for p in learned),
@@ -239,14 +239,14 @@ def pass_tokens(config: Any, tune_kind: str, dtype: torch.dtype, device: torch.d
     The same on one machine whatever else runs there, since a run goes on exactly only with the same passes.
     """
     if device.type == "cpu":
-        return FEW
+        return CPU_TOKENS
     cuda = device.type == "cuda"
     whole = torch.cuda.get_device_properties(device).total_memory if cuda else torch.mps.recommended_max_memory()
     beside = 1 if tune.is_adapter(tune_kind) else 8 if dtype.itemsize == 2 else 4
     model = _on_shapes(config, dtype)
     room = (whole - beside * sum(p.nbytes for p in model.parameters())) / 2
-    tokens, each = MANY, _activations(model, FEW) // FEW
-    while tokens > FEW and tokens * each > room:
+    tokens, each = GPU_TOKENS, _activations(model, CPU_TOKENS) // CPU_TOKENS
+    while tokens > CPU_TOKENS and tokens * each > room:
         tokens //= 2
     return tokens
 

@@ -20,7 +20,7 @@ from luthier.core.foreign.calls import reason
 from luthier.core.foreign.forms import shown
 from luthier.model.folder.configuration import load_config
 from luthier.model.folder.folder import ENCODER, weight_files, weight_tensors
-from luthier.model.folder.settings_files import AGAIN, read_list, read_object
+from luthier.model.folder.settings_files import COPY_AGAIN, read_list, read_object
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.load import hold_size, slices
 from luthier.model.quiet import quiet
@@ -112,7 +112,7 @@ def _modules(listed: Path) -> list[tuple[str, str]]:
     for module in read_list(listed):
         kind, place = (module.get(key) if isinstance(module, dict) else None for key in ("type", "path"))
         if not isinstance(kind, str) or not isinstance(place, str) or not re.fullmatch(r"|[\w-][\w.-]*", place):
-            raise InputError(f"a module is {shown(kind)} at {shown(place)}", where=listed, fix=AGAIN)
+            raise InputError(f"a module is {shown(kind)} at {shown(place)}", where=listed, fix=COPY_AGAIN)
         found.append((kind.rpartition(".")[2], place))
     return found
 
@@ -122,6 +122,6 @@ def _longest(folder: Path, config: Any, tokenizer: Any) -> int:
     path = folder / ENCODER[1]
     asked = read_object(path).get("max_seq_length") if path.exists() else None
     if asked is not None and (type(asked) is not int or asked < 1):
-        raise InputError(f"'max_seq_length' is {shown(asked)}, not a number of tokens", where=path, fix=AGAIN)
+        raise InputError(f"'max_seq_length' is {shown(asked)}, not a number of tokens", where=path, fix=COPY_AGAIN)
     places = getattr(config, "max_position_embeddings", None)
     return int(min(limit for limit in (asked, places, tokenizer.model_max_length, 1 << 16) if limit))

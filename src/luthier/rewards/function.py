@@ -17,7 +17,7 @@ from luthier.core.errors import FunctionError, InputError
 from luthier.core.foreign.child import Child, Ended
 from luthier.rewards.answer import Answer, opening
 
-LOADING = 60.0  # seconds that a file may take to load, if `reward.timeout` is less
+LOADING_SECONDS = 60.0  # seconds that a file may take to load, if `reward.timeout` is less
 
 
 class Function:
@@ -34,7 +34,7 @@ class Function:
         self.file = Path(file)
         if not self.file.is_file():
             raise InputError(f"no such file: {file}", where=self.where, fix="check the path")
-        loading = max(LOADING, settings.timeout)
+        loading = max(LOADING_SECONDS, settings.timeout)
         self._child = Child("luthier.rewards.function_process", settings.memory, [file, name, str(loading)])
         try:
             self._load(loading)

@@ -20,10 +20,10 @@ from typing import Any
 
 from luthier.core.foreign.service import Line, limit_memory, watched
 
-KNOWN = ("prompts", "answers", "references", "messages")
+ARGUMENT_NAMES = ("prompts", "answers", "references", "messages")
 
 
-class Unfit(Exception):
+class UnfitFunction(Exception):
     """The function, or what it returned, is not what was asked for."""
 
 
@@ -62,25 +62,25 @@ def load(file: str, name: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
         there = [n for n, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == spec.name]
-        raise Unfit(f"no function '{name}'" + (f"; there are: {', '.join(there)}" if there else " in the file"))
+        raise UnfitFunction(f"no function '{name}'" + (f"; there are: {', '.join(there)}" if there else " in the file"))
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return function
-    wanted = [p.name for p in parameters if p.name in KNOWN and p.kind is not p.POSITIONAL_ONLY]
+    wanted = [p.name for p in parameters if p.name in ARGUMENT_NAMES and p.kind is not p.POSITIONAL_ONLY]
     needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if strange := [p.name for p in needed if p.name not in wanted]:
-        raise Unfit(f"'{name}' asks for '{strange[0]}', and is given {', '.join(KNOWN)} by name")
+        raise UnfitFunction(f"'{name}' asks for '{strange[0]}', and is given {', '.join(ARGUMENT_NAMES)} by name")
     return lambda **columns: function(**{key: columns[key] for key in wanted})
 
 
 def numbers(values: Any) -> list[float]:
     """What a function returned as floats: a list, a tuple, an array, a tensor."""
     if values is None or isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__"):
-        raise Unfit(f"it returned {type(values).__name__}, not a list of numbers")
+        raise UnfitFunction(f"it returned {type(values).__name__}, not a list of numbers")
     out = []
     for value in values:
         if value is None or isinstance(value, (str, bytes)):
-            raise Unfit(f"it returned {type(value).__name__} where a number should stand")
+            raise UnfitFunction(f"it returned {type(value).__name__} where a number should stand")
         out.append(float(value))
     return out
 
@@ -89,7 +89,7 @@ def describe(error: BaseException, file: str) -> dict[str, Any]:
     """An exception on one line, with the last line of the user's file that it passed through."""
     if isinstance(error, SystemExit):
         what = f"it called sys.exit({'' if error.code is None else repr(error.code)})"
-    elif isinstance(error, Unfit):
+    elif isinstance(error, UnfitFunction):
         what = str(error)
     else:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

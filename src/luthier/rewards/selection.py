@@ -27,12 +27,12 @@ from luthier.rewards.sample_journal import SampledAnswer
 from luthier.rewards.specs import Rewards
 from luthier.text.built_in_templates import in_words
 
-Write = Literal["sft", "pairs", "rankings", "all"]
-WRITES: tuple[Write, ...] = ("sft", "pairs", "rankings", "all")
+OutputFormat = Literal["sft", "pairs", "rankings", "all"]
+OUTPUT_FORMATS: tuple[OutputFormat, ...] = ("sft", "pairs", "rankings", "all")
 
 
 @dataclass(frozen=True)
-class Question:
+class PromptRecord:
     """A prompt as the model is asked it, and the right answer of its row, if it has one."""
 
     messages: Messages
@@ -58,7 +58,7 @@ class Question:
         return Answer(self.prompt, given.text, self.reference, given.tokens, given.ended, self.messages, **self.beside)
 
 
-def question(example: Example) -> Question | None:
+def prompt_record(example: Example) -> PromptRecord | None:
     """What the row asks; None for rows without a prompt, such as texts.
 
     Of a chat, the messages before the last assistant turn, which is the right answer (a tool call is none). The right
@@ -83,7 +83,7 @@ def question(example: Example) -> Question | None:
         return None
     known = answer and not any(message.tool_calls for message in answer)
     reference = joined(tuple(in_words(message) for message in answer)) if known else None
-    return Question(messages, example.tools, reference, example.origin, template_kwargs=example.template_kwargs)
+    return PromptRecord(messages, example.tools, reference, example.origin, template_kwargs=example.template_kwargs)
 
 
 def require_references(rewards: Rewards, rows: Iterable[tuple[str | None, Origin]]) -> None:
@@ -117,8 +117,8 @@ class SelectedRows:
     best: int
 
 
-def choose(
-    write: Write, asked: Question, given: Sequence[SampledAnswer], totals: Sequence[float], parts: Mapping[str, Sequence[float]],
+def select_rows(
+    write: OutputFormat, asked: PromptRecord, given: Sequence[SampledAnswer], totals: Sequence[float], parts: Mapping[str, Sequence[float]],
     *, above: float | None, only_ended: bool,
 ) -> SelectedRows | str:  # fmt: skip
     """The rows that the answers of one prompt make, or why they make none.
@@ -144,17 +144,21 @@ def choose(
 
 
 def _rows(
-    write: Write, asked: Question, given: Sequence[SampledAnswer], totals: Sequence[float], parts: Mapping[str, Sequence[float]],
+    write: OutputFormat, asked: PromptRecord, given: Sequence[SampledAnswer], totals: Sequence[float], parts: Mapping[str, Sequence[float]],
     fit: Sequence[int], first: int, last: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     if write == "sft":
         return [_completed(asked, given[first], totals[first])]
     if write == "pairs":
-        pair = as_row(Preference(asked.messages, _said(given[first]), _said(given[last]), **asked.beside))
+        pair = as_row(
+            Preference(asked.messages, _answer_message(given[first]), _answer_message(given[last]), **asked.beside)
+        )
         return [pair | {"reward_chosen": totals[first], "reward_rejected": totals[last]}]
     if write == "rankings":
         values = [totals[i] for i in fit]
-        ranking = as_row(Ranking(asked.messages, tuple(_said(given[i]) for i in fit), ranks(values), **asked.beside))
+        ranking = as_row(
+            Ranking(asked.messages, tuple(_answer_message(given[i]) for i in fit), ranks(values), **asked.beside)
+        )
         return [ranking | {"rewards": values}]
     return [
         _completed(asked, given[i], totals[i]) | {
@@ -165,11 +169,11 @@ def _rows(
     ]  # fmt: skip
 
 
-def _said(given: SampledAnswer) -> Messages:
+def _answer_message(given: SampledAnswer) -> Messages:
     return (Message("assistant", given.text),)
 
 
-def _completed(asked: Question, given: SampledAnswer, total: float) -> dict[str, Any]:
+def _completed(asked: PromptRecord, given: SampledAnswer, total: float) -> dict[str, Any]:
     said = {"role": "assistant", "content": given.text}
     turns = [message.as_dict() for message in asked.messages]
     last = asked.messages[-1]
@@ -184,7 +188,7 @@ def as_prompts(examples: Sequence[Example]) -> list[Example]:
     """The examples as prompts with their right answers; those without a prompt are left out."""
     out: list[Example] = []
     for example in examples:
-        asked = question(example)
+        asked = prompt_record(example)
         if asked and asked.messages:
             out.append(
                 Prompt(asked.messages, asked.reference, origin=example.origin, group=example.group, **asked.beside)

@@ -21,7 +21,7 @@ _SPEC = re.compile(r"(?:([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*)?([^
 
 
 @dataclass(frozen=True)
-class Scored:
+class RewardScores:
     """`total[i]` = sum over the parts of weight * `parts[name][i]`, for answer i."""
 
     total: list[float]
@@ -29,7 +29,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Part:
+class RewardPart:
     """One term of the sum. `name` is its spec without the weight, and `reference` says that the row must have a right
     answer."""
 
@@ -42,11 +42,11 @@ class Part:
 class Rewards:
     """A weighted sum of components; a context manager, because some of them are processes."""
 
-    def __init__(self, parts: Sequence[Part], closing: ExitStack) -> None:
+    def __init__(self, parts: Sequence[RewardPart], closing: ExitStack) -> None:
         self.parts = tuple(parts)
         self._closing = closing
 
-    def score(self, answers: Sequence[Answer]) -> Scored:
+    def score(self, answers: Sequence[Answer]) -> RewardScores:
         """The sum and its parts, for a batch.
 
         Raises FunctionError, naming the part and the prompt, when a part fails, gives another count of numbers than
@@ -54,10 +54,12 @@ class Rewards:
         """
         return self.weigh({part.name: _checked(part, part.component(answers), answers) for part in self.parts})
 
-    def weigh(self, parts: Mapping[str, Sequence[float]]) -> Scored:
+    def weigh(self, parts: Mapping[str, Sequence[float]]) -> RewardScores:
         """The sum of parts that were computed before."""
         columns = [[part.weight * value for value in parts[part.name]] for part in self.parts]
-        return Scored([math.fsum(row) for row in zip(*columns, strict=True)], {k: list(v) for k, v in parts.items()})
+        return RewardScores(
+            [math.fsum(row) for row in zip(*columns, strict=True)], {k: list(v) for k, v in parts.items()}
+        )
 
     @property
     def referring(self) -> tuple[str, ...]:
@@ -96,7 +98,7 @@ def parse(specs: Sequence[str], settings: RewardConfig, model: Callable[[str], C
     if not specs:
         raise InputError("no reward given", where="--reward", fix="give one, such as exact, or python:FILE:FUNCTION")
     with ExitStack() as closing:
-        parts: list[Part] = []
+        parts: list[RewardPart] = []
         for text in specs:
             part = _part(text.strip(), settings, model, closing)
             if part.name in {other.name for other in parts}:
@@ -130,19 +132,21 @@ def models(specs: Sequence[str]) -> list[str]:
     return [match[3] for match in matches if match and match[2] == "model" and match[3]]
 
 
-def _part(text: str, settings: RewardConfig, model: Callable[[str], Component] | None, closing: ExitStack) -> Part:
+def _part(
+    text: str, settings: RewardConfig, model: Callable[[str], Component] | None, closing: ExitStack
+) -> RewardPart:
     match = _SPEC.fullmatch(text)
     assert match  # the name may be anything up to the first colon
     factor, name, argument = match.groups(default="")
     weight = float(factor or 1)
     spec = f"{name}:{argument}" if argument else name
     if name == "python":
-        return Part(spec, weight, closing.enter_context(Function(spec, argument, settings)))
+        return RewardPart(spec, weight, closing.enter_context(Function(spec, argument, settings)))
     if name == "model":
-        return Part(spec, weight, _model(spec, argument, model))
+        return RewardPart(spec, weight, _model(spec, argument, model))
     if name not in RULES:
         raise unknown("reward", name, [*RULES, "python", "model"], where=f"reward '{text}'")
-    return Part(spec, weight, rule(spec, name, argument, settings), RULES[name].reference)
+    return RewardPart(spec, weight, rule(spec, name, argument, settings), RULES[name].reference)
 
 
 def _model(spec: str, run: str, model: Callable[[str], Component] | None) -> Component:
@@ -154,7 +158,7 @@ def _model(spec: str, run: str, model: Callable[[str], Component] | None) -> Com
     return model(run)
 
 
-def _checked(part: Part, values: list[float], answers: Sequence[Answer]) -> list[float]:
+def _checked(part: RewardPart, values: list[float], answers: Sequence[Answer]) -> list[float]:
     where, fix = f"reward '{part.name}'", "fix it and run the same command again; nothing else is lost"
     if len(values) != len(answers):
         raise FunctionError(

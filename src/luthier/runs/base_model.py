@@ -18,7 +18,7 @@ from luthier.config.data import TextConfig
 from luthier.config.model import QuantConfig
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.foreign.forms import held
+from luthier.core.foreign.forms import require_form
 from luthier.core.storage.files import sha256
 from luthier.model.adapt import adapter_config
 from luthier.model.hub import sources
@@ -74,7 +74,7 @@ def known_start(run: Path) -> KnownStart | None:
     if facts is None:
         return None
     where, fix = run / LINEAGE, "put it back from a copy, or name the base with --base"
-    held(_Start, facts, where=where, fix=fix)
+    require_form(_Start, facts, where=where, fix=fix)
     known = {name: value for name, value in facts.items() if name in _Start.__annotations__}
     try:
         return KnownStart(**known | {"quant": QuantConfig(**known["quant"]) if known.get("quant") else None})

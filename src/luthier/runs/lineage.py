@@ -22,7 +22,7 @@ from luthier import __version__
 from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.errors import InputError
-from luthier.core.foreign.forms import held, read_line
+from luthier.core.foreign.forms import read_line, require_form
 from luthier.core.storage.sums import FILE as SUMS
 
 LINEAGE = "lineage.json"
@@ -75,7 +75,7 @@ def lineage(config: RunConfig, **inputs: Any) -> dict[str, Any]:
 def read(content: bytes, where: Path) -> dict[str, Any]:
     """The lineage that a file holds. Raises InputError for a damaged one."""
     fix = "put it back from a copy, or give another --out to start anew"
-    return cast(dict[str, Any], held(_Lineage, read_line(content, where=where, fix=fix), where=where, fix=fix))
+    return cast(dict[str, Any], require_form(_Lineage, read_line(content, where=where, fix=fix), where=where, fix=fix))
 
 
 def starts(made: Mapping[str, Any]) -> list[dict[str, Any]]:

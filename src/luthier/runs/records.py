@@ -11,7 +11,7 @@ from annotated_types import Len
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from luthier.core.foreign.forms import Count, Number, Share, Whole, held
+from luthier.core.foreign.forms import Count, Number, Share, Whole, require_form
 
 MEND = "put the file back from a copy, or train again"
 Texts = list[str]
@@ -280,9 +280,9 @@ MEASURED: dict[str, Any] = {"general": General, "own": Own, "text": Text, "loss"
 
 def hold(name: str, value: Any, where: object) -> Any:
     """What stands in the file of this name, or on a line of it. Raises InputError when it is not of the file's form."""
-    found = held(FORMS.get(name, dict), value, where=where, fix=MEND)
+    found = require_form(FORMS.get(name, dict), value, where=where, fix=MEND)
     if name in ("evals/before.jsonl", "evals/after.jsonl"):
         forms = [form for key, form in MEASURED.items() if key in found] or [Row]
         for form in forms:
-            held(form, found, where=where, fix=MEND)
+            require_form(form, found, where=where, fix=MEND)
     return found

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-FEW = 2  # of the best, and of the worst
-KEPT = 1000  # characters of a text: half of them its beginning, half its end, where answers are decided
+SHOWN_OF_EACH = 2  # of the best, and of the worst
+MAX_CHARACTERS = 1000  # characters of a text: half of them its beginning, half its end, where answers are decided
 
 
-class Said(Protocol):
+class SampledText(Protocol):
     """A sampled answer: its ids, the stop token included, its text, and how it ended."""
 
     ids: tuple[int, ...]
@@ -17,8 +17,8 @@ class Said(Protocol):
     ended: str
 
 
-def extremes(
-    rows: Sequence[int], answers: Sequence[Sequence[Said]], rewards: Sequence[Sequence[float]]
+def best_and_worst(
+    rows: Sequence[int], answers: Sequence[Sequence[SampledText]], rewards: Sequence[Sequence[float]]
 ) -> list[dict[str, Any]]:
     """Records of the answers with the highest rewards, then of those with the lowest, at most FEW of each and no text twice:
     `among` (best or worst), the `row` of the prompt, `answer` (an excerpt), `reward`, how it `ended`, `length` in tokens.
@@ -35,7 +35,7 @@ def extremes(
     for among, sign in (("best", -1), ("worst", 1)):
         fresh: list[dict[str, Any]] = []
         for reward, row, answer in sorted(flat, key=lambda one: sign * one[0]):
-            if len(fresh) < FEW and answer.text not in seen:
+            if len(fresh) < SHOWN_OF_EACH and answer.text not in seen:
                 seen.add(answer.text)
                 fresh.append(
                     {"among": among, "row": row, "answer": excerpt(answer.text), "reward": reward, "ended": answer.ended,
@@ -47,5 +47,9 @@ def extremes(
 
 def excerpt(text: str) -> str:
     """A text, or its beginning and its end with how much between them is left out."""
-    left = len(text) - KEPT
-    return text if left <= 0 else f"{text[: KEPT // 2]} … {left:,} more characters … {text[-(KEPT // 2) :]}"
+    left = len(text) - MAX_CHARACTERS
+    return (
+        text
+        if left <= 0
+        else f"{text[: MAX_CHARACTERS // 2]} … {left:,} more characters … {text[-(MAX_CHARACTERS // 2) :]}"
+    )

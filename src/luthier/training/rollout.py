@@ -26,7 +26,7 @@ from luthier.methods.advantages import Moments, Numbers
 from luthier.methods.policy import CLIP
 from luthier.text.loss_weights import RULES, Rule, fixed_length
 from luthier.training import credit
-from luthier.training.best_and_worst import extremes
+from luthier.training.best_and_worst import best_and_worst
 from luthier.training.rollout_metrics import draw_metrics
 from luthier.training.steps import Packing, chosen_places, make_step
 
@@ -214,7 +214,7 @@ class Rollouts:
             "groups_skipped": sum(skipped) / len(skipped), **credit_metrics,
         }  # fmt: skip
         self._adapt_kl(fmean(per_answer), sum(map(len, samples)))
-        for record in extremes([a.row for a in prompts], samples, totals):
+        for record in best_and_worst([a.row for a in prompts], samples, totals):
             self.log_sample({"rollout": number, **record})
 
     def _log_ratios(self, trees: Sequence[TokenTree], samples: SampleGroups) -> tuple[list[list[Numbers]], Columns]:

@@ -21,7 +21,7 @@ def scores(held_out: HeldOut, measured: Measured, names: Sequence[str], config: 
 def means(held_out: HeldOut, measured: Measured, names: Sequence[str], config: RunConfig) -> list[dict[str, Any]]:
     """The mean of each metric as a row with `before` alone; none where nothing was generated."""
     found = score.means(scores(held_out, measured, names, config)) if measured.answers else []
-    return score.beside(found, held_out.references)
+    return score.with_baseline(found, held_out.references)
 
 
 def compare(
@@ -33,7 +33,7 @@ def compare(
     if before.losses:
         old, new = ([loss for _, loss, _ in measured.losses] for measured in (before, after))
         questions.append(score.loss_question(old, new, [count for _, _, count in before.losses]))
-    for name in score.ITEMS:
+    for name in score.METHOD_FIGURES:
         old, new = ([i[name] for i in measured.items if name in i] for measured in (before, after))
         if old:
             questions.append(paired(name, old, new, score.about_item(name)))
@@ -44,7 +44,7 @@ def compare(
         return before_after(questions, config.seed)
     questions += score.questions(scores(held_out, before, names, config), scores(held_out, after, names, config))
     then, now = (repeated_prompts.figures(held_out, m.answers, m.again, names) for m in (before, after))
-    return score.beside(
+    return score.with_baseline(
         before_after([*questions, *repeated_prompts.questions(then, now)], config.seed), held_out.references
     )
 

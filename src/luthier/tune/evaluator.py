@@ -255,11 +255,11 @@ class Evaluator:
             messages, beside.tools, self.template, self.tokenizer, system=system, kwargs=beside.template_kwargs
         )
 
-    def _own_answers(self, stop: Cancelled, title: str) -> list[forgot.Own]:
+    def _own_answers(self, stop: Cancelled, title: str) -> list[forgot.OwnAnswer]:
         system, alone = self.config.text.system, Conversation()
         prompts = [tuple(self._prompt([Message("user", text)], alone, system)) for text in forgot.GENERAL_PROMPTS]
         samples = self.answers(prompts, GENERAL_TOKENS, stop, f"{title}: general answers")
-        return [forgot.Own(prompts[s.prompt], s.ids, s.text, s.ended) for s in samples]
+        return [forgot.OwnAnswer(prompts[s.prompt], s.ids, s.text, s.ended) for s in samples]
 
 
 def _question(messages: Sequence[Message]) -> str:

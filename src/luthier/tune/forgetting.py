@@ -183,7 +183,7 @@ def _enough_memory(size: int, device: torch.device) -> bool:
     return True
 
 
-def _pairs(own: Sequence[forgot.Own]) -> AnswerPairs:
+def _pairs(own: Sequence[forgot.OwnAnswer]) -> AnswerPairs:
     return [(one.prompt_ids, one.ids) for one in own]
 
 
@@ -238,7 +238,7 @@ def rows(
         }  # fmt: skip
         questions.append(paired(task.name, scores[0][task.name], scores[1][task.name], about))
     if before.own and after.own:
-        questions += forgot.manners(before.own, after.own)
+        questions += forgot.answer_style(before.own, after.own)
     return before_after(questions, seed)
 
 

@@ -55,7 +55,7 @@ class Measured:
     logps: tuple[tuple[float, ...], ...] = ()
     general: tuple[tuple[float, int], ...] = ()
     general_ids: AnswerPairs = ()
-    own: tuple[forgot.Own, ...] = ()
+    own: tuple[forgot.OwnAnswer, ...] = ()
     texts: tuple[tuple[int, float, int], ...] = ()
     again: tuple[RepeatedPrompt, ...] = ()
 
@@ -124,7 +124,9 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
         general=tuple((r["logp"], r["tokens"]) for r in general),
         general_ids=tuple((tuple(r["prompt_ids"]), tuple(r["general"])) for r in general),
         own=tuple(
-            forgot.Own(tuple(r["prompt_ids"]), tuple(r["own"]), r["said"], r["ended"]) for r in records if "own" in r
+            forgot.OwnAnswer(tuple(r["prompt_ids"]), tuple(r["own"]), r["said"], r["ended"])
+            for r in records
+            if "own" in r
         ),
         texts=tuple((r["text"], r["loss"], r["units"]) for r in records if "text" in r),
         again=tuple(

@@ -36,7 +36,7 @@ from luthier.generate.sampling import Sampling
 from luthier.model.adapt import heads, roles, tune
 from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.rewards.answer import Answer
-from luthier.rewards.specs import Rewards, Scored, check_rules, files, models, parse
+from luthier.rewards.specs import Rewards, RewardScores, check_rules, files, models, parse
 from luthier.runs.locate import ResolvedModel, resolve_model
 from luthier.runs.reward_model import Scorer, fits_base, open_scorer
 from luthier.text.drafts import with_system
@@ -198,7 +198,7 @@ def played_by_policy(rewards: Rewards | None) -> bool:
     return rewards is not None and any(isinstance(p.component, Scorer) and p.component.role for p in rewards.parts)
 
 
-def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample], system: str | None) -> Scored:
+def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample], system: str | None) -> RewardScores:
     """The rewards of one sample for each prompt."""
     answers = []
     for prompt, sample in zip(prompts, samples, strict=True):

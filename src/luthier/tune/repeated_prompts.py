@@ -11,7 +11,7 @@ from luthier.core.types.examples import Chat, Example, Prompt
 from luthier.evals import consistency
 from luthier.evals.metrics import scores as score
 from luthier.evals.metrics.labels import folded
-from luthier.evals.metrics.table import RIGHT
+from luthier.evals.metrics.table import CORRECTNESS
 from luthier.evals.stats.paired import Question, paired
 from luthier.tune.held_out import HeldOut, RepeatedPrompt
 
@@ -33,7 +33,7 @@ def figures(
     """The rows of `consistency.TITLES`: name -> a number for each item, the same items whoever answers. `names` are the metrics."""
     if not again:
         return {}
-    metric = next((name for name in names if name in RIGHT), None)
+    metric = next((name for name in names if name in CORRECTNESS), None)
     likeness = consistency.likeness(metric, sorted({reference.strip() for reference in held_out.references}))
     out = {consistency.AGREEMENT: [consistency.agreement(one.samples, likeness) for one in again]}
     groups = _groups(held_out)
@@ -42,7 +42,7 @@ def figures(
         consistency.agreement(said, likeness)
         for said in ([[answers[i] for i in group] for group in groups] or paraphrase_answers)
     ]
-    decidable = [one for one in again if consistency.can_be_told(held_out.prompts[one.place], metric)]
+    decidable = [one for one in again if consistency.is_decidable(held_out.prompts[one.place], metric)]
     out[consistency.UNSUPPORTED] = [_unsupported(held_out, one, metric) for one in decidable]
     return {name: values for name, values in out.items() if values}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from luthier.config.run import RunConfig
 from luthier.core.errors import InputError
-from luthier.core.foreign.forms import held
+from luthier.core.foreign.forms import require_form
 from luthier.core.storage.files import writing
 from luthier.core.verdicts import verdict
 from luthier.diagnose import errors
@@ -19,7 +19,7 @@ from luthier.evals.consistency import TITLES
 from luthier.evals.detectors.table import CATEGORIES
 from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.evals.metrics import scores
-from luthier.evals.metrics.table import METRICS, OWN
+from luthier.evals.metrics.table import METRICS, USER_METRIC
 from luthier.report.page.coding_page import CodingRecord, render_coding_page
 from luthier.report.page.compare_page import COLOURS, PairedMetrics, render_compare_page
 from luthier.report.page.run_page import render_run_page
@@ -114,7 +114,7 @@ def _finished(path: Path) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     folder, config = read_run(path)
     if (result := folder.result) is None:
         raise InputError("this run is not finished", where=path, fix="run its command again to go on with it")
-    held(Finished, result, where=path / "result.json", fix=MEND)
+    require_form(Finished, result, where=path / "result.json", fix=MEND)
     return folder, config, result
 
 
@@ -134,7 +134,7 @@ def _rows(result: dict[str, Any], after: Measured) -> list[dict[str, Any]]:
             about = scores.about_loss([units for _, _, units in after.losses])
         elif name in TITLES:
             about = repeated_prompts.about(name)
-        elif (name in METRICS or name.startswith(OWN)) and name not in of_method:
+        elif (name in METRICS or name.startswith(USER_METRIC)) and name not in of_method:
             about = scores.about_metric(name)
         else:
             about = scores.about_item(name)

@@ -13,11 +13,11 @@ from pathlib import Path
 from luthier.core.errors import InputError, LuthierError
 from luthier.core.storage.opening import full_disk
 
-LONGEST = 200  # characters of a library's own words
+MAX_CHARACTERS = 200  # characters of a library's own words
 
 
 @contextmanager
-def foreign(what: str, *, where: object, fix: str, copy: Path | None = None) -> Iterator[None]:
+def library_errors(what: str, *, where: object, fix: str, copy: Path | None = None) -> Iterator[None]:
     """Raise InputError, `what` with the reason, for whatever the block raises but our own errors, signals and a full disk.
     `copy` is a folder that stood in for the user's: its place is not told."""
     try:
@@ -42,4 +42,4 @@ def reason(error: BaseException, copy: Path | None = None) -> str:
     text = text.replace(f"{copy}/", "").replace(str(copy), "this folder") if copy else text
     if isinstance(error, KeyError):
         text = f"{text} is missing"
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1]}…"

@@ -19,11 +19,11 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-ENDING = 2.0  # seconds that a process is given to end by itself
+ENDING_SECONDS = 2.0  # seconds that a process is given to end by itself
 PIECE = 1 << 16
-MOST = 1 << 28  # bytes of a reply
-LOOK = 0.25  # seconds between two looks at the memory that a process takes
-WATCHED = sys.platform != "linux"  # elsewhere the system holds no process to its limit of memory, so we do
+MAX_REPLY_BYTES = 1 << 28  # bytes of a reply
+MEMORY_CHECK_SECONDS = 0.25  # seconds between two looks at the memory that a process takes
+WATCH_MEMORY = sys.platform != "linux"  # elsewhere the system holds no process to its limit of memory, so we do
 
 Why = Literal["late", "memory", "closed", "status", "signal", "reply"]
 _children: weakref.WeakSet[Child] = weakref.WeakSet()
@@ -74,7 +74,7 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, request: object, seconds: float, most: int = MOST) -> Any:
+    def ask(self, request: object, seconds: float, most: int = MAX_REPLY_BYTES) -> Any:
         """What it replies to a request, within so many seconds and bytes. Raises Ended."""
         until = time.monotonic() + seconds
         self.send(request, seconds)
@@ -94,7 +94,7 @@ class Child:
         except OSError:  # nobody is there to read it
             raise self._dead() from None
 
-    def receive(self, seconds: float, most: int = MOST, *, said: float | None = None) -> Any:
+    def receive(self, seconds: float, most: int = MAX_REPLY_BYTES, *, said: float | None = None) -> Any:
         """The next line it sends, within so many seconds, which errors call `said`. Raises Ended."""
         until = time.monotonic() + seconds
         seen = 0
@@ -115,7 +115,7 @@ class Child:
         self._line.close()
         if self._owner == os.getpid():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(ENDING)
+                self._process.wait(ENDING_SECONDS)
             self.kill()
 
     def kill(self) -> None:
@@ -130,12 +130,12 @@ class Child:
         while True:
             left = until - time.monotonic()
             try:
-                self._line.settimeout(max(0.001, min(left, LOOK) if WATCHED else left))
+                self._line.settimeout(max(0.001, min(left, MEMORY_CHECK_SECONDS) if WATCH_MEMORY else left))
                 piece = self._line.recv(PIECE)
             except TimeoutError:
                 if time.monotonic() >= until:
                     raise self._late(seconds) from None
-                if WATCHED and self._takes() > self.mib << 20:
+                if WATCH_MEMORY and self._takes() > self.mib << 20:
                     raise self._end("memory", f"it took more than {self.mib} MiB of memory") from None
                 continue
             except OSError:
@@ -163,7 +163,7 @@ class Child:
     def _dead(self) -> Ended:
         status: int | None = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            status = self._process.wait(ENDING)
+            status = self._process.wait(ENDING_SECONDS)
         self.kill()
         if status is None:
             return Ended("closed", "it closed the line to Luthier")

@@ -16,13 +16,13 @@ from luthier.core.errors import InputError
 
 T = TypeVar("T")
 
-LARGEST = 1e15  # no measurement gives a larger number
-Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+LARGEST_NUMBER = 1e15  # no measurement gives a larger number
+Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 Whole = Annotated[int, Field(ge=-(1 << 53), le=1 << 53)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Share = Annotated[float, Field(ge=0, le=1)]
-DEEPEST = 100  # objects and lists in each other
-SHOWN = 60  # characters of a value that an error shows
+MAX_DEPTH = 100  # objects and lists in each other
+SHOWN_CHARACTERS = 60  # characters of a value that an error shows
 
 
 def read_line(line: bytes, *, where: object, fix: str) -> Any:
@@ -30,16 +30,16 @@ def read_line(line: bytes, *, where: object, fix: str) -> Any:
     try:
         found = json.loads(line)
     except RecursionError:
-        raise InputError(f"nested more than {DEEPEST} deep", where=where, fix=fix) from None
+        raise InputError(f"nested more than {MAX_DEPTH} deep", where=where, fix=fix) from None
     except ValueError as error:
         what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not JSON"
         raise InputError(what, where=where, fix=fix) from None
-    if line.count(b"{") + line.count(b"[") > DEEPEST and too_deep(found):
-        raise InputError(f"nested more than {DEEPEST} deep", where=where, fix=fix)
+    if line.count(b"{") + line.count(b"[") > MAX_DEPTH and too_deep(found):
+        raise InputError(f"nested more than {MAX_DEPTH} deep", where=where, fix=fix)
     return found
 
 
-def too_deep(value: Any, most: int = DEEPEST) -> bool:
+def too_deep(value: Any, most: int = MAX_DEPTH) -> bool:
     """Whether lists and objects stand in each other more than `most` times: deeper than what follows could go through them."""
     level = [value]
     for _ in range(most):
@@ -50,7 +50,7 @@ def too_deep(value: Any, most: int = DEEPEST) -> bool:
     return True
 
 
-def held(form: type[T], value: Any, *, where: object, fix: str) -> T:
+def require_form(form: type[T], value: Any, *, where: object, fix: str) -> T:
     """The value itself, unchanged. Raises InputError, with `where` and the way to what is wrong in it, when it is not of the form."""
     try:
         _adapter(cast(Any, form)).validate_python(value, strict=True)
@@ -71,7 +71,7 @@ def _fault(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"'{way}' is missing"
     asked = first["msg"].removeprefix("Input ").removeprefix("List ").replace(" after validation", "")
-    named = f"'{way[:SHOWN]}'" if way else "this"
+    named = f"'{way[:SHOWN_CHARACTERS]}'" if way else "this"
     counted = first["type"] in ("too_short", "too_long")  # says itself how many there are
     return f"{named} {asked}" + ("" if counted else f", not {shown(first['input'])}")
 
@@ -81,4 +81,4 @@ def shown(value: object) -> str:
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     text = json.dumps(value, default=str)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."

@@ -17,8 +17,8 @@ from luthier.core.errors import InputError
 from luthier.core.foreign.patterns import compiled
 from luthier.core.storage.files import small_file
 
-LARGEST = 1 << 20  # bytes of a schema's file
-APART = ("const", "enum", "default", "examples")  # keys whose values are no schemas
+MAX_BYTES = 1 << 20  # bytes of a schema's file
+DATA_KEYS = ("const", "enum", "default", "examples")  # keys whose values are no schemas
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 Keyword = Callable[..., Iterator[Any] | None]
 
@@ -26,7 +26,7 @@ Keyword = Callable[..., Iterator[Any] | None]
 def read_schema(path: Path, where: object) -> Any:
     """The JSON in a schema's file. Raises InputError when it cannot be read or is none."""
     try:
-        return json.loads(small_file(path, LARGEST))
+        return json.loads(small_file(path, MAX_BYTES))
     except InputError as error:
         raise InputError(f"{path} is {error.what}", where=where, fix="check the path") from None
     except OSError as error:
@@ -187,5 +187,5 @@ def _check_parts(schema: Any, where: object, within: bool = False) -> None:
             fix="use 'additionalProperties'",
         )  # fmt: skip
     for key, value in schema.items():
-        if key not in APART:
+        if key not in DATA_KEYS:
             _check_parts(value, where, within)

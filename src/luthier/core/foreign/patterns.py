@@ -11,15 +11,17 @@ from typing import Any
 
 from luthier.core.errors import InputError
 
-LONGEST = 10_000  # characters of a pattern; one of a million takes 15 s to read
+MAX_CHARACTERS = 10_000  # characters of a pattern; one of a million takes 15 s to read
 
 
 def compiled(pattern: str, where: object, ignore_case: bool = False) -> Any:
     """The pattern made ready. Raises InputError for what is none."""
     import regex
 
-    if len(pattern) > LONGEST:
-        raise InputError(f"a pattern of {len(pattern):,} characters", where=where, fix=f"up to {LONGEST:,} are read")
+    if len(pattern) > MAX_CHARACTERS:
+        raise InputError(
+            f"a pattern of {len(pattern):,} characters", where=where, fix=f"up to {MAX_CHARACTERS:,} are read"
+        )
     try:
         with warnings.catch_warnings(action="ignore"):  # of what the next version may read differently
             return regex.compile(pattern, regex.IGNORECASE if ignore_case else 0)

@@ -14,9 +14,9 @@ import yaml
 from luthier.core.errors import InputError
 from luthier.core.storage.files import text_file
 
-LARGEST = 2 << 20  # bytes of a file
-VALUES = 100_000  # in a document, each copy that an alias makes counted
-DEPTH = 50  # of lists and mappings in each other
+MAX_BYTES = 2 << 20  # bytes of a file
+MAX_VALUES = 100_000  # in a document, each copy that an alias makes counted
+MAX_DEPTH = 50  # of lists and mappings in each other
 DIGITS = 100  # of a number
 PLAIN = {
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge", "value")
@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         alias = self.check_event(yaml.AliasEvent)
         self.depth += not alias
-        if self.depth > DEPTH:
+        if self.depth > MAX_DEPTH:
             raise _too_deep(mark)
         node = super().compose_node(parent, index)
         self.depth -= not alias
@@ -71,9 +71,11 @@ class _Loader(yaml.SafeLoader):
         below = [child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,))]
         values = 1 + sum(self.measured[id(child)][0] for child in below)
         depth = 1 + max((self.measured[id(child)][1] for child in below), default=0)
-        if values > VALUES:
-            raise _Refused(f"more than {VALUES:,} values, copies by aliases counted", node.start_mark, "split the file")
-        if depth > DEPTH:
+        if values > MAX_VALUES:
+            raise _Refused(
+                f"more than {MAX_VALUES:,} values, copies by aliases counted", node.start_mark, "split the file"
+            )
+        if depth > MAX_DEPTH:
             raise _too_deep(node.start_mark)
         self.measured[id(node)] = (values, depth)
 
@@ -87,7 +89,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _too_deep(mark: Any) -> _Refused:
-    return _Refused(f"lists and mappings more than {DEPTH} deep", mark, "write it flatter")
+    return _Refused(f"lists and mappings more than {MAX_DEPTH} deep", mark, "write it flatter")
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
@@ -105,8 +107,8 @@ def read(path: Path, what: str) -> tuple[Any, Any]:
     """The nodes of a YAML file, for the line of each value, and the plain values. `what` it holds is said where it cannot be
     read. Raises InputError, with file and line."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise InputError(f"longer than {LARGEST >> 20} MB", where=path, fix=f"no {what} is: check the path")
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"longer than {MAX_BYTES >> 20} MB", where=path, fix=f"no {what} is: check the path")
         text = text_file(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from luthier.core.errors import InputError
-from luthier.evals.likelihood import Request
+from luthier.evals.likelihood import LikelihoodRequest
 from luthier.evals.prefix_forest import Ids
 from luthier.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Coder:
+class HarnessTokenizer:
     """The harness's way with one tokenizer."""
 
     tokenizer: Tokenizer
@@ -42,7 +42,7 @@ class Coder:
                 out[i] = ids
         return out
 
-    def requests(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
+    def requests(self, pairs: Sequence[tuple[str, str]]) -> list[LikelihoodRequest]:
         """What is asked of the model for each (context, continuation).
 
         The two are encoded together and cut where the tokens of the context alone end; spaces that end the context
@@ -57,11 +57,11 @@ class Coder:
         for before, after in moved:
             if before:
                 context = tokens[before]
-                request = Request(context, tokens[before + after][len(context) :])
+                request = LikelihoodRequest(context, tokens[before + after][len(context) :])
             elif bare[after][:1] == (self.prefix,):
-                request = Request(bare[after][:1], bare[after][1:])
+                request = LikelihoodRequest(bare[after][:1], bare[after][1:])
             else:
-                request = Request((self.prefix,), bare[after])
+                request = LikelihoodRequest((self.prefix,), bare[after])
             out.append(request)
         return out
 

@@ -16,18 +16,18 @@ from luthier.core.storage.opening import require_writable
 from luthier.core.threads import use_threads
 from luthier.core.types.examples import Message
 from luthier.evals.benchmarks import files, results
-from luthier.evals.benchmarks.encode import Coder
-from luthier.evals.benchmarks.measure import NEW_TOKENS, Engine, Record, chosen, measure
+from luthier.evals.benchmarks.encode import HarnessTokenizer
+from luthier.evals.benchmarks.measure import MAX_NEW_TOKENS, Engine, Record, chosen, measure
 from luthier.evals.benchmarks.prompts import Shots
 from luthier.evals.benchmarks.task_records import TaskRecords
-from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, Entry, Task, find
-from luthier.evals.likelihood import Scorer
+from luthier.evals.benchmarks.tasks import SUBJECTS, SUITES, SuiteColumn, Task, find
+from luthier.evals.likelihood import LikelihoodScorer
 from luthier.evals.prefix_forest import Ids
 from luthier.generate.generate import generate
 from luthier.generate.sampling import Sampling
 from luthier.model import memory
 from luthier.model.folder.limits import longest_input
-from luthier.model.memory import MANY
+from luthier.model.memory import GPU_TOKENS
 from luthier.runs.folder import RunFolder, locked
 from luthier.runs.open import Opened, open_model, weights
 from luthier.text.tokenizer import SEPARATOR
@@ -125,13 +125,13 @@ def _with_suite(asked: BenchmarkOptions) -> BenchmarkOptions:
     return replace(asked, suite=suite, tasks=",".join(name for name in names if name not in SUITES))
 
 
-def _suite(name: str | None) -> tuple[Entry, ...]:
+def _suite(name: str | None) -> tuple[SuiteColumn, ...]:
     if name is not None and name not in SUITES:
         raise unknown("suite", name, SUITES, where="--suite")
     return SUITES[name] if name else ()
 
 
-def _jobs(asked: BenchmarkOptions, entries: Sequence[Entry]) -> list[TaskFiles]:
+def _jobs(asked: BenchmarkOptions, entries: Sequence[SuiteColumn]) -> list[TaskFiles]:
     """The tasks with their files read, suites first. A suite says where shots come from, so none is drawn too much."""
     if asked.hub and asked.data_dir is not None:
         raise InputError("--hub and --data-dir cannot both be given", fix="give one of them")
@@ -188,17 +188,20 @@ def _records(job: TaskFiles, engine: Engine, kept: TaskRecords, limit: int | Non
 
 def engine(opened: Opened, asked: BenchmarkOptions) -> Engine:
     """The model as benchmarks ask it."""
-    tokens = asked.tokens or (2048 if opened.model.device.type == "cpu" else MANY)
-    scorer = Scorer(opened.model, longest_input(opened.model.config, opened.tokenizer.fast), tokens)
+    tokens = asked.tokens or (2048 if opened.model.device.type == "cpu" else GPU_TOKENS)
+    scorer = LikelihoodScorer(opened.model, longest_input(opened.model.config, opened.tokenizer.fast), tokens)
     return Engine(
-        scorer, Coder(opened.tokenizer), partial(_write, opened), partial(chat_text, opened) if asked.chat else None
+        scorer,
+        HarnessTokenizer(opened.tokenizer),
+        partial(_write, opened),
+        partial(chat_text, opened) if asked.chat else None,
     )
 
 
 def _write(opened: Opened, prompts: Sequence[Ids], stops: Sequence[str]) -> list[str]:
     """Greedy answers, up to a stop string or an end token of the model."""
     texts = tuple(dict.fromkeys((*stops, *filter(None, [opened.tokenizer.eos]))))
-    sampling = Sampling(max_new_tokens=NEW_TOKENS, stop_ids=end_ids(opened), stop=texts)
+    sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS, stop_ids=end_ids(opened), stop=texts)
     answers = generate(opened.model, prompts, sampling, opened.tokenizer.decode, batch=WRITTEN_AT_ONCE)
     return [answer.text for answer in answers]
 
@@ -261,7 +264,7 @@ def _note(job: TaskFiles, scores: results.Scores) -> str:
     return "; ".join(notes)
 
 
-def _column(name: str, entries: Sequence[Entry], scores: dict[str, results.Scores]) -> dict[str, Any]:
+def _column(name: str, entries: Sequence[SuiteColumn], scores: dict[str, results.Scores]) -> dict[str, Any]:
     mean = results.average(entries, scores)
     return {
         "name": name,

@@ -21,9 +21,9 @@ from luthier.data.read import Row, read_rows
 from luthier.evals.benchmarks.documents import Document
 from luthier.evals.benchmarks.tasks import Task
 
-RECORDS = "records"  # in a card: the sha256 of the file of records, once all are there
-ANEW = "put it back from a copy, or remove it and the other files of its name, to measure anew"
-DEPTH = 6  # folders below --data-dir that are looked into
+RECORDS_SUM = "records"  # in a card: the sha256 of the file of records, once all are there
+MEASURE_ANEW = "put it back from a copy, or remove it and the other files of its name, to measure anew"
+MAX_DEPTH = 6  # folders below --data-dir that are looked into
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _listed(folder: Path) -> list[Path]:
     root, found = folder.resolve(), []
     for place, folders, names in os.walk(root):
         deep = len(Path(place).relative_to(root).parts)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep < DEPTH else []
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep < MAX_DEPTH else []
         found += [Path(place) / name for name in names]
     return sorted(found, key=lambda path: (len(path.parts), path))
 
@@ -147,7 +147,7 @@ def card_of(records: Path) -> dict[str, Any] | None:
     there = [path for path in (records, card) if path.is_file() and path.stat().st_size]
     said = _card(records)
     if said is not None:
-        said = checked(said, card, ANEW)
+        said = checked(said, card, MEASURE_ANEW)
     if there and said is None:
         raise InputError(
             "`luthier eval` would write here, but this file is not its own", where=there[0], fix="give another --out"
@@ -157,9 +157,9 @@ def card_of(records: Path) -> dict[str, Any] | None:
 
 def require_records(records: Path, card: Mapping[str, Any]) -> None:
     """Raise InputError when the records of a finished measurement are not those that its card was written for."""
-    if RECORDS in card and (not records.is_file() or sha256(records) != card[RECORDS]):
+    if RECORDS_SUM in card and (not records.is_file() or sha256(records) != card[RECORDS_SUM]):
         what = "these records are not what was written" if records.is_file() else "these records are gone"
-        raise InputError(what, where=records, fix=ANEW)
+        raise InputError(what, where=records, fix=MEASURE_ANEW)
 
 
 def _card(records: Path) -> dict[str, Any] | None:

@@ -20,9 +20,9 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.threads import use_threads
 from luthier.core.types.examples import Message
-from luthier.evals.benchmarks.encode import Coder
+from luthier.evals.benchmarks.encode import HarnessTokenizer
 from luthier.evals.benchmarks.evaluation import WRITTEN_AT_ONCE, chat_text, end_ids
-from luthier.evals.likelihood import Request, Scorer
+from luthier.evals.likelihood import LikelihoodRequest, LikelihoodScorer
 from luthier.generate.generate import generate
 from luthier.generate.sampling import Sampling
 from luthier.model.folder.limits import longest_input
@@ -50,10 +50,10 @@ class LuthierLM(TemplateLM):  # type: ignore[misc]
             name = "auto"
         self.opened = open_model(pretrained, device=name, dtype=dtype)
         self.opened.model.eval()
-        self.coder = Coder(self.opened.tokenizer)
+        self.coder = HarnessTokenizer(self.opened.tokenizer)
         self.tokenizer = self.opened.tokenizer.fast
         self.max_length = int(max_length or longest_input(self.opened.model.config, self.opened.tokenizer.fast))
-        self.scorer = Scorer(self.opened.model, self.max_length, int(tokens))
+        self.scorer = LikelihoodScorer(self.opened.model, self.max_length, int(tokens))
         self.pretrained = pretrained
         self._device = self.opened.model.device
 
@@ -103,7 +103,7 @@ class LuthierLM(TemplateLM):  # type: ignore[misc]
         with log.progress("log-likelihoods", len(requests)) as bar:
             for start in range(0, len(requests), WINDOW):
                 part = requests[start : start + WINDOW]
-                asked = [Request(tuple(context), tuple(continuation)) for _, context, continuation in part]
+                asked = [LikelihoodRequest(tuple(context), tuple(continuation)) for _, context, continuation in part]
                 for index, answer in self.scorer.answer(asked):
                     out[start + index] = (answer.logp, answer.greedy)
                     if (texts := part[index][0]) is not None:

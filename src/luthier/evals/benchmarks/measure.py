@@ -11,16 +11,16 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.evals.benchmarks.documents import Document
-from luthier.evals.benchmarks.encode import Coder
+from luthier.evals.benchmarks.encode import HarnessTokenizer
 from luthier.evals.benchmarks.files import Material
 from luthier.evals.benchmarks.prompts import Prompt, Render, Shots, prompt
 from luthier.evals.benchmarks.tasks import Task
-from luthier.evals.likelihood import Answer, Scorer
+from luthier.evals.likelihood import Likelihood, LikelihoodScorer
 from luthier.evals.prefix_forest import Ids
 
 WINDOW = 128  # documents that are made ready and packed together, measured anew after a kill between them
-CHARACTERS = 1 << 17  # of texts, after which a window ends
-NEW_TOKENS = 256  # longest generated answer
+WINDOW_CHARACTERS = 1 << 17  # of texts, after which a window ends
+MAX_NEW_TOKENS = 256  # longest generated answer
 STOPS = ("Question:", "</s>", "<|im_end|>")
 
 Record = dict[str, Any]
@@ -32,8 +32,8 @@ Chosen = tuple[int, Document, Prompt]
 class Engine:
     """What measures: `write` continues prompts by the likeliest tokens, `chat` renders messages or is None."""
 
-    scorer: Scorer
-    coder: Coder
+    scorer: LikelihoodScorer
+    coder: HarnessTokenizer
     write: Write
     chat: Render | None = None
 
@@ -76,14 +76,14 @@ def windows(documents: Sequence[Document], places: Sequence[int], task: Task) ->
     for index in places:
         window.append(index)
         size += len(documents[index].answer) if task.kind == "text" else 0
-        if len(window) == WINDOW or size >= CHARACTERS:
+        if len(window) == WINDOW or size >= WINDOW_CHARACTERS:
             yield window
             window, size = [], 0
     if window:
         yield window
 
 
-def _scored(window: Sequence[Chosen], engine: Engine) -> Iterator[tuple[int, Document, list[Answer]]]:
+def _scored(window: Sequence[Chosen], engine: Engine) -> Iterator[tuple[int, Document, list[Likelihood]]]:
     """The documents of a window with an answer for each of their choices."""
     pairs = [part.pairs for _, _, part in window]
     owners = [(owner, choice) for owner, part in enumerate(pairs) for choice in range(len(part))]
@@ -92,7 +92,7 @@ def _scored(window: Sequence[Chosen], engine: Engine) -> Iterator[tuple[int, Doc
         if not request.continuation:  # it would be sure, and win; the harness stops here too
             what = f"choice {choice + 1} is empty, or one token with the end of the question"
             raise InputError(what, where=window[owner][1].origin, fix="leave the document out")
-    answers: dict[int, dict[int, Answer]] = {}
+    answers: dict[int, dict[int, Likelihood]] = {}
     for place, answer in engine.scorer.answer(requests):
         owner, choice = owners[place]
         found = answers.setdefault(owner, {})
@@ -120,7 +120,7 @@ def _choices(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[R
 PICKS = {"acc": "pick", "acc_norm": "pick_norm"}
 
 
-def _words(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[Record]:
+def _last_words(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[Record]:
     for index, document, (answer,) in _scored(window, engine):
         yield _record(index, document) | {
             "gold": document.answer, "logp": answer.logp, "acc": float(answer.greedy), "cut": answer.cut,
@@ -129,10 +129,10 @@ def _words(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[Rec
 
 def _generated(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[Record]:
     prompts = engine.coder.encode([part.contexts[0] for _, _, part in window])
-    room = engine.scorer.room - NEW_TOKENS
+    room = engine.scorer.room - MAX_NEW_TOKENS
     if room < 1:
         raise InputError(
-            f"the model's context of {engine.scorer.room} tokens has no room for answers of {NEW_TOKENS}",
+            f"the model's context of {engine.scorer.room} tokens has no room for answers of {MAX_NEW_TOKENS}",
             fix=f"leave {task.name} out",
         )
     answers = engine.write([ids[-room:] for ids in prompts], STOPS)
@@ -144,7 +144,7 @@ def _generated(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator
         }  # fmt: skip
 
 
-def _texts(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[Record]:
+def _perplexities(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[Record]:
     tokens = engine.coder.encode([document.answer for _, document, _ in window])
     for place, logp in engine.scorer.rolling(tokens, engine.coder.prefix):
         index, document, _ = window[place]
@@ -156,9 +156,9 @@ def _texts(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[Rec
 
 MEASURES: dict[str, Callable[[Task, Sequence[Chosen], Engine], Iterator[Record]]] = {
     "choices": _choices,
-    "words": _words,
+    "words": _last_words,
     "generated": _generated,
-    "text": _texts,
+    "text": _perplexities,
 }
 
 

@@ -9,8 +9,8 @@ from math import exp, hypot, inf, log
 from typing import Any
 
 from luthier.evals.benchmarks.measure import Record
-from luthier.evals.benchmarks.tasks import Entry, Task
-from luthier.evals.stats.intervals import FEW, Estimate, fewest, mean_interval, ratio_interval, share_interval
+from luthier.evals.benchmarks.tasks import SuiteColumn, Task
+from luthier.evals.stats.intervals import MIN_CHANGED, Estimate, fewest, mean_interval, ratio_interval, share_interval
 from luthier.evals.stats.shares import quantile, wilson
 
 Scores = dict[str, Estimate]
@@ -61,7 +61,7 @@ def by_group(task: Task, records: Sequence[Record]) -> dict[str, Scores]:
     return parts if len(parts) > 1 else {}
 
 
-def average(entries: Sequence[Entry], scores: Mapping[str, Scores]) -> Estimate:
+def average(entries: Sequence[SuiteColumn], scores: Mapping[str, Scores]) -> Estimate:
     """The mean of a suite's metrics. The tasks are independent, so the half-widths of their intervals add as squares."""
     found = [scores[entry.task][entry.metric] for entry in entries]
     value = sum(part.value for part in found) / len(found)
@@ -107,7 +107,7 @@ def _mean_of_groups(records: Sequence[Record]) -> Estimate:
     sizes = Counter(record["group"] for record in records)
     weights = [1 / (len(sizes) * sizes[record["group"]]) for record in records]
     n, right = len(records), sum(record["acc"] for record in records)
-    if n >= fewest() and min(right, n - right) < FEW:
+    if n >= fewest() and min(right, n - right) < MIN_CHANGED:
         rights: Counter[str] = Counter()
         for record in records:
             rights[record["group"]] += record["acc"]

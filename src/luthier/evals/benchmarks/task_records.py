@@ -30,7 +30,7 @@ class TaskRecords:
 
     def __init__(self, path: Path, about: dict[str, Any], model: str) -> None:
         self.path, self._about, self._model = path, about, model
-        self._card, self._journal = path.with_suffix(".json"), Journal(path, files.ANEW)
+        self._card, self._journal = path.with_suffix(".json"), Journal(path, files.MEASURE_ANEW)
         self.found: dict[int, Record] = {}
         if self._same(files.card_of(path)):
             self.found = {record["doc"]: cast(Record, record) for record in self._journal.read(_Form)}
@@ -46,7 +46,7 @@ class TaskRecords:
     def close(self, scores: dict[str, Any]) -> None:
         """Flush, and write the scores."""
         self._journal.sync()
-        write_json(self._card, self._said({**scores, files.RECORDS: sha256(self.path)}))
+        write_json(self._card, self._said({**scores, files.RECORDS_SUM: sha256(self.path)}))
 
     def _said(self, scores: dict[str, Any]) -> dict[str, Any]:
         return with_sum({"model": self._model, **self._about, **scores})

@@ -157,7 +157,7 @@ SUBJECTS = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class SuiteColumn:
     """A column of a suite: task, title, shots, and the metric that counts."""
 
     task: str
@@ -167,12 +167,12 @@ class Entry:
 
 
 # Open LLM Leaderboard, first version (2023): the average of these four. MMLU is the plain mean of its subjects.
-SUITES: dict[str, tuple[Entry, ...]] = {
+SUITES: dict[str, tuple[SuiteColumn, ...]] = {
     "leaderboard": (
-        Entry("arc_challenge", "ARC", 25, "acc_norm"),
-        Entry("hellaswag", "HellaSwag", 10, "acc_norm"),
-        Entry("mmlu", "MMLU", 5, "acc_subjects"),
-        Entry("truthfulqa_mc2", "TruthfulQA", 0, "mc2"),
+        SuiteColumn("arc_challenge", "ARC", 25, "acc_norm"),
+        SuiteColumn("hellaswag", "HellaSwag", 10, "acc_norm"),
+        SuiteColumn("mmlu", "MMLU", 5, "acc_subjects"),
+        SuiteColumn("truthfulqa_mc2", "TruthfulQA", 0, "mc2"),
     ),
 }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class GivenAnswer:
     """An answer to a prompt. `reference` is the expected answer, "" where there is none.
 
     row      the data-set row

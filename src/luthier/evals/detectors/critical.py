@@ -11,7 +11,7 @@ from luthier.evals.detectors.same_answer import NAME as SAME
 Found = Sequence[Sequence[Finding]]  # of each answer
 
 
-def first(before: Found, after: Found) -> list[dict[str, Any]]:
+def critical_findings(before: Found, after: Found) -> list[dict[str, Any]]:
     """The gravest first, of a base model's answers and a tuned one's: `name`, `text`, how many `answers`, and their `category`.
 
     lost_refusal  the base declined, and the tuned model answers

@@ -10,7 +10,7 @@ from luthier.evals.detectors.answer import Finding
 from luthier.evals.metrics.labels import folded
 from luthier.evals.stats.shares import wilson
 
-FEWEST = 6  # different prompts
+FEWEST_ANSWERS = 6  # different prompts
 Z = 1.96  # of Wilson's limits at 95 %
 CHANCE = 0.01  # that the references' most frequent answer is right for all prompts
 NAME = "same_answer"
@@ -23,7 +23,7 @@ RULE = (
 
 
 @dataclass(frozen=True)
-class Same:
+class RepeatedAnswer:
     """`answer` is given to `count` of `prompts` different prompts; `expected` is the share of the most frequent reference."""
 
     answer: str
@@ -46,7 +46,7 @@ class Same:
         )
 
 
-def same(prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> Same | None:
+def repeated_answer(prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> RepeatedAnswer | None:
     """The answer that stands for far more of the different prompts than any of the references does; None where none does.
 
     Prompts and answers are compared without case, spacing and the marks around them, and each prompt counts once. With p the
@@ -58,7 +58,7 @@ def same(prompts: Sequence[str], answers: Sequence[str], references: Sequence[st
     for prompt, answer, reference in zip(prompts, answers, references, strict=True):
         first.setdefault(folded(prompt) or prompt, (answer, reference))
     n = len(first)
-    if n < FEWEST:
+    if n < FEWEST_ANSWERS:
         return None
     said = Counter(folded(answer) for answer, _ in first.values())
     wanted = Counter(folded(reference) for _, reference in first.values() if reference.strip())
@@ -68,10 +68,10 @@ def same(prompts: Sequence[str], answers: Sequence[str], references: Sequence[st
     if low <= (1 + expected) / 2 and not (count == n and expected**n < CHANCE):
         return None
     shown = next(answer.strip() for answer, _ in first.values() if folded(answer) == common)
-    return Same(shown, count, n, expected)
+    return RepeatedAnswer(shown, count, n, expected)
 
 
-def findings(found: Same | None, answers: Sequence[str]) -> list[Finding | None]:
+def findings(found: RepeatedAnswer | None, answers: Sequence[str]) -> list[Finding | None]:
     """What is said of each answer: those that are the same have a finding."""
     if found is None:
         return [None] * len(answers)

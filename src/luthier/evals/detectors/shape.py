@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from luthier.evals.detectors.answer import Answered, Finding
+from luthier.evals.detectors.answer import Finding, GivenAnswer
 from luthier.evals.detectors.formats import parsed
 from luthier.evals.detectors.task import Task, is_prose, stopped
 from luthier.evals.detectors.words import LIST_MARK, words
@@ -28,7 +28,7 @@ _NEXT_ITEM = re.compile(rf"{LIST_MARK.pattern}\S.*\n+[ \t]*(?:\d{{1,3}}[.):]|[-*
 _ADDRESS = re.compile(r"https?://\S+$")
 
 
-def too_long(answered: Answered, task: Task) -> Finding | None:
+def too_long(answered: GivenAnswer, task: Task) -> Finding | None:
     count, wanted = len(words(answered.answer)), len(words(answered.reference))
     if wanted:
         most, what = LONG_TIMES * wanted + LONG_MORE, f"the reference has {wanted}"
@@ -39,7 +39,7 @@ def too_long(answered: Answered, task: Task) -> Finding | None:
     return Finding("too_long", f"{count} words; {what}") if count > most else None
 
 
-def too_short(answered: Answered, task: Task) -> Finding | None:
+def too_short(answered: GivenAnswer, task: Task) -> Finding | None:
     if not answered.answer.strip():
         return Finding("too_short", "empty")
     count, wanted = max(1, len(words(answered.answer))), len(words(answered.reference))  # a sign or more is a word
@@ -53,12 +53,12 @@ def too_short(answered: Answered, task: Task) -> Finding | None:
     return Finding("too_short", f"{count} words; {what}") if count < least else None
 
 
-def wrong_format(answered: Answered, task: Task) -> Finding | None:
+def wrong_format(answered: GivenAnswer, task: Task) -> Finding | None:
     fault = task.format.broken(answered.answer, answered.reference)
     return Finding("wrong_format", fault) if fault else None
 
 
-def unfinished(answered: Answered, task: Task) -> Finding | None:
+def unfinished(answered: GivenAnswer, task: Task) -> Finding | None:
     answer = answered.answer.rstrip()
     if answered.ended == "length":
         return Finding("unfinished", "ended by the limit of tokens", _last(answer))

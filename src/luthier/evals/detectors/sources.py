@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from luthier.data.languages import languages
-from luthier.evals.detectors.answer import Answered, Finding
+from luthier.evals.detectors.answer import Finding, GivenAnswer
 from luthier.evals.detectors.grounding import asks_for_it, is_context, unsupported
 from luthier.evals.detectors.task import Task, copied, is_german
 from luthier.evals.detectors.words import acronyms, contains, content, longest_shared, sentences, spans, words
 
 FAITHFUL = 0.9  # of the training answers to long prompts have nothing unsupported
 TOUCH = 0.98  # of the training answers have a word in common with their prompt
-APART = 6  # words of content with none in common
+FEWEST_WORDS = 6  # words of content with none in common
 ADRIFT = 20  # words of content of an end that has none in common with all before
 QUOTE = 0.05  # of the training rows may copy from the prompt
 ALONE, ALONE_PART = 12, 0.75  # words, and part of the answer, where no reference shows what may be quoted
 QUOTED_TOO = 0.8  # of the stretch stand in the reference
 
 
-def off_topic(answered: Answered, task: Task) -> Finding | None:
+def off_topic(answered: GivenAnswer, task: Task) -> Finding | None:
     known = bool(answered.reference.strip())
     if not known and task.touches < TOUCH:
         return None
@@ -27,7 +27,7 @@ def off_topic(answered: Answered, task: Task) -> Finding | None:
         return None
     if acronyms(answered.answer, f"{answered.prompt} {answered.reference}"):
         return None
-    if len(said) >= APART and not said & about:
+    if len(said) >= FEWEST_WORDS and not said & about:
         return Finding("off_topic", f"no word in common with the prompt{' or the reference' if known else ''}")
     return _adrift(answered.answer, about)
 
@@ -47,7 +47,7 @@ def _adrift(answer: str, about: set[str]) -> Finding | None:
     return None
 
 
-def unsupported_claim(answered: Answered, task: Task) -> Finding | None:
+def unsupported_claim(answered: GivenAnswer, task: Task) -> Finding | None:
     if not is_context(answered.prompt):
         return None
     if not asks_for_it(answered.prompt) if task.faithful is None else task.faithful < FAITHFUL:
@@ -57,7 +57,7 @@ def unsupported_claim(answered: Answered, task: Task) -> Finding | None:
     return Finding("unsupported", f"'{found[0]}' is not in the prompt", found[1]) if found else None
 
 
-def copied_prompt(answered: Answered, task: Task) -> Finding | None:
+def copied_prompt(answered: GivenAnswer, task: Task) -> Finding | None:
     stretch = copied(answered.prompt, answered.answer)
     if stretch is None:
         return None
@@ -75,7 +75,7 @@ def copied_prompt(answered: Answered, task: Task) -> Finding | None:
     return Finding("copied_prompt", f"{length} of {len(said)} words in a row are the prompt's", span)
 
 
-def copied_training(answered: Answered, task: Task) -> Finding | None:
+def copied_training(answered: GivenAnswer, task: Task) -> Finding | None:
     if not answered.reference.strip():
         return None
     found = task.copies.stretch(answered.prompt, answered.answer, answered.reference)

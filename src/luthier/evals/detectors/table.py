@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luthier.evals.detectors import shape, sources, wording
-from luthier.evals.detectors.answer import Answered, Finding
+from luthier.evals.detectors.answer import Finding, GivenAnswer
 from luthier.evals.detectors.task import Task
 
 FixAction = Literal["drop", "shorten", "correct", "rewrite"]
@@ -28,13 +28,13 @@ class Category:
     fix: FixAction
 
 
-def detect(answered: Answered, task: Task) -> list[Finding]:
+def detect(answered: GivenAnswer, task: Task) -> list[Finding]:
     """What is wrong with the answer, at most one finding a category, in the order of `CATEGORIES`."""
     found = (detector(answered, task) for detector in _DETECTORS.values())
     return [finding for finding in found if finding is not None]
 
 
-def uncertain(answered: Answered, task: Task) -> Finding | None:
+def uncertain(answered: GivenAnswer, task: Task) -> Finding | None:
     if not answered.logps:
         return None
     whole = math.exp(sum(answered.logps))
@@ -162,7 +162,7 @@ CATEGORIES: Mapping[str, Category] = {
     ),
 }
 
-_DETECTORS: Mapping[str, Callable[[Answered, Task], Finding | None]] = {
+_DETECTORS: Mapping[str, Callable[[GivenAnswer, Task], Finding | None]] = {
     "misspelling": wording.misspelling,
     "too_long": shape.too_long,
     "too_short": shape.too_short,

@@ -6,7 +6,7 @@ import re
 
 from luthier.data.languages import languages, scripts
 from luthier.evals.detectors import leaks
-from luthier.evals.detectors.answer import Answered, Finding
+from luthier.evals.detectors.answer import Finding, GivenAnswer
 from luthier.evals.detectors.refusals import refusal
 from luthier.evals.detectors.repeats import repeats
 from luthier.evals.detectors.spelling import misspelled
@@ -30,7 +30,7 @@ _NAMES_LANGUAGE = re.compile(
 )
 
 
-def misspelling(answered: Answered, task: Task) -> Finding | None:
+def misspelling(answered: GivenAnswer, task: Task) -> Finding | None:
     if _NAMES_LANGUAGE.search(answered.prompt):
         return None  # words of two languages
     around = {*words(answered.prompt), *words(answered.reference)}
@@ -41,7 +41,7 @@ def misspelling(answered: Answered, task: Task) -> Finding | None:
     return Finding("misspelling", f"'{found[0]}': '{found[1]}'?", found[2])
 
 
-def repetitive(answered: Answered, task: Task) -> Finding | None:
+def repetitive(answered: GivenAnswer, task: Task) -> Finding | None:
     finding = repeats(answered.answer)
     if finding and finding.span is None and _VERSE.search(answered.prompt):
         return None
@@ -50,17 +50,17 @@ def repetitive(answered: Answered, task: Task) -> Finding | None:
     return None if answered.reference.strip() and repeats(answered.reference) else finding
 
 
-def refused(answered: Answered, task: Task) -> Finding | None:
+def refused(answered: GivenAnswer, task: Task) -> Finding | None:
     span = refusal(answered.answer)
     return Finding("refusal", f"'{answered.answer[span[0] : span[1]][:60]}'", span) if span else None
 
 
-def template_leak(answered: Answered, task: Task) -> Finding | None:
+def template_leak(answered: GivenAnswer, task: Task) -> Finding | None:
     span = leaks.leak(answered.answer, answered.prompt + answered.reference)
     return Finding("template_leak", f"'{answered.answer[span[0] : span[1]].strip()[:40]}'", span) if span else None
 
 
-def wrong_language(answered: Answered, task: Task) -> Finding | None:
+def wrong_language(answered: GivenAnswer, task: Task) -> Finding | None:
     reference = answered.reference.strip()
     if not reference and (not task.rows or _NAMES_LANGUAGE.search(answered.prompt)):
         return None

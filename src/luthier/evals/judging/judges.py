@@ -18,7 +18,7 @@ from luthier.core.storage.opening import holding
 from luthier.core.types.examples import Message, Messages
 from luthier.evals.judging.endpoint import Endpoint, UnusableReply, open_endpoint
 from luthier.evals.judging.prompt import PAIR_OPTIONS, TIE, YES_OR_NO, Choice, Comparison, pair_messages, read_choice
-from luthier.evals.likelihood import Request, Scorer
+from luthier.evals.likelihood import LikelihoodRequest, LikelihoodScorer
 from luthier.model.folder.limits import longest_input
 from luthier.runs.open import Opened, open_model, weights
 from luthier.text.encode import encode_prompt_ids
@@ -78,7 +78,7 @@ class LocalJudge:
         opened = self.opened
         answers = [tuple(ids) for ids in opened.tokenizer.encode_pieces([("\n", option) for option in options])]
         requests = [
-            Request(
+            LikelihoodRequest(
                 tuple(encode_prompt_ids(m, (), opened.template, opened.tokenizer, system=opened.config.text.system)),
                 ids,
             )
@@ -86,7 +86,7 @@ class LocalJudge:
             for ids in answers
         ]
         opened.model.eval()
-        scorer = Scorer(opened.model, longest_input(opened.model.config, opened.tokenizer.fast), self.tokens)
+        scorer = LikelihoodScorer(opened.model, longest_input(opened.model.config, opened.tokenizer.fast), self.tokens)
         for start in range(0, len(requests), 2 * self.batch_size):
             scorer.forget()
             half: dict[int, tuple[int, float]] = {}

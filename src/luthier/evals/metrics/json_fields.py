@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
-PAIRED = 50  # items of lists that are paired by likeness; longer lists are paired by place
-DEEP = 64  # levels that are compared; deeper ones must be equal as a whole
-DEEPEST = 200  # levels that are read
+MAX_PAIRED_ITEMS = 50  # items of lists that are paired by likeness; longer lists are paired by place
+MAX_COMPARED_DEPTH = 64  # levels that are compared; deeper ones must be equal as a whole
+MAX_DEPTH = 200  # levels that are read
 _LEVELS = {"{": 1, "[": 1, "}": -1, "]": -1}
 
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
@@ -20,7 +20,7 @@ def parsed(text: str) -> Any:
     """The object or list that the text is, in a fence or not; None where it is neither, or nested deeper than DEEPEST."""
     fenced = _FENCED.fullmatch(text)
     inner = (fenced[1] if fenced else text).strip()
-    if not inner.startswith(("{", "[")) or max(accumulate(_LEVELS.get(sign, 0) for sign in inner)) > DEEPEST:
+    if not inner.startswith(("{", "[")) or max(accumulate(_LEVELS.get(sign, 0) for sign in inner)) > MAX_DEPTH:
         return None
     try:
         return json.loads(inner)
@@ -43,20 +43,20 @@ def field_f1(answer: str, reference: str) -> float:
 
 def _size(value: Any, depth: int) -> int:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(_size(item, depth + 1) for item in inner) if inner and depth < DEEP else 1
+    return sum(_size(item, depth + 1) for item in inner) if inner and depth < MAX_COMPARED_DEPTH else 1
 
 
 def _alike(one: Any, other: Any, depth: int) -> int:
     """How many fields are equal."""
-    if isinstance(one, dict) and isinstance(other, dict) and one and other and depth < DEEP:
+    if isinstance(one, dict) and isinstance(other, dict) and one and other and depth < MAX_COMPARED_DEPTH:
         return sum(_alike(one[key], other[key], depth + 1) for key in one.keys() & other.keys())
-    if isinstance(one, list) and isinstance(other, list) and one and other and depth < DEEP:
+    if isinstance(one, list) and isinstance(other, list) and one and other and depth < MAX_COMPARED_DEPTH:
         return _items(one, other, depth)
     return int(_equal(one, other))
 
 
 def _items(one: list[Any], other: list[Any], depth: int) -> int:
-    if max(len(one), len(other)) > PAIRED:
+    if max(len(one), len(other)) > MAX_PAIRED_ITEMS:
         return sum(_alike(a, b, depth + 1) for a, b in zip(one, other, strict=False))
     found = [(_alike(a, b, depth + 1), i, j) for i, a in enumerate(one) for j, b in enumerate(other)]
     left, right, total = set(range(len(one))), set(range(len(other))), 0
@@ -85,7 +85,7 @@ def key_paths(value: Any) -> frozenset[str]:
 
 
 def _paths(value: Any, before: str, depth: int) -> Iterator[str]:
-    if depth >= DEEP:
+    if depth >= MAX_COMPARED_DEPTH:
         return
     if isinstance(value, dict):
         for key, item in value.items():

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-CHARACTERS = 64  # of a label
-REPEATS = 4  # a closed set: each of its labels is given this often on average
-MOST = 1000  # labels of a set
-TELLING = 3  # letters from which on a label is one wherever it stands
-SEVERAL = 0.1  # of the answers name more than one label, where a task lets them
+MAX_CHARACTERS = 64  # of a label
+MIN_REPEATS = 4  # a closed set: each of its labels is given this often on average
+MAX_LABELS = 1000  # labels of a set
+MIN_LABEL_LETTERS = 3  # letters from which on a label is one wherever it stands
+MIN_MULTI_LABEL_SHARE = 0.1  # of the answers name more than one label, where a task lets them
 
 _AROUND = " \t\r\n\"'`“”‘’«»*_()[]{}<>.,;:!?。，！？"
 _MARKS = ".,;:!?)]\"'”’*"
@@ -42,7 +42,9 @@ def is_several(references: Sequence[str]) -> bool:
     """Whether references name one label of a closed set or more ('sports, politics'), a tenth of them several."""
     found = [parts(reference) for reference in references]
     many = sum(len(names) > 1 for names in found)
-    return many >= max(2, SEVERAL * len(references)) and _closed([name for names in found for name in names])
+    return many >= max(2, MIN_MULTI_LABEL_SHARE * len(references)) and _closed(
+        [name for names in found for name in names]
+    )
 
 
 def is_first_line(references: Sequence[str]) -> bool:
@@ -53,8 +55,8 @@ def is_first_line(references: Sequence[str]) -> bool:
 
 def _closed(names: Sequence[str]) -> bool:
     distinct = set(names)
-    short = all(len(name) <= CHARACTERS for name in distinct)
-    return bool(names) and short and len(distinct) <= min(MOST, len(names) // REPEATS)
+    short = all(len(name) <= MAX_CHARACTERS for name in distinct)
+    return bool(names) and short and len(distinct) <= min(MAX_LABELS, len(names) // MIN_REPEATS)
 
 
 def named(answer: str, labels: Iterable[str]) -> str | None:
@@ -85,7 +87,7 @@ def named(answer: str, labels: Iterable[str]) -> str | None:
 
 def _counts(said: str, label: str, text: str, end: int) -> bool:
     """Whether what stands in a text is the label: where it is very short, by what follows it."""
-    if len(said) >= TELLING:
+    if len(said) >= MIN_LABEL_LETTERS:
         return True
     return (len(said) > 1 or said == label.strip(_AROUND)) and not text[end : end + 1].strip(_MARKS)
 

@@ -9,14 +9,14 @@ from luthier.config.rewards import RewardConfig
 from luthier.core.errors import unknown
 from luthier.evals.metrics import user_metrics
 from luthier.evals.metrics.labels import commonest
-from luthier.evals.metrics.table import METRICS, OWN
+from luthier.evals.metrics.table import METRICS, USER_METRIC
 from luthier.evals.stats.paired import Question, before_after, paired
 
 Scores = dict[str, list[float]]
-FIGURES = ("before", "after", "difference", "low", "high", "n", "p", "corrected", "verdict")  # of a row of `table`
+ROW_KEYS = ("before", "after", "difference", "low", "high", "n", "p", "corrected", "verdict")  # of a row of `table`
 
 # What methods report of each held-out example: name -> (title, unit, best value, higher is better).
-ITEMS: dict[str, tuple[str, str, float | None, bool | None]] = {
+METHOD_FIGURES: dict[str, tuple[str, str, float | None, bool | None]] = {
     "accuracy": ("better answer preferred", "%", 1.0, True),
     "margin": ("margin", "", None, True),
     "chosen_logp": ("log p of better answers", "", None, True),
@@ -36,7 +36,7 @@ def score(
     assert len(samples) == len(references) == len(prompts)
     scores: Scores = {}
     for name in metrics:
-        if name.startswith(OWN):
+        if name.startswith(USER_METRIC):
             scores[name] = user_metrics.score(name, samples, references, prompts, ended, limits or RewardConfig())
             continue
         if name not in METRICS:
@@ -65,7 +65,7 @@ def questions(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequenc
 
 def about_metric(name: str) -> dict[str, Any]:
     """What people call a metric of answers, its unit, best value and direction."""
-    if name.startswith(OWN):
+    if name.startswith(USER_METRIC):
         return user_metrics.about(name)
     metric = METRICS[name]
     return _about(metric.title, metric.unit, metric.top, metric.higher_is_better)
@@ -82,7 +82,7 @@ def means(scores: Scores) -> list[dict[str, Any]]:
 
 def about_item(name: str) -> dict[str, Any]:
     """The same of what a method reports (ITEMS), or of a reward or judge by name."""
-    return _about(*(ITEMS.get(name) or (name.replace("/", ": "), "", None, True)))
+    return _about(*(METHOD_FIGURES.get(name) or (name.replace("/", ": "), "", None, True)))
 
 
 def about_loss(units: Sequence[int]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _about(title: str, unit: str, top: float | None, higher_is_better: bool | No
     return {"title": title, "unit": unit, "top": top, "higher_is_better": higher_is_better}
 
 
-def beside(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[dict[str, Any]]:
+def with_baseline(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[dict[str, Any]]:
     """The rows, that of the accuracy with its `baseline`: the `answer` that is right most often, and its `share`."""
     answer, share = commonest(references)
     return [
@@ -112,5 +112,5 @@ def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The `metrics` of `--json`: name -> before, after, difference, low, high, n, p, corrected, verdict; of the accuracy of labels
     the `baseline` too."""
     return {
-        row["name"]: {key: row[key] for key in (*FIGURES, "baseline") if key in row or key in FIGURES} for row in rows
+        row["name"]: {key: row[key] for key in (*ROW_KEYS, "baseline") if key in row or key in ROW_KEYS} for row in rows
     }

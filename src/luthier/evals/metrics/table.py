@@ -33,7 +33,7 @@ SetFunction = Callable[[Sequence[str], Sequence[str]], list[float]]
 
 SHORT_WORDS, SHORT_SHARE = 3, 0.95  # of short answers, such as names and places
 MATCH_EXTRA = 8  # words that an answer may put around a short reference
-RIGHT = (
+CORRECTNESS = (
     "accuracy",
     "labels",
     "first_line",
@@ -41,7 +41,7 @@ RIGHT = (
     "json_f1",
     "match",
 )  # metrics that tell right answers from wrong: 1 is right
-OWN = "python:"  # metrics of the user's (evals/metrics/user_metrics.py)
+USER_METRIC = "python:"  # metrics of the user's (evals/metrics/user_metrics.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +315,7 @@ def auto(references: Sequence[str]) -> tuple[str, ...]:
     text = ("rouge_l", "chrf", *form) if _has_words(kept) else ("chrf", *form)
     if labels.is_first_line(kept):
         return ("first_line", *text)
-    short = [len(words(reference)) <= SHORT_WORDS and len(reference) <= labels.CHARACTERS for reference in kept]
+    short = [len(words(reference)) <= SHORT_WORDS and len(reference) <= labels.MAX_CHARACTERS for reference in kept]
     return ("match", *text) if lines and sum(short) >= SHORT_SHARE * len(kept) else text
 
 
@@ -326,8 +326,8 @@ def choose(names: Sequence[str], references: Sequence[str]) -> tuple[str, ...]:
     """
     chosen: list[str] = []
     for name in names:
-        if name != "auto" and name not in METRICS and not name.startswith(OWN):
-            raise unknown("metric", name, [*METRICS, "auto", f"{OWN}FILE:FUNCTION"], where="--eval.metrics")
+        if name != "auto" and name not in METRICS and not name.startswith(USER_METRIC):
+            raise unknown("metric", name, [*METRICS, "auto", f"{USER_METRIC}FILE:FUNCTION"], where="--eval.metrics")
         chosen += auto(references) if name == "auto" else (name,)
     return tuple(dict.fromkeys(chosen))
 

@@ -15,7 +15,7 @@ from luthier.config.rewards import RewardConfig
 from luthier.core.errors import FunctionError
 from luthier.core.storage.files import sha256
 from luthier.core.types.examples import Message
-from luthier.evals.metrics.table import OWN
+from luthier.evals.metrics.table import USER_METRIC
 from luthier.rewards.answer import Answer, opening
 from luthier.rewards.function import Function
 from luthier.rewards.imports import sources
@@ -53,7 +53,7 @@ def check(names: Sequence[str], limits: RewardConfig) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in names:
-        if name.startswith(OWN):
+        if name.startswith(USER_METRIC):
             with _open(name, limits) as function:
                 found |= {str(file): sha256(file) for file in sources(function.file)}
     return found
@@ -61,12 +61,12 @@ def check(names: Sequence[str], limits: RewardConfig) -> dict[str, str]:
 
 def about(name: str) -> dict[str, Any]:
     """Title, unit, best value and direction, as of the rows of METRICS."""
-    file, _, function = name.removeprefix(OWN).rpartition(":")
+    file, _, function = name.removeprefix(USER_METRIC).rpartition(":")
     return {"title": f"{function} ({Path(file).name})", "unit": "", "top": None, "higher_is_better": True}
 
 
 def _open(name: str, limits: RewardConfig) -> Function:
-    return Function(name, name.removeprefix(OWN), limits, kind="metric")
+    return Function(name, name.removeprefix(USER_METRIC), limits, kind="metric")
 
 
 def _where(name: str) -> str:

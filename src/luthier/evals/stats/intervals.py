@@ -31,7 +31,7 @@ from luthier.evals.stats.shares import paired_limits, score_limits, share_limits
 Values = NDArray[np.float64]
 Limits = tuple[float, float] | tuple[None, None]
 ROUNDING = 1e-12  # of the largest value: differences below it are none
-FEW = 6  # items that must stand apart from the most frequent value
+MIN_CHANGED = 6  # items that must stand apart from the most frequent value
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,9 @@ def _of_few(values: Values) -> float | None:
     scale = float(np.abs(values).max()) or 1.0
     _, first, counts = np.unique(np.round(values / scale / ROUNDING), return_index=True, return_counts=True)
     most = int(counts.max())
-    return float(values[first[counts.argmax()]]) if 2 * most > len(values) and len(values) - most < FEW else None
+    return (
+        float(values[first[counts.argmax()]]) if 2 * most > len(values) and len(values) - most < MIN_CHANGED else None
+    )
 
 
 def _mean(items: Values, level: float) -> Limits:

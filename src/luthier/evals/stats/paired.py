@@ -146,7 +146,7 @@ def differences(questions: Sequence[Question], seed: int = 0, rounds: int = 10_0
     tested = [i for i, row in enumerate(rows) if row.p is not None]
     corrected = dict(zip(tested, holm([rows[i].p or 0.0 for i in tested]), strict=True))
     left = sum(p > LEVEL for p in corrected.values())
-    return [_told(row, corrected.get(i), len(tested), left) for i, row in enumerate(rows)]
+    return [_with_verdict(row, corrected.get(i), len(tested), left) for i, row in enumerate(rows)]
 
 
 def _difference(asked: Question, against: str, model: str, seed: int, rounds: int) -> Difference:
@@ -172,7 +172,7 @@ def _difference(asked: Question, against: str, model: str, seed: int, rounds: in
     )  # fmt: skip
 
 
-def _told(row: Difference, corrected: float | None, tests: int, left: int) -> Difference:
+def _with_verdict(row: Difference, corrected: float | None, tests: int, left: int) -> Difference:
     """The row with its verdict, the correction being known: `tests` p-values, of which `left` are above LEVEL."""
     if corrected is None:
         return row

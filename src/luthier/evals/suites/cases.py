@@ -16,7 +16,7 @@ from luthier.evals.suites.spec import Case as CaseSpec
 from luthier.evals.suites.spec import Check, Group, PromptSpec, Sampling
 
 COLUMN = re.compile(r"\{\{|\}\}|\{([^{}\n]+)\}")
-OPENING = 60  # characters of a prompt that name a case without a name
+NAME_CHARACTERS = 60  # characters of a prompt that name a case without a name
 SAMPLING: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 256, "seed": 0, "n": 1}
 
 Fill = Callable[[Any], Any]
@@ -153,7 +153,7 @@ def _messages(asked: PromptSpec, where: str, fill: Fill) -> Messages:
 
 def _opening(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= OPENING else line[:OPENING].rstrip() + "…"
+    return line if len(line) <= NAME_CHARACTERS else line[:NAME_CHARACTERS].rstrip() + "…"
 
 
 def _filled(value: Any, row: Row, where: str, checked: bool) -> Any:

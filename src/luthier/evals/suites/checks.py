@@ -19,7 +19,7 @@ from luthier.evals.suites import spec
 from luthier.evals.suites.spec import Check
 
 SECONDS = 5.0  # that a pattern or a schema may take on one answer
-TRIES = 3  # times that it may take longer, before it is not tried again
+MAX_TIMEOUTS = 3  # times that it may take longer, before it is not tried again
 SHOWN = 60
 
 
@@ -34,7 +34,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Given:
+class AnswerToCheck:
     """An answer with what some checks need beside it."""
 
     prompt: str
@@ -43,9 +43,9 @@ class Given:
 
 
 EMBEDDING = "embedding"
-BEST = {name: float(metric.top) for name, metric in METRICS.items() if metric.top is not None} | {EMBEDDING: 1.0}
+BEST_VALUES = {name: float(metric.top) for name, metric in METRICS.items() if metric.top is not None} | {EMBEDDING: 1.0}
 Test = Callable[[str], Verdict]
-Batch = Callable[[Sequence[Given]], list[Verdict]]
+Batch = Callable[[Sequence[AnswerToCheck]], list[Verdict]]
 
 
 def each(test: Test) -> Batch:
@@ -61,7 +61,7 @@ def test_of(check: Check, where: str, folder: Path) -> Test | None:
     value: Any = getattr(check, check.kind)
     if isinstance(value, spec.Judged) and not value.question.strip():
         raise InputError("the question to the judge is empty", where=where, fix="for example `judged: Is it polite?`")
-    return MAKERS[check.kind](value, where, folder) if check.kind in MAKERS else None
+    return CHECKS[check.kind](value, where, folder) if check.kind in CHECKS else None
 
 
 def words(check: Check) -> str:
@@ -130,12 +130,12 @@ def _limited(what: str, test: Test) -> Test:
 
     def limited(answer: str) -> Verdict:
         nonlocal late
-        if late < TRIES:
+        if late < MAX_TIMEOUTS:
             try:
                 return test(answer)
             except TimeoutError:
                 late += 1
-        where = "on it" if late < TRIES else "on this answer or others"
+        where = "on it" if late < MAX_TIMEOUTS else "on this answer or others"
         return Verdict(False, f"{what} takes longer than {SECONDS:g} s {where}", decided=False)
 
     return limited
@@ -238,19 +238,19 @@ def _one_of(value: spec.OneOf, where: str, folder: Path) -> Test:
 
 def least(value: spec.Similar) -> float:
     """How like it must be: as much as is given, or half of the best there is."""
-    return BEST[value.by] / 2 if value.at_least is None else value.at_least
+    return BEST_VALUES[value.by] / 2 if value.at_least is None else value.at_least
 
 
 def _similar(value: spec.Similar, where: str, folder: Path) -> Test | None:
-    if value.by not in BEST:
-        raise unknown("metric", value.by, BEST, where=where)
+    if value.by not in BEST_VALUES:
+        raise unknown("metric", value.by, BEST_VALUES, where=where)
     embedded = value.by == EMBEDDING
     if not value.to.strip():
         raise InputError("like what? `to` is empty", where=where, fix="give the text that answers should be like")
     if not embedded and "encoder" in value.model_fields_set:
         raise InputError(f"'encoder' is not used by '{value.by}'", where=where, fix=f"give `by: {EMBEDDING}` too")
     title, lowest = ("cosine", -1) if embedded else (METRICS[value.by].title, 0)
-    wanted, best = least(value), BEST[value.by]
+    wanted, best = least(value), BEST_VALUES[value.by]
     if not lowest <= wanted <= best:
         raise InputError(f"no {title} is {wanted:g}", where=where, fix=f"give `at_least` from {lowest} to {best:g}")
 
@@ -261,7 +261,7 @@ def _similar(value: spec.Similar, where: str, folder: Path) -> Test | None:
     return None if embedded else test
 
 
-MAKERS: dict[str, Callable[[Any, str, Path], Test | None]] = {
+CHECKS: dict[str, Callable[[Any, str, Path], Test | None]] = {
     "equals": _equals,
     "contains": _contains,
     "regex": _regex,

@@ -21,7 +21,7 @@ from luthier.evals.judging.judges import CachedJudge, Judge, JudgeSpec
 from luthier.evals.judging.prompt import YES_OR_NO, question_messages
 from luthier.evals.suites import results
 from luthier.evals.suites.cases import expand
-from luthier.evals.suites.checks import EMBEDDING, Given, Verdict, least
+from luthier.evals.suites.checks import EMBEDDING, AnswerToCheck, Verdict, least
 from luthier.evals.suites.document import Document, read
 from luthier.evals.suites.junit import junit
 from luthier.evals.suites.spec import Check, Judged, Python, Similar
@@ -145,7 +145,7 @@ class PreparedSuite:
         gc.collect()
         return said
 
-    def _outside(self, check: Check, given: Sequence[Given], stop: Stop) -> list[Verdict]:
+    def _outside(self, check: Check, given: Sequence[AnswerToCheck], stop: Stop) -> list[Verdict]:
         if check.python:
             return self._python(check.python, given)
         if check.similar:
@@ -153,7 +153,7 @@ class PreparedSuite:
         assert check.judged
         return self._judged(check.judged, given, stop)
 
-    def _python(self, check: Python, given: Sequence[Given]) -> list[Verdict]:
+    def _python(self, check: Python, given: Sequence[AnswerToCheck]) -> list[Verdict]:
         asked = [
             Answer(item.prompt, item.answer, item.reference, 0, True, (Message("user", item.prompt),)) for item in given
         ]
@@ -172,7 +172,7 @@ class PreparedSuite:
             for value in values
         ]
 
-    def _alike(self, check: Similar, given: Sequence[Given]) -> list[Verdict]:
+    def _alike(self, check: Similar, given: Sequence[AnswerToCheck]) -> list[Verdict]:
         vectors = self.encoders[check.encoder].embed([check.to, *(item.answer for item in given)])
         alike, wanted = (vectors[1:] @ vectors[0]).tolist(), least(check)
         return [
@@ -180,7 +180,7 @@ class PreparedSuite:
             for value in alike
         ]
 
-    def _judged(self, check: Judged, given: Sequence[Given], stop: Stop) -> list[Verdict]:
+    def _judged(self, check: Judged, given: Sequence[AnswerToCheck], stop: Stop) -> list[Verdict]:
         assert self.open_judge
         if self.judge is None:
             self.judge = self.open_judge()

@@ -9,14 +9,16 @@ from typing import Any
 
 from luthier.evals.stats.intervals import share_interval
 from luthier.evals.suites.cases import Case
-from luthier.evals.suites.checks import Given, Test, Verdict, negated, test_of, words
+from luthier.evals.suites.checks import AnswerToCheck, Test, Verdict, negated, test_of, words
 from luthier.evals.suites.spec import Check, Suite
 
-Outside = Callable[[Check, Sequence[Given]], list[Verdict]]  # what a check that needs a process or a model says
+CheckElsewhere = Callable[
+    [Check, Sequence[AnswerToCheck]], list[Verdict]
+]  # what a check that needs a process or a model says
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadyCheck:
     """A check made ready: without the `not`s around it, how many those were, and what it does (None: ask outside)."""
 
     check: Check
@@ -85,7 +87,7 @@ class Score:
         return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "met": self.met}
 
 
-def prepare(cases: Sequence[Case], folder: Path) -> list[list[Ready]]:
+def prepare(cases: Sequence[Case], folder: Path) -> list[list[ReadyCheck]]:
     """The checks of every case made ready. Raises InputError for what cannot be checked, before anything is asked."""
     out = []
     for case in cases:
@@ -94,21 +96,24 @@ def prepare(cases: Sequence[Case], folder: Path) -> list[list[Ready]]:
             core, nots = check, 0
             while core.not_ is not None:
                 core, nots = core.not_, nots + 1
-            ready.append(Ready(check, core, nots, test_of(core, where, folder)))
+            ready.append(ReadyCheck(check, core, nots, test_of(core, where, folder)))
         out.append(ready)
     return out
 
 
 def check_all(
-    cases: Sequence[Case], ready: Sequence[Sequence[Ready]], answers: Sequence[Sequence[str]], outside: Outside
+    cases: Sequence[Case],
+    ready: Sequence[Sequence[ReadyCheck]],
+    answers: Sequence[Sequence[str]],
+    outside: CheckElsewhere,
 ) -> list[Outcome]:
     """Every check of every answer. Checks that are asked outside are asked together for all answers."""
     found: dict[tuple[int, int, int], Verdict] = {}
-    waiting: dict[str, tuple[Ready, list[tuple[tuple[int, int, int], Given]]]] = {}
+    waiting: dict[str, tuple[ReadyCheck, list[tuple[tuple[int, int, int], AnswerToCheck]]]] = {}
     for i, case in enumerate(cases):
         for j, answer in enumerate(answers[i]):
             for k, check in enumerate(ready[i]):
-                given = Given(case.prompt, answer, case.reference)
+                given = AnswerToCheck(case.prompt, answer, case.reference)
                 if check.test:
                     found[i, j, k] = check.test(answer)
                 else:
@@ -125,7 +130,7 @@ def check_all(
     ]  # fmt: skip
 
 
-def _turned(verdict: Verdict, check: Ready) -> Verdict:
+def _turned(verdict: Verdict, check: ReadyCheck) -> Verdict:
     return negated([verdict], check.core)[0] if check.nots % 2 else verdict
 
 

@@ -24,8 +24,8 @@ from luthier.model.adapt.adapter_config import CONFIG, WEIGHTS
 from luthier.model.folder.safetensors_header import Tensor, tensors
 
 PREFIX = "base_model.model."
-AGAIN = "copy it again"
-LARGEST = 1e9  # of lora_alpha
+COPY_AGAIN = "copy it again"
+MAX_ALPHA = 1e9  # of lora_alpha
 FLOATS = ("F64", "F32", "F16", "BF16")
 KINDS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
 
@@ -82,7 +82,7 @@ def read(folder: Path) -> PeftAdapter:
     try:
         loaded = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"the adapter cannot be read: {error}", where=folder / WEIGHTS, fix=AGAIN) from None
+        raise InputError(f"the adapter cannot be read: {error}", where=folder / WEIGHTS, fix=COPY_AGAIN) from None
     if broken := next((name for name, tensor in loaded.items() if not bool(tensor.isfinite().all())), None):
         raise InputError(f"'{broken}' holds NaN or infinity", where=folder / WEIGHTS, fix="fetch the adapter again")
     layers, whole = _sorted(loaded, folder / WEIGHTS)
@@ -96,18 +96,18 @@ def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
         raise InputError(f"only LoRA adapters can be loaded, and this is of type '{kind}'", where=where)
     alpha = settings.get("lora_alpha")
     if not _positive(alpha):
-        raise InputError(f"lora_alpha is {shown(alpha)}, not a positive number", where=where, fix=AGAIN)
+        raise InputError(f"lora_alpha is {shown(alpha)}, not a positive number", where=where, fix=COPY_AGAIN)
     for key in ("use_rslora", "use_dora", "fan_in_fan_out"):
         if not isinstance(settings.get(key), (bool, NoneType)):
-            raise InputError(f"{key} is {shown(settings[key])}, not true or false", where=where, fix=AGAIN)
+            raise InputError(f"{key} is {shown(settings[key])}, not true or false", where=where, fix=COPY_AGAIN)
     for key in ("modules_to_save", "target_parameters"):
         names = settings.get(key) or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"{key} is {shown(names)}, not a list of names", where=where, fix=AGAIN)
+            raise InputError(f"{key} is {shown(names)}, not a list of names", where=where, fix=COPY_AGAIN)
     for key in ("rank_pattern", "alpha_pattern"):
         pattern = settings.get(key) or {}
         if not isinstance(pattern, dict) or not all(_positive(value) for value in pattern.values()):
-            raise InputError(f"{key} is {shown(pattern)}, not numbers by name", where=where, fix=AGAIN)
+            raise InputError(f"{key} is {shown(pattern)}, not numbers by name", where=where, fix=COPY_AGAIN)
     saved = settings.get("modules_to_save") or []
     odd = [name for name, value in settings.items() if name not in _KNOWN and value]
     if settings.get("init_lora_weights") not in _STARTS:
@@ -123,7 +123,7 @@ def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < LARGEST
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < MAX_ALPHA
 
 
 def _refuse_shapes(header: Mapping[str, Tensor], where: Path) -> None:
@@ -134,7 +134,9 @@ def _refuse_shapes(header: Mapping[str, Tensor], where: Path) -> None:
             continue  # refused by its name
         most = (1, 2) if name.endswith(KINDS[2]) else (2, 2)
         if tensor.dtype not in FLOATS or not most[0] <= len(tensor.shape) <= most[1] or not tensor.size:
-            raise InputError(f"'{name[:200]}' is {tensor.dtype} of shape {list(tensor.shape)}", where=where, fix=AGAIN)
+            raise InputError(
+                f"'{name[:200]}' is {tensor.dtype} of shape {list(tensor.shape)}", where=where, fix=COPY_AGAIN
+            )
 
 
 def _sorted(
@@ -154,9 +156,9 @@ def _sorted(
             raise InputError(f"the adapter has a tensor '{key}', which Luthier does not read", where=where)
     for name, parts in layers.items():
         if missing := [kind for kind in KINDS[:2] if kind not in parts]:
-            raise InputError(f"'{name}' has no {missing[0].removesuffix('.weight')}", where=where, fix=AGAIN)
+            raise InputError(f"'{name}' has no {missing[0].removesuffix('.weight')}", where=where, fix=COPY_AGAIN)
         if parts[KINDS[0]].shape[0] != parts[KINDS[1]].shape[1]:
-            raise InputError(f"A and B of '{name}' have different ranks", where=where, fix=AGAIN)
+            raise InputError(f"A and B of '{name}' have different ranks", where=where, fix=COPY_AGAIN)
     if not layers and not whole:
-        raise InputError("the adapter holds no tensor", where=where, fix=AGAIN)
+        raise InputError("the adapter holds no tensor", where=where, fix=COPY_AGAIN)
     return layers, whole

@@ -12,7 +12,7 @@ from luthier.core.foreign.patterns import compiled
 from luthier.model.adapt.quantize import QuantLinear
 from luthier.model.adapt.stacks import held, stacks
 
-SECONDS = 1.0  # that a pattern may take on the name of a layer
+PATTERN_SECONDS = 1.0  # that a pattern may take on the name of a layer
 
 
 ROUTERS = ("gate", "router")  # of experts, where they are linear layers
@@ -72,9 +72,9 @@ def chosen(model: nn.Module, targets: Sequence[str]) -> list[str]:
 
 def _fits(pattern: str, name: str) -> bool:
     try:
-        return compiled(pattern, "--lora.targets").fullmatch(name, timeout=SECONDS) is not None
+        return compiled(pattern, "--lora.targets").fullmatch(name, timeout=PATTERN_SECONDS) is not None
     except TimeoutError:
-        what = f"the pattern '{pattern}' takes longer than {SECONDS:g} s on '{name}'"
+        what = f"the pattern '{pattern}' takes longer than {PATTERN_SECONDS:g} s on '{name}'"
         raise InputError(what, where="--lora.targets", fix="write it without nested repetitions") from None
     except InputError:
         return False

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.foreign.calls import foreign
-from luthier.model.folder.config_sizes import hold_tensors
+from luthier.core.foreign.calls import library_errors
+from luthier.model.folder.config_sizes import check_against_tensors
 from luthier.model.folder.copies import CONFIG, copied, settings
 from luthier.model.folder.folder import weight_files, weight_tensors
 from luthier.model.quiet import quiet
@@ -21,12 +21,12 @@ def load_config(folder: Path) -> Any:
     if said is None:
         raise InputError("no config.json", where=folder, fix="give the folder that holds the model")
     if files := weight_files(folder):
-        hold_tensors(said, weight_tensors(files), where)
+        check_against_tensors(said, weight_tensors(files), where)
     with quiet(), copied(folder, (CONFIG,)) as copy:
         from transformers import AutoConfig
 
         fix = "take the config.json that was saved with the weights"
-        with foreign("transformers cannot read this configuration", where=where, fix=fix, copy=copy):
+        with library_errors("transformers cannot read this configuration", where=where, fix=fix, copy=copy):
             config = AutoConfig.from_pretrained(copy, local_files_only=True, trust_remote_code=False)
     config.name_or_path = str(folder)
     return config

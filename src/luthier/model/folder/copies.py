@@ -16,8 +16,8 @@ from typing import Any
 from luthier.core.errors import InputError
 from luthier.core.storage.files import refuse_pointer, small_file
 from luthier.core.storage.leftovers import private_folder
-from luthier.model.folder.config_sizes import hold_constants
-from luthier.model.folder.refused_settings import TOKENS, known_tokens, refuse, without_places
+from luthier.model.folder.config_sizes import check_constants
+from luthier.model.folder.refused_settings import TOKENS, known_tokens, refuse, without_paths
 from luthier.model.folder.settings_files import SETTINGS_BYTES, parse_object
 
 CONFIG, GENERATION, TOKENIZER_CONFIG, SPECIAL, TOKENIZER = (
@@ -32,7 +32,7 @@ VOCABULARIES = (
 TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 VOCABULARY_BYTES = 128 << 20  # the largest known has 41 MB
 TEMPLATE_BYTES = 4 << 20
-ADDED = 100_000  # added tokens: the most known are 6,415
+MAX_ADDED_TOKENS = 100_000  # added tokens: the most known are 6,415
 
 
 def names(folder: Path) -> list[str]:
@@ -63,15 +63,17 @@ def settings(folder: Path, name: str) -> dict[str, Any] | None:
         return None
     refuse(found, path)
     if name == CONFIG:
-        hold_constants(found, path)
+        check_constants(found, path)
     if name == TOKENIZER_CONFIG:
-        found = known_tokens(without_places(found, path))
+        found = known_tokens(without_paths(found, path))
     if name == SPECIAL:  # of which every object is a token
         found = known_tokens(found, within=True)
     for key in TOKENS:
-        if isinstance(found.get(key), (dict, list)) and len(found[key]) > ADDED:
+        if isinstance(found.get(key), (dict, list)) and len(found[key]) > MAX_ADDED_TOKENS:
             raise InputError(
-                f"'{key}' has {len(found[key]):,} tokens, more than {ADDED:,}", where=path, fix="use another tokenizer"
+                f"'{key}' has {len(found[key]):,} tokens, more than {MAX_ADDED_TOKENS:,}",
+                where=path,
+                fix="use another tokenizer",
             )
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from luthier.core.errors import InputError
 from luthier.model.folder import copies
 from luthier.model.folder.safetensors_header import Tensor, tensors
-from luthier.model.folder.settings_files import AGAIN, read_object
+from luthier.model.folder.settings_files import COPY_AGAIN, read_object
 
 ADAPTER = "adapter_model.safetensors"  # of an adapter beside the model
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -73,12 +73,12 @@ def _index(index: Path) -> dict[str, str]:
     """Tensor -> file, as the index says."""
     listed = read_object(index, unique=True).get("weight_map")
     if not isinstance(listed, dict) or not listed:
-        raise InputError("no weight_map", where=index, fix=AGAIN)
+        raise InputError("no weight_map", where=index, fix=COPY_AGAIN)
     for name in sorted({str(name) for name in listed.values()}):
         if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
-            raise InputError(f"'{name[:200]}' is not a safetensors file of this folder", where=index, fix=AGAIN)
+            raise InputError(f"'{name[:200]}' is not a safetensors file of this folder", where=index, fix=COPY_AGAIN)
         if not (index.parent / name).exists():
-            raise InputError(f"'{name}' is missing", where=index, fix=AGAIN)
+            raise InputError(f"'{name}' is missing", where=index, fix=COPY_AGAIN)
     return {str(tensor): str(name) for tensor, name in listed.items()}
 
 
@@ -90,13 +90,13 @@ def weight_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
     for file in files:
         for name, tensor in tensors(file).items():
             if name in found:
-                raise InputError(f"'{name}' is in {places[name]} too", where=file, fix=AGAIN)
+                raise InputError(f"'{name}' is in {places[name]} too", where=file, fix=COPY_AGAIN)
             found[name], places[name] = tensor, file.name
     index = files[0].parent / INDEX if files else None
     if index and index.exists():
         for name, file_name in _index(index).items():
             if places.get(name) != file_name:
-                raise InputError(f"'{name}' is not in {file_name}, where it should be", where=index, fix=AGAIN)
+                raise InputError(f"'{name}' is not in {file_name}, where it should be", where=index, fix=COPY_AGAIN)
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from luthier.core.errors import InputError
 
 ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
-UNSAID = 2048  # the context of a model that does not say, as lm-evaluation-harness has it
+DEFAULT_CONTEXT = 2048  # the context of a model that does not say, as lm-evaluation-harness has it
 UNLIMITED = int(1e30)  # what tokenizers without a limit say
 # Tokens that stand for what is no text, as tokenizers name them (`image_token`): no text becomes one of them.
 _PLACEHOLDERS = ("image", "video", "audio", "boi", "eoi", "boa", "eoa")
@@ -53,7 +53,7 @@ def longest_input(config: Any, tokenizer: Any) -> int:
         if (found := getattr(text, name, None)) is not None:
             return min(int(found), context(config) or int(found))
     longest = getattr(tokenizer, "model_max_length", None)
-    return UNSAID if longest is None or longest >= UNLIMITED else int(longest)
+    return DEFAULT_CONTEXT if longest is None or longest >= UNLIMITED else int(longest)
 
 
 def _ropes(text: Any) -> list[dict[str, Any]]:

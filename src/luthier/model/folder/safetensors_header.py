@@ -21,7 +21,7 @@ from luthier.core.errors import InputError
 from luthier.core.foreign.forms import shown
 from luthier.core.storage.files import refuse_pointer
 from luthier.core.storage.opening import regular
-from luthier.model.folder.settings_files import AGAIN, parse_object
+from luthier.model.folder.settings_files import COPY_AGAIN, parse_object
 
 HEADER_BYTES = 100_000_000  # the library's own limit
 BITS = {
@@ -111,4 +111,4 @@ def _hold_spans(spans: list[tuple[int, int, str]], data: int, path: Path) -> Non
 
 
 def _broken(path: Path, why: str) -> InputError:
-    return InputError(f"truncated or broken weights: {why[:300]}", where=path, fix=AGAIN)
+    return InputError(f"truncated or broken weights: {why[:300]}", where=path, fix=COPY_AGAIN)

@@ -14,7 +14,7 @@ from luthier.core.storage.files import refuse_pointer, small_file
 
 SETTINGS_BYTES = 64 << 20  # the largest known, an index of 100,000 tensors, has 15 MB
 DEEPEST = 64  # known ones have up to 8 levels
-AGAIN = "copy the folder again"
+COPY_AGAIN = "copy the folder again"
 
 
 def read_object(path: Path, most: int = SETTINGS_BYTES, *, unique: bool = False) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def parse_object(content: bytes, where: Path, *, unique: bool = False) -> dict[s
     would depend on who reads it. Raises InputError."""
     value = _parse(content, where, unique)
     if not isinstance(value, dict):
-        raise InputError("not a JSON object", where=where, fix=AGAIN)
+        raise InputError("not a JSON object", where=where, fix=COPY_AGAIN)
     return value
 
 
@@ -35,7 +35,7 @@ def read_list(path: Path) -> list[Any]:
     """The JSON list in a file. Raises InputError as `read_object` does."""
     value = _parse(small_file(path, SETTINGS_BYTES), path, unique=False)
     if not isinstance(value, list):
-        raise InputError("not a JSON list", where=path, fix=AGAIN)
+        raise InputError("not a JSON list", where=path, fix=COPY_AGAIN)
     return value
 
 
@@ -44,9 +44,9 @@ def _parse(content: bytes, where: Path, unique: bool) -> Any:
     try:
         value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_once(where) if unique else None)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not readable as JSON: {str(error)[:200]}", where=where, fix=AGAIN) from None
+        raise InputError(f"not readable as JSON: {str(error)[:200]}", where=where, fix=COPY_AGAIN) from None
     if isinstance(value, (dict, list)) and too_deep(value, DEEPEST):
-        raise InputError(f"nested more than {DEEPEST} deep", where=where, fix=AGAIN)
+        raise InputError(f"nested more than {DEEPEST} deep", where=where, fix=COPY_AGAIN)
     return value
 
 
@@ -55,7 +55,7 @@ def _once(where: Path) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
         found = dict(pairs)
         if len(found) < len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise InputError(f"names '{twice[:100]}' twice", where=where, fix=AGAIN)
+            raise InputError(f"names '{twice[:100]}' twice", where=where, fix=COPY_AGAIN)
         return found
 
     return once

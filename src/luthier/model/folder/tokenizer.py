@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core import log
-from luthier.core.foreign.calls import foreign
+from luthier.core.foreign.calls import library_errors
 from luthier.model.folder.copies import TOKENIZER, copied
-from luthier.model.folder.tokenizer_file import check_tokenizer, hold_added
+from luthier.model.folder.tokenizer_file import check_added_tokens, check_tokenizer
 from luthier.model.quiet import quiet
 
 _ends_with_texts = False
@@ -34,7 +34,7 @@ def load_tokenizer(folder: Path) -> Any:
         from transformers import AutoTokenizer
 
         fix = "tokenizer.json must be beside the weights"
-        with foreign("cannot read the tokenizer", where=folder, fix=fix, copy=copy):
+        with library_errors("cannot read the tokenizer", where=folder, fix=fix, copy=copy):
             tokenizer = AutoTokenizer.from_pretrained(copy, local_files_only=True, trust_remote_code=False)
         _hold(tokenizer, folder, copy)
     tokenizer.name_or_path = str(folder)
@@ -47,7 +47,7 @@ def _hold(tokenizer: Any, folder: Path, copy: Path) -> None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return
-    hold_added((token.content for token in backend.get_added_tokens_decoder().values()), folder)
+    check_added_tokens((token.content for token in backend.get_added_tokens_decoder().values()), folder)
     if not (copy / TOKENIZER).exists():
         backend.save(str(copy / TOKENIZER))
         check_tokenizer(copy / TOKENIZER, folder)

@@ -23,7 +23,7 @@ from luthier.core.errors import InputError
 from luthier.core.foreign.forms import shown
 from luthier.core.storage.opening import regular
 
-FRESH = "download the file again, or take another model"
+DOWNLOAD_AGAIN = "download the file again, or take another model"
 
 HEADER_BYTES, ITEMS = 256 << 20, 1 << 24  # the largest known has 16 MB, and 800,000 items
 _STRING, _ARRAY = 8, 9
@@ -102,7 +102,7 @@ class Header:
     def wrong(self, key: str, wanted: str) -> InputError:
         """What to say of a value that is not what it should be."""
         said = "absent" if key not in self.values else shown(self.values[key])
-        return InputError(f"'{key}' of the GGUF header is {said}, not {wanted}", where=self.path, fix=FRESH)
+        return InputError(f"'{key}' of the GGUF header is {said}, not {wanted}", where=self.path, fix=DOWNLOAD_AGAIN)
 
 
 class _Cursor:
@@ -112,7 +112,7 @@ class _Cursor:
         self.data, self.path, self.place, self.items = data, path, 0, 0
 
     def fail(self, what: str) -> InputError:
-        return InputError(f"{what} at byte {self.place}", where=self.path, fix=FRESH)
+        return InputError(f"{what} at byte {self.place}", where=self.path, fix=DOWNLOAD_AGAIN)
 
     def skip(self, count: int) -> int:
         """Move on by `count` bytes and return where they began."""
@@ -176,12 +176,12 @@ def read_header(path: Path) -> Header:
         with open(path, "rb", opener=regular) as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _header(_Cursor(data, path))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the GGUF file: {error}", where=path, fix=FRESH) from None
+        raise InputError(f"cannot read the GGUF file: {error}", where=path, fix=DOWNLOAD_AGAIN) from None
 
 
 def _header(cursor: _Cursor) -> Header:
     if cursor.number("4s") != b"GGUF":
-        raise InputError("not a GGUF file", where=cursor.path, fix=FRESH)
+        raise InputError("not a GGUF file", where=cursor.path, fix=DOWNLOAD_AGAIN)
     version = cursor.number("I")
     if version not in (2, 3):
         raise cursor.fail(f"GGUF version {version}; this reader knows 2 and 3,")
@@ -194,7 +194,7 @@ def _header(cursor: _Cursor) -> Header:
         values[key] = cursor.value(cursor.number("I"))
     named = values.get("general.architecture")
     if not isinstance(named, str) or not re.fullmatch(r"[\w-]{1,64}", named):
-        raise InputError("the GGUF header names no architecture", where=cursor.path, fix=FRESH)
+        raise InputError("the GGUF header names no architecture", where=cursor.path, fix=DOWNLOAD_AGAIN)
     table = [_table_entry(cursor) for _ in range(tensor_count)]
     alignment = values.get("general.alignment", 32)
     if type(alignment) is not int or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from luthier.core.errors import InputError
-from luthier.core.foreign.calls import foreign
+from luthier.core.foreign.calls import library_errors
 from luthier.core.storage.files import write_json
-from luthier.model.gguf.container import FRESH, Header, TensorPlace, expand, read_header
+from luthier.model.gguf.container import DOWNLOAD_AGAIN, Header, TensorPlace, expand, read_header
 from luthier.model.gguf.tokenizer import alone, write_tokenizer
 from luthier.model.quiet import quiet
 
@@ -84,7 +84,9 @@ def _config(header: Header, dtype: torch.dtype) -> Any:
 
     architecture = header.architecture
     if header.own("expert_count") in header.values or "token_embd.weight" not in header.tensors:
-        raise InputError(f"this kind of '{architecture}' GGUF cannot be converted", where=header.path, fix=FRESH)
+        raise InputError(
+            f"this kind of '{architecture}' GGUF cannot be converted", where=header.path, fix=DOWNLOAD_AGAIN
+        )
     size = max(max(place.shape) for place in header.tensors.values())
     hidden, heads = (
         header.whole(header.own("embedding_length"), size),
@@ -112,7 +114,7 @@ def _config(header: Header, dtype: torch.dtype) -> Any:
     if architecture == "llama":
         settings["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
         settings["mlp_bias"] = "blk.0.ffn_up.bias" in header.tensors
-    with foreign(f"its header describes no {architecture} model", where=header.path, fix=FRESH):
+    with library_errors(f"its header describes no {architecture} model", where=header.path, fix=DOWNLOAD_AGAIN):
         return AutoConfig.for_model(architecture, **settings)
 
 
@@ -169,11 +171,11 @@ def _places_by_parameter(header: Header, config: Any) -> dict[str, TensorPlace]:
     expected = {name: tuple(value.shape) for name, value in model.named_parameters()}
     for name in sorted(expected.keys() ^ found.keys()):
         what = "is missing" if name in expected else "belongs to no layer of the model"
-        raise InputError(f"weight '{name}' {what}", where=header.path, fix=FRESH)
+        raise InputError(f"weight '{name}' {what}", where=header.path, fix=DOWNLOAD_AGAIN)
     for name, shape in expected.items():
         if found[name].shape != shape:
             raise InputError(
-                f"weight '{name}' has shape {found[name].shape}, not {shape}", where=header.path, fix=FRESH
+                f"weight '{name}' has shape {found[name].shape}, not {shape}", where=header.path, fix=DOWNLOAD_AGAIN
             )
     return found
 
@@ -229,12 +231,14 @@ def _convert_through_transformers(header: Header, out: Path, dtype: torch.dtype)
     packing = getattr(transformers, "GgufConfig", None)
     unpacked = {"quantization_config": packing(dequantize=True)} if packing else {}
     what, fix = f"GGUF of architecture '{header.architecture}' cannot be converted", "take a folder with safetensors"
-    with alone(header.path) as folder, quiet(), foreign(what, where=header.path, fix=fix, copy=folder):
+    with alone(header.path) as folder, quiet(), library_errors(what, where=header.path, fix=fix, copy=folder):
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=header.path.name, dtype=dtype, local_files_only=True, output_loading_info=True, **unpacked
         )
     if report["missing_keys"]:
-        raise InputError(f"weights are missing: {sorted(report['missing_keys'])[0]}", where=header.path, fix=FRESH)
+        raise InputError(
+            f"weights are missing: {sorted(report['missing_keys'])[0]}", where=header.path, fix=DOWNLOAD_AGAIN
+        )
     weights = {name: value.detach().to(dtype).contiguous() for name, value in model.named_parameters()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     config = model.config

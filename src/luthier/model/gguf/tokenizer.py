@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.foreign.calls import foreign
+from luthier.core.foreign.calls import library_errors
 from luthier.core.log import warn
 from luthier.core.storage.files import read_json, write_json
 from luthier.core.storage.leftovers import private_folder
-from luthier.model.gguf.container import FRESH, Header
+from luthier.model.gguf.container import DOWNLOAD_AGAIN, Header
 from luthier.model.quiet import quiet
 
 # How text is cut before byte pairs are merged, by the file's `tokenizer.ggml.pre`. "digits" cuts every digit
@@ -48,7 +48,7 @@ def write_tokenizer(header: Header, out: Path, length: int) -> None:
     settings["model_max_length"] = length
     if "tokenizer.chat_template" in header.values:
         settings["chat_template"] = header.text("tokenizer.chat_template")
-    with foreign("the tokenizer cannot be built", where=header.path, fix=FRESH):
+    with library_errors("the tokenizer cannot be built", where=header.path, fix=DOWNLOAD_AGAIN):
         tokenizer = _byte_pair_tokenizer(header, split, settings)
         tokenizer.save(str(out / "tokenizer.json"))
     write_json(out / "tokenizer_config.json", settings)
@@ -63,7 +63,9 @@ def _byte_pair_tokenizer(header: Header, split: str, special: dict[str, Any]) ->
     vocabulary = {token: number for number, token in enumerate(tokens)}
     whole = len(vocabulary) == len(tokens) > 0 and all(len(m) == 2 and "".join(m) in vocabulary for m in merges)
     if not whole or not vocabulary.keys() >= {part for merge in merges for part in merge}:
-        raise InputError("the vocabulary or the merges of the tokenizer are broken", where=header.path, fix=FRESH)
+        raise InputError(
+            "the vocabulary or the merges of the tokenizer are broken", where=header.path, fix=DOWNLOAD_AGAIN
+        )
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=split == _LLAMA3))
     if header.values.get("tokenizer.ggml.pre") == "qwen2":
         tokenizer.normalizer = normalizers.NFC()
@@ -108,7 +110,7 @@ def _write_transformers_tokenizer(header: Header, out: Path) -> None:
     if kind == "gpt2":
         warn(f"{header.path}: unknown text splitting '{header.values.get('tokenizer.ggml.pre')}'; tokens may differ")
     what, fix = f"tokenizer '{kind}' cannot be converted", "take a folder with safetensors"
-    with alone(header.path) as folder, quiet(), foreign(what, where=header.path, fix=fix, copy=folder):
+    with alone(header.path) as folder, quiet(), library_errors(what, where=header.path, fix=fix, copy=folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=header.path.name, local_files_only=True)
     tokenizer.save_pretrained(out)
     settings = read_json(out / "tokenizer_config.json")

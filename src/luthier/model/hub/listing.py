@@ -19,7 +19,7 @@ from luthier.model.hub.wheels import EMBEDDED, ENCODERS, Embedded
 
 
 @dataclass(frozen=True)
-class Listed:
+class ModelRow:
     """A row of `luthier models`. `bytes` is 0 and `folder` None for an embedded model not fetched yet. `damage` is what a check
     of its files found; None where it found nothing, and where none was asked for."""
 
@@ -36,11 +36,11 @@ _KNOWN: tuple[tuple[Kind, dict[str, Embedded]], ...] = (("embedded", EMBEDDED), 
 _KINDS = ("embedded", "encoder", "gguf")
 
 
-def cached(*, check: bool = False) -> list[Listed]:
+def cached(*, check: bool = False) -> list[ModelRow]:
     """The embedded models, those converted into the cache, and those of the hub's own cache, in this order; with `check` every
     byte of them is read and held against what it should be."""
     rows = {
-        name: Listed(name, kind, 0, model.parameters, model.licence, None)
+        name: ModelRow(name, kind, 0, model.parameters, model.licence, None)
         for kind, known in _KNOWN
         for name, model in known.items()
     }
@@ -52,11 +52,11 @@ def cached(*, check: bool = False) -> list[Listed]:
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         key = origin["name"] if origin["kind"] in ("embedded", "encoder") else folder.name
         why = damage(folder, content=True) if check else None
-        rows[key] = Listed(origin["name"], origin["kind"], total, _parameters(folder), origin["licence"], folder, why)
+        rows[key] = ModelRow(origin["name"], origin["kind"], total, _parameters(folder), origin["licence"], folder, why)
     return [*rows.values(), *_hub_cached(check)]
 
 
-def damaged(rows: list[Listed]) -> InputError | None:
+def damaged(rows: list[ModelRow]) -> InputError | None:
     """What a user is told of models that are not whole, and how to get out; None where all are."""
     bad = [row for row in rows if row.damage]
     if not bad:
@@ -89,7 +89,7 @@ def _parameters(folder: Path) -> int:
         return 0
 
 
-def _hub_cached(check: bool) -> Iterator[Listed]:
+def _hub_cached(check: bool) -> Iterator[ModelRow]:
     """The hub's snapshots on this disk that are whole and that Luthier loads. Their licence is not among the files."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
@@ -108,7 +108,7 @@ def _hub_cached(check: bool) -> Iterator[Listed]:
         except InputError:
             continue
         why = _hub_damage(folder) if check else None
-        yield Listed(repo.repo_id, "hub", snapshot.size_on_disk, parameters(folder), "", folder, why)
+        yield ModelRow(repo.repo_id, "hub", snapshot.size_on_disk, parameters(folder), "", folder, why)
 
 
 def _hub_damage(folder: Path) -> str | None:
