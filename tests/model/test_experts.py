@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mixtures import FAMILIES, mixture
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.model.adapt import base, lora, stacks, tune
 from luthier.model.adapt.quantize import quantize
 from luthier.model.layers import experts
+from mixtures import FAMILIES, mixture
 
 IDS = torch.randint(3, 64, (2, 15), generator=torch.Generator().manual_seed(1))
 
@@ -38,7 +38,8 @@ def test_an_expert_that_no_token_chooses_costs_nothing() -> None:
     experts.install(model)
     with experts.watched() as chosen:
         model(IDS[:1, :1]).logits.sum().backward()
-    for layer, taken in zip(model.model.layers, chosen, strict=True):
+    for layer, (taken, count) in zip(model.model.layers, chosen, strict=True):
+        assert count == 4
         assert taken.shape == (1, 2)
         learned = layer.mlp.experts.down_proj.grad.flatten(1).abs().amax(1) > 0
         assert learned.nonzero().flatten().tolist() == sorted(taken.flatten().tolist())

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mixtures import FAMILIES, mixture
 from safetensors.torch import load_file, save_file
 
 from luthier.config.model import LoraConfig, QuantConfig
@@ -16,6 +15,8 @@ from luthier.core.errors import InputError
 from luthier.model.adapt import adapters, base, lora, peft, roles, targets, tune
 from luthier.model.adapt.lora_stack import LoraStack
 from luthier.model.adapt.mixed import mixed
+from mixtures import FAMILIES, mixture
+from sentences import sentence
 
 IDS = torch.randint(3, 64, (2, 15), generator=torch.Generator().manual_seed(1))
 pytestmark = pytest.mark.filterwarnings("ignore:.*rank_pattern|.*alpha_pattern|.*is_gradient_checkpointing")
@@ -167,7 +168,7 @@ def test_a_role_plays_on_experts_too(tmp_path: Path) -> None:
 
 
 def test_dora_on_experts_is_refused_and_fits_other_layers() -> None:
-    with pytest.raises(InputError, match="DoRA"):
+    with pytest.raises(InputError, match=sentence("DoRA on experts")):
         lora.attach(mixture(), LoraConfig(dora=True))
     assert lora.attach(mixture(), LoraConfig(dora=True, targets=("q_proj",)))
 
@@ -277,7 +278,7 @@ def test_files_that_contradict_themselves_are_refused(changes, words, tmp_path: 
 
 def test_an_adapter_of_more_experts_is_refused(tmp_path: Path) -> None:
     adapters.save(tmp_path, adapted(), "tiny", LoraConfig())
-    with pytest.raises(InputError, match="another shape in this model"):
+    with pytest.raises(InputError, match=sentence("adapter of another shape")):
         adapters.apply(mixture(num_experts=8, num_local_experts=8), tmp_path)
 
 

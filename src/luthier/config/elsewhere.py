@@ -29,6 +29,7 @@ NAMES = {
     "lora.dora": "use_dora peft_use_dora",
     "lora.lr_ratio": "loraplus_lr_ratio",
     "quant.kind": "bnb_4bit_quant_type",
+    "train.router_loss": "router_aux_loss_coef aux_loss_coef moe_aux_loss_coef",
     "train.lr": "learning_rate lr max_lr peak_lr",
     "train.epochs": "num_train_epochs num_epochs n_epochs epochs max_epochs epoch",
     "train.steps": "max_steps total_steps num_steps max_iters iters",

@@ -34,6 +34,10 @@ class TrainConfig(Section):
     weigh: Literal["token", "example"] = Field(
         "token", description="Every trained token counts the same, or every example does."
     )
+    router_loss: float = Field(
+        0.0, ge=0, description="Weight of the load-balancing loss of a mixture of experts; an adapter reaches the router, which "
+        "stays as it is, only through the layers below it."
+    )  # fmt: skip
     checkpoint: int = Field(50, ge=1, description="Steps between checkpoints.")
     checkpoint_minutes: float = Field(
         3.0, ge=0, description="Longest time between checkpoints in minutes; 0 counts only steps."

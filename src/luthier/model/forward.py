@@ -14,6 +14,7 @@ from torch import nn
 
 from luthier.core.types.batch import LOGP, Batch, Needs, Output
 from luthier.model.adapt.lora import cast_once
+from luthier.model.layers import experts, routing
 from luthier.model.layers.plan import TreePlan, by_row
 from luthier.model.layers.pooling import pooled
 from luthier.model.layers.vocabulary import HeadLogp, blocks, wide
@@ -54,7 +55,14 @@ def as_pass(model: nn.Module, function: Callable[..., Any], *args: Any) -> Any:
 
 def _outputs(model: Any, batch: Batch, needs: Needs) -> dict[str, torch.Tensor]:
     """The fields of the `Output`."""
-    hidden, out = hidden_states(model, batch), dict[str, torch.Tensor]()
+    out = dict[str, torch.Tensor]()
+    with experts.watched() as chosen:
+        decoded = _decoded(model, batch, **({"output_router_logits": True} if needs.balance else {}))
+    hidden = decoded.last_hidden_state[0]
+    if needs.balance:
+        out["balance"] = routing.balance(decoded.router_logits, batch, experts.taken(model))
+    if needs.load and chosen:
+        out["load"] = routing.load(chosen, batch.real or len(batch.tokens))
     if needs.score:
         out["score"] = model.score(hidden[batch.leaf_end].to(model.score.weight.dtype))
     if needs.value:
@@ -69,16 +77,21 @@ def _outputs(model: Any, batch: Batch, needs: Needs) -> dict[str, torch.Tensor]:
 
 def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     """The decoder's last hidden states of the packed row, [T, H]."""
+    hidden: torch.Tensor = _decoded(model, batch).last_hidden_state[0]
+    return hidden
+
+
+def _decoded(model: nn.Module, batch: Batch, **others: Any) -> Any:
+    """What the decoder gives for the packed row."""
     decoder = model.get_decoder()  # type: ignore[operator]
     with cast_once(model):
-        out = decoder(
+        return decoder(
             input_ids=batch.tokens[None],
             position_ids=by_row(batch.positions),
             use_cache=False,
             tree=TreePlan(batch, batch.tokens.device),
+            **others,
         )
-    hidden: torch.Tensor = out.last_hidden_state[0]
-    return hidden
 
 
 def head_output(

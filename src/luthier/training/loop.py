@@ -16,6 +16,7 @@ from luthier.core import seeds
 from luthier.core.errors import RunError, Stopped
 from luthier.core.types.batch import Batch, Loss, Output, Step
 from luthier.model.layers.determinism import same_bits
+from luthier.model.layers.routing import figures
 from luthier.training.optim import Optimizer, schedule
 
 Forward = Callable[[nn.Module, Batch], Output]
@@ -51,7 +52,8 @@ class Report:
     """One finished optimizer step.
 
     `loss` is the objective at the weights before the update; `rows` holds (data-set row, summed loss,
-    units) of each example; `metrics` are means over the step; `seconds` is the step's own time.
+    units) of each example; `metrics` are means over the step; `seconds` is the step's own time; `load` is what a mixture's experts were
+    given (`routing.figures`).
     """
 
     step: int
@@ -64,6 +66,7 @@ class Report:
     seconds: float
     rows: tuple[tuple[int, float, int], ...] = ()
     metrics: dict[str, float] = field(default_factory=dict)
+    load: Mapping[str, float | list[float]] = field(default_factory=dict)
 
 
 def train(
@@ -93,6 +96,7 @@ def _train_step(
     device: torch.device, cancelled: Callable[[], bool], began: float,
 ) -> Report:  # fmt: skip
     value, rows, metrics = 0.0, [], dict[str, tuple[float, float]]()
+    load: torch.Tensor | None = None
     state.model.train()
     for number, cpu_batch in enumerate(step.micro):
         if cancelled():
@@ -109,6 +113,8 @@ def _train_step(
         for name, (amount, weight) in sums(result).items():
             before = metrics.get(name, (0.0, 0.0))
             metrics[name] = (before[0] + amount, before[1] + weight)
+        if output.load is not None:
+            load = output.load if load is None else load + output.load
         del output, result  # or this graph would live on while the next one grows
     norm = state.optimizer.clip()
     if not (math.isfinite(value) and math.isfinite(norm)):
@@ -124,6 +130,7 @@ def _train_step(
         passed=sum(batch.real for batch in step.micro), examples=step.examples,
         seconds=time.perf_counter() - began, rows=tuple(rows),
         metrics={**step.metrics, **{name: amount / weight for name, (amount, weight) in metrics.items() if weight}},
+        load={} if load is None else figures(load),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from luthier.core.errors import InputError
 from luthier.core.stop import Stop
 from luthier.core.types.examples import Prompt
 from luthier.core.types.trees import TokenTree
+from luthier.methods.balance import balanced
 from luthier.model import load as model_load
 from luthier.model.adapt import adapters, heads, lora, tune
 from luthier.model.forward import forward
@@ -97,6 +98,8 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Training
     shape = lora_settings(job.texts, config)
     if continues_adapter(job.texts, config):
         lora.detach(loaded.model)
+    if config.train.router_loss:
+        require_router(loaded.model)
     method = chosen_method(config)
     head_widths = heads.widths(replace(method.needs, value=False))  # the critic has a value head of its own
     tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, head_widths)
@@ -116,6 +119,13 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Training
     else:
         steps = _steps(job, packing)
     return TrainingSetup(loaded, tuned, state, steps, rate, device, policy_models)
+
+
+def require_router(model: Any) -> None:
+    """Raise InputError for a model without a router whose logits transformers tells."""
+    if "router_logits" not in (getattr(model.get_decoder(), "_can_record_outputs", None) or {}):
+        what = f"a model of type '{model.config.model_type}' has no router of experts to balance"
+        raise InputError(what, where="--train.router_loss", fix="leave it out")
 
 
 def _open_rewards(job: Run, model: Any, init: str) -> Rewards:
@@ -198,9 +208,11 @@ def remaining_steps(job: Run, setup: TrainingSetup) -> Iterator[Report]:
     """The remaining steps, taken as they are asked for."""
     method = chosen_method(job.config)
     needs = replace(method.needs, temperature=job.config.rollout.temperature) if method.online else method.needs
+    needs = replace(needs, load=True, balance=job.config.train.router_loss > 0)
+    loss = loss_of(method, job.config)
     settings = job.config.train.model_copy(update={"schedule": schedule(job.config)})
     return train(
-        setup.state, setup.steps, loss_of(method, job.config),
+        setup.state, setup.steps, balanced(loss, job.config.train.router_loss) if needs.balance else loss,
         partial(setup.policy_models.forward if setup.policy_models else forward, needs=needs),
         settings, lr=setup.rate, seed=job.config.seed, device=setup.device, cancelled=job.stop,
         annotate=lambda model, step: annotate.baseline(forward, model, step, setup.device) if step.auxiliary else step,

@@ -104,7 +104,7 @@ def log_step(folder: RunFolder, progress: Progress, report: Report, bar: log.Bar
         {
             "step": report.step, "loss": report.loss, "lr": report.lr, "gradient_norm": report.norm,
             "tokens": progress.passed, "tokens_per_second": round(report.passed / report.seconds, 1),
-            "memory_bytes": memory.peak(device), **report.metrics,
+            "memory_bytes": memory.peak(device), **report.metrics, **report.load,
         },
     )  # fmt: skip
     folder.append(

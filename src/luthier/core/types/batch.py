@@ -95,6 +95,7 @@ class Needs:
     logp       log p of every target              entropy    of the distribution at every target, without gradient
     score      so many numbers per leaf           value      one number per target, of the state before it
     embed      a vector per leaf, and how it is drawn from the states of its text (see `model/layers/pooling.py`)
+    balance    a number per leaf: how unevenly its text was spread over the experts   load   of a mixture: what each expert was given
     temperature  what logits are divided by before they become probabilities: 1 for the model itself
     """
 
@@ -103,6 +104,8 @@ class Needs:
     score: int = 0
     value: bool = False
     embed: Pool | None = None
+    balance: bool = False
+    load: bool = False
     temperature: float = 1.0
 
 
@@ -118,6 +121,8 @@ class Output:
     score    [L, K]  the score head's numbers for each leaf, at its last trained token
     value    [M]  the value head's number for the state before each target
     embed    [L, H]  the hidden states of each leaf's text as one vector, of whatever length
+    balance  [L]  the load-balancing loss of each leaf's text
+    load     [layers, E] int64  how many choices of tokens each expert got
     """
 
     logp: torch.Tensor
@@ -125,6 +130,8 @@ class Output:
     score: torch.Tensor | None = None
     value: torch.Tensor | None = None
     embed: torch.Tensor | None = None
+    balance: torch.Tensor | None = None
+    load: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,24 +13,18 @@ from luthier.model.adapt.lora_layer import Adapter, LoraLinear
 from luthier.model.adapt.lora_stack import LoraStack
 from luthier.model.adapt.stacks import StackModule, held, put_stack, stack_of
 from luthier.model.adapt.targets import chosen
+from luthier.model.layers.experts import taken
 
 
 def attach(model: nn.Module, config: LoraConfig) -> dict[str, Adapter]:
     """Put an adapter on every chosen layer, in place; return them by the layer's name."""
     if config.expert_rank is None:
-        config = config.model_copy(update={"expert_rank": max(1, config.rank // active_experts(model))})
+        config = config.model_copy(update={"expert_rank": max(1, config.rank // taken(model))})
     out: dict[str, Adapter] = {}
     for name in chosen(model, config.targets):
         out[name] = made(base_of(model, name), config).train(model.training)
         set_layer(model, name, out[name])
     return out
-
-
-def active_experts(model: nn.Module) -> int:
-    """How many experts of each layer a token takes; 1 where that is not said."""
-    config: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]
-    found = (getattr(config, name, None) for name in ("num_experts_per_tok", "top_k_experts"))
-    return next((count for count in found if isinstance(count, int) and count > 0), 1)
 
 
 def made(base: nn.Module, config: LoraConfig) -> Adapter:

@@ -24,7 +24,7 @@ from luthier.model.layers.products import product
 NAME = "luthier"
 STACKS = ("gate_up_proj", "up_proj", "down_proj")  # in the order in which transformers' experts declare them
 
-_watching: ContextVar[list[torch.Tensor] | None] = ContextVar("chosen experts", default=None)
+_watching: ContextVar[list[tuple[torch.Tensor, int]] | None] = ContextVar("chosen experts", default=None)
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,12 @@ class Rows:
 
 
 class Stored(Protocol):
-    """A stack that is not a tensor, such as a quantized one, and its shape [E, ...]."""
+    """A stack that is not a tensor, such as a quantized one."""
 
-    shape: tuple[int, ...]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[E, ...] as it lies."""
+        ...
 
     def dense(self, expert: int, dtype: torch.dtype) -> torch.Tensor:
         """The weight of one expert as it lies in the stack."""
@@ -134,7 +137,7 @@ def _unsorted(rows: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
 def _experts(module: Any, hidden: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor) -> torch.Tensor:
     """hidden [T, H], the experts of each token [T, k] and their weights [T, k] -> [T, H]."""
     if (watching := _watching.get()) is not None:
-        watching.append(top_k_index.detach())
+        watching.append((top_k_index.detach(), module.num_experts))
     chosen = top_k_index.reshape(-1)
     order = chosen.argsort(stable=True)
     rows = Rows(order // top_k_index.shape[-1], chosen[order], _ends(chosen[order], module.num_experts))
@@ -191,10 +194,18 @@ def install(model: nn.Module) -> None:
             use(module)
 
 
+def taken(model: nn.Module) -> int:
+    """How many experts of each layer a token takes; 1 where that is not said."""
+    config: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]
+    found = (getattr(config, name, None) for name in ("num_experts_per_tok", "top_k_experts"))
+    return next((count for count in found if isinstance(count, int) and count > 0), 1)
+
+
 @contextmanager
-def watched() -> Iterator[list[torch.Tensor]]:
-    """For the block, the experts that tokens choose, [T, k] for each layer in the order of the layers."""
-    token = _watching.set(found := [])
+def watched() -> Iterator[list[tuple[torch.Tensor, int]]]:
+    """For the block, the experts that tokens choose, [T, k], and of how many, for each layer in the order of the layers."""
+    found: list[tuple[torch.Tensor, int]] = []
+    token = _watching.set(found)
     try:
         yield found
     finally:
