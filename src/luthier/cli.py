@@ -176,10 +176,9 @@ def _usage(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         if told := _called_elsewhere(error):
             return told
-        names = _options(error)
-        guess = nearest(error.option_name.lstrip("-"), names)  # two dashes are no likeness
-        advice = f"did you mean '--{names[guess]}'?" if guess else "see --help"
-        return f"unknown option '{error.option_name}'; {advice}"
+        return f"unknown option '{error.option_name}'; {_nearest_option(error)}"
+    if isinstance(error, click.BadOptionUsage) and "requires an argument" in error.message:
+        return f"{error.option_name} needs a value; see --help"
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
         name = error.param.opts[0]
         if isinstance(error.param.type, click.Choice) and "is not one of" in error.message:
@@ -190,6 +189,18 @@ def _usage(error: click.ClickException) -> str:
     if isinstance(error, click.MissingParameter) and error.param is not None and error.ctx is not None:
         return f"{error.param.make_metavar(error.ctx)} is missing; see `{error.ctx.command_path} --help`"
     return " ".join(error.format_message().split())
+
+
+def _nearest_option(error: click.NoSuchOption) -> str:
+    """The option that was probably meant, by its own name or by one that other programs have for it."""
+    from luthier.config.elsewhere import nearest_setting
+
+    options = _options(error)
+    guess = nearest_setting(error.option_name, options)
+    if guess is None:
+        return "see --help"
+    option, name = guess
+    return f"did you mean '--{option}'?" + ("" if name in options else f" It is what others call {name}")
 
 
 def _called_elsewhere(error: click.NoSuchOption) -> str | None:

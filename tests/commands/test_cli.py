@@ -151,6 +151,20 @@ def test_debug_shows_where(monkeypatch):
         (["train", "--learning_rate", "1e-4"], "'--learning_rate'; here it is --train.lr: Peak learning rate"),
         (["train", "--lora-r", "8"], "unknown option '--lora-r'; here it is --lora.rank: Rank of the adapters"),
         (["train", "--dataset", "x"], "'--dataset'; give it without an option: `luthier train [DATA]...`"),
+        (
+            ["train", "--lerning_rate", "1e-4"],
+            "unknown option '--lerning_rate'; did you mean '--train.lr'? It is what others call learning_rate",
+        ),
+        (
+            ["train", "--kl_coef", "0"],
+            "unknown option '--kl_coef'; here it is --policy.kl: Weight of the KL divergence from "
+            "the starting model; ppo 0.05, others 0",
+        ),
+        (
+            ["train", "--logging_steps", "1"],
+            "unknown option '--logging_steps'; every step is logged, in metrics.jsonl of the run",
+        ),
+        (["train", "--train.epochs"], "--train.epochs needs a value; see --help"),
         (["train", "--packing"], "unknown option '--packing'; rows are always packed, and none sees another"),
         (["merge", "--model", "x"], "unknown option '--model'; give it without an option: `luthier merge RUN`"),
         (["merge", "--learning_rate", "1"], "unknown option '--learning_rate'; see --help"),

@@ -191,3 +191,29 @@ def test_models_prints_one_object(capsys):
     assert set(models[0]) == {"name", "kind", "bytes", "parameters", "licence", "folder", "damage"}
     assert run(["models"]) == 0
     assert "smollm2-135m" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        (["--data.skip_bad"], True),
+        (["--data.skip_bad", "yes"], True),
+        (["--data.skip-bad", "True"], True),
+        (["--data.skip_bad=on"], True),
+        (["--data.skip_bad", "false"], False),
+        (["--data.skip_bad=no"], False),
+        (["--no-data.skip_bad"], False),
+        ([], None),
+    ],
+)
+def test_a_truth_value_is_given_as_other_programs_take_it(written, value):
+    context = train.make_context("train", [*written, "rows.jsonl"])
+    assert context.params["data__skip_bad"] is value
+    assert context.params["data"] == ("rows.jsonl",)
+
+
+def test_a_file_called_as_a_truth_value_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "on").write_text("{}")
+    context = train.make_context("train", ["--data.skip_bad", "on", "--", "--seed"])
+    assert (context.params["data__skip_bad"], context.params["data"]) == (True, ("on", "--seed"))

@@ -25,7 +25,7 @@ from luthier.commands.settings import config_of, with_settings, with_threads
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",
-    help="Type of the written weights.  [float32]",
+    help="Number type of the merged weights: float32 is closest to the run, the others take half the space.  [float32]",
 )
 @with_threads
 @as_json

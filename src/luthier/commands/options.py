@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -44,8 +45,36 @@ max_new_tokens = option(
 )  # fmt: skip
 
 
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
 class Command(click.Command):
-    """A command that takes '_' for '-' in the names of its options, and '-' for '_'."""
+    """A command that takes '_' for '-' in the names of its options, and '-' for '_'; and `--flag yes` and `--flag=false` for
+    `--flag` and `--no-flag`, as other programs write them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._flags_without_values(args))
+
+    def _flags_without_values(self, args: Sequence[str]) -> list[str]:
+        flags = {
+            name: option.secondary_opts[:1]
+            for option in self.params
+            if isinstance(option, click.Option) and option.is_flag and not option.is_eager
+            for name in (*option.opts, *_others((*option.opts, *getattr(option, "former", ())), option.opts))
+        }
+        out: list[str] = []
+        rest = list(args)
+        while rest:
+            name, sign, value = rest.pop(0).partition("=")
+            if name == "--":
+                return [*out, "--", *rest]
+            if not sign and name in flags and rest and rest[0].lower() in TRUTH and not Path(rest[0]).exists():
+                sign, value = "=", rest.pop(0)
+            if name in flags and sign and value.lower() in TRUTH:
+                out += [name] if TRUTH[value.lower()] else flags[name]
+            else:
+                out.append(f"{name}{sign}{value}")
+        return out
 
     def make_parser(self, ctx: click.Context) -> Any:
         parser = super().make_parser(ctx)

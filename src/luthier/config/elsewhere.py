@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from luthier.core.errors import nearest
+
 # setting -> its names elsewhere
 NAMES = {
     "model": "model_name_or_path base_model model_name model_id pretrained pretrained_model",
     "out": "output_dir save_dir output",
     "method": "stage trainer algorithm objective",
-    "tune": "load_in_4bit adapter use_peft use_lora finetuning_type load_in_8bit full_finetuning",
-    "dtype": "bf16 fp16 torch_dtype precision mixed_precision",
+    "tune": "load_in_4bit adapter use_peft use_lora finetuning_type load_in_8bit full_finetuning lora qlora peft peft_type",
+    "dtype": "bf16 fp16 torch_dtype precision mixed_precision tf32",
     "track": "report_to use_wandb wandb_project logging",
     "seed": "random_state data_seed",
     "data.path": "dataset dataset_name datasets dataset_path data_path train_file data_files train_dataset data_file",
@@ -36,8 +40,9 @@ NAMES = {
     "train.batch": "per_device_train_batch_size micro_batch_size batch_size train_batch_size gradient_accumulation_steps "
     "global_batch_size bs",
     "train.schedule": "lr_scheduler_type lr_scheduler scheduler",
-    "train.warmup": "warmup_ratio warmup_steps",
-    "train.optimizer": "optim",
+    "train.warmup": "warmup_ratio warmup_steps num_warmup_steps",
+    "train.optimizer": "optim optimizer_type",
+    "train.weight_decay": "weight_decay wd adam_weight_decay",
     "train.clip": "max_grad_norm gradient_clipping grad_clip",
     "train.beta1": "adam_beta1",
     "train.beta2": "adam_beta2",
@@ -49,17 +54,46 @@ NAMES = {
     "eval.temperature": "temperature",
     "preference.beta": "beta dpo_beta pref_beta rl_beta",
     "preference.loss": "loss_type pref_loss dpo_loss",
+    "preference.smoothing": "label_smoothing",
     "rollout.samples": "num_generations num_return_sequences",
-    "rollout.max_new_tokens": "max_completion_length",
+    "rollout.max_new_tokens": "max_completion_length response_length",
+    "policy.kl": "kl_coef init_kl_coef kl_beta",
+    "policy.kl_target": "target_kl kl_target",
+    "policy.clip": "cliprange clip_range clip_eps cliprange_low epsilon",
+    "policy.clip_high": "epsilon_high cliprange_high",
+    "policy.epochs": "num_ppo_epochs ppo_epochs num_iterations",
+    "policy.minibatches": "num_mini_batches mini_batches",
+    "policy.value_weight": "vf_coef",
+    "policy.value_clip": "cliprange_value",
     "reward.use": "reward_funcs reward_functions reward_model",
 }  # fmt: skip
 # What needs no setting here.
 NEEDLESS = {
     "packing sample_packing": "rows are always packed, and none sees another",
     "resume resume_from_checkpoint auto_resume_from_checkpoints": "run the same command again to resume an unfinished run",
+    "logging_steps logging_strategy": "every step is logged, in metrics.jsonl of the run",
+    "attn_implementation flash_attention flash_attn use_flash_attention_2": "attention is Luthier's own, for packed rows",
+    "do_train do_eval": "a run trains, and measures the held-out rows before and after",
+    "per_device_eval_batch_size eval_batch_size": "how many rows are measured at once follows from --train.tokens",
+    "dataloader_num_workers dataset_num_proc preprocessing_num_workers": "rows are read and tokenized without workers",
+    "push_to_hub hub_model_id": "nothing is uploaded",
+    "trust_remote_code": "code that comes with a model is never run",
+    "deepspeed fsdp": "a run computes on one device",
+    "overwrite_output_dir": "give another --out, or remove the folder",
 }
 SAYINGS = {name: said for names, said in NEEDLESS.items() for name in names.split()}
 SETTINGS = {name: setting for setting, names in NAMES.items() for name in names.split()}
+
+
+def nearest_setting(name: str, known: Mapping[str, str]) -> tuple[str, str] | None:
+    """The setting most like a mistyped `name`, and what it was taken for; None where nothing is close. `known`: every spelling
+    of the settings to choose from -> the setting. Names of other programs are looked at too: `lerning_rate` is train.lr."""
+    plain = name.lstrip("-").replace("-", "_").lower()
+    others = {elsewhere: setting for elsewhere, setting in SETTINGS.items() if setting in known}
+    guess = nearest(plain, {**others, **known})
+    if guess is None:
+        return None
+    return known.get(guess) or known[others[guess]], guess
 
 
 def setting_for(name: str) -> str | None:

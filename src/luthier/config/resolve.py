@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from luthier.config.elsewhere import needless, setting_for
+from luthier.config.elsewhere import nearest_setting, needless, setting_for
 from luthier.config.run import FLAGS, VERSION, RunConfig, fields, flag_of
-from luthier.core.errors import InputError, nearest, unknown
+from luthier.core.errors import InputError, unknown
 
 
 def resolve(*layers: Mapping[str, Any], where: object = None) -> RunConfig:
@@ -111,7 +111,8 @@ def _check_key(key: str, where: object) -> None:
         raise InputError(f"unknown setting '{key}'", where=where, fix=f"leave it out: {said}")
     if (setting := setting_for(key)) and key.rsplit(".", 1)[-1] not in tails:
         raise InputError(f"unknown setting '{key}'", where=where, fix=f"here it is {setting}: {about(setting)}")
-    guess = tails.get(key.rsplit(".", 1)[-1]) or nearest(key, known)
+    close = nearest_setting(key, {name: name for name in known})
+    guess = tails.get(key.rsplit(".", 1)[-1]) or (close[0] if close else None)
     raise InputError(
         f"unknown setting '{key}'", where=where,
         fix=f"did you mean '{guess}'?" if guess else "see `luthier train --help`",
