@@ -43,7 +43,7 @@ GROUPS = {
     },
     "Compare and judge": {
         "compare": "Compare models and runs on the same items, with intervals.",
-        "judge": "Let a model judge which of two or more answers better.",
+        "judge": "Let a model judge which of two or more models answers better.",
         "elo": "Rate models on the Elo scale from judgments.",
     },
     "Use": {
@@ -53,7 +53,7 @@ GROUPS = {
     "Models and runs": {
         "models": "List the models that are embedded or cached here.",
         "report": "Write the page of a run, of several runs, or for coding answers.",
-        "verify": "Prove that a run resumes to the same bits, or check your own method.",
+        "verify": "Prove that a run resumes to the same bits; check your own method.",
     },
 }
 COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
