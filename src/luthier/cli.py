@@ -53,7 +53,7 @@ GROUPS = {
     "Models and runs": {
         "models": "List the models that are embedded or cached here.",
         "report": "Write the page of a run, of several runs, or for coding answers.",
-        "verify": "Prove that a run resumes to the same bits; check your own method.",
+        "verify": "Prove that a run resumes to the same bits, or check a method.",
     },
 }
 COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
