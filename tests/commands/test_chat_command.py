@@ -39,6 +39,7 @@ def chat(runs, capsys, monkeypatch):
     return go
 
 
+@pytest.mark.medium
 def test_one_question(chat):
     captured = chat("--prompt", "who 3")
     assert captured.out == "cat\n"

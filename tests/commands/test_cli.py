@@ -396,6 +396,7 @@ def test_a_full_disk_while_cleaning(refused, rows, tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "new") == []
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("last", [1, 3, 6, 9, 20, 35])
 def test_a_full_disk_while_training_leaves_nothing_half_written(
     refused, rows, tmp_path, monkeypatch, tiny_folder, last

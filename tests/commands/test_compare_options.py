@@ -122,6 +122,7 @@ def test_answers_of_models_have_the_length_that_is_asked_for(place, told, tiny_f
     assert max(len(line["answer"]) for line in kept) < 20  # one token
 
 
+@pytest.mark.medium
 def test_options_of_compare(place, told, tiny_folder):
     arguments = (
         "compare",

@@ -46,6 +46,7 @@ def told(capsys, *arguments, status_=0):
 LOCAL = ("--device", "cpu", "--dtype", "float32", "--threads", "1")
 
 
+@pytest.mark.medium
 def test_a_suite_sets_the_exit_status(place, tiny_folder, capsys):
     arguments = ("test", "suite.yaml", "--model", tiny_folder, *LOCAL, "--junit", "out.xml")
     assert status(*arguments) == 1
@@ -64,6 +65,7 @@ def test_a_suite_sets_the_exit_status(place, tiny_folder, capsys):
     )
 
 
+@pytest.mark.medium
 def test_compare_prints_a_table_or_json(place, tiny_folder, capsys):
     arguments = (
         "compare",

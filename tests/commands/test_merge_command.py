@@ -28,6 +28,7 @@ def tuned(tmp_path, tiny_folder, capsys):
     return make
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("tune", "options"),
     [

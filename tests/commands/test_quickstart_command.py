@@ -15,6 +15,8 @@ from luthier.tune import quickstart as app_quickstart
 from luthier.tune import train as app_train
 from luthier.tune import training_steps as app_learn
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def arguments(tmp_path, tiny_folder):

@@ -78,6 +78,7 @@ def test_one_answer_needs_no_side_by_side(sample):
     assert "worst" not in out
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("write", "layout"), [("sft", "prompt_completion"), ("pairs", "preference"), ("rankings", "ranking")]
 )

@@ -18,6 +18,8 @@ from luthier.core.errors import InputError
 from luthier.core.storage.files import read_json
 from sentences import sentence
 
+pytestmark = pytest.mark.medium
+
 
 def test_train_has_an_option_for_every_setting():
     names = {p.setting for p in train.params if isinstance(p, Setting)}

@@ -13,6 +13,8 @@ import pytest
 
 from luthier.cli import COMMANDS
 
+pytestmark = pytest.mark.medium
+
 THREADLESS = {"elo", "report", "models"}  # they compute next to nothing
 PROGRAM = """
 import sys

@@ -60,6 +60,7 @@ def by_name(result):
     return {(row["name"], row["model"]): row for row in result["rows"]}
 
 
+@pytest.mark.medium
 def test_rows_before_and_after_tuning(wish, tmp_path, place):
     result = compare_all(wish("base=BASE", "tuned=RUN0", out=tmp_path / "items.jsonl", check=True))
     rows = by_name(result)
@@ -137,6 +138,7 @@ def test_the_loss_is_that_of_transformers(wish, tiny_folder, tmp_path):
         assert item["weight"] == len(answer)
 
 
+@pytest.mark.medium
 def test_runs_are_pooled(wish):
     result = compare_all(wish("base=BASE", "tuned=RUN0,RUN1,RUN2"))
     row = by_name(result)["loss", "tuned"]
@@ -147,6 +149,7 @@ def test_runs_are_pooled(wish):
     assert row["after"] == pytest.approx(np.mean(singles), abs=1e-5)
 
 
+@pytest.mark.medium
 def test_a_suite_for_all(wish, place):
     result = compare_all(wish("base=BASE", "one=RUN0", "two=RUN1", data=False, suite=place / "suite.yaml"))
     rows = by_name(result)
@@ -381,6 +384,7 @@ def test_rows_that_have_no_loss_per_text(wish, tmp_path):
         compare_all(replace(made, config=config))
 
 
+@pytest.mark.medium
 def test_asking_again_and_a_metric_of_the_users(wish, tmp_path):
     (tmp_path / "mine.py").write_text("def cats(answers):\n    return [answer.count('cat') for answer in answers]\n")
     own = f"python:{tmp_path / 'mine.py'}:cats"

@@ -330,6 +330,7 @@ def test_a_gguf_file_is_a_model_and_no_file_of_answers(tmp_path, files, tiny_fol
     assert asked == [str(tmp_path / "m.gguf")]
 
 
+@pytest.mark.medium
 def test_a_prompt_that_is_too_long_is_left_out_and_counted(tmp_path, tiny_folder, capsys):
     """One of them must not be in the way of the others; for a judge it is the same."""
     rows = [{"prompt": p, "completion": "cat"} for p in ("who sat?", "who? " * 300, "who ran?")]

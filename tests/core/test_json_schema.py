@@ -52,6 +52,7 @@ FAULTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("schema", "message"), FAULTS, ids=[message[:40] for _, message in FAULTS])
 def test_schemas_that_cannot_be_checked_are_refused_at_once(schema, message):
     with pytest.raises(InputError) as error:
@@ -60,6 +61,7 @@ def test_schemas_that_cannot_be_checked_are_refused_at_once(schema, message):
     assert message in str(error.value)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("schema", "value"),
     [

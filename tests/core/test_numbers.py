@@ -218,6 +218,7 @@ def test_texts_that_are_one_number(text, number):
     assert is_number(text) is number
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("piece", ["1,", "9", "1 1/2 ", "\\frac{", "1^", "-", "1 ", "{,}", "1-", "\\text{"])
 def test_long_texts_are_read_in_one_pass(piece):
     """A megabyte takes about a second; what looked at each number again for each other took minutes."""

@@ -144,6 +144,7 @@ def small(monkeypatch):
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "zst": zstandard.compress}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("ending", sorted(PACKERS))
 def test_a_small_file_that_becomes_a_huge_one_is_refused(tmp_path, small, ending):
     path = put(tmp_path, f"a.jsonl.{ending}", PACKERS[ending](ROW + b"\n" * 8 * MB))
@@ -190,6 +191,7 @@ def _stream(table, path):
         writer.write_table(table)
 
 
+@pytest.mark.medium
 def test_memory_stays_bounded(tmp_path):
     """Traps of hundreds of megabytes, read by a process that may take 120 MiB more than its libraries."""
     put(tmp_path, "line.jsonl.gz", gzip.compress(b'{"text": "' + b"a" * 150 * MB, 1))

@@ -23,6 +23,7 @@ record = st.dictionaries(st.text(max_size=5), inner, max_size=4)
 rows_of_any_kind = st.lists(record, min_size=1, max_size=5)
 
 
+@pytest.mark.medium
 @few
 @given(rows_of_any_kind, st.integers(1, 40), st.sampled_from([None, 2]), st.booleans())
 def test_array_in_pieces(rows, size, indent, ascii_only):

@@ -89,6 +89,7 @@ def test_the_order_of_blocks_changes_nothing(monkeypatch):
     assert len(whole) == 30
 
 
+@pytest.mark.medium
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=5))
 def test_any_text_is_taken(texts):

@@ -12,6 +12,8 @@ from luthier.data.data_card import card
 from luthier.data.load import load
 from luthier.data.split import leaks, split
 
+pytestmark = pytest.mark.medium
+
 # file, layout, examples, rows without one
 FILES = [
     ("alpaca/alpaca_data.json.gz", "alpaca", 52002, 0),

@@ -23,6 +23,7 @@ def code_of(chat):
     return chat.messages[0].content.removeprefix(INSTRUCTION)
 
 
+@pytest.mark.medium
 def test_there_are_as_many_as_asked_for(both):
     train, test = both
     assert (len(train), len(test)) == (1000, 96)

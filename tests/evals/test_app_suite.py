@@ -103,6 +103,7 @@ def test_every_kind_of_check_is_run(tested, tmp_path):
     assert [group["passed"] for group in told["groups"]] == [1, 0, 1]
 
 
+@pytest.mark.medium
 def test_answers_are_those_of_generation_and_their_seed(tested):
     one, two = tested(), tested()
     assert [o.answers for o in one.outcomes] == [o.answers for o in two.outcomes]
@@ -121,6 +122,7 @@ def test_everything_wrong_is_found_before_a_model_is_loaded(tested, monkeypatch)
         tested(SUITE.replace("f.py:right", "f.py:wrong"))
 
 
+@pytest.mark.medium
 def test_a_python_check_that_fails_or_gives_too_little_is_named(tested, tmp_path):
     (tmp_path / "f.py").write_text(CODE.replace("[1.5] * len(answers)", "[]"))
     with pytest.raises(
@@ -172,6 +174,7 @@ def test_settings_of_likeness_that_say_nothing_are_refused(tested):
         tested(ALIKE.replace("by: embedding", "by: embeding", 1))
 
 
+@pytest.mark.medium
 def test_what_a_judge_said_is_kept_and_not_asked_again(tested, tmp_path):
     """A judge that fails half-way has not spoken in vain; a torn line, as a kill leaves it, is passed over."""
     said = tmp_path / "said.jsonl"

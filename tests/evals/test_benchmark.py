@@ -137,6 +137,7 @@ def test_the_same_command_goes_on_where_it_stopped(tiny_folder, data, tmp_path, 
     assert again["tasks"] == result["tasks"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("task", ["mmlu", "hellaswag", "perplexity"])
 def test_killed_after_any_record_every_bit_is_as_if_never_killed(tiny_folder, data, tmp_path, monkeypatch, task):
     """Windows of five documents, cut at every place: the records of each are packed as if there had been no kill."""

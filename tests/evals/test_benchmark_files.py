@@ -304,6 +304,7 @@ SIZES = {
 }  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SIZES)
 def test_real_files_are_read(name, shared):
     task = TASKS[name]

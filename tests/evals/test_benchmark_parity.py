@@ -244,6 +244,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("name", "shots"), CASES)
 def test_prompts_tokens_loglikelihoods_and_scores_are_the_harnesss(name, shots, tmp_path, harness, engine):
     measured, examples = made_up(name, 8, seed=0), made_up(name, 9 if name != "mmlu" else 10, seed=1)

@@ -122,6 +122,7 @@ KINDS = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_exchangeable_models_are_called_different_in_at_most_5_percent_of_200(kind):
     """Of 200 fresh pairs at most 10, and of five times 200 exchanges of one table at most 10 on average: by chance, single ones

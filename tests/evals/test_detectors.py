@@ -76,6 +76,7 @@ def table() -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.medium
 def test_the_page_has_the_categories_their_rules_and_their_figures():
     page = PAGE.read_text(encoding="utf-8").partition("## Detectors")[2]
     assert table() in page, "python tests/evals/test_detectors.py prints the table as it should be"

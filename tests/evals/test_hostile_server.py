@@ -129,6 +129,7 @@ ECHOES = {
 }  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("echo", ECHOES)
 def test_a_key_that_comes_back_is_not_shown(serve, echo, capsys):
     said = ECHOES[echo]

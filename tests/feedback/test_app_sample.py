@@ -166,6 +166,7 @@ def test_a_reward_that_fails_loses_no_answer(go, tmp_path, monkeypatch):
     assert result["partial"] is None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.75, 0.99])
 def test_killed_anywhere_the_same_command_writes_the_same_bytes(go, tmp_path, keep):
     go(write="all")
@@ -207,6 +208,7 @@ def test_a_file_of_ones_own_beside_kept_answers_is_left_alone(go, tmp_path):
     assert (tmp_path / "out.jsonl").read_text() == "mine"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("settings", "changes", "what"),
     [

@@ -20,6 +20,8 @@ import fuzz_runs  # noqa: F401
 import pytest
 from fuzz_reading import READERS
 
+pytestmark = pytest.mark.medium
+
 SAVED = Path(os.environ.get("LUTHIER_FUZZ_SAVED", "/tmp/luthier-fuzz"))
 
 

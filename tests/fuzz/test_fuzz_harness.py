@@ -51,6 +51,7 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_seen(fault, tmp_path):
     commit, told = FAULTS[fault]
@@ -59,6 +60,7 @@ def test_a_fault_is_seen(fault, tmp_path):
     assert told in failure.what and failure.seed == 7
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("hang", "deadline"),
     [(lambda: all(True for _ in iter(int, 1)), {"DEADLINE": 1}), (lambda: time.sleep(60), {"WAITING": 1})],

@@ -151,6 +151,7 @@ DPO = {
 }  # fmt: skip
 
 
+@pytest.mark.medium
 @MICRO
 @pytest.mark.parametrize("case", DPO)
 def test_dpo_equals_trl(tiny_tokenizer, tmp_path, case, tokens):

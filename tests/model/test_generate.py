@@ -83,6 +83,7 @@ def reference(model: Any, prompt: Sequence[int], **options: Any) -> list[int]:
     return [int(token) for token in out[0, len(prompt) :]]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("batch", [1, 2, 64])
 def test_greedy_is_that_of_transformers_and_logp_that_of_a_forward(dtype: torch.dtype, batch: int) -> None:

@@ -78,6 +78,7 @@ def test_what_real_tokenizers_do_is_taken(folder: Path) -> None:
     assert load_tokenizer(folder)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [("(a+)+$", "retry-limit"), ("a+b", "20,001 times 'a' take"), ("(zq+)+$", "cannot be used"), ("(a", "end pattern")],
@@ -159,6 +160,7 @@ read.encode("a" * 200_000)
 """
 
 
+@pytest.mark.medium
 def test_a_call_that_does_not_end_ends_the_process_with_one_line(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LATE, str(folder)], capture_output=True, text=True, timeout=100, check=False
@@ -232,6 +234,7 @@ def test_a_tokenizer_that_drops_merges_at_random_reads_a_text_in_one_way(folder:
     assert {tuple(Tokenizer(load_tokenizer(folder)).encode("three two who what")) for _ in range(5)} == {tuple(fixed)}
 
 
+@pytest.mark.medium
 def test_many_and_long_added_tokens(folder: Path) -> None:
     """A text that begins like each of 20,000 control tokens is looked through once, not once for each."""
 

@@ -63,6 +63,7 @@ print(1024 * (kilobytes("VmHWM") - before) / sum(p.nbytes for p in model.paramet
 """
 
 
+@pytest.mark.medium
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_weights_that_change_type_are_not_held_twice(smollm2_folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", PEAK, str(smollm2_folder)], capture_output=True, text=True, check=True)
@@ -212,6 +213,7 @@ def test_auto_takes_bfloat16_only_where_it_is_native(monkeypatch: pytest.MonkeyP
     assert pick_dtype("float16", CPU) == torch.float16
 
 
+@pytest.mark.medium
 def test_the_embedded_model_answers(smollm2_folder: Path) -> None:
     loaded = load(smollm2_folder, device=CPU, dtype=torch.float32, attention="sdpa")
     assert loaded.eos_ids == (2,)

@@ -25,6 +25,8 @@ from luthier.model.memory import Memory, estimate
 from luthier.text.pack import pack
 from sentences import sentence
 
+pytestmark = pytest.mark.medium
+
 register()
 
 CPU = torch.device("cpu")

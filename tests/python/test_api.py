@@ -155,6 +155,7 @@ WRONG = [
 ]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("told", "call"), WRONG)
 def test_what_is_wrong_is_told_and_not_guessed(run, told, call):
     with pytest.raises(luthier.InputError, match=told):
@@ -201,6 +202,7 @@ def test_several_adapters_answer_in_the_same_passes(run, place):
         model.generate(["a"], adapter=["run", "other"])
 
 
+@pytest.mark.medium
 def test_rows_are_read_and_models_compared(run, place):
     assert [example.messages[-1].content for example in luthier.read(place["test"], limit=2)] == ["dog 2", "dog 3"]
     found = luthier.compare(

@@ -24,6 +24,8 @@ from luthier.report.page.run_report import (
     Sample,
 )
 
+pytestmark = pytest.mark.medium
+
 SIZE = 17  # payloads of a page
 GROUPS = [PAYLOADS[i : i + SIZE] for i in range(0, len(PAYLOADS), SIZE)]
 # What no page of ours has, and every payload that got through would make.

@@ -15,6 +15,8 @@ from luthier.report.page.run_page import SECTIONS
 from luthier.tune import write_report as report
 from luthier.tune.train import run
 
+pytestmark = pytest.mark.medium
+
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 WIDE, PHONE = {"width": 1280, "height": 900}, chromium.PHONE
 

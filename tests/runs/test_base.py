@@ -114,6 +114,7 @@ def test_an_adapter_brings_its_own_tokenizer_and_template(adapter, tiny_tokenize
     assert opened(adapter).template.source == "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
 
 
+@pytest.mark.medium
 def test_training_goes_on_with_an_adapter_of_others_and_merges(adapter, project, capsys) -> None:
     out = tuned(project, adapter, data__limit=8)
     assert (out / "adapter").is_dir()
@@ -136,6 +137,7 @@ def test_a_run_that_was_moved_still_loads(project, tmp_path: Path, monkeypatch) 
     assert torch.equal(says(tmp_path / "elsewhere"), wanted)
 
 
+@pytest.mark.medium
 def test_a_project_that_was_moved_as_a_whole_still_loads(project, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(project)
     one = tuned(project, "models/base", "one")
@@ -240,6 +242,7 @@ def test_a_merged_model_and_an_adapter_by_itself_remember_it_too(project, tmp_pa
         assert opened(path).config.text.system == "be a cat"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("systems", "found", "words"),
     [

@@ -26,6 +26,7 @@ def tuned(tmp_path, tiny_folder):
     return make
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "changes",
     [
@@ -153,6 +154,7 @@ def answer(folder, model, **settings):
     return tokenizer, out.tolist()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("tune", ["lora", "full"])
 @pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
 def test_what_is_exported_stops_where_turns_were_trained_to_end(tuned, base, tmp_path, tune):

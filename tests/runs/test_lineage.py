@@ -126,6 +126,7 @@ def made_of(values):
     return found | forgetting.open_probes(config, read).inputs | own
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("values", "file", "told"), [*NAMING.values(), *LEADING], ids=str)
 def test_a_file_that_changed_is_told(place, monkeypatch, values, file, told):
     monkeypatch.chdir(place)

@@ -9,6 +9,8 @@ import pytest
 from luthier.config.resolve import resolve
 from luthier.tune.train import run
 
+pytestmark = pytest.mark.medium
+
 PAIRS = [
     "rasbt_instruct/instruction-data-with-preference.json",
     "alpaca_eval_pref/alpaca_eval_pref_test.jsonl.gz",

@@ -90,6 +90,7 @@ def client(request, monkeypatch):
     return fake
 
 
+@pytest.mark.medium
 def test_every_line_arrives_once_over_stops(settings, tmp_path, client, monkeypatch):
     config = resolve(settings(track=client.__name__))
     stop_at(2, monkeypatch, config)  # the step is saved, its evaluation is not made
@@ -125,6 +126,7 @@ def test_a_client_that_fails_is_left_alone_and_the_run_goes_on(settings, client,
     assert capsys.readouterr().err.count("failed (no space left on device): nothing more is sent") == 1
 
 
+@pytest.mark.medium
 def test_lines_made_again_after_a_kill_are_not_sent_again(settings, tmp_path, client, monkeypatch):
     """Killed at step 5, a run goes on from the checkpoint of step 3."""
     config = resolve(settings(track=client.__name__))
@@ -144,6 +146,7 @@ def test_lines_made_again_after_a_kill_are_not_sent_again(settings, tmp_path, cl
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.medium
 def test_a_run_that_is_tracked_from_the_middle_on_is_tracked_from_the_start(settings, client, monkeypatch):
     stop_at(4, monkeypatch, resolve(settings()))
     run(resolve(settings(track=client.__name__)))  # the same run: where figures go changes nothing of it
@@ -186,6 +189,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything(settings, tm
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.medium
 def test_tensorboard_reads_what_was_logged(settings, tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

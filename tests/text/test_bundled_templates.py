@@ -112,6 +112,7 @@ def theirs(template, talk, tools, **how):
         return None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_text_is_that_of_transformers_or_the_row_is_refused(path):
     template = template_of(path)

@@ -119,6 +119,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("case", sorted(HOSTILE))
 def test_hostile_template_ends_in_one_line(case, quick):
     began = time.monotonic()
@@ -190,6 +191,7 @@ def test_rows_of_a_kind_are_sent_together(quick, monkeypatch):
     assert len([request for _, request, _ in requests if "ask" in request]) == 1
 
 
+@pytest.mark.medium
 def test_the_many_prefixes_of_a_long_conversation_take_no_memory(quick, monkeypatch):
     """Together they are larger than all that the process may take."""
     monkeypatch.setattr(rendering, "SECONDS", 3.0)

@@ -8,6 +8,8 @@ from statistics import fmean
 import pytest
 from rewarded import REWARDS, SCALES, VARIANTS, gain, learned
 
+pytestmark = pytest.mark.medium
+
 # `python bench/learns.py`, TRL 1.16: the mean gain of three seeds at TRL's best of four rates, with standard errors of 0.03; from
 # 0.1 r - 1 it learns the same but for rounding.
 TRL = {"tokens": 0.50, "length": 0.30}

@@ -30,6 +30,8 @@ from luthier.tune import verify
 from luthier.tune.train import run
 from sentences import sentence
 
+pytestmark = pytest.mark.medium
+
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 METHODS = ["reward", "dpo", "simpo", "orpo", "kto", "response"]
 

@@ -120,6 +120,7 @@ READ_LATER = ["run.yaml", "lineage.json", "sums", "evals/before.jsonl", "evals/r
               "losses.jsonl"]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", READ_LATER)
 def test_what_a_run_reads_later_is_checked_before_it_goes_on(part, no_step, name, damage):
@@ -136,6 +137,7 @@ def test_what_a_run_reads_later_is_checked_before_it_goes_on(part, no_step, name
     assert all(after[p] == before[p] for p in before.keys() - written)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_finished_run_is_not_handed_out_with_a_damaged_file(whole, damage):
     folder, config = whole
@@ -170,6 +172,7 @@ def flipped(content):
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("damage", [cut, emptied, flipped, gone])
 def test_a_damaged_checkpoint_is_set_aside_and_the_bits_are_the_same(made, part, capsys, damage):
     """The newest is damaged in one of its files; new ones are kept as they are saved."""

@@ -19,6 +19,8 @@ from luthier.tune.evaluator import Evaluator
 from luthier.tune.train import run
 from sentences import sentence
 
+pytestmark = pytest.mark.medium
+
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
 

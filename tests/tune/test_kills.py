@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.medium
+
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 SEED = int(os.environ.get("KILLS_SEED", "0"))
 ALONE = os.environ.get("KILLS")

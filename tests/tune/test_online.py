@@ -86,6 +86,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(bool((a[k] == b[k]).all()) for k in a)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("tune", ["lora", "full"])
 @pytest.mark.parametrize(("method", "more"), [("grpo", {}), ("ppo", {"policy.epochs": 2, "policy.minibatches": 2})])
 def test_what_a_run_that_learns_from_rewards_tells(settings, tmp_path, method, more, tune):
@@ -122,6 +123,7 @@ def _samples_of_rollouts(samples, page):
     assert f">Rollout {len(by_rollout)}<" in page
 
 
+@pytest.mark.medium
 def test_a_reward_that_rises_where_the_judge_falls_is_told_at_the_end(settings, tmp_path, capsys):
     reward = vowels(tmp_path)
     changes = {
@@ -147,6 +149,7 @@ def test_a_reward_that_rises_where_the_judge_falls_is_told_at_the_end(settings, 
     assert "judging reward" in (folder / "reward.svg").read_text()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("method", "more"),
     [
@@ -270,6 +273,7 @@ def test_a_row_without_a_right_answer_is_refused_where_a_reward_compares_with_it
         run(resolve(settings("grpo", data="asked", data__layout="prompt", **{name: ["exact"]})))
 
 
+@pytest.mark.medium
 def test_four_models_on_one_base(settings, tmp_path):
     """Demonstrations, a reward model that goes on from them, PPO that goes on from the same adapter with it."""
     run(resolve(settings("sft", out="sft", train__steps=4)))
@@ -295,6 +299,7 @@ def test_four_models_on_one_base(settings, tmp_path):
     assert [record["rewards"]["reward"] for record in kept] == pytest.approx(again, abs=1e-4)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "change",
     [
@@ -385,6 +390,7 @@ def test_a_reward_model_chooses_the_best_of_n(settings, files, tmp_path, capsys)
     assert best[-1]["reward"] > best[0]["reward"]
 
 
+@pytest.mark.medium
 def test_the_best_checkpoint_within_the_budget_is_kept(settings, tmp_path):
     def kept(out, budget):
         result = run(resolve(settings("grpo", out=out, eval__every=2, policy__kl_budget=budget)))
@@ -456,6 +462,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("minibatches", [1, 2])
 @pytest.mark.parametrize(("method", "more"), VARIANTS)
 def test_in_bfloat16_no_token_is_clipped_before_the_policy_has_moved(
@@ -486,6 +493,7 @@ def test_other_rules_for_cut_answers_are_refused(settings):
         resolve(settings("grpo", reward__truncated="drop"))
 
 
+@pytest.mark.medium
 def test_policies_learn_at_a_constant_rate_and_others_do_not(settings, tmp_path):
     """By default: after the warm-up, of which six steps have none; sft's falls on a cosine. A schedule that is given counts."""
     for method, changes, falls in (

@@ -44,6 +44,7 @@ def runs(finished, tmp_path):
     return tmp_path / "runs"
 
 
+@pytest.mark.medium
 def test_a_run_ends_with_its_report_and_its_files_alone_make_it_again(finished, runs, tmp_path):
     again = write_report.report([finished / "a"], tmp_path / "again.html")
     assert again.read_bytes() == (finished / "a" / "report.html").read_bytes()

@@ -38,6 +38,7 @@ def settings(tiny_folder, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.medium
 def test_a_run_that_asks_again_with_a_metric_of_the_users(settings, tmp_path):
     own = settings["eval.metrics"][1]
     found = run(resolve(settings))["metrics"]

@@ -101,6 +101,7 @@ def rows_of(folder):
 METHODS = {"sft": "chat", "cpt": "text", "dpo": "pairs", "orpo": "pairs", "kto": "labels", "reward": "pairs"}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("method", METHODS)
 def test_general_rows_are_learned_beside_the_data(settings, files, tmp_path, method):
     kind = METHODS[method]
@@ -122,6 +123,7 @@ def test_general_rows_are_learned_beside_the_data(settings, files, tmp_path, met
     assert str(general) not in inputs["data"]
 
 
+@pytest.mark.medium
 def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, monkeypatch):
     changes = {"train__epochs": 2, "lora__dropout": 0.1}
     run(resolve(settings(out=str(tmp_path / "whole"), **changes)))

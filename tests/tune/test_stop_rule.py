@@ -18,6 +18,8 @@ from luthier.tune.checkpoint_selection import Progress, selected_step
 from luthier.tune.train import run
 from sentences import sentence
 
+pytestmark = pytest.mark.medium
+
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
 

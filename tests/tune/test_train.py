@@ -30,6 +30,8 @@ from luthier.tune.training_steps import LastSave
 from luthier.tune.verify import resume
 from sentences import sentence
 
+pytestmark = pytest.mark.medium
+
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
 

@@ -37,6 +37,7 @@ def warnings(capsys):
     ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("method", "variant"),
     [("grpo", "grpo"), ("grpo", "rloo"), ("grpo", "dapo"), ("grpo", "reinforce++"), ("ppo", "grpo")],
@@ -69,6 +70,7 @@ def test_shares_are_those_of_all_starts_of_a_run():
     assert equal_rewards([{"loss": 1}]) is None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("changes", "told"), [({}, True), ({"train__steps": 2}, False), ({"train__batch": 1, "train__epochs": 2}, False)]
 )
