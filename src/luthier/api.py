@@ -120,6 +120,10 @@ class TrainingRun:
     config: RunConfig
     result: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """A line for the run and one for each metric, as the last value of a notebook's cell is shown."""
+        return "\n".join([f"TrainingRun({str(self.path)!r})", *(_line(*one) for one in self.metrics.items())])
+
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Before, after, and the interval of the difference, by the metric's name."""
@@ -192,6 +196,14 @@ def compare(
             check=check,
         )
     )
+
+
+def _line(name: str, found: Mapping[str, Any]) -> str:
+    """What became of a metric, with the interval of the change where there is one."""
+    before, after = (f"{found[side]:.4g}" if found.get(side) is not None else "-" for side in ("before", "after"))
+    low, high = found.get("low"), found.get("high")
+    interval = f"  ({low:+.3g} to {high:+.3g})" if low is not None and high is not None else ""
+    return f"  {name}: {before} -> {after}{interval}"
 
 
 def _paths(files: str | Path | Sequence[str | Path]) -> list[str]:

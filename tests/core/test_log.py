@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import sys
 
 import pytest
@@ -96,6 +98,22 @@ def test_a_bar_leaves_out_what_does_not_fit_and_keeps_what_is_given_first(monkey
     now = 24.0
     bar.advance(12, **FIGURES)
     assert capsys.readouterr().err == f"\r\x1b[2K{line}"
+
+
+def test_a_bar_is_drawn_in_place_in_a_notebook(monkeypatch):
+    """A cell's standard error is no terminal: ten seconds between lines would leave it empty, and it erases nothing by itself."""
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(sys, "stderr", stream)
+    now = iter(range(0, 100, 2))
+    monkeypatch.setattr(log.time, "monotonic", lambda: float(next(now)))
+    with log.progress("work", 3) as bar:
+        for loss in ("12.5", "3.1", "0.9"):
+            bar.advance(1, loss=loss)
+    text = stream.getvalue()
+    assert text.count("\n") == 1 and text.endswith("\n") and "\x1b" not in text
+    drawn = text.strip("\n").split("\r")[1:]
+    assert [part.split("loss ")[1].split()[0] for part in drawn if "loss" in part][:3] == ["12.5", "3.1", "0.9"]
+    assert all(len(later) >= len(earlier.rstrip()) for earlier, later in itertools.pairwise(drawn))
 
 
 def test_a_bar_is_drawn_in_place_on_a_terminal(monkeypatch, capsys):

@@ -56,8 +56,8 @@ def clock(seconds: float) -> str:
 
 
 class Bar:
-    """A progress line: done/total, how many a second, named figures, and time left. Drawn in place on a terminal,
-    every ten seconds otherwise. Figures that are given first are shown first, and longest where there is little room."""
+    """A progress line: done/total, how many a second, named figures, and time left. Drawn in place on a terminal and in a
+    notebook, every ten seconds otherwise. Figures that are given first are shown first, and longest where there is little room."""
 
     def __init__(self, title: str, total: int | None) -> None:
         self.title, self.total = title, total
@@ -66,6 +66,7 @@ class Bar:
         self.drawn = 0.0
         self.last = ""
         self.terminal = sys.stderr.isatty()
+        self.notebook = type(sys.stderr).__module__.startswith("ipykernel")
         self.figures: dict[str, Any] = {}
         self.words = ""
 
@@ -91,7 +92,7 @@ class Bar:
     def _show(self, figures: dict[str, Any]) -> None:
         self.figures.update(figures)
         now = time.monotonic()
-        if now - self.drawn >= (0.2 if self.terminal else 10.0):
+        if now - self.drawn >= (0.2 if self.terminal else 1.0 if self.notebook else 10.0):
             self.drawn = now
             self._draw()
 
@@ -100,9 +101,11 @@ class Bar:
         line = screen.line(hide(self._line(columns)))
         if line == self.last:
             return
-        self.last = line
+        before, self.last = self.last, line
         if self.terminal:
             print(f"\r\x1b[2K{line[:columns]}", end="", file=sys.stderr, flush=True)
+        elif self.notebook:  # a cell knows the beginning of the line, but erases nothing
+            print(f"\r{line:{len(before)}}", end="", file=sys.stderr, flush=True)
         else:
             print(line, file=sys.stderr, flush=True)
 
@@ -132,7 +135,7 @@ class Bar:
     def close(self) -> None:
         """Leave the last state on the screen."""
         self._draw()
-        if self.terminal:
+        if self.terminal or self.notebook:
             print(file=sys.stderr, flush=True)
 
 
