@@ -23,6 +23,7 @@ from luthier.config.resolve import read_yaml, resolve
 from luthier.config.run import RunConfig
 from luthier.core.errors import InputError, unknown
 from luthier.core.types.examples import ROLES, Chat, Example, Message
+from luthier.core.types.run_result import Metric, RunResult
 from luthier.data import load as data_load
 from luthier.evals.benchmarks.evaluation import BenchmarkOptions
 from luthier.evals.benchmarks.evaluation import evaluate as evaluate_model
@@ -118,17 +119,16 @@ class TrainingRun:
 
     path: Path
     config: RunConfig
-    result: dict[str, Any]
+    result: RunResult
 
     def __repr__(self) -> str:
         """A line for the run and one for each metric, as the last value of a notebook's cell is shown."""
         return "\n".join([f"TrainingRun({str(self.path)!r})", *(_line(*one) for one in self.metrics.items())])
 
     @property
-    def metrics(self) -> dict[str, dict[str, Any]]:
+    def metrics(self) -> dict[str, Metric]:
         """Before, after, and the interval of the difference, by the metric's name."""
-        found: dict[str, dict[str, Any]] = self.result["metrics"]
-        return found
+        return self.result["metrics"]
 
     def open(self, **options: Any) -> Model:
         """The model that it made."""

@@ -13,6 +13,7 @@ import numpy as np
 from luthier.config.run import RunConfig
 from luthier.core.errors import InputError, unknown
 from luthier.core.types.examples import Example
+from luthier.core.types.run_result import RunFinding
 from luthier.data.example_text import prompt_text
 from luthier.diagnose import error_sources
 from luthier.diagnose.nearest import Nearest
@@ -122,7 +123,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
 
 def record(
     folder: RunFolder, config: RunConfig, train: Sequence[Example], held_out: Sequence[Example]
-) -> list[dict[str, Any]]:
+) -> list[RunFinding]:
     """Look for errors in the answers of a run that ends, and keep them in RECORDS for its page; returns what is told `critical_findings` of
     them. Of a run without answers, nothing. What the task is, at most LEARNED of the rows to learn from show: nobody asked for this, so
     it must be quick."""

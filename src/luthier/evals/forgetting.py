@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from luthier.core.types.run_result import ForgettingFigures
 from luthier.evals.detectors.refusals import refusal
 from luthier.evals.stats.intervals import Estimate, ratio_difference, ratio_interval
 from luthier.evals.stats.paired import Question, paired
@@ -93,10 +94,12 @@ class Forgetting:
         kept = f"a token keeps {exp(-self.drift):.0%} of its probability"
         return f"lost {self.drift:.2f} nats/token on its own earlier answers: {self.size} ({kept})"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ForgettingFigures:
         """Everything but `items`, ready for JSON."""
-        names = ("drift", "low", "high", "n", "tokens", "size", "sentence")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "drift": self.drift, "low": self.low, "high": self.high, "n": self.n, "tokens": self.tokens, "size": self.size,
+            "sentence": self.sentence,
+        }  # fmt: skip
 
 
 def forgetting(before: Sequence[tuple[float, int]], after: Sequence[tuple[float, int]]) -> Forgetting:

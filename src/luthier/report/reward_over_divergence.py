@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from luthier.core.types.run_result import JudgeConfirmation
 from luthier.core.verdicts import BETTER, NONE_SHOWN, TOO_FEW, WORSE
 from luthier.report.plot import Point
 from luthier.report.tables import Row, figures
@@ -41,7 +42,7 @@ def reward_over_divergence(lines: Sequence[Mapping[str, Any]], rows: Sequence[Ro
     return RewardCurves(sorted(rollouts), curves["reward"], curves["judge"])
 
 
-def judge_confirmation(rows: Sequence[Row]) -> dict[str, Any] | None:
+def judge_confirmation(rows: Sequence[Row]) -> JudgeConfirmation | None:
     """Whether the judge saw the reward's rise too, from the table before | after: `confirmed` and the `sentence` that says so;
     None without a judge. `confirmed` is None where the reward itself is not shown to have risen, or too few rows tell."""
     by_name = {row["name"]: row for row in rows}

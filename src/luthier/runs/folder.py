@@ -30,6 +30,7 @@ from luthier.core.storage.leftovers import clear
 from luthier.core.storage.opening import holding, refuse_special, regular
 from luthier.core.storage.sums import FILE as SUMS
 from luthier.core.storage.sums import Sums, digest_of
+from luthier.core.types.run_result import RunResult
 from luthier.runs import lineage as made_of
 from luthier.runs.lineage import LINEAGE
 from luthier.runs.records import MEND, hold
@@ -65,9 +66,9 @@ class RunFolder:
         return any(next(self.path.glob(name), None) for name in BEGUN)
 
     @property
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> RunResult | None:
         """What the finished run printed, or None while it is not finished."""
-        found: dict[str, Any] | None = self.read_json(RESULT)
+        found: RunResult | None = self.read_json(RESULT)
         return found
 
     @property

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Required
 
 from annotated_types import Len
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from luthier.core.foreign.forms import Count, Number, Share, Whole, require_form
+from luthier.core.types.run_result import RunResult
 
 MEND = "put the file back from a copy, or train again"
 Texts = list[str]
@@ -157,122 +157,9 @@ class About(TypedDict, total=False):
     looked_at: Count
 
 
-class Baseline(TypedDict):
-    answer: str
-    share: Share
-
-
-class Metric(TypedDict, total=False):
-    before: Required[Number]
-    after: Required[Number]
-    difference: Required[Number]
-    low: Required[Figure]
-    high: Required[Figure]
-    n: Required[Count]
-    p: Figure
-    corrected: Figure
-    verdict: str
-    baseline: Baseline | None
-    metric: str
-
-
-class Divergence(TypedDict):
-    value: Number
-    low: Figure
-    high: Figure
-
-
-class Forgetting(TypedDict, total=False):
-    drift: Number
-    low: Figure
-    high: Figure
-    n: Count
-    size: str
-    sentence: str
-    kl: dict[str, Divergence] | None
-    benchmarks: dict[str, Metric] | None
-    answers: dict[str, Metric] | None
-    general: dict[str, Any] | None
-
-
-class Kept(TypedDict):
-    step: Count
-    why: str
-
-
-class Counts(TypedDict, total=False):
-    rows: Count
-    held_out: Count
-    replay: Count
-    skipped: Count
-    dropped: dict[str, Count]
-    cut: Count
-    cut_tokens: Count
-
-
-class Told(TypedDict):
-    text: str
-
-
-class Losing(TypedDict):
-    first: Figure
-    last: Figure
-    eval: Figure
-
-
-class RewardModel(TypedDict):
-    pairs: Count
-    calibration_error: Figure
-    length_correlation: Figure
-
-
-class Judged(TypedDict):
-    confirmed: bool | None
-    sentence: str
-
-
-class Result(TypedDict, total=False):
-    """result.json."""
-
-    run: str
-    seconds: Annotated[Number, Field(ge=0)]
-    steps: Count
-    tokens: Count
-    tokens_per_second: Figure
-    example_tokens: Count
-    peak_memory_bytes: Count
-    trainable: Count
-    parameters: Count
-    loss: Losing
-    kept: Kept
-    metrics: dict[str, Metric]
-    forgetting: Forgetting | None
-    data: Counts
-    findings: list[Told]
-    kl_per_answer: Number
-    equal_rewards: Share
-    reward_model: RewardModel
-    judge: Judged
-
-
-class Finished(TypedDict):
-    """result.json of a run that has a page."""
-
-    run: str
-    seconds: Annotated[Number, Field(ge=0)]
-    steps: Count
-    tokens: Count
-    peak_memory_bytes: Count
-    trainable: Count
-    parameters: Count
-    kept: Kept
-    metrics: dict[str, Metric]
-    forgetting: Forgetting | None
-
-
 FORMS: dict[str, Any] = {
     "errors/records.jsonl": Found, "metrics.jsonl": Step, "losses.jsonl": Losses, "samples.jsonl": Sampled, "data.json": About,
-    "result.json": Result,
+    "result.json": RunResult,
 }  # fmt: skip
 # Of a line of evals/before.jsonl and after.jsonl, by a key that it has.
 MEASURED: dict[str, Any] = {"general": General, "own": Own, "text": Text, "loss": Loss, "answer": Answer, "row": Row}

@@ -22,6 +22,7 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.secrets import said_by_server
 from luthier.core.storage.files import read_json, write_json
+from luthier.core.types.run_result import RunResult
 from luthier.runs.folder import RunFolder
 
 PROJECT = "luthier"
@@ -73,7 +74,7 @@ class Tracker:
         if self.state["lines"] != before:
             write_json(self.card, self.state)
 
-    def finish(self, result: Mapping[str, Any]) -> None:
+    def finish(self, result: RunResult) -> None:
         """Pass on what is left, and the figures before and after."""
         self.follow()
         if not self.state["finished"] and not self.failed and self._send(final(result), result["steps"]):
@@ -137,11 +138,11 @@ def named(record: Mapping[str, Any]) -> dict[str, float]:
     return {f"{group}/{name.removeprefix('eval_')}": float(value) for name, value in numbers.items()}
 
 
-def final(result: Mapping[str, Any]) -> dict[str, float]:
+def final(result: RunResult) -> dict[str, float]:
     """The figures of result.json that a tracker shows of a finished run: before/NAME, after/NAME, forgetting."""
     out = {f"{side}/{name}": float(m[side]) for side in ("before", "after") for name, m in result["metrics"].items()}
-    if "drift" in (result["forgetting"] or {}):
-        out["after/forgetting"] = float(result["forgetting"]["drift"])
+    if (forgetting := result["forgetting"]) and "drift" in forgetting:
+        out["after/forgetting"] = float(forgetting["drift"])
     return out
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from luthier.config.run import RunConfig
+from luthier.core.types.run_result import RewardModelFigures
 from luthier.evals.metrics import scores as score
 from luthier.evals.stats.calibration import correlation, expected_calibration_error
 from luthier.evals.stats.paired import before_after, paired
@@ -49,7 +50,7 @@ def compare(
     )
 
 
-def reward_model_figures(held_out: HeldOut, measured: Measured) -> dict[str, Any]:
+def reward_model_figures(held_out: HeldOut, measured: Measured) -> RewardModelFigures:
     """What a reward model's held-out scores are worth: how its chances come true, and how much length pulls them."""
     pairs = {tree.row: tree.pairs for tree in held_out.trees}
     scores, lengths, differences = [], [], []

@@ -155,8 +155,7 @@ def add_reference_logps(
             job.folder.write_records(file, records := [{"logp": value} for value in values])
         return [record["logp"] for record in records]
 
-    steps = setup.steps
-    assert isinstance(steps, OfflineSteps)
+    steps = _offline_steps(job, packing)  # such a method looks at all rows first: they are no stream
     used = steps.used()
     found = annotate.reference([steps.trees[i] for i in used], partial(score, title="reference: rows to learn from"))
     learn = list(steps.trees)
@@ -175,19 +174,34 @@ def packing_of(config: RunConfig, model: Any) -> Packing:
 
 
 def _steps(job: Run, packing: Packing) -> Steps:
+    return _stream_steps(job, packing) if job.examples.stream else _offline_steps(job, packing)
+
+
+def _stream_steps(job: Run, packing: Packing) -> StreamSteps:
+    config, live = job.config.train, job.examples.live
+    read = partial(stream_trees, job.texts, job.config, live, job.examples.test, job.count)
+    total = _examples_in_all(job)
+    return StreamSteps(read, config.batch, total, RULES[config.weigh], packing, once=live is not None)
+
+
+def _offline_steps(job: Run, packing: Packing) -> OfflineSteps:
     config, trees, replay = job.config.train, job.encoded.train, job.encoded.replay
-    share = job.config.data.replay_share if replay else 0.0  # of all examples: the epochs are those of the data
-    total = config.steps * config.batch if config.steps else max(1, round(config.epochs * len(trees) / (1 - share)))
-    if job.examples.stream:
-        texts, settings = job.texts, job.config
-        live, test = job.examples.live, job.examples.test
-        return StreamSteps(
-            lambda: stream_trees(texts, settings, live, test, job.count), config.batch, total, RULES[config.weigh], packing,
-            once=live is not None,
-        )  # fmt: skip
     return OfflineSteps(
-        [*trees, *replay], config.batch, total, RULES[config.weigh], packing, job.config.seed, len(replay), share
+        [*trees, *replay], config.batch, _examples_in_all(job), RULES[config.weigh], packing, job.config.seed, len(replay),
+        _replay_share(job),
+    )  # fmt: skip
+
+
+def _examples_in_all(job: Run) -> int:
+    config, rows = job.config.train, len(job.encoded.train)
+    return (
+        config.steps * config.batch if config.steps else max(1, round(config.epochs * rows / (1 - _replay_share(job))))
     )
+
+
+def _replay_share(job: Run) -> float:
+    """Of general rows among all examples: the epochs are those of the data."""
+    return job.config.data.replay_share if job.encoded.replay else 0.0
 
 
 def planned_steps(job: Run) -> int:

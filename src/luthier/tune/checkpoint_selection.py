@@ -8,6 +8,7 @@ from typing import Any
 
 from luthier.config.run import RunConfig
 from luthier.core import log
+from luthier.core.types.run_result import SelectedStep
 from luthier.evals.forgetting import drift
 from luthier.training import checkpoint
 from luthier.tune import before_after
@@ -153,7 +154,7 @@ def _has_limit(config: RunConfig) -> bool:
     return config.stop.forgetting is not None or bool(config.policy.kl_budget)
 
 
-def selected_step(config: RunConfig, progress: Progress, steps: int, *, online: bool) -> dict[str, Any]:
+def selected_step(config: RunConfig, progress: Progress, steps: int, *, online: bool) -> SelectedStep:
     """Which step's weights a run keeps, and why."""
     limit, budget = config.stop.forgetting, config.policy.kl_budget
     best = f"best held-out {'reward' if online else 'loss'}" if progress.best is not None else "last"

@@ -16,6 +16,7 @@ from luthier.core import log, seeds
 from luthier.core.errors import InputError, Stopped
 from luthier.core.storage.files import sha256
 from luthier.core.types.examples import Chat, Text
+from luthier.core.types.run_result import Divergence, ForgettingFigures, Metric
 from luthier.core.types.trees import TokenTree
 from luthier.data import load as data_load
 from luthier.data.read import files_of
@@ -189,7 +190,7 @@ def _pairs(own: Sequence[forgot.OwnAnswer]) -> AnswerPairs:
 
 def divergences(
     job: Run, after: Measured, tuned: Distributions, weights: int, device: torch.device
-) -> dict[str, Any] | None:
+) -> dict[str, Divergence] | None:
     """KL from the start per token, both ways, against the model as it was, which is read anew.
 
         on_answers_before   KL(start || tuned) at the tokens of the start's answers
@@ -208,7 +209,7 @@ def divergences(
     evaluator = Evaluator(
         start, job.texts.tokenizer, job.texts.template, job.config, packing_of(job.config, start), device
     )
-    out = {}
+    out: dict[str, Divergence] = {}
     sides = (("before", after.general_ids, tuned.before), ("after", _pairs(after.own), tuned.after))
     with log.progress("divergence from the start: base", sum(len(answers) for _, answers, _ in sides)) as bar:
         for name, answers, now in sides:
@@ -243,15 +244,21 @@ def rows(
 
 
 def as_json(
-    drift: forgot.Forgetting | None, kl: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]], probes: Probes
-) -> dict[str, Any] | None:
+    drift: forgot.Forgetting | None, kl: dict[str, Divergence] | None, rows: Sequence[Mapping[str, Any]], probes: Probes
+) -> ForgettingFigures | None:
     """The `forgetting` of result.json; None when it was not measured."""
     if drift is None:
         return None
     figures = score.as_json(rows)
-    tasks = {task.name: {"metric": task.metrics[0], **figures.pop(task.name)} for task, _ in probes.tasks}
-    general = {"general": figures.pop("general")} if probes.texts else {}
-    return {**drift.as_dict(), "kl": kl, "answers": figures, **general, **({"benchmarks": tasks} if tasks else {})}
+    tasks: dict[str, Metric] = {
+        task.name: {"metric": task.metrics[0], **figures.pop(task.name)} for task, _ in probes.tasks
+    }
+    found: ForgettingFigures = {**drift.as_dict(), "kl": kl, "answers": figures}
+    if probes.texts:
+        found["general"] = figures.pop("general")
+    if tasks:
+        found["benchmarks"] = tasks
+    return found
 
 
 def sentences(drift: forgot.Forgetting | None, kl: Mapping[str, Any] | None) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from luthier.config.run import RunConfig
 from luthier.core.threads import use_threads
+from luthier.core.types.run_result import RunResult
 from luthier.inspect.describe_data import card_of
 from luthier.inspect.show_tokens import coloured
 from luthier.runs.method import chosen_method
@@ -15,7 +16,7 @@ from luthier.runs.tokenizer_and_template import open_texts
 from luthier.tune import train
 
 
-def quickstart(config: RunConfig, show: Any) -> dict[str, Any]:
+def quickstart(config: RunConfig, show: Any) -> RunResult:
     """Show the data, then run. `show` is told of 'card' and 'examples' beside what a run tells."""
     began = time.monotonic()
     use_threads(config.threads)

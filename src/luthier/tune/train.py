@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -28,6 +28,7 @@ from luthier.core.stop import stopping
 from luthier.core.storage.sums import damaged
 from luthier.core.threads import use_threads
 from luthier.core.types.examples import Chat
+from luthier.core.types.run_result import DataCounts, RunResult
 from luthier.data.data_card import outline
 from luthier.diagnose import errors
 from luthier.evals import forgetting as forgot
@@ -83,11 +84,11 @@ class TrainingOutcome:
     distributions: forgetting.Distributions | None
     size: int
     device: torch.device
-    figures: dict[str, Any]
+    figures: RunResult
     read: dict[str, Any]
 
 
-def run(config: RunConfig, show: Any = None, began: float | None = None) -> dict[str, Any]:
+def run(config: RunConfig, show: Any = None, began: float | None = None) -> RunResult:
     """Do the run, or the rest of it, and return its result (the keys of `--json`, documented in docs/run.md).
 
     `show(name, value)` is told of results as they come: 'ready', 'before', 'after'. The run's time counts from `began`, of the
@@ -171,7 +172,7 @@ def _needs_evaluations(config: RunConfig) -> None:
         )
 
 
-def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> dict[str, Any]:
+def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> RunResult:
     config, folder, method = job.config, job.folder, chosen_method(job.config)
     unit = "nats per token" if method.is_likelihood else ""
     outcome = _train(job, probes, unit, show)
@@ -184,17 +185,17 @@ def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> dic
     )
     retention = forgetting.rows(before, after, probes, outcome.scores, config.seed)
     rows = before_after.compare(held_out, before, after, _metrics(job, held_out), config)
-    result = {
+    result: RunResult = {
         "run": str(folder.path),
         "seconds": round(time.monotonic() - began, 2),
         **outcome.figures,
         "metrics": as_json(rows),
         "forgetting": forgetting.as_json(drift, kl, retention, probes),
-        "data": job.encoded.counts | outcome.read,
+        "data": cast(DataCounts, job.encoded.counts | outcome.read),
     }
     if (share := warnings.equal_rewards(folder.records("metrics.jsonl") or ())) is not None:
         warnings.warn_of_rewards(share)
-        result[warnings.EQUAL_REWARDS] = round(share, 4)
+        result["equal_rewards"] = round(share, 4)
     if (found := judge_confirmation(rows)) is not None:
         warnings.report_judge(found)
         result["judge"] = found
@@ -215,7 +216,7 @@ def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> dic
     return result
 
 
-def diagnose_run(job: Run, result: dict[str, Any]) -> None:
+def diagnose_run(job: Run, result: RunResult) -> None:
     """What the data was and what is wrong with the answers, and the page that shows it."""
     lengths = [sum(len(node.ids) for node in tree.nodes) for tree in job.encoded.train]
     about = outline(job.examples.train, lengths, job.examples.layout)
@@ -284,7 +285,7 @@ def _train(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Trainin
 
 def _figures(
     config: RunConfig, setup: TrainingSetup, progress: Progress, after: Measured, parameters: int
-) -> dict[str, Any]:  # fmt: skip
+) -> RunResult:  # fmt: skip
     """What the steps came to and took, for result.json."""
     online = chosen_method(config).online
     return {

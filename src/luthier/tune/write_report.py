@@ -10,8 +10,8 @@ from typing import Any
 
 from luthier.config.run import RunConfig
 from luthier.core.errors import InputError
-from luthier.core.foreign.forms import require_form
 from luthier.core.storage.files import writing
+from luthier.core.types.run_result import RunResult, require_page
 from luthier.core.verdicts import verdict
 from luthier.diagnose import errors
 from luthier.evals.benchmarks import results
@@ -33,7 +33,7 @@ from luthier.report.page.run_report import (
     Sample,
 )
 from luthier.runs.folder import RunFolder, read_run, understood
-from luthier.runs.records import MEND, Finished
+from luthier.runs.records import MEND
 from luthier.training.method_table import method
 from luthier.tune import forgetting, repeated_prompts
 from luthier.tune.held_out import Measured, from_records
@@ -42,7 +42,7 @@ PAGE, CODING, DATA = "report.html", "errors/coding.html", "data.json"
 RECORDS, CODES = "errors/records.jsonl", "errors/codes.jsonl"
 
 
-def write(folder: RunFolder, config: RunConfig, result: dict[str, Any], out: Path | None = None) -> Path:
+def write(folder: RunFolder, config: RunConfig, result: RunResult, out: Path | None = None) -> Path:
     """Write the page of a finished run into its folder, or to `out`."""
     return _write_page(out or folder.path / PAGE, render_run_page(view(folder, config, result)))
 
@@ -92,13 +92,13 @@ def coding(run: Path, out: Path | None = None) -> Path:
     return _write_page(out or folder.path / CODING, page)
 
 
-def view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> RunReport:
+def view(folder: RunFolder, config: RunConfig, result: RunResult) -> RunReport:
     """What the run directory holds, as pages want it. Raises InputError for files that were damaged."""
     with understood(folder):
         return _view(folder, config, result)
 
 
-def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> RunReport:
+def _view(folder: RunFolder, config: RunConfig, result: RunResult) -> RunReport:
     before, after = (from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after"))
     return RunReport(
         name=folder.path.resolve().name, path=str(folder.path), config=config,
@@ -110,11 +110,11 @@ def _view(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> RunRe
     )  # fmt: skip
 
 
-def _finished(path: Path) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
+def _finished(path: Path) -> tuple[RunFolder, RunConfig, RunResult]:
     folder, config = read_run(path)
     if (result := folder.result) is None:
         raise InputError("this run is not finished", where=path, fix="run its command again to go on with it")
-    require_form(Finished, result, where=path / "result.json", fix=MEND)
+    require_page(result, path / "result.json", MEND)
     return folder, config, result
 
 
@@ -124,7 +124,7 @@ def _write_page(path: Path, page: str) -> Path:
     return path
 
 
-def _rows(result: dict[str, Any], after: Measured) -> list[dict[str, Any]]:
+def _rows(result: RunResult, after: Measured) -> list[dict[str, Any]]:
     """The metrics of a result with what people call them. A name that a method reports of its rows and that is also a
     metric of answers, `accuracy`, means what this run has."""
     of_method = {name for item in after.items for name in item}
@@ -199,7 +199,7 @@ def _forgotten_answers(before: Measured, after: Measured) -> list[ForgottenAnswe
     ]
 
 
-def _retention_rows(before: Measured, after: Measured, result: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+def _retention_rows(before: Measured, after: Measured, result: RunResult, seed: int) -> list[dict[str, Any]]:
     """The rows of what was not to change: general texts and answers, and the benchmarks of the result."""
     tasks = [
         {"name": name, "title": f"{name}, {(metric := results.METRICS[found['metric']]).title}", "unit": metric.unit,
@@ -207,7 +207,10 @@ def _retention_rows(before: Measured, after: Measured, result: dict[str, Any], s
         for name, found in ((result["forgetting"] or {}).get("benchmarks") or {}).items()
     ]  # fmt: skip
     forgetting_result = result["forgetting"] or {}
-    figures = {**(forgetting_result.get("answers") or {}), "general": forgetting_result.get("general") or {}}
+    figures: dict[str, Any] = {
+        **(forgetting_result.get("answers") or {}),
+        "general": forgetting_result.get("general") or {},
+    }
     others = forgetting.rows(before, after, forgetting.Probes(), ({}, {}), seed)
     return [_with_verdict(row) for row in (*(row | figures.get(row["name"], {}) for row in others), *tasks)]
 

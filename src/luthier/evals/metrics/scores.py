@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from luthier.config.rewards import RewardConfig
 from luthier.core.errors import unknown
+from luthier.core.types.run_result import Metric
 from luthier.evals.metrics import user_metrics
 from luthier.evals.metrics.labels import commonest
 from luthier.evals.metrics.table import METRICS, USER_METRIC
@@ -108,9 +109,10 @@ def with_baseline(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> 
     ]
 
 
-def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
     """The `metrics` of `--json`: name -> before, after, difference, low, high, n, p, corrected, verdict; of the accuracy of labels
     the `baseline` too."""
     return {
-        row["name"]: {key: row[key] for key in (*ROW_KEYS, "baseline") if key in row or key in ROW_KEYS} for row in rows
+        row["name"]: cast(Metric, {key: row[key] for key in (*ROW_KEYS, "baseline") if key in row or key in ROW_KEYS})
+        for row in rows
     }

@@ -279,7 +279,8 @@ def speed_charts(report: RunReport) -> list[Chart]:
 
 def data_facts(report: RunReport) -> list[tuple[str, str]]:
     """Layout and rows, what they are, what was held out, dropped with its reasons, cut; tokens."""
-    counts, result, description = report.result.get("data", {}), report.result, report.data_description
+    result, description = report.result, report.data_description
+    counts: Mapping[str, Any] = result.get("data", {})
     named = {"rows": "rows learned from", "replay": "general rows mixed in", "held_out": "rows held out"}
     facts = [("layout", str(description["layout"]))] if description else []
     facts += [(words, f"{counts[key]:,}") for key, words in named.items() if key in counts]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.config.run import RunConfig
+from luthier.core.types.run_result import RunResult
 from luthier.report.tables import Row
 
 
@@ -86,7 +87,7 @@ class RunReport:
     path: str
     config: RunConfig
     method: str
-    result: Mapping[str, Any]
+    result: RunResult
     rows: Sequence[Row] = ()
     retention: Sequence[Row] = ()
     steps: Sequence[Mapping[str, Any]] = ()

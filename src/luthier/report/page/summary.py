@@ -10,6 +10,7 @@ from typing import Any
 
 from luthier.config.run import RunConfig, fields, flag_of
 from luthier.core.log import clock, size
+from luthier.core.types.run_result import RunResult
 from luthier.core.verdicts import BETTER, HIGHER, LOWER, NONE_SHOWN, ORDER, TOO_FEW, WORSE
 from luthier.report.page.run_report import RunReport
 from luthier.report.tables import Row, figures, title
@@ -34,8 +35,8 @@ class Headline:
 def critical_findings(report: RunReport) -> list[str]:
     """What is told before all else: what is wrong with the answers, and a rise of the reward that the judge did not see."""
     found = [item["text"] for item in report.result.get("findings", ())]
-    judge = report.result.get("judge") or {}
-    return [*found, judge["sentence"]] if judge.get("confirmed") is False else found
+    judge = report.result.get("judge")
+    return [*found, judge["sentence"]] if judge and judge["confirmed"] is False else found
 
 
 def judge_sentence(report: RunReport) -> str:
@@ -105,7 +106,7 @@ def verdicts(report: RunReport) -> list[str]:
     return out
 
 
-def _nothing_worse(result: Mapping[str, Any]) -> list[str]:
+def _nothing_worse(result: RunResult) -> list[str]:
     """What may be said where no row got worse: nothing where refusals were lost or the model collapsed, which is told first; and
     what the model forgot is measured too, or was not."""
     forgetting = result.get("forgetting")
