@@ -7,18 +7,21 @@ generate      prompts -> samples                 group_relative               re
 Method        a row of METHODS, for a loss of your own: examples/my_method.py
 leaf_sum, tree_mean, ...   sums over the answers and the examples of a batch, for losses
 Engine        requests -> answers, while others run, each with an adapter of its own (load_adapter)
+by_step       the gradient of a loss that sees the whole step, two passes over its micro-batches
+join_ranks    many processes at one step: shared_out gives each its micro-batches, Optimizer.clip sums their gradients
 """
 
 from luthier.config.data import TextConfig
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.config.rewards import PolicyConfig
 from luthier.config.training import PreferenceConfig, RankingConfig, TrainConfig
+from luthier.core.ranks import join as join_ranks
 from luthier.core.seeds import derive as derive_seed
 from luthier.core.seeds import seed_torch
 from luthier.core.types.batch import Batch, Loss, Needs, Output, Step
 from luthier.core.types.examples import Chat, Example, Labelled, Message, Preference, Prompt, Ranking
 from luthier.core.types.examples import Text as TextExample
-from luthier.core.types.trees import Node, TokenTree
+from luthier.core.types.trees import Media, Node, TokenTree
 from luthier.generate.engine import Engine
 from luthier.generate.generate import generate
 from luthier.generate.request import Request, Sample
@@ -45,15 +48,16 @@ from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
 from luthier.training.method_table import METHODS, Method
 from luthier.training.optim import Optimizer, schedule
+from luthier.training.passes import by_step, shared_out
 from luthier.training.steps import Packing, chosen_places, make_step
 
 __all__ = [
-    "METHODS", "RULES", "Batch", "Chat", "Engine", "Example", "Labelled", "LoraConfig", "Loss", "Message", "Method",
-    "Needs", "Node", "Optimizer", "Output", "Packing", "PolicyConfig", "Preference", "PreferenceConfig", "Prompt",
-    "QuantConfig", "Ranking", "RankingConfig", "Request", "Role", "Sample", "Sampling", "Step", "TextConfig",
-    "TextExample", "TokenTree", "Tokenizer", "TrainConfig", "as_prompts", "chosen_places", "derive_seed", "dpo",
-    "encode", "find_model", "forward", "generate", "group_relative", "grpo", "kto", "leaf_length", "leaf_sum",
-    "leave_one_out", "likelihood", "load_adapter", "load_model", "load_template", "make_step", "orpo", "pack",
-    "pair_tree", "peak_rate", "pick_device", "pick_dtype", "ppo", "prepare", "reward", "save_adapter", "schedule",
-    "seed_torch", "simpo", "tree_max", "tree_mean", "tree_sum",
+    "METHODS", "RULES", "Batch", "Chat", "Engine", "Example", "Labelled", "LoraConfig", "Loss", "Media", "Message",
+    "Method", "Needs", "Node", "Optimizer", "Output", "Packing", "PolicyConfig", "Preference", "PreferenceConfig",
+    "Prompt", "QuantConfig", "Ranking", "RankingConfig", "Request", "Role", "Sample", "Sampling", "Step",
+    "TextConfig", "TextExample", "TokenTree", "Tokenizer", "TrainConfig", "as_prompts", "by_step", "chosen_places",
+    "derive_seed", "dpo", "encode", "find_model", "forward", "generate", "group_relative", "grpo", "join_ranks",
+    "kto", "leaf_length", "leaf_sum", "leave_one_out", "likelihood", "load_adapter", "load_model", "load_template",
+    "make_step", "orpo", "pack", "pair_tree", "peak_rate", "pick_device", "pick_dtype", "ppo", "prepare", "reward",
+    "save_adapter", "schedule", "seed_torch", "shared_out", "simpo", "tree_max", "tree_mean", "tree_sum",
 ]  # fmt: skip

@@ -19,8 +19,8 @@ from luthier.model.adapt import heads
 from luthier.model.forward import forward
 from luthier.text.loss_weights import RULES
 from luthier.text.pack import pack
-from luthier.training.loop import sums
 from luthier.training.method_table import METHODS
+from luthier.training.passes import sums
 from luthier.training.steps import Packing, make_step, scoring_step
 from luthier.tune.evaluator import loss_of
 

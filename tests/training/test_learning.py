@@ -21,9 +21,10 @@ from luthier.text.loss_weights import RULES
 from luthier.text.template import load_template
 from luthier.text.tokenizer import Tokenizer
 from luthier.training import annotate
-from luthier.training.loop import State, sums, train
+from luthier.training.loop import State, train
 from luthier.training.method_table import METHODS
 from luthier.training.optim import Optimizer
+from luthier.training.passes import sums
 from luthier.training.steps import OfflineSteps, Packing, scoring_step
 from luthier.tune.evaluator import loss_of
 from luthier.tune.prepare import arrange_trees

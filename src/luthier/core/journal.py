@@ -4,7 +4,8 @@
     {"prompt": 1, "answe                                     what a kill or a power cut left: cut off before anything is added
 
 A line is with the system when `add` returns, so the death of the process loses none; it is on the disk after `sync`. Lines that
-were changed since are refused with their place. Where two processes must not add at once, they hold the file (`opening.holding`).
+were changed since are refused with their place. Where two processes must not add at once, they hold the file (`opening.holding`);
+of ranks that work together the first one writes, and the others know that it does.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing_extensions import TypedDict
 
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import read_line, require_form
+from luthier.core.ranks import here
 from luthier.core.storage.files import fsync_folder
 from luthier.core.storage.opening import appending, regular, telling
 from luthier.core.storage.sums import checked, with_sum
@@ -47,6 +49,8 @@ class Journal:
 
     def add(self, *records: Mapping[str, Any]) -> None:
         """Add a line for each record."""
+        if not here().first:
+            return
         lines = (json.dumps(with_sum(one) if self._sums else one, ensure_ascii=False) for one in records)
         content = b"".join(
             line.encode(errors="backslashreplace") + b"\n" for line in lines
@@ -62,6 +66,8 @@ class Journal:
 
     def sync(self) -> None:
         """Flush it to the disk."""
+        if not here().first:
+            return
         with telling(self.path), appending(self.path) as handle:
             os.fsync(handle.fileno())
 
@@ -85,6 +91,8 @@ class Journal:
     def end(self) -> None:
         """Make the end whole: a last line without its end gets it where it is whole, as some editors leave it, and is cut off
         where it is torn. Raises InputError where it is neither."""
+        if not here().first:
+            return
         with telling(self.path), appending(self.path) as handle:
             handle.seek(0)
             size = lines = 0
@@ -101,7 +109,7 @@ class Journal:
 
     def mark(self) -> Mark | None:
         """What is in it now, flushed to the disk; None where there is no file. `cut` comes back to it."""
-        if not self.path.is_file():
+        if not self.path.is_file() or not here().first:
             return None
         with telling(self.path), appending(self.path) as handle:
             os.fsync(handle.fileno())
@@ -126,6 +134,8 @@ class Journal:
         self._cut(mark if isinstance(mark, int) else mark["bytes"])
 
     def _cut(self, size: int) -> None:
+        if not here().first:
+            return
         with telling(self.path), appending(self.path) as handle:
             handle.truncate(size)
 

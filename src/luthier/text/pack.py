@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,68 @@ def pack(
         node_mask=tuple(row.masks) if "full" in row.masks else (),
         media=tuple(row.media),
     )
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Packed rows end to end as one: for what looks at a whole step. Columns are those that all of them have."""
+    if len(batches) == 1:
+        return batches[0]
+    tokens, nodes, trees, leaves = (
+        list(accumulate(map(len, parts), initial=0))
+        for parts in zip(*((b.tokens, b.node_parent, b.rows, b.leaf_tree) for b in batches), strict=True)
+    )
+    axes = max(batch.positions.dim() for batch in batches)
+    wide = max(batch.positions.shape[0] if batch.positions.dim() == 2 else 1 for batch in batches)
+
+    masks = [mask for batch in batches for mask in batch.node_mask or _causal(len(batch.node_parent))]
+
+    def together(name: str, by: Sequence[int] | None = None) -> torch.Tensor:
+        """One field of all batches, indices moved `by` what precedes them; -1 stays -1."""
+        parts = [getattr(batch, name) for batch in batches]
+        if by:
+            parts = [torch.where(part < 0, part, part + more) for part, more in zip(parts, by, strict=False)]
+        return torch.cat(parts)
+
+    return Batch(
+        tokens=together("tokens"),
+        positions=torch.cat([b.positions.expand(wide, -1) if axes == 2 else b.positions for b in batches], -1),
+        node_start=(
+            *(at + start for b, at in zip(batches, tokens, strict=False) for start in b.node_start[:-1]),
+            tokens[-1],
+        ),
+        node_parent=tuple(
+            parent + at if parent >= 0 else -1
+            for b, at in zip(batches, nodes, strict=False)
+            for parent in b.node_parent
+        ),
+        source=together("source", tokens),
+        label=together("label"),
+        weight=together("weight"),
+        tree=together("tree", trees),
+        leaf=together("leaf", leaves),
+        leaf_tree=together("leaf_tree", trees),
+        leaf_end=together("leaf_end", tokens),
+        pairs=together("pairs", leaves),
+        ties=together("ties", leaves),
+        tree_weight=together("tree_weight"),
+        rows=tuple(row for batch in batches for row in batch.rows),
+        columns={
+            name: torch.cat([batch.columns[name] for batch in batches])
+            for name in batches[0].columns
+            if all(name in batch.columns for batch in batches)
+        },
+        real=sum(batch.real for batch in batches),
+        node_mask=tuple(masks) if "full" in masks else (),
+        media=tuple(
+            replace(m, node=m.node + n, begin=m.begin + at, end=m.end + at)
+            for b, n, at in zip(batches, nodes, tokens, strict=False)
+            for m in b.media
+        ),
+    )
+
+
+def _causal(nodes: int) -> tuple[Mask, ...]:
+    return ("causal",) * nodes
 
 
 def _add_tree(row: _Row, s: int, tree: TokenTree, weights: Sequence[float], above: int, known: int) -> list[float]:

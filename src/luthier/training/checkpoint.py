@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from luthier.core import log
+from luthier.core.ranks import here
 from luthier.core.storage.files import read_json, sha256, write_folder, write_json
 from luthier.core.storage.opening import telling
 
@@ -38,11 +39,17 @@ class Checkpoint:
 def save(
     folder: Path, step: int, weights: Tensors, optimizer: Tensors, state: Mapping[str, Any], keep: int
 ) -> Path:  # fmt: skip
-    """Write the checkpoint of `step` and remove all but the newest `keep`. Raises DiskFull when it is."""
-    path = write(folder / f"step-{step:08d}", weights, optimizer, {"step": step, **state})
-    others = [old for old in _all(folder) if old != path]
-    for old in others[: max(0, len(others) + 1 - keep)]:
-        shutil.rmtree(old, ignore_errors=True)
+    """Write the checkpoint of `step` and remove all but the newest `keep`. Raises DiskFull when it is.
+
+    Of several ranks the first one writes, and the others wait until it has.
+    """
+    path = folder / f"step-{step:08d}"
+    if here().first:
+        write(path, weights, optimizer, {"step": step, **state})
+        others = [old for old in _all(folder) if old != path]
+        for old in others[: max(0, len(others) + 1 - keep)]:
+            shutil.rmtree(old, ignore_errors=True)
+    here().barrier()
     return path
 
 

@@ -14,10 +14,12 @@ from torch import nn
 from luthier.config.training import TrainConfig
 from luthier.core import seeds
 from luthier.core.errors import RunError, Stopped
+from luthier.core.ranks import here
 from luthier.core.types.batch import Batch, Loss, Output, Step
 from luthier.model.layers.determinism import same_bits
 from luthier.model.layers.routing import figures
 from luthier.training.optim import Optimizer, schedule
+from luthier.training.passes import Part, Scope, by_batch, by_step, shared_out
 
 Forward = Callable[[nn.Module, Batch], Output]
 
@@ -72,13 +74,15 @@ class Report:
 def train(
     state: State, steps: Steps, loss: Callable[[Batch, Output], Loss], forward: Forward, config: TrainConfig, *,
     lr: float, seed: int, device: torch.device, cancelled: Callable[[], bool] = lambda: False,
-    annotate: Callable[[nn.Module, Step], Step] = lambda model, step: step,
+    annotate: Callable[[nn.Module, Step], Step] = lambda model, step: step, scope: Scope = "batch",
 ) -> Iterator[Report]:  # fmt: skip
     """Run the steps from `state.step` on, yielding a Report after each. `annotate` adds to a step what the method
-    computes of it without gradient, at the weights before the step.
+    computes of it without gradient, at the weights before the step. `scope` says what the loss is given: each micro-batch, or
+    the whole step as one batch (see `passes`).
 
-    Raises Stopped between micro-batches when `cancelled()`, with the weights of the last finished step,
-    and RunError before the update when the loss or the gradient is not finite.
+    Raises Stopped between micro-batches when `cancelled()`, with the weights of the last finished step, and RunError before
+    the update when the loss or the gradient is not finite. Several ranks share the micro-batches of each step, stop after the
+    same one, and yield the same reports.
     """
     total = len(steps)
     while state.step < total:
@@ -88,34 +92,32 @@ def train(
             return
         step = annotate(state.model, made)
         rate = lr * schedule(state.step, total, config)
-        yield _train_step(state, step, loss, forward, rate, seed, device, cancelled, began)
+        yield _train_step(state, step, loss, forward, rate, seed, device, cancelled, began, scope)
 
 
 def _train_step(
     state: State, step: Step, loss: Callable[[Batch, Output], Loss], forward: Forward, rate: float, seed: int,
-    device: torch.device, cancelled: Callable[[], bool], began: float,
+    device: torch.device, cancelled: Callable[[], bool], began: float, scope: Scope,
 ) -> Report:  # fmt: skip
-    value, rows, metrics = 0.0, [], dict[str, tuple[float, float]]()
-    load: torch.Tensor | None = None
     state.model.train()
-    for number, cpu_batch in enumerate(step.micro):
+    if here().world > 1:  # all ranks stop together, or those that go on would wait for the others
+        stopped = bool(here().sum(float(cancelled()))[0])
+        cancelled = lambda: stopped  # noqa: E731
+
+    def read(number: int, batch: Batch) -> Output:
         if cancelled():
             _drop_gradients(state)
             raise Stopped(f"stopped after step {state.step}")
         seeds.seed_torch(seed, "dropout", state.step, number)
-        batch = cpu_batch.to(device)
-        with same_bits(device):
-            output = forward(state.model, batch)
-            result = loss(batch, output)
-            result.total.backward()
-        value += float(result.total.detach())
-        rows += [found for found in example_losses(batch, result) if found[0] >= 0]  # others are none of the data's
-        for name, (amount, weight) in sums(result).items():
-            before = metrics.get(name, (0.0, 0.0))
-            metrics[name] = (before[0] + amount, before[1] + weight)
-        if output.load is not None:
-            load = output.load if load is None else load + output.load
-        del output, result  # or this graph would live on while the next one grows
+        return forward(state.model, batch)
+
+    micro = [(number, batch.to(device)) for number, batch in shared_out(step.micro)]
+    with same_bits(device):
+        if scope == "step":
+            parts = list(by_step(micro, [batch.to(device) for batch in step.micro], read, loss))
+        else:
+            parts = list(by_batch(micro, read, loss))
+    value, rows, metrics, load = _summed(parts)
     norm = state.optimizer.clip()
     if not (math.isfinite(value) and math.isfinite(norm)):
         _drop_gradients(state)
@@ -134,15 +136,20 @@ def _train_step(
     )  # fmt: skip
 
 
-def example_losses(batch: Batch, loss: Loss) -> list[tuple[int, float, int]]:
-    """(row, loss summed over its units, number of units) of each tree of a batch."""
-    return list(zip(batch.rows, loss.each.tolist(), [int(n) for n in loss.count.tolist()], strict=True))
-
-
-def sums(loss: Loss) -> dict[str, tuple[float, float]]:
-    """Everything a loss reports beside itself: name -> (sum, weight)."""
-    means = {name: (float(values.nansum()), float((~values.isnan()).sum())) for name, values in loss.items.items()}
-    return {**means, **loss.metrics}
+def _summed(
+    parts: list[Part],
+) -> tuple[float, list[tuple[int, float, int]], dict[str, tuple[float, float]], torch.Tensor | None]:
+    """Loss, rows, metrics and the experts' load of the parts of all ranks, in the order of the micro-batches."""
+    every = [Part(*part) for found in here().gather(parts) for part in found]
+    value, rows, metrics = 0.0, list[tuple[int, float, int]](), dict[str, tuple[float, float]]()
+    for part in sorted(every, key=lambda part: part.number):
+        value += part.value
+        rows += [(int(row), nats, int(count)) for row, nats, count in part.rows]
+        for name, (amount, weight) in part.sums.items():
+            before = metrics.get(name, (0.0, 0.0))
+            metrics[name] = (before[0] + amount, before[1] + weight)
+    loads = [torch.tensor(part.load) for part in every if part.load is not None]
+    return value, rows, metrics, torch.stack(loads).sum(0) if loads else None
 
 
 def _drop_gradients(state: State) -> None:

@@ -17,6 +17,7 @@ from luthier.methods import policy, preference, reward
 from luthier.methods.likelihood import likelihood
 from luthier.rewards.selection import as_prompts
 from luthier.training import annotate
+from luthier.training.passes import Scope
 
 Prepare = Callable[[Sequence[Example], RunConfig], Sequence[Example]]
 Arrange = Callable[[Sequence[TokenTree], Sequence[TokenTree]], list[TokenTree]]
@@ -36,6 +37,7 @@ class Method:
     tree       what it makes of each tree, with the settings of `section`
     arrange    what it makes of all trees at once; others, for what few trees lack, come second
     needs      what it wants of the forward pass
+    scope      what its loss is given: each micro-batch, or the whole step as one batch, read twice (see `passes`)
     reference  whether every answer carries its log-probability under the starting model
     rate       share of the learning rate that suits sft, where none is given
     schedule   of the learning rate, where none is given
@@ -51,6 +53,7 @@ class Method:
     tree: Callable[[TokenTree, Any], TokenTree] | None = None
     arrange: Arrange | None = None
     needs: Needs = LOGP
+    scope: Scope = "batch"
     reference: bool = False
     rate: float = 1.0
     schedule: Literal["constant", "cosine"] = "cosine"

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from luthier.config.training import TrainConfig
+from luthier.core.ranks import here
 
 EPS = 1e-8
 BLOCK = 256  # state values that share one scale in 8-bit AdamW
@@ -38,6 +39,20 @@ def schedule(step: int, steps: int, config: TrainConfig) -> float:
     if config.schedule == "constant":
         return 1.0
     return 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def _is_cut(parameter: torch.Tensor) -> bool:
+    return hasattr(parameter, "to_local")
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this rank has."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _norm(grads: list[torch.Tensor]) -> float:
+    wide = torch.float64 if any(g.dtype == torch.float64 for g in grads) else torch.float32
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, dtype=wide))))
 
 
 class Moments(Protocol):
@@ -127,16 +142,36 @@ class Optimizer:
         self.state: dict[str, Moments] = {n: kind(self.masters.get(n, p.detach())) for n, p in self.parameters.items()}
 
     def clip(self) -> float:
-        """Scale all gradients so that their joint norm is at most `clip`; return the norm before. Not finite: NaN or inf."""
-        grads = [p.grad for p in self.parameters.values() if p.grad is not None]
+        """Scale all gradients so that their joint norm is at most `clip`; return the norm before. Not finite: NaN or inf.
+
+        Gradients of several ranks are summed first: weights are normalised over all ranks, so nothing is divided. Of a
+        parameter that is cut over the ranks (FSDP, which sums by itself) each has a part, and the norm takes in all parts.
+        """
+        if here().world > 1:
+            self._add_ranks()
+        grads = [_local(p.grad) for p in self.parameters.values() if p.grad is not None]
         if not grads:
             return 0.0
-        wide = torch.float64 if any(g.dtype == torch.float64 for g in grads) else torch.float32
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, dtype=wide))))
+        norm = _norm(grads)
+        if here().world > 1:
+            parts = [_local(p.grad) for p in self.parameters.values() if p.grad is not None and _is_cut(p)]
+            whole = [p.grad for p in self.parameters.values() if p.grad is not None and not _is_cut(p)]
+            squares = here().sum(_norm(parts) ** 2 if parts else 0.0)[0]
+            norm = math.sqrt(squares + (_norm(whole) ** 2 if whole else 0.0))
         factor = self.config.clip / (norm + 1e-6)
         if factor < 1:
             torch._foreach_mul_(grads, factor)
         return norm
+
+    def _add_ranks(self) -> None:
+        """Sum the gradients of whole parameters over the ranks: of those that have one on any rank."""
+        whole = [p for p in self.parameters.values() if p.requires_grad and not _is_cut(p)]
+        somewhere = here().sum(*(float(p.grad is not None) for p in whole))
+        learned = [p for p, ranks in zip(whole, somewhere, strict=True) if ranks]
+        for parameter in learned:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        here().add([p.grad for p in learned if p.grad is not None])
 
     @torch.no_grad()
     def step(self, lr: float) -> None:

@@ -230,6 +230,7 @@ def remaining_steps(job: Run, setup: TrainingSetup) -> Iterator[Report]:
         partial(setup.policy_models.forward if setup.policy_models else forward, needs=needs),
         settings, lr=setup.rate, seed=job.config.seed, device=setup.device, cancelled=job.stop,
         annotate=lambda model, step: annotate.baseline(forward, model, step, setup.device) if step.auxiliary else step,
+        scope=method.scope,
     )  # fmt: skip
 
 

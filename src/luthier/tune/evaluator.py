@@ -31,8 +31,8 @@ from luthier.runs.answers import follow
 from luthier.text.built_in_templates import in_words
 from luthier.text.encode import encode, encode_prompt_ids
 from luthier.training import annotate
-from luthier.training.loop import example_losses
 from luthier.training.method_table import METHODS, Method, method
+from luthier.training.passes import example_losses, measured
 from luthier.training.rollout import with_defaults
 from luthier.training.steps import Packing, scoring_batches, scoring_step
 from luthier.tune import policy_models, repeated_prompts
@@ -109,23 +109,28 @@ class Evaluator:
             step = scoring_step(trees, self.packing)
             if step.auxiliary:
                 step = annotate.baseline(forward, self.model, step, self.device)
-            for number, cpu_batch in enumerate(step.micro):
+
+            def read(number: int, batch: Batch) -> Output:
                 if stop():
                     raise Stopped("stopped while measuring")
-                began = time.perf_counter()
-                batch = cpu_batch.to(self.device)
-                output = forward(self.model, batch, method.needs)
-                result = loss(batch, output)
+                return forward(self.model, batch, method.needs)
+
+            began = time.perf_counter()
+            batches = (batch.to(self.device) for batch in step.micro)
+            for number, (batch, output, result) in enumerate(measured(batches, read, loss, method.scope)):
                 for row, value, units in example_losses(batch, result):
                     found[row] = (found[row][0] + value, found[row][1] + units)
                 for name, values in _by_tree(batch, output, result).items():
                     for row, value in zip(batch.rows, values, strict=True):
                         if value == value:  # nan where the row has none
                             items[row][name] = value
-                if self.on_pace and (number == 1 or len(step.micro) == 1):  # the first pays for what is done once
+                if self.on_pace and (
+                    number == 1 or len(batch.rows) == len(trees)
+                ):  # the first pays for what is done once
                     on_pace, self.on_pace = self.on_pace, None
-                    on_pace((time.perf_counter() - began) / cpu_batch.real)
+                    on_pace((time.perf_counter() - began) / batch.real)
                 bar.advance(len(batch.rows), memory=log.size(memory.peak(self.device)))
+                began = time.perf_counter()
         if any(not math.isfinite(value) for value, _ in found.values()):
             raise RunError("the held-out loss is not finite", fix="try --dtype float32")
         rows = sorted(found)
