@@ -24,6 +24,7 @@ from luthier.core.foreign.calls import reason
 from luthier.core.types.batch import Batch
 from luthier.model.layers.products import UNIT, compiles, padded
 from luthier.model.layers.scoring import Local, Scoring, attended
+from luthier.model.layers.state import Layer, Unfolding
 
 BLOCK = 128  # queries that attend together: what lies above the diagonal is skipped between blocks
 WASTE = 1.4  # a group may compute this many times the scores its blocks need
@@ -93,6 +94,17 @@ class TreePlan:
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
         parts = [_attend(q, k, v, group, mask, scoring) for group, mask in self.masked(q.dtype, scoring.local)]
         return torch.cat(parts).index_select(0, self.order)[None]
+
+    def mix(self, layer: int, own: Layer, hidden: torch.Tensor) -> torch.Tensor:
+        """A layer with a state, on the row hidden [1, T, H]: each path from its own beginning. See `Mixer`."""
+        return self.unfolding.run(own, hidden)
+
+    @cached_property
+    def unfolding(self) -> Unfolding:
+        """The row's paths from a root to a leaf."""
+        parents = set(self.parents)
+        paths = [path for n, path in enumerate(self._paths()) if n not in parents and path]
+        return Unfolding(paths, _arrange([(1, len(path)) for path in paths]), self.device)
 
     @cached_property
     def groups(self) -> list[Group]:

@@ -1,0 +1,90 @@
+"""Layers with a state in packed trees: it branches at nodes, and no text sees what stands before it in the row."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import pytest
+import torch
+from tiny_architectures import VOCABULARY, spread, tiny_config
+
+from conftest import gradient, random_tree, separate_logp
+from luthier.core.types.trees import Node, TokenTree
+from luthier.model.forward import forward
+from luthier.model.layers import plan
+from luthier.model.layers.attention import register
+from luthier.model.layers.state import carry, stateful
+from luthier.text.pack import pack
+
+
+ONE = {"falcon_h1": {"lm_head_multiplier": 1.0}}
+
+
+def hybrid(kind, attention, dtype=torch.float32):
+    from transformers import AutoModelForCausalLM
+
+    register()
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config(kind, **ONE.get(kind, {})), attn_implementation=attention).to(
+        dtype
+    )
+    spread(model)
+    return model.eval()
+
+
+def trees():
+    """A deep tree, three that begin alike, one of its own; longer than the convolutions and the chunks of the recurrences."""
+    draw = random.Random(0)
+    ids = lambda n: tuple(draw.randrange(10, VOCABULARY) for _ in range(n))  # noqa: E731
+    learned = lambda n, parent: Node(ids(n), (True,) * n, parent)  # noqa: E731
+    deep = TokenTree((learned(25, -1), learned(2, 0), learned(40, 1), learned(1, 1), learned(9, 0)))
+    prefix = ids(14)
+    alike = [random_tree(draw, vocabulary=VOCABULARY, prefix=prefix, children=c, row=c) for c in (0, 2, 3)]
+    return [deep, *alike, random_tree(draw, vocabulary=VOCABULARY, longest=70)]
+
+
+@pytest.mark.parametrize("kind", ["qwen3_next", "lfm2", "falcon_h1", "granitemoehybrid"])
+def test_packed_trees_are_their_separate_sequences(kind):
+    """Gated delta net, short convolution, Mamba 2 beside and in the place of attention: log p to 1e-5, gradients too."""
+    ours, theirs = hybrid(kind, "luthier"), hybrid(kind, "eager")
+    assert carry(ours) == len(stateful(theirs)) > 0
+    rows = trees()
+    packed = forward(ours, pack(rows, [[1.0] * tree.trained for tree in rows], pad_to=16)).logp
+    apart = torch.cat([separate_logp(theirs, tree) for tree in rows])
+    torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
+    weight = torch.linspace(-1, 1, len(packed))
+    for logp in (packed, apart):
+        (logp * weight).sum().backward()
+    assert float((gradient(ours) - gradient(theirs)).norm() / gradient(theirs).norm()) < 1e-4
+
+
+def test_without_it_packed_texts_see_each_other():
+    """What `carry` is for: the layers of transformers take a packed row for one text."""
+    model, rows = hybrid("lfm2", "luthier"), trees()
+    batch = pack(rows, [[1.0] * tree.trained for tree in rows])
+    with torch.no_grad():
+        wrong = forward(model, batch).logp
+        carry(model)
+        right = forward(model, batch).logp
+    assert float((wrong - right).abs().max()) > 0.1
+
+
+def test_a_model_is_as_before_where_no_tree_is_given():
+    model = hybrid("lfm2", "eager")
+    ids = torch.randint(10, VOCABULARY, (2, 9))
+    with torch.no_grad():
+        before = model(ids).logits
+        carry(model)
+        assert torch.equal(model(ids).logits, before)
+
+
+def test_a_state_branches_at_nodes_by_hand():
+    """A layer that adds up what it has read, as integers: every token's sum is that of its path."""
+    tree = TokenTree((Node((1, 2), (False,) * 2), Node((10, 20), (True,) * 2, 0), Node((100,), (True,), 0)))
+    batch = pack([tree, TokenTree((Node((7, 7, 7), (False, False, True)),))], [[1.0] * 3, [1.0]], pad_to=10)
+    row = plan.TreePlan(batch, torch.device("cpu"))
+    sums = row.mix(0, partial(torch.cumsum, dim=1), batch.tokens[None, :, None])
+    assert sums[0, :8, 0].tolist() == [1, 3, 13, 33, 103, 7, 14, 21]
+    lengths = [at.shape for at in row.unfolding.rows]
+    assert sum(rows * length for rows, length in lengths) <= plan.WASTE * (4 + 3 + 3 + 2)
