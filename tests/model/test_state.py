@@ -17,7 +17,6 @@ from luthier.model.layers.attention import register
 from luthier.model.layers.state import carry, stateful
 from luthier.text.pack import pack
 
-
 ONE = {"falcon_h1": {"lm_head_multiplier": 1.0}}
 
 

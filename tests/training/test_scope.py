@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_invariants import trees
 
 from conftest import gradient, tiny_model
 from luthier.config.model import LoraConfig, QuantConfig
@@ -23,6 +22,7 @@ from luthier.model.adapt.tune import prepare
 from luthier.model.forward import forward
 from luthier.text.loss_weights import RULES
 from luthier.text.pack import joined, pack
+from luthier.training.invariants import check, random_trees
 from luthier.training.loop import State, train
 from luthier.training.method_table import METHODS
 from luthier.training.optim import Optimizer
@@ -100,7 +100,7 @@ def test_a_contrastive_step_is_that_of_one_large_batch():
 def test_any_loss_may_be_given_the_whole_step(method):
     """What is a sum over micro-batches is the same sum over their join, targets, leaves, pairs and columns in their places."""
     row = METHODS[method]
-    step = make_step(trees(method=method), RULES["token"], Packing(64))
+    step = make_step(random_trees(row), RULES["token"], Packing(64))
     assert len(step.micro) > 1
     loss = loss_of(row, RunConfig())
     value, apart, parts = gradients(step, loss, row.needs, "batch")
@@ -167,3 +167,18 @@ def test_joined_rows_are_one_row():
             assert torch.equal(found["margin"], value["margin"])
         else:
             assert found == value, name
+
+
+def test_a_method_of_the_whole_step_passes_the_checks_of_every_method():
+    """`luthier verify` of a loss that compares the answers of a step; of micro-batches alone it would not be sound."""
+
+    def answers(batch, output):
+        unit = F.normalize(output.embed, dim=-1)
+        logp = (unit @ unit.T).masked_fill(torch.eye(len(unit), dtype=torch.bool), -torch.inf).logsumexp(-1)
+        each = tree_sum(batch, logp, batch.leaf_tree)
+        return Loss((batch.tree_weight * each).sum(), each.detach(), torch.ones_like(each))
+
+    row = replace(METHODS["dpo"], loss=answers, needs=EMBED, scope="step", reference=False)
+    assert [found.name for found in check(row, answers) if not found.holds] == []
+    wrong = [found.name for found in check(replace(row, scope="batch"), answers) if not found.holds]
+    assert wrong == ["micro-batches", "reports"]
