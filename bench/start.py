@@ -27,7 +27,7 @@ from luthier.model import load
 from luthier.model.hub.sources import resolve as find
 from luthier.model.memory import CPU_TOKENS
 from luthier.runs.rows import read_examples
-from luthier.runs.tokenizer_and_template import open_texts
+from luthier.runs.tokenizer_and_template import open_text_format
 from luthier.text.loss_weights import RULES
 from luthier.training.method_table import METHODS
 from luthier.training.steps import OfflineSteps, Packing
@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 def rows(config: RunConfig) -> None:
     """Files -> the batches of every step of one epoch."""
     examples = read_examples(config, METHODS[config.method].example)
-    trees = encode_all(examples, open_texts(config), config, Stop()).train
+    trees = encode_all(examples, open_text_format(config), config, Stop()).train
     packing = Packing(config.train.tokens or CPU_TOKENS)
     steps = OfflineSteps(trees, config.train.batch, len(trees), RULES[config.train.weigh], packing, config.seed)
     for index in range(len(steps)):

@@ -1,4 +1,4 @@
-"""Whether a judge saw the reward's rise, in words; the two over the distance from the start, in a picture."""
+"""Whether a judge saw the reward's rise, in words; the two over the divergence from the starting model, in a picture."""
 
 from __future__ import annotations
 

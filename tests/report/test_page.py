@@ -439,7 +439,7 @@ def test_what_was_lost_in_sentences():
     )
     assert summary.forgetting_sentences(shown) == [
         "Lost 0.40 nats/token. 95 % interval 0.20 … 0.60, 16 answers.",
-        "Divergence from the start (KL) on the tokens of its answers before: 0.50 nats (−0.10 … 1.10).",
+        "Divergence from the starting model (KL) on the tokens of its answers before: 0.50 nats (−0.10 … 1.10).",
     ]
     assert "ended, % 50.0 75.0 +25.0 +10.0 … +40.0 higher" in text(render_run_page(shown))
 

@@ -97,9 +97,9 @@ def sideways(page):
 def pages(runs):
     return {
         "report": runs / "one" / "report.html",
-        "coding": report.coding(runs / "one"),
-        "compare": report.report([runs / "one", runs / "two"], runs / "compare.html"),
-        "rewarded": report.report([runs / "two"]),
+        "coding": report.write_coding_page(runs / "one"),
+        "compare": report.write_report([runs / "one", runs / "two"], runs / "compare.html"),
+        "rewarded": report.write_report([runs / "two"]),
     }
 
 
@@ -243,7 +243,7 @@ def test_coding_by_keyboard_is_kept_and_exported(opened, pages, tmp_path):
         page.locator("#import").set_input_files(tmp_path / "bad.jsonl")
         page.get_by_text("not JSONL").wait_for()
     (pages["coding"].parent / "codes.jsonl").write_bytes((tmp_path / "codes.jsonl").read_bytes())
-    written = report.report([pages["report"].parent])
+    written = report.write_report([pages["report"].parent])
     assert "off topic" in written.read_text()
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from luthier.cli import run as cli
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
-from luthier.runs.base_model import KnownStart, known_start
+from luthier.runs.base_model import RecordedBase, recorded_base
 from luthier.runs.locate import resolve_model
 from luthier.runs.open import log_probabilities, open_model
 from luthier.tune.train import run
@@ -360,10 +360,10 @@ def test_a_target_that_matches_nothing_beside_one_that_does_is_refused(project, 
 def test_a_start_that_is_not_as_it_was_noted_is_refused(tmp_path, start, words):
     (tmp_path / "lineage.json").write_text(json.dumps({"inputs": {}, "start": start}))
     with pytest.raises(InputError, match=words):
-        known_start(tmp_path)
+        recorded_base(tmp_path)
 
 
 def test_what_a_later_version_notes_of_a_start_is_left_alone(tmp_path):
     start = {"name": "a", "kind": "folder", "folder": "x", "later": 1}
     (tmp_path / "lineage.json").write_text(json.dumps({"inputs": {}, "start": start}))
-    assert known_start(tmp_path) == KnownStart("a", "folder", "x")
+    assert recorded_base(tmp_path) == RecordedBase("a", "folder", "x")

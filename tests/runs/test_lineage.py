@@ -19,7 +19,7 @@ from luthier.runs import start_run
 from luthier.runs.lineage import changes, later, require_same
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples
-from luthier.runs.tokenizer_and_template import open_texts
+from luthier.runs.tokenizer_and_template import open_text_format
 from luthier.tune import forgetting
 from luthier.tune import train as app_train
 from luthier.tune.input_hashes import inputs
@@ -120,7 +120,7 @@ def made_of(values):
     """The inputs of a run of these settings, as `luthier train` finds them."""
     base = {"model": "tiny", "data.path": ["rows.jsonl"], "device": "cpu", "dtype": "float32"}
     config = resolve(base | values)
-    read = open_texts(config)
+    read = open_text_format(config)
     found = inputs(config, read_examples(config, chosen_method(config).example), read)
     own = {"metrics": metrics} if (metrics := own_metrics(config.eval.metrics, config.reward)) else {}
     return found | forgetting.open_probes(config, read).inputs | own

@@ -13,7 +13,7 @@ from luthier.commands.options import SECTIONS
 from luthier.config.resolve import resolve
 from luthier.config.run import fields
 from luthier.core.errors import InputError
-from luthier.runs.method import OF_ALL, OF_METHODS, refuse_unread, warn_of_unread
+from luthier.runs.method import COMMON_SETTINGS, METHOD_SETTINGS, refuse_unread, warn_of_unread
 from luthier.training.method_table import METHODS
 
 
@@ -57,9 +57,9 @@ def test_each_setting_of_methods_is_read_by_one():
     """And each pattern of a row is of a setting that there is."""
     from fnmatch import fnmatchcase
 
-    names = [name for name in fields() if name.partition(".")[0] in OF_METHODS or name in OF_METHODS]
+    names = [name for name in fields() if name.partition(".")[0] in METHOD_SETTINGS or name in METHOD_SETTINGS]
     patterns = {pattern for row in METHODS.values() for pattern in row.reads}
-    assert all(any(fnmatchcase(name, pattern) for pattern in patterns) for name in names if name not in OF_ALL)
+    assert all(any(fnmatchcase(name, pattern) for pattern in patterns) for name in names if name not in COMMON_SETTINGS)
     assert all(any(fnmatchcase(name, pattern) for name in names) for pattern in patterns)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.runs.folder import RunFolder
-from luthier.tune.write_report import report
+from luthier.tune.write_report import write_report
 from sentences import sentence
 
 ROW = {
@@ -108,4 +108,4 @@ def test_a_page_needs_more_of_a_result(tmp_path):
     (tmp_path / "run.yaml").write_text("model: x\n")
     (tmp_path / "result.json").write_text(json.dumps({"run": "x"}))
     with pytest.raises(InputError, match=sentence("record lacks", where="result.json", key="seconds")):
-        report([tmp_path])
+        write_report([tmp_path])

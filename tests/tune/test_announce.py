@@ -6,7 +6,7 @@ import pytest
 
 from luthier.training.loop import Report
 from luthier.tune.checkpoint_selection import Progress
-from luthier.tune.run_summary import rollout_figures, trend
+from luthier.tune.run_summary import reward_trend, rollout_figures
 from luthier.tune.training_steps import step_figures
 
 METRICS = {"reward": 0.52345, "kl_per_answer": 0.312, "ended": 0.859, "length": 40.6}
@@ -25,7 +25,7 @@ METRICS = {"reward": 0.52345, "kl_per_answer": 0.312, "ended": 0.859, "length": 
     ],
 )
 def test_a_trend_is_told_where_it_is_larger_than_its_noise(rewards, arrow):
-    assert trend(rewards) == arrow
+    assert reward_trend(rewards) == arrow
 
 
 def test_the_figures_of_a_rollout():

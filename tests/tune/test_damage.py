@@ -19,7 +19,7 @@ from luthier.tune import train as app_train
 from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
 from luthier.tune.verify import resume
-from luthier.tune.write_report import report
+from luthier.tune.write_report import write_report
 from sentences import sentence
 
 
@@ -145,7 +145,9 @@ def test_a_finished_run_is_not_handed_out_with_a_damaged_file(whole, damage):
         content = (folder / name).read_bytes()
         harm(folder / name, damage)
         uses = [lambda: run(config), lambda: resume(folder)]
-        uses += [lambda: resolve_model(str(folder))] if name.startswith("adapter/") else [lambda: report([folder])]
+        uses += (
+            [lambda: resolve_model(str(folder))] if name.startswith("adapter/") else [lambda: write_report([folder])]
+        )
         for use in uses:
             with pytest.raises(
                 InputError, match=sentence("file gone" if damage is gone else "file changed", where=name)
@@ -162,9 +164,9 @@ def test_a_page_is_made_of_whole_files_only(whole, damage):
         content = (folder / name).read_bytes()
         harm(folder / name, damage)
         with pytest.raises(InputError, match=name):
-            report([folder])
+            write_report([folder])
         (folder / name).write_bytes(content)
-    assert report([folder]).is_file()
+    assert write_report([folder]).is_file()
 
 
 def flipped(content):
@@ -260,7 +262,7 @@ def test_a_moved_run_and_a_link_to_it_go_on(made, part, tmp_path):
     folder.symlink_to(tmp_path / "moved")
     run(config)
     assert same(bits(folder), bits(made[1] / "whole"))
-    report([tmp_path / "moved"])
+    write_report([tmp_path / "moved"])
 
 
 def test_runs_of_older_versions_have_no_sums_and_go_on(made, part):

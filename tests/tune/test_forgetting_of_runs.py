@@ -102,7 +102,7 @@ def test_without_room_for_the_start_the_divergence_is_left_out_and_said(settings
     found = run(resolve(settings(force=True)))["forgetting"]
     assert found["kl"] is None
     assert found["drift"] > 0
-    assert "the divergence from the start is left out: it needs" in capsys.readouterr().err
+    assert "the divergence from the starting model is left out: it needs" in capsys.readouterr().err
 
 
 def test_general_texts_of_the_user(settings, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from luthier.tune.held_out import HeldOut, Measured, fits, from_records, to_records
+from luthier.tune.held_out import HeldOut, Measured, from_records, is_complete, to_records
 
 HELD_OUT = HeldOut([], (3, 7), ("p3", "p7"), ((1,), (2,)), ("r3", "r7"))
 MEASURED = Measured(
@@ -38,8 +38,8 @@ def test_records_without_endings_are_read():
 def test_a_measurement_of_other_rows_does_not_fit():
     """Its lines are whole, and one is not of this run: said when it is read, not when before and after are compared."""
     held_out = HeldOut([None, None], (3, 7), ("p3", "p7"), ((1,), (2,)), ("r3", "r7"))
-    assert fits(held_out, MEASURED)
-    assert fits(held_out, replace(MEASURED, losses=(), items=()))
-    assert not fits(held_out, replace(MEASURED, losses=MEASURED.losses[:1]))
-    assert not fits(held_out, replace(MEASURED, answers=("a3",)))
-    assert not fits(held_out, replace(MEASURED, ended=("stop",)))
+    assert is_complete(held_out, MEASURED)
+    assert is_complete(held_out, replace(MEASURED, losses=(), items=()))
+    assert not is_complete(held_out, replace(MEASURED, losses=MEASURED.losses[:1]))
+    assert not is_complete(held_out, replace(MEASURED, answers=("a3",)))
+    assert not is_complete(held_out, replace(MEASURED, ended=("stop",)))

@@ -24,7 +24,7 @@ from luthier.generate.request import Sample
 from luthier.model.adapt import tune as tune_kinds
 from luthier.runs.reward_model import open_scorer
 from luthier.tune import training_steps as app_learn
-from luthier.tune.policy_models import truncated
+from luthier.tune.policy_models import with_rewards_of_cut
 from luthier.tune.train import run
 from luthier.tune.verify import resume
 from sentences import sentence
@@ -485,7 +485,7 @@ def test_in_bfloat16_no_token_is_clipped_before_the_policy_has_moved(
 )
 def test_what_a_cut_answer_is_worth(rule, given):
     samples = [Sample(0, (1,), "a", (0.0,), "stop"), Sample(0, (1,), "b", (0.0,), "length")]
-    assert truncated([0.5, 0.7], samples, rule) == given
+    assert with_rewards_of_cut([0.5, 0.7], samples, rule) == given
 
 
 def test_other_rules_for_cut_answers_are_refused(settings):

@@ -46,18 +46,18 @@ def runs(finished, tmp_path):
 
 @pytest.mark.medium
 def test_a_run_ends_with_its_report_and_its_files_alone_make_it_again(finished, runs, tmp_path):
-    again = write_report.report([finished / "a"], tmp_path / "again.html")
+    again = write_report.write_report([finished / "a"], tmp_path / "again.html")
     assert again.read_bytes() == (finished / "a" / "report.html").read_bytes()
     for unneeded in ("report.html", "checkpoints", "loss.svg"):
         path = runs / "a" / unneeded
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert write_report.report([runs / "a"]) == runs / "a" / "report.html"
+    assert write_report.write_report([runs / "a"]) == runs / "a" / "report.html"
     assert len((runs / "a" / "report.html").read_bytes()) > 10_000
 
 
 def test_a_view_has_what_the_run_measured(runs):
     folder, config = read_run(runs / "a")
-    view = write_report.view(folder, config, folder.result)
+    view = write_report.read_run_report(folder, config, folder.result)
     assert [row["name"] for row in view.rows] == list(folder.result["metrics"])
     assert view.rows[0]["title"] == "loss per token"
     assert len(view.samples) == folder.result["metrics"]["length"]["n"]
@@ -72,7 +72,7 @@ def test_the_lost_answers_carry_the_drift_of_the_result(runs):
     """sum of drift x tokens / sum of tokens is the drift that the result reports."""
     folder, config = read_run(runs / "a")
     lines = [line for line in folder.records("evals/before.jsonl") if "general" in line]
-    lost = write_report.view(folder, config, folder.result).forgotten
+    lost = write_report.read_run_report(folder, config, folder.result).forgotten
     total = sum(one.drift * line["tokens"] for one, line in zip(lost, lines, strict=True))
     assert total / sum(line["tokens"] for line in lines) == pytest.approx(folder.result["forgetting"]["drift"])
 
@@ -80,11 +80,11 @@ def test_the_lost_answers_carry_the_drift_of_the_result(runs):
 def test_a_run_that_is_not_finished_has_no_report(runs):
     (runs / "a" / "result.json").unlink()
     changed(runs / "a", "result.json")
-    for make in (lambda path: write_report.report([path]), write_report.coding):
+    for make in (lambda path: write_report.write_report([path]), write_report.write_coding_page):
         with pytest.raises(InputError, match=sentence("run not finished")):
             make(runs / "a")
     with pytest.raises(InputError, match=sentence("not a run directory")):
-        write_report.report([runs])
+        write_report.write_report([runs])
 
 
 def test_a_run_ends_with_what_its_data_and_its_errors_are(runs):
@@ -98,7 +98,7 @@ def test_a_run_ends_with_what_its_data_and_its_errors_are(runs):
         json.loads((runs / "a" / "result.json").read_text())["data"]["rows"],
     )
     folder, config = read_run(runs / "a")
-    found = write_report.view(folder, config, folder.result).errors
+    found = write_report.read_run_report(folder, config, folder.result).errors
     assert found.n == folder.result["metrics"]["length"]["n"]
     result = errors(runs / "a")
     assert [found.sound.row, *(category.row for category in found.categories)] == result["rows"]
@@ -118,22 +118,22 @@ def test_errors_writes_the_page_again(runs, capsys):
 
 def test_runs_side_by_side_are_told_apart_and_compared_on_the_same_prompts(runs, monkeypatch):
     monkeypatch.chdir(runs)
-    path = write_report.report([runs / "a", runs / "b"])
+    path = write_report.write_report([runs / "a", runs / "b"])
     assert path.resolve() == runs / "report-compare.html"
     page = path.read_text()
     assert ">lora.rank<" in page
     assert "b against a" in page
     (runs / "deep").mkdir()
     shutil.copytree(runs / "a", runs / "deep" / "a")
-    page = write_report.report([runs / "a", runs / "deep" / "a"], runs / "two.html").read_text()
+    page = write_report.write_report([runs / "a", runs / "deep" / "a"], runs / "two.html").read_text()
     assert f"{runs}/deep/a" in page
     assert "None: these runs have the same settings." in page
     with pytest.raises(InputError, match=sentence("too many runs", count=7, most=6)):
-        write_report.report([runs / "a"] * 7)
+        write_report.write_report([runs / "a"] * 7)
 
 
 def test_coding_takes_the_held_out_answers_or_what_errors_found(runs):
-    path = write_report.coding(runs / "a")
+    path = write_report.write_coding_page(runs / "a")
     assert path == runs / "a" / "errors" / "coding.html"
     assert '"prompt": "cat ' in path.read_text()
     record = {
@@ -143,7 +143,7 @@ def test_coding_takes_the_held_out_answers_or_what_errors_found(runs):
     }  # fmt: skip
     (runs / "a" / "errors" / "records.jsonl").write_text(json.dumps(record) + "\n")
     changed(runs / "a", "errors/records.jsonl")
-    page = write_report.coding(runs / "a").read_text()
+    page = write_report.write_coding_page(runs / "a").read_text()
     assert '"tag": "gone", "why": "of a later version"' in page
     assert "cat 1?" not in page
 
@@ -151,12 +151,12 @@ def test_coding_takes_the_held_out_answers_or_what_errors_found(runs):
 def test_coding_goes_on_from_an_export(runs):
     code = {"id": "0" * 12, "tags": ["odd"], "note": "n"}
     (runs / "a" / "errors" / "codes.jsonl").write_text(json.dumps(code) + "\n")
-    assert '"tags": ["odd"]' in write_report.coding(runs / "a").read_text()
-    assert "Coded by hand" in write_report.report([runs / "a"]).read_text()
+    assert '"tags": ["odd"]' in write_report.write_coding_page(runs / "a").read_text()
+    assert "Coded by hand" in write_report.write_report([runs / "a"]).read_text()
     for wrong in ("no json", "[]", '{"tags": "odd"}', '{"tags": [], "headings": []}'):
         (runs / "a" / "errors" / "codes.jsonl").write_text(f"{json.dumps(code)}\n{wrong}\n")
         with pytest.raises(InputError, match=sentence("not a line of codes", where="codes.jsonl:2")):
-            write_report.report([runs / "a"])
+            write_report.write_report([runs / "a"])
 
 
 def test_a_run_without_answers_has_nothing_to_code(runs):
@@ -165,8 +165,11 @@ def test_a_run_without_answers_has_nothing_to_code(runs):
     (runs / "a" / "errors" / "records.jsonl").unlink()
     changed(runs / "a", "errors/records.jsonl", "evals/before.jsonl", "evals/after.jsonl")
     with pytest.raises(InputError, match=sentence("no answers to read")):
-        write_report.coding(runs / "a")
-    assert "generated no answers in which errors could be looked for" in write_report.report([runs / "a"]).read_text()
+        write_report.write_coding_page(runs / "a")
+    assert (
+        "generated no answers in which errors could be looked for"
+        in write_report.write_report([runs / "a"]).read_text()
+    )
 
 
 def test_answers_of_rollouts_are_those_of_the_first_the_middle_and_the_last(tmp_path):

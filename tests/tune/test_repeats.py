@@ -90,11 +90,11 @@ def test_figures_by_hand():
         RepeatedPrompt(2, ("no", "no"), ("C?",), ("no",)),
         RepeatedPrompt(3, ("It is no.", "No"), ("D?",), ("maybe",)),
     ]
-    found = repeated_prompts.figures(asked, ["yes", "yes", "no", "no"], again, ("accuracy",))
+    found = repeated_prompts.repeat_figures(asked, ["yes", "yes", "no", "no"], again, ("accuracy",))
     assert found == {
         "agreement": [1.0, 0.0, 1.0, 1.0], "paraphrases": [1.0, 0.0, 1.0, 0.0], "unsupported": [0.0, 0.5, 1.0, 0.0],
     }  # fmt: skip
-    assert repeated_prompts.figures(asked, ["yes"] * 4, (), ("accuracy",)) == {}
+    assert repeated_prompts.repeat_figures(asked, ["yes"] * 4, (), ("accuracy",)) == {}
 
 
 def test_paraphrases_of_the_data_go_before_made_ones():
@@ -102,7 +102,7 @@ def test_paraphrases_of_the_data_go_before_made_ones():
         [("a?", "yes", "1"), ("say a?", "yes", "1"), ("b?", "no", "2"), ("tell b?", "no", "2"), ("c?", "no", "")]
     )
     again = [RepeatedPrompt(0, ("yes",), ("A?",), ("no",))]
-    found = repeated_prompts.figures(asked, ["yes", "no", "no", "no", "yes"], again, ("accuracy",))
+    found = repeated_prompts.repeat_figures(asked, ["yes", "no", "no", "no", "yes"], again, ("accuracy",))
     assert found["paraphrases"] == [0.0, 1.0]
 
 

@@ -178,7 +178,9 @@ def test_what_cannot_be_mixed_is_refused_in_one_line(settings, files):
     refused(resolve(settings(data__stream=True, train__steps=3)), sentence("stream and replay", where="--data.replay"))
     refused(
         resolve(settings(method="grpo", reward__use=["exact"])),
-        sentence("method learns from its own answers", method="grpo", fix="--policy.kl keeps it near its start"),
+        sentence(
+            "method learns from its own answers", method="grpo", fix="--policy.kl keeps it near the starting model"
+        ),
     )
     refused(
         resolve(settings(method="ppo", reward__use=["exact"])),

@@ -11,7 +11,7 @@ from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
 from luthier.runs.locate import resolve_model
 from luthier.runs.open import open_model
-from luthier.runs.tokenizer_and_template import open_texts
+from luthier.runs.tokenizer_and_template import open_text_format
 from luthier.tune.train import run
 from sentences import sentence
 
@@ -53,7 +53,7 @@ def test_a_run_is_asked_with_the_values_it_was_trained_with(trained):
 def test_a_run_from_a_run_keeps_them(trained):
     folder, config = trained
     text = config.text.model_copy(update={"template": "auto", "template_kwargs": {}})
-    assert open_texts(config.model_copy(update={"model": str(folder), "text": text})).template.kwargs == {
+    assert open_text_format(config.model_copy(update={"model": str(folder), "text": text})).template.kwargs == {
         "enable_thinking": False
     }
 

@@ -67,7 +67,7 @@ def command(
     from luthier.diagnose.errors import errors
     from luthier.diagnose.fixes import propose
     from luthier.report.screens import errors as report
-    from luthier.tune.write_report import again
+    from luthier.tune.write_report import rewrite_run_page
 
     given = [
         name for name, value in (("category", category), ("compare", against), ("fix", fix), ("apply", fixes)) if value
@@ -84,7 +84,7 @@ def command(
         result, screen = compare_runs(run, against), report.comparison_screen
     else:
         result = errors(run, category)
-        written = again(run)
+        written = rewrite_run_page(run)
         result["report"] = written and str(written)
         screen = report.category_screen if category else report.errors_screen
     if json_:

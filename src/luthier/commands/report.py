@@ -36,7 +36,7 @@ def command(runs: tuple[Path, ...], coding: bool, out: Path | None, open_: bool,
 
     if coding and len(runs) > 1:
         raise InputError("--coding takes one run", where="luthier report", fix="code the answers of one run at a time")
-    path = write_report.coding(runs[0], out) if coding else write_report.report(runs, out)
+    path = write_report.write_coding_page(runs[0], out) if coding else write_report.write_report(runs, out)
     if json_:
         print_json({"coding" if coding else "report": str(path)})
     else:

@@ -50,7 +50,7 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
     from luthier.data.warnings import warnings_of
     from luthier.inspect import show_tokens
     from luthier.report.screens.stages import shown_examples
-    from luthier.runs.tokenizer_and_template import open_texts
+    from luthier.runs.tokenizer_and_template import open_text_format
 
     config = config_of(paths, settings)
     share(config.threads)
@@ -58,7 +58,7 @@ def command(paths: tuple[str, ...], rows: int, plain: bool, json_: bool, **setti
         raise InputError("no data given", fix="luthier show PATH, such as luthier show rows.jsonl")
     loaded = head(config.data.path, config.data, rows)
     examples, warnings = loaded.examples, warnings_of(loaded.examples, loaded.reading)
-    texts = open_texts(config)
+    texts = open_text_format(config)
     screen = console()
     if json_:
         told = loaded.reading.as_dict() | {"warnings": list(warnings)}

@@ -189,7 +189,7 @@ def _metric_questions(
 def _repeat_questions(measured: Mapping[str, Sequence[_MeasuredRun]], names: Sequence[str]) -> list[QuestionItems]:
     """What `eval.repeat` measured; the prompts that were asked again are the same for all, or nothing is compared."""
     figures = {
-        label: [repeated_prompts.figures(side.held_out, side.all_answers, side.repeated, names) for side in runs]
+        label: [repeated_prompts.repeat_figures(side.held_out, side.all_answers, side.repeated, names) for side in runs]
         for label, runs in measured.items()
     }
     repeated_rows = {

@@ -20,7 +20,7 @@ from luthier.data.read import Row, files_of, read_rows
 from luthier.data.split import border, place
 from luthier.rewards.selection import prompt_record
 from luthier.runs.folder import RunFolder, read_run, understood
-from luthier.runs.lineage import GROWS
+from luthier.runs.lineage import GROWING_FILE
 from luthier.runs.records import MEND
 from luthier.runs.rows import prepared, read_examples
 from luthier.training.method_table import method
@@ -200,7 +200,7 @@ def _check_files(digests: dict[str, str], config: RunConfig, run: Path) -> None:
                 "the data of this run is gone", where=name,
                 fix="put it back, or run this where the run was trained, if the path is relative",
             )  # fmt: skip
-        if digest != GROWS and sha256(Path(name)) != digest:
+        if digest != GROWING_FILE and sha256(Path(name)) != digest:
             raise InputError(
                 f"this file changed since {run} learned from it",
                 where=name,

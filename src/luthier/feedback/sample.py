@@ -151,7 +151,7 @@ def _reward_model(config: RunConfig, run: str) -> Scorer:
 def _reward_identity(rewards: Rewards) -> str:
     """A digest of what decides the parts of the reward. Weights do not: they are applied anew."""
     names, files = [part.name for part in rewards.parts], [sha256(file) for file in rewards.files]
-    models = [part.component.start.digests() for part in rewards.parts if isinstance(part.component, Scorer)]
+    models = [part.component.resolved.digests() for part in rewards.parts if isinstance(part.component, Scorer)]
     return hashlib.sha256(json.dumps([names, files, models]).encode()).hexdigest()
 
 

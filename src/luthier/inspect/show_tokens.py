@@ -9,24 +9,24 @@ from rich.text import Text
 
 from luthier.config.run import RunConfig
 from luthier.core.types.examples import Example
-from luthier.runs.tokenizer_and_template import Texts
+from luthier.runs.tokenizer_and_template import TextFormat
 from luthier.text import token_view
 from luthier.text.encode import Encoded, encode
 
 
-def encoded(examples: Sequence[Example], texts: Texts, config: RunConfig) -> Encoded:
+def encoded(examples: Sequence[Example], texts: TextFormat, config: RunConfig) -> Encoded:
     """The trees that training would see, and the rows that it would not."""
     return encode(examples, texts.template, texts.tokenizer, config.text, skip_bad=config.data.skip_bad)
 
 
-def coloured(examples: Sequence[Example], texts: Texts, config: RunConfig, width: int = 100) -> list[Text]:
+def coloured(examples: Sequence[Example], texts: TextFormat, config: RunConfig, width: int = 100) -> list[Text]:
     """Each tree with a summary line, learned tokens coloured; then the rows that are left out, and what the template leaves out."""
     found = encoded(examples, texts, config)
     trees = [token_view.render_rich(tree, texts.tokenizer, texts.template, width=width) for tree in found.trees]
     return trees + [Text(line, style="yellow") for line in _left_out(found)]
 
 
-def plain(examples: Sequence[Example], texts: Texts, config: RunConfig) -> str:
+def plain(examples: Sequence[Example], texts: TextFormat, config: RunConfig) -> str:
     """The same for pipes: learned tokens marked in text."""
     found = encoded(examples, texts, config)
     trees = [token_view.render_plain(tree, texts.tokenizer, texts.template) for tree in found.trees]
@@ -38,7 +38,7 @@ def _left_out(found: Encoded) -> list[str]:
     return rows + [f"in {count} rows the template {what}" for what, count in sorted(found.unwritten.items())]
 
 
-def records(examples: Sequence[Example], texts: Texts, config: RunConfig) -> list[dict[str, Any]]:
+def records(examples: Sequence[Example], texts: TextFormat, config: RunConfig) -> list[dict[str, Any]]:
     """The same for scripts."""
     found = encoded(examples, texts, config)
     trees = [

@@ -17,7 +17,7 @@ LEARNED, JUDGING = "the reward that was learned from", "the reward that judges"
 
 @dataclass(frozen=True)
 class RewardCurves:
-    """(nats per answer from the start, reward) by rising distance: of rollouts, of held-out answers, and of these by the
+    """(nats per answer from the starting model, reward) by rising distance: of rollouts, of held-out answers, and of these by the
     judge."""
 
     rollouts: list[Point]

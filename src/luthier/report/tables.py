@@ -214,7 +214,7 @@ def _run_lines(results: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     if "reward_model" in results:
         yield from score_quality(results["reward_model"])
     if results.get("kl_per_answer") is not None:
-        yield "moved by", f"{results['kl_per_answer']:z.2f} nats an answer from where it started (KL)"
+        yield "moved by", f"{results['kl_per_answer']:z.2f} nats an answer from the starting model (KL)"
     if "run" in results:
         run = clean(shlex.quote(str(results["run"])))
         yield "report", clean(str(Path(results["run"], "report.html")))

@@ -28,13 +28,13 @@ from luthier.runs.lineage import LINEAGE
 
 
 @dataclass(frozen=True)
-class KnownStart:
-    """What a run notes of its start in lineage.json, for when that is not where it was.
+class RecordedBase:
+    """What a run notes of the model it started from in lineage.json, for when that is not where it was.
 
     name      by which the base was opened: an embedded name, a hub name, a path
     kind      of the source (see `sources`)
     folder    where it was, from the run's folder
-    template  that 'auto' meant, where the start was a run with another than its model's own
+    template  that 'auto' meant, where that was a run with another than its model's own
     template_kwargs  values for it
     quant     of the base below the adapter it went on with
     """
@@ -47,8 +47,8 @@ class KnownStart:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _Start(TypedDict, total=False):
-    """`KnownStart` in lineage.json."""
+class _RecordedBaseForm(TypedDict, total=False):
+    """`RecordedBase` in lineage.json."""
 
     name: Required[str]
     kind: Required[str]
@@ -58,8 +58,8 @@ class _Start(TypedDict, total=False):
     template_kwargs: dict[str, Any]
 
 
-def start_facts(source: sources.Source, text: TextConfig, quant: QuantConfig | None, run: Path) -> dict[str, Any]:
-    """`KnownStart` of a run as lineage.json holds it."""
+def base_facts(source: sources.Source, text: TextConfig, quant: QuantConfig | None, run: Path) -> dict[str, Any]:
+    """`RecordedBase` of a run as lineage.json holds it."""
     name = source.name if source.kind in ("embedded", "hub") else str(source.folder)
     facts: dict[str, Any] = {
         "name": name, "kind": source.kind, "folder": os.path.relpath(source.folder.resolve(), run.resolve()), "template": text.template,
@@ -68,16 +68,16 @@ def start_facts(source: sources.Source, text: TextConfig, quant: QuantConfig | N
     return facts | ({"quant": quant.model_dump(mode="json")} if quant else {})
 
 
-def known_start(run: Path) -> KnownStart | None:
-    """What a run noted of its start; None for runs of older versions."""
+def recorded_base(run: Path) -> RecordedBase | None:
+    """What a run noted of the model it started from; None for runs of older versions."""
     facts = _lineage(run).get("start")
     if facts is None:
         return None
     where, fix = run / LINEAGE, "put it back from a copy, or name the base with --base"
-    require_form(_Start, facts, where=where, fix=fix)
-    known = {name: value for name, value in facts.items() if name in _Start.__annotations__}
+    require_form(_RecordedBaseForm, facts, where=where, fix=fix)
+    known = {name: value for name, value in facts.items() if name in _RecordedBaseForm.__annotations__}
     try:
-        return KnownStart(**known | {"quant": QuantConfig(**known["quant"]) if known.get("quant") else None})
+        return RecordedBase(**known | {"quant": QuantConfig(**known["quant"]) if known.get("quant") else None})
     except ValidationError:
         raise InputError("'start.quant' is not a setting of a quantized base", where=where, fix=fix) from None
 
@@ -92,11 +92,11 @@ def base_of_run(run: Path, model: str, base: str | None) -> sources.Source | Non
         if not _same_weights(source, run):
             log.warn(f"--base {base} does not have the weights that {run} was trained on")
         return source
-    known = known_start(run)
+    known = recorded_base(run)
     if _is_here(model) or (known is None and not _looks_like_a_path(model)):
         return None
-    for place in _places(
-        run, [known.folder] if known else [], [model, known.name if known else "", _said(run / "adapter")]
+    for place in _candidate_folders(
+        run, [known.folder] if known else [], [model, known.name if known else "", _named_base(run / "adapter")]
     ):
         source = sources.resolve(str(place))
         if _same_weights(source, run):
@@ -123,7 +123,7 @@ def base_of_adapter(folder: Path, base: str | None) -> sources.Source:
         )
     if _is_here(name):
         return sources.resolve(name)
-    if place := next(iter(_places(folder, [name], [name])), None):
+    if place := next(iter(_candidate_folders(folder, [name], [name])), None):
         return sources.resolve(str(place))
     try:
         return sources.resolve(name, download=False)
@@ -138,7 +138,7 @@ def _missing(name: str, where: Path) -> InputError:
     return InputError(f"its base model '{name}' is not here", where=where, fix=fix)
 
 
-def _places(folder: Path, beside: list[str], named: list[str]) -> list[Path]:
+def _candidate_folders(folder: Path, beside: list[str], named: list[str]) -> list[Path]:
     """Folders that may be the base of what lies in `folder`: by a path from there, or from a folder above, as a project's
     own paths are written."""
     above = [folder.resolve(), *folder.resolve().parents]
@@ -155,7 +155,7 @@ def _looks_like_a_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") != 1
 
 
-def _said(adapter: Path) -> str:
+def _named_base(adapter: Path) -> str:
     return adapter_config.base_name(adapter) or "" if adapter_config.is_adapter(adapter) else ""
 
 

@@ -97,4 +97,4 @@ def _texts(out: Path, tokenizer: Any, template: Template, system: str | None) ->
         finally:
             tokenizer.chat_template, tokenizer.eos_token = before
     if system:
-        write_text(out / system_prompt.FILE, system)
+        write_text(out / system_prompt.FILE_NAME, system)

@@ -26,7 +26,7 @@ from luthier.core.foreign.forms import read_line, require_form
 from luthier.core.storage.sums import FILE as SUMS
 
 LINEAGE = "lineage.json"
-GROWS = "read as a stream"  # in place of the hash of a file that may grow
+GROWING_FILE = "read as a stream"  # in place of the hash of a file that may grow
 MENDABLE = {
     "rewards": "it learns from both", "metrics": "its answers are scored by the new", "method": "it learns by both",
 }  # fmt: skip
@@ -105,8 +105,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]
         if name == "computing":
             parts = [key for key in value if key in old and old[key] != value[key]]
             out |= {f"{key} of computing": f"{old[key]}, now {value[key]}" for key in parts}
-        elif name == "data" and GROWS in value.values():
-            fixed = {path: digest for path, digest in value.items() if digest != GROWS}
+        elif name == "data" and GROWING_FILE in value.values():
+            fixed = {path: digest for path, digest in value.items() if digest != GROWING_FILE}
             if any(old.get(path, digest) != digest for path, digest in fixed.items()):
                 out[name] = _which(old, value)
         elif old != value:

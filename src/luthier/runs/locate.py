@@ -12,7 +12,7 @@ from luthier.core.storage.files import sha256
 from luthier.model.adapt import adapter_config
 from luthier.model.folder import copies
 from luthier.model.hub import sources
-from luthier.runs.base_model import base_of_adapter, base_of_run, known_start
+from luthier.runs.base_model import base_of_adapter, base_of_run, recorded_base
 from luthier.runs.folder import RunFolder, read_run
 from luthier.runs.system_prompt import trained_system
 from luthier.text.template import BUILT_IN
@@ -45,7 +45,7 @@ class ResolvedModel:
 
 
 def resolve_model(name: str, base: str | None = None) -> ResolvedModel:
-    """The start that `name` means: a run directory, a folder with a PEFT adapter, or any name that --model takes.
+    """The model that `name` means: a run directory, a folder with a PEFT adapter, or any name that --model takes.
 
     A run that went on from another run's adapter holds the whole adapter, so its base is that run's base. `base` names the
     model below an adapter in place of what the run or the adapter says.
@@ -106,7 +106,7 @@ def run_settings(run: Path) -> RunConfig:
             text = text.model_copy(update={"template": theirs.text.template, "template_kwargs": values})
         if config.tune == theirs.tune == "qlora" and (before / "adapter").is_dir():
             quant = theirs.quant  # it went on with an adapter on that base
-    elif known := known_start(run):  # that run is not here any more
+    elif known := recorded_base(run):  # that run is not here any more
         if text.template == "auto":
             values = {**known.template_kwargs, **text.template_kwargs}
             text = text.model_copy(update={"template": known.template, "template_kwargs": values})

@@ -10,8 +10,8 @@ from luthier.model.adapt import tune
 from luthier.training.method_table import METHODS, Method, method
 
 # What only some methods read: whole sections and single settings; and what of these all do, since metrics are functions too.
-OF_METHODS = ("preference", "ranking", "rollout", "policy", "reward", "train.weigh")
-OF_ALL = ("reward.timeout", "reward.memory")
+METHOD_SETTINGS = ("preference", "ranking", "rollout", "policy", "reward", "train.weigh")
+COMMON_SETTINGS = ("reward.timeout", "reward.memory")
 
 
 def chosen_method(config: RunConfig) -> Method:
@@ -31,7 +31,7 @@ def refuse_unread(config: RunConfig) -> None:
     own = method(config.method)
     for name in fields():
         section, _, field = name.partition(".")
-        if not (section in OF_METHODS or name in OF_METHODS) or name in OF_ALL:
+        if not (section in METHOD_SETTINGS or name in METHOD_SETTINGS) or name in COMMON_SETTINGS:
             continue
         value, default = (getattr(getattr(one, section), field) for one in (config, usual))
         if value != default and not own.does_read(name):

@@ -138,20 +138,22 @@ def open_model(
 
     Raises InputError for a run that is not finished, for adapters that do not fit the model, and as `resolve_model` does.
     """
-    start = resolve_model(name, base)
-    config = start.config
+    resolved = resolve_model(name, base)
+    config = resolved.config
     if system is not None:
         config = config.model_copy(update={"text": config.text.model_copy(update={"system": system or None})})
-    found: dict[str, Path] = {Path(name).resolve().name: start.adapter} if start.adapter else {}
+    found: dict[str, Path] = {Path(name).resolve().name: resolved.adapter} if resolved.adapter else {}
     others: dict[str, RunConfig] = {}
     for other in adapter:
         folder = Path(other) / "adapter" if (Path(other) / "adapter").is_dir() else Path(other)
         found[own := _own_name(Path(other).resolve(), found)] = folder
         if run := run_of(folder):
             others[own] = run_settings(intact(run))
-    quant = _quant_of_all([*([config] if start.adapter else []), *others.values()])
+    quant = _quant_of_all([*([config] if resolved.adapter else []), *others.values()])
     place = model_load.pick_device(device)
-    loaded = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place), texts=start.texts)
+    loaded = model_load.load(
+        resolved.source, device=place, dtype=model_load.pick_dtype(dtype, place), texts=resolved.texts
+    )
     loaded.model.requires_grad_(False)
     if quant:
         quantize_base(loaded.model, quant)
@@ -188,13 +190,13 @@ def _base(quant: QuantConfig | None) -> str:
 
 def weights(name: str, base: str | None = None) -> dict[str, str]:
     """The sha256 of every file of weights of the model called `name`: of a run its own, and those of its base."""
-    start, path = resolve_model(name, base), Path(name)
+    resolved, path = resolve_model(name, base), Path(name)
     if not (path / "run.yaml").is_file():
-        return start.digests()
+        return resolved.digests()
     files = [file for part in ("adapter", "model") for file in sorted((path / part).glob("*.safetensors"))]
     files += [file for file in [path / "adapter" / adapter_config.CONFIG] if file.is_file()]
     own = {str(file.relative_to(path)): sha256(file) for file in files}
-    return own | (start.source.digests() if start.adapter else {})
+    return own | (resolved.source.digests() if resolved.adapter else {})
 
 
 def _own_name(folder: Path, taken: Container[str]) -> str:

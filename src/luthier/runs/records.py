@@ -59,7 +59,7 @@ class Answer(TypedDict, total=False):
 
 
 class General(TypedDict):
-    """An answer of the start to a general prompt."""
+    """An answer of the starting model to a general prompt."""
 
     general: Ids
     prompt_ids: Ids

@@ -39,7 +39,7 @@ class Scorer:
     model: Any
     tokenizer: Tokenizer
     template: Template
-    start: ResolvedModel
+    resolved: ResolvedModel
     role: roles.Role | None = None
     tokens: int = 1024
 
@@ -63,13 +63,13 @@ class Scorer:
         ]
         context = longest_input(self.model.config, self.tokenizer.fast)
         update = {"too_long": "cut", "train_on": "last", "max_length": context}
-        settings = self.start.config.text.model_copy(update=update)
+        settings = self.resolved.config.text.model_copy(update=update)
         trees = encode_chunk(examples, self.template, self.tokenizer, settings).trees
         if lost := set(range(len(rows))) - {tree.row for tree in trees}:  # all others have a token to be scored at
             asked = rows[min(lost)][0][-1].content
             raise InputError(
                 f"the prompt '{opening(asked)}' leaves no room for an answer in the context of {context} tokens",
-                where=f"reward model {self.start.adapter or self.start.source.folder}",
+                where=f"reward model {self.resolved.adapter or self.resolved.source.folder}",
                 fix="shorten it, or leave its row out",
             )  # fmt: skip
         training = self.model.training
@@ -86,12 +86,12 @@ class Scorer:
         return out
 
 
-def fits_base(reward: ResolvedModel, start: ResolvedModel, tune_kind: str, init: str) -> bool:
-    """Whether the model that starts from `start` can play the reward model: where its base stays as the adapter of
+def fits_base(reward: ResolvedModel, policy: ResolvedModel, tune_kind: str, init: str) -> bool:
+    """Whether the model that starts from `policy` can play the reward model: where its base stays as the adapter of
     the reward model found it. Other tune kinds than lora move or quantize it, and PiSSA takes a part out of it."""
     if tune_kind != "lora" or init == "pissa" or not reward.adapter or reward.config.tune != "lora":
         return False
-    return reward.source.folder == start.source.folder or reward.source.digests() == start.source.digests()
+    return reward.source.folder == policy.source.folder or reward.source.digests() == policy.source.digests()
 
 
 def open_scorer(
@@ -104,24 +104,24 @@ def open_scorer(
 ) -> Scorer:
     """The reward model of a run. `policy` gives the model that can play it, and then nothing more is loaded.
     Raises InputError for a run that is no reward model."""
-    start = resolve_model(run, base)
-    if not method(start.config.method).needs.score:
+    resolved = resolve_model(run, base)
+    if not method(resolved.config.method).needs.score:
         raise InputError("not a reward model", where=run, fix="give a run of `luthier train --method reward`")
-    tokenizer = Tokenizer(load_tokenizer(start.texts))
-    template = load_template(start.config.text.template, tokenizer, start.config.text.template_kwargs)
-    if start.adapter and (model := policy(start)) is not None:
-        return Scorer(model, tokenizer, template, start, adapters.role(model, start.adapter))
+    tokenizer = Tokenizer(load_tokenizer(resolved.texts))
+    template = load_template(resolved.config.text.template, tokenizer, resolved.config.text.template_kwargs)
+    if resolved.adapter and (model := policy(resolved)) is not None:
+        return Scorer(model, tokenizer, template, resolved, adapters.role(model, resolved.adapter))
     place = model_load.pick_device(device)
-    model = model_load.load(start.source, device=place, dtype=model_load.pick_dtype(dtype, place)).model
+    model = model_load.load(resolved.source, device=place, dtype=model_load.pick_dtype(dtype, place)).model
     model.requires_grad_(False)
-    if start.adapter:
-        if start.quantized:
-            quantize_base(model, start.config.quant)
-        adapters.apply(model, start.adapter)
+    if resolved.adapter:
+        if resolved.quantized:
+            quantize_base(model, resolved.config.quant)
+        adapters.apply(model, resolved.adapter)
         lora.merge(model)
     else:
-        heads.put(model, "score", _head(start.source.folder))
-    return Scorer(model, tokenizer, template, start)
+        heads.put(model, "score", _head(resolved.source.folder))
+    return Scorer(model, tokenizer, template, resolved)
 
 
 def _head(folder: Path) -> torch.Tensor:

@@ -24,7 +24,7 @@ from luthier.data.held_out_warnings import held_out_warnings
 from luthier.data.read import files_of
 from luthier.data.split import split
 from luthier.data.warnings import one_sided, warnings_of
-from luthier.runs.lineage import GROWS
+from luthier.runs.lineage import GROWING_FILE
 from luthier.runs.method import chosen_method
 from luthier.text.drafts import UNLEARNED
 from luthier.training.method_table import METHODS
@@ -77,7 +77,7 @@ class Examples:
         """The sha256 of every file; of the examples themselves where there is none (standard input, stdlib). Of a stream,
         whose file may grow, that of the held-out files: the rows that were learned from are compared when it goes on."""
         if self.stream:
-            return {path: GROWS if path in self.grows else sha256(Path(path)) for path in self.files}
+            return {path: GROWING_FILE if path in self.grows else sha256(Path(path)) for path in self.files}
         if self.files and "-" not in self.files:
             return {path: sha256(Path(path)) for path in self.files}
         rows = hashlib.sha256()
@@ -151,7 +151,7 @@ def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], 
         )  # fmt: skip
     if (method := chosen_method(config)).online:
         pretrain = method.does_read("policy.pretrain")
-        fix = "give these files to --policy.pretrain" if pretrain else "--policy.kl keeps it near its start"
+        fix = "give these files to --policy.pretrain" if pretrain else "--policy.kl keeps it near the starting model"
         raise InputError(f"{config.method} learns from its own answers, not from rows", where="--data.replay", fix=fix)
     settings = config.data.model_copy(update={"columns": {}, "layout": "auto", "limit": None, "group": None})
     loaded = data_load.load(config.data.replay, settings)

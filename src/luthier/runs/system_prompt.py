@@ -10,19 +10,19 @@ from pathlib import Path
 from luthier.core import log
 from luthier.core.types.examples import Chat, Example, Labelled, Messages, Preference, Prompt, Ranking
 
-FILE = "system_prompt.txt"  # beside what a run wrote
-NEARLY_ALL = 0.95  # share of the rows that makes a system prompt the run's own
-SEVERAL = 1000  # different ones that are told apart
+FILE_NAME = "system_prompt.txt"  # beside what a run wrote
+COMMON_SHARE = 0.95  # share of the rows that makes a system prompt the run's own
+MAX_COUNTED = 1000  # different ones that are told apart
 
 
 def trained_system(folder: Path) -> str | None:
     """The system prompt that the rows had which the model or adapter in `folder` learned from; None where it has none."""
-    path = folder / FILE
+    path = folder / FILE_NAME
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 @dataclass
-class Systems:
+class SystemPrompts:
     """How many rows begin with which system prompt; "" counts those without one."""
 
     found: Counter[str] = field(default_factory=Counter)
@@ -32,12 +32,12 @@ class Systems:
         for example in examples:
             if (messages := _asked(example)) is not None:
                 own = messages[0].content if messages and messages[0].role == "system" else default or ""
-                self.found[own if own in self.found or len(self.found) < SEVERAL else "\0others"] += 1
+                self.found[own if own in self.found or len(self.found) < MAX_COUNTED else "\0others"] += 1
 
     def common(self) -> str | None:
         """The one that all or nearly all rows have; None where there is none."""
         (text, count), *_ = self.found.most_common(1) or [("", 0)]
-        return text if text and count >= NEARLY_ALL * self.found.total() else None
+        return text if text and count >= COMMON_SHARE * self.found.total() else None
 
     def say(self) -> None:
         """Say under which one the run will be asked, where the rows bring any."""

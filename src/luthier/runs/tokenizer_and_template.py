@@ -15,24 +15,24 @@ from luthier.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextFormat:
     """A model's tokenizer and template, without the model."""
 
-    start: ResolvedModel
+    resolved: ResolvedModel
     tokenizer: Tokenizer
     template: Template
 
 
-def open_texts(config: RunConfig) -> Texts:
+def open_text_format(config: RunConfig) -> TextFormat:
     """The tokenizer and template of the model, read without its weights. Raises InputError for a model whose configuration
     says that it cannot be tuned here."""
-    start = resolve_model(config.model, config.base)
-    tokenizer = Tokenizer(load_tokenizer(start.texts))
-    shape = load_config(start.source.folder)
-    limits.check_layers(shape, start.source.folder / "config.json")
-    limits.check_vocabulary(tokenizer.fast, shape, start.texts)
+    resolved = resolve_model(config.model, config.base)
+    tokenizer = Tokenizer(load_tokenizer(resolved.texts))
+    shape = load_config(resolved.source.folder)
+    limits.check_layers(shape, resolved.source.folder / "config.json")
+    limits.check_vocabulary(tokenizer.fast, shape, resolved.texts)
     chosen, values = config.text.template, config.text.template_kwargs
     if chosen == "auto" and run_of(Path(config.model)):
-        chosen = start.config.text.template  # a run goes on in the template it learned
-        values = start.config.text.template_kwargs | values
-    return Texts(start, tokenizer, load_template(chosen, tokenizer, values))
+        chosen = resolved.config.text.template  # a run goes on in the template it learned
+        values = resolved.config.text.template_kwargs | values
+    return TextFormat(resolved, tokenizer, load_template(chosen, tokenizer, values))

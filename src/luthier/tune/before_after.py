@@ -44,7 +44,7 @@ def compare(
     if not before.answers:
         return before_after(questions, config.seed)
     questions += score.questions(scores(held_out, before, names, config), scores(held_out, after, names, config))
-    then, now = (repeated_prompts.figures(held_out, m.answers, m.again, names) for m in (before, after))
+    then, now = (repeated_prompts.repeat_figures(held_out, m.answers, m.again, names) for m in (before, after))
     return score.with_baseline(
         before_after([*questions, *repeated_prompts.questions(then, now)], config.seed), held_out.references
     )

@@ -26,7 +26,7 @@ from luthier.rewards.specs import Rewards
 from luthier.runs.folder import RunFolder
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import Examples
-from luthier.runs.tokenizer_and_template import Texts
+from luthier.runs.tokenizer_and_template import TextFormat
 from luthier.runs.tracking import Tracker
 from luthier.text.loss_weights import RULES
 from luthier.training import annotate, checkpoint
@@ -48,13 +48,13 @@ from luthier.tune.streaming import stream_trees
 
 
 @dataclass
-class Run:
+class TrainingJob:
     """A run under way: its folder, settings and parts."""
 
     config: RunConfig
     folder: RunFolder
     examples: Examples
-    texts: Texts
+    texts: TextFormat
     encoded: EncodedData
     stop: Stop
     rewards: Rewards | None = None
@@ -89,7 +89,7 @@ class TrainingSetup:
     policy_models: PolicyModels | None = None
 
 
-def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> TrainingSetup:
+def assemble(job: TrainingJob, loaded: model_load.LoadedModel | None = None) -> TrainingSetup:
     """Make a model ready to train as this run trains it, at step 0."""
     config = job.config
     loaded = loaded or load_model(job.texts, config)
@@ -103,8 +103,8 @@ def assemble(job: Run, loaded: model_load.LoadedModel | None = None) -> Training
     method = chosen_method(config)
     head_widths = heads.widths(replace(method.needs, value=False))  # the critic has a value head of its own
     tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, head_widths)
-    if continues_adapter(job.texts, config) and job.texts.start.adapter:
-        adapters.go_on(loaded.model, job.texts.start.adapter)
+    if continues_adapter(job.texts, config) and job.texts.resolved.adapter:
+        adapters.go_on(loaded.model, job.texts.resolved.adapter)
     policy_models = open_policy_models(tuned, method.needs.value) if method.online else None
     if policy_models:
         tuned = replace(tuned, parameters=tuned.parameters | policy_models.critic_parameters)
@@ -128,9 +128,9 @@ def require_router(model: Any) -> None:
         raise InputError(what, where="--train.router_loss", fix="leave it out")
 
 
-def _open_rewards(job: Run, model: Any, init: str) -> Rewards:
+def _open_rewards(job: TrainingJob, model: Any, init: str) -> Rewards:
     """Open the rewards to learn from and those that only measure; return the former."""
-    opening = partial(open_rewards, job.config, model=model, start=job.texts.start, init=init)
+    opening = partial(open_rewards, job.config, model=model, resolved=job.texts.resolved, init=init)
     job.rewards = opening(job.config.reward.use)
     job.judge = opening(job.config.reward.judge) if job.config.reward.judge else None
     prompts = [e for e in (*job.examples.train, *job.examples.test) if isinstance(e, Prompt)]
@@ -140,7 +140,7 @@ def _open_rewards(job: Run, model: Any, init: str) -> Rewards:
 
 
 def add_reference_logps(
-    job: Run, setup: TrainingSetup, packing: Packing, held_out: Sequence[TokenTree]
+    job: TrainingJob, setup: TrainingSetup, packing: Packing, held_out: Sequence[TokenTree]
 ) -> list[TokenTree]:
     """Put the log-probabilities of the starting model on the trees that the steps take; return `held_out` with them.
 
@@ -173,18 +173,18 @@ def packing_of(config: RunConfig, model: Any) -> Packing:
     return Packing(tokens, 128 if slow else 1)
 
 
-def _steps(job: Run, packing: Packing) -> Steps:
+def _steps(job: TrainingJob, packing: Packing) -> Steps:
     return _stream_steps(job, packing) if job.examples.stream else _offline_steps(job, packing)
 
 
-def _stream_steps(job: Run, packing: Packing) -> StreamSteps:
+def _stream_steps(job: TrainingJob, packing: Packing) -> StreamSteps:
     config, live = job.config.train, job.examples.live
     read = partial(stream_trees, job.texts, job.config, live, job.examples.test, job.count)
     total = _examples_in_all(job)
     return StreamSteps(read, config.batch, total, RULES[config.weigh], packing, once=live is not None)
 
 
-def _offline_steps(job: Run, packing: Packing) -> OfflineSteps:
+def _offline_steps(job: TrainingJob, packing: Packing) -> OfflineSteps:
     config, trees, replay = job.config.train, job.encoded.train, job.encoded.replay
     return OfflineSteps(
         [*trees, *replay], config.batch, _examples_in_all(job), RULES[config.weigh], packing, job.config.seed, len(replay),
@@ -192,33 +192,33 @@ def _offline_steps(job: Run, packing: Packing) -> OfflineSteps:
     )  # fmt: skip
 
 
-def _examples_in_all(job: Run) -> int:
+def _examples_in_all(job: TrainingJob) -> int:
     config, rows = job.config.train, len(job.encoded.train)
     return (
         config.steps * config.batch if config.steps else max(1, round(config.epochs * rows / (1 - _replay_share(job))))
     )
 
 
-def _replay_share(job: Run) -> float:
+def _replay_share(job: TrainingJob) -> float:
     """Of general rows among all examples: the epochs are those of the data."""
     return job.config.data.replay_share if job.encoded.replay else 0.0
 
 
-def planned_steps(job: Run) -> int:
+def planned_steps(job: TrainingJob) -> int:
     """The optimizer steps that the run is to take."""
     if chosen_method(job.config).online:
         return count_steps(job.config, len(job.encoded.train))
     return len(_steps(job, Packing(1)))
 
 
-def require_same_stream(job: Run) -> None:
+def require_same_stream(job: TrainingJob) -> None:
     """Raise InputError unless the stream's rows are those that this finished run learned from: it holds no hash of a file that
     may grow, so they are read again."""
     if saved := checkpoint.latest(job.folder.checkpoints):
         _steps(job, Packing(1)).confirm(saved.state)
 
 
-def remaining_steps(job: Run, setup: TrainingSetup) -> Iterator[Report]:
+def remaining_steps(job: TrainingJob, setup: TrainingSetup) -> Iterator[Report]:
     """The remaining steps, taken as they are asked for."""
     method = chosen_method(job.config)
     needs = replace(method.needs, temperature=job.config.rollout.temperature) if method.online else method.needs

@@ -12,7 +12,7 @@ from luthier.core.types.run_result import SelectedStep
 from luthier.evals.forgetting import drift
 from luthier.training import checkpoint
 from luthier.tune import before_after
-from luthier.tune.build import Run, TrainingSetup, trained_weights
+from luthier.tune.build import TrainingJob, TrainingSetup, trained_weights
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import HeldOut, Measured, answer_trees
 
@@ -52,7 +52,7 @@ class Progress:
 class CheckpointSelector:
     """Measures a run as it goes: `baseline` is what the untouched model gave, `metrics` the names of the metrics."""
 
-    job: Run
+    job: TrainingJob
     setup: TrainingSetup
     evaluator: Evaluator
     held_out: HeldOut
@@ -89,7 +89,7 @@ class CheckpointSelector:
         return self._update_best(step, measured, forgotten, kl, progress)
 
     def _kl_of_answers(self, measured: Measured) -> float | None:
-        """How far the answers just given lie from the start, for methods that learn from rewards."""
+        """How far the answers just given lie from the starting model, for methods that learn from rewards."""
         policy_models = self.setup.policy_models
         if policy_models is None or not measured.ids:
             return None
@@ -103,7 +103,7 @@ class CheckpointSelector:
         config, reward, budget = self.job.config, measured.reward, self.job.config.policy.kl_budget
         name, value = ("loss", measured.loss) if reward is None else ("reward", -reward)
         if budget and kl is not None and kl > budget:
-            log.note(f"step {step}: {kl:z.3f} nats per answer from the start, over {budget:g}: not kept")
+            log.note(f"step {step}: {kl:z.3f} nats per answer from the starting model, over {budget:g}: not kept")
             return False
         if value is None:
             if config.stop.forgetting is not None:  # nothing else tells weights apart: the last within the limit

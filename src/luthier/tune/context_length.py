@@ -9,13 +9,13 @@ from luthier.core.types.trees import TokenTree
 from luthier.model.folder import limits
 from luthier.model.folder.configuration import load_config
 from luthier.runs.method import chosen_method
-from luthier.runs.tokenizer_and_template import Texts
+from luthier.runs.tokenizer_and_template import TextFormat
 
 
-def check_context(trees: Sequence[TokenTree], texts: Texts, config: RunConfig) -> None:
+def check_context(trees: Sequence[TokenTree], texts: TextFormat, config: RunConfig) -> None:
     """Raise InputError where a path of a tree is longer than the model's context. Prompts of online methods need room for an
     answer."""
-    shape = load_config(texts.start.source.folder)
+    shape = load_config(texts.resolved.source.folder)
     longest = max(trees, key=_length, default=None)
     most, more = limits.context(shape), 1 if chosen_method(config).online else 0
     if longest is None or most is None:

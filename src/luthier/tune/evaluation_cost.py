@@ -16,7 +16,7 @@ from luthier.core import log
 from luthier.core.types.trees import TokenTree
 from luthier.evals.forgetting import GENERAL_PROMPTS
 from luthier.runs.method import chosen_method
-from luthier.tune.build import Run, planned_steps
+from luthier.tune.build import TrainingJob, planned_steps
 from luthier.tune.evaluator import GENERAL_TOKENS
 from luthier.tune.held_out import HeldOut
 
@@ -50,7 +50,7 @@ def _clamped(least: int, count: float, most: int) -> int:
     return int(max(least, min(count, most)))
 
 
-def estimate(job: Run) -> EvaluationCost:
+def estimate(job: TrainingJob) -> EvaluationCost:
     """What this run's parts cost. Online methods sample while they train, so their training is never the shorter part."""
     trees = job.encoded.train or job.encoded.test  # of a stream nothing is known but what is held out
     mean = fmean(map(len, trees)) if trees else 1.0
@@ -61,7 +61,7 @@ def estimate(job: Run) -> EvaluationCost:
     )
 
 
-def note_fewer_rows(job: Run, sizes: tuple[int, int], held_out: HeldOut) -> None:
+def note_fewer_rows(job: TrainingJob, sizes: tuple[int, int], held_out: HeldOut) -> None:
     """Say what of the held-out rows is left out, where nobody said how many are measured."""
     parts, settings, there = [], job.config.eval, job.encoded.counts["held_out"]
     if settings.rows is None and sizes[0] < (most := min(EVAL_ROWS, there)):

@@ -241,11 +241,11 @@ class Evaluator:
         if self.rewards is None or not answers:
             return ()
         prompts = [example for example in held_out.examples if isinstance(example, Prompt)]
-        found = policy_models.score(self.rewards, prompts, answers, self.config.text.system)
+        found = policy_models.score_answers(self.rewards, prompts, answers, self.config.text.system)
         parts = found.parts if len(found.parts) > 1 else {}
         columns = {"reward": found.total, **{f"reward/{name}": values for name, values in parts.items()}}
         if self.judge:
-            columns["judge"] = policy_models.score(self.judge, prompts, answers, self.config.text.system).total
+            columns["judge"] = policy_models.score_answers(self.judge, prompts, answers, self.config.text.system).total
         return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
     def prompt_ids(self, example: Example) -> tuple[int, ...]:

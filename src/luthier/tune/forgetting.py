@@ -30,10 +30,10 @@ from luthier.evals.metrics import scores as score
 from luthier.evals.stats.paired import before_after, paired
 from luthier.model import memory
 from luthier.runs.open import Opened
-from luthier.runs.tokenizer_and_template import Texts
+from luthier.runs.tokenizer_and_template import TextFormat
 from luthier.text.encode import encode
 from luthier.training.method_table import method
-from luthier.tune.build import Run, packing_of
+from luthier.tune.build import TrainingJob, packing_of
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import AnswerPairs, Measured
 from luthier.tune.prepare import load_model
@@ -86,7 +86,7 @@ def check(config: RunConfig) -> None:
         raise InputError("no benchmark is named", where="--data-dir", fix="give --tasks too")
 
 
-def open_probes(config: RunConfig, texts: Texts) -> Probes:
+def open_probes(config: RunConfig, texts: TextFormat) -> Probes:
     """Read and encode what `eval.general` and `eval.benchmark` name. Raises InputError when they cannot be used."""
     trees, files = _general(config, texts) if config.eval.general else ([], {})
     tasks = []
@@ -114,7 +114,7 @@ def _tasks(names: str) -> list[Task]:
     return found
 
 
-def _general(config: RunConfig, texts: Texts) -> tuple[list[TokenTree], dict[str, str]]:
+def _general(config: RunConfig, texts: TextFormat) -> tuple[list[TokenTree], dict[str, str]]:
     """Trees of up to `eval.rows` rows of the user's general texts, drawn with the run's seed."""
     if "-" in config.eval.general:
         raise InputError("standard input is for the data itself", where="--eval.general", fix="give a file")
@@ -131,7 +131,7 @@ def _general(config: RunConfig, texts: Texts) -> tuple[list[TokenTree], dict[str
     return found.trees, {path: sha256(Path(path)) for path in files_of(config.eval.general)}
 
 
-def benchmarks(job: Run, model: Any, probes: Probes, stage: str) -> Scores:
+def benchmarks(job: TrainingJob, model: Any, probes: Probes, stage: str) -> Scores:
     """The score of every document of every benchmark; read from its file when an earlier start of this run made it."""
     if not probes.tasks:
         return {}
@@ -149,7 +149,7 @@ def benchmarks(job: Run, model: Any, probes: Probes, stage: str) -> Scores:
     }
 
 
-def _measured(job: Run, opened: Opened, task: Task, material: Material, stage: str) -> list[dict[str, Any]]:
+def _measured(job: TrainingJob, opened: Opened, task: Task, material: Material, stage: str) -> list[dict[str, Any]]:
     ours, limit = engine(opened, BenchmarkOptions()), job.config.eval.benchmark_limit
     found = {}
     with log.progress(f"{stage}: {task.name}", len(benchmark_run.chosen(material.documents, limit))) as bar:
@@ -161,7 +161,7 @@ def _measured(job: Run, opened: Opened, task: Task, material: Material, stage: s
     return [found[doc] for doc in sorted(found)]
 
 
-def tuned_distributions(evaluator: Evaluator, after: Measured, job: Run) -> Distributions | None:
+def tuned_distributions(evaluator: Evaluator, after: Measured, job: TrainingJob) -> Distributions | None:
     """What is kept of the tuned model, so that it may be gone when the one it started from is read again.
 
     None where it was not asked, and where there is no room for it.
@@ -172,14 +172,16 @@ def tuned_distributions(evaluator: Evaluator, after: Measured, job: Run) -> Dist
     if not _enough_memory(4 * tokens * evaluator.model.config.get_text_config().vocab_size, torch.device("cpu")):
         return None
     both = after.general_ids, _pairs(after.own)
-    with log.progress("divergence from the start: tuned", sum(map(len, both))) as bar:
+    with log.progress("divergence from the starting model: tuned", sum(map(len, both))) as bar:
         return Distributions(*(evaluator.distributions(pairs, job.stop, bar) for pairs in both))
 
 
 def _enough_memory(size: int, device: torch.device) -> bool:
     """Whether `size` bytes are free there; if not, say what is left out."""
     if (free := memory.available(device)) < size:
-        log.warn(f"the divergence from the start is left out: it needs {log.size(size)} and {log.size(free)} are free")
+        log.warn(
+            f"the divergence from the starting model is left out: it needs {log.size(size)} and {log.size(free)} are free"
+        )
         return False
     return True
 
@@ -189,9 +191,9 @@ def _pairs(own: Sequence[forgot.OwnAnswer]) -> AnswerPairs:
 
 
 def divergences(
-    job: Run, after: Measured, tuned: Distributions, weights: int, device: torch.device
+    job: TrainingJob, after: Measured, tuned: Distributions, weights: int, device: torch.device
 ) -> dict[str, Divergence] | None:
-    """KL from the start per token, both ways, against the model as it was, which is read anew.
+    """KL from the starting model per token, both ways, against the model as it was, which is read anew.
 
         on_answers_before   KL(start || tuned) at the tokens of the start's answers
         on_answers_after    KL(tuned || start) at the tokens of the tuned model's answers
@@ -205,13 +207,18 @@ def divergences(
     on_cpu = device.type == "cpu"
     if not _enough_memory(weights + said * on_cpu, device) or not (on_cpu or _enough_memory(said, torch.device("cpu"))):
         return None
-    start = load_model(job.texts, job.config).model
+    starting_model = load_model(job.texts, job.config).model
     evaluator = Evaluator(
-        start, job.texts.tokenizer, job.texts.template, job.config, packing_of(job.config, start), device
+        starting_model,
+        job.texts.tokenizer,
+        job.texts.template,
+        job.config,
+        packing_of(job.config, starting_model),
+        device,
     )
     out: dict[str, Divergence] = {}
     sides = (("before", after.general_ids, tuned.before), ("after", _pairs(after.own), tuned.after))
-    with log.progress("divergence from the start: base", sum(len(answers) for _, answers, _ in sides)) as bar:
+    with log.progress("divergence from the starting model: base", sum(len(answers) for _, answers, _ in sides)) as bar:
         for name, answers, now in sides:
             then = evaluator.distributions(answers, job.stop, bar)
             p, q = (then, now) if name == "before" else (now, then)
@@ -266,7 +273,9 @@ def sentences(drift: forgot.Forgetting | None, kl: Mapping[str, Any] | None) -> 
     lines = [drift.sentence] if drift else []
     if kl:
         one, other = (_span(kl[f"on_answers_{name}"]) for name in ("before", "after"))
-        lines.append(f"divergence from the start, nats/token: {one} on its answers before, {other} on those after")
+        lines.append(
+            f"divergence from the starting model, nats/token: {one} on its answers before, {other} on those after"
+        )
     return lines
 
 

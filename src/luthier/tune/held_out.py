@@ -137,7 +137,7 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
     )
 
 
-def fits(held_out: HeldOut, measured: Measured) -> bool:
+def is_complete(held_out: HeldOut, measured: Measured) -> bool:
     """Whether a measurement that was read is one of all of these rows and prompts."""
     answers = len(measured.answers)
     beside = (measured.ended, measured.logps, measured.scored)

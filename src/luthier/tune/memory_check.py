@@ -14,19 +14,19 @@ from luthier.rewards.specs import models
 from luthier.runs.locate import resolve_model
 from luthier.runs.method import chosen_method
 from luthier.runs.reward_model import fits_base
-from luthier.runs.tokenizer_and_template import Texts
+from luthier.runs.tokenizer_and_template import TextFormat
 from luthier.tune.prepare import EncodedData, lora_settings, pass_tokens
 
 
 def check_memory(
-    texts: Texts, config: RunConfig, ready: EncodedData, dtype: torch.dtype, device: torch.device
+    texts: TextFormat, config: RunConfig, ready: EncodedData, dtype: torch.dtype, device: torch.device
 ) -> memory.Memory:
     """Estimate the peak before loading, say it, and refuse what cannot fit unless forced."""
     # An example longer than a micro-batch gets one of its own.
     longest = max((len(tree) for tree in (*ready.train, *ready.replay, *ready.test)), default=config.text.max_length)
     tokens = pass_tokens(texts, config, dtype, device)
     estimate = memory.estimate(
-        load_config(texts.start.source.folder), tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
+        load_config(texts.resolved.source.folder), tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
         dtype=dtype, tokens=max(tokens, longest), optimizer=config.train.optimizer, device=device,
     )  # fmt: skip
     log.note(memory.describe(estimate))
@@ -48,9 +48,9 @@ def check_memory(
     return estimate
 
 
-def _reward_models(texts: Texts, config: RunConfig, dtype: torch.dtype) -> int:
+def _reward_models(texts: TextFormat, config: RunConfig, dtype: torch.dtype) -> int:
     """Bytes of the reward models that the model that learns cannot play."""
     init = lora_settings(texts, config).init
-    starts = [resolve_model(run) for run in models((*config.reward.use, *config.reward.judge))]
-    own = [start for start in starts if not fits_base(start, texts.start, config.tune, init)]
-    return sum(memory.weights(load_config(start.source.folder), dtype) for start in own)
+    reward_models = [resolve_model(run) for run in models((*config.reward.use, *config.reward.judge))]
+    separate = [resolved for resolved in reward_models if not fits_base(resolved, texts.resolved, config.tune, init)]
+    return sum(memory.weights(load_config(resolved.source.folder), dtype) for resolved in separate)

@@ -72,18 +72,18 @@ class PolicyModels:
 
     @torch.no_grad()
     def drift(self, trees: Sequence[TokenTree], device: torch.device, stop: Callable[[], bool]) -> float:
-        """Nats that an answer of the model as it is lies from the start: the mean over `trees`, a prompt with an answer
+        """Nats that an answer of the model as it is lies from the starting model: the mean over `trees`, a prompt with an answer
         each, of KL(pi | pi_ref) over the whole vocabulary, summed over the answer's tokens."""
         found = []
         for cpu_batch in scoring_batches(trees, Packing(DISTRIBUTION_TOKENS)):
             if stop():
                 raise Stopped("stopped while measuring")
             batch = cpu_batch.to(device)
-            now = distributions(self.model.eval(), batch)
+            policy_distributions = distributions(self.model.eval(), batch)
             with self.playing(self.reference) as reference:
-                start = distributions(reference.eval(), batch)
+                reference_distributions = distributions(reference.eval(), batch)
             answers = [batch.tree == tree for tree in range(len(batch.rows))]
-            found += [divergence(now[answer], start[answer]) for answer in answers]
+            found += [divergence(policy_distributions[answer], reference_distributions[answer]) for answer in answers]
         return fmean(found)
 
     def playing(self, role: roles.Role | nn.Module) -> AbstractContextManager[nn.Module]:
@@ -145,7 +145,7 @@ def open_policy_models(tuned: tune.Tuned, critic: bool) -> PolicyModels:
     return PolicyModels(tuned.model, copy.deepcopy(tuned.model).requires_grad_(False), other)
 
 
-def check(config: RunConfig) -> None:
+def check_rewards(config: RunConfig) -> None:
     """Raise InputError for settings of `reward`, `policy` and `rollout` that teach nothing."""
     row, s, reward = method(config.method), config.policy, config.reward
     if not row.online:
@@ -171,7 +171,7 @@ def check(config: RunConfig) -> None:
         )  # fmt: skip
 
 
-def inputs(config: RunConfig) -> dict[str, Any]:
+def reward_digests(config: RunConfig) -> dict[str, Any]:
     """What of lineage.json's inputs rewards and general text are: hashes of their files, by name."""
     specs = (*config.reward.use, *config.reward.judge)
     rewards = {str(path): sha256(path) for path in files(specs)} | {
@@ -181,24 +181,26 @@ def inputs(config: RunConfig) -> dict[str, Any]:
     return ({"rewards": rewards} if rewards else {}) | ({"pretrain": general} if general else {})
 
 
-def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, start: ResolvedModel, init: str) -> Rewards:
-    """The rewards that `specs` name. `model` plays the reward models that it can: it starts from `start`, and `init`
+def open_rewards(config: RunConfig, specs: Sequence[str], model: Any, resolved: ResolvedModel, init: str) -> Rewards:
+    """The rewards that `specs` name. `model` plays the reward models that it can: it starts from `resolved`, and `init`
     says how its adapter does."""
     return parse(
         specs, config.reward,
         lambda run: open_scorer(
             run, device=config.device, dtype=config.dtype,
-            policy=lambda reward: model if fits_base(reward, start, config.tune, init) else None,
+            policy=lambda reward: model if fits_base(reward, resolved, config.tune, init) else None,
         ),
     )  # fmt: skip
 
 
-def played_by_policy(rewards: Rewards | None) -> bool:
+def shares_policy_base(rewards: Rewards | None) -> bool:
     """Whether the model that learns plays one of these: then its base must stay as it is."""
     return rewards is not None and any(isinstance(p.component, Scorer) and p.component.role for p in rewards.parts)
 
 
-def score(rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample], system: str | None) -> RewardScores:
+def score_answers(
+    rewards: Rewards, prompts: Sequence[Prompt], samples: Sequence[Sample], system: str | None
+) -> RewardScores:
     """The rewards of one sample for each prompt."""
     answers = []
     for prompt, sample in zip(prompts, samples, strict=True):
@@ -224,7 +226,7 @@ def _question(messages: Sequence[Message]) -> str:
     return next((m for m in reversed(messages) if m.role == "user"), messages[-1]).said
 
 
-def truncated(rewards: Sequence[float], samples: Sequence[Sample], rule: str) -> list[float]:
+def with_rewards_of_cut(rewards: Sequence[float], samples: Sequence[Sample], rule: str) -> list[float]:
     """Rewards as `reward.truncated` wants them of answers that did not come to an end."""
     if rule in ("keep", "mask"):
         return list(rewards)
@@ -266,9 +268,9 @@ def rollouts(job: Any, policy: PolicyModels, rewards: Rewards, packing: Packing,
     ) -> tuple[list[list[float]], dict[str, list[list[float]]]]:
         flat = [sample for group in groups for sample in group]
         rows = [job.examples.train[a.row] for a, group in zip(rollout_prompts, groups, strict=True) for _ in group]
-        found = score(rewards, rows, flat, config.text.system)
-        total = truncated(found.total, flat, config.reward.truncated)
-        return _grouped(total, r.samples), {k: _grouped(v, r.samples) for k, v in found.parts.items()}
+        found = score_answers(rewards, rows, flat, config.text.system)
+        total = with_rewards_of_cut(found.total, flat, config.reward.truncated)
+        return _in_groups(total, r.samples), {k: _in_groups(v, r.samples) for k, v in found.parts.items()}
 
     def read(
         role: roles.Role | nn.Module, needs: Needs, trees: Sequence[TokenTree], batches: Pack = score_batches
@@ -319,5 +321,5 @@ def _pretrain(job: Any) -> Any:
     ]
 
 
-def _grouped(values: Sequence[float], size: int) -> list[list[float]]:
+def _in_groups(values: Sequence[float], size: int) -> list[list[float]]:
     return [list(values[i : i + size]) for i in range(0, len(values), size)]

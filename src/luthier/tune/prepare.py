@@ -22,8 +22,8 @@ from luthier.model.adapt.base import dequantize_base, quantize_base
 from luthier.model.folder.configuration import load_config
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import Examples
-from luthier.runs.system_prompt import Systems
-from luthier.runs.tokenizer_and_template import Texts
+from luthier.runs.system_prompt import SystemPrompts
+from luthier.runs.tokenizer_and_template import TextFormat
 from luthier.text.encode import Encoded, encode
 from luthier.tune.context_length import check_context
 
@@ -41,7 +41,7 @@ class RowCounts:
     unended: int = 0
     quoted: int = 0
     seen: int = 0
-    systems: Systems = field(default_factory=Systems)
+    system_prompts: SystemPrompts = field(default_factory=SystemPrompts)
     unwritten: Counter[str] = field(default_factory=Counter)
 
     def add(self, examples: Sequence[Example], *parts: Encoded) -> None:
@@ -92,32 +92,32 @@ class EncodedData:
     test: list[TokenTree]
     counts: dict[str, Any] = field(default_factory=dict)
     replay: list[TokenTree] = field(default_factory=list)
-    systems: Systems = field(default_factory=Systems)
+    system_prompts: SystemPrompts = field(default_factory=SystemPrompts)
 
 
-def continues_adapter(texts: Texts, config: RunConfig) -> bool:
+def continues_adapter(texts: TextFormat, config: RunConfig) -> bool:
     """Whether training goes on with the adapter that the model brings, instead of adding it to the weights first."""
-    return texts.start.adapter is not None and tune.is_adapter(config.tune)
+    return texts.resolved.adapter is not None and tune.is_adapter(config.tune)
 
 
-def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
+def lora_settings(texts: TextFormat, config: RunConfig) -> LoraConfig:
     """The adapter's settings: those of the adapter that training goes on with, or the run's own.
 
     Raises InputError when the run asks for another shape than that adapter has.
     """
-    if not continues_adapter(texts, config) or texts.start.adapter is None:
+    if not continues_adapter(texts, config) or texts.resolved.adapter is None:
         return config.lora
-    if config.tune != texts.start.config.tune and texts.start.config.tune in ("lora", "qlora"):
+    if config.tune != texts.resolved.config.tune and texts.resolved.config.tune in ("lora", "qlora"):
         raise InputError(
-            f"training goes on with the adapter of {config.model}, which was tuned with {texts.start.config.tune}",
-            where="--tune", fix=f"give --tune {texts.start.config.tune}, or the model from `luthier merge`",
+            f"training goes on with the adapter of {config.model}, which was tuned with {texts.resolved.config.tune}",
+            where="--tune", fix=f"give --tune {texts.resolved.config.tune}, or the model from `luthier merge`",
         )  # fmt: skip
-    own = adapters.settings_of(texts.start.adapter, config.lora)
+    own = adapters.settings_of(texts.resolved.adapter, config.lora)
     fixed: list[tuple[str, Any, Any]] = [
         (f"lora.{name}", config.lora, own) for name in ("rank", "alpha", "targets", "rslora", "dora", "init")
     ]
-    if texts.start.quantized:
-        fixed += [(f"quant.{name}", config.quant, texts.start.config.quant) for name in QuantConfig.model_fields]
+    if texts.resolved.quantized:
+        fixed += [(f"quant.{name}", config.quant, texts.resolved.config.quant) for name in QuantConfig.model_fields]
     for setting, asked, made in fixed:
         name = setting.partition(".")[2]
         value, theirs = getattr(asked, name), getattr(made, name)
@@ -129,11 +129,11 @@ def lora_settings(texts: Texts, config: RunConfig) -> LoraConfig:
     return own
 
 
-def encode_all(examples: Examples, texts: Texts, config: RunConfig, cancelled: Any) -> EncodedData:
+def encode_all(examples: Examples, texts: TextFormat, config: RunConfig, cancelled: Any) -> EncodedData:
     """Encode both parts, saying what was dropped or cut."""
     encoded = []
     count = len(examples.train)
-    systems = Systems()
+    systems = SystemPrompts()
     systems.add(examples.train, config.text.system)
     learned_under = config.text.model_copy(update={"system": systems.common() or config.text.system})
     for name, part, first, settings in (
@@ -181,7 +181,7 @@ def arrange_trees(trees: Sequence[TokenTree], config: RunConfig, beside: Sequenc
     return method.arrange(trees, beside) if method.arrange and trees else list(trees)
 
 
-def computing(texts: Texts, config: RunConfig) -> dict[str, Any]:
+def computing(texts: TextFormat, config: RunConfig) -> dict[str, Any]:
     """On what, in which type and in how large passes this run computes: a run goes on only on the same."""
     device = model_load.pick_device(config.device)
     dtype = model_load.pick_dtype(config.dtype, device)
@@ -189,22 +189,25 @@ def computing(texts: Texts, config: RunConfig) -> dict[str, Any]:
     return {"device": device.type, "dtype": str(dtype).removeprefix("torch."), "tokens": tokens}
 
 
-def pass_tokens(texts: Texts, config: RunConfig, dtype: torch.dtype, device: torch.device) -> int:
+def pass_tokens(texts: TextFormat, config: RunConfig, dtype: torch.dtype, device: torch.device) -> int:
     """Tokens of a forward pass: the user's, or the rule's."""
-    shape = load_config(texts.start.source.folder)
+    shape = load_config(texts.resolved.source.folder)
     return config.train.tokens or memory.pass_tokens(shape, config.tune, dtype, device)
 
 
-def load_model(texts: Texts, config: RunConfig) -> model_load.LoadedModel:
+def load_model(texts: TextFormat, config: RunConfig) -> model_load.LoadedModel:
     """The model on its device in its compute type, with the adapter it brings."""
     device = model_load.pick_device(config.device)
     loaded = model_load.load(
-        texts.start.source, device=device, dtype=model_load.pick_dtype(config.dtype, device), texts=texts.start.texts
+        texts.resolved.source,
+        device=device,
+        dtype=model_load.pick_dtype(config.dtype, device),
+        texts=texts.resolved.texts,
     )
-    if texts.start.adapter:
-        if texts.start.quantized:
-            quantize_base(loaded.model, texts.start.config.quant)
-        adapters.apply(loaded.model, texts.start.adapter)
+    if texts.resolved.adapter:
+        if texts.resolved.quantized:
+            quantize_base(loaded.model, texts.resolved.config.quant)
+        adapters.apply(loaded.model, texts.resolved.adapter)
         if not continues_adapter(texts, config):
             lora.merge(loaded.model)
             dequantize_base(loaded.model)

@@ -12,7 +12,7 @@ from luthier.inspect.describe_data import card_of
 from luthier.inspect.show_tokens import coloured
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples
-from luthier.runs.tokenizer_and_template import open_texts
+from luthier.runs.tokenizer_and_template import open_text_format
 from luthier.tune import train
 
 
@@ -21,7 +21,7 @@ def quickstart(config: RunConfig, show: Any) -> RunResult:
     began = time.monotonic()
     use_threads(config.threads)
     examples = read_examples(config, chosen_method(config).example)
-    texts = open_texts(config)
+    texts = open_text_format(config)
     card = card_of(examples.train, texts.tokenizer, config.text.max_length, layout=examples.layout, test=examples.test)
     show("card", card.as_dict())
     show("examples", coloured(examples.train[:3], texts, config))

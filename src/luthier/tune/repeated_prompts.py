@@ -27,7 +27,7 @@ def paraphrased(example: Example, text: str) -> Example:
     return replace(example, messages=asked if isinstance(example, Prompt) else (*asked, example.messages[-1]))
 
 
-def figures(
+def repeat_figures(
     held_out: HeldOut, answers: Sequence[str], again: Sequence[RepeatedPrompt], names: Sequence[str]
 ) -> dict[str, list[float]]:
     """The rows of `consistency.TITLES`: name -> a number for each item, the same items whoever answers. `names` are the metrics."""

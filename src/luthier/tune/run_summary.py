@@ -11,13 +11,13 @@ from luthier.config.run import RunConfig
 from luthier.report import plot, reward_over_divergence
 from luthier.runs.folder import RunFolder
 from luthier.tune import before_after
-from luthier.tune.build import Run
+from luthier.tune.build import TrainingJob
 from luthier.tune.held_out import HeldOut, Measured
 
 TREND_ROLLOUTS = 10  # rollouts whose mean reward is compared with that of those before
 
 
-def baseline(
+def baseline_summary(
     before: Measured,
     held_out: HeldOut,
     unit: str,
@@ -32,7 +32,7 @@ def baseline(
     }  # fmt: skip
 
 
-def run_summary(job: Run) -> dict[str, Any]:
+def run_summary(job: TrainingJob) -> dict[str, Any]:
     """What is about to happen, for the screen."""
     counts = job.encoded.counts
     learn = "a stream" if job.examples.stream else f"{_remaining(counts['rows'], counts['dropped'])} rows"
@@ -53,14 +53,14 @@ def _remaining(rows: int, dropped: Mapping[str, int]) -> str:
 
 def rollout_figures(metrics: Mapping[str, float], rewards: Sequence[float]) -> dict[str, str]:
     """The figures of a rollout that people watch: its mean reward with the trend of the `rewards` of rollouts so far, nats per
-    answer from the start, the share of answers that came to an end, and their length in tokens."""
+    answer from the starting model, the share of answers that came to an end, and their length in tokens."""
     return {
-        "reward": f"{metrics['reward']:z.3f} {trend(rewards)}".rstrip(), "KL": f"{metrics['kl_per_answer']:z.2f}",
+        "reward": f"{metrics['reward']:z.3f} {reward_trend(rewards)}".rstrip(), "KL": f"{metrics['kl_per_answer']:z.2f}",
         "ended": f"{metrics['ended']:.0%}", "length": f"{metrics['length']:.0f}",
     }  # fmt: skip
 
 
-def trend(rewards: Sequence[float]) -> str:
+def reward_trend(rewards: Sequence[float]) -> str:
     """An arrow up or down where the mean of the latest rewards (TREND_ROLLOUTS or fewer) differs from that of as many before by more
     than twice its standard error, else a level one; nothing where there are fewer than three of each."""
     half = min(TREND_ROLLOUTS, len(rewards) // 2)
@@ -78,7 +78,7 @@ def write_plots(folder: RunFolder, rows: Sequence[dict[str, Any]], unit: str) ->
     evals = [(r["step"], r["eval_loss"]) for r in records if r.get("eval_loss") is not None]
     found = reward_over_divergence.reward_over_divergence(records, rows)
     if found.rollouts:
-        title, along = "reward, the further the policy moves", "nats per answer from the start (KL)"
+        title, along = "reward, the further the policy moves", "nats per answer from the starting model (KL)"
         shown = [plot.Panel(title, found.rollouts, found.held_out, "learned from", ("rollouts", "held-out"))]
         if found.judge:
             shown.append(plot.Panel(f"judging {title}", (), found.judge, "not learned from", ("", "held-out")))

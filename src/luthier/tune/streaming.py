@@ -13,7 +13,7 @@ from luthier.data import load as data_load
 from luthier.data.example_text import prompt_key
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import check_kind
-from luthier.runs.tokenizer_and_template import Texts
+from luthier.runs.tokenizer_and_template import TextFormat
 from luthier.text.encode import encode_chunk
 from luthier.tune.context_length import check_context
 from luthier.tune.prepare import RowCounts, arrange_trees
@@ -22,7 +22,7 @@ STREAM_CHUNK = 256  # rows of a stream that are encoded together
 
 
 def stream_trees(
-    texts: Texts,
+    texts: TextFormat,
     config: RunConfig,
     live: data_load.Stream | None,
     test: Sequence[Example],
@@ -45,7 +45,7 @@ def stream_trees(
         )
         check_context(part.trees, texts, config)
         counts.add(examples, part)
-        counts.systems.add(examples, config.text.system)
+        counts.system_prompts.add(examples, config.text.system)
         counts.seen += sum(prompt_key(example) in held_out for example in examples)
         counts.skipped = source.skipped.count
         read(counts)

@@ -40,17 +40,17 @@ from luthier.model import memory
 from luthier.model.adapt import lora
 from luthier.report.reward_over_divergence import judge_confirmation
 from luthier.runs import export, tracking
-from luthier.runs.base_model import start_facts
+from luthier.runs.base_model import base_facts
 from luthier.runs.folder import RESULT, locked, place, understood
 from luthier.runs.lineage import lineage
 from luthier.runs.method import chosen_method, refuse_unread, warn_of_unread
 from luthier.runs.rows import data_name, read_examples
 from luthier.runs.start_run import note_failure, open_run
-from luthier.runs.tokenizer_and_template import open_texts
+from luthier.runs.tokenizer_and_template import open_text_format
 from luthier.training import own_method
 from luthier.tune import before_after, evaluation_cost, forgetting, policy_models, run_summary, warnings
 from luthier.tune.build import (
-    Run,
+    TrainingJob,
     TrainingSetup,
     add_reference_logps,
     assemble,
@@ -60,14 +60,14 @@ from luthier.tune.build import (
 )
 from luthier.tune.checkpoint_selection import CheckpointSelector, Progress, selected_step
 from luthier.tune.evaluator import Evaluator
-from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, fits, from_records, to_records
+from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, from_records, is_complete, to_records
 from luthier.tune.input_hashes import inputs
 from luthier.tune.memory_check import check_memory
 from luthier.tune.prepare import encode_all, load_model
 from luthier.tune.resume import resume_point
-from luthier.tune.training_steps import learn
+from luthier.tune.training_steps import take_steps
 from luthier.tune.write_report import DATA
-from luthier.tune.write_report import write as write_report
+from luthier.tune.write_report import write_run_page as write_report
 
 METRIC_ROWS = 5000  # training rows that 'auto' metrics are chosen by
 
@@ -102,7 +102,7 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> RunR
         config, chosen_method(config).example
     ).compared()  # nothing is written yet: a signal may end it at once
     examples.tell()
-    texts = open_texts(config)
+    texts = open_text_format(config)
     with stopping() as stop:
         encoded = encode_all(examples, texts, config, stop)
         if config.eval.patience and not encoded.test:
@@ -113,11 +113,11 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> RunR
             )
         probes = forgetting.open_probes(config, texts)
         facts = lineage(config, **inputs(config, examples, texts), **probes.inputs, **own)
-        quant = texts.start.config.quant if texts.start.quantized else None
+        quant = texts.resolved.config.quant if texts.resolved.quantized else None
         run_path = place(config, data_name(config.data.path))
-        facts["start"] = start_facts(texts.start.source, texts.start.config.text, quant, run_path)
+        facts["start"] = base_facts(texts.resolved.source, texts.resolved.config.text, quant, run_path)
         folder = open_run(config, data_name(config.data.path), facts)
-        job = Run(config, folder, examples, texts, encoded, stop)
+        job = TrainingJob(config, folder, examples, texts, encoded, stop)
         with locked(folder):
             if (done := folder.result) is not None:
                 folder.sums.check_all()
@@ -154,7 +154,7 @@ def _check_settings(config: RunConfig) -> None:
     chosen_method(config)
     choose(config.eval.metrics, ())
     refuse_unread(config)
-    policy_models.check(config)
+    policy_models.check_rewards(config)
     warn_of_unread(config)
     _needs_evaluations(config)
     forgetting.check(config)
@@ -172,7 +172,7 @@ def _needs_evaluations(config: RunConfig) -> None:
         )
 
 
-def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> RunResult:
+def _phases(job: TrainingJob, probes: forgetting.Probes, show: Any, began: float) -> RunResult:
     config, folder, method = job.config, job.folder, chosen_method(job.config)
     unit = "nats per token" if method.is_likelihood else ""
     outcome = _train(job, probes, unit, show)
@@ -216,7 +216,7 @@ def _phases(job: Run, probes: forgetting.Probes, show: Any, began: float) -> Run
     return result
 
 
-def diagnose_run(job: Run, result: RunResult) -> None:
+def diagnose_run(job: TrainingJob, result: RunResult) -> None:
     """What the data was and what is wrong with the answers, and the page that shows it."""
     lengths = [sum(len(node.ids) for node in tree.nodes) for tree in job.encoded.train]
     about = outline(job.examples.train, lengths, job.examples.layout)
@@ -227,7 +227,7 @@ def diagnose_run(job: Run, result: RunResult) -> None:
     write_report(job.folder, job.config, result)
 
 
-def _train(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> TrainingOutcome:
+def _train(job: TrainingJob, probes: forgetting.Probes, unit: str, show: Any) -> TrainingOutcome:
     """Load, measure, train, export, measure. When it returns, the model is gone and its memory free."""
     config, folder, method = job.config, job.folder, chosen_method(job.config)
     device = model_load.pick_device(config.device)
@@ -236,7 +236,7 @@ def _train(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Trainin
     loaded = load_model(job.texts, config)
     packing = packing_of(config, loaded.model)
     evaluator = Evaluator(loaded.model, job.texts.tokenizer, job.texts.template, config, packing, device)
-    evaluator.system = job.encoded.systems.common() or evaluator.system
+    evaluator.system = job.encoded.system_prompts.common() or evaluator.system
     size = sum(parameter.nbytes for parameter in loaded.model.parameters())
     show("ready", run_summary.run_summary(job))
     setup = None
@@ -260,18 +260,18 @@ def _train(job: Run, probes: forgetting.Probes, unit: str, show: Any) -> Trainin
     before = _measured(job, evaluator, everything, "before", None if own else ())
     evaluator.on_pace = None
     scores = forgetting.benchmarks(job, loaded.model, probes, "before")
-    show("before", run_summary.baseline(before, held_out, unit, _metrics(job, held_out), config))
+    show("before", run_summary.baseline_summary(before, held_out, unit, _metrics(job, held_out), config))
     setup = setup or assemble(job, loaded)
     total = sum(p.numel() for p in loaded.model.parameters())
-    progress = learn(
+    progress = take_steps(
         job,
         setup,
         CheckpointSelector(job, setup, evaluator, selection_rows or held_out, before, _metrics(job, held_out)),
     )
-    systems = (job.stream_counts if job.examples.stream else job.encoded).systems
+    systems = (job.stream_counts if job.examples.stream else job.encoded).system_prompts
     export.write(folder, setup.tuned, loaded, job.texts.template, config, systems.common())
     plain = config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32
-    if plain and not policy_models.played_by_policy(job.rewards) and not policy_models.played_by_policy(job.judge):
+    if plain and not policy_models.shares_policy_base(job.rewards) and not policy_models.shares_policy_base(job.judge):
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
     after = _measured(job, evaluator, everything, "after", before.general_ids, own=own)
     figures = _figures(config, setup, progress, after, total)
@@ -299,7 +299,7 @@ def _figures(
     }  # fmt: skip
 
 
-def _selection_rows(job: Run, evaluator: Evaluator, held_out: HeldOut) -> HeldOut | None:
+def _selection_rows(job: TrainingJob, evaluator: Evaluator, held_out: HeldOut) -> HeldOut | None:
     """The rows that the best step is chosen by: others than those reported, where at least half as many are left; else
     None. What is chosen by the rows it is reported on looks better than it is."""
     if not job.config.eval.every:
@@ -319,7 +319,7 @@ def _selection_rows(job: Run, evaluator: Evaluator, held_out: HeldOut) -> HeldOu
     return None
 
 
-def _metrics(job: Run, held_out: HeldOut) -> tuple[str, ...]:
+def _metrics(job: TrainingJob, held_out: HeldOut) -> tuple[str, ...]:
     """The metrics of this run; 'auto' looks at the answers of the training rows too, of which there are more."""
     chats = islice((e for e in job.examples.train if isinstance(e, Chat)), METRIC_ROWS)
     learned = [chat.messages[-1].content for chat in chats]
@@ -327,7 +327,7 @@ def _metrics(job: Run, held_out: HeldOut) -> tuple[str, ...]:
 
 
 def _measured(
-    job: Run,
+    job: TrainingJob,
     evaluator: Evaluator,
     held_out: HeldOut,
     stage: str,
@@ -339,7 +339,7 @@ def _measured(
     if (records := job.folder.records(name)) is not None:
         with understood(job.folder):
             found = from_records(records)
-        if not fits(held_out, found):
+        if not is_complete(held_out, found):
             raise damaged(job.folder.path / name, "it is not of all of this run's held-out rows")
         return found
     measured = evaluator.measure(held_out, job.stop, general, title=stage, own=own, again=True)

@@ -16,7 +16,14 @@ from luthier.runs.folder import RunFolder
 from luthier.training import checkpoint
 from luthier.training.loop import Report
 from luthier.tune import run_summary, warnings
-from luthier.tune.build import Run, TrainingSetup, load_checkpoint, load_weights, remaining_steps, trained_weights
+from luthier.tune.build import (
+    TrainingJob,
+    TrainingSetup,
+    load_checkpoint,
+    load_weights,
+    remaining_steps,
+    trained_weights,
+)
 from luthier.tune.checkpoint_selection import CheckpointSelector, Progress, keeps_best
 from luthier.tune.prepare import schedule
 from luthier.tune.resume import best_checkpoint
@@ -40,7 +47,7 @@ class LastSave:
         )
 
 
-def learn(job: Run, setup: TrainingSetup, selector: CheckpointSelector) -> Progress:
+def take_steps(job: TrainingJob, setup: TrainingSetup, selector: CheckpointSelector) -> Progress:
     """All remaining steps. Saves when it is due, at the end, and when asked to stop."""
     config, folder, state = job.config, job.folder, setup.state
     progress = _resume(job, setup)
@@ -126,7 +133,7 @@ def step_figures(progress: Progress, report: Report) -> dict[str, str]:
     return run_summary.rollout_figures(report.metrics, progress.rewards)
 
 
-def _save(job: Run, setup: TrainingSetup, progress: Progress) -> None:
+def _save(job: TrainingJob, setup: TrainingSetup, progress: Progress) -> None:
     if job.stream_counts.rows >= progress.read.get("rows", 1):
         progress.read = {"rows": job.stream_counts.rows} | job.stream_counts.as_record()
     state = {"t": setup.state.optimizer.t, "progress": vars(progress), "journals": job.folder.marks()}
@@ -137,7 +144,7 @@ def _save(job: Run, setup: TrainingSetup, progress: Progress) -> None:
     )
 
 
-def _resume(job: Run, setup: TrainingSetup) -> Progress:
+def _resume(job: TrainingJob, setup: TrainingSetup) -> Progress:
     """Take up the checkpoint that the run goes on from, and cut the journals back to it."""
     if job.latest_checkpoint is None:
         job.folder.cut({})

@@ -18,11 +18,11 @@ from luthier.runs.folder import read_run
 from luthier.runs.lineage import changes, differences, known, lineage, starts
 from luthier.runs.method import chosen_method
 from luthier.runs.rows import read_examples
-from luthier.runs.tokenizer_and_template import open_texts
+from luthier.runs.tokenizer_and_template import open_text_format
 from luthier.training import checkpoint, invariants, own_method
 from luthier.training import method_table as table
 from luthier.tune.build import (
-    Run,
+    TrainingJob,
     add_reference_logps,
     assemble,
     load_checkpoint,
@@ -65,14 +65,14 @@ def resume(path: Path, threads: int | None = None, method: str | None = None) ->
     use_threads(threads or then or config.threads)
     with stopping() as stop:
         examples = read_examples(config, chosen_method(config).example)
-        texts = open_texts(config)
+        texts = open_text_format(config)
         facts, made = lineage(config, **inputs(config, examples, texts)), folder.lineage
         for name, which in changes(known(made, facts["inputs"]), facts["inputs"]).items():
             raise InputError(
                 f"the {name} changed since this run was made{f' ({which})' * bool(which)}, so its steps cannot be repeated",
                 where=path, fix="put it back as it was",
             )  # fmt: skip
-        job = Run(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
+        job = TrainingJob(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
         setup = assemble(job)
         if chosen_method(config).reference:
             add_reference_logps(job, setup, packing_of(config, setup.state.model), ())

@@ -42,33 +42,33 @@ PAGE, CODING, DATA = "report.html", "errors/coding.html", "data.json"
 RECORDS, CODES = "errors/records.jsonl", "errors/codes.jsonl"
 
 
-def write(folder: RunFolder, config: RunConfig, result: RunResult, out: Path | None = None) -> Path:
+def write_run_page(folder: RunFolder, config: RunConfig, result: RunResult, out: Path | None = None) -> Path:
     """Write the page of a finished run into its folder, or to `out`."""
-    return _write_page(out or folder.path / PAGE, render_run_page(view(folder, config, result)))
+    return _write_page(out or folder.path / PAGE, render_run_page(read_run_report(folder, config, result)))
 
 
-def report(runs: Sequence[Path], out: Path | None = None) -> Path:
+def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     """Write the page of one run into its folder, or of several side by side as report-compare.html here, or to `out`.
 
     Raises InputError for a folder that is no run or not finished, and for more runs than a page tells apart.
     """
     found = [_finished(path) for path in runs]
     if len(found) == 1:
-        return write(*found[0], out)
+        return write_run_page(*found[0], out)
     if len(found) > COLOURS:
         raise InputError(f"{len(found)} runs", where="luthier report", fix=f"give at most {COLOURS}")
-    views = _with_unique_names([view(*one) for one in found])
+    views = _with_unique_names([read_run_report(*one) for one in found])
     return _write_page(
         out or Path("report-compare.html"), render_compare_page(views, [_paired(views[0], v) for v in views[1:]])
     )
 
 
-def again(run: Path) -> Path | None:
+def rewrite_run_page(run: Path) -> Path | None:
     """Write the page of a run again, where it has one."""
-    return report([run]) if (run / PAGE).is_file() else None
+    return write_report([run]) if (run / PAGE).is_file() else None
 
 
-def coding(run: Path, out: Path | None = None) -> Path:
+def write_coding_page(run: Path, out: Path | None = None) -> Path:
     """Write the page on which the answers of a run are coded by hand.
 
     Raises InputError for a run that is not finished or generated no answers.
@@ -92,13 +92,13 @@ def coding(run: Path, out: Path | None = None) -> Path:
     return _write_page(out or folder.path / CODING, page)
 
 
-def view(folder: RunFolder, config: RunConfig, result: RunResult) -> RunReport:
+def read_run_report(folder: RunFolder, config: RunConfig, result: RunResult) -> RunReport:
     """What the run directory holds, as pages want it. Raises InputError for files that were damaged."""
     with understood(folder):
-        return _view(folder, config, result)
+        return _read_run_report(folder, config, result)
 
 
-def _view(folder: RunFolder, config: RunConfig, result: RunResult) -> RunReport:
+def _read_run_report(folder: RunFolder, config: RunConfig, result: RunResult) -> RunReport:
     before, after = (from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after"))
     return RunReport(
         name=folder.path.resolve().name, path=str(folder.path), config=config,

@@ -94,7 +94,7 @@ def curves(reports: Sequence[RunReport]) -> list[Chart]:
         chart("held", "Held-out loss", "", lines("eval_loss", noisy=False)),
         chart("reward", "Reward", "", lines("reward")),
         chart("held-reward", "Held-out reward", "", lines("eval_reward", noisy=False)),
-        chart("kl", "Distance from the start", "KL, nats per answer", lines("kl_per_answer", noisy=False)),
+        chart("kl", "Divergence from the starting model", "KL, nats per answer", lines("kl_per_answer", noisy=False)),
         chart("throughput", "Throughput", "tokens a second", lines("tokens_per_second")),
     ]
     return [drawn for drawn in charts if drawn]

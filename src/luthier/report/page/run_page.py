@@ -217,7 +217,7 @@ def curves(report: RunReport) -> list[Chart]:
         chart("reward", "Reward", "", [Line("training", reward, 1, noisy=True), Line("held-out", held_out, 2, dotted=True)]),
         *(_charts_over_divergence(by_divergence) if by_divergence else ()),
         chart("judge", "Judging reward", "", [Line("held-out", judge, 3, dotted=True)]),
-        chart("kl", "Distance from the start", "KL, nats per answer", [Line("rollout", report.series("kl_per_answer"), 1),
+        chart("kl", "Divergence from the starting model", "KL, nats per answer", [Line("rollout", report.series("kl_per_answer"), 1),
               Line("held-out", report.series("eval_kl_per_answer"), 2, dotted=True)]),
         chart("loss-step", "Loss by step", "", _loss_lines(report, "step")) if not reward else None,
         chart("loss-token", "Loss by token", "", _loss_lines(report, "tokens"), "tokens") if not reward else None,

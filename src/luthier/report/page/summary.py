@@ -134,7 +134,7 @@ def forgetting_sentences(report: RunReport) -> list[str]:
     for name, where in (("before", "of its answers before"), ("after", "of those it gives now")):
         if kl := (forgetting.get("kl") or {}).get(f"on_answers_{name}"):
             span = f" ({_interval(kl)})" if kl["low"] is not None else ""
-            out.append(f"Divergence from the start (KL) on the tokens {where}: {kl['value']:z.2f} nats{span}.")
+            out.append(f"Divergence from the starting model (KL) on the tokens {where}: {kl['value']:z.2f} nats{span}.")
     return out
 
 
