@@ -15,10 +15,12 @@ from luthier.core.errors import InputError
 from luthier.diagnose import error_sources
 from luthier.diagnose import errors as app_errors
 from luthier.diagnose.before_after import compare_runs
-from luthier.diagnose.errors import RECORDS, errors
+from luthier.diagnose.errors import errors
 from luthier.diagnose.run_data import read_answers
 from luthier.evals.detectors.answer import Finding
+from luthier.runs import held_out_rows
 from luthier.runs.folder import read_run
+from luthier.runs.held_out_rows import ERRORS
 from luthier.tune import verify, write_report
 from sentences import sentence
 
@@ -172,14 +174,16 @@ def test_the_report_has_the_rows_that_errors_says(tmp_path, answers):
     run = make_run(tmp_path / "run", train, test, [answers[0]] * 25 + ["Blue"] * 5, [answers[1]] * 30)
     rows = errors(run)["rows"]
     folder, config = read_run(run)
-    found = write_report._errors(folder, config)
+    found = write_report._errors(held_out_rows.read(folder), config)
     assert [row for row in rows if row["name"] == "sound"] == [found.sound.row]
     assert [category.row for category in found.categories] == [row for row in rows if row["name"] != "sound"]
-    assert found.told == (answers[1] == "red")
+    assert found.correctness_known == (answers[1] == "red")
     assert ("wrong" in [row["name"] for row in rows]) == (answers[1] == "red")
-    old = [{k: v for k, v in line.items() if k not in ("before_bad", "bad_means")} for line in folder.records(RECORDS)]
-    folder.write_records(RECORDS, old)
-    assert "wrong" not in [category.row["name"] for category in write_report._errors(folder, config).categories]
+    old = [{k: v for k, v in line.items() if k not in ("before_bad", "bad_means")} for line in folder.records(ERRORS)]
+    folder.write_records(ERRORS, old)
+    assert "wrong" not in [
+        category.row["name"] for category in write_report._errors(held_out_rows.read(folder), config).categories
+    ]
 
 
 def test_a_column_with_few_values_makes_slices(tmp_path, kinds):

@@ -12,6 +12,7 @@ from luthier.core.verdicts import verdict
 from luthier.diagnose.errors import SOUND, diagnose, indicators, ordered, shown_names, table, title
 from luthier.diagnose.run_data import read_answers, read_data
 from luthier.diagnose.slices import slices
+from luthier.runs.held_out_rows import HeldOutRow
 
 Indicators = Mapping[str, Sequence[float]]
 
@@ -26,7 +27,7 @@ def compare_runs(run: Path, old: Path) -> dict[str, Any]:
     diagnosis = diagnose(now, read_data(now).train)
     old_diagnosis = replace(diagnose(then, (), diagnosis.task), wrong=diagnosis.wrong)
     after, before = indicators(diagnosis, "after"), indicators(old_diagnosis, "after")
-    order = _pairing(then.after, now.after)
+    order = _pairing(then.rows, now.rows)
     if order is None:
         rows = ordered([_unpaired(name, before[name], after[name]) for name in shown_names(before, after)])
     else:
@@ -34,11 +35,11 @@ def compare_runs(run: Path, old: Path) -> dict[str, Any]:
         rows = table(paired, after, now.config.seed)
     return {
         "run": str(run), "against": str(old), "paired": order is not None,
-        "answers": {"before": len(then.after), "after": len(now.after)}, "rows": rows,
+        "answers": {"before": len(then.rows), "after": len(now.rows)}, "rows": rows,
     }  # fmt: skip
 
 
-def _pairing(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[int] | None:
+def _pairing(then: Sequence[HeldOutRow], now: Sequence[HeldOutRow]) -> list[int] | None:
     """For each record of `now` the place of that with its prompt and reference in `then`; None where these differ."""
     places: dict[tuple[str, str], list[int]] = {}
     for i, record in enumerate(then):
@@ -48,8 +49,8 @@ def _pairing(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
     return [places[_key(record)].pop(0) for record in now]
 
 
-def _key(record: Mapping[str, Any]) -> tuple[str, str]:
-    return record["prompt"], record["reference"]
+def _key(row: HeldOutRow) -> tuple[str, str]:
+    return row.prompt, row.reference
 
 
 def _unpaired(name: str, before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:

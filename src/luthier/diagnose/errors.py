@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,11 @@ from luthier.evals.metrics.labels import named as label_named
 from luthier.evals.metrics.table import CORRECTNESS, auto
 from luthier.evals.stats.paired import Question, compare
 from luthier.runs.folder import RunFolder
+from luthier.runs.held_out_rows import ERRORS, STAGES, MeasuredRow, RowErrors, write_errors
 
 TASK_ROWS = 2000  # rows that the task is learned from when a run ends
 EXAMPLES = 3  # of each category
 CONFUSIONS = 10  # of labels
-RECORDS = "errors/records.jsonl"
 SOUND, WRONG = "sound", "wrong"
 
 SAME = same_answer.NAME
@@ -79,9 +79,7 @@ class Diagnosis:
         """1 for every answer of 'before' or 'after' that counts as bad, else 0."""
         if self.wrong is None:
             return [float(bool(found)) for found in getattr(self, stage)]
-        answers, references, prompts = (
-            [r[key] for r in getattr(self.answers, stage)] for key in ("answer", "reference", "prompt")
-        )
+        answers, references, prompts = _texts(self.answers.of(stage))
         return [float(x < 1) for x in scores.score(answers, references, prompts, (self.wrong,))[self.wrong]]
 
 
@@ -96,9 +94,9 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     data = read_data(answers)
     diagnosis = diagnose(answers, data.train)
     groups = slice_values(diagnosis, data, columns(answers, data) if data.can_be_fixed else {})
-    write_records(diagnosis, data, groups)
+    write_found(diagnosis, data, groups)
     shown = {
-        "run": str(run), "answers": len(answers.after), "records": str(answers.folder.path / RECORDS),
+        "run": str(run), "answers": len(answers.rows), "records": str(answers.folder.path / ERRORS),
     }  # fmt: skip
     if category is not None:
         if category == WRONG and diagnosis.wrong is None:
@@ -124,14 +122,14 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
 def record(
     folder: RunFolder, config: RunConfig, train: Sequence[Example], held_out: Sequence[Example]
 ) -> list[RunFinding]:
-    """Look for errors in the answers of a run that ends, and keep them in RECORDS for its page; returns what is told `critical_findings` of
+    """Look for errors in the answers of a run that ends, and keep them for its page; returns what is told `critical_findings` of
     them. Of a run without answers, nothing. What the task is, at most LEARNED of the rows to learn from show: nobody asked for this, so
     it must be quick."""
     if (answers := answers_of(folder, config)) is None:
         return []
     rows = list(training_rows(error_sources.sample(train, config.seed, TASK_ROWS)))
     data, diagnosis = RunData(rows, held_out, len(train)), diagnose(answers, rows)
-    write_records(diagnosis, data, slice_values(diagnosis, data, {}))
+    write_found(diagnosis, data, slice_values(diagnosis, data, {}))
     return critical_findings(diagnosis.before, diagnosis.after)
 
 
@@ -139,26 +137,26 @@ def diagnose(answers: Answers, rows: Sequence[TrainingRow], task: Task | None = 
     """Run every detector on every answer, before and after. The task is what `rows` show, unless it is known."""
     learned = [row.answer for row in rows]
     task = task or Task.learn([row.question for row in rows], learned)
-    before, after = (_found(records, task) for records in (answers.before, answers.after))
-    metric = auto(learned or [r["reference"] for r in answers.after])[0]
+    before, after = (_found(answers.of(stage), task) for stage in STAGES)
+    metric = auto(learned or [row.reference for row in answers.rows])[0]
     return Diagnosis(answers, task, before, after, metric if metric in CORRECTNESS else None)
 
 
-def _found(records: Sequence[Mapping[str, Any]], task: Task) -> list[list[Finding]]:
+def _texts(rows: Sequence[MeasuredRow]) -> tuple[list[str], list[str], list[str]]:
+    """Their answers, references and prompts."""
+    return [row.answer or "" for row in rows], [row.reference for row in rows], [row.prompt for row in rows]
+
+
+def _found(rows: Sequence[MeasuredRow], task: Task) -> list[list[Finding]]:
     """What is wrong with each answer by itself, and whether it is one for all prompts."""
-    prompts, answers, references = ([r[key] for r in records] for key in ("prompt", "answer", "reference"))
+    answers, references, prompts = _texts(rows)
     alike = same_answer.findings(same_answer.repeated_answer(prompts, answers, references), answers)
-    return [
-        [*([one] if one else []), *detect(_answered(record), task)] for record, one in zip(records, alike, strict=True)
-    ]
+    return [[*([one] if one else []), *detect(_answered(row), task)] for row, one in zip(rows, alike, strict=True)]
 
 
-def _answered(record: Mapping[str, Any]) -> GivenAnswer:
-    """A record of evals/ as detectors see it."""
-    return GivenAnswer(
-        record["prompt"], record["answer"], record["reference"], record["row"],
-        record.get("ended", ""), tuple(record.get("logps", ())),
-    )  # fmt: skip
+def _answered(row: MeasuredRow) -> GivenAnswer:
+    """A row as detectors see it."""
+    return GivenAnswer(row.prompt, row.answer or "", row.reference, row.row, row.ended or "", row.logps or ())
 
 
 def indicators(diagnosis: Diagnosis, stage: str) -> dict[str, list[float]]:
@@ -226,7 +224,7 @@ def categories(diagnosis: Diagnosis, data: RunData, looked_at: Sequence[Training
             continue
         examples = []
         for i in sorted(places, key=lambda i: (-bad[i], -len(diagnosis.after[i])))[:EXAMPLES]:
-            whole = prompt_text(data.held_out[diagnosis.answers.after[i]["row"]])
+            whole = prompt_text(data.held_out[diagnosis.answers.rows[i].row])
             examples.append(
                 _item(diagnosis, data, i, name) | {"nearest": error_sources.nearest(index, data.train, whole)}
             )
@@ -261,10 +259,11 @@ def confusions(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     """Which label was given for which, in tuned answers, the most frequent first; none where answers are no labels."""
     if diagnosis.wrong != "accuracy":
         return []
-    kinds = {r["reference"].strip() for r in diagnosis.answers.after}
+    answers, references, _ = _texts(diagnosis.answers.of("after"))
+    kinds = {reference.strip() for reference in references}
     pairs = (
-        (r["reference"].strip(), label_named(r["answer"], kinds) or r["answer"].strip())
-        for r in diagnosis.answers.after
+        (reference.strip(), label_named(answer, kinds) or answer.strip())
+        for answer, reference in zip(answers, references, strict=True)
     )
     counts = Counter(pair for pair in pairs if pair[0] != pair[1]).most_common(CONFUSIONS)
     return [{"reference": wanted, "answer": given, "answers": count} for (wanted, given), count in counts]
@@ -284,50 +283,45 @@ def one_category(diagnosis: Diagnosis, data: RunData, name: str) -> dict[str, An
 
 def _item(diagnosis: Diagnosis, data: RunData, i: int, category: str) -> dict[str, Any]:
     """Answer i with its finding of the category; of the base's answer, where the tuned one has none."""
-    record = diagnosis.answers.after[i]
+    row = diagnosis.answers.rows[i]
     findings = (f for f in (*diagnosis.after[i], *diagnosis.before[i]) if f.category == category)
-    finding = Finding(WRONG, f"should be {record['reference'].strip()}") if category == WRONG else next(findings)
+    finding = Finding(WRONG, f"should be {row.reference.strip()}") if category == WRONG else next(findings)
     return {
-        "row": record["row"], "where": str(data.held_out[record["row"]].origin), "prompt": record["prompt"],
-        "reference": record["reference"], "before": diagnosis.answers.before[i]["answer"], "after": record["answer"],
-        "why": finding.why, "span": finding.span,
+        "row": row.row, "where": str(data.held_out[row.row].origin), "prompt": row.prompt, "reference": row.reference,
+        "before": row.before.answer, "after": row.after.answer, "why": finding.why, "span": finding.span,
     }  # fmt: skip
 
 
 def slice_values(diagnosis: Diagnosis, data: RunData, more: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """For each answer the slices it belongs to: kind -> value. The label where answers are a closed set; the source file
     where there are several; the columns `more`."""
-    records = diagnosis.answers.after
-    prompts = [record["prompt"] for record in records]
-    files = [data.held_out[record["row"]].origin.file for record in records]
+    rows = diagnosis.answers.rows
+    prompts = [row.prompt for row in rows]
+    files = [data.held_out[row.row].origin.file for row in rows]
     kinds: dict[str, Sequence[str]] = {
         "length of the prompt": length_bands(prompts),
         "topic": topics(prompts, seed=diagnosis.answers.config.seed),
     }
     if diagnosis.wrong == "accuracy":
-        kinds["label"] = [record["reference"].strip() for record in records]
+        kinds["label"] = [row.reference.strip() for row in rows]
     if len(set(files)) > 1:
         kinds["file"] = files
     kinds |= {f"column {name}" if name in kinds else name: values for name, values in more.items()}
     return [dict(zip(kinds, values, strict=True)) for values in zip(*kinds.values(), strict=True)]
 
 
-def write_records(diagnosis: Diagnosis, data: RunData, groups: Sequence[Mapping[str, str]]) -> None:
-    """Keep what was found of each answer in RECORDS."""
-    before, after = diagnosis.bad("before"), diagnosis.bad("after")
-    lines = []
-    for i, (old, new) in enumerate(zip(diagnosis.answers.before, diagnosis.answers.after, strict=True)):
-        origin = data.held_out[new["row"]].origin
-        lines.append(
-            {
-                "row": new["row"], "file": origin.file, "line": origin.line, "prompt": new["prompt"],
-                "reference": new["reference"], "before": old["answer"], "after": new["answer"],
-                "before_findings": [asdict(finding) for finding in diagnosis.before[i]],
-                "after_findings": [asdict(finding) for finding in diagnosis.after[i]],
-                "before_bad": bool(before[i]), "bad": bool(after[i]), "bad_means": diagnosis.bad_means, "slices": groups[i],
-            }
+def write_found(diagnosis: Diagnosis, data: RunData, groups: Sequence[Mapping[str, str]]) -> None:
+    """Keep what was found of each answer in the run."""
+    old, new = diagnosis.bad("before"), diagnosis.bad("after")
+    rows = []
+    for i, row in enumerate(diagnosis.answers.rows):
+        origin = data.held_out[row.row].origin
+        found = RowErrors(
+            tuple(diagnosis.before[i]), tuple(diagnosis.after[i]), bool(old[i]), bool(new[i]), diagnosis.bad_means, origin.file,
+            origin.line, groups[i],
         )  # fmt: skip
-    diagnosis.answers.folder.write_records(RECORDS, lines)
+        rows.append(replace(row, errors=found))
+    write_errors(diagnosis.answers.folder, rows)
 
 
 def _notes(answers: Answers, data: RunData, looked_at: int) -> list[str]:

@@ -19,9 +19,10 @@ from luthier.data.example_text import prompt_text
 from luthier.data.read import Row, files_of, read_rows
 from luthier.data.split import border, place
 from luthier.rewards.selection import prompt_record
+from luthier.runs import held_out_rows
 from luthier.runs.folder import RunFolder, read_run, understood
+from luthier.runs.held_out_rows import STAGES, HeldOutRow, MeasuredRow, stage_file
 from luthier.runs.lineage import GROWING_FILE
-from luthier.runs.records import MEND
 from luthier.runs.rows import prepared, read_examples
 from luthier.training.method_table import method
 
@@ -32,17 +33,20 @@ MOST_VALUES, LONGEST_VALUE, MOST_COLUMNS = 30, 60, 6
 
 @dataclass(frozen=True)
 class Answers:
-    """A run's generated answers, a held-out row each: `before` and `after` are records of evals/ (docs/run.md)."""
+    """A run's generated answers, a held-out row each."""
 
     folder: RunFolder
     config: RunConfig
-    before: Sequence[dict[str, Any]]
-    after: Sequence[dict[str, Any]]
+    rows: Sequence[HeldOutRow]
 
     @property
     def complete(self) -> bool:
         """Whether the records say how answers ended and how likely they were; older runs kept neither."""
-        return all("ended" in record for record in (*self.before, *self.after))
+        return all(stage.ended is not None for row in self.rows for stage in (row.before, row.after))
+
+    def of(self, stage: str) -> list[MeasuredRow]:
+        """The answers of 'before' or 'after'."""
+        return [getattr(row, stage) for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class RunData:
 def read_answers(path: Path) -> Answers:
     """The answers of a finished run. Raises InputError for one that is not finished, or that generated none."""
     folder, config = read_run(path)
-    if folder.result is None or any(folder.records(f"evals/{stage}.jsonl") is None for stage in ("before", "after")):
+    if folder.result is None or any(folder.records(stage_file(stage)) is None for stage in STAGES):
         raise InputError("this run is not finished", where=path, fix=f"go on with it: luthier train {path}/run.yaml")
     if (found := answers_of(folder, config)) is None:
         raise _no_answers(path, config)
@@ -86,17 +90,8 @@ def read_answers(path: Path) -> Answers:
 def answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
     """The answers of a run that was measured before and after; None when it generated none."""
     with understood(folder):
-        return _answers_of(folder, config)
-
-
-def _answers_of(folder: RunFolder, config: RunConfig) -> Answers | None:
-    old, new = (
-        [record for record in folder.records(f"evals/{stage}.jsonl") or () if "answer" in record]
-        for stage in ("before", "after")
-    )
-    if [record["row"] for record in old] != [record["row"] for record in new]:
-        raise InputError("before and after are not of the same rows", where=folder.path / "evals", fix=MEND)
-    return Answers(folder, config, old, new) if new else None
+        rows = held_out_rows.read(folder)
+    return Answers(folder, config, rows) if rows else None
 
 
 def _no_answers(path: Path, config: RunConfig) -> InputError:
@@ -154,7 +149,7 @@ def columns(answers: Answers, data: RunData) -> dict[str, list[str]]:
     )
     if source.layout.name == "mixed":  # each row has a layout of its own, and leaves other columns unread
         return {}
-    places = [data.held_out[record["row"]].origin for record in answers.after]
+    places = [data.held_out[row.row].origin for row in answers.rows]
     left = set(places)
     fields: dict[Origin, Mapping[str, Any]] = {}
     for row, _ in source.pairs:

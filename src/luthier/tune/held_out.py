@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.core.types.examples import Example
 from luthier.core.types.trees import Node, TokenTree
 from luthier.evals import forgetting as forgot
+from luthier.runs.held_out_rows import AskedAgain, MeasuredRow
 
 AnswerPairs = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # (prompt ids, answer ids)
-REPEATED_KEYS = ("samples", "paraphrases", "answers")  # what a record keeps of a prompt asked again
 
 
 @dataclass(frozen=True)
@@ -81,22 +81,17 @@ def answer_trees(pairs: AnswerPairs) -> list[TokenTree]:
 
 def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
     """A measurement as JSONL lines: held-out rows first, then what was measured of general answers and texts."""
-    records: dict[int, dict[str, Any]] = {}
+    rows: dict[int, MeasuredRow] = {}
     for (row, loss, count), items in zip(measured.losses, measured.items, strict=True):
-        records[row] = {"row": row, "loss": loss, "units": count, **({"items": items} if items else {})}
+        rows[row] = MeasuredRow(row, loss, count, items)
+    again = {one.place: AskedAgain(one.samples, one.paraphrases, one.answers) for one in measured.again}
     for i, answer in enumerate(measured.answers):
-        record = records.setdefault(held_out.rows[i], {"row": held_out.rows[i]})
-        record |= {"prompt": held_out.prompts[i], "reference": held_out.references[i], "answer": answer}
-        if measured.ended:
-            record |= {"ended": measured.ended[i], "logps": list(measured.logps[i])}
-        if measured.scored:
-            record["rewards"] = measured.scored[i]
-    for one in measured.again:
-        records[held_out.rows[one.place]]["again"] = {
-            "samples": list(one.samples),
-            "paraphrases": list(one.paraphrases),
-            "answers": list(one.answers),
-        }
+        row = held_out.rows[i]
+        rows[row] = replace(
+            rows.get(row, MeasuredRow(row)), prompt=held_out.prompts[i], reference=held_out.references[i], answer=answer,
+            ended=measured.ended[i] if measured.ended else None, logps=measured.logps[i] if measured.ended else None,
+            rewards=measured.scored[i] if measured.scored else None, again=again.get(i),
+        )  # fmt: skip
     general = [
         {"general": list(answer), "prompt_ids": list(prompt), "logp": logp, "tokens": count}
         for (logp, count), (prompt, answer) in zip(measured.general, measured.general_ids, strict=True)
@@ -106,21 +101,21 @@ def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
         for one in measured.own
     ]
     general += [{"text": row, "loss": loss, "units": count} for row, loss, count in measured.texts]
-    return [records[row] for row in sorted(records)] + general
+    return [rows[row].as_record() for row in sorted(rows)] + general
 
 
 def from_records(records: Sequence[dict[str, Any]]) -> Measured:
     """The reverse of `to_records`."""
-    rows = [record for record in records if "row" in record]
-    answered = [record for record in rows if "answer" in record]
+    rows = [MeasuredRow.from_record(record) for record in records if "row" in record]
+    answered = [row for row in rows if row.answer is not None]
     general = [record for record in records if "general" in record]
     return Measured(
-        losses=tuple((r["row"], r["loss"], r["units"]) for r in rows if "loss" in r),
-        items=tuple(r.get("items", {}) for r in rows if "loss" in r),
-        answers=tuple(r["answer"] for r in rows if "answer" in r),
-        ended=tuple(r["ended"] for r in rows if "ended" in r),
-        logps=tuple(tuple(r["logps"]) for r in rows if "logps" in r),
-        scored=tuple(r["rewards"] for r in rows if "rewards" in r),
+        losses=tuple((row.row, row.loss, row.units) for row in rows if row.loss is not None),
+        items=tuple(dict(row.items) for row in rows if row.loss is not None),
+        answers=tuple(row.answer for row in answered if row.answer is not None),
+        ended=tuple(row.ended for row in answered if row.ended is not None),
+        logps=tuple(row.logps for row in answered if row.logps is not None),
+        scored=tuple(dict(row.rewards) for row in answered if row.rewards is not None),
         general=tuple((r["logp"], r["tokens"]) for r in general),
         general_ids=tuple((tuple(r["prompt_ids"]), tuple(r["general"])) for r in general),
         own=tuple(
@@ -130,9 +125,9 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
         ),
         texts=tuple((r["text"], r["loss"], r["units"]) for r in records if "text" in r),
         again=tuple(
-            RepeatedPrompt(i, *(tuple(r["again"][key]) for key in REPEATED_KEYS))
-            for i, r in enumerate(answered)
-            if "again" in r
+            RepeatedPrompt(i, row.again.samples, row.again.paraphrases, row.again.answers)
+            for i, row in enumerate(answered)
+            if row.again
         ),
     )
 

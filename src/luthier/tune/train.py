@@ -42,6 +42,7 @@ from luthier.report.reward_over_divergence import judge_confirmation
 from luthier.runs import export, tracking
 from luthier.runs.base_model import base_facts
 from luthier.runs.folder import RESULT, locked, place, understood
+from luthier.runs.held_out_rows import stage_file
 from luthier.runs.lineage import lineage
 from luthier.runs.method import chosen_method, refuse_unread, warn_of_unread
 from luthier.runs.rows import data_name, read_examples
@@ -335,7 +336,7 @@ def _measured(
     own: bool = False,
 ) -> Measured:
     """The measurement of one stage, read from its file when an earlier start of this run made it."""
-    name = f"evals/{stage}.jsonl"
+    name = stage_file(stage)
     if (records := job.folder.records(name)) is not None:
         with understood(job.folder):
             found = from_records(records)

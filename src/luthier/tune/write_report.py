@@ -32,14 +32,16 @@ from luthier.report.page.run_report import (
     RunReport,
     Sample,
 )
+from luthier.runs import held_out_rows
 from luthier.runs.folder import RunFolder, read_run, understood
+from luthier.runs.held_out_rows import STAGES, HeldOutRow, stage_file
 from luthier.runs.records import MEND
 from luthier.training.method_table import method
 from luthier.tune import forgetting, repeated_prompts
 from luthier.tune.held_out import Measured, from_records
 
 PAGE, CODING, DATA = "report.html", "errors/coding.html", "data.json"
-RECORDS, CODES = "errors/records.jsonl", "errors/codes.jsonl"
+CODES = "errors/codes.jsonl"
 
 
 def write_run_page(folder: RunFolder, config: RunConfig, result: RunResult, out: Path | None = None) -> Path:
@@ -74,19 +76,18 @@ def write_coding_page(run: Path, out: Path | None = None) -> Path:
     Raises InputError for a run that is not finished or generated no answers.
     """
     folder, config, _ = _finished(run)
-    lines = folder.records(RECORDS)
-    if lines is None:
-        lines = [vars(sample) for sample in _samples(folder)]
-    if not lines:
+    with understood(folder):
+        rows = held_out_rows.read(folder)
+    if not rows:
         raise InputError(
             "this run generated no answers to read", where=run, fix="train with --eval.samples above 0 on rows with answers"
         )  # fmt: skip
     records = [
         CodingRecord(
-            row=line["row"], prompt=line["prompt"], reference=line["reference"], before=line["before"], after=line["after"],
-            findings=[(_category(f["category"]), f["why"]) for f in line.get("after_findings", ())],
+            row.row, row.prompt, row.reference, *row.answers(),
+            findings=[(_category(one.category), one.why) for one in (row.errors.after if row.errors else ())],
         )
-        for line in lines
+        for row in rows
     ]  # fmt: skip
     page = render_coding_page(run.resolve().name, config.fingerprint(), records, _codes(folder))
     return _write_page(out or folder.path / CODING, page)
@@ -99,13 +100,14 @@ def read_run_report(folder: RunFolder, config: RunConfig, result: RunResult) -> 
 
 
 def _read_run_report(folder: RunFolder, config: RunConfig, result: RunResult) -> RunReport:
-    before, after = (from_records(folder.records(f"evals/{stage}.jsonl") or []) for stage in ("before", "after"))
+    before, after = (from_records(folder.records(stage_file(stage)) or []) for stage in STAGES)
+    answered = held_out_rows.read(folder)
     return RunReport(
         name=folder.path.resolve().name, path=str(folder.path), config=config,
         method=f"{config.method}, {method(config.method).summary}", result=result,
         rows=_rows(result, after), retention=_retention_rows(before, after, result, config.seed),
-        steps=folder.records("metrics.jsonl") or (), samples=_samples(folder), rollouts=_rollouts(folder),
-        forgotten=_forgotten_answers(before, after), errors=_errors(folder, config), codes=_codes(folder),
+        steps=folder.records("metrics.jsonl") or (), samples=_samples(answered), rollouts=_rollouts(folder),
+        forgotten=_forgotten_answers(before, after), errors=_errors(answered, config), codes=_codes(folder),
         lineage=folder.lineage, data_description=folder.read_json(DATA) or {},
     )  # fmt: skip
 
@@ -149,19 +151,15 @@ def _with_verdict(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"verdict": verdict(row["difference"], row["low"], row["high"], row["higher_is_better"])}
 
 
-def _samples(folder: RunFolder) -> list[Sample]:
-    """The answers that were generated before and after, in the order of their rows."""
-    old, new = (
-        {line["row"]: line for line in folder.records(f"evals/{stage}.jsonl") or () if "answer" in line}
-        for stage in ("before", "after")
-    )
+def _samples(rows: Sequence[HeldOutRow]) -> list[Sample]:
+    """The answers that were generated before and after, as pages show them."""
     return [
         Sample(
-            row, line["prompt"], line["reference"], old[row]["answer"], line["answer"],
-            (old[row]["rewards"]["reward"], line["rewards"]["reward"]) if "rewards" in line else None, line.get("ended", ""),
+            row.row, row.prompt, row.reference, *row.answers(),
+            (row.before.rewards["reward"], row.after.rewards["reward"]) if row.before.rewards and row.after.rewards else None,
+            row.after.ended or "",
         )
-        for row, line in new.items()
-        if row in old
+        for row in rows
     ]  # fmt: skip
 
 
@@ -215,28 +213,28 @@ def _retention_rows(before: Measured, after: Measured, result: RunResult, seed: 
     return [_with_verdict(row) for row in (*(row | figures.get(row["name"], {}) for row in others), *tasks)]
 
 
-def _errors(folder: RunFolder, config: RunConfig) -> ErrorCounts | None:
+def _errors(rows: Sequence[HeldOutRow], config: RunConfig) -> ErrorCounts | None:
     """What was found at the end of the run, or by `luthier errors`, as that counts and tests it; None when nobody looked."""
-    lines = folder.records(RECORDS)
-    if lines is None:
+    found = [row.errors for row in rows if row.errors]
+    if not found:
         return None
     known = (errors.SAME, *CATEGORIES)
+    sides = ([one.before for one in found], [one.after for one in found])
     before, after = (
-        {errors.SOUND: [float(not line[key]) for line in lines]}
-        | {name: [float(any(f["category"] == name for f in line[key])) for line in lines] for name in known}
-        for key in ("before_findings", "after_findings")
+        {errors.SOUND: [float(not findings) for findings in side]}
+        | {name: errors.category_indicator(side, name) for name in known}
+        for side in sides
     )
-    if all(line.get("bad_means") == errors.title(errors.WRONG) for line in lines):
-        for shares, key in ((before, "before_bad"), (after, "bad")):
-            wrong = [float(line.get(key, False)) for line in lines]
-            shares[errors.WRONG] = wrong
-            shares[errors.SOUND] = [float(ok and not bad) for ok, bad in zip(shares[errors.SOUND], wrong, strict=True)]
-    rows = errors.table(before, after, config.seed)
-    (sound,) = (row for row in rows if row["name"] == errors.SOUND)
+    if all(one.bad_means == errors.title(errors.WRONG) for one in found):
+        for shares, bad in ((before, [one.before_bad for one in found]), (after, [one.bad for one in found])):
+            shares[errors.WRONG] = [float(one) for one in bad]
+            shares[errors.SOUND] = [float(ok and not one) for ok, one in zip(shares[errors.SOUND], bad, strict=True)]
+    table = errors.table(before, after, config.seed)
+    (sound,) = (row for row in table if row["name"] == errors.SOUND)
     correctness_known = errors.WRONG in after
     return ErrorCounts(
-        len(lines), Category(sound["title"], _SOUND[correctness_known], sound),
-        [Category(row["title"], errors.about(row["name"])["meaning"], row) for row in rows if row is not sound], correctness_known,
+        len(found), Category(sound["title"], _SOUND[correctness_known], sound),
+        [Category(row["title"], errors.about(row["name"])["meaning"], row) for row in table if row is not sound], correctness_known,
     )  # fmt: skip
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from luthier.core.types.findings import Finding as Finding
+
 
 @dataclass(frozen=True, slots=True)
 class GivenAnswer:
@@ -20,12 +22,3 @@ class GivenAnswer:
     row: int = 0
     ended: str = ""
     logps: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong: which category, why in a few words, and where in the answer (characters)."""
-
-    category: str
-    why: str
-    span: tuple[int, int] | None = None
