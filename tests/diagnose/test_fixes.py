@@ -74,7 +74,7 @@ def kinds(monkeypatch):
     for module in (app_errors, fixes):
         monkeypatch.setattr(module, "CATEGORIES", KINDS)
     monkeypatch.setattr(app_errors, "Task", Usual)
-    monkeypatch.setattr(error_sources, "suspects", lambda losses, prompts, answers, progress: [])
+    monkeypatch.setattr(error_sources, "rank_doubtful", lambda losses, prompts, answers, progress: [])
 
 
 def make_run(folder, data, after=("no, never", "fine"), **settings):
