@@ -49,16 +49,16 @@ class MixedLinear(nn.Module):
         self._down = torch.cat([layer.A for layer in present]).to(dtype)  # [R, in]
         self._up = torch.cat([layer.B for layer in present], dim=1).to(dtype)  # [out, R]
         self._scale = torch.zeros(len(layers), len(self._down), dtype=dtype, device=device)  # [K, R]
-        self._gain: torch.Tensor | None = None  # [K, out]
+        self._gain: torch.Tensor | None = None  # [K, out], less 1: what has none is left to the bit as it is
         if any(layer.magnitude is not None for layer in present):
-            self._gain = torch.ones(len(layers), len(self._up), dtype=dtype, device=device)
+            self._gain = torch.zeros(len(layers), len(self._up), dtype=dtype, device=device)
         first = 0
         for index, layer in enumerate(layers):
             if layer is None:
                 continue
             self._scale[index, first : (first := first + len(layer.A))] = layer.scale
             if self._gain is not None and layer.magnitude is not None:
-                self._gain[index] = layer.gain()
+                self._gain[index] = layer.gain() - 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., in] of T tokens -> [..., out]"""
@@ -70,7 +70,7 @@ class MixedLinear(nn.Module):
         y = out.view(-1, out.shape[-1]).addmm_(low, self._up.T)
         if self._gain is not None:
             bias = getattr(self.base, "bias", None)
-            y = y * self._gain[which] if bias is None else (y - bias) * self._gain[which] + bias
+            y = y.addcmul(y if bias is None else y - bias, self._gain[which])
         return y.view_as(out)
 
 
