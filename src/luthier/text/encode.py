@@ -20,8 +20,7 @@ from luthier.text.built_in_templates import Tools
 from luthier.text.drafts import Branch, Draft, draft_later, with_system
 from luthier.text.spans import prompt_spans
 from luthier.text.template import NO_VALUES, Template
-from luthier.text.tokenize_rows import Ids, ids_of, tokenized
-from luthier.text.tokenizer import SEPARATOR, Tokenizer
+from luthier.text.tokenizer import SEPARATOR, SegmentIds, Tokenizer, ids_of, tokenize_rows
 
 CHUNK = 2048
 
@@ -89,10 +88,10 @@ def encode(
     that does not fit is dropped instead. `progress` gets the number of rows that were done.
     """
 
-    def submit() -> Iterator[tuple[_Drafts, Future[list[Ids]]]]:
+    def submit() -> Iterator[tuple[_Drafts, Future[list[SegmentIds]]]]:
         for start in range(0, len(examples), CHUNK):
             drafts = _render(examples[start : start + CHUNK], first_row + start, template, settings, skip_bad)
-            yield drafts, tokenizing.submit(tokenized, drafts.pieces, drafts.sizes, tokenizer)
+            yield drafts, tokenizing.submit(tokenize_rows, drafts.pieces, drafts.sizes, tokenizer)
 
     parts = []
     with ThreadPoolExecutor(1) as tokenizing:
@@ -123,7 +122,7 @@ def encode_chunk(
 ) -> Encoded:
     """`encode` for one part of a stream: all its text is tokenized at once, and nothing may be left of it."""
     drafts = _render(examples, first_row, template, settings, skip_bad)
-    return _assemble(drafts, tokenized(drafts.pieces, drafts.sizes, tokenizer), template, settings, skip_bad)
+    return _assemble(drafts, tokenize_rows(drafts.pieces, drafts.sizes, tokenizer), template, settings, skip_bad)
 
 
 def encode_prompt_ids(
@@ -177,7 +176,7 @@ def _render(
 
 
 def _assemble(
-    drafts: _Drafts, pieces: Sequence[Ids], template: Template, settings: TextConfig, skip_bad: bool
+    drafts: _Drafts, pieces: Sequence[SegmentIds], template: Template, settings: TextConfig, skip_bad: bool
 ) -> Encoded:
     trees: list[TokenTree] = []
     dropped = list(drafts.dropped)

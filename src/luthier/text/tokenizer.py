@@ -238,6 +238,35 @@ class Tokenizer:
         )
 
 
+# What the tokenizer makes of a segment: its ids, or the error of the row that it could not read.
+SegmentIds = list[int] | InputError
+
+
+def tokenize_rows(segments: Sequence[tuple[str, str]], sizes: Sequence[int], tokenizer: Tokenizer) -> list[SegmentIds]:
+    """The ids of the segments of many rows at once, of which the rows have `sizes` each. Where the tokenizer fails, the error
+    stands for those of the row at fault."""
+    try:
+        return list(tokenizer.encode_pieces(segments))
+    except InputError:
+        out: list[SegmentIds] = []
+    for size in sizes:
+        try:
+            out += tokenizer.encode_pieces(segments[len(out) : len(out) + size])
+        except InputError as error:
+            out += [error] * size
+    return out
+
+
+def ids_of(found: Sequence[SegmentIds]) -> list[list[int]]:
+    """The ids of a branch. Raises InputError where the tokenizer failed."""
+    out = []
+    for ids in found:
+        if isinstance(ids, InputError):
+            raise ids
+        out.append(ids)
+    return out
+
+
 def _any_of(texts: Iterable[str]) -> str:
     """A pattern that finds the longest of `texts`, letter by letter, so that a hundred thousand take no longer than one."""
     tree: dict[str, Any] = {}
