@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 import luthier
 from luthier.cli import run
 
@@ -27,6 +29,7 @@ def files_of_the_way():
     return found
 
 
+@pytest.mark.medium
 def test_a_row_goes_through_the_files_that_the_map_names(tiny_folder, tmp_path):
     way = files_of_the_way()
     assert len(set(way)) == len(way) == 30

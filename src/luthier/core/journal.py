@@ -38,7 +38,7 @@ class Mark(TypedDict):
 
 
 class Journal:
-    """The journal at `path`. `fix` is what is asked for where it cannot be believed; with `sums` each line has its sum.
+    """The journal at `path`. `fix` is what is asked for where it cannot be trusted; with `sums` each line has its sum.
 
     Every method that writes raises InputError for a link, for what is no regular file and where nothing can be written; DiskFull.
     """

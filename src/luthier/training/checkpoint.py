@@ -109,7 +109,7 @@ def _all(folder: Path) -> list[Path]:
 
 
 def fault(path: Path) -> str | None:
-    """Why a checkpoint cannot be believed, or None."""
+    """Why a checkpoint cannot be trusted, or None."""
     try:
         manifest = read_json(path / "manifest.json") if (path / "manifest.json").is_file() else None
     except (OSError, ValueError, RecursionError):

@@ -129,7 +129,7 @@ def _sum_once(path: Path, *about: int) -> str:
 
 
 def damaged(path: object, what: str) -> InputError:
-    """The error for a file that cannot be believed."""
+    """The error for a file that cannot be trusted."""
     fix = f"put it back from a copy, or start anew elsewhere; if you changed it yourself, take its line out of {FILE}"
     return InputError(what, where=path, fix=fix)
 
