@@ -94,7 +94,13 @@ def survey(folder: Path, dtype: torch.dtype = torch.float32) -> Finding:
     (alone * batch.weight).sum().backward()
     apart, same, of = _answers(model, theirs, size)
     return Finding(
-        None, float((ours - alone).abs().max()), float(alone.std()), apart, same, of, _gradients(model, theirs)
+        None,
+        float((ours - alone).detach().abs().max()),
+        float(alone.detach().std()),
+        apart,
+        same,
+        of,
+        _gradients(model, theirs),
     )
 
 

@@ -174,13 +174,14 @@ def test_one_prompt_gives_the_same_samples_among_others() -> None:
 def count_tokens(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of tokens of every pass from now on."""
     passes: list[int] = []
-    forward = model.forward
+    part = model.get_decoder()
+    forward = part.forward
 
     def counted(**inputs: Any) -> Any:
         passes.append(inputs["input_ids"].numel())
         return forward(**inputs)
 
-    monkeypatch.setattr(model, "forward", counted)
+    monkeypatch.setattr(part, "forward", counted)
     return passes
 
 

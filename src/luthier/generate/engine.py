@@ -31,7 +31,9 @@ from luthier.model.adapt.lora import cast_once
 from luthier.model.adapt.mixed import TokenAdapters, mixed
 from luthier.model.adapt.roles import Role
 from luthier.model.folder import limits
+from luthier.model.forward import as_pass, logits_of
 from luthier.model.layers.attention import NAME
+from luthier.model.layers.decoder import decoder
 from luthier.model.layers.packed_weights import packed
 
 PASS = 1024  # prompt tokens read in one pass, at most
@@ -228,14 +230,8 @@ class Engine:
             which += [prompt.adapter for prompt, size in pieces for _ in range(size)]
             self._tokens.assign(which, device)
         self.cache.plan(pieces, device, alone)
-        logits: torch.Tensor = self.model(
-            input_ids=torch.tensor([tokens], device=device),
-            position_ids=torch.tensor([positions], device=device),
-            logits_to_keep=torch.tensor(last, dtype=torch.long, device=device),
-            use_cache=False,
-            tree=self.cache,
-        ).logits[0]
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        both, at = torch.tensor([tokens, positions], device=device), torch.tensor(last, dtype=torch.long, device=device)
+        logits: torch.Tensor = as_pass(self.model, _logits, both, at, self.cache)
         self.cache.advance()
         row = len(running)
         for prompt, _ in pieces:
@@ -289,6 +285,12 @@ class Engine:
         last = self.running.pop()
         if row < len(self.running):
             self.running[row] = last
+
+
+def _logits(model: Any, both: torch.Tensor, at: torch.Tensor, cache: DecodeCache) -> torch.Tensor:
+    """Logits [M, V] at some places of a row, of which `both` are the tokens and their positions, [2, T]."""
+    hidden = decoder(model)(input_ids=both[:1], position_ids=both[1:], use_cache=False, tree=cache).last_hidden_state[0]
+    return logits_of(model, hidden[at])
 
 
 def _manner(sampling: Sampling) -> tuple[float, ...]:

@@ -121,13 +121,7 @@ def _passes(
 
 def _rows(model: Any, requests: Sequence[Request]) -> int:
     """How many sequences run at once where nobody says; the same on every machine."""
-    config = model.config.get_text_config()
-    try:
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    except RuntimeError:  # layers of several shapes, as Gemma 4 has, where transformers names no one number
-        return ROWS[0]
-    token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    token = 2 * sum(keys for _, keys in limits.attention_widths(model.config)) * model.dtype.itemsize
     longest = max((len(one.ids) + one.sampling.max_new_tokens for one in requests), default=1)
     least, most = ROWS
     return int(min(most, max(least, CACHE // (token * longest))))

@@ -1,7 +1,8 @@
 """The check at load: a packed tree and transformers' own attention must give the same log-probabilities.
 
-A tree of 24 tokens (a beginning with two continuations) is read at once by Luthier, and its two paths one by one by the
-model as transformers made it, on the very weights that were loaded. What Luthier does not compute of an architecture shows
+A tree of 24 tokens (a beginning with two continuations) is read by Luthier, at once and then its continuations after a beginning that
+was remembered, as when text is generated, and its two paths one by one by the model as transformers made it, on the very weights
+that were loaded. What Luthier does not compute of an architecture shows
 here, whatever it is called: another mask, a cap, a sink, a state between tokens, a norm that was fused wrongly. Windows of
 attention that a row can outgrow are narrowed for the check, so that they are shorter than the paths.
 """
@@ -18,7 +19,8 @@ from torch import nn
 from luthier.core.errors import InputError
 from luthier.core.types.batch import Batch
 from luthier.model.folder.limits import context
-from luthier.model.forward import head_output, hidden_states
+from luthier.model.forward import head_output
+from luthier.model.layers.prefix import Prefix, hidden_after
 
 NODE_TOKENS = 8  # tokens of each of the three nodes
 WINDOW = 6  # a window for the check: shorter than a path of two nodes, and no divisor of it
@@ -59,8 +61,12 @@ def check(model: nn.Module, wanted: torch.Tensor) -> None:
     batch = _batch(_ids(model)).to(next(model.parameters()).device)
     try:
         with torch.no_grad(), _narrow(model):
-            hidden = hidden_states(model, batch)
-            found = head_output(model, hidden[batch.source], batch.label).logp.double()
+            whole, beginning = hidden_after(model, batch, Prefix(), 0, PART)
+            later, _ = hidden_after(model, batch, beginning, PART, 0)
+            pieces = torch.cat([whole[:PART], later])
+            packed, piecewise = (
+                head_output(model, h[batch.source], batch.label).logp.double() for h in (whole, pieces)
+            )
     except InputError as error:
         raise _refusal(model, error.what) from error
     except torch.OutOfMemoryError:
@@ -69,10 +75,11 @@ def check(model: nn.Module, wanted: torch.Tensor) -> None:
         raise _refusal(model, "its layers do not hand the tree to their attention") from error
     except Exception as error:  # whatever the code of an architecture that takes no `tree=` comes to
         raise _refusal(model, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}") from error
-    apart = float((found - wanted).abs().max())
     allowed = TOLERANCE[next(model.parameters()).dtype] * max(float(wanted.std()), 1e-3)
-    if not apart <= allowed:
-        raise _refusal(model, f"log-probabilities of packed rows are up to {apart:.2g} from those of transformers")
+    for what, found in (("packed rows", packed), ("text that is read piece by piece", piecewise)):
+        apart = float((found - wanted).abs().max())
+        if not apart <= allowed:
+            raise _refusal(model, f"log-probabilities of {what} are up to {apart:.2g} from those of transformers")
 
 
 def _refusal(model: nn.Module, why: str) -> InputError:

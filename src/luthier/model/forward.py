@@ -15,6 +15,7 @@ from torch import nn
 from luthier.core.types.batch import LOGP, Batch, Needs, Output
 from luthier.model.adapt.lora import cast_once
 from luthier.model.layers import experts, routing
+from luthier.model.layers.decoder import decoder, text_config
 from luthier.model.layers.plan import TreePlan, by_row
 from luthier.model.layers.pooling import pooled
 from luthier.model.layers.vocabulary import HeadLogp, blocks, wide
@@ -83,9 +84,8 @@ def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 def _decoded(model: nn.Module, batch: Batch, **others: Any) -> Any:
     """What the decoder gives for the packed row."""
-    decoder = model.get_decoder()  # type: ignore[operator]
     with cast_once(model):
-        return decoder(
+        return decoder(model)(
             input_ids=batch.tokens[None],
             position_ids=by_row(batch.positions),
             use_cache=False,
@@ -98,8 +98,8 @@ def head_output(
     model: nn.Module, hidden: torch.Tensor, target: torch.Tensor, *, entropy: bool = False, temperature: float = 1.0
 ) -> Output:
     """Run the vocabulary head on hidden [M, H] and read off the token ids target [M]."""
-    head, config = model.get_output_embeddings(), _text_config(model)  # type: ignore[operator]
-    scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    scale, cap = _logit_settings(model)
     if temperature != 1.0:  # cap tanh(x / cap) / t = cap/t tanh((x / t) / (cap / t))
         scale, cap = scale / temperature, cap / temperature if cap else None
     if type(head) is nn.Linear and head.bias is None:
@@ -119,12 +119,11 @@ def logp_of(
     tokens are asked of it, as for the choices of one letter of a question.
     """
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
-    config = _text_config(model)
-    scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
+    scale, cap = _logit_settings(model)
     places, row = place.unique(return_inverse=True)
     logp = torch.empty(len(token), dtype=wide(hidden.dtype), device=hidden.device)
     best = torch.empty(len(token), dtype=torch.bool, device=hidden.device)
-    for part in _slices(len(places), getattr(head, "out_features", config.vocab_size)):
+    for part in _slices(len(places), getattr(head, "out_features", text_config(model).vocab_size)):
         logits = _whole_logits(head, hidden[places[part]], scale, cap)
         asked = ((row >= part.start) & (row < part.stop)).nonzero().squeeze(-1)
         at, wanted = row[asked] - part.start, token[asked]
@@ -139,29 +138,34 @@ def distributions(model: nn.Module, batch: Batch) -> torch.Tensor:
 
     def run(model: Any, batch: Batch) -> torch.Tensor:
         hidden = hidden_states(model, batch)[batch.source]
-        head: Any = model.get_output_embeddings()
-        config = _text_config(model)
-        scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
-        parts = _slices(len(hidden), config.vocab_size) or [slice(0)]  # of no target: [0, V]
-        return torch.cat([_whole_logits(head, hidden[part], scale, cap).log_softmax(-1) for part in parts])
+        parts = _slices(len(hidden), text_config(model).vocab_size) or [slice(0)]  # of no target: [0, V]
+        return torch.cat([logits_of(model, hidden[part]).log_softmax(-1) for part in parts])
 
     found: torch.Tensor = as_pass(model, run, batch)
     return found
 
 
-def _text_config(model: nn.Module) -> Any:
-    """The configuration of the part that writes text: of a model of text and pictures not the outer one."""
-    return model.config.get_text_config()  # type: ignore[operator, union-attr]
+def logits_of(model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """The logits of the whole vocabulary at hidden states [M, H]: [M, V] in float32 or wider."""
+    return _whole_logits(model.get_output_embeddings(), hidden, *_logit_settings(model))  # type: ignore[operator]
 
 
-def _logit_scale(config: Any) -> float:
-    """Cohere multiplies logits by `logit_scale`, Granite divides them by `logits_scaling`."""
-    return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+def _logit_settings(model: nn.Module) -> tuple[float, float | None]:
+    """By what logits are multiplied, and their cap. Cohere and Falcon-H1 multiply them, Granite divides them by `logits_scaling`, and
+    HyperCLOVA X multiplies them by a setting of the same name."""
+    config = text_config(model)
+    scale = float(getattr(config, "logit_scale", None) or 1.0) * float(
+        getattr(config, "lm_head_multiplier", None) or 1.0
+    )
+    divided = float(getattr(config, "logits_scaling", None) or 1.0)
+    scale = scale * divided if config.model_type == "hyperclovax" else scale / divided
+    return scale, getattr(config, "final_logit_softcapping", None)
 
 
 def _whole_logits(head: Any, hidden: torch.Tensor, scale: float, cap: float | None) -> torch.Tensor:
     """[M, H] -> [M, V], in float32 or wider."""
-    logits: torch.Tensor = head(hidden).to(wide(hidden.dtype)) * scale
+    logits: torch.Tensor = head(hidden).to(wide(hidden.dtype))
+    logits = logits if scale == 1.0 else logits * scale
     return torch.tanh(logits / cap) * cap if cap else logits
 
 

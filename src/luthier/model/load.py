@@ -29,6 +29,7 @@ from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.hub.sources import Source
 from luthier.model.layers import experts, fuse
 from luthier.model.layers.attention import NAME, register
+from luthier.model.layers.decoder import auto_class
 from luthier.model.layers.determinism import same_products
 from luthier.model.quiet import quiet
 
@@ -190,12 +191,10 @@ def _from_tensors(folder: Path, config: Any, device: torch.device, dtype: torch.
     would look for pickles, adapters and code. Weights of another type than `dtype` are read one by one and let go: in files that
     are mapped they would all stay in memory beside the new ones.
     """
-    from transformers import AutoModelForCausalLM
-
     files = weight_files(folder)
     found = weight_tensors(files)
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+        empty = auto_class(config).from_config(copy.deepcopy(config))
     hold_size(empty, found, folder)
     kind = type(empty)
     if not isinstance(config, kind.config_class):  # of a model of text and pictures, the part that writes text

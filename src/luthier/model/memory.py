@@ -24,7 +24,9 @@ from luthier.core.log import size
 from luthier.model.adapt import tune
 from luthier.model.adapt.quantize import quantizable, stored_bytes
 from luthier.model.adapt.stacks import stacks
+from luthier.model.folder.limits import attention_widths
 from luthier.model.layers import attention, experts, fuse
+from luthier.model.layers.decoder import auto_class, decoder
 from luthier.model.layers.scoring import Scoring
 from luthier.model.layers.vocabulary import tile_bytes
 
@@ -130,12 +132,10 @@ def weights(config: Any, dtype: torch.dtype) -> int:
 
 def _on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:
     """The model of `config` without values, as `load` makes it. A copy of the configuration: making a model ready may change it."""
-    from transformers import AutoModelForCausalLM
-
     attention.register()
     with torch.device("meta"):
         try:
-            model = AutoModelForCausalLM.from_config(
+            model = auto_class(config).from_config(
                 copy.deepcopy(config), dtype=dtype, attn_implementation=attention.NAME
             )
         except ValueError:
@@ -192,10 +192,9 @@ def _activations(model: nn.Module, tokens: int) -> int:
         return tensor
 
     row = torch.zeros(1, tokens, dtype=torch.int64, device="meta")
-    decoder = model.get_decoder()  # type: ignore[operator]
     try:
         with fuse.counted(keep):
-            decoder(input_ids=row, position_ids=row, attention_mask=row, use_cache=False, tree=_Shapes())
+            decoder(model)(input_ids=row, position_ids=row, attention_mask=row, use_cache=False, tree=_Shapes())
     except (RuntimeError, NotImplementedError):  # mixtures of experts route by value
         return tokens * _bytes_per_token(model.config, next(model.parameters()).element_size())
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
@@ -210,14 +209,10 @@ def _bytes_per_token(config: Any, width: int) -> int:
     """The sum in `_activations`' description, over all blocks, with 4F for each expert that one token passes through;
     `width` is the bytes of a value."""
     config = config.get_text_config()
-    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    keys = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    q, k = config.num_attention_heads * head_width, keys * head_width
     experts = getattr(config, "num_experts_per_tok", None) or 0
     width_of_one = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None)
     wide = (width_of_one or 4 * config.hidden_size) * (4 * experts or 2)
-    kept = width * (4 * config.hidden_size + 3 * q + 2 * k + wide)
-    return int(config.num_hidden_layers * kept)
+    return int(width * sum(4 * config.hidden_size + 3 * q + 2 * k + wide for q, k in attention_widths(config)))
 
 
 def _head(model: nn.Module, tokens: int) -> int:

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from luthier.model.layers.decoder import text_modules
+
 Kind = Literal["nf4", "int8"]
 
 # Appendix E of the paper: quantiles of a normal distribution, scaled to [-1, 1], with 0 among them.
@@ -188,10 +190,10 @@ class QuantLinear(nn.Module):
 
 
 def quantizable(model: nn.Module, skip: Sequence[str] = ("lm_head",)) -> dict[str, nn.Linear]:
-    """The linear layers of `model` that `quantize_linears` replaces: name -> layer."""
+    """The linear layers of `model` that `quantize_linears` replaces, all in its decoder: name -> layer."""
     return {
         name: module
-        for name, module in model.named_modules()
+        for name, module in text_modules(model)
         if type(module) is nn.Linear and name not in skip and name.rpartition(".")[2] not in skip
     }
 

@@ -11,6 +11,7 @@ from luthier.core.errors import InputError, nearest
 from luthier.core.foreign.patterns import compiled
 from luthier.model.adapt.quantize import QuantLinear
 from luthier.model.adapt.stacks import held, stacks
+from luthier.model.layers.decoder import text_modules
 
 PATTERN_SECONDS = 1.0  # that a pattern may take on the name of a layer
 
@@ -19,10 +20,9 @@ ROUTERS = ("gate", "router")  # of experts, where they are linear layers
 
 
 def linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer, quantized or not, but the vocabulary head: name -> module. A router that gives more than products, as
+    """Every linear layer of the decoder, quantized or not: name -> module. A router that gives more than products, as
     those of Llama 4 and Phi, is none."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    return {name: module for name, module in model.named_modules() if module is not head and _linear(module)}
+    return {name: module for name, module in text_modules(model) if _linear(module)}
 
 
 def _linear(module: nn.Module) -> bool:
@@ -34,7 +34,7 @@ def _linear(module: nn.Module) -> bool:
 def everything(model: nn.Module) -> list[str]:
     """The names of all layers that can take an adapter, in the order of the model: linear layers and stacks of experts."""
     flat, out = linears(model), []
-    for name, module in model.named_modules():
+    for name, module in text_modules(model):
         out += [name] if name in flat else [f"{name}.{stack}" for stack in held(module)]
     return out
 

@@ -13,6 +13,7 @@ from luthier.core.errors import InputError, unknown
 from luthier.model.adapt import heads, lora
 from luthier.model.adapt.base import quantize_base
 from luthier.model.adapt.stacks import stacks
+from luthier.model.layers.decoder import blocks, text_config, text_parameters
 from luthier.model.layers.experts import is_experts
 
 KINDS = {
@@ -82,14 +83,15 @@ def prepare(
     model.requires_grad_(False)
     name, _, argument = kind.partition(":")
     if name == "full":
-        model.requires_grad_(True)
+        for parameter in text_parameters(model):
+            parameter.requires_grad_(True)
     elif name == "head":
         _untie_head(model).requires_grad_(True)
     elif name == "last":
-        blocks = model.get_decoder().layers  # type: ignore[operator]
-        if int(argument) > len(blocks):
-            raise InputError(f"the model has {len(blocks)} blocks, not {argument}", where="--tune")
-        for block in blocks[-int(argument) :]:
+        every = blocks(model)
+        if int(argument) > len(every):
+            raise InputError(f"the model has {len(every)} blocks, not {argument}", where="--tune")
+        for block in every[-int(argument) :]:
             block.requires_grad_(True)
     elif name == "layers":
         _open_matching(model, argument)
@@ -109,13 +111,16 @@ def _untie_head(model: nn.Module) -> nn.Module:
     head = model.get_output_embeddings()  # type: ignore[operator]
     if head.weight is model.get_input_embeddings().weight:  # type: ignore[operator]
         head.weight = nn.Parameter(head.weight.detach().clone())
-        model.config.tie_word_embeddings = False  # type: ignore[union-attr]
+        for config in (model.config, text_config(model)):
+            config.tie_word_embeddings = False  # type: ignore[union-attr]
     return head
 
 
 def _open_matching(model: nn.Module, pattern: str) -> None:
-    found = False
+    found, text = False, set(map(id, text_parameters(model)))
     for name, parameter in model.named_parameters():
+        if id(parameter) not in text:
+            continue
         if fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}.*"):
             parameter.requires_grad_(True)
             found = True

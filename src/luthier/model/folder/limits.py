@@ -45,6 +45,22 @@ def context(config: Any) -> int | None:
     return min((_reach(rope, int(places), before) for rope in _ropes(text)), default=int(places))
 
 
+def attention_widths(config: Any) -> list[tuple[int, int]]:
+    """How wide the queries and the keys of a token are in each layer: heads times their size. Layers may differ, as in Gemma 4."""
+    text = config.get_text_config()
+    try:
+        return [_widths(text)] * int(text.num_hidden_layers)
+    except RuntimeError:  # of transformers, for a setting that layers have each of their own
+        return [_widths(layer) for layer in text.per_layer_config]
+
+
+def _widths(config: Any) -> tuple[int, int]:
+    heads = config.num_attention_heads
+    keys = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads * size, keys * size
+
+
 def longest_input(config: Any, tokenizer: Any) -> int:
     """The longest input in tokens of a model and its tokenizer (transformers'), as lm-evaluation-harness finds it, where
     Luthier reads as many."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from luthier.core.types.batch import Batch
 from luthier.model.adapt.lora import cast_once
+from luthier.model.layers.decoder import decoder
 from luthier.model.layers.plan import Block, TreePlan, by_row
 from luthier.model.layers.scoring import Scoring
 
@@ -31,7 +32,7 @@ def hidden_after(model: nn.Module, batch: Batch, prefix: Prefix, known: int, kee
     remembered. The first `known` tokens must be those of `prefix`, and stand before everything else in the row."""
     plan = _Plan(batch, prefix, known, keep)
     with cast_once(model):
-        out = model.get_decoder()(  # type: ignore[operator]
+        out = decoder(model)(
             input_ids=batch.tokens[None, known:],
             position_ids=by_row(batch.positions)[..., known:],
             use_cache=False,

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from luthier.model.layers import fuse
+from luthier.model.layers.decoder import decoder
 
 Parts = list[tuple[nn.Module, dict[str, nn.Module | None]]]
 
@@ -27,7 +28,7 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     out: dict[str, nn.Module] = {}
-    for name, module in model.get_decoder().named_modules():  # type: ignore[operator]
+    for name, module in decoder(model).named_modules():
         if isinstance(module, GradientCheckpointingLayer) and not any(name.startswith(f"{outer}.") for outer in out):
             out[name] = module
     return out

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from luthier.model.layers.decoder import decoder
+
 Layer = Callable[
     ..., torch.Tensor
 ]  # [S, L, H] -> [S, L, H]: S sequences, each from an empty state on; or with `cache=` from that one
@@ -34,7 +36,7 @@ def stateful(model: nn.Module) -> list[nn.Module]:
     """The layers of the decoder that have a state: those with a causal convolution of their own."""
     return [
         module
-        for module in model.get_decoder().modules()  # type: ignore[operator]
+        for module in decoder(model).modules()
         if hasattr(module, "layer_idx") and any(isinstance(part, nn.Conv1d) for part in module.children())
     ]
 
