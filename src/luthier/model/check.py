@@ -61,9 +61,9 @@ def check(model: nn.Module, wanted: torch.Tensor) -> None:
     batch = _batch(_ids(model)).to(next(model.parameters()).device)
     try:
         with torch.no_grad(), _narrow(model):
-            whole, beginning = hidden_after(model, batch, Prefix(), 0, PART)
-            later, _ = hidden_after(model, batch, beginning, PART, 0)
-            pieces = torch.cat([whole[:PART], later])
+            whole, beginning = hidden_after(model, batch, Prefix(), 0, NODE_TOKENS)
+            later, _ = hidden_after(model, batch, beginning, NODE_TOKENS, 0)
+            pieces = torch.cat([whole[:NODE_TOKENS], later])
             packed, piecewise = (
                 head_output(model, h[batch.source], batch.label).logp.double() for h in (whole, pieces)
             )
