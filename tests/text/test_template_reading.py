@@ -407,3 +407,34 @@ def test_a_row_learned_by_its_last_turn_keeps_its_thought():
     with pytest.raises(InputError, match=sentence("turn written differently")):
         spans(talk, (), template)
     assert [s.text for s in spans(talk, (), template, "last") if s.trained] == ["<think>\nb\n</think>\nNo.<|im_end|>"]
+
+
+BLOCKS = (
+    "{% for m in messages %}" + HEAD + "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
+    "{% if part.cited %}[{{ part.cited }}]{% endif %}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}" + GENERATE
+)  # fmt: skip
+
+
+def test_a_template_that_reads_blocks_alone_gets_them():
+    """As those of SmolVLM and Idefics: a string they would read letter by letter, and write nothing."""
+    (ask,) = messages_of(
+        [{"role": "user", "content": [{"type": "text", "text": "Prime", "cited": "Euclid"}, "?"]}], "f", "user"
+    )
+    template = with_source(BLOCKS)
+    assert text_of(template, Chat((ask, NO))) == [
+        "<|im_start|>user\nPrime[Euclid]?<|im_end|>\n<|im_start|>assistant\nNo.<|im_end|>\n"
+    ]
+    assert learned(template, Chat((ASK, NO))) == ["No.<|im_end|>"]
+    assert learned(template, Preference(prompt=(ASK,), chosen=(NO,), rejected=(turn("Yes."),)))[1:] == [
+        "No.<|im_end|>",
+        "Yes.<|im_end|>",
+    ]
+
+
+def test_a_template_that_reads_either_gets_the_text():
+    """What it makes of texts is what was learned from before: transformers gives it those too."""
+    either = "{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}{{ part.type }}{% endfor %}{% endif %}"
+    (ask,) = messages_of([{"role": "user", "content": [{"type": "text", "text": "Prime?"}]}], "f", "user")
+    assert text_of(with_source(each(either)), Chat((ask, NO))) == [
+        "<|im_start|>user\nPrime?<|im_end|>\n<|im_start|>assistant\nNo.<|im_end|>\n"
+    ]

@@ -161,6 +161,8 @@ def _rows(turns: Messages) -> list[dict[str, Any]]:
 
 def _row(turn: Message) -> dict[str, Any]:
     out = turn.as_dict()
+    if any(part.fields for part in turn.parts if part.kind in ("text", "reasoning")):  # what a plain text cannot say
+        out["content"] = turn.blocks(reasoning=True)
     if not ({"content", "tool_calls"} & set(out)):
         out["content"] = None
     return out | ({} if turn.train else {"weight": 0})

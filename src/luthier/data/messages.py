@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.core.errors import InputError
-from luthier.core.types.examples import REASONING, Message, Messages
+from luthier.core.types.examples import REASONING, Message, Messages, Part, PartKind
 from luthier.data.learned_turns import FLAGS, learned
 from luthier.data.tool_calls import calls_of
 
@@ -40,6 +40,29 @@ CALL_ROLES = ("function_call", "tool_call")  # roles whose content is a call, as
 # Keys with a field of their own.
 CONTENT_KEYS = ("content", "value", "refusal")
 READ_KEYS = frozenset({"role", "from", *CONTENT_KEYS, "tool_calls", "function_call", "name", *FLAGS})
+
+# Types of blocks, as OpenAI, Anthropic and transformers name them.
+PART_KINDS: dict[str, PartKind] = {
+    **dict.fromkeys(("text", "input_text", "output_text", "refusal"), "text"),
+    **dict.fromkeys(("thinking", "reasoning"), "reasoning"),
+    **dict.fromkeys(("tool_use", "tool_call"), "tool_call"),
+    "tool_result": "tool_result",
+    **dict.fromkeys(("image", "image_url", "input_image", "picture"), "picture"),
+    **dict.fromkeys(("audio", "audio_url", "input_audio", "sound"), "sound"),
+}
+SAID = ("text", "value", "content", "refusal")  # keys of a text, the first that is there
+LIES = (
+    "image_url",
+    "image",
+    "audio_url",
+    "input_audio",
+    "audio",
+    "source",
+    "url",
+    "path",
+    "data",
+)  # of a picture or a sound
+UNREADABLE = ("picture", "sound")  # no model here looks or listens
 
 
 def text_of(value: Any, field: str) -> str:
@@ -101,6 +124,7 @@ def turns_of(item: Any, field: str) -> Messages:
         train=learned(item, field),
         bare=content is None,
         fields=_fields(item, blocks.thought, field),
+        parts=blocks.parts,
     )
     alone = blocks.results and not blocks.text.strip()
     return (*blocks.results, *(() if alone else (turn,)))
@@ -151,6 +175,33 @@ def _fields(item: Mapping[str, Any], thought: str, field: str) -> dict[str, Any]
     return out | ({REASONING[0]: thought} if thought and thought not in out.values() else {})
 
 
+def parts_of(block: Any, field: str) -> tuple[Part, ...]:
+    """A block of a content with all that it says: one part, or several calls. Raises InputError for a type that is unknown, and
+    for a value that is none of its type."""
+    if not isinstance(block, Mapping):
+        return (Part("text", text_of(block, field)),)
+    name = block.get("type") or "text"
+    kind = PART_KINDS.get(name) if isinstance(name, str) else None
+    if kind == "text":
+        rest = _rest(block, "type", *SAID) | ({"type": name} if name == "refusal" else {})
+        return (Part("text", text_of(_first(block, *SAID), field), fields=rest),)
+    if kind == "reasoning":
+        keys = (name, "text", "value")
+        return (Part(kind, joined_text(_first(block, *keys), field), fields=_rest(block, "type", *keys)),)
+    if kind == "tool_call":
+        calls = calls_of(_first(block, "value", "tool_call") or block, field)
+        return tuple(Part(kind, value=call, id=str(call.get("id", ""))) for call in calls)
+    if kind == "tool_result":
+        content = block.get("content")
+        value = None if isinstance(content, str) else content
+        renamed = {"tool_use_id": "tool_call_id"}
+        rest = {renamed.get(key, key): item for key, item in _rest(block, "type", "content").items()}
+        return (Part(kind, joined_text(content, field), value, str(rest.get("tool_call_id", "")), rest),)
+    if kind is None:
+        raise InputError(f"field '{field}' holds content of type '{name}'", fix="only text can be read")
+    return (Part(kind, value=_first(block, *LIES), fields=_rest(block, *LIES)),)
+
+
 @dataclass
 class _Blocks:
     """Content given as a list of typed blocks."""
@@ -159,6 +210,7 @@ class _Blocks:
     thought: str = ""
     calls: tuple[Mapping[str, Any], ...] = ()
     results: Messages = ()
+    parts: tuple[Part, ...] = ()
 
 
 def _blocks(content: Sequence[Any], field: str) -> _Blocks:
@@ -169,31 +221,28 @@ def _blocks(content: Sequence[Any], field: str) -> _Blocks:
         raise InputError(
             f"field '{field}' is a list of texts", fix="write it as one string, joined as it is to be read"
         )
-    for block in content:
-        kind = block.get("type") or "text" if isinstance(block, Mapping) else "text"
-        if kind in ("text", "input_text", "output_text", "refusal"):
-            found.text += text_of(_first(block, "text", "value", "content", "refusal"), field)
-        elif kind in ("thinking", "reasoning"):
-            _refuse_after(bool(found.text.strip() or found.calls), "a thought after what was said", field)
-            found.thought += ("\n\n" if found.thought else "") + joined_text(
-                _first(block, kind, "text", "value"), field
+    for part in (part for block in content for part in parts_of(block, field)):
+        found.parts += (part,)
+        if part.kind in UNREADABLE:
+            raise InputError(
+                f"field '{field}' holds content of type '{part.fields['type']}'", fix="only text can be read"
             )
-        elif kind in ("tool_use", "tool_call"):
-            found.calls += calls_of(_first(block, "value", "tool_call") or block, field)
-        elif kind == "tool_result":
-            _refuse_after(bool(found.text.strip()), "a tool's answer after text", field)
-            found.results += (_result(block, field),)
+        if part.kind == "text":
+            found.text += part.text
+        elif part.kind == "reasoning":
+            _refuse_after(bool(found.text.strip() or found.calls), "a thought after what was said", field)
+            found.thought += ("\n\n" if found.thought else "") + part.text
+        elif part.kind == "tool_call":
+            found.calls += (part.value,)
         else:
-            raise InputError(f"field '{field}' holds content of type '{kind}'", fix="only text can be read")
+            _refuse_after(bool(found.text.strip()), "a tool's answer after text", field)
+            found.results += (Message("tool", part.text, fields=part.fields, parts=(part,)),)
     return found
 
 
-def _result(block: Mapping[str, Any], field: str) -> Message:
-    """An answer of a tool as Anthropic writes it, as a turn of its own."""
-    renamed = {"tool_use_id": "tool_call_id"}
-    rest = {renamed.get(key, key): value for key, value in block.items() if key not in ("type", "content")}
-    fields = {key: value for key, value in rest.items() if value is not None}
-    return Message("tool", joined_text(block.get("content"), field), fields=fields)
+def _rest(block: Mapping[str, Any], *read: str) -> dict[str, Any]:
+    """What else a block says."""
+    return {key: value for key, value in block.items() if key not in read and value is not None}
 
 
 def joined_text(content: Any, field: str) -> str:

@@ -20,7 +20,7 @@ from luthier.core.types.examples import TEMPLATE_GIVEN, Message
 from luthier.text import built_in_templates
 from luthier.text.built_in_templates import Text, Tools, Wanted, Writer
 from luthier.text.rendering import MAX_SOURCE, Jinja, too_long
-from luthier.text.template_reads import TemplateReads, Thoughts, calls_missing, find_thoughts, forms
+from luthier.text.template_reads import TemplateReads, Thoughts, calls_missing, find_blocks, find_thoughts, forms
 from luthier.text.tokenizer import SEPARATOR, Tokenizer
 
 BUILT_IN = ("auto", "alpaca", "plain")
@@ -244,10 +244,14 @@ def _jinja(source: str, name: str, tokenizer: Tokenizer, kwargs: Mapping[str, An
     def thoughts() -> Thoughts:
         return find_thoughts(jinja.reads, lambda turns: text_of(turns, (), kwargs)(len(turns), False))
 
+    @cache
+    def blocks() -> bool:
+        return find_blocks(jinja.reads, lambda turns: text_of(turns, (), kwargs)(len(turns), False))
+
     def write(
         messages: Sequence[Message], tools: Tools, given: Mapping[str, Any], asked: Sequence[Wanted] = ()
     ) -> Text:
-        return _fitting(messages, [text_of(turns, tools, given, asked) for turns in forms(messages, thoughts)])
+        return _fitting(messages, [text_of(turns, tools, given, asked) for turns in forms(messages, thoughts, blocks)])
 
     return Template(name, source, tokenizer, write, jinja.reads, kwargs, find_thoughts=thoughts)
 

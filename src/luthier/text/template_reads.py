@@ -19,7 +19,7 @@ from luthier.core.types.examples import REASONING, Message
 Thoughts = Literal["fields", "blocks", "content"]  # where a template finds them
 
 
-PROBE_THOUGHT = "luthier-thought"
+PROBE_THOUGHT, PROBE_TEXT = "luthier-thought", "luthier-text"
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,37 @@ def find_thoughts(read: TemplateReads, render: Callable[[list[dict[str, Any]]], 
     return "fields" if named else "content"
 
 
+def find_blocks(read: TemplateReads, render: Callable[[list[dict[str, Any]]], str]) -> bool:
+    """Whether a template takes what is said as typed blocks alone, as those of some models of text and pictures do, by what
+    `render` makes of a conversation in either form."""
+    if "type" not in read.fields | read.words:
+        return False
+    probe = [Message("user", PROBE_TEXT), Message("assistant", "!")]
+    for blocks in (False, True):
+        with suppress(InputError):
+            if PROBE_TEXT in render(next(forms(probe, partial(_itself, "content"), partial(bool, blocks)))):
+                return blocks
+    return False
+
+
 def _itself(way: Thoughts) -> Thoughts:
     return way
 
 
-def forms(messages: Sequence[Message], thoughts: Callable[[], Thoughts]) -> Iterator[list[dict[str, Any]]]:
+def forms(
+    messages: Sequence[Message], thoughts: Callable[[], Thoughts], blocks: Callable[[], bool] = lambda: False
+) -> Iterator[list[dict[str, Any]]]:
     """The messages as plain dicts: first as the row writes them, then with what templates may want instead.
 
-    Arguments of calls as objects, then as JSON text; an empty content in the place of none.
+    Arguments of calls as objects, then as JSON text; an empty content in the place of none. Where the template reads typed
+    `blocks` alone, what is said is given as such.
     """
     written = [_given(message, thoughts) for message in messages]
+    if blocks():
+        pairs = zip(written, messages, strict=True)
+        written = [
+            turn | {"content": m.blocks()} if isinstance(turn.get("content"), str) else turn for turn, m in pairs
+        ]
     yield written
     kinds = {type(call.get("function", call).get("arguments")) for m in messages for call in m.tool_calls}
     others: list[type | None] = [None, *([dict] if str in kinds else []), *([str] if kinds - {str} else [])]

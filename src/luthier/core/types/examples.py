@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 ROLES = ("system", "user", "assistant", "tool")
 REASONING = ("reasoning_content", "thinking", "reasoning")  # the names of a thought, in transformers' order
@@ -24,6 +24,26 @@ class Origin:
         return f"{self.file}:{self.line}"
 
 
+PartKind = Literal["text", "picture", "sound", "reasoning", "tool_call", "tool_result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of what a turn says.
+
+    text    what is said, thought, or answered by a tool; "" for the others
+    value   a call, in OpenAI's form; a tool's answer where it is no plain text; where a picture or a sound lies, as the row has it
+    id      of a call, or of the call that a tool answers
+    fields  what else the row says of the piece, under its own names: `cache_control`, `signature`, `is_error`, ...
+    """
+
+    kind: PartKind
+    text: str = ""
+    value: Any = None
+    id: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation.
@@ -36,6 +56,7 @@ class Message:
     train       False for an assistant turn that is read but not learned (OpenAI's `weight: 0`)
     begun       the turn is a beginning only: the assistant's next turn goes on in it (TRL's prompts that end in one)
     fields      what else the row says of the turn, under its own names: `tool_call_id`, `reasoning_content`, ...
+    parts       the content piece by piece, in its order, where the row has a list of them: what is above comes from these
     """
 
     role: str
@@ -47,6 +68,7 @@ class Message:
     begun: bool = False
     bare: bool = field(default=False, compare=False)
     fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    parts: tuple[Part, ...] = field(default=(), compare=False)
 
     @property
     def said(self) -> str:
@@ -57,6 +79,18 @@ class Message:
     def reasoning(self) -> str:
         """The thought before the answer, under whichever of REASONING the row has it; "" for none."""
         return next((self.fields[name] for name in REASONING if self.fields.get(name)), "")
+
+    def blocks(self, *, reasoning: bool = False) -> list[dict[str, Any]]:
+        """What is said as a list of typed blocks, as some templates read it: those of the row where they still say it, else one.
+
+        With `reasoning`, the thoughts among the row's blocks too.
+        """
+        own = [part for part in self.parts if part.kind == "text"]
+        if not own or "".join(part.text for part in own) != self.said:
+            return [{"type": "text", "text": self.said}]
+        named = {"text": "text"} | ({"reasoning": "thinking"} if reasoning else {})
+        kept = [part for part in self.parts if part.kind in named]
+        return [{"type": named[part.kind], named[part.kind]: part.text, **part.fields} for part in kept]
 
     def calls_as(self, kind: type) -> list[dict[str, Any]]:
         """The tool calls with their arguments as objects (dict) or as JSON text (str), whichever way the row has them."""
