@@ -35,6 +35,16 @@ def test_one_run_each_is_the_paired_interval():
     assert (row.model, row.against, row.n, row.runs, row.test) == ("b", "a", 40, (1, 1), "sign-flip permutation")
 
 
+def test_what_neither_model_ever_did_is_not_seen():
+    """No difference of refusals is shown, and there were none: the reader is told which."""
+    nothing, some = [0.0] * 12, [0.0] * 11 + [1.0]
+    none = Question("refused", {name: np.array([nothing]) for name in "ab"}, unit="%")
+    one = Question("refused", {"a": np.array([nothing]), "b": np.array([some])}, unit="%")
+    few = Question("refused", {name: np.array([nothing[:3]]) for name in "ab"}, unit="%")
+    assert [row.verdict for row in compare([one, none, few])] == [NONE_SHOWN, "not seen in 12", "not seen in 3"]
+    assert compare([asked(a=nothing, b=nothing)])[0].verdict == NONE_SHOWN, "a number of no share"
+
+
 def test_verdicts_and_their_order():
     rise, fall = [0.0] * 10 + [1.0] * 2, [1.0] * 10 + [0.0] * 2
     rows = compare([

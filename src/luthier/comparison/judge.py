@@ -20,7 +20,7 @@ from luthier.core.journal import Journal
 from luthier.core.stop import stopping
 from luthier.core.storage.opening import holding
 from luthier.core.storage.sums import SUM, sum_of
-from luthier.core.verdicts import BETTER, TOO_FEW, WORSE, verdict
+from luthier.core.verdicts import BETTER, WORSE, verdict
 from luthier.data.write import check_lines
 from luthier.evals.judging import judgments
 from luthier.evals.judging.agreement import alpha, annotator_statistics, outcomes_by_pair, position_bias
@@ -220,7 +220,8 @@ def _with_verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
         low, high = (None if row[end] is None else row[end] - 0.5 for end in ("low", "high"))
-        words = TOO_FEW if low is None else verdict(row["score"] - 0.5, low, high, True, corrected)
+        difference = row["score"] - 0.5 or float(row["wins"])  # as many wins as losses do not show that nothing differs
+        words = verdict(difference, low, high, True, corrected)
         out.append(row | {"corrected": corrected, "verdict": words})
     return out
 

@@ -112,7 +112,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
         "rows": table(indicators(diagnosis, "before"), indicators(diagnosis, "after"), answers.config.seed),
         "categories": categories(diagnosis, data, rows),
         "confusions": confusions(diagnosis),
-        "slices": [asdict(part) | {"clear": part.clear} for part in parts],
+        "slices": [asdict(part) | {"clear": part.clear, "verdict": part.verdict} for part in parts],
         "training": {"rows": data.total, "looked_at": len(rows), **error_sources.summary(answers, data.train)},
         "fixable": data.can_be_fixed,
         "notes": _notes(answers, data, len(rows)),

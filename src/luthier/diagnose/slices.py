@@ -16,6 +16,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.core.verdicts import SHOWN, WORSE, verdict
 from luthier.diagnose.topics import length_bands, topics
 from luthier.evals.stats.intervals import student, student_share
 from luthier.evals.stats.shares import wilson
@@ -45,9 +46,14 @@ class Slice:
     high: float
 
     @property
+    def verdict(self) -> str:
+        """What the interval shows: worse, or better, than chance alone explains; or no difference from the rest."""
+        return verdict(self.difference, self.low, self.high, better=False)
+
+    @property
     def clear(self) -> bool:
-        """The interval leaves out zero: the rows are worse, or better, than chance alone explains."""
-        return self.low > 0 or self.high < 0
+        """Whether it shows a difference."""
+        return self.verdict in SHOWN
 
 
 def slices(rows: Sequence[Mapping[str, str]], bad: Sequence[float]) -> list[Slice]:
@@ -74,7 +80,7 @@ def slices(rows: Sequence[Mapping[str, str]], bad: Sequence[float]) -> list[Slic
     for (kind, value), (inner, outer) in pairs.items():
         low, high = interval(inner, outer, outside)
         found.append(Slice(kind, value, inner.n, inner.mean, outer.mean, inner.mean - outer.mean, low, high))
-    return sorted(found, key=lambda s: (s.low <= 0, -s.difference, s.kind, s.value))
+    return sorted(found, key=lambda s: (s.verdict != WORSE, -s.difference, s.kind, s.value))
 
 
 def _chosen(chances: Sequence[float]) -> float:

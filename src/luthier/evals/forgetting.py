@@ -20,6 +20,7 @@ from math import exp
 from typing import TYPE_CHECKING
 
 from luthier.core.types.run_result import ForgettingFigures
+from luthier.core.verdicts import NO_FORGETTING, loss_size
 from luthier.evals.detectors.refusals import refusal
 from luthier.evals.stats.intervals import Estimate, ratio_difference, ratio_interval
 from luthier.evals.stats.paired import Question, paired
@@ -54,7 +55,6 @@ GENERAL_PROMPTS = (
     "Rewrite in the past tense: She walks to school and meets her friends.",
 )
 
-NO_FORGETTING = "none shown"
 MODERATE = 0.1
 LARGE = 0.5
 
@@ -119,7 +119,7 @@ def forgetting(before: Sequence[tuple[float, int]], after: Sequence[tuple[float,
         high=interval.high,
         n=interval.n,
         tokens=sum(counts),
-        size=_size(interval.difference, interval.low),
+        size=loss_size(interval.difference, interval.low, interval.high, MODERATE, LARGE),
         items=tuple((first - second) / count for first, second, count in answers),
     )
 
@@ -154,9 +154,3 @@ def answer_style(before: Sequence[OwnAnswer], after: Sequence[OwnAnswer]) -> lis
         )
         for name, (title, unit, value) in kinds.items()
     ]
-
-
-def _size(drift: float, low: float | None) -> str:
-    if drift <= 0 or (low is not None and low <= 0):
-        return NO_FORGETTING
-    return "small" if drift < MODERATE else "moderate" if drift < LARGE else "large"

@@ -19,12 +19,12 @@ from rich.text import Text
 
 from luthier.core.log import clock, size
 from luthier.core.screen import clean
-from luthier.core.verdicts import BETTER, NONE_SHOWN, TOO_FEW, WORSE
+from luthier.core.verdicts import BETTER, NONE_SHOWN, NOT_SEEN, TOO_FEW, WORSE, verdict_kind
 
 Row = Mapping[str, Any]
 
 GOOD, BAD, CAREFUL, FAINT, STRONG = "green", "red", "yellow", "dim", "bold"
-STYLES = {BETTER: GOOD, WORSE: BAD, NONE_SHOWN: FAINT, TOO_FEW: FAINT}
+STYLES = {BETTER: GOOD, WORSE: BAD, NONE_SHOWN: FAINT, TOO_FEW: FAINT, NOT_SEEN: FAINT}
 SAMPLE_LINES = 6
 LABELS_SHOWN = 5
 LABEL_WIDTH = 16  # characters of a label in the name of a row
@@ -85,7 +85,7 @@ def before_after(rows: Sequence[Row], before: str = "before", after: str = "afte
     for row in rows:
         old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
         words = row["verdict"]
-        style = STYLES.get(words, "")
+        style = STYLES.get(verdict_kind(words), "")
         span = f"{low} … {high}" if row["low"] is not None else ""
         table.add_row(Text(clean(title(row))), old, new, Text(change, style=style), span, Text(words, style=style))
     return table

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from luthier.core.verdicts import HIGHER, verdict
 from luthier.evals.judging.judgments import Duel, Judgment, prompt_key
 from luthier.evals.stats.intervals import Estimate, fewest, share_interval
 from luthier.evals.stats.shares import share_limits
@@ -131,8 +132,9 @@ class PositionBias:
         than half by the 95 % interval."""
         flips = self.first + self.last + self.unsteady
         decided = flips + self.answer
-        low = share_limits(flips, decided)[0] if decided >= fewest() else 0.0
-        return 2 * flips > self.pairs or low > 0.5
+        low, high = share_limits(flips, decided) if decided >= fewest() else (0.0, 1.0)
+        most = verdict(flips / max(decided, 1) - 0.5, low - 0.5, high - 0.5, better=None) == HIGHER
+        return 2 * flips > self.pairs or most
 
     @property
     def reason(self) -> str | None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from luthier.core.errors import RunError
 from luthier.core.seeds import generator
-from luthier.core.verdicts import LEVEL, ORDER, SHOWN, TOO_FEW, verdict
+from luthier.core.verdicts import LEVEL, ORDER, SHOWN, TOO_FEW, not_seen, verdict, verdict_kind
 from luthier.evals.stats.intervals import (
     Estimate,
     Limits,
@@ -71,7 +71,7 @@ class Difference:
 
     p, corrected  p-value, and by Holm over all rows; None with fewer than six items
     verdict       as `core.verdicts` words it: better, worse (lower, higher where neither is better), no difference shown,
-                  too few to tell
+                  too few to tell, not seen in N
     needed        items that would show a true difference of the size measured with 80 % chance, where none is shown;
                   None when no number would: the values are equal, or the runs vary too much
     detectable    the true difference that as many items as these show with 80 % chance
@@ -131,7 +131,7 @@ def compare(questions: Sequence[Question], seed: int = 0, rounds: int = 10_000) 
     Raises RunError for a value that is not finite.
     """
     rows = differences(questions, seed, rounds)
-    return sorted(rows, key=lambda row: (ORDER.index(row.verdict), 1.0 if row.p is None else row.p))
+    return sorted(rows, key=lambda row: (ORDER.index(verdict_kind(row.verdict)), 1.0 if row.p is None else row.p))
 
 
 def differences(questions: Sequence[Question], seed: int = 0, rounds: int = 10_000) -> list[Difference]:
@@ -174,6 +174,8 @@ def _difference(asked: Question, against: str, model: str, seed: int, rounds: in
 
 def _with_verdict(row: Difference, corrected: float | None, tests: int, left: int) -> Difference:
     """The row with its verdict, the correction being known: `tests` p-values, of which `left` are above LEVEL."""
+    if unseen := not_seen(row.before, row.after, row.n, row.unit):
+        return replace(row, corrected=corrected, verdict=unseen)
     if corrected is None:
         return row
     words = verdict(row.difference, row.low, row.high, row.higher_is_better, corrected)

@@ -11,12 +11,11 @@ from typing import Any
 from luthier.config.run import RunConfig, fields, flag_of
 from luthier.core.log import clock, size
 from luthier.core.types.run_result import RunResult
-from luthier.core.verdicts import BETTER, HIGHER, LOWER, NONE_SHOWN, ORDER, TOO_FEW, WORSE
+from luthier.core.verdicts import BETTER, HIGHER, LOWER, NO_FORGETTING, NONE_SHOWN, ORDER, TOO_FEW, WORSE, verdict_kind
 from luthier.report.page.run_report import RunReport
 from luthier.report.tables import Row, figures, title
 
 MAIN_METRICS = ("reward", "judge", "accuracy", "loss")  # of these and the metrics of answers, which one a run is about
-NO_FORGETTING = "none shown"  # the size of what was forgotten (evals.forgetting)
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def verdicts(report: RunReport) -> list[str]:
     to change and got worse, and what was forgotten, is part of it."""
     rows = [*report.rows, *(row for row in report.retention if row["verdict"] == WORSE)]
     telling = [row for row in rows if row.get("higher_is_better") is not None]
-    found = {words: [row for row in rows if row["verdict"] == words] for words in ORDER}
+    found = {words: [row for row in rows if verdict_kind(row["verdict"]) == words] for words in ORDER}
     if not report.rows:
         return ["Nothing was measured before and after: there were no held-out rows."]
     out = []

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.screen import clean
-from luthier.core.verdicts import NONE_SHOWN
+from luthier.core.verdicts import NONE_SHOWN, verdict_kind
 from luthier.report.screens.stages import heading
 from luthier.report.tables import BAD, FAINT, GOOD, STRONG, STYLES, figures, grid_of, shortened, title
 
@@ -59,7 +59,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("", min_width=13)
     for row in rows:
         old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
-        style = STYLES.get(row["verdict"], "")
+        style = STYLES.get(verdict_kind(row["verdict"]), "")
         span = f"{low} … {high}" if row["low"] is not None else ""
         model = [Text(clean(row["model"]))] if several else []
         table.add_row(

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.core.screen import clean
+from luthier.core.verdicts import verdict_kind
 from luthier.report.screens.stages import heading
 from luthier.report.tables import BAD, CAREFUL, FAINT, STRONG, STYLES, figures, grid_of, shortened, title
 
@@ -147,7 +148,7 @@ def _table(
     for row in (*rows[: summary + CATEGORIES], *(row for row in last if row["name"] == "sound")):
         old, new, change, low, high = figures(row, ("before", "after", "difference", "low", "high"))
         span = f"{low} … {high}" if row["low"] is not None else ""
-        style = STYLES.get(row["verdict"], "")
+        style = STYLES.get(verdict_kind(row["verdict"]), "")
         label = Text(clean(title(row)), style=STRONG if row["name"] in ("sound", "wrong") else "")
         table.add_row(label, old, new, Text(change, style=style), span, Text(row["verdict"], style=style))
     about = f"{rows[0]['n']:,} answers" if rows else "no answers have it"
