@@ -51,7 +51,7 @@ def test_records_of_a_bare_model_go_below_evals(tiny_folder, data, tmp_path, cap
     ("arguments", "words"),
     [
         (["--tasks", "pica"], "--tasks: unknown task 'pica'; did you mean 'piqa'?"),
-        (["--tasks", "piqa"], "--data-dir: where are the files of piqa?; give the folder that holds them"),
+        (["--tasks", "piqa"], "--data-dir: the files of piqa are not given; give the folder that holds them"),
         (["--tasks", "piqa", "--data-dir", "nowhere"], "nowhere: no such folder; give --data-dir"),
         (["--tasks", "leaderbord"], "--tasks: unknown task 'leaderbord'; did you mean 'leaderboard'?"),
         (["--tasks", "leaderboard", "--shots", "3"], "--shots: the suite leaderboard has its own examples"),

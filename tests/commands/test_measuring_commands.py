@@ -109,11 +109,11 @@ def test_judge_then_elo(place, tiny_folder, capsys):
     [
         (
             ("judge", "a.jsonl", "b.jsonl"),
-            "who judges?; give --judge MODEL, or --endpoint URL with --endpoint-model NAME",
+            "no judge is named; give --judge MODEL, or --endpoint URL with --endpoint-model NAME",
         ),
         (("judge", "a.jsonl", "b.jsonl", "--endpoint", "x"), "--endpoint: 'x' is not the address of a server"),
         (("judge", "a.jsonl"), "a comparison needs two or more; for example `luthier judge smollm2-135m runs/mine`"),
-        (("compare", "a", "b"), "compared on what?; give --data FILE, --suite FILE or --tasks NAMES, one of them"),
+        (("compare", "a", "b"), "nothing to compare on; give --data FILE, --suite FILE or --tasks NAMES, one of them"),
         (
             ("compare", "a", "b", "--tasks", "all"),
             "a: no records of benchmarks; make them: luthier eval a --tasks NAMES --data-dir FOLDER",

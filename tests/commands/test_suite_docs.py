@@ -220,7 +220,7 @@ groups:
         ("{number: .inf}", "holds no number"),
         ("{number: {value: 3, within: .inf}}", "'within' should be a finite number"),
         ("{number: 2024-01-05}", "is a date; put it in quotes"),
-        ("{similar: {to: ' '}}", "like what?"),
+        ("{similar: {to: ' '}}", "`to` is empty"),
         ("{judged: ''}", "the question to the judge is empty"),
         ("{python: {function: 'f.py:half', at_least: .nan}}", "'at_least' should be a finite number"),
     ],

@@ -364,7 +364,7 @@ def test_settings_of_rows_are_refused_where_no_rows_are_measured(wish, name):
 
 
 def test_one_way_to_compare_must_be_named(wish, tmp_path):
-    with pytest.raises(InputError, match=sentence("one of data and suite and tasks", fault="compared on what?")):
+    with pytest.raises(InputError, match=sentence("one of data and suite and tasks", fault="nothing to compare on")):
         compare_all(wish("a=BASE", "b=BASE", data=False))
     with pytest.raises(
         InputError, match=sentence("one of data and suite and tasks", fault="more than one thing to compare on")

@@ -438,9 +438,9 @@ def test_a_written_judge_stops_when_asked():
 
 
 def test_one_judge_must_be_named():
-    with pytest.raises(InputError, match=sentence("no judge given", fault="who judges?")):
+    with pytest.raises(InputError, match=sentence("no judge given", fault="no judge is named")):
         JudgeSpec().open()
-    with pytest.raises(InputError, match=sentence("no judge given", where="suite.yaml:3", fault="who judges?")):
+    with pytest.raises(InputError, match=sentence("no judge given", where="suite.yaml:3", fault="no judge is named")):
         JudgeSpec().open("suite.yaml:3")
     with pytest.raises(InputError, match=sentence("no judge given", fault="two judges")):
         JudgeSpec(judge="a", endpoint="http://b").open()

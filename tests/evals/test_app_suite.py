@@ -114,7 +114,7 @@ def test_answers_are_those_of_generation_and_their_seed(tested):
 
 def test_everything_wrong_is_found_before_a_model_is_loaded(tested, monkeypatch):
     monkeypatch.setattr(suite_module, "open_model", lambda *a, **n: pytest.fail("loaded"))
-    with pytest.raises(InputError, match=sentence("no judge given", where="suite.yaml:18", fault="who judges?")):
+    with pytest.raises(InputError, match=sentence("no judge given", where="suite.yaml:18", fault="no judge is named")):
         tested(own_judge=False)
     with pytest.raises(InputError, match=sentence("no such file", where="reward 'python:g.py:right'")):
         tested(SUITE.replace("f.py:right", "g.py:right"))

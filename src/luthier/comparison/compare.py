@@ -52,7 +52,7 @@ def compare_all(options: CompareOptions) -> dict[str, Any]:
     began = time.monotonic()
     chosen = [bool(options.config.data.path), options.suite is not None, bool(options.tasks)]
     if sum(chosen) != 1:
-        what = "compared on what?" if not any(chosen) else "more than one thing to compare on"
+        what = "nothing to compare on" if not any(chosen) else "more than one thing to compare on"
         raise InputError(what, fix="give --data FILE, --suite FILE or --tasks NAMES, one of them")
     _refuse_unread(options)
     if options.out:

@@ -89,7 +89,7 @@ def answer_prompts(
         }
         prompts = Prompts(tuple(all_prompts.values()), (None,) * len(all_prompts))
     else:
-        raise InputError("which prompts are answered?", where="--data", fix="give rows with prompts")
+        raise InputError("no prompts are given", where="--data", fix="give rows with prompts")
     answered_by_all = [
         (prompt, reference)
         for prompt, reference in zip(prompts.messages, prompts.references, strict=True)

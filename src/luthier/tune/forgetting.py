@@ -92,7 +92,7 @@ def open_probes(config: RunConfig, texts: TextFormat) -> Probes:
     tasks = []
     for task in _tasks(config.eval.benchmark or ""):
         if config.eval.benchmark_dir is None:
-            raise InputError(f"where are the files of {task.name}?", where="--data-dir", fix="give their folder")
+            raise InputError(f"the files of {task.name} are not given", where="--data-dir", fix="give their folder")
         try:
             tasks.append((task, from_folder(task, Path(config.eval.benchmark_dir), task.shots)))
         except InputError as error:

@@ -166,7 +166,7 @@ def _material(task: Task, shots: int, asked: BenchmarkOptions) -> files.Material
         return files.from_hub(task, shots)
     if asked.data_dir is None:
         raise InputError(
-            f"where are the files of {task.name}?", where="--data-dir",
+            f"the files of {task.name} are not given", where="--data-dir",
             fix="give the folder that holds them, or --hub to fetch them",
         )  # fmt: skip
     return files.from_folder(task, asked.data_dir, shots)

@@ -156,7 +156,7 @@ def open_endpoint(
             "a key does not belong in the address", where="--endpoint", fix="name its variable: --key-env NAME"
         )
     if not model:
-        raise InputError("which model?", where="--endpoint-model", fix="give the name that the server knows it by")
+        raise InputError("no model is named", where="--endpoint-model", fix="give the name that the server knows it by")
     key = os.environ.get(key_env, "").strip() if key_env else None  # a file that it was read from ends its line
     if key_env and not key:
         raise InputError(

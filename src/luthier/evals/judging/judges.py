@@ -264,7 +264,7 @@ class JudgeSpec:
         Raises InputError when no judge, or two, are named, and for an endpoint that is none.
         """
         if (self.judge is None) == (self.endpoint is None):
-            what = "two judges" if self.judge else "who judges?"
+            what = "two judges" if self.judge else "no judge is named"
             raise InputError(what, where=where, fix="give --judge MODEL, or --endpoint URL with --endpoint-model NAME")
         if self.judge is not None:
             name = self.judge

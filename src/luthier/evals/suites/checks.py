@@ -246,7 +246,7 @@ def _similar(value: spec.Similar, where: str, folder: Path) -> Test | None:
         raise unknown("metric", value.by, BEST_VALUES, where=where)
     embedded = value.by == EMBEDDING
     if not value.to.strip():
-        raise InputError("like what? `to` is empty", where=where, fix="give the text that answers should be like")
+        raise InputError("`to` is empty", where=where, fix="give the text that answers should be like")
     if not embedded and "encoder" in value.model_fields_set:
         raise InputError(f"'encoder' is not used by '{value.by}'", where=where, fix=f"give `by: {EMBEDDING}` too")
     title, lowest = ("cosine", -1) if embedded else (METRICS[value.by].title, 0)
