@@ -45,13 +45,13 @@ def test_a_row_longer_than_the_context_is_refused_with_both_numbers() -> None:
 def test_a_tokenizer_longer_than_the_embedding_is_refused_with_both_numbers(tiny_tokenizer, special: bool) -> None:
     longer = copy.deepcopy(tiny_tokenizer)
     size = len(longer)
-    check_vocabulary(longer, LlamaConfig(vocab_size=size), Path("x"))
-    check_vocabulary(longer, LlamaConfig(vocab_size=size + 64), Path("x"))  # padded
+    check_vocabulary(longer, size, Path("x"))
+    check_vocabulary(longer, size + 64, Path("x"))  # padded
     longer.add_tokens(["<|topic|>"], special_tokens=special)
     with pytest.raises(
         InputError, match=sentence("tokens beyond embedding", tokens=size + 1, rows=size, token="<|topic|>")
     ):
-        check_vocabulary(longer, LlamaConfig(vocab_size=size), Path("x"))
+        check_vocabulary(longer, size, Path("x"))
 
 
 def test_a_placeholder_of_pictures_may_lie_beyond_the_embedding(tiny_tokenizer, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_placeholder_of_pictures_may_lie_beyond_the_embedding(tiny_tokenizer, 
     path = tmp_path / "tokenizer_config.json"
     named = {"extra_special_tokens": {"image_token": "<image_soft_token>"}}
     path.write_text(json.dumps(json.loads(path.read_text()) | named))
-    check_vocabulary(load_tokenizer(tmp_path), LlamaConfig(vocab_size=size), tmp_path)
+    check_vocabulary(load_tokenizer(tmp_path), size, tmp_path)
 
 
 def test_layers_that_mix_tokens_outside_of_attention_are_named_in_wrappers_too() -> None:

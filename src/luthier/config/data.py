@@ -58,6 +58,10 @@ class TextConfig(Section):
         default_factory=dict,
         description="Value that the template reads: NAME=VALUE, such as enable_thinking=false, or a JSON object of several.",
     )
+    add_tokens: str | None = Field(
+        None,
+        description="File of tokens that the tokenizer gets, one a line or a JSON list; adapters learn embedding and head whole then.",
+    )
     system: str | None = Field(None, description="System prompt for conversations that have none.")
     train_on: Literal["assistant", "last", "all"] = Field("assistant", description="Which turns are learned.")
     max_length: int = Field(1024, ge=8, description="Longest example in tokens.")

@@ -28,6 +28,8 @@ NAMES = {
     "lora.rank": "lora_r lora_rank r rank",
     "lora.alpha": "lora_alpha",
     "lora.dropout": "lora_dropout",
+    "lora.modules_to_save": "modules_to_save lora_modules_to_save additional_target peft_modules_to_save",
+    "text.add_tokens": "add_tokens added_tokens new_special_tokens",
     "lora.targets": "lora_target_modules target_modules lora_target lora_target_linear",
     "lora.rslora": "use_rslora peft_use_rslora",
     "lora.dora": "use_dora peft_use_dora",

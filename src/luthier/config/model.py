@@ -20,6 +20,10 @@ class LoraConfig(Section):
     targets: tuple[str, ...] = Field(
         ("all-linear",), description="Names of modules, globs or regular expressions that get an adapter."
     )
+    modules_to_save: tuple[Literal["embed_tokens", "lm_head"], ...] = Field(
+        (),
+        description="What learns whole beside the adapters: embed_tokens, lm_head; where these are tied, either is both.",
+    )
     rslora: bool = Field(False, description="Scale by alpha/sqrt(rank) (rsLoRA).")
     dora: bool = Field(False, description="Learn each output's magnitude apart from its direction (DoRA).")
     init: Literal["default", "pissa"] = Field(

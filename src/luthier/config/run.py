@@ -23,7 +23,15 @@ VERSION = 1
 # machine that got busy is no reason to begin anew. Limits of functions that fail at them are raised, and the run goes on.
 BESIDE = ("out", "force", "track", "base", "threads", "reward.timeout", "reward.memory")
 # Settings that came when there were runs already: where they are as by default, the names of runs are what they were before.
-LATER = ("data.max_row", "policy.normalize", "reward.truncated", "lora.expert_rank", "train.router_loss")
+LATER = (
+    "data.max_row",
+    "policy.normalize",
+    "reward.truncated",
+    "lora.expert_rank",
+    "lora.modules_to_save",
+    "text.add_tokens",
+    "train.router_loss",
+)
 # Defaults that were others when there were runs already, which stay in the names of runs. A run that reads them is found, and
 # told what differs.
 FORMER = {"policy.clip": 0.2, "policy.lam": 0.95, "train.schedule": "cosine"}
@@ -43,7 +51,8 @@ QUICKSTART: dict[str, Any] = {
 
 # Settings with a name of their own on the command line: what they are is called so by every command.
 FLAGS = {
-    "data.limit": "limit", "text.system": "system", "eval.benchmark": "tasks", "eval.benchmark_dir": "data-dir",
+    "data.limit": "limit", "text.system": "system", "text.add_tokens": "tune.add_tokens", "eval.benchmark": "tasks",
+    "eval.benchmark_dir": "data-dir",
     "reward.use": "reward",
 }  # fmt: skip
 

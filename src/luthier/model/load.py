@@ -63,12 +63,12 @@ def load(
     device: torch.device,
     dtype: torch.dtype,
     attention: str = NAME,
-    texts: Path | None = None,
+    tokenizer: Any = None,
 ) -> LoadedModel:
     """Load a decoder on `device` in `dtype`, in evaluation mode, with no parameter frozen.
 
-    `attention` is the name of an attention function of transformers; Luthier's own takes `tree=`. `texts` is the folder of
-    the tokenizer, where an adapter brings its own.
+    `attention` is the name of an attention function of transformers; Luthier's own takes `tree=`. A `tokenizer` may be at
+    hand, such as that of an adapter which brings its own; it is not held against the embedding then.
     Raises InputError for weights that are pickled, broken or not those of the configuration, for a model that transformers
     does not know, for one that Luthier would compute otherwise (see `check`), and for a tokenizer that is too large for it.
     """
@@ -101,8 +101,9 @@ def load(
             raise _refusal(error, config, folder) from error
     else:
         fuse.fuse(model)
-    tokenizer = load_tokenizer(texts or folder)
-    check_vocabulary(tokenizer, config, texts or folder)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(folder)
+        check_vocabulary(tokenizer, config.get_text_config().vocab_size, folder)
     return LoadedModel(model, tokenizer, config, source.address, _eos_ids(model, tokenizer, folder))
 
 

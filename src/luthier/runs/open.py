@@ -18,10 +18,11 @@ from luthier.core.types.examples import Message
 from luthier.generate.generate import stream
 from luthier.generate.sampling import Sampling
 from luthier.model import load as model_load
-from luthier.model.adapt import adapter_config, adapters, lora
+from luthier.model.adapt import adapter_config, adapters
 from luthier.model.adapt.base import quantize_base
 from luthier.model.adapt.roles import Role
 from luthier.runs.locate import intact, resolve_model, run_of, run_settings
+from luthier.runs.tokenizer_and_template import open_tokenizer
 from luthier.text.encode import encode_prompt_ids
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
@@ -52,7 +53,7 @@ class Opened:
         """Answer with this adapter from now on, or with the bare 'base'. Raises InputError for an unknown name."""
         self._require(name)
         if name == "base":
-            lora.detach(self.model)
+            adapters.take_off(self.model)
         else:
             adapters.apply(self.model, self.names[name])
         self.active = name
@@ -152,7 +153,7 @@ def open_model(
     quant = _quant_of_all([*([config] if resolved.adapter else []), *others.values()])
     place = model_load.pick_device(device)
     loaded = model_load.load(
-        resolved.source, device=place, dtype=model_load.pick_dtype(dtype, place), texts=resolved.texts
+        resolved.source, device=place, dtype=model_load.pick_dtype(dtype, place), tokenizer=open_tokenizer(resolved)[0]
     )
     loaded.model.requires_grad_(False)
     if quant:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from luthier.config.run import RunConfig
-from luthier.core import seeds
+from luthier.core import log, seeds
 from luthier.core.errors import InputError
 from luthier.core.stop import Stop
 from luthier.core.types.examples import Prompt
@@ -102,6 +102,10 @@ def assemble(job: TrainingJob, loaded: model_load.LoadedModel | None = None) -> 
         require_router(loaded.model)
     method = chosen_method(config)
     head_widths = heads.widths(replace(method.needs, value=False))  # the critic has a value head of its own
+    if job.texts.new_tokens and config.tune != "full" and not tune.is_adapter(config.tune):
+        log.warn(
+            f"--tune {config.tune} may leave the rows of the new tokens as they begin: full, lora and qlora learn them"
+        )
     tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, head_widths)
     if continues_adapter(job.texts, config) and job.texts.resolved.adapter:
         adapters.go_on(loaded.model, job.texts.resolved.adapter)

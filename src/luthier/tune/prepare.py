@@ -17,7 +17,7 @@ from luthier.core.types.examples import Example
 from luthier.core.types.trees import TokenTree
 from luthier.model import load as model_load
 from luthier.model import memory
-from luthier.model.adapt import adapters, lora, tune
+from luthier.model.adapt import adapters, lora, tune, vocabulary_weights
 from luthier.model.adapt.base import dequantize_base, quantize_base
 from luthier.model.folder.configuration import load_config
 from luthier.runs.method import chosen_method
@@ -101,12 +101,13 @@ def continues_adapter(texts: TextFormat, config: RunConfig) -> bool:
 
 
 def lora_settings(texts: TextFormat, config: RunConfig) -> LoraConfig:
-    """The adapter's settings: those of the adapter that training goes on with, or the run's own.
+    """The adapter's settings: those of the adapter that training goes on with, or the run's own. With new tokens embedding and head
+    learn whole.
 
     Raises InputError when the run asks for another shape than that adapter has.
     """
     if not continues_adapter(texts, config) or texts.resolved.adapter is None:
-        return config.lora
+        return _with_vocabulary(config.lora, texts)
     if config.tune != texts.resolved.config.tune and texts.resolved.config.tune in ("lora", "qlora"):
         raise InputError(
             f"training goes on with the adapter of {config.model}, which was tuned with {texts.resolved.config.tune}",
@@ -126,7 +127,11 @@ def lora_settings(texts: TextFormat, config: RunConfig) -> LoraConfig:
                 f"training goes on with the adapter of {config.model}, whose {name} is {theirs}",
                 where=f"--{setting}", fix="leave it out, or give the model from `luthier merge` for a new adapter",
             )  # fmt: skip
-    return own
+    return _with_vocabulary(own, texts)
+
+
+def _with_vocabulary(settings: LoraConfig, texts: TextFormat) -> LoraConfig:
+    return settings.model_copy(update={"modules_to_save": vocabulary_weights.NAMES}) if texts.new_tokens else settings
 
 
 def encode_all(examples: Examples, texts: TextFormat, config: RunConfig, cancelled: Any) -> EncodedData:
@@ -202,7 +207,7 @@ def load_model(texts: TextFormat, config: RunConfig) -> model_load.LoadedModel:
         texts.resolved.source,
         device=device,
         dtype=model_load.pick_dtype(config.dtype, device),
-        texts=texts.resolved.texts,
+        tokenizer=texts.tokenizer.fast,
     )
     if texts.resolved.adapter:
         if texts.resolved.quantized:
@@ -211,6 +216,7 @@ def load_model(texts: TextFormat, config: RunConfig) -> model_load.LoadedModel:
         if not continues_adapter(texts, config):
             lora.merge(loaded.model)
             dequantize_base(loaded.model)
+    vocabulary_weights.add_rows(loaded.model, max(texts.new_tokens, default=-1) + 1, texts.new_tokens)
     return loaded
 
 

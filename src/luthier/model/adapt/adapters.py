@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 from luthier.config.model import LoraConfig
 from luthier.core.errors import InputError
 from luthier.core.storage.files import write_json
-from luthier.model.adapt import heads, lora, peft, peft_experts, roles, targets
+from luthier.model.adapt import heads, lora, peft, peft_experts, roles, targets, vocabulary_weights
 from luthier.model.adapt.adapter_config import CONFIG, WEIGHTS
 from luthier.model.adapt.lora_layer import Adapter
 from luthier.model.adapt.lora_stack import LoraStack
 from luthier.model.adapt.peft import PREFIX, PeftAdapter
 from luthier.model.adapt.quantize import QuantLinear
 from luthier.model.adapt.stacks import StackModule, stacks
+from luthier.model.adapt.vocabulary_weights import Vocabulary
 
 SAME_MODEL = "load it on the model it was tuned from"
 
@@ -38,8 +39,10 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
         file_name = peft_experts.key(name, stacked) if name in stacked else name
         for key, tensor in adapter.export().items():
             tensors[f"{PREFIX}{file_name}.{key}"] = tensor.cpu().contiguous()
-    whole = heads.on(model)
-    tensors |= {f"{PREFIX}{name}.weight": head.weight.detach().cpu().contiguous() for name, head in whole.items()}
+    whole = {name: head.weight for name, head in heads.on(model).items()} | vocabulary_weights.brought(model)
+    tied = len(whole) > 1 and (own := vocabulary_weights.own(model)) is not None and own.tied
+    saved = [name.rpartition(".")[2] for name in whole if not tied or name != vocabulary_weights.names(model)[1]]
+    tensors |= {f"{PREFIX}{name}.weight": weight.detach().cpu().clone() for name, weight in whole.items()}
     save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
     write_json(
         out / CONFIG,
@@ -47,7 +50,7 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
             "peft_type": "LORA", "task_type": "SEQ_CLS" if "score" in whole else "CAUSAL_LM", "base_model_name_or_path": base,
             "bias": "none", "lora_dropout": config.dropout, "use_rslora": False,
             "use_dora": any(adapter.magnitude is not None for adapter in found.values()), "fan_in_fan_out": False,
-            "modules_to_save": list(whole) or None, "init_lora_weights": True, "inference_mode": True,
+            "modules_to_save": saved or None, "ensure_weight_tying": tied, "init_lora_weights": True, "inference_mode": True,
         }
         | _places(model, found, stacked, config),
     )  # fmt: skip
@@ -91,7 +94,7 @@ def apply(model: Any, folder: Path) -> int:
     Raises InputError as `peft.read` does, and when a tensor belongs to no layer of the model: nothing is ever applied in part.
     """
     adapter = peft.read(folder)
-    lora.detach(model)
+    take_off(model)
     layers = {name: lora.base_of(model, name) for name in targets.everything(model)}
     _check_fit(model, adapter, layers)
     for name, parts in adapter.layers.items():
@@ -100,7 +103,44 @@ def apply(model: Any, folder: Path) -> int:
         lora.put(model, name, layers[name], adapter.config(name), a, b, magnitude)
     for name, weight in adapter.heads.items():
         heads.put(model, name, weight)
+    if brought := _vocabulary(model, adapter):
+        vocabulary_weights.bring(model, brought)
     return len(adapter.layers)
+
+
+def take_off(model: Any) -> None:
+    """Take adapters off again, and an embedding or head that came with them."""
+    lora.detach(model)
+    vocabulary_weights.restore(model)
+
+
+def _vocabulary(model: Any, adapter: PeftAdapter) -> Vocabulary | None:
+    """The embedding and head that an adapter brings for `model`, frozen; what it does not bring is the model's. Tied weights of the
+    model stay tied where the adapter says so, or brings the same for both.
+
+    Raises InputError for a module that is neither, and for weights of another width or of different numbers of rows.
+    """
+    if not adapter.whole:
+        return None
+    now, places = vocabulary_weights.of(model), vocabulary_weights.names(model)
+    if strange := sorted(set(adapter.whole) - set(places)):
+        raise InputError(
+            f"the adapter brings its own '{strange[0]}', which Luthier does not read", where=adapter.folder
+        )
+    embed, head = (adapter.whole.get(name) for name in places)
+    alike = embed is not None and (head is None or torch.equal(embed, head))
+    tied = now.tied and alike and (head is not None or bool(adapter.settings.get("ensure_weight_tying")))
+
+    def frozen(weight: torch.Tensor | None, own: torch.nn.Parameter) -> torch.nn.Parameter:
+        return own if weight is None else torch.nn.Parameter(weight.to(own.device, own.dtype), requires_grad=False)
+
+    first = frozen(embed, now.embed)
+    second = first if tied else frozen(head, now.head)
+    if first.shape != second.shape or first.shape[1] != now.embed.shape[1]:
+        raise InputError(
+            "the adapter's embedding and head do not fit each other or this model", where=adapter.folder, fix=SAME_MODEL
+        )
+    return Vocabulary(first, second, now.bias)
 
 
 def settings_of(folder: Path, settings: LoraConfig) -> LoraConfig:
@@ -119,6 +159,7 @@ def settings_of(folder: Path, settings: LoraConfig) -> LoraConfig:
         raise InputError(what, where=folder, fix="merge it into its model first")
     usual = next(iter(flat | stacked)) if not flat else flat.pop()
     update = {"dropout": settings.dropout, "lr_ratio": settings.lr_ratio, "targets": tuple(adapter.layers)}
+    update["modules_to_save"] = tuple(dict.fromkeys([*adapter.vocabulary, *settings.modules_to_save]))
     return usual.model_copy(update=update | {"expert_rank": stacked.pop().rank if stacked else None})
 
 
@@ -141,7 +182,7 @@ def role(model: Any, folder: Path) -> roles.Role:
         linear[name] = torch.nn.Linear(weight.shape[1], 1, bias=False, device=model.device)
         linear[name].weight.copy_(weight)
         linear[name].requires_grad_(False)
-    return roles.Role(layers, linear)
+    return roles.Role(layers, linear, _vocabulary(model, adapter))
 
 
 @torch.no_grad()
@@ -150,6 +191,9 @@ def go_on(model: Any, folder: Path) -> None:
     read = peft.read(folder)
     for name, layer in lora.adapters(model):
         _copy(layer, read.layers[name])
+    if found := _vocabulary(model, read):
+        for own, weight in zip(vocabulary_weights.of(model).parts(), found.parts(), strict=True):
+            own[: len(weight)] = weight
     for name, head in heads.on(model).items():
         if name not in read.heads:
             continue

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from luthier.config.model import LoraConfig
+from luthier.model.adapt import vocabulary_weights
 from luthier.model.adapt.lora_layer import Adapter, LoraLinear
 from luthier.model.adapt.lora_stack import LoraStack
 from luthier.model.adapt.stacks import StackModule, held, put_stack, stack_of
@@ -78,7 +79,9 @@ def cast_once(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def merge(model: nn.Module) -> None:
-    """Replace every adapted layer by a plain one with the merged weight, in place."""
+    """Replace every adapted layer by a plain one with the merged weight, in place; an embedding or head that an adapter brought is
+    the model's own from then on."""
+    vocabulary_weights.settle(model)
     for name, adapter in list(adapters(model)):
         set_layer(model, name, adapter.replaced())
 

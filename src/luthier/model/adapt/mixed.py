@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from luthier.core.errors import InputError
 from luthier.model.adapt.lora import adapters, base_of, set_layer
 from luthier.model.adapt.lora_layer import LoraLinear
 from luthier.model.adapt.lora_stack import LoraStack
@@ -107,6 +108,9 @@ def _mixed(base: nn.Module, layers: Sequence[Any], tokens: TokenAdapters) -> nn.
 def mixed(model: nn.Module, sets: Sequence[Role]) -> Iterator[TokenAdapters]:
     """`model` for the block with `sets` of adapters beside its own, each token with the one that is assigned to it. Their heads
     take no part."""
+    if any(one.vocabulary for one in sets):
+        what = "an adapter that brings an embedding or a head of its own cannot share a pass with others"
+        raise InputError(what, where="adapters", fix="merge it, or ask each by itself")
     own = dict(adapters(model))
     names = dict.fromkeys([*own, *(name for one in sets for name in one.layers)])
     tokens = TokenAdapters(bool(own))

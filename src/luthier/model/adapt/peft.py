@@ -21,11 +21,13 @@ from luthier.core.errors import InputError
 from luthier.core.foreign.forms import shown
 from luthier.model.adapt import adapter_config, heads, peft_experts
 from luthier.model.adapt.adapter_config import CONFIG, WEIGHTS
+from luthier.model.adapt.vocabulary_weights import NAMES
 from luthier.model.folder.safetensors_header import Tensor, tensors
 
 PREFIX = "base_model.model."
 COPY_AGAIN = "copy it again"
 MAX_ALPHA = 1e9  # of lora_alpha
+EMBEDDINGS, HEADS = ("embed_tokens", "wte", "embed_in", "word_embeddings"), ("lm_head", "embed_out")
 FLOATS = ("F64", "F32", "F16", "BF16")
 KINDS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
 
@@ -51,6 +53,14 @@ class PeftAdapter:
     layers: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     scales: dict[str, float] = field(default_factory=dict)
     heads: dict[str, torch.Tensor] = field(default_factory=dict)
+    whole: dict[str, torch.Tensor] = field(
+        default_factory=dict
+    )  # embeddings and vocabulary heads, by the module's full name
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """Which of embedding and head it brings, as settings call them."""
+        return [NAMES[name.rpartition(".")[2] in HEADS] for name in self.whole]
 
     def is_stack(self, layer: str) -> bool:
         """Whether it is on the stacked weights of experts."""
@@ -85,9 +95,17 @@ def read(folder: Path) -> PeftAdapter:
         raise InputError(f"the adapter cannot be read: {error}", where=folder / WEIGHTS, fix=COPY_AGAIN) from None
     if broken := next((name for name, tensor in loaded.items() if not bool(tensor.isfinite().all())), None):
         raise InputError(f"'{broken}' holds NaN or infinity", where=folder / WEIGHTS, fix="fetch the adapter again")
-    layers, whole = _sorted(loaded, folder / WEIGHTS)
+    layers, own_heads, whole = _sorted(loaded, folder / WEIGHTS)
     layers, scales = peft_experts.resolved(layers, settings, folder)
-    return PeftAdapter(folder, settings, layers, scales, whole)
+    return PeftAdapter(folder, settings, layers, scales, own_heads, whole)
+
+
+def embedding_rows(folder: Path) -> int | None:
+    """How many rows the embedding or head has that the adapter in `folder` brings; None where it brings none."""
+    if not (folder / WEIGHTS).exists():
+        return None
+    found = (tensor for name, tensor in tensors(folder / WEIGHTS).items() if _of_vocabulary(name.removeprefix(PREFIX)))
+    return next((tensor.shape[0] for tensor in found if len(tensor.shape) == 2), None)
 
 
 def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
@@ -114,7 +132,7 @@ def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
         odd.append(f"init_lora_weights '{settings['init_lora_weights']}', which changes the base too")
     if settings.get("bias", "none") != "none":
         odd.append(f"bias '{settings['bias']}'")
-    if brought := sorted(set(saved) - set(heads.NAMES)):
+    if brought := sorted({name.rpartition(".")[2] for name in saved} - {*heads.NAMES, *EMBEDDINGS, *HEADS}):
         raise InputError(f"the adapter brings its own '{brought[0]}', which Luthier does not read", where=where)
     if odd:
         raise InputError(
@@ -130,7 +148,8 @@ def _refuse_shapes(header: Mapping[str, Tensor], where: Path) -> None:
     """Raise InputError for tensors that no adapter has: of a type that is no number with a point, of other than two dimensions (of
     magnitudes one or two), or empty."""
     for name, tensor in header.items():
-        if not name.endswith(KINDS) and name.removeprefix(PREFIX).removesuffix(".weight") not in heads.NAMES:
+        plain = name.removeprefix(PREFIX)
+        if not name.endswith(KINDS) and plain.removesuffix(".weight") not in heads.NAMES and not _of_vocabulary(plain):
             continue  # refused by its name
         most = (1, 2) if name.endswith(KINDS[2]) else (2, 2)
         if tensor.dtype not in FLOATS or not most[0] <= len(tensor.shape) <= most[1] or not tensor.size:
@@ -141,10 +160,11 @@ def _refuse_shapes(header: Mapping[str, Tensor], where: Path) -> None:
 
 def _sorted(
     tensors: Mapping[str, torch.Tensor], where: Path
-) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    """The tensors by layer and kind, and the heads by name."""
+) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The tensors by layer and kind, the heads by name, and embeddings and vocabulary heads by their modules."""
     layers: dict[str, dict[str, torch.Tensor]] = {}
     whole: dict[str, torch.Tensor] = {}
+    vocabulary: dict[str, torch.Tensor] = {}
     for key, tensor in tensors.items():
         name = key.removeprefix(PREFIX)
         kind = next((kind for kind in KINDS if name.endswith(f".{kind}")), None)
@@ -152,6 +172,8 @@ def _sorted(
             layers.setdefault(name.removesuffix(f".{kind}"), {})[kind] = tensor
         elif name.removesuffix(".weight") in heads.NAMES:
             whole[name.removesuffix(".weight")] = tensor
+        elif _of_vocabulary(name):
+            vocabulary[name.removesuffix(".weight")] = tensor
         else:
             raise InputError(f"the adapter has a tensor '{key}', which Luthier does not read", where=where)
     for name, parts in layers.items():
@@ -159,6 +181,11 @@ def _sorted(
             raise InputError(f"'{name}' has no {missing[0].removesuffix('.weight')}", where=where, fix=COPY_AGAIN)
         if parts[KINDS[0]].shape[0] != parts[KINDS[1]].shape[1]:
             raise InputError(f"A and B of '{name}' have different ranks", where=where, fix=COPY_AGAIN)
-    if not layers and not whole:
+    if not layers and not whole and not vocabulary:
         raise InputError("the adapter holds no tensor", where=where, fix=COPY_AGAIN)
-    return layers, whole
+    return layers, whole, vocabulary
+
+
+def _of_vocabulary(name: str) -> bool:
+    """Whether a tensor is the weight of an embedding or of a vocabulary head, by what architectures call those."""
+    return name.endswith(".weight") and name.removesuffix(".weight").rpartition(".")[2] in (*EMBEDDINGS, *HEADS)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from luthier.model.adapt import heads
+from luthier.model.adapt import heads, vocabulary_weights
 from luthier.model.adapt.lora import adapters, base_of, set_layer
 from luthier.model.adapt.lora_layer import Adapter
+from luthier.model.adapt.vocabulary_weights import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Role:
 
     layers: dict[str, Adapter]
     whole: dict[str, nn.Linear]
+    vocabulary: Vocabulary | None = None
 
     @property
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
@@ -34,7 +36,8 @@ class Role:
                 out[f"{name}.magnitude"] = layer.magnitude
         for name, head in self.whole.items():
             out[f"{name}.weight"] = head.weight  # type: ignore[assignment]
-        return out
+        learned = [part for part in self.vocabulary.parts() if part.requires_grad] if self.vocabulary else []
+        return out | {f"vocabulary.{place}": part for place, part in enumerate(learned)}
 
 
 def role(model: nn.Module, *, learn: bool = False) -> Role:
@@ -48,7 +51,8 @@ def role(model: nn.Module, *, learn: bool = False) -> Role:
             for key, p in adapter._parameters.items()
         }
     whole = {name: copy.deepcopy(head).requires_grad_(learn) for name, head in heads.on(model).items()}
-    return Role(layers, whole)
+    own = vocabulary_weights.own(model)
+    return Role(layers, whole, own and vocabulary_weights.copy_of(own, learn))
 
 
 @contextmanager
@@ -63,7 +67,8 @@ def playing(model: nn.Module, role_: Role) -> Iterator[None]:
         model.train(model.training)  # dropout acts on a part when it acts on the model, whatever it last played in
         for name in heads.NAMES:
             setattr(model, name, role_.whole.get(name))
-        yield
+        with vocabulary_weights.with_vocabulary(model, role_.vocabulary):
+            yield
     finally:
         for name, module in before.items():
             set_layer(model, name, module)

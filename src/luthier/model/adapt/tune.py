@@ -10,7 +10,7 @@ from torch import nn
 
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError, unknown
-from luthier.model.adapt import heads, lora
+from luthier.model.adapt import heads, lora, vocabulary_weights
 from luthier.model.adapt.base import quantize_base
 from luthier.model.adapt.stacks import stacks
 from luthier.model.layers.decoder import blocks, text_config, text_parameters
@@ -99,6 +99,7 @@ def prepare(
         if name == "qlora":
             quantize_base(model, quant)
         lora.attach(model, lora_config)
+        vocabulary_weights.learn(model, lora_config.modules_to_save)
     heads.detach(model, set(heads.NAMES) - set(wanted_heads))
     heads.attach(model, wanted_heads)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -98,23 +99,23 @@ def check_rows(longest: int, config: Any, *, where: object, fix: str) -> None:
         )
 
 
-def check_vocabulary(tokenizer: Any, config: Any, where: Path) -> None:
-    """Raise InputError where `tokenizer` gives ids that the embedding has no row for.
+def check_vocabulary(tokenizer: Any, rows: int, where: Path, new: Collection[int] = ()) -> None:
+    """Raise InputError where `tokenizer` gives ids that an embedding of `rows` rows has none for, but for those of `new` tokens,
+    which get one.
 
     Placeholders of pictures and sound may lie beyond, as Gemma 3's do in models of text alone: no text becomes one.
     """
-    rows = config.get_text_config().vocab_size
     if len(tokenizer) <= rows and tokenizer.vocab_size <= rows and not _beyond(tokenizer, rows):
         return
     named = {str(text) for key, text in tokenizer.special_tokens_map.items() if key.startswith(_PLACEHOLDERS)}
-    if beyond := [text for text in _beyond(tokenizer, rows) if text not in named]:
+    if beyond := [text for text, token in _beyond(tokenizer, rows) if text not in named and token not in new]:
         raise InputError(
             f"the tokenizer has {len(tokenizer):,} tokens and the embedding {rows:,} rows: none for '{beyond[0]}'", where=where,
-            fix="call resize_token_embeddings(len(tokenizer)) on the model in transformers, and save both again",
+            fix="name such tokens in a file for --tune.add_tokens, and train",
         )  # fmt: skip
 
 
-def _beyond(tokenizer: Any, rows: int) -> list[str]:
+def _beyond(tokenizer: Any, rows: int) -> list[tuple[str, int]]:
     """The tokens whose ids have no row, lowest id first."""
-    found = [(index, text) for text, index in tokenizer.get_vocab().items() if index >= rows]
-    return [text for _, text in sorted(found)]
+    found = [(text, token) for text, token in tokenizer.get_vocab().items() if token >= rows]
+    return sorted(found, key=lambda pair: pair[1])
