@@ -57,6 +57,7 @@ def place(tmp_path, tiny_folder):
     (tmp_path / "t.jinja").write_text(TEMPLATE)
     (tmp_path / "mine.py").write_text(CODE)
     (tmp_path / "beside.py").write_text("def worth(a):\n    return float(len(a))\n")
+    (tmp_path / "tokens.txt").write_text("<call>")
     (tmp_path / "schema.json").write_text('{"type": "object"}')
     shutil.copytree(tiny_folder, tmp_path / "tiny")
     for name in ("reward", "judge"):
@@ -72,6 +73,7 @@ NAMING = {
     "data.path": ({}, "rows.jsonl", "data"),
     "data.eval": ({"data.eval": ["eval.jsonl"]}, "eval.jsonl", "data"),
     "data.replay": ({"data.replay": ["replay.jsonl"]}, "replay.jsonl", "replay"),
+    "text.add_tokens": ({"text.add_tokens": "tokens.txt"}, "tokens.txt", "tokenizer"),
     "text.template": ({"text.template": "t.jinja"}, "t.jinja", "template"),
     "eval.metrics": ({"eval.metrics": ["python:mine.py:score"]}, "mine.py", "metrics"),
     "eval.general": ({"eval.general": ["general.jsonl"]}, "general.jsonl", "general"),
@@ -100,7 +102,7 @@ LEADING = [
 # Settings of text that name no file: their values are compared themselves. `out` is where the run is.
 VALUES = {
     "method", "tune", "out", "device", "dtype", "track", "data.layout", "data.columns", "data.values", "data.group",
-    "text.template_kwargs", "text.system", "text.train_on", "text.too_long", "lora.targets", "lora.init", "quant.kind",
+    "text.template_kwargs", "text.system", "text.train_on", "text.too_long", "lora.targets", "lora.init", "lora.modules_to_save", "quant.kind",
     "train.schedule", "train.optimizer", "train.weigh", "preference.loss", "preference.span", "ranking.loss", "policy.variant",
     "policy.kl_in", "policy.kl_estimator", "eval.benchmark", "reward.truncated",
 }  # fmt: skip
