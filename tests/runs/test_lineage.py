@@ -102,7 +102,8 @@ LEADING = [
 # Settings of text that name no file: their values are compared themselves. `out` is where the run is.
 VALUES = {
     "method", "tune", "out", "device", "dtype", "track", "data.layout", "data.columns", "data.values", "data.group",
-    "text.template_kwargs", "text.system", "text.train_on", "text.too_long", "lora.targets", "lora.init", "lora.modules_to_save", "quant.kind",
+    "text.template_kwargs", "text.system", "text.train_on", "text.too_long", "lora.targets", "lora.init",
+    "lora.modules_to_save", "quant.kind",
     "train.schedule", "train.optimizer", "train.weigh", "preference.loss", "preference.span", "ranking.loss", "policy.variant",
     "policy.kl_in", "policy.kl_estimator", "eval.benchmark", "reward.truncated",
 }  # fmt: skip
