@@ -32,7 +32,7 @@ def rows(tmp_path):
 @pytest.fixture
 def go(tmp_path, rows, tiny_folder, monkeypatch):
     """Sample with these changes; returns the result and the rows written."""
-    monkeypatch.setattr(app, "TOGETHER", 4)
+    monkeypatch.setattr(app, "PROMPTS_AT_ONCE", 4)
 
     def run(settings=(), **changes):
         options = app.SampleOptions("sft", tmp_path / "out.jsonl", 4, 1.0, 1.0, 12, 64)
