@@ -190,8 +190,8 @@ def joined(batches: Sequence[Batch]) -> Batch:
     )
 
 
-def _causal(nodes: int) -> tuple[Mask, ...]:
-    return ("causal",) * nodes
+def _causal(nodes: int) -> list[Mask]:
+    return ["causal"] * nodes
 
 
 def _add_tree(row: _Row, s: int, tree: TokenTree, weights: Sequence[float], above: int, known: int) -> list[float]:

@@ -110,7 +110,7 @@ class TreePlan:
     def groups(self) -> list[Group]:
         """Groups of blocks that together hold every token as a query once."""
         blocks = self._blocks()
-        sizes = [tuple(padded(n, self.unit) for n in (b.last - b.first, len(b.seen))) for b in blocks]
+        sizes = [(padded(b.last - b.first, self.unit), padded(len(b.seen), self.unit)) for b in blocks]
         return [
             _group([blocks[i] for i in members], *map(max, zip(*(sizes[i] for i in members), strict=True)))
             for members in _arrange(sizes)
