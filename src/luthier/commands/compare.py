@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from luthier.commands.judged import judge_of, with_judge
+from luthier.commands.judge_options import judge_of, with_judge
 from luthier.commands.options import Command, option
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import config_of, given, with_settings

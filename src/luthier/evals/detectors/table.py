@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from luthier.evals.detectors import shape, sources, wording
+from luthier.evals.detectors import shape, source_texts, wording
 from luthier.evals.detectors.answer import Finding, GivenAnswer
 from luthier.evals.detectors.task import Task
 
@@ -168,10 +168,10 @@ _DETECTORS: Mapping[str, Callable[[GivenAnswer, Task], Finding | None]] = {
     "too_short": shape.too_short,
     "repetitive": wording.repetitive,
     "wrong_format": shape.wrong_format,
-    "unsupported": sources.unsupported_claim,
-    "off_topic": sources.off_topic,
-    "copied_prompt": sources.copied_prompt,
-    "copied_training": sources.copied_training,
+    "unsupported": source_texts.unsupported_claim,
+    "off_topic": source_texts.off_topic,
+    "copied_prompt": source_texts.copied_prompt,
+    "copied_training": source_texts.copied_training,
     "refusal": wording.refused,
     "template_leak": wording.template_leak,
     "wrong_language": wording.wrong_language,
