@@ -154,9 +154,8 @@ def category_rows(errors: ErrorCounts) -> dict[str, list[CategoryRow]]:
 
 def _category_row(category: Category, n: int) -> CategoryRow:
     before, after = category.row["before"], category.row["after"]
-    shares = (100 * before, 100 * after)
-    counts = (round(n * before), round(n * after))
-    return CategoryRow(category.title, category.meaning, metric_cells(category.row), *counts, *shares)
+    counts_and_shares = (round(n * before), round(n * after), 100 * before, 100 * after)
+    return CategoryRow(category.title, category.meaning, metric_cells(category.row), *counts_and_shares)
 
 
 def code_counts(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[CodeCount]]:
