@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from luthier.comparison.compare import CompareOptions, compare_all
-from luthier.comparison.held_out_rows import _loss_question, _MeasuredRun
+from luthier.comparison.held_out_rows import MeasuredRun, loss_question
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Message, Origin
@@ -164,13 +164,13 @@ def test_different_vocabularies_are_measured_by_the_byte():
     examples = [
         Chat(messages=(Message("user", "q"), Message("assistant", "abcd")), origin=Origin("f", i)) for i in range(6)
     ]
-    one = _MeasuredRun(dict.fromkeys(range(6), (8.0, 4)), {}, {}, {}, {}, "t")
-    other = _MeasuredRun(dict.fromkeys(range(1, 6), (4.0, 2)), {}, {}, {}, {}, "t")
-    question = _loss_question({"a": [one], "b": [other]}, [one, other], examples)[0].question
+    one = MeasuredRun(dict.fromkeys(range(6), (8.0, 4)), {}, {}, {}, {}, "t")
+    other = MeasuredRun(dict.fromkeys(range(1, 6), (4.0, 2)), {}, {}, {}, {}, "t")
+    question = loss_question({"a": [one], "b": [other]}, [one, other], examples)[0].question
     assert question.title == "loss per byte"
     assert question.weights.tolist() == [4.0] * 5
     assert question.values["b"].tolist() == [[4.0] * 5]
-    same = _loss_question({"a": [one], "b": [one]}, [one, one], examples)[0].question
+    same = loss_question({"a": [one], "b": [one]}, [one, one], examples)[0].question
     assert (same.title, same.weights.tolist()) == ("loss per token", [4.0] * 6)
 
 

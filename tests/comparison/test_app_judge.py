@@ -121,21 +121,20 @@ def test_a_judge_that_goes_by_place_has_no_verdict(judged, says, name):
 def test_pairs_of_several_contestants_are_corrected():
     """Eight wins of eight: p = 2 / 2^8, three times that for three pairs. Of seven pairs it shows nothing."""
     won = [Duel(i, i, "a", "b", 1.0, "judge", (1, 1)) for i in range(8)]
-    rows = judge_module._with_verdicts([judge_module._pair_result("a", "b", won)] * 3)
+    rows = judge_module.with_verdicts([judge_module.pair_result("a", "b", won)] * 3)
     assert [row["corrected"] for row in rows] == [3 * 2 / 2**8] * 3
     assert {row["verdict"] for row in rows} == {"better"}
     assert (
-        judge_module._with_verdicts([judge_module._pair_result("a", "b", won)] * 7)[0]["verdict"]
-        == "no difference shown"
+        judge_module.with_verdicts([judge_module.pair_result("a", "b", won)] * 7)[0]["verdict"] == "no difference shown"
     )
 
 
 def test_six_wins_of_six_leave_room_for_other_points():
     """Wilson's limit of 6 in 6 is 6 / (6 + 3.8415); of six ties, half of what is left to each side."""
     won, tied = ([Duel(i, i, "a", "b", outcome, "judge", (1, 1)) for i in range(6)] for outcome in (1.0, 0.5))
-    found = judge_module._pair_result("a", "b", won)
+    found = judge_module.pair_result("a", "b", won)
     assert (found["score"], found["low"], found["high"]) == (1.0, pytest.approx(0.6097, abs=1e-4), 1.0)
-    found = judge_module._pair_result("a", "b", tied)
+    found = judge_module.pair_result("a", "b", tied)
     assert (found["low"], found["high"]) == (pytest.approx(0.3048, abs=1e-4), pytest.approx(0.6952, abs=1e-4))
 
 
@@ -263,7 +262,7 @@ def test_people_are_compared_with(judged, tmp_path, capsys):
 
 def test_the_file_is_held_by_one_process(judged, tmp_path):
     with (
-        judge_module._journal(tmp_path / "out" / "j.jsonl"),
+        judge_module.journal_of(tmp_path / "out" / "j.jsonl"),
         pytest.raises(InputError, match=sentence("file written by another")),
     ):
         judged(Longer())
@@ -324,7 +323,7 @@ def test_a_gguf_file_is_a_model_and_no_file_of_answers(tmp_path, files, tiny_fol
     settings = asking(tmp_path, data=DataConfig(path=(str(tmp_path / "rows.jsonl"),)))
     asked = []
     monkeypatch.setattr(
-        "luthier.comparison.contestants._generate_or_reuse", lambda label, name, *_: asked.append(name) or ["cat"] * 3
+        "luthier.comparison.contestants.generate_or_reuse", lambda label, name, *_: asked.append(name) or ["cat"] * 3
     )
     answer_prompts({"a": files[0], "m": str(tmp_path / "m.gguf")}, settings, lambda: False)
     assert asked == [str(tmp_path / "m.gguf")]
@@ -461,10 +460,10 @@ def test_an_answer_or_a_verdict_that_is_kept_and_was_changed_is_not_believed(tmp
     answers = tmp_path / "j.a.answers.jsonl"
     line = with_sum({"prompt": "how many?", "answer": "12", "model": "a", "made": "0"})
     answers.write_text(json.dumps(line) + "\n")
-    assert contestants._read_answers(answers)
+    assert contestants.read_answers(answers)
     answers.write_text(json.dumps(line | {"answer": "13"}) + "\n")
     with pytest.raises(InputError, match=sentence("line changed", where="a.answers.jsonl:1")):
-        contestants._read_answers(answers)
+        contestants.read_answers(answers)
     asked = [(Message("user", f"Is it {i}?"),) for i in range(2)]
     served = Served(lambda text: "Yes")
     served.url, served.extra = "http://localhost", {}

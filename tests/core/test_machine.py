@@ -46,12 +46,12 @@ def written(root: Path, files: dict[str, str]) -> Path:
     ids=["no groups", "a container", "a group above", "no limit", "half a core", "version 1", "version 1, no limit"],
 )  # fmt: skip
 def test_cores_are_those_allowed_and_no_more_than_the_quota(tmp_path, monkeypatch, files, expected) -> None:
-    monkeypatch.setattr(machine, "_cores", lambda: set(range(8)))
+    monkeypatch.setattr(machine, "usable_cores", lambda: set(range(8)))
     assert cores(written(tmp_path, files)) == expected
 
 
 def test_what_others_take_is_what_runs_on_our_cores_without_us(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(machine, "_cores", lambda: {0, 1})
+    monkeypatch.setattr(machine, "usable_cores", lambda: {0, 1})
     ticks = os.sysconf("SC_CLK_TCK")
     # user nice system idle iowait irq softirq steal; core 2 is not ours
     line = f"{2 * ticks} 0 {ticks} 50 50 0 0 {ticks} 0 0"
@@ -64,7 +64,7 @@ def test_what_others_take_is_what_runs_on_our_cores_without_us(tmp_path, monkeyp
 
 
 def test_without_two_moments_the_load_of_the_last_minute_speaks(monkeypatch) -> None:
-    monkeypatch.setattr(machine, "_cores", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(machine, "usable_cores", lambda: {0, 1, 2, 3})
     monkeypatch.setattr(os, "getloadavg", lambda: (2.5, 0, 0))
     close = CpuTimes(1.0, 1.0, 1.0), CpuTimes(1.2, 1.0, 1.0)
     assert taken(None, None) == taken(*close) == 1.5

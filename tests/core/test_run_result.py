@@ -13,6 +13,7 @@ from luthier.core.types.run_result import ON_A_PAGE, RunResult, require_page
 from luthier.report.page.run_report import RunReport
 from luthier.runs.folder import RunFolder
 from luthier.tune import quickstart, train
+from sentences import sentence
 
 METRIC = {"before": 1.5, "after": 1.0, "difference": -0.5, "low": -0.6, "high": -0.4, "n": 32, "verdict": "better"}
 RESULT = {
@@ -43,5 +44,5 @@ def test_a_result_is_held_to_its_type():
 @pytest.mark.parametrize("name", ON_A_PAGE)
 def test_a_page_needs_more_than_an_earlier_version_may_have_written(name):
     require_page(RESULT, "r", "f")
-    with pytest.raises(InputError, match=f"r: '{name}' is missing; f"):
+    with pytest.raises(InputError, match=sentence("record lacks", where="r", key=name, fix="f")):
         require_page({key: value for key, value in RESULT.items() if key != name}, "r", "f")

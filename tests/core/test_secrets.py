@@ -17,7 +17,7 @@ KEY = "sk-proj-Zq7/Wt+9dLr2mXv4HnBc"
 
 @pytest.fixture
 def kept(monkeypatch):
-    monkeypatch.setattr(secrets, "_known", set())
+    monkeypatch.setattr(secrets, "KNOWN", set())
     secrets.keep(KEY)
 
 
@@ -88,7 +88,7 @@ def test_a_hub_and_a_tracker_that_say_the_key_are_quoted_without_it(monkeypatch)
     import huggingface_hub
 
     from luthier.model.hub.hugging_face import snapshot
-    from luthier.runs.tracking import _reason
+    from luthier.runs.tracking import reason_of
 
     monkeypatch.setenv("HF_TOKEN", "hf_" + "AbCdEfGh" * 4)
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123")
@@ -101,4 +101,4 @@ def test_a_hub_and_a_tracker_that_say_the_key_are_quoted_without_it(monkeypatch)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(InputError, match=sentence("cannot fetch from hub", reason="401 for 'Bearer [hidden]'")):
         snapshot("some/model", download=True)
-    assert _reason(ValueError("bad key 0123456789abcdef0123")) == "bad key [hidden]"
+    assert reason_of(ValueError("bad key 0123456789abcdef0123")) == "bad key [hidden]"

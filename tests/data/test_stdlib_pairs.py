@@ -209,7 +209,7 @@ def test_a_look_at_the_text_leaves_out_no_file_that_parsing_would_use():
     for path in unread:
         found = ast.walk(ast.parse(path.read_text("utf-8")))
         assert not any(
-            isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and stdlib_pairs._summary(n) for n in found
+            isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and stdlib_pairs.summary_of(n) for n in found
         )
 
 

@@ -174,7 +174,7 @@ def test_the_report_has_the_rows_that_errors_says(tmp_path, answers):
     run = make_run(tmp_path / "run", train, test, [answers[0]] * 25 + ["Blue"] * 5, [answers[1]] * 30)
     rows = errors(run)["rows"]
     folder, config = read_run(run)
-    found = write_report._errors(held_out_rows.read(folder), config)
+    found = write_report.errors_section(held_out_rows.read(folder), config)
     assert [row for row in rows if row["name"] == "sound"] == [found.sound.row]
     assert [category.row for category in found.categories] == [row for row in rows if row["name"] != "sound"]
     assert found.correctness_known == (answers[1] == "red")
@@ -182,7 +182,7 @@ def test_the_report_has_the_rows_that_errors_says(tmp_path, answers):
     old = [{k: v for k, v in line.items() if k not in ("before_bad", "bad_means")} for line in folder.records(ERRORS)]
     folder.write_records(ERRORS, old)
     assert "wrong" not in [
-        category.row["name"] for category in write_report._errors(held_out_rows.read(folder), config).categories
+        category.row["name"] for category in write_report.errors_section(held_out_rows.read(folder), config).categories
     ]
 
 

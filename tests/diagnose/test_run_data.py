@@ -10,7 +10,7 @@ import pytest
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
-from luthier.diagnose.run_data import _check_files, rows_after_limit
+from luthier.diagnose.run_data import require_files, rows_after_limit
 from sentences import sentence
 
 
@@ -18,11 +18,11 @@ def test_settings_that_name_other_files_than_the_lineage_are_refused(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a", "completion": "b"}\n')
     known = {str(rows): sha256(rows)}
-    _check_files(known, resolve({"data.path": [str(rows)]}), Path("runs/r"))
+    require_files(known, resolve({"data.path": [str(rows)]}), Path("runs/r"))
     with pytest.raises(InputError, match=sentence("files not of the run", run="runs/r")):
-        _check_files(known, resolve({}), Path("runs/r"))
+        require_files(known, resolve({}), Path("runs/r"))
     with pytest.raises(InputError, match=sentence("data of the run gone")):
-        _check_files({"examples": "ab"}, resolve({"data.path": [str(rows)]}), Path("runs/r"))
+        require_files({"examples": "ab"}, resolve({"data.path": [str(rows)]}), Path("runs/r"))
 
 
 def test_rows_beyond_the_limit_may_be_as_long_as_the_run_let_them_be(tmp_path, monkeypatch):

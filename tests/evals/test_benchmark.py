@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import shutil
 import sys
 from dataclasses import replace
@@ -244,7 +243,7 @@ def test_examples_that_are_drawn_otherwise_are_other_records(data, tmp_path, cap
     """A suite draws none too much for HellaSwag, so its examples are not those of the task alone."""
     task, material = TASKS["hellaswag"], files.from_folder(TASKS["hellaswag"], data, 10)
     alone, suite = (
-        evaluation._about(evaluation.TaskFiles(one, 10, material), {}) for one in (task, replace(task, spare=False))
+        evaluation.about_task(evaluation.TaskFiles(one, 10, material), {}) for one in (task, replace(task, spare=False))
     )
     TaskRecords(tmp_path / "hellaswag.jsonl", suite, "m")
     (tmp_path / "hellaswag.jsonl").write_text('{"doc": 0}\n')
@@ -272,19 +271,19 @@ def test_a_file_that_eval_did_not_write_is_left_alone(tiny_folder, tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "told", "values"),
     [
-        ("no json", "not JSON"),
-        ("[]", "this should be a valid dictionary, not a list"),
-        ('{"doc": "0"}', "'doc' should be a valid integer"),
-        ('{"question": "q"}', "'doc' is missing"),
+        ("no json", "not json", {}),
+        ("[]", "record of another form", {"key": "this", "wanted": "a valid dictionary", "given": "a list"}),
+        ('{"doc": "0"}', "record of another form", {"key": "'doc'", "wanted": "a valid integer"}),
+        ('{"question": "q"}', "record lacks", {"key": "doc"}),
     ],
 )
-def test_a_line_that_is_no_record_is_named(tmp_path, line, told):
+def test_a_line_that_is_no_record_is_named(tmp_path, line, told, values):
     path = tmp_path / "piqa.jsonl"
     TaskRecords(path, {"task": "piqa"}, "m")
     path.write_text(f'{{"doc": 0}}\n{line}\n')
-    with pytest.raises(InputError, match=f"piqa.jsonl:2: {re.escape(told)}"):
+    with pytest.raises(InputError, match=sentence(told, where="piqa.jsonl:2", fix="put it back …", **values)):
         TaskRecords(path, {"task": "piqa"}, "m")
 
 

@@ -287,7 +287,7 @@ def _same_generation(theirs, prompts, records, harness) -> None:
     assert [record["answer"] for record in records] == [text.rstrip("\ufffd") for text in texts]  # half a character
     # a model of random weights never finds the number: score answers that do, wholly or in part
     tries = ["so 3\n#### 1,2", "#### $5.", "it is 3 of -4", "none", "#### 3\n#### 4", "about 12.0 $5 ."]
-    from luthier.evals.benchmarks.measure import _bare, _flexible, _strict
+    from luthier.evals.benchmarks.measure import bare_number, flexible_answer, strict_answer
 
     for record, doc in zip(records, theirs.eval_docs, strict=True):
         for text in tries:
@@ -296,8 +296,8 @@ def _same_generation(theirs, prompts, records, harness) -> None:
                 filters.apply([instance])
                 (answer,) = instance.filtered_resps.values()
                 expected = theirs.process_results(doc, [answer])["exact_match"]
-                got = (_strict, _flexible)[number](text)
-                assert (_bare(got) == _bare(record["gold"])) == bool(expected), (text, doc)
+                got = (strict_answer, flexible_answer)[number](text)
+                assert (bare_number(got) == bare_number(record["gold"])) == bool(expected), (text, doc)
 
 
 def test_long_documents_are_truncated_from_the_left_like_the_harnesss(tmp_path, harness, engine):
@@ -357,7 +357,7 @@ def test_the_leaderboards_examples_of_hellaswag_are_those_of_the_harnesss_openll
     published("hellaswag", "measured", measured, tmp_path)
     published("hellaswag", "shots", examples, tmp_path)
     (ours_,) = [one for one in SUITES["leaderboard"] if one.task == "hellaswag"]
-    (job,) = evaluation._jobs(evaluation.BenchmarkOptions(data_dir=tmp_path), [ours_])
+    (job,) = evaluation.tasks_of(evaluation.BenchmarkOptions(data_dir=tmp_path), [ours_])
     assert job.shots == entry["num_fewshot"]
     draws = Shots(job.task, job.material, job.shots)
     pairs = [pair for d in job.material.documents for pair in prompt(job.task, d, draws.draw(d), None).pairs]

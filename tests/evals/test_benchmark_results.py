@@ -7,7 +7,7 @@ from math import exp, log
 import pytest
 
 from luthier.evals.benchmarks import results
-from luthier.evals.benchmarks.measure import _share, chosen
+from luthier.evals.benchmarks.measure import chosen, share_of
 from luthier.evals.benchmarks.tasks import TASKS, SuiteColumn
 from luthier.evals.stats.intervals import Estimate
 
@@ -87,8 +87,8 @@ def test_the_average_of_a_suite():
 
 
 def test_the_true_share_does_not_underflow():
-    assert _share([log(0.2), log(0.2), log(0.1)], [True, False, True]) == pytest.approx(0.6)
-    assert _share([-2000.0, -2000.0], [True, False]) == 0.5
+    assert share_of([log(0.2), log(0.2), log(0.1)], [True, False, True]) == pytest.approx(0.6)
+    assert share_of([-2000.0, -2000.0], [True, False]) == 0.5
 
 
 def test_a_limit_without_groups():

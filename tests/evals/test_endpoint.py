@@ -13,7 +13,7 @@ from luthier.comparison.judge import JudgmentOptions, judge
 from luthier.config.data import DataConfig
 from luthier.core.errors import InputError, RunError, Stopped
 from luthier.core.types.examples import Message
-from luthier.evals.judging.endpoint import Endpoint, UnusableReply, _is_this_machine, open_endpoint
+from luthier.evals.judging.endpoint import Endpoint, UnusableReply, is_this_machine, open_endpoint
 from luthier.evals.judging.judges import JudgeSpec
 from sentences import sentence
 
@@ -240,4 +240,4 @@ def test_a_server_that_fails_half_way_is_asked_for_the_rest(server, tmp_path):
     [("localhost", True), ("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("127.0.0.1.example.com", False), ("10.0.0.1", False)],
 )  # fmt: skip
 def test_only_this_machine_gets_a_key_without_a_word(host, here):
-    assert _is_this_machine(host) == here
+    assert is_this_machine(host) == here

@@ -35,7 +35,7 @@ def whole(body, status=b"200 OK", *headers):
 @pytest.fixture
 def serve(monkeypatch):
     """A server that sends every connection the pieces of a reply; `seconds` between them. Returns its endpoint."""
-    monkeypatch.setattr(secrets, "_known", set())
+    monkeypatch.setattr(secrets, "KNOWN", set())
     over, seen = threading.Event(), []
 
     def start(pieces, seconds=0.0, **changes):

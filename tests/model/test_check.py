@@ -108,7 +108,7 @@ def test_a_window_that_is_passed_over_matters_where_rows_can_outgrow_it(window) 
 
 def test_a_wrong_fusion_is_seen(monkeypatch) -> None:
     """The reference is taken before norms and gates are replaced."""
-    monkeypatch.setattr(fuse, "_agrees", lambda module, forward: True)
+    monkeypatch.setattr(fuse, "agrees", lambda module, forward: True)
     model = made("gemma3_text", **WINDOW)
     model.model.norm.variance_epsilon = 1e-6  # as if Gemma's norm, which adds 1 to its weight, were Llama's
     with pytest.raises(InputError, match=sentence("model not computed exactly", why=PACKED)):
@@ -127,7 +127,7 @@ def test_16_bits_pass() -> None:
 
 def test_a_kind_of_model_is_checked_once_in_a_process(tiny_folder: Path, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr(load, "_checked", set())
+    monkeypatch.setattr(load, "CHECKED", set())
     monkeypatch.setattr(check, "expected", lambda model, own=check.expected: asked.append(1) or own(model))
     for _ in range(2):
         load.load(tiny_folder, device=torch.device("cpu"), dtype=torch.float32)

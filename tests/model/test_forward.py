@@ -220,11 +220,11 @@ def test_a_kernel_that_cannot_be_compiled_is_left_out_with_a_word(monkeypatch, c
     def fails(*args, **kwargs):
         raise TorchDynamoException("no compiler here")
 
-    monkeypatch.setattr(plan, "_compiled", fails)
+    monkeypatch.setattr(plan, "compiled", fails)
     q = torch.zeros(1, 1, 4, 16)
-    assert plan._block_sparse(q, q, q, None, Scoring(1.0)) is None
+    assert plan.block_sparse(q, q, q, None, Scoring(1.0)) is None
     assert "no compiler here" in capsys.readouterr().err
-    assert plan._block_sparse(q, q, q, None, Scoring(1.0)) is None, "asked once"
+    assert plan.block_sparse(q, q, q, None, Scoring(1.0)) is None, "asked once"
     assert not capsys.readouterr().err
 
 
@@ -238,11 +238,11 @@ def test_a_kernel_without_a_backward_pass_is_left_out_before_a_step_needs_it(mon
         def backward(ctx, *grads):
             raise RuntimeError("out of shared memory")
 
-    monkeypatch.setattr(plan, "_compiled", lambda q, k, v, **settings: Forward.apply(q))
-    monkeypatch.setattr(plan, "_learns", set())
+    monkeypatch.setattr(plan, "compiled", lambda q, k, v, **settings: Forward.apply(q))
+    monkeypatch.setattr(plan, "learns", set())
     q = torch.zeros(1, 1, 4, 16)
-    assert plan._block_sparse(q, q, q, None, Scoring(1.0)) is not None, "nothing learns: the forward pass is enough"
-    assert plan._block_sparse(q.requires_grad_(), q, q, None, Scoring(1.0)) is None
+    assert plan.block_sparse(q, q, q, None, Scoring(1.0)) is not None, "nothing learns: the forward pass is enough"
+    assert plan.block_sparse(q.requires_grad_(), q, q, None, Scoring(1.0)) is None
     assert "out of shared memory" in capsys.readouterr().err
 
 
@@ -279,11 +279,11 @@ def test_in_16_bits_a_processor_meets_few_sizes(monkeypatch):
     trees = [random_tree(draw, prefix=(1, 2, 3, 4, 5), children=c, row=c) for c in (2, 0, 3)]
     batch = pack(trees, [[1.0] * t.trained for t in trees], pad_to=128)
     sizes: list[tuple[int, int]] = []
-    attend, logits = plan._attend, vocabulary._logits
+    attend, logits = plan.attend_blocks, vocabulary.logits_of
     monkeypatch.setattr(
-        plan, "_attend", lambda q, k, v, g, m, s: (sizes.append(m.shape[-2:]), attend(q, k, v, g, m, s))[1]
+        plan, "attend_blocks", lambda q, k, v, g, m, s: (sizes.append(m.shape[-2:]), attend(q, k, v, g, m, s))[1]
     )
-    monkeypatch.setattr(vocabulary, "_logits", lambda h, *rest: (sizes.append((len(h), 32)), logits(h, *rest))[1])
+    monkeypatch.setattr(vocabulary, "logits_of", lambda h, *rest: (sizes.append((len(h), 32)), logits(h, *rest))[1])
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         model = tiny_model(dtype=dtype)

@@ -50,7 +50,7 @@ def test_bfloat16_is_as_near_as_the_model_itself(dtype):
 def test_the_gated_product_is_made_again_and_not_kept(kind, monkeypatch):
     """The gradient is that of a model which keeps it, and its memory is free before the backward pass."""
     config = LoraConfig(rank=4, dora=kind == "dora", dropout=0.5 * (kind == "dropout"))
-    made, gate_of = [], fuse_module._Gate
+    made, gate_of = [], fuse_module.Gate
 
     class Watched(gate_of):
         @staticmethod
@@ -59,7 +59,7 @@ def test_the_gated_product_is_made_again_and_not_kept(kind, monkeypatch):
             made.append(StorageWeakRef(out.untyped_storage()))
             return out
 
-    monkeypatch.setattr(fuse_module, "_Gate", Watched)
+    monkeypatch.setattr(fuse_module, "Gate", Watched)
 
     def grads(fused: bool) -> torch.Tensor:
         model = tiny_model("sdpa", dtype=torch.float64)

@@ -360,10 +360,10 @@ def test_the_cache_grows_and_closes_up() -> None:
         engine.step()
         cache = engine.cache
         assert cache.lengths == [3, 71, 2]
-        third = cache._keys[1][2, :, :2].clone()
+        third = cache.layer_keys[1][2, :, :2].clone()
         engine.cancel(0)
         assert cache.lengths == [2, 71]
-        assert torch.equal(cache._keys[1][0, :, :2], third)
+        assert torch.equal(cache.layer_keys[1][0, :, :2], third)
         assert [s.handle for s in engine.running] == [2, 1]
         assert not engine.running[0].prompt.keys, "keys of a prompt are freed when all its samples have entered"
 

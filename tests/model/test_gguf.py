@@ -176,7 +176,7 @@ def test_blanks_before_a_digit_stay_whole(converted: Path) -> None:
 @settings(max_examples=60, deadline=None)
 def test_any_text_survives_the_tokenizer(text: str) -> None:
     header = container.Header(Path("x"), {"tokenizer.ggml.tokens": TOKENS, "tokenizer.ggml.merges": MERGES}, {})
-    tokenizer = gguf_tokenizer._byte_pair_tokenizer(header, "digits", {"bos_token": None, "eos_token": None})
+    tokenizer = gguf_tokenizer.byte_pair_tokenizer(header, "digits", {"bos_token": None, "eos_token": None})
     assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
 
 

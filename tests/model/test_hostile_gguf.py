@@ -145,7 +145,7 @@ def test_what_lies_beside_a_file_is_not_read(tmp_path: Path) -> None:
         patch.setattr(convert, "alone", watched)
         (tmp_path / "out").mkdir()
         with pytest.raises(InputError):
-            convert._convert_through_transformers(container.read_header(path), tmp_path / "out", torch.float32)
+            convert.convert_through_transformers(container.read_header(path), tmp_path / "out", torch.float32)
     assert seen == [["m.gguf"]]
 
 

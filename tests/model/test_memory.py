@@ -112,7 +112,7 @@ def test_activations_are_those_a_real_pass_keeps(kind: str, dtype: torch.dtype) 
     with counted(keep):
         hidden_states(model, batch(96))
     real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert guess(kind, tokens=96, dtype=dtype, lora=lora).activations / memory._FRAGMENTATION == pytest.approx(
+    assert guess(kind, tokens=96, dtype=dtype, lora=lora).activations / memory.FRAGMENTATION == pytest.approx(
         real, rel=0.02
     )
 
@@ -122,7 +122,7 @@ def test_the_formula_agrees_with_the_trace() -> None:
         model = AutoModelForCausalLM.from_config(CONFIG, dtype=torch.bfloat16, attn_implementation="luthier")
     fuse(model)
     tune.prepare(model, "lora", LoraConfig(rank=1), QuantConfig())
-    assert memory._activations(model, 512) == pytest.approx(512 * memory._bytes_per_token(model.config, 2), rel=0.1)
+    assert memory.activations_of(model, 512) == pytest.approx(512 * memory.bytes_per_token(model.config, 2), rel=0.1)
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
@@ -167,18 +167,18 @@ def test_one_line_says_what_learns() -> None:
 
 
 def test_the_containers_limit_counts(tmp_path: Path) -> None:
-    assert memory._container_room(tmp_path) == sys.maxsize
+    assert memory.container_room(tmp_path) == sys.maxsize
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\nactive_file 50\n")
-    assert memory._container_room(tmp_path) == 450
+    assert memory.container_room(tmp_path) == 450
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._container_room(tmp_path) == sys.maxsize
+    assert memory.container_room(tmp_path) == sys.maxsize
     (tmp_path / "memory").mkdir()
     for name, value in (("limit_in_bytes", "900"), ("usage_in_bytes", "400")):
         (tmp_path / "memory" / f"memory.{name}").write_text(value)
     (tmp_path / "memory" / "memory.stat").write_text("total_inactive_file 100\n")
-    assert memory._container_room(tmp_path) == 600
+    assert memory.container_room(tmp_path) == 600
     assert 0 < memory.available(CPU) < 1 << 50
 
 

@@ -46,9 +46,9 @@ def test_same_values_and_nothing_left_behind() -> None:
 def test_in_bfloat16_adapters_stay_beside_the_weight(real: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Added in, their updates would be rounded away."""
     if not real:
-        monkeypatch.setattr(packed_weights, "_reorder", lambda weight: weight)
-        monkeypatch.setattr(packed_weights, "_product", nn.functional.linear)
-    elif not packed_weights._works(torch.bfloat16):
+        monkeypatch.setattr(packed_weights, "reorder", lambda weight: weight)
+        monkeypatch.setattr(packed_weights, "product", nn.functional.linear)
+    elif not packed_weights.works(torch.bfloat16):
         pytest.skip("this processor has no bfloat16 products in oneDNN")
     net, x = Net(torch.bfloat16), torch.randn(2, 5, 256).bfloat16()
     with torch.no_grad():
@@ -69,6 +69,6 @@ def test_without_effect_where_it_cannot_be(why: str, monkeypatch: pytest.MonkeyP
     elif why == "another type":
         net = net.double()
     else:
-        monkeypatch.setattr(packed_weights, "_reorder", lambda weight: weight.missing_operation)
+        monkeypatch.setattr(packed_weights, "reorder", lambda weight: weight.missing_operation)
     with packed_weights.packed(net):
         assert not any("forward" in vars(m) for m in net.modules())

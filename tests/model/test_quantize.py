@@ -109,7 +109,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, chunk: int) -> N
     torch.manual_seed(0)
     weight = torch.randn(10, 50)
     whole = quantize(weight, "nf4", 16).dequantize(torch.float32)
-    monkeypatch.setattr("luthier.model.adapt.quantize._CHUNK", chunk)
+    monkeypatch.setattr("luthier.model.adapt.quantize.CHUNK", chunk)
     assert torch.equal(quantize(weight, "nf4", 16).dequantize(torch.float32), whole)
 
 

@@ -209,7 +209,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., l
             (folder / "model.safetensors").write_bytes(path.read_bytes())
 
         monkeypatch.setattr(subprocess, "run", run)
-        monkeypatch.setattr(sources, "_convert", convert)
+        monkeypatch.setattr(sources, "convert_source", convert)
         return commands
 
     return set_up
@@ -250,7 +250,7 @@ def test_a_disk_that_fills_up_while_converting_is_one_line(
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     embedded()
-    monkeypatch.setattr(sources, "_convert", full)
+    monkeypatch.setattr(sources, "convert_source", full)
     assert "cannot write the model: the disk is full; free space" in refusal("toy")
     assert not [p for p in (cache / "models").iterdir() if p.suffix != ".lock"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from luthier.report.screens.benchmarks import _figure, tables
+from luthier.report.screens.benchmarks import figure, tables
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def test_every_figure_is_there_and_nothing_is_read_as_markup():
 
 
 def test_figures_beyond_the_usual():
-    assert [_figure(value, "") for value in (None, 3e20, 1234.5)] == ["too large", "3.0e+20", "1,234.5"]
+    assert [figure(value, "") for value in (None, 3e20, 1234.5)] == ["too large", "3.0e+20", "1,234.5"]
 
 
 def test_a_measurement_that_was_complete_says_so():

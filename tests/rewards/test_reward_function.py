@@ -174,7 +174,7 @@ def test_a_function_that_hangs_is_ended(reward, code):
     assert "it took longer than 0.3 s, given 4 answers" in (message := fails(function))
     assert "raise --reward.timeout or make it quicker" in message
     assert time.monotonic() - began < 5
-    assert not alive(function._child.pid)
+    assert not alive(function.child.pid)
 
 
 def test_what_it_started_ends_with_it(reward, tmp_path):
@@ -275,14 +275,14 @@ def test_files_that_do_not_load(reward, code, what):
 
 def test_closing_ends_the_process(reward):
     function = reward("return [0] * len(answers)")
-    assert alive(function._child.pid)
+    assert alive(function.child.pid)
     function.close()
-    assert not alive(function._child.pid)
-    assert function._child._process.returncode == 0
+    assert not alive(function.child.pid)
+    assert function.child.process.returncode == 0
 
 
 def test_ctrl_c_does_not_reach_it(reward):
-    assert os.getpgid(reward("pass")._child.pid) != os.getpgid(0)
+    assert os.getpgid(reward("pass").child.pid) != os.getpgid(0)
 
 
 def test_a_process_whose_luthier_is_gone_ends_itself(tmp_path):

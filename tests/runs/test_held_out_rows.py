@@ -12,6 +12,7 @@ from luthier.core.types.findings import Finding
 from luthier.runs import held_out_rows
 from luthier.runs.folder import RunFolder
 from luthier.runs.held_out_rows import ERRORS, AskedAgain, HeldOutRow, MeasuredRow, RowErrors, stage_file
+from sentences import sentence
 
 BEFORE = MeasuredRow(
     3, 1.5, 2, {"accuracy": 1.0}, "who?", "me", "you", "stop", (-0.5, -1.0), {"reward": 0.5}, AskedAgain(("I",))
@@ -74,5 +75,5 @@ def test_lines_of_earlier_versions_are_read(folder):
 
 def test_stages_of_other_rows_are_refused(folder):
     folder.write_records(stage_file("after"), [replace(AFTER, row=4).as_record()])
-    with pytest.raises(InputError, match="evals: before and after are not of the same rows"):
+    with pytest.raises(InputError, match=sentence("before and after of other rows", where="evals")):
         held_out_rows.read(folder)

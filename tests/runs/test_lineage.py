@@ -270,7 +270,7 @@ def test_defaults_that_changed_stop_only_runs_that_read_them(tmp_path):
         old = resolve({"method": method, "policy.clip": 0.2, "policy.lam": 0.95})
         (folder / "run.yaml").write_text(write_yaml(old))
         if method == "sft":
-            start_run._same_settings(folder, resolve({"method": method}))
+            start_run.require_same_settings(folder, resolve({"method": method}))
         else:
             with pytest.raises(InputError, match=sentence("another run", name="policy.clip", there="0.2")):
-                start_run._same_settings(folder, resolve({"method": method}))
+                start_run.require_same_settings(folder, resolve({"method": method}))

@@ -232,6 +232,6 @@ def test_a_damaged_tracking_json_is_one_line_with_the_way_out(tmp_path, damage):
     card = tmp_path / "tracking.json"
     card.write_text(damage)
     with pytest.raises(InputError, match=sentence("tracking unreadable", where="tracking.json")):
-        tracking._state(card)
+        tracking.read_state(card)
     card.unlink()
-    assert tracking._state(card) == {}
+    assert tracking.read_state(card) == {}

@@ -37,14 +37,14 @@ ASKED, CHAT = [user("x")], [user("x"), answer("y")]
 def quick(monkeypatch):
     """A process with a short time to compute."""
     monkeypatch.setattr(rendering, "SECONDS", 0.2)
-    monkeypatch.setattr(rendering, "_process", rendering._Process())
+    monkeypatch.setattr(rendering, "PROCESS", rendering.Process())
     yield
-    rendering._process._end()
+    rendering.PROCESS.end()
 
 
 def process() -> int:
     """The number of the process beside us."""
-    return rendering._process._running().pid
+    return rendering.PROCESS.running().pid
 
 
 HOSTILE = {
@@ -208,7 +208,7 @@ def test_a_forked_process_starts_its_own(quick):
         try:
             os.write(theirs, f"{template.render(CHAT, prompt=False) == text and process() != own}".encode())
         finally:
-            rendering._process._end()
+            rendering.PROCESS.end()
             os._exit(0)
     os.close(theirs)
     os.waitpid(forked, 0)

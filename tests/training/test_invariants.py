@@ -120,7 +120,7 @@ def test_every_example_is_seen_once_an_epoch_in_an_order_of_its_own():
     assert len(steps) == 7
     seen = [row for i in range(len(steps)) for batch in steps.step(i).micro for row in batch.rows]
     assert len(seen) == 25
-    order = [rows[i].row for i in steps._at(0, 25)]
+    order = [rows[i].row for i in steps.examples_at(0, 25)]
     assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10))
     assert order[:10] != order[10:20]
     again = OfflineSteps(rows, 4, 25, RULES["token"], Packing(10_000), seed=3)

@@ -57,9 +57,9 @@ def test_small_updates_survive_in_bfloat16():
 def test_gradients_of_16_bits_are_cast_a_few_at_a_time_with_the_same_bits(monkeypatch):
     """All float32 copies at once would take twice the gradients' memory again."""
     found, groups = [], []
-    update = optim._Adam.update
+    update = optim.Adam.update
     monkeypatch.setattr(
-        optim._Adam, "update", staticmethod(lambda group, *rest: (groups.append(len(group)), update(group, *rest)))
+        optim.Adam, "update", staticmethod(lambda group, *rest: (groups.append(len(group)), update(group, *rest)))
     )
     for most in (0, 1 << 30):
         monkeypatch.setattr(optim, "CAST", most)

@@ -119,7 +119,7 @@ def test_every_micro_batch_is_computed_once_and_every_rank_runs_as_many_passes(w
     micro = make_step(text_pairs(), on_two_ranks.RULES["token"], Packing(40)).micro
     shares = []
     for rank in range(world):
-        monkeypatch.setattr(ranks, "_here", ranks.Ranks(rank, world))
+        monkeypatch.setattr(ranks, "HERE", ranks.Ranks(rank, world))
         shares.append(shared_out(micro))
     assert sorted(number for share in shares for number, _ in share if number != IDLE) == list(range(len(micro)))
     assert len({len(share) for share in shares}) == 1

@@ -114,7 +114,7 @@ def test_what_reads_a_run_runs_none_of_its_code(place, train, tiny_folder, capsy
     (place / "ran").unlink()
     from luthier.training import method_table as table
 
-    table._OWN.clear()  # as in another process
+    table.OWN_METHODS.clear()  # as in another process
     comparing = ["compare", str(tiny_folder), "run", "--data", "chats.jsonl", "--eval.rows", "2", "--eval.samples", "2"]
     for command in (
         ["errors", "run"],

@@ -181,12 +181,12 @@ def test_answers_of_rollouts_are_those_of_the_first_the_middle_and_the_last(tmp_
     ]  # fmt: skip
     evaluated = {"step": 2, "prompt": "held out?", "answer": "yes"}
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*old, evaluated, *new]))
-    found = write_report._rollouts(RunFolder(tmp_path))
+    found = write_report.rollouts_of(RunFolder(tmp_path))
     assert [one.number for one in found] == [0, 2, 4]
     assert (found[0].best, found[0].worst) == ([RewardedAnswer("", "old 0", 0.5)], [])
     assert found[2].worst == [RewardedAnswer("who?", "worst", 1, "length", 4)]
     (tmp_path / "samples.jsonl").write_text(json.dumps({"rollout": 1, "answer": "a", "reward": "high"}) + "\n")
     with pytest.raises(InputError, match=sentence("record of another form", where="samples.jsonl:1")):
-        write_report._rollouts(RunFolder(tmp_path))
+        write_report.rollouts_of(RunFolder(tmp_path))
     (tmp_path / "samples.jsonl").unlink()
-    assert write_report._rollouts(RunFolder(tmp_path)) == []
+    assert write_report.rollouts_of(RunFolder(tmp_path)) == []

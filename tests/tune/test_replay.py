@@ -36,13 +36,13 @@ def taken(source):
 
 def test_every_stretch_has_its_share_and_the_data_its_own_order():
     mixed = steps()
-    rows = [mixed._at(i, i + 1)[0] for i in range(200)]
+    rows = [mixed.examples_at(i, i + 1)[0] for i in range(200)]
     assert [sorted(step) for step in taken(mixed)] == [sorted(rows[i : i + 8]) for i in range(0, 200, 8)]
     for end in range(1, 201):
         assert abs(sum(row >= 20 for row in rows[:end]) - 0.3 * end) <= 2
     alone = steps(replay=0, share=0.0)
     own = [row for row in rows if row < 20]
-    assert own == alone._at(0, len(own))
+    assert own == alone.examples_at(0, len(own))
     replayed = [row for row in rows if row >= 20]
     assert all(sorted(replayed[i : i + 7]) == list(range(20, 27)) for i in range(0, len(replayed) - 7, 7))
 

@@ -80,7 +80,7 @@ def answer_prompts(
 
     Raises InputError for bad files and when no prompt is left. What models write is kept, and not written again.
     """
-    answer_files = {label: _read_answers(Path(name)) for label, name in names.items() if _is_answer_file(name)}
+    answer_files = {label: read_answers(Path(name)) for label, name in names.items() if _is_answer_file(name)}
     if options.data.path:
         prompts = _prompts_of_data(options)
     elif len(answer_files) == len(names):
@@ -140,7 +140,7 @@ def _answers_of(
     if file_answers is not None:
         return [file_answers[prompt_key(prompt)][1] for prompt in prompts.messages]
     if name != REFERENCE:
-        return _generate_or_reuse(label, name, prompts.messages, options, stop)
+        return generate_or_reuse(label, name, prompts.messages, options, stop)
     if None in prompts.references:
         raise InputError(
             "a prompt without an answer in the data", where=REFERENCE, fix="give rows with answers: --data"
@@ -170,7 +170,7 @@ def _prompts_of_data(options: AnswerOptions) -> Prompts:
     )
 
 
-def _read_answers(path: Path) -> dict[Any, tuple[Messages, str]]:
+def read_answers(path: Path) -> dict[Any, tuple[Messages, str]]:
     """The answers in a file, by prompt."""
     out = {}
     for row in read_rows([str(path)]):
@@ -185,7 +185,7 @@ def _read_answers(path: Path) -> dict[Any, tuple[Messages, str]]:
     return out
 
 
-def _generate_or_reuse(
+def generate_or_reuse(
     label: str, name: str, prompts: Sequence[Messages], options: AnswerOptions, stop: Callable[[], bool]
 ) -> list[str | None]:
     """A model's likeliest answers. They are kept in a file that can be given as a contestant itself; what stands there
@@ -201,7 +201,7 @@ def _generate_or_reuse(
     path = options.out.with_name(f"{options.out.stem}.{file_label}.answers.jsonl")
     known: dict[Any, tuple[Messages, str]] = {}
     if path.is_file() and all(row.fields.get("made") == fingerprint for row in read_rows([str(path)])):
-        known = _read_answers(path)
+        known = read_answers(path)
     missing = [prompt for prompt in prompts if prompt_key(prompt) not in known]
     if missing:
         opened = open_model(

@@ -36,7 +36,7 @@ Sides = Mapping[str, Sequence[str]]  # label -> the names of its runs
 
 
 @dataclass(frozen=True)
-class _MeasuredRun:
+class MeasuredRun:
     """One run, measured: row -> (loss, units) of rows that were not cut, row -> answer, and what was asked."""
 
     losses: dict[int, tuple[float, int]]
@@ -71,16 +71,16 @@ def questions(
             "the models are asked by different templates or system prompts, each by its own; --text.template and --system "
             "set one for all"
         )
-    items = _loss_question(measured, all_runs, examples)
+    items = loss_question(measured, all_runs, examples)
     rows = sorted(set.intersection(*(set(side.answers) for side in all_runs)))
     if rows:
-        items += _metric_questions(measured, all_runs, rows, examples, config)
+        items += metric_questions(measured, all_runs, rows, examples, config)
     return items
 
 
 def _measured(
     name: str, examples: Sequence[Example], config: RunConfig, given: Mapping[str, Any], stop: Callable[[], bool]
-) -> _MeasuredRun:
+) -> MeasuredRun:
     opened = open_model(name, device=config.device, dtype=config.dtype, base=base_for(name, config.base))
     method = "sft" if isinstance(examples[0], Chat) else "cpt"
     run_settings = {"method": method, "eval": config.eval.model_dump(), "seed": config.seed}
@@ -100,7 +100,7 @@ def _measured(
         log.note(
             f"{name}: {cut_rows} rows were longer than --text.max_length {settings.text.max_length}; their loss is left out"
         )
-    side = _MeasuredRun(
+    side = MeasuredRun(
         {row: (loss, units) for row, loss, units in measured.losses if row not in cut},
         dict(zip(held_out.rows, measured.answers, strict=True)), dict(zip(held_out.rows, measured.ended, strict=True)),
         dict(zip(held_out.rows, held_out.prompts, strict=True)),
@@ -112,8 +112,8 @@ def _measured(
     return side
 
 
-def _loss_question(
-    measured: Mapping[str, Sequence[_MeasuredRun]], all_runs: Sequence[_MeasuredRun], examples: Sequence[Example]
+def loss_question(
+    measured: Mapping[str, Sequence[MeasuredRun]], all_runs: Sequence[MeasuredRun], examples: Sequence[Example]
 ) -> list[QuestionItems]:
     """The loss in nats per token where all count the same tokens, else per byte of text: tokens of different
     vocabularies are no common measure."""
@@ -143,8 +143,8 @@ def _learned_text(example: Example) -> str:
     return example.text
 
 
-def _metric_questions(
-    measured: Mapping[str, Sequence[_MeasuredRun]], all_runs: Sequence[_MeasuredRun], rows: Sequence[int],
+def metric_questions(
+    measured: Mapping[str, Sequence[MeasuredRun]], all_runs: Sequence[MeasuredRun], rows: Sequence[int],
     examples: Sequence[Example], config: RunConfig,
 ) -> list[QuestionItems]:  # fmt: skip
     first = all_runs[0]
@@ -186,7 +186,7 @@ def _metric_questions(
     return out + _repeat_questions(measured, names)
 
 
-def _repeat_questions(measured: Mapping[str, Sequence[_MeasuredRun]], names: Sequence[str]) -> list[QuestionItems]:
+def _repeat_questions(measured: Mapping[str, Sequence[MeasuredRun]], names: Sequence[str]) -> list[QuestionItems]:
     """What `eval.repeat` measured; the prompts that were asked again are the same for all, or nothing is compared."""
     figures = {
         label: [repeated_prompts.repeat_figures(side.held_out, side.all_answers, side.repeated, names) for side in runs]

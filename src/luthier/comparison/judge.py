@@ -51,7 +51,7 @@ def judge(options: JudgmentOptions) -> dict[str, Any]:
     names = label_contestants(options.contestants, "luthier judge")
     open_judge = options.judge.open()
     human_judgments = judgments.read(options.human) if options.human else []
-    with stopping() as stop, _journal(options.out) as journal:
+    with stopping() as stop, journal_of(options.out) as journal:
         prompts, answers = answer_prompts(names, options.answering, stop)
         judging_model = open_judge()
         digest = judging_model.digest()
@@ -123,7 +123,7 @@ def _judge_remaining(
 
 
 @contextmanager
-def _journal(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
+def journal_of(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
     """The file that judgments are appended to, held by this process. Their sums are in their `info`: others read them too."""
     busy = InputError("another process writes this file", where=path, fix="wait for it, or give another --out")
     with holding(path, busy):
@@ -190,8 +190,8 @@ def _result(model_judgments: Sequence[Judgment], human_judgments: Sequence[Judgm
         if agreement is None:
             log.warn("no pair of answers was judged by people too: prompts and answers must be the same texts")
     bias = position_bias(model_judgments)
-    rows = [_pair_result(*models, duels) for models, duels in pairs.items()]
-    rows = [row | {"verdict": None} for row in rows] if bias.dominates else _with_verdicts(rows)
+    rows = [pair_result(*models, duels) for models, duels in pairs.items()]
+    rows = [row | {"verdict": None} for row in rows] if bias.dominates else with_verdicts(rows)
     return {
         "verdict": None if bias.dominates else "; ".join(map(_sentence, rows)),
         "why": bias.reason,
@@ -204,7 +204,7 @@ def _result(model_judgments: Sequence[Judgment], human_judgments: Sequence[Judgm
     }
 
 
-def _pair_result(first: str, second: str, duels: Sequence[Duel]) -> dict[str, Any]:
+def pair_result(first: str, second: str, duels: Sequence[Duel]) -> dict[str, Any]:
     """How the first model of a pair fares: wins, losses, ties, and the share of the points with its interval."""
     counts = Counter(duel.outcome for duel in duels)
     share = share_interval([duel.outcome for duel in duels])
@@ -215,7 +215,7 @@ def _pair_result(first: str, second: str, duels: Sequence[Duel]) -> dict[str, An
     }  # fmt: skip
 
 
-def _with_verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The pairs with their verdicts, corrected for being many (Holm)."""
     out = []
     for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):

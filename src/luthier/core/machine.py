@@ -38,7 +38,7 @@ def cores(root: Path = Path("/")) -> int:
 
 def allowed() -> int:
     """Cores that this process may run on, whatever its share of them."""
-    return len(_cores())
+    return len(usable_cores())
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CpuTimes:
 
 def moment(root: Path = Path("/")) -> CpuTimes | None:
     """Now. None where the system does not count so: everywhere but on Linux."""
-    names = {f"cpu{core}" for core in _cores()}
+    names = {f"cpu{core}" for core in usable_cores()}
     try:
         lines = [line.split() for line in (root / "proc/stat").read_text(encoding="ascii").splitlines()]
         counts = [[int(value) for value in line[1:9]] for line in lines if line[0] in names]
@@ -85,7 +85,7 @@ def crowded(taken: float, here: int, threads: int) -> str | None:
     return said + (f"; --threads {fewer} loses least" if fewer < threads else "")
 
 
-def _cores() -> set[int]:
+def usable_cores() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))

@@ -93,12 +93,12 @@ class Ranks:
         return [part.tolist() for part in parts]
 
 
-_here = Ranks()
+HERE = Ranks()
 
 
 def here() -> Ranks:
     """This process: rank 0 of 1, until it joined others."""
-    return _here
+    return HERE
 
 
 def join(minutes: float = 10) -> Ranks:
@@ -107,7 +107,7 @@ def join(minutes: float = 10) -> Ranks:
 
     Raises InputError where the launcher's numbers do not fit.
     """
-    global _here
+    global HERE
     import torch
     import torch.distributed as dist
 
@@ -121,18 +121,18 @@ def join(minutes: float = 10) -> Ranks:
     if world > 1 and not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
-    _here = Ranks(rank, world, local)
-    return _here
+    HERE = Ranks(rank, world, local)
+    return HERE
 
 
 def leave() -> None:
     """Leave the others: this process is alone again."""
-    global _here
+    global HERE
     import torch.distributed as dist
 
     if dist.is_initialized():
         dist.destroy_process_group()
-    _here = Ranks()
+    HERE = Ranks()
 
 
 def _device() -> torch.device:
@@ -140,4 +140,4 @@ def _device() -> torch.device:
     import torch
     import torch.distributed as dist
 
-    return torch.device("cuda", _here.local) if dist.get_backend() == "nccl" else torch.device("cpu")
+    return torch.device("cuda", HERE.local) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -25,13 +25,13 @@ _CODES = re.compile(r"\d{2,3}(?:[^\w\\]+\d{2,3}){7,}")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _ESCAPE = re.compile(r"\\(?:u|x|U)\{?([0-9a-fA-F]{2,8})\}?")
 _APART = re.compile(r"[\W_]+")
-_known: set[str] = set()
+KNOWN: set[str] = set()
 
 
 def keep(secret: str) -> None:
     """Never show this one from now on; one that is too short to be a key is a word like others."""
     if len(secret) >= PIECE:
-        _known.add(secret)
+        KNOWN.add(secret)
 
 
 def hide(text: str) -> str:
@@ -39,12 +39,12 @@ def hide(text: str) -> str:
     text = ARGUMENT.sub(rf"\g<1>{HIDDEN}", CREDENTIALS.sub(f"{HIDDEN}@", text))
     for secret in _of_environment():
         text = text.replace(secret, HIDDEN)
-    return without(text, _known)
+    return without(text, KNOWN)
 
 
 def said_by_server(text: str) -> str:
     """What a server said, without any key that we may have sent there, in whatever form it comes back."""
-    return hide(without(text, (*_known, *_of_environment())))
+    return hide(without(text, (*KNOWN, *_of_environment())))
 
 
 def without(text: str, secrets: Iterable[str]) -> str:

@@ -97,7 +97,7 @@ def _functions(root: Path) -> Iterator[Function]:
         module = parts[0].removesuffix(".py")
         lines = source.split("\n")  # not splitlines: a form feed is no line end to the parser
         for node in _definitions(tree):
-            if line := _summary(node):
+            if line := summary_of(node):
                 code = _without_docstring(node, lines)
                 yield Function(module, node.name, code, line, Origin(str(path), node.lineno))
 
@@ -126,7 +126,7 @@ def _definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFuncti
             nodes.extend(inner if isinstance(inner, list) else ())  # a lambda's body is an expression
 
 
-def _summary(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+def summary_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     """The docstring's first line where it is a sentence of fair length; "" where the function is of no use."""
     line = (ast.get_docstring(node) or "").strip().partition("\n")[0].strip()
     if not (SHORTEST_LINE <= len(line) <= LONGEST_LINE and line.endswith(".") and len(node.body) > 1):

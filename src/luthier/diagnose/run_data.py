@@ -111,7 +111,7 @@ def read_data(answers: Answers) -> RunData:
     """
     folder, config = answers.folder, answers.config
     digests = _data_digests(folder)
-    _check_files(digests, config, folder.path)
+    require_files(digests, config, folder.path)
     own = config.model_copy(
         update={"data": config.data.model_copy(update={"replay": ()})}
     )  # general rows taught no task
@@ -181,7 +181,7 @@ def _data_digests(folder: RunFolder) -> dict[str, str]:
     return digests
 
 
-def _check_files(digests: dict[str, str], config: RunConfig, run: Path) -> None:
+def require_files(digests: dict[str, str], config: RunConfig, run: Path) -> None:
     """Refuse data that is not what the run read."""
     if "-" in (*config.data.path, *config.data.eval):
         raise InputError(
@@ -218,7 +218,7 @@ def read_files(answers: Answers) -> DataFiles:
     """The data files of the run, to be corrected. Raises InputError as `read_data`, and for data that is in no file."""
     config = answers.config
     digests = _data_digests(answers.folder)
-    _check_files(digests, config, answers.folder.path)
+    require_files(digests, config, answers.folder.path)
     if "examples" in digests or config.data.stream:
         kind = "a stream" if config.data.stream else "Python's standard library"
         raise InputError(f"this run learned from {kind}, which cannot be fixed here", where=answers.folder.path,

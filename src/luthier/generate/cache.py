@@ -65,7 +65,7 @@ class DecodeCache:
     def __init__(self, rows: int, longest: int) -> None:
         self.lengths: list[int] = []
         self._rows, self.longest = rows, longest
-        self._keys: dict[int, torch.Tensor] = {}
+        self.layer_keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
 
     def plan(self, pieces: Sequence[tuple[ReadPrompt, int]], device: torch.device, alone: bool = False) -> None:
@@ -126,7 +126,7 @@ class DecodeCache:
 
     def _buffers(self, layer: int, length: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The layer's buffers, made or doubled so that they hold `length` tokens like k and v [kv_heads, _, D]."""
-        for buffers, new in ((self._keys, k), (self._values, v)):
+        for buffers, new in ((self.layer_keys, k), (self._values, v)):
             old = buffers.get(layer)
             if old is not None and old.shape[2] >= length:
                 continue
@@ -136,7 +136,7 @@ class DecodeCache:
             )
             if old is not None:
                 buffers[layer][:, :, : old.shape[2]] = old
-        return self._keys[layer], self._values[layer]
+        return self.layer_keys[layer], self._values[layer]
 
     def enter(self, row: int, prompt: ReadPrompt) -> None:
         """Copy what was read of a prompt into a row: one that ended, or the next unused one."""
@@ -152,7 +152,7 @@ class DecodeCache:
         length = self.lengths.pop()
         if row == (last := len(self.lengths)):
             return
-        for buffers in (self._keys, self._values):
+        for buffers in (self.layer_keys, self._values):
             for buffer in buffers.values():
                 buffer[row, :, :length] = buffer[last, :, :length]
         self.lengths[row] = length

@@ -172,17 +172,17 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-_checked: set[tuple[str, ...]] = set()  # kinds of model that were checked in this process, with type and device
+CHECKED: set[tuple[str, ...]] = set()  # kinds of model that were checked in this process, with type and device
 
 
 def _check_once(model: Any, dtype: torch.dtype, device: torch.device) -> None:
     """Fuse the model, and compare it with itself as transformers made it: once for each kind of model in a process."""
     kind = (type(model).__name__, model.config.to_json_string(), str(dtype), str(device))
-    wanted = None if kind in _checked else check.expected(model)
+    wanted = None if kind in CHECKED else check.expected(model)
     fuse.fuse(model)
     if wanted is not None:
         check.check(model, wanted)
-        _checked.add(kind)
+        CHECKED.add(kind)
 
 
 def _from_tensors(folder: Path, config: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:

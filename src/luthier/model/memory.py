@@ -35,7 +35,7 @@ _STATE = {"adamw": (8.0, 1), "adamw8bit": (2.0 + 8 / 256, 8)}
 _HEAD_COPIES = 3  # a tile of logits, its softmax, and that cast for the product
 CPU_TOKENS, GPU_TOKENS = 1024, 8192  # tokens of a forward pass on a CPU, and on a GPU with room for them
 # A CPU's allocator leaves holes among the many tensors of a pass: 1.3 to 1.5 times their bytes, as measured.
-_FRAGMENTATION = 1.4
+FRAGMENTATION = 1.4
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def estimate(
     if quantized:
         packed = sum(stored_bytes(w.numel(), quant.kind, quant.block, quant.double) for w in quantized)
         weights += packed + max(w.nbytes for w in quantized)
-    kept = _activations(model, tokens)
+    kept = activations_of(model, tokens)
     kept += _shared(model, tokens) if kept else 0
     state, copies = _STATE[optimizer]
     master = sum(4 * p.numel() for p in learned if p.element_size() == 2)
@@ -118,7 +118,7 @@ def estimate(
         weights=weights,
         gradients=sum(p.nbytes for p in learned),
         optimizer=round(state * prepared.trainable) + master,
-        activations=round(kept * (_FRAGMENTATION if device.type == "cpu" else 1)),
+        activations=round(kept * (FRAGMENTATION if device.type == "cpu" else 1)),
         head=_head(model, tokens),
         loading=dense,
         update=4 * copies * max(p.numel() for p in learned),
@@ -174,7 +174,7 @@ class _Shapes:
         return _Attend.apply(q, k, v)  # type: ignore[no-untyped-call]
 
 
-def _activations(model: nn.Module, tokens: int) -> int:
+def activations_of(model: nn.Module, tokens: int) -> int:
     """Bytes that autograd keeps of one pass of `tokens` tokens through the blocks, weights not counted.
 
     Each storage counts once. For a Llama block of hidden size H, q width Q, k width K, feed-forward width F and
@@ -196,7 +196,7 @@ def _activations(model: nn.Module, tokens: int) -> int:
         with fuse.counted(keep):
             decoder(model)(input_ids=row, position_ids=row, attention_mask=row, use_cache=False, tree=_Shapes())
     except (RuntimeError, NotImplementedError):  # mixtures of experts route by value
-        return tokens * _bytes_per_token(model.config, next(model.parameters()).element_size())
+        return tokens * bytes_per_token(model.config, next(model.parameters()).element_size())
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
@@ -205,8 +205,8 @@ def _shared(model: nn.Module, tokens: int) -> int:
     return tokens * tokens * next(model.parameters()).element_size() + 24 * tokens
 
 
-def _bytes_per_token(config: Any, width: int) -> int:
-    """The sum in `_activations`' description, over all blocks, with 4F for each expert that one token passes through;
+def bytes_per_token(config: Any, width: int) -> int:
+    """The sum in `activations_of`' description, over all blocks, with 4F for each expert that one token passes through;
     `width` is the bytes of a value."""
     config = config.get_text_config()
     experts = getattr(config, "num_experts_per_tok", None) or 0
@@ -240,7 +240,7 @@ def pass_tokens(config: Any, tune_kind: str, dtype: torch.dtype, device: torch.d
     beside = 1 if tune.is_adapter(tune_kind) else 8 if dtype.itemsize == 2 else 4
     model = _on_shapes(config, dtype)
     room = (whole - beside * sum(p.nbytes for p in model.parameters())) / 2
-    tokens, each = GPU_TOKENS, _activations(model, CPU_TOKENS) // CPU_TOKENS
+    tokens, each = GPU_TOKENS, activations_of(model, CPU_TOKENS) // CPU_TOKENS
     while tokens > CPU_TOKENS and tokens * each > room:
         tokens //= 2
     return tokens
@@ -252,10 +252,10 @@ def available(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return min(int(psutil.virtual_memory().available), _container_room())
+    return min(int(psutil.virtual_memory().available), container_room())
 
 
-def _container_room(root: Path = Path("/sys/fs/cgroup")) -> int:
+def container_room(root: Path = Path("/sys/fs/cgroup")) -> int:
     """What the control group (v2, then v1) still allows, file cache that can be dropped counted as free."""
     for folder, limit, used, droppable in (
         (root, "memory.max", "memory.current", "inactive_file"),

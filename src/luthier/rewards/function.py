@@ -35,7 +35,7 @@ class Function:
         if not self.file.is_file():
             raise InputError(f"no such file: {file}", where=self.where, fix="check the path")
         loading = max(LOADING_SECONDS, settings.timeout)
-        self._child = Child("luthier.rewards.function_process", settings.memory, [file, name, str(loading)])
+        self.child = Child("luthier.rewards.function_process", settings.memory, [file, name, str(loading)])
         try:
             self._load(loading)
         except BaseException:
@@ -57,7 +57,7 @@ class Function:
 
     def close(self) -> None:
         """End the process, and what it left running."""
-        self._child.close()
+        self.child.close()
 
     def __enter__(self) -> Function:
         return self
@@ -69,7 +69,7 @@ class Function:
 
     def _load(self, seconds: float) -> None:
         try:
-            reply = self._child.receive(seconds)
+            reply = self.child.receive(seconds)
         except Ended as ended:
             raise InputError(f"did not load: {ended.what}", where=self.where, fix=self._fix(ended)) from None
         if "error" in reply:
@@ -83,7 +83,7 @@ class Function:
             "references": [answer.reference for answer in answers],
             "messages": [[{"content": turn.said, **turn.as_dict()} for turn in answer.messages] for answer in answers],
         }
-        reply: dict[str, Any] = self._child.ask(columns, seconds)
+        reply: dict[str, Any] = self.child.ask(columns, seconds)
         return reply
 
     def _alone(self, answers: Sequence[Answer], kind: str, until: float) -> Answer | None:

@@ -51,7 +51,7 @@ def _same_run(folder: RunFolder, config: RunConfig, lineage: Mapping[str, Any]) 
     if not (folder.path / SETTINGS).is_file() and folder.begun:
         raise InputError("run.yaml is gone", where=folder.path, fix="put it back from a copy, or give another --out")
     if (folder.path / SETTINGS).is_file():
-        _same_settings(folder.path, config)
+        require_same_settings(folder.path, config)
     made = folder.lineage
     if not folder.begun:
         return None
@@ -85,7 +85,7 @@ def _only_sums(path: Path) -> bool:
     return [file.name for file in path.glob("[!.]*")] == [SUMS]
 
 
-def _same_settings(path: Path, config: RunConfig) -> None:
+def require_same_settings(path: Path, config: RunConfig) -> None:
     old = resolve(read_yaml(path / SETTINGS), where=path / SETTINGS)
     before, now = _flat(old), _flat(config)
     row = method(config.method)

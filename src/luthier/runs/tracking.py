@@ -42,7 +42,7 @@ class Tracker:
 
     def __init__(self, name: str, folder: RunFolder, config: RunConfig) -> None:
         self.journal, self.card = folder.path / "metrics.jsonl", folder.path / "tracking.json"
-        self.state = _state(self.card)
+        self.state = read_state(self.card)
         if self.state.get("tracker") != name:  # a new one begins with the first step
             self.state = {"tracker": name, "id": uuid4().hex[:8], "lines": 0, "finished": False}
         self.failed = False
@@ -52,7 +52,7 @@ class Tracker:
                 self.sender = SENDERS[name](folder.path, f"{folder.path.name}-{self.state['id']}", config)
             except Exception as error:  # whatever its client raises: no account, no network
                 raise InputError(
-                    f"{name} does not start: {_reason(error)}", where="--track", fix="fix that, or leave it out"
+                    f"{name} does not start: {reason_of(error)}", where="--track", fix="fix that, or leave it out"
                 ) from error
 
     def follow(self) -> None:
@@ -96,11 +96,11 @@ class Tracker:
             work()
         except Exception as error:  # whatever its client raises: a full disk, no network
             self.failed = True
-            log.warn(f"{self.state['tracker']} failed ({_reason(error)}): nothing more is sent to it")
+            log.warn(f"{self.state['tracker']} failed ({reason_of(error)}): nothing more is sent to it")
         return not self.failed
 
 
-def _state(card: Path) -> dict[str, Any]:
+def read_state(card: Path) -> dict[str, Any]:
     """What was passed on. Raises InputError for a damaged file."""
     try:
         found = read_json(card) if card.is_file() else {}
@@ -115,7 +115,7 @@ def _state(card: Path) -> dict[str, Any]:
     return found
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The first line of what a client or its server says, without the keys of the environment."""
     return (said_by_server(str(error)).strip().splitlines() or [type(error).__name__])[0][:160]
 

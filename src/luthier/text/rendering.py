@@ -49,13 +49,13 @@ class Jinja:
         self.source, self.name, self.names = source, name, names
         self.strikes = 0
         self.last: InputError | None = None  # why it had the process ended
-        self.reads = TemplateReads(**{part: frozenset(words) for part, words in _process.build(self).items()})
+        self.reads = TemplateReads(**{part: frozenset(words) for part, words in PROCESS.build(self).items()})
 
     def open(self, messages: Sequence[Any], values: Mapping[str, Any], asked: Sequence[Wanted] = ()) -> Conversation:
         """What it makes of a conversation; `asked` is what of it will surely be wanted."""
         opened = Conversation(self, messages, values, tuple(dict.fromkeys(asked)))
         if asked:
-            _process.ahead(opened)
+            PROCESS.ahead(opened)
         return opened
 
 
@@ -74,13 +74,13 @@ class Conversation:
         wanted = count, prompt
         text = self.texts.get(wanted)
         if text is None:
-            text = _process.text(self, wanted)
+            text = PROCESS.text(self, wanted)
         if isinstance(text, InputError):
             raise InputError(text.what, where=text.where, fix=text.fix)
         return text
 
 
-class _Process:
+class Process:
     """The process beside us, what it was asked and has not answered, and what it will be asked with the next."""
 
     def __init__(self) -> None:
@@ -141,12 +141,12 @@ class _Process:
                 sent.append((other, other.asked))
                 size += len(rows[-1])
         try:
-            self._running().send_line(f'{{"rows": [{", ".join(rows)}]}}', MAX_CLOCK_SECONDS)
+            self.running().send_line(f'{{"rows": [{", ".join(rows)}]}}', MAX_CLOCK_SECONDS)
         except Ended as ended:
             first.texts[wanted] = self._blamed(first.template, ended)
             return
         except BaseException:
-            self._end()
+            self.end()
             raise
         self.waiting.extend((conversation, one) for conversation, several in sent for one in several)
 
@@ -158,14 +158,14 @@ class _Process:
             raise _not_json(error) from None
 
     def _ask_to_build(self, template: Jinja) -> dict[str, Any]:
-        child, number = self._running(), len(self.built)
+        child, number = self.running(), len(self.built)
         try:
             request = {"template": number, "source": template.source, "names": template.names}
             reply = child.ask(request, MAX_CLOCK_SECONDS)
         except Ended as ended:
             raise self._blamed(template, ended) from None
         except BaseException:
-            self._end()
+            self.end()
             raise
         if not isinstance(reply, dict):
             raise self._blamed(template, Ended("reply", "it sent something else than it was asked for"))
@@ -179,12 +179,12 @@ class _Process:
         """The next text that comes back, put where it belongs."""
         conversation, wanted = self.waiting[0]
         try:
-            reply = self._running().receive(MAX_CLOCK_SECONDS)
+            reply = self.running().receive(MAX_CLOCK_SECONDS)
         except Ended as ended:
             conversation.texts[wanted] = self._blamed(conversation.template, ended)
             return
         except BaseException:  # a line that was half read cannot be read on
-            self._end()
+            self.end()
             raise
         self.waiting.popleft()
         if isinstance(reply, str):
@@ -195,7 +195,7 @@ class _Process:
         else:
             conversation.texts[wanted] = _failed(str(reply.get("error")))
 
-    def _running(self) -> Child:
+    def running(self) -> Child:
         if self.child is None:
             environment = {
                 name: value
@@ -208,7 +208,7 @@ class _Process:
 
     def _blamed(self, template: Jinja, ended: Ended) -> InputError:
         """What a template did to the process, which is no more; what others were waiting for is asked again."""
-        self._end()
+        self.end()
         template.strikes += 1
         what = ended.what
         if ended.why == "memory":
@@ -218,7 +218,7 @@ class _Process:
         template.last = _failed(what, FIX)
         return template.last
 
-    def _end(self) -> None:
+    def end(self) -> None:
         if self.child is not None:
             self.child.kill()
         self.child, self.built = None, {}
@@ -243,9 +243,9 @@ def _not_json(error: Exception) -> InputError:
 
 def _new_process() -> None:
     """In a process that was just forked: the process beside its parent is not its own."""
-    global _process
-    _process = _Process()
+    global PROCESS
+    PROCESS = Process()
 
 
-_process = _Process()
+PROCESS = Process()
 os.register_at_fork(after_in_child=_new_process)

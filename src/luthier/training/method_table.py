@@ -151,14 +151,14 @@ METHODS: dict[str, Method] = {
 
 
 OWN = "python:"  # of a method of the user's own, which `own_method.load` declares
-_OWN: dict[str, Method] = {}
+OWN_METHODS: dict[str, Method] = {}
 
 
 def method(name: str) -> Method:
     """The row of that name. Raises InputError with the nearest name. A method of the user's that is not loaded, as when somebody
     looks at a run of it, can be read about and not learned by."""
     if name.startswith(OWN):
-        return _OWN.get(name, _UNLOADED)
+        return OWN_METHODS.get(name, _UNLOADED)
     if name not in METHODS:
         raise unknown("method", name, METHODS, where="--method")
     return METHODS[name]
@@ -172,7 +172,7 @@ def likelihood_method(example: Example) -> str:
 def declare(name: str, row: Method) -> None:
     """Make a method of the user's own known by its name."""
     assert name.startswith(OWN)
-    _OWN[name] = row
+    OWN_METHODS[name] = row
 
 
 def _not_loaded(*batch: object, **settings: object) -> Loss:

@@ -66,7 +66,7 @@ class Moments(Protocol):
 Update = tuple[torch.Tensor, torch.Tensor, Any]  # weight, gradient, its moments
 
 
-class _Adam:
+class Adam:
     """Float32 moments."""
 
     def __init__(self, weight: torch.Tensor) -> None:
@@ -126,7 +126,7 @@ class _Adam8:
         return {"m": self.m, "v": self.v, "m_scale": self.m_scale, "v_scale": self.v_scale}
 
 
-KINDS: dict[str, type[_Adam] | type[_Adam8]] = {"adamw": _Adam, "adamw8bit": _Adam8}
+KINDS: dict[str, type[Adam] | type[_Adam8]] = {"adamw": Adam, "adamw8bit": _Adam8}
 
 
 class Optimizer:

@@ -86,14 +86,14 @@ class OfflineSteps:
 
     def step(self, index: int) -> Step:
         """Optimizer step `index`, from 0."""
-        chosen = self._at(index * self.batch, min(self.total, (index + 1) * self.batch))
+        chosen = self.examples_at(index * self.batch, min(self.total, (index + 1) * self.batch))
         return make_step([self.trees[i] for i in chosen], self.rule, self.packing)
 
     def used(self) -> list[int]:
         """The trees that any step takes, by index."""
         if self.total >= len(self.trees) and not self.replay:
             return list(range(len(self.trees)))
-        return sorted(set(self._at(0, self.total)))
+        return sorted(set(self.examples_at(0, self.total)))
 
     def state(self, step: int) -> dict[str, Any]:
         """Nothing: a step is a function of seed and index."""
@@ -105,7 +105,7 @@ class OfflineSteps:
     def confirm(self, saved: Mapping[str, Any]) -> None:
         """Nothing to do: the lineage has the hashes of its files."""
 
-    def _at(self, start: int, stop: int) -> list[int]:
+    def examples_at(self, start: int, stop: int) -> list[int]:
         """The trees at places start..stop, by index."""
         own = len(self.trees) - self.replay
         if not self.replay:

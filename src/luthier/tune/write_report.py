@@ -106,8 +106,8 @@ def _read_run_report(folder: RunFolder, config: RunConfig, result: RunResult) ->
         name=folder.path.resolve().name, path=str(folder.path), config=config,
         method=f"{config.method}, {method(config.method).summary}", result=result,
         rows=_rows(result, after), retention=_retention_rows(before, after, result, config.seed),
-        steps=folder.records("metrics.jsonl") or (), samples=_samples(answered), rollouts=_rollouts(folder),
-        forgotten=_forgotten_answers(before, after), errors=_errors(answered, config), codes=_codes(folder),
+        steps=folder.records("metrics.jsonl") or (), samples=_samples(answered), rollouts=rollouts_of(folder),
+        forgotten=_forgotten_answers(before, after), errors=errors_section(answered, config), codes=_codes(folder),
         lineage=folder.lineage, data_description=folder.read_json(DATA) or {},
     )  # fmt: skip
 
@@ -163,7 +163,7 @@ def _samples(rows: Sequence[HeldOutRow]) -> list[Sample]:
     ]  # fmt: skip
 
 
-def _rollouts(folder: RunFolder) -> list[Rollout]:
+def rollouts_of(folder: RunFolder) -> list[Rollout]:
     """The best and the worst answers of the first rollout, of that half way, and of the last; older versions kept the best
     of one prompt."""
     lines: dict[int, list[dict[str, Any]]] = {}
@@ -213,7 +213,7 @@ def _retention_rows(before: Measured, after: Measured, result: RunResult, seed: 
     return [_with_verdict(row) for row in (*(row | figures.get(row["name"], {}) for row in others), *tasks)]
 
 
-def _errors(rows: Sequence[HeldOutRow], config: RunConfig) -> ErrorCounts | None:
+def errors_section(rows: Sequence[HeldOutRow], config: RunConfig) -> ErrorCounts | None:
     """What was found at the end of the run, or by `luthier errors`, as that counts and tests it; None when nobody looked."""
     found = [row.errors for row in rows if row.errors]
     if not found:

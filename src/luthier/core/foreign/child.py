@@ -58,7 +58,7 @@ class Child:
         self.mib, self._line, self._held, self._owner = mib, ours, bytearray(), os.getpid()
         with theirs:
             try:
-                self._process = subprocess.Popen(
+                self.process = subprocess.Popen(
                     # -P: the folder that a user stands in may be foreign, and no module is taken from there.
                     [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(mib), *arguments],
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL if silent else 2,
@@ -72,7 +72,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self.process.pid
 
     def ask(self, request: object, seconds: float, most: int = MAX_REPLY_BYTES) -> Any:
         """What it replies to a request, within so many seconds and bytes. Raises Ended."""
@@ -115,7 +115,7 @@ class Child:
         self._line.close()
         if self._owner == os.getpid():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(ENDING_SECONDS)
+                self.process.wait(ENDING_SECONDS)
             self.kill()
 
     def kill(self) -> None:
@@ -124,7 +124,7 @@ class Child:
         if self._owner == os.getpid():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
+            self.process.wait()
 
     def _piece(self, until: float, seconds: float) -> bytes:
         while True:
@@ -163,7 +163,7 @@ class Child:
     def _dead(self) -> Ended:
         status: int | None = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            status = self._process.wait(ENDING_SECONDS)
+            status = self.process.wait(ENDING_SECONDS)
         self.kill()
         if status is None:
             return Ended("closed", "it closed the line to Luthier")

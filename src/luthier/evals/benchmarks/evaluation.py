@@ -73,7 +73,7 @@ def evaluate(model: str, asked: BenchmarkOptions) -> dict[str, Any]:
     """
     asked = _with_suite(asked)
     entries = _suite(asked.suite)
-    jobs = _jobs(asked, entries)
+    jobs = tasks_of(asked, entries)
     folder = asked.out or _folder(model)
     require_writable(folder / "records.jsonl")
     places = [folder / f"{_name(job, asked.chat)}.jsonl" for job in jobs]
@@ -94,7 +94,7 @@ def evaluate(model: str, asked: BenchmarkOptions) -> dict[str, Any]:
     with locked(RunFolder(folder)):
         for job, place in zip(jobs, places, strict=True):
             name, began = job.task.name, time.monotonic()
-            kept = TaskRecords(place, _about(job, identity), model)
+            kept = TaskRecords(place, about_task(job, identity), model)
             count = len(kept.found)
             records = _records(job, ours, kept, asked.limit)
             measured, seconds = measured + len(kept.found) - count, seconds + time.monotonic() - began
@@ -131,7 +131,7 @@ def _suite(name: str | None) -> tuple[SuiteColumn, ...]:
     return SUITES[name] if name else ()
 
 
-def _jobs(asked: BenchmarkOptions, entries: Sequence[SuiteColumn]) -> list[TaskFiles]:
+def tasks_of(asked: BenchmarkOptions, entries: Sequence[SuiteColumn]) -> list[TaskFiles]:
     """The tasks with their files read, suites first. A suite says where shots come from, so none is drawn too much."""
     if asked.hub and asked.data_dir is not None:
         raise InputError("--hub and --data-dir cannot both be given", fix="give one of them")
@@ -246,7 +246,7 @@ def _identity(opened: Opened, model: str, asked: BenchmarkOptions) -> dict[str, 
     return {**made, "dtype": dtype, "chat_template": asked.chat, **chat}
 
 
-def _about(job: TaskFiles, identity: dict[str, Any]) -> dict[str, Any]:
+def about_task(job: TaskFiles, identity: dict[str, Any]) -> dict[str, Any]:
     """What makes records the same. With `spare` other examples are drawn: a suite's are not those of the task alone."""
     about = {"task": job.task.name, "shots": job.shots, "spare": job.task.spare, "files": job.material.files}
     return about | identity

@@ -109,7 +109,7 @@ def _choices(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator[R
         record = _record(index, document) | {"choices": list(choices), "gold": document.gold, "logp": logp}
         record["pick"] = _best(logp)
         if document.true:
-            record |= {"true": list(document.true), "mc2": _share(logp, document.true)}
+            record |= {"true": list(document.true), "mc2": share_of(logp, document.true)}
         if "acc_norm" in task.metrics:
             lengths = [len(choice) for choice in choices]
             record["pick_norm"] = _best([a / b if b else -inf for a, b in zip(logp, lengths, strict=True)])
@@ -137,8 +137,8 @@ def _generated(task: Task, window: Sequence[Chosen], engine: Engine) -> Iterator
         )
     answers = engine.write([ids[-room:] for ids in prompts], STOPS)
     for (index, document, _), ids, answer in zip(window, prompts, answers, strict=True):
-        found = {"exact_match": _strict(answer), "exact_match_flexible": _flexible(answer)}
-        scores = {name: float(_bare(text) == _bare(document.answer)) for name, text in found.items()}
+        found = {"exact_match": strict_answer(answer), "exact_match_flexible": flexible_answer(answer)}
+        scores = {name: float(bare_number(text) == bare_number(document.answer)) for name, text in found.items()}
         yield _record(index, document) | {
             "gold": document.answer, "answer": answer, "found": found, "cut": max(0, len(ids) - room), **scores,
         }  # fmt: skip
@@ -172,26 +172,26 @@ def _best(values: Sequence[float]) -> int:
     return max(range(len(values)), key=values.__getitem__)
 
 
-def _share(logp: Sequence[float], true: Sequence[bool]) -> float:
+def share_of(logp: Sequence[float], true: Sequence[bool]) -> float:
     """The share of the probability of all answers that the true ones have (TruthfulQA's mc2)."""
     top = max(logp)
     shares = [exp(value - top) for value in logp]
     return sum(share for share, right in zip(shares, true, strict=True) if right) / sum(shares)
 
 
-def _strict(answer: str) -> str:
+def strict_answer(answer: str) -> str:
     """GSM8K: the number after the first `#### `."""
     found = re.search(r"#### (-?[0-9.,]+)", answer)
     return found[1].strip() if found else "[invalid]"
 
 
-def _flexible(answer: str) -> str:
+def flexible_answer(answer: str) -> str:
     """GSM8K: the last thing that looks like a number."""
     found = re.findall(r"-?[$0-9.,]{2,}|-?[0-9]+", answer)
     return str(found[-1]).strip() if found else "[invalid]"
 
 
-def _bare(text: str) -> str:
+def bare_number(text: str) -> str:
     """A number without commas, dollar signs, what leads to it, and a final stop."""
     for pattern in (",", r"\$", "(?s).*#### ", r"\.$"):
         text = re.sub(pattern, "", text)

@@ -167,7 +167,7 @@ def open_endpoint(
             f"the environment variable {key_env} holds characters that no key has", where="--key-env",
             fix=f"export {key_env}=... with the key alone",
         )  # fmt: skip
-    if key and parts.scheme == "http" and not _is_this_machine(parts.hostname or ""):
+    if key and parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
         log.warn(f"the key goes to {parts.hostname} unencrypted; use https:// if the server offers it")
     return Endpoint(
         url.removesuffix("/").removesuffix("/chat/completions"), model, key, timeout, retries, _request_changes(extra)
@@ -185,7 +185,7 @@ def _split_url(url: str) -> SplitResult | None:
     return parts if parts.scheme in ("http", "https") and host and sendable else None
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
     """Whether a host is this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

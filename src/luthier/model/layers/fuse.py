@@ -47,7 +47,7 @@ class _RmsNorm(torch.autograd.Function):
         return dnormal.addcmul_(normal, share, value=-1).mul_(scale).to(x.dtype), dweight, None
 
 
-class _Gate(torch.autograd.Function):
+class Gate(torch.autograd.Function):
     """silu(gate) * up"""
 
     @staticmethod
@@ -72,7 +72,7 @@ def _norm_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
 
 def _mlp_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
     gate, up = module.gate_proj(x), module.up_proj(x)
-    hidden = _Gate.apply(gate, up)  # type: ignore[no-untyped-call]
+    hidden = Gate.apply(gate, up)  # type: ignore[no-untyped-call]
     out: torch.Tensor
     if not hidden.requires_grad:
         out = module.down_proj(hidden)
@@ -91,7 +91,7 @@ def keep_gates(part: nn.Module) -> None:
 
 
 def _mlp_kept(module: Any, x: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = module.down_proj(_Gate.apply(module.gate_proj(x), module.up_proj(x)))  # type: ignore[no-untyped-call]
+    out: torch.Tensor = module.down_proj(Gate.apply(module.gate_proj(x), module.up_proj(x)))  # type: ignore[no-untyped-call]
     return out
 
 
@@ -136,7 +136,7 @@ def fuse(model: nn.Module) -> int:
     count = 0
     for module in model.modules():
         forward = _candidate(module)
-        if forward is not None and _agrees(module, forward):
+        if forward is not None and agrees(module, forward):
             module.forward = MethodType(forward, module)
             count += 1
     return count
@@ -155,7 +155,7 @@ def _candidate(module: nn.Module) -> Any:
 
 
 @torch.no_grad()
-def _agrees(module: Any, forward: Any) -> bool:
+def agrees(module: Any, forward: Any) -> bool:
     """Whether `forward` gives what the module gives, on a few random rows. On shapes alone, names decide: only what a run
     will need is guessed from those."""
     weight = getattr(module, "weight", None)

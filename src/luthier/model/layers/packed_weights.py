@@ -34,7 +34,7 @@ def packed(model: nn.Module) -> Iterator[None]:
         layers = []
     try:
         for module, weight, bias, adapter in layers:
-            module.forward = _forward(_reorder(weight), bias, adapter)
+            module.forward = _forward(reorder(weight), bias, adapter)
         yield
     finally:
         for module, *_ in layers:
@@ -44,7 +44,7 @@ def packed(model: nn.Module) -> Iterator[None]:
 def _unfit(model: nn.Module) -> bool:
     weight = next(model.parameters())
     under_way = any("forward" in vars(m) for m in model.modules() if isinstance(m, (nn.Linear, LoraLinear)))
-    return weight.device.type != "cpu" or weight.dtype not in TOLERANCE or under_way or not _works(weight.dtype)
+    return weight.device.type != "cpu" or weight.dtype not in TOLERANCE or under_way or not works(weight.dtype)
 
 
 def _layers(model: nn.Module) -> Iterator[Layer]:
@@ -60,31 +60,31 @@ def _layers(model: nn.Module) -> Iterator[Layer]:
             yield module, module.weight.detach(), module.bias, None
 
 
-def _reorder(weight: torch.Tensor) -> torch.Tensor:
+def reorder(weight: torch.Tensor) -> torch.Tensor:
     out: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
     return out
 
 
-def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
 
 def _forward(weight: torch.Tensor, bias: torch.Tensor | None, adapter: LoraLinear | None) -> Any:
     def forward(x: torch.Tensor) -> torch.Tensor:
-        out = _product(x, weight, bias)
+        out = product(x, weight, bias)
         return out if adapter is None else adapter.add_low(out, x)
 
     return forward
 
 
-def _works(dtype: torch.dtype) -> bool:
+def works(dtype: torch.dtype) -> bool:
     """Whether this torch and processor have the products, and they are right: they are not part of torch's public interface."""
     if not torch.backends.mkldnn.is_available():
         return False
     x, weight = torch.linspace(-1, 1, 3 * 64).view(3, 64), torch.linspace(-1, 1, 96 * 64).sin().view(96, 64)
     try:
-        got = _product(x.to(dtype), _reorder(weight.to(dtype)), None)
+        got = product(x.to(dtype), reorder(weight.to(dtype)), None)
     except (AttributeError, RuntimeError):
         return False
     wanted = x @ weight.T

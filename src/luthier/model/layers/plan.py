@@ -86,13 +86,13 @@ class TreePlan:
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         """q [1, heads, T, D], k and v [1, kv_heads, T, D] -> [1, T, heads, D]."""
         if q.device.type == "cuda" and q.shape[-1] >= NARROWEST and q.shape[-2] >= BLOCK:
-            out = _block_sparse(q, k, v, self.block_mask(scoring.local), scoring)
+            out = block_sparse(q, k, v, self.block_mask(scoring.local), scoring)
             if out is not None:
                 return out.transpose(1, 2)
         if compiles(q):
             self.unit = UNIT
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
-        parts = [_attend(q, k, v, group, mask, scoring) for group, mask in self.masked(q.dtype, scoring.local)]
+        parts = [attend_blocks(q, k, v, group, mask, scoring) for group, mask in self.masked(q.dtype, scoring.local)]
         return torch.cat(parts).index_select(0, self.order)[None]
 
     def mix(self, layer: int, own: Layer, hidden: torch.Tensor) -> torch.Tensor:
@@ -256,7 +256,7 @@ def _group(blocks: Sequence[Block], lq: int, lk: int) -> Group:
     return Group(queries, keys, hidden)
 
 
-def _attend(
+def attend_blocks(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: Group, mask: torch.Tensor, scoring: Scoring
 ) -> torch.Tensor:
     """One group of q [T, H, D] on k and v [T, Hkv, D] -> [n Lq, H, D]."""
@@ -270,9 +270,7 @@ def _attend(
     return out.transpose(1, 2).flatten(0, 1)
 
 
-def _block_sparse(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scoring: Scoring
-) -> torch.Tensor | None:
+def block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scoring: Scoring) -> torch.Tensor | None:
     """Flex attention, compiled once per process (the eager form would build the whole score matrix); None where it
     cannot be compiled. Before the first step that learns its backward pass is tried too: that is compiled when it runs.
 
@@ -282,26 +280,26 @@ def _block_sparse(
     from torch._dynamo.exc import TorchDynamoException
     from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
-    global _compiled
-    if _compiled is False:
+    global compiled
+    if compiled is False:
         return None
-    if _compiled is None:
-        _compiled = torch.compile(flex_attention, dynamic=True)
+    if compiled is None:
+        compiled = torch.compile(flex_attention, dynamic=True)
     cap, sinks = scoring.softcap, scoring.sinks
-    kernel = partial(_compiled, block_mask=mask, scale=scoring.scaling, enable_gqa=True)
+    kernel = partial(compiled, block_mask=mask, scale=scoring.scaling, enable_gqa=True)
     if cap is not None:
         kernel = partial(kernel, score_mod=_capped(cap))
     if sinks is not None:
         kernel = partial(_without_sinks, partial(kernel, return_aux=AuxRequest(lse=True)), sinks)
     try:
-        if (cap, sinks is None) not in _learns and torch.is_grad_enabled() and q.requires_grad:
+        if (cap, sinks is None) not in learns and torch.is_grad_enabled() and q.requires_grad:
             kernel(*(x.detach().requires_grad_() for x in (q, k, v))).sum().backward()
-            _learns.add((cap, sinks is None))
+            learns.add((cap, sinks is None))
         out: torch.Tensor = kernel(q, k, v)
     except torch.OutOfMemoryError:
         raise
     except (TorchDynamoException, RuntimeError) as error:
-        _compiled = False
+        compiled = False
         log.warn(f"the attention kernel for this GPU could not be compiled, a slower one is used: {reason(error)}")
         return None
     return out
@@ -324,5 +322,5 @@ def _capped(cap: float) -> Any:
     return change
 
 
-_compiled: Any = None  # the kernel; False where compiling it failed
-_learns: set[tuple[float | None, bool]] = set()  # caps, with sinks or without, whose backward pass was seen to work
+compiled: Any = None  # the kernel; False where compiling it failed
+learns: set[tuple[float | None, bool]] = set()  # caps, with sinks or without, whose backward pass was seen to work

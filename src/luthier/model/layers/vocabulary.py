@@ -59,7 +59,7 @@ class HeadLogp(torch.autograd.Function):
         for rows, parts in _tiles(hidden, weight):
             sweep = _Sweep(hidden[rows], target[rows], cap, slope is not None, entropy)
             for columns in parts:
-                sweep.take(_logits(hidden[rows], weight[columns], scale, cap), weight[columns], columns)
+                sweep.take(logits_of(hidden[rows], weight[columns], scale, cap), weight[columns], columns)
             norm[rows] = sweep.norm
             logp[rows] = sweep.chosen - sweep.norm
             if entropy:
@@ -81,7 +81,7 @@ class HeadLogp(torch.autograd.Function):
         if dweight is not None:
             for rows, parts in _tiles(hidden, weight):
                 for columns in parts:
-                    z = _logits(hidden[rows], weight[columns], ctx.scale, ctx.cap)
+                    z = logits_of(hidden[rows], weight[columns], ctx.scale, ctx.cap)
                     factor = ctx.scale * grad[rows, None] * (_steepness(z, ctx.cap) if ctx.cap else 1.0)
                     dz = z.sub_(norm[rows, None]).exp_().neg_()
                     here, place = _within(target[rows], columns)
@@ -166,7 +166,7 @@ def blocks(count: int, size: int) -> list[slice]:
     return [slice(a, min(count, a + size)) for a in range(0, count, size)]
 
 
-def _logits(hidden: torch.Tensor, weight: torch.Tensor, scale: float, cap: float | None) -> torch.Tensor:
+def logits_of(hidden: torch.Tensor, weight: torch.Tensor, scale: float, cap: float | None) -> torch.Tensor:
     z = product(hidden, weight.T, wide(hidden.dtype))
     if scale != 1.0:
         z.mul_(scale)

@@ -50,7 +50,7 @@ def suite_table(model: str, suite: Values) -> Table:
     table.add_column("Model", overflow="fold")
     for title, _ in cells:
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_row(Text(clean(model)), *(Text(_figure(cell["value"], "%"), style=STRONG) for _, cell in cells))
+    table.add_row(Text(clean(model)), *(Text(figure(cell["value"], "%"), style=STRONG) for _, cell in cells))
     table.add_row("", *(Text(_span(cell, "%"), style=FAINT) for _, cell in cells))
     shots = [
         Text("95 % intervals", style=FAINT),
@@ -71,7 +71,7 @@ def task_table(result: Values, metrics: Mapping[str, Metric]) -> Table:
             first = (task, str(result["shots"][task])) if not row else ("", "")
             table.add_row(
                 *first, metric.title + (", %" if metric.unit else ""),
-                Text(_figure(estimate["value"], metric.unit), style=STRONG),
+                Text(figure(estimate["value"], metric.unit), style=STRONG),
                 Text(_span(estimate, metric.unit), style=FAINT), f"{estimate['n']:,}",
             )  # fmt: skip
     return table
@@ -91,7 +91,7 @@ def subject_table(subjects: Mapping[str, Values], most: int = 4) -> Table:
         estimate = subjects[name]["acc"]
         table.add_row(
             Text(clean(name.replace("_", " "))),
-            _figure(estimate["value"], "%"),
+            figure(estimate["value"], "%"),
             Text(_span(estimate, "%"), style=FAINT),
         )
     return table
@@ -115,7 +115,7 @@ def _lines(result: Values) -> Iterator[tuple[str, str]]:
         yield f"{name} records", path
 
 
-def _figure(value: float | None, unit: str) -> str:
+def figure(value: float | None, unit: str) -> str:
     if value is None:
         return "too large"
     if unit == "%":
@@ -126,4 +126,4 @@ def _figure(value: float | None, unit: str) -> str:
 def _span(estimate: Values, unit: str) -> str:
     if estimate["low"] is None:
         return ""
-    return f"{_figure(estimate['low'], unit)} … {_figure(estimate['high'], unit)}"
+    return f"{figure(estimate['low'], unit)} … {figure(estimate['high'], unit)}"
