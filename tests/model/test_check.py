@@ -118,7 +118,8 @@ def test_a_wrong_fusion_is_seen(monkeypatch) -> None:
 def test_what_is_wrong_only_when_text_is_read_piece_by_piece_is_refused_too() -> None:
     """DiffLlama's layers attend twice: what each remembers would be the second's."""
     with pytest.raises(
-        InputError, match=sentence("model not computed exactly", why="text that is read piece by piece …")
+        InputError,
+        match=sentence("model not computed exactly", why="log-probabilities of text that is read piece by piece …"),
     ):
         verdict(made("diffllama"))
 
