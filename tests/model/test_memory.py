@@ -16,11 +16,13 @@ from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
 from luthier.core.types.batch import Batch
 from luthier.core.types.trees import Node, TokenTree
-from luthier.model import memory
+from luthier.model import activations, memory
+from luthier.model.activations import Pass
 from luthier.model.adapt import tune
 from luthier.model.forward import hidden_states
 from luthier.model.layers.attention import register
 from luthier.model.layers.fuse import counted, fuse
+from luthier.model.layers.plan import Gathered
 from luthier.model.memory import Memory, estimate
 from luthier.text.pack import pack
 from sentences import sentence
@@ -112,9 +114,8 @@ def test_activations_are_those_a_real_pass_keeps(kind: str, dtype: torch.dtype) 
     with counted(keep):
         hidden_states(model, batch(96))
     real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert guess(kind, tokens=96, dtype=dtype, lora=lora).activations / memory.FRAGMENTATION == pytest.approx(
-        real, rel=0.02
-    )
+    got = guess(kind, tokens=96, dtype=dtype, lora=lora).activations
+    assert got / memory.FRAGMENTATION == pytest.approx(real, rel=0.02)
 
 
 def test_the_formula_agrees_with_the_trace() -> None:
@@ -122,7 +123,10 @@ def test_the_formula_agrees_with_the_trace() -> None:
         model = AutoModelForCausalLM.from_config(CONFIG, dtype=torch.bfloat16, attn_implementation="luthier")
     fuse(model)
     tune.prepare(model, "lora", LoraConfig(rank=1), QuantConfig())
-    assert memory.activations_of(model, 512) == pytest.approx(512 * memory.bytes_per_token(model.config, 2), rel=0.1)
+    one = Pass(512, 512, Gathered(512, 512, 0))  # nothing gathered twice
+    assert activations.kept(model, one).all == pytest.approx(
+        512 * activations.bytes_per_token(model.config, 2), rel=0.1
+    )
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
@@ -199,6 +203,7 @@ from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.types.trees import Node, TokenTree
 from luthier.text.pack import pack
 from luthier.model import memory
+from luthier.model.activations import Pass
 from luthier.model.adapt import tune
 from luthier.model.forward import forward
 

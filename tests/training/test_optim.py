@@ -135,3 +135,30 @@ def test_schedules_by_hand():
     cosine = TrainConfig(schedule="cosine", warmup=0.0)
     assert [schedule(i, 4, cosine) for i in (0, 2)] == pytest.approx([1.0, 0.5])
     assert schedule(7, 10, TrainConfig(schedule="constant", warmup=0.0)) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
+def test_an_optimizer_at_home_gives_the_same_bits_and_the_same_files(kind, dtype):
+    """`train.offload optimizer`, from the processor to itself: moments and copies at home, weights where they were."""
+    torch.manual_seed(0)
+    start = torch.randn(8, 300).to(dtype)
+    here, away = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    config = TrainConfig(optimizer=kind)
+    plain, offloaded = Optimizer({"w": here}, config, {}), Optimizer({"w": away}, config, {}, torch.device("cpu"))
+    assert offloaded._learned("w", away).data_ptr() != away.data_ptr()
+    for step in range(3):
+        grad = torch.randn(8, 300).to(dtype)
+        here.grad, away.grad = grad.clone(), grad.clone()
+        plain.step(1e-3)
+        offloaded.step(1e-3)
+        assert torch.equal(here, away), step
+    saved, other = plain.tensors(), offloaded.tensors()
+    assert saved.keys() == other.keys() and all(torch.equal(saved[name], other[name]) for name in saved)
+    again = torch.nn.Parameter(here.detach().clone())  # each goes on from the other's files
+    resumed = Optimizer({"w": again}, config, {}, torch.device("cpu"))
+    resumed.load(saved, 3)
+    here.grad, again.grad = torch.ones_like(here), torch.ones_like(again)
+    plain.step(1e-3)
+    resumed.step(1e-3)
+    assert torch.equal(here, again)

@@ -30,6 +30,7 @@ TIMES = {
     "seconds",
     "tokens_per_second",
     "peak_memory_bytes",
+    "estimated_memory_bytes",
     "memory_bytes",
     "documents_per_second",
     "documents",

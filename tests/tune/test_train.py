@@ -101,7 +101,8 @@ def test_a_run_learns_and_says_what_it_did(settings, tmp_path, tune):
     result = run(resolve(settings(tune=tune, train__epochs=3)))
     folder = tmp_path / "run"
     assert set(result) >= {
-        "run", "seconds", "steps", "tokens", "tokens_per_second", "peak_memory_bytes", "trainable", "parameters", "loss", "metrics",
+        "run", "seconds", "steps", "tokens", "tokens_per_second", "peak_memory_bytes",
+        "estimated_memory_bytes", "trainable", "parameters", "loss", "metrics",
     }  # fmt: skip
     assert set(result["loss"]) == {"first", "last", "eval"}
     row = {"before", "after", "difference", "low", "high", "n", "p", "corrected", "verdict"}

@@ -49,6 +49,8 @@ NAMES = {
     "train.beta1": "adam_beta1",
     "train.beta2": "adam_beta2",
     "train.checkpoint": "save_steps save_strategy checkpoint_every",
+    "train.recompute": "gradient_checkpointing use_gradient_checkpointing activation_checkpointing",
+    "train.offload": "fsdp_cpu_offload offload_optimizer offload_param",
     "train.keep": "save_total_limit",
     "eval.every": "eval_steps eval_strategy evaluation_strategy evals_per_epoch",
     "eval.patience": "early_stopping_patience",

@@ -20,8 +20,9 @@ from luthier.config.training import PreferenceConfig, RankingConfig, TrainConfig
 
 VERSION = 1
 # Settings that change nothing of the result. Threads change its last bits, and a run that goes on with others says so: a
-# machine that got busy is no reason to begin anew. Limits of functions that fail at them are raised, and the run goes on.
-BESIDE = ("out", "force", "track", "base", "threads", "reward.timeout", "reward.memory")
+# machine that got busy, or has less memory free, is no reason to begin anew. Limits of functions that fail at them are raised,
+# and the run goes on.
+BESIDE = ("out", "force", "track", "base", "threads", "train.recompute", "reward.timeout", "reward.memory")
 # Settings that came when there were runs already: where they are as by default, the names of runs are what they were before.
 LATER = (
     "data.max_row",
@@ -31,6 +32,8 @@ LATER = (
     "lora.modules_to_save",
     "text.add_tokens",
     "train.router_loss",
+    "train.recompute",
+    "train.offload",
 )
 # Defaults that were others when there were runs already, which stay in the names of runs. A run that reads them is found, and
 # told what differs.

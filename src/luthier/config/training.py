@@ -38,6 +38,15 @@ class TrainConfig(Section):
         0.0, ge=0, description="Weight of the load-balancing loss of a mixture of experts; an adapter reaches the router, which "
         "stays as it is, only through the layers below it."
     )  # fmt: skip
+    recompute: Literal["auto", "none", "blocks"] = Field(
+        "auto",
+        description="Keep activations, or of each block its input alone and compute the rest again for the gradient: a third "
+        "slower, a fraction of the memory, the same gradients. auto does so where the run would not fit else.",
+    )
+    offload: Literal["none", "optimizer"] = Field(
+        "none",
+        description="On a GPU, what stays in the processor's memory: the optimizer's moments and float32 copies, which are updated there.",
+    )
     checkpoint: int = Field(50, ge=1, description="Steps between checkpoints.")
     checkpoint_minutes: float = Field(
         3.0, ge=0, description="Longest time between checkpoints in minutes; 0 counts only steps."

@@ -1,13 +1,13 @@
 """What a run will need at its peak, known before anything large is loaded, and what there is.
 
 The model is built without weights (on the meta device) and made ready as the run would, so parameters are
-counted exactly, module by module. Activations are counted in the same way: one forward pass is run on
-shapes alone, and what autograd keeps for the backward pass is added up.
+counted exactly, module by module; so are activations (`activations`).
 """
 
 from __future__ import annotations
 
-import copy
+import ctypes
+import gc
 import resource
 import sys
 from dataclasses import dataclass
@@ -19,15 +19,13 @@ import torch
 from torch import nn
 
 from luthier.config.model import LoraConfig, QuantConfig
-from luthier.core.errors import InputError
 from luthier.core.log import size
+from luthier.model.activations import Pass, kept, on_shapes
 from luthier.model.adapt import tune
 from luthier.model.adapt.quantize import quantizable, stored_bytes
 from luthier.model.adapt.stacks import stacks
 from luthier.model.folder.limits import attention_widths
-from luthier.model.layers import attention, experts, fuse
-from luthier.model.layers.decoder import auto_class, decoder
-from luthier.model.layers.scoring import Scoring
+from luthier.model.layers import fuse
 from luthier.model.layers.vocabulary import tile_bytes
 
 # Bytes of optimizer state per trainable weight, and float32 copies of the largest one during its update.
@@ -35,15 +33,18 @@ _STATE = {"adamw": (8.0, 1), "adamw8bit": (2.0 + 8 / 256, 8)}
 _HEAD_COPIES = 3  # a tile of logits, its softmax, and that cast for the product
 CPU_TOKENS, GPU_TOKENS = 1024, 8192  # tokens of a forward pass on a CPU, and on a GPU with room for them
 # A CPU's allocator leaves holes among the many tensors of a pass: 1.3 to 1.5 times their bytes, as measured.
-FRAGMENTATION = 1.4
+FRAGMENTATION = 1.3
+# Answers that are generated at once in any case, and the bytes of their keys and values up to which more are.
+_ROWS, _CACHE = 64, 1 << 30
+_KERNELS = 100_000_000  # of all sizes that a run meets, once they are few: as measured
 
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes by purpose. `process` is what the program holds already; `loading` is the peak while loading.
 
-    `update` is what the optimizer needs beside its state while it updates the largest weight; activations
-    are gone by then, so the two do not add up.
+    `update` is what the optimizer needs beside its state while it updates the largest weight, `generating` what answers need
+    beside weights and optimizer; activations are gone by then, so these do not add up.
     """
 
     parameters: int
@@ -56,12 +57,15 @@ class Memory:
     head: int
     loading: int
     update: int
+    kernels: int = 0
+    generating: int = 0
 
     @property
     def needed(self) -> int:
-        """What must be free: the larger of loading and training."""
-        held = self.weights + self.gradients + self.optimizer
-        return max(self.loading, held + max(self.activations + self.head, self.update))
+        """What must be free: the largest of loading, training and generating."""
+        held = self.weights + self.optimizer
+        training = self.gradients + max(self.activations + self.head, self.update)
+        return max(self.loading, held + self.kernels + max(training, self.generating))
 
     @property
     def total(self) -> int:
@@ -79,148 +83,102 @@ def estimate(
     tokens: int,
     optimizer: str,
     device: torch.device,
+    work: Pass | None = None,
+    recompute: bool = False,
+    offload: bool = False,
+    answers: tuple[int, int] = (0, 0),
+    process: int | None = None,
 ) -> Memory:
-    """The memory of training the model of `config` with micro-batches of `tokens` tokens, all of them targets.
+    """The memory of training the model of `config` with passes like `work`, by default one row of `tokens` tokens, all of them
+    targets, and of generating `answers` of (how many, tokens with the prompt) at once.
 
     weights     every parameter in its type (adapters are float32); for qlora the bits of `quantize`,
                 plus the largest weight expanded for its product
     gradients   one per trainable weight, in its type
     optimizer   two moments, and float32 masters of weights kept in 16 bits
-    activations bytes kept for the backward pass: what autograd saves that is not a weight
-    head        logits of one slice, hidden states of the targets and their gradient
+    activations bytes kept for the backward pass: what autograd saves that is not a weight; with `recompute` of each block its
+                input alone, and one block whole
+    head        logits of one tile, hidden states of the targets and their gradient
+    kernels     in 16 bits on a processor, what oneDNN keeps for the sizes that it met
 
-    The measured peak on a CPU is within 25 % of `total` (a test holds it there), of which activations are
-    taken 1.4 times for the holes that the allocator leaves. Raises InputError as `tune.prepare` does.
+    An `offload`ed optimizer takes nothing of the device. `process` is what the program takes without a model, by default what it takes now.
+
+    On a CPU activations are taken larger by a share for the holes that the allocator leaves. bench/memory.py holds the sum against
+    measured peaks. Raises InputError as `tune.prepare` does.
     """
-    model = _on_shapes(config, dtype)
+    model = on_shapes(config, dtype)
     dense = sum(p.nbytes for p in model.parameters())
-    quantized: list[torch.Tensor] = []  # what is quantized together: a linear layer, one expert of a stack
-    if tune_kind == "qlora":
-        for linear in quantizable(model).values():
-            linear.__class__ = _Frozen
-            quantized.append(linear.weight)
-        for name in stacks(model):
-            quantized.extend(model.get_parameter(name).detach())
-    prepared = tune.prepare(model, "lora" if tune_kind == "qlora" else tune_kind, lora, quant)
-    learned = list(prepared.parameters.values())
-    weights = sum(p.nbytes for p in model.parameters()) - sum(w.nbytes for w in quantized)
-    if quantized:
-        packed = sum(stored_bytes(w.numel(), quant.kind, quant.block, quant.double) for w in quantized)
-        weights += packed + max(w.nbytes for w in quantized)
-    kept = activations_of(model, tokens)
-    kept += _shared(model, tokens) if kept else 0
+    layers = sum(p.nbytes for p in {id(m.weight): m.weight for m in quantizable(model, skip=()).values()}.values())
+    tuned, stored = _prepared(model, tune_kind, lora, quant)
+    if recompute:
+        fuse.keep_gates(model)
+    cpu = device.type == "cpu"
+    work = work or Pass.row(tokens, dtype, device)
+    kept_bytes = kept(model, work)
+    learned = list(tuned.parameters.values())
     state, copies = _STATE[optimizer]
-    master = sum(4 * p.numel() for p in learned if p.element_size() == 2)
+    optimizer_bytes = round(state * tuned.trainable) + sum(4 * p.numel() for p in learned if p.element_size() == 2)
+    packed = [p for p in model.parameters() if stored[id(p)] != p.nbytes]  # of a stack one expert is expanded at a time
+    expanded = max(((p[0] if p.dim() > 2 else p).nbytes for p in packed), default=0)
     return Memory(
         parameters=sum(p.numel() for p in model.parameters()),
-        trainable=prepared.trainable,
-        process=psutil.Process().memory_info().rss if device.type == "cpu" else 0,
-        weights=weights,
+        trainable=tuned.trainable,
+        process=process if process is not None else psutil.Process().memory_info().rss if cpu else 0,
+        weights=sum(stored.values()) + expanded,
         gradients=sum(p.nbytes for p in learned),
-        optimizer=round(state * prepared.trainable) + master,
-        activations=round(kept * (FRAGMENTATION if device.type == "cpu" else 1)),
-        head=_head(model, tokens),
+        optimizer=0 if offload else optimizer_bytes,
+        activations=round((kept_bytes.recomputed if recompute else kept_bytes.all) * (FRAGMENTATION if cpu else 1)),
+        head=_head(model, work.targets, device),
         loading=dense,
-        update=4 * copies * max(p.numel() for p in learned),
+        update=0 if offload else 4 * copies * max(p.numel() for p in learned),
+        kernels=_KERNELS if cpu and dtype.itemsize == 2 else 0,
+        generating=_generating(model, answers, layers if cpu and tune_kind != "qlora" else 0),
     )
+
+
+def _prepared(model: nn.Module, kind: str, lora: LoraConfig, quant: QuantConfig) -> tuple[tune.Tuned, dict[int, int]]:
+    """The model made ready on shapes, and the bytes that each of its weights is stored in then, by identity."""
+    quantized: dict[int, int] = {}
+    if kind == "qlora":
+        for linear in quantizable(model).values():
+            linear.__class__ = _Frozen
+            count = linear.weight.numel()
+            quantized[id(linear.weight)] = stored_bytes(count, quant.kind, quant.block, quant.double)
+        for name in stacks(model):  # each expert by itself
+            weight = model.get_parameter(name)
+            one = stored_bytes(weight[0].numel(), quant.kind, quant.block, quant.double)
+            quantized[id(weight)] = len(weight) * one
+    tuned = tune.prepare(model, "lora" if kind == "qlora" else kind, lora, quant)
+    return tuned, {id(p): p.nbytes for p in model.parameters()} | quantized
 
 
 def weights(config: Any, dtype: torch.dtype) -> int:
     """Bytes of the weights of the model of `config` alone."""
-    return sum(p.nbytes for p in _on_shapes(config, dtype).parameters())
-
-
-def _on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:
-    """The model of `config` without values, as `load` makes it. A copy of the configuration: making a model ready may change it."""
-    attention.register()
-    with torch.device("meta"):
-        try:
-            model = auto_class(config).from_config(
-                copy.deepcopy(config), dtype=dtype, attn_implementation=attention.NAME
-            )
-        except ValueError:
-            raise InputError(
-                f"a model of type '{config.model_type}' is not a causal language model", where="--model",
-                fix="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
-            ) from None  # fmt: skip
-    experts.install(model)
-    fuse.fuse(model)
-    return model
+    return sum(p.nbytes for p in on_shapes(config, dtype).parameters())
 
 
 class _Frozen(nn.Linear):
     """Stands in for a quantized layer: it keeps nothing either, and adapters treat it as one that is not plain."""
 
 
-class _Attend(torch.autograd.Function):
-    """Stands in for tree attention on shapes: keeps what it keeps (q, k, v, the output in the order of the groups
-    and one number per row), and gives the output in the order of the tokens, which is another tensor."""
-
-    @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        out = torch.empty_like(q.transpose(1, 2))
-        ctx.save_for_backward(q, k, v, torch.empty_like(out), out.new_empty(out.shape[:3], dtype=torch.float32))
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> None:
-        raise AssertionError("only the forward pass is traced")
-
-
-class _Shapes:
-    """The `tree=` of a traced pass."""
-
-    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
-        return _Attend.apply(q, k, v)  # type: ignore[no-untyped-call]
-
-
-def activations_of(model: nn.Module, tokens: int) -> int:
-    """Bytes that autograd keeps of one pass of `tokens` tokens through the blocks, weights not counted.
-
-    Each storage counts once. For a Llama block of hidden size H, q width Q, k width K, feed-forward width F and
-    16-bit values with adapters on all linear layers that is, per token, 2 (4H + 3Q + 2K + 2F) bytes and a
-    little for the adapters: inputs of the norms and of the linear layers but the last, q, k, v, the attention's output,
-    gate and up. Blocks that cannot be traced on shapes count so too.
-    """
-    weights = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        key = tensor.untyped_storage()._cdata
-        if key not in weights:
-            kept[key] = tensor
-        return tensor
-
-    row = torch.zeros(1, tokens, dtype=torch.int64, device="meta")
-    try:
-        with fuse.counted(keep):
-            decoder(model)(input_ids=row, position_ids=row, attention_mask=row, use_cache=False, tree=_Shapes())
-    except (RuntimeError, NotImplementedError):  # mixtures of experts route by value
-        return tokens * bytes_per_token(model.config, next(model.parameters()).element_size())
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-
-
-def _shared(model: nn.Module, tokens: int) -> int:
-    """What the attention of all layers shares: the mask of the groups, at most square, and three lists of places."""
-    return tokens * tokens * next(model.parameters()).element_size() + 24 * tokens
-
-
-def bytes_per_token(config: Any, width: int) -> int:
-    """The sum in `activations_of`' description, over all blocks, with 4F for each expert that one token passes through;
-    `width` is the bytes of a value."""
-    config = config.get_text_config()
-    experts = getattr(config, "num_experts_per_tok", None) or 0
-    width_of_one = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None)
-    wide = (width_of_one or 4 * config.hidden_size) * (4 * experts or 2)
-    return int(width * sum(4 * config.hidden_size + 3 * q + 2 * k + wide for q, k in attention_widths(config)))
-
-
-def _head(model: nn.Module, tokens: int) -> int:
+def _head(model: nn.Module, targets: int, device: torch.device) -> int:
     """Logits of a tile, the hidden states of all targets with their slope, a trained head's gradient."""
     weight = model.get_output_embeddings().weight  # type: ignore[operator]
     vocabulary, hidden = weight.shape
-    tiles = _HEAD_COPIES * tile_bytes(tokens, vocabulary, weight.device)
-    return int(tiles + 3 * tokens * hidden * weight.element_size() + (weight.nbytes if weight.requires_grad else 0))
+    tiles = _HEAD_COPIES * tile_bytes(targets, vocabulary, device)
+    return int(tiles + 3 * targets * hidden * weight.element_size() + (weight.nbytes if weight.requires_grad else 0))
+
+
+def _generating(model: nn.Module, answers: tuple[int, int], packed: int) -> int:
+    """Keys and values of all answers, the logits of their next tokens, and `packed`, the weights as they are laid out for it."""
+    count, length = answers
+    if not count:
+        return 0
+    config = model.config.get_text_config()  # type: ignore[operator, union-attr]
+    keys = sum(width for _, width in attention_widths(config))
+    one = 2 * keys * next(model.parameters()).element_size() * length
+    cache = min(count * one, max(_ROWS * one, _CACHE))
+    return int(packed + cache + 4 * _HEAD_COPIES * (cache // one) * config.vocab_size)
 
 
 # --- What there is --------------------------------------------------------------------------------
@@ -238,12 +196,22 @@ def pass_tokens(config: Any, tune_kind: str, dtype: torch.dtype, device: torch.d
     cuda = device.type == "cuda"
     whole = torch.cuda.get_device_properties(device).total_memory if cuda else torch.mps.recommended_max_memory()
     beside = 1 if tune.is_adapter(tune_kind) else 8 if dtype.itemsize == 2 else 4
-    model = _on_shapes(config, dtype)
+    model = on_shapes(config, dtype)
     room = (whole - beside * sum(p.nbytes for p in model.parameters())) / 2
-    tokens, each = GPU_TOKENS, activations_of(model, CPU_TOKENS) // CPU_TOKENS
+    tokens, each = GPU_TOKENS, kept(model, Pass.row(CPU_TOKENS, dtype, device)).all // CPU_TOKENS
     while tokens > CPU_TOKENS and tokens * each > room:
         tokens //= 2
     return tokens
+
+
+def give_back() -> None:
+    """Return what the allocator holds and nobody uses to the system, where it does so when it is asked: glibc. Between the phases of a
+    run, whose tensors have other sizes, the holes of one would stay beside the tensors of the next."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another system's
+        return
 
 
 def available(device: torch.device) -> int:
@@ -285,7 +253,8 @@ def peak(device: torch.device | None = None) -> int:
 
 def describe(memory: Memory) -> str:
     """One line: what learns, and where the memory goes."""
-    parts = {name: getattr(memory, name) for name in ("weights", "gradients", "optimizer", "activations", "head")}
+    names = ("weights", "gradients", "optimizer", "activations", "head", "kernels")
+    parts = {name: getattr(memory, name) for name in names if name != "kernels" or memory.kernels}
     share = 100 * memory.trainable / memory.parameters
     listed = ", ".join(f"{name} {size(value)}" for name, value in parts.items())
     learning = f"{memory.trainable:,} of {memory.parameters:,} weights learn ({share:.2f} %)"

@@ -132,14 +132,25 @@ KINDS: dict[str, type[Adam] | type[_Adam8]] = {"adamw": Adam, "adamw8bit": _Adam
 class Optimizer:
     """One AdamW over named parameters. `t` counts the updates made."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], config: TrainConfig, rates: Mapping[str, float]) -> None:
-        """`rates` multiplies the learning rate of the parameters it names (LoRA+)."""
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], config: TrainConfig, rates: Mapping[str, float],
+        home: torch.device | None = None,
+    ) -> None:  # fmt: skip
+        """`rates` multiplies the learning rate of the parameters it names (LoRA+). With a `home` moments and masters are there,
+        gradients are brought to it and updated weights back: of the parameters' own device the optimizer takes nothing."""
         self.parameters, self.config, self.rates = dict(parameters), config, dict(rates)
         self.t = 0
         low = (torch.bfloat16, torch.float16)
-        self.masters = {n: p.detach().float() for n, p in self.parameters.items() if p.dtype in low}
+        self.masters = {n: p.detach().to(home, torch.float32) for n, p in self.parameters.items() if p.dtype in low}
+        self.copies = {} if home is None else {  # of those that need no master
+            n: p.detach().to(home, copy=True) for n, p in self.parameters.items() if n not in self.masters
+        }  # fmt: skip
         kind = KINDS[config.optimizer]
-        self.state: dict[str, Moments] = {n: kind(self.masters.get(n, p.detach())) for n, p in self.parameters.items()}
+        self.state: dict[str, Moments] = {n: kind(self._learned(n, p)) for n, p in self.parameters.items()}
+
+    def _learned(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
+        """The tensor that is updated: the master, the copy at home, or the weight itself."""
+        return self.masters.get(name, self.copies.get(name, parameter.detach()))
 
     def clip(self) -> float:
         """Scale all gradients so that their joint norm is at most `clip`; return the norm before. Not finite: NaN or inf.
@@ -181,9 +192,9 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
-            weight = self.masters.get(name, parameter.data)
-            grad = parameter.grad.to(weight.dtype)
-            cast += grad.nbytes if grad.dtype != parameter.grad.dtype else 0
+            weight = self._learned(name, parameter)
+            grad = parameter.grad.to(weight.device, weight.dtype)
+            cast += 0 if grad is parameter.grad else grad.nbytes
             decay = self.config.weight_decay if parameter.dim() > 1 else 0.0
             alike = (self.rates.get(name, 1.0), decay, weight.dtype, weight.device)
             groups.setdefault(alike, []).append((weight, grad, self.state[name]))
@@ -192,7 +203,7 @@ class Optimizer:
                 self._update(groups, lr)
                 cast = 0
         self._update(groups, lr)
-        for name, master in self.masters.items():
+        for name, master in (self.masters | self.copies).items():
             self.parameters[name].data.copy_(master)
 
     def _update(self, groups: dict[tuple[Any, ...], list[Update]], lr: float) -> None:
@@ -211,10 +222,12 @@ class Optimizer:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, torch.Tensor], t: int) -> None:
-        """The reverse of `tensors`, into an optimizer over the same parameters."""
+        """The reverse of `tensors`, into an optimizer over the same parameters, which are as they were then."""
         self.t = t
         for name, master in self.masters.items():
             master.copy_(tensors[f"master/{name}"])
+        for name, copy in self.copies.items():
+            copy.copy_(self.parameters[name])
         for name, state in self.state.items():
             for key, tensor in state.tensors().items():
                 tensor.copy_(tensors[f"{key}/{name}"])

@@ -20,6 +20,7 @@ from luthier.methods.balance import balanced
 from luthier.model import load as model_load
 from luthier.model.adapt import adapters, heads, lora, tune
 from luthier.model.forward import forward
+from luthier.model.layers.recompute import recompute_blocks
 from luthier.model.memory import pass_tokens
 from luthier.rewards.selection import require_references
 from luthier.rewards.specs import Rewards
@@ -60,6 +61,7 @@ class TrainingJob:
     rewards: Rewards | None = None
     judge: Rewards | None = None
     tracker: Tracker | None = None
+    recompute: bool = False  # whether blocks are computed again in the backward pass
     latest_checkpoint: Path | None = None  # the checkpoint that the run goes on from
     stream_counts: RowCounts = field(default_factory=RowCounts)  # of a stream: of the pass over it that came furthest
 
@@ -109,12 +111,15 @@ def assemble(job: TrainingJob, loaded: model_load.LoadedModel | None = None) -> 
     tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, head_widths)
     if continues_adapter(job.texts, config) and job.texts.resolved.adapter:
         adapters.go_on(loaded.model, job.texts.resolved.adapter)
+    if job.recompute:
+        recompute_blocks(tuned.model)
     policy_models = open_policy_models(tuned, method.needs.value) if method.online else None
     if policy_models:
         tuned = replace(tuned, parameters=tuned.parameters | policy_models.critic_parameters)
     rates = {name: config.lora.lr_ratio for name in tuned.parameters if name.endswith(".B")}
     rates |= {n: rates.get(n, 1.0) * config.policy.critic_lr for n in tuned.parameters if n.startswith("critic.")}
-    state = State(tuned.model, Optimizer(tuned.parameters, config.train, rates))
+    home = torch.device("cpu") if config.train.offload == "optimizer" else None
+    state = State(tuned.model, Optimizer(tuned.parameters, config.train, rates, home))
     rate = learning_rate(config, loaded.config.get_text_config().hidden_size)
     packing = packing_of(config, loaded.model)
     if policy_models:
@@ -170,10 +175,15 @@ def add_reference_logps(
 
 
 def packing_of(config: RunConfig, model: Any) -> Packing:
-    """Tokens of a micro-batch; row lengths are padded where a new length costs a compilation: bfloat16 on a CPU."""
+    """Tokens of a micro-batch of this model."""
     parameter = next(model.parameters())
-    slow = parameter.device.type == "cpu" and parameter.dtype == torch.bfloat16
     tokens = config.train.tokens or pass_tokens(model.config, config.tune, parameter.dtype, parameter.device)
+    return packing(tokens, parameter.dtype, parameter.device)
+
+
+def packing(tokens: int, dtype: torch.dtype, device: torch.device) -> Packing:
+    """Micro-batches of so many tokens; row lengths are padded where a new length costs a compilation: bfloat16 on a CPU."""
+    slow = device.type == "cpu" and dtype == torch.bfloat16
     return Packing(tokens, 128 if slow else 1)
 
 

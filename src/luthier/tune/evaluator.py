@@ -161,12 +161,15 @@ class Evaluator:
     ) -> Measured:  # fmt: skip
         """Everything: loss, answers, and the likelihood of the `general` answers, which are the model's `own` when None; `again`
         asks what `eval.repeat` wants too."""
+        memory.give_back()
         losses, items = self.losses(held_out.trees, stop, f"{title}: held-out loss")
         answers = self.answers(held_out.prompt_ids, self.config.eval.max_new_tokens, stop, f"{title}: answers")
         own_answers = self._own_answers(stop, title) if own or general is None else ()
         pairs = [(one.prompt_ids, one.ids) for one in own_answers] if general is None else general
         general_losses = self.losses(answer_trees(pairs), stop, f"{title}: its own earlier answers", METHODS["sft"])[0]
         texts = self.losses(held_out.texts, stop, f"{title}: general texts", METHODS["sft"])[0]
+        repeated = self.ask_again(held_out, stop, title) if again else ()
+        memory.give_back()
         return Measured(
             losses=losses,
             items=items,
@@ -179,7 +182,7 @@ class Evaluator:
             general_ids=pairs,
             own=tuple(own_answers),
             texts=texts,
-            again=self.ask_again(held_out, stop, title) if again else (),
+            again=repeated,
         )
 
     def ask_again(self, held_out: HeldOut, stop: Cancelled, title: str) -> tuple[RepeatedPrompt, ...]:

@@ -63,7 +63,7 @@ from luthier.tune.checkpoint_selection import CheckpointSelector, Progress, sele
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, from_records, is_complete, to_records
 from luthier.tune.input_hashes import inputs
-from luthier.tune.memory_check import check_memory
+from luthier.tune.memory_check import check_memory, check_offload
 from luthier.tune.prepare import encode_all, load_model
 from luthier.tune.resume import resume_point
 from luthier.tune.training_steps import take_steps
@@ -159,6 +159,7 @@ def _check_settings(config: RunConfig) -> None:
     warn_of_unread(config)
     _needs_evaluations(config)
     forgetting.check(config)
+    check_offload(config)
     tracking.check(config.track)
 
 
@@ -232,7 +233,8 @@ def _train(job: TrainingJob, probes: forgetting.Probes, unit: str, show: Any) ->
     """Load, measure, train, export, measure. When it returns, the model is gone and its memory free."""
     config, folder, method = job.config, job.folder, chosen_method(job.config)
     device = model_load.pick_device(config.device)
-    check_memory(job.texts, config, job.encoded, model_load.pick_dtype(config.dtype, device), device)
+    dtype = model_load.pick_dtype(config.dtype, device)
+    estimate, job.recompute = check_memory(job.texts, config, job.encoded, dtype, device)
     warnings.warn_of_steps(config, planned_steps(job))
     loaded = load_model(job.texts, config)
     packing = packing_of(config, loaded.model)
@@ -275,7 +277,7 @@ def _train(job: TrainingJob, probes: forgetting.Probes, unit: str, show: Any) ->
     if plain and not policy_models.shares_policy_base(job.rewards) and not policy_models.shares_policy_base(job.judge):
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
     after = _measured(job, evaluator, everything, "after", before.general_ids, own=own)
-    figures = _figures(config, setup, progress, after, total)
+    figures = _figures(config, setup, progress, after, total) | {"estimated_memory_bytes": estimate.total}
     tuned = forgetting.benchmarks(job, loaded.model, probes, "after")
     distributions = forgetting.tuned_distributions(evaluator, after, job)
     job.close_rewards()  # a reward model may hold the model that it shares

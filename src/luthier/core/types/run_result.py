@@ -118,6 +118,7 @@ class RunResult(TypedDict, total=False):
     tokens_per_second: Figure
     example_tokens: Count
     peak_memory_bytes: Count
+    estimated_memory_bytes: Count
     trainable: Count
     parameters: Count
     loss: Losses

@@ -32,6 +32,14 @@ ENTRIES = 1 << 22  # entries of one group's mask: bounds memory
 NARROWEST = 16  # head size from which on the block-sparse kernel exists
 
 
+class Gathered(NamedTuple):
+    """What the groups of a pass hold, padding included: queries, keys, and scores (the queries of each block times its keys)."""
+
+    queries: int
+    keys: int
+    scores: int
+
+
 class Block(NamedTuple):
     """Queries that attend together: tokens first..last of those `seen`. Each sees those up to itself, in a full node all."""
 
@@ -75,11 +83,11 @@ def reach(starts: Sequence[int], parents: Sequence[int]) -> list[int]:
 class TreePlan:
     """The attention of one batch, shared by all layers. Pass it to the model as `tree=`."""
 
-    def __init__(self, batch: Batch, device: torch.device) -> None:
+    def __init__(self, batch: Batch, device: torch.device, unit: int = 1) -> None:
         self.starts, self.parents = batch.node_start, batch.node_parent
         self.full = [mask == "full" for mask in batch.node_mask] or [False] * len(self.parents)
         self.device = device
-        self.unit = 1  # queries and keys of a group are padded to multiples of it
+        self.unit = unit  # queries and keys of a group are padded to multiples of it
         self._masks: dict[tuple[torch.dtype, Local | None], list[tuple[Group, torch.Tensor]]] = {}
         self._block_masks: dict[Local | None, Any] = {}
 
@@ -110,11 +118,17 @@ class TreePlan:
     def groups(self) -> list[Group]:
         """Groups of blocks that together hold every token as a query once."""
         blocks = self._blocks()
-        sizes = [(padded(b.last - b.first, self.unit), padded(len(b.seen), self.unit)) for b in blocks]
-        return [
-            _group([blocks[i] for i in members], *map(max, zip(*(sizes[i] for i in members), strict=True)))
-            for members in _arrange(sizes)
-        ]
+        sizes = self._sizes(blocks)
+        return [_group([blocks[i] for i in members], *_largest(sizes, members)) for members in _arrange(sizes)]
+
+    @property
+    def gathered(self) -> Gathered:
+        """What the groups hold, without making them."""
+        return gathered(self._sizes(self._blocks()))
+
+    def _sizes(self, blocks: Sequence[Block]) -> list[tuple[int, int]]:
+        """(queries, keys) of each block, padded."""
+        return [(padded(b.last - b.first, self.unit), padded(len(b.seen), self.unit)) for b in blocks]
 
     @cached_property
     def depth(self) -> torch.Tensor:
@@ -225,6 +239,21 @@ class TreePlan:
                 last = min(len(path), first + BLOCK)
                 blocks.append(Block(path if self.full[n] else path[:last], first, last, self.full[n]))
         return blocks
+
+
+def gathered(sizes: Sequence[tuple[int, int]], unit: int = 1) -> Gathered:
+    """What groups of blocks of these (queries, keys) hold, padded to multiples of `unit`."""
+    sizes = [(padded(queries, unit), padded(keys, unit)) for queries, keys in sizes]
+    total = Gathered(0, 0, 0)
+    for members in _arrange(sizes):
+        (lq, lk), n = _largest(sizes, members), len(members)
+        total = Gathered(total.queries + n * lq, total.keys + n * lk, total.scores + n * lq * lk)
+    return total
+
+
+def _largest(sizes: Sequence[tuple[int, int]], members: Sequence[int]) -> tuple[int, int]:
+    """The most queries and the most keys of these blocks."""
+    return max(sizes[i][0] for i in members), max(sizes[i][1] for i in members)
 
 
 def _arrange(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
