@@ -27,7 +27,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> Any:
     for module in (memory_check, prepare):
         monkeypatch.setattr(module, "load_config", lambda folder: config)
     texts: Any = SimpleNamespace(
-        resolved=SimpleNamespace(source=SimpleNamespace(folder=None), adapter=None, quantized=False)
+        new_tokens=(), resolved=SimpleNamespace(source=SimpleNamespace(folder=None), adapter=None, quantized=False)
     )
 
     def choose(free: int, **settings: Any) -> tuple[memory.Memory, bool]:

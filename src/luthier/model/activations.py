@@ -159,7 +159,7 @@ def kept(model: nn.Module, work: Pass) -> Kept:
         hook
         for i, part in enumerate(parts)
         for hook in (
-            part.register_forward_pre_hook(lambda m, a, k, i=i: enter(i, a, k), with_kwargs=True),  # type: ignore[misc]
+            part.register_forward_pre_hook(lambda m, a, k, i=i: enter(i, a, k), with_kwargs=True),
             part.register_forward_hook(leave),
         )
     ]
