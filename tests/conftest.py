@@ -101,6 +101,10 @@ def told_anew():
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
+    return made_tokenizer()
+
+
+def made_tokenizer():
     """A byte-level tokenizer with a ChatML template, made here."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

@@ -7,11 +7,13 @@ packed row of trees, the engine.
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_architectures import make
 
 from luthier.core.errors import InputError
 from luthier.core.types.trees import Node, TokenTree
@@ -21,6 +23,7 @@ from luthier.model import load
 from luthier.model.forward import forward
 from luthier.text.pack import pack
 
+LIMIT = 1e-4  # of a difference that is rounding
 LOWEST = 10  # tokens below stand for something
 
 
@@ -36,6 +39,44 @@ class Finding:
     same: int = 0
     of: int = 0
     gradient: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether Luthier gives what transformers gives, in float32."""
+        return self.refused is None and max(self.logp, self.generated, self.gradient) < LIMIT and self.same == self.of
+
+    @property
+    def why(self) -> str:
+        """The reason of the refusal, without where and fix."""
+        said = (self.refused or "").split("; ")[0].partition(": ")[2]
+        return re.sub(r"^Luthier does not compute models of type '[^']*' exactly: ", "", said).replace("|", "/")
+
+
+def architectures() -> list[str]:
+    """Every kind of model that transformers has as a language model or as one that writes about pictures."""
+    from transformers.models.auto import modeling_auto
+
+    return sorted(
+        {*modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
+    )
+
+
+def survey_all(kinds: list[str], folder: Path) -> dict[str, Finding | str]:
+    """What each kind comes to; a text for those of which no tiny model can be made."""
+    import shutil
+
+    from conftest import made_tokenizer
+
+    out: dict[str, Finding | str] = {}
+    for kind in kinds:
+        try:
+            make(kind, folder / kind, made_tokenizer())
+        except Exception as error:  # whatever the defaults of an architecture made small come to
+            out[kind] = f"{type(error).__name__}: {error}"
+            continue
+        out[kind] = survey(folder / kind)
+        shutil.rmtree(folder / kind)
+    return out
 
 
 def trees(size: int) -> list[TokenTree]:

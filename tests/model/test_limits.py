@@ -69,9 +69,11 @@ def test_a_placeholder_of_pictures_may_lie_beyond_the_embedding(tiny_tokenizer, 
 def test_layers_that_mix_tokens_outside_of_attention_are_named_in_wrappers_too() -> None:
     from transformers import CONFIG_MAPPING
 
-    text = {"layer_types": ["linear_attention", "full_attention"], "num_hidden_layers": 2}
+    text = {"layer_types": ["indexed_attention", "full_attention"], "num_hidden_layers": 2}
     wrapped = CONFIG_MAPPING["qwen3_5"](text_config=text)
-    with pytest.raises(InputError, match=sentence("layers mix tokens", model_type="qwen3_5", layer="linear_attention")):
+    with pytest.raises(
+        InputError, match=sentence("layers mix tokens", model_type="qwen3_5", layer="indexed_attention")
+    ):
         check_layers(wrapped, "config.json")
     check_layers(CONFIG_MAPPING["gemma3"](), "config.json")
     for kind in ("whisper", "bart", "t5"):

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from luthier.generate.states import States
 from luthier.model.layers.scoring import Local, Scoring, attended, products
+from luthier.model.layers.state import Layer
 
 
 @dataclass(eq=False)
@@ -29,7 +31,14 @@ class ReadPrompt:
     adapter: int = 0
     keys: dict[int, torch.Tensor] = field(default_factory=dict)
     values: dict[int, torch.Tensor] = field(default_factory=dict)
+    states: States = field(default_factory=States)
     logits: torch.Tensor | None = None
+
+    def states_of(self, layer: int) -> States:
+        """The states of a layer after the tokens read so far, to go on from: at first as the prefix left them."""
+        if self.prefix and not self.states.has_previous_state(layer):
+            self.states.kept |= self.prefix.states.of(layer).kept
+        return self.states
 
     def store(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Add k and v [kv_heads, t, D] of the next t tokens; returns those of all tokens so far."""
@@ -51,6 +60,7 @@ class ReadPrompt:
             self.prefix = self.logits = None
             self.keys.clear()
             self.values.clear()
+            self.states.kept.clear()
 
 
 class DecodeCache:
@@ -67,6 +77,7 @@ class DecodeCache:
         self._rows, self.longest = rows, longest
         self.layer_keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
+        self._states = States()
 
     def plan(self, pieces: Sequence[tuple[ReadPrompt, int]], device: torch.device, alone: bool = False) -> None:
         """Prepare for a pass of one token per row (none where the pieces are `alone`), then `size` tokens of each (prompt, size)."""
@@ -93,6 +104,18 @@ class DecodeCache:
             out.append(_read(prompt, layer, q[:, part], k[:, part], v[:, part], scoring))
             start += size
         return (out[0] if len(out) == 1 else torch.cat(out))[None]
+
+    def mix(self, layer: int, own: Layer, hidden: torch.Tensor) -> torch.Tensor:
+        """A layer with a state, hidden [1, T, H]; see `Mixer`."""
+        start, out = self._count, []
+        if start:
+            states = self._states.of(layer, slice(start))
+            out.append(own(hidden[0, :start, None], cache=states)[:, 0])
+            self._states.put(states, slice(start), self._rows)
+        for prompt, size in self._pieces:
+            out.append(own(hidden[:, start : start + size], cache=prompt.states_of(layer))[0])
+            start += size
+        return torch.cat(out)[None]
 
     def _decode(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         """One new token per row. The heads that share keys are the queries of one attention [B, kv_heads]."""
@@ -145,6 +168,7 @@ class DecodeCache:
             keys, values = self._buffers(layer, prompt.read + 1, k, v)
             keys[row, :, : prompt.read] = k
             values[row, :, : prompt.read] = v
+        self._states.put(prompt.states, row, self._rows)
         self.lengths[row : row + 1] = [prompt.read]
 
     def leave(self, row: int) -> None:
@@ -155,6 +179,7 @@ class DecodeCache:
         for buffers in (self.layer_keys, self._values):
             for buffer in buffers.values():
                 buffer[row, :, :length] = buffer[last, :, :length]
+        self._states.move(last, row)
         self.lengths[row] = length
 
 

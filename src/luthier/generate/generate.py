@@ -124,4 +124,4 @@ def _rows(model: Any, requests: Sequence[Request]) -> int:
     token = 2 * sum(keys for _, keys in limits.attention_widths(model.config)) * model.dtype.itemsize
     longest = max((len(one.ids) + one.sampling.max_new_tokens for one in requests), default=1)
     least, most = ROWS
-    return int(min(most, max(least, CACHE // (token * longest))))
+    return int(min(most, max(least, CACHE // max(1, token * longest))))

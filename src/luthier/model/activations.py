@@ -23,6 +23,7 @@ from luthier.model.layers.plan import BLOCK, Gathered, TreePlan, gathered
 from luthier.model.layers.products import UNIT
 from luthier.model.layers.recompute import blocks
 from luthier.model.layers.scoring import Scoring
+from luthier.model.layers.state import Layer, carry
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:
                 fix="use a decoder, such as one of the Llama, Qwen, Gemma or Phi families",
             ) from None  # fmt: skip
     experts.install(model)
+    carry(model)
     fuse.fuse(model)
     return model
 
@@ -106,6 +108,9 @@ class _Shapes:
 
     def __init__(self, size: Gathered) -> None:
         self.size = size
+
+    def mix(self, layer: int, own: Layer, hidden: torch.Tensor) -> torch.Tensor:
+        return own(hidden)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         return _Attend.apply(q, k, v, self.size)  # type: ignore[no-untyped-call]

@@ -31,6 +31,7 @@ from luthier.model.layers import experts, fuse
 from luthier.model.layers.attention import NAME, register
 from luthier.model.layers.decoder import auto_class
 from luthier.model.layers.determinism import same_products
+from luthier.model.layers.state import carry
 from luthier.model.quiet import quiet
 
 _NAMES = {
@@ -179,6 +180,7 @@ def _check_once(model: Any, dtype: torch.dtype, device: torch.device) -> None:
     """Fuse the model, and compare it with itself as transformers made it: once for each kind of model in a process."""
     kind = (type(model).__name__, model.config.to_json_string(), str(dtype), str(device))
     wanted = None if kind in CHECKED else check.expected(model)
+    carry(model)
     fuse.fuse(model)
     if wanted is not None:
         check.check(model, wanted)

@@ -9,6 +9,8 @@ from typing import Any
 from luthier.core.errors import InputError
 
 ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
+# Layers with a causal convolution of their own are computed path by path (`layers/state.py`); some of Nemotron-H mix nothing at all.
+STATES = ("linear_attention", "conv", "hybrid", "mamba", "attention", "mlp", "moe")
 DEFAULT_CONTEXT = 2048  # the context of a model that does not say, as lm-evaluation-harness has it
 UNLIMITED = int(1e30)  # what tokenizers without a limit say
 # Tokens that stand for what is no text, as tokenizers name them (`image_token`): no text becomes one of them.
@@ -23,7 +25,7 @@ def check_layers(config: Any, where: object) -> None:
             f"models of type '{config.model_type}' have an encoder before the decoder", where=where,
             fix="use a model that is a decoder alone",
         )  # fmt: skip
-    odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - set(ATTENTION)
+    odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - {*ATTENTION, *STATES}
     if odd:
         raise InputError(
             f"models of type '{config.model_type}' have layers of kind '{min(odd)}', which mix tokens outside of attention, so "
@@ -56,9 +58,9 @@ def attention_widths(config: Any) -> list[tuple[int, int]]:
 
 
 def _widths(config: Any) -> tuple[int, int]:
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None) or 0  # of a model without attention, none
     keys = getattr(config, "num_key_value_heads", None) or heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
     return heads * size, keys * size
 
 

@@ -16,15 +16,18 @@ from luthier.model.adapt.lora import cast_once
 from luthier.model.layers.decoder import decoder
 from luthier.model.layers.plan import Block, TreePlan, by_row
 from luthier.model.layers.scoring import Scoring
+from luthier.model.layers.state import Layer
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """The first tokens of a row, and what each layer made of them: keys and values [1, kv_heads, tokens, D]."""
+    """The first tokens of a row, and what each layer made of them: keys and values [1, kv_heads, tokens, D]. Of a layer with a state
+    its inputs [1, tokens, H], of which it is made again."""
 
     ids: tuple[int, ...] = ()
     keys: dict[int, torch.Tensor] = field(default_factory=dict)
     values: dict[int, torch.Tensor] = field(default_factory=dict)
+    inputs: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 def hidden_after(model: nn.Module, batch: Batch, prefix: Prefix, known: int, keep: int) -> tuple[torch.Tensor, Prefix]:
@@ -39,7 +42,7 @@ def hidden_after(model: nn.Module, batch: Batch, prefix: Prefix, known: int, kee
             tree=plan,
         )
     hidden: torch.Tensor = out.last_hidden_state[0]
-    return hidden, Prefix(tuple(batch.tokens[:keep].tolist()), plan.keys, plan.values)
+    return hidden, Prefix(tuple(batch.tokens[:keep].tolist()), plan.keys, plan.values, plan.inputs)
 
 
 class _Plan(TreePlan):
@@ -50,6 +53,15 @@ class _Plan(TreePlan):
         self.prefix, self.known, self.keep = prefix, known, keep
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
+        self.inputs: dict[int, torch.Tensor] = {}
+
+    def mix(self, layer: int, own: Layer, hidden: torch.Tensor) -> torch.Tensor:
+        """A layer with a state, hidden [1, T - known, H]."""
+        if self.known:
+            hidden = torch.cat([self.prefix.inputs[layer][:, : self.known], hidden], 1)
+        if self.keep:
+            self.inputs[layer] = hidden[:, : self.keep].clone()
+        return super().mix(layer, own, hidden)[:, self.known :]
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         """q [1, heads, T - known, D], k and v [1, kv_heads, T - known, D] -> [1, T - known, heads, D]."""

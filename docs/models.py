@@ -1,0 +1,57 @@
+"""Write docs/models.md: what Luthier makes of a tiny random model of every architecture that transformers builds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "models.md"
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "model")]
+
+HEAD = """# Models
+
+Made by `python docs/models.py`: a tiny random model of each architecture of transformers {version} is loaded, and what Luthier computes in
+float32 is held against transformers' own eager attention, one sequence alone at a time. `log p` is the largest difference over a packed
+row of trees whose log-probabilities spread by about 1, `answers` that of three greedy answers, which are also the same tokens; `gradient`
+the relative one of all weights. Models of text and pictures are used for text alone: the other parts stay as they are.
+
+The check at load (`model/check.py`) does the same on the weights that are loaded, so what is refused here is refused before anything is
+learned, and so is whatever is not in this list and differs.
+"""
+
+
+def text() -> str:
+    """The page."""
+    import torch
+    import transformers
+    from survey import architectures, survey_all
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = survey_all(architectures(), Path(folder))
+    exact = [kind for kind, one in found.items() if not isinstance(one, str) and one.refused is None]
+    lines = [
+        HEAD.format(version=transformers.__version__),
+        "## Exact\n",
+        "| architecture | log p | answers | gradient |",
+        "|---|---|---|---|",
+    ]
+    for kind in exact:
+        one = found[kind]
+        lines.append(f"| {kind} | {one.logp:.0e} | {one.generated:.0e} | {one.gradient:.0e} |")
+    lines += ["\n## Refused\n", "| architecture | why |", "|---|---|"]
+    lines += [f"| {kind} | {one.why} |" for kind, one in found.items() if not isinstance(one, str) and one.refused]
+    lines += [
+        "\n## Not tried\n",
+        "Of these no tiny model could be made from the defaults of transformers, here and now; the check at load decides.\n",
+    ]
+    lines.append(", ".join(kind for kind, one in found.items() if isinstance(one, str)) + "\n")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(text(), encoding="utf-8")

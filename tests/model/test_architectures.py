@@ -1,0 +1,72 @@
+"""Every architecture of the installed transformers is computed as transformers does it, or refused: never wrong in silence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from survey import architectures, survey, survey_all
+from tiny_architectures import make
+
+PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+EXACT = (
+    "llama",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "gemma4",
+    "gpt_oss",
+    "llama4",
+    "phimoe",
+    "gpt2",
+    "qwen2_5_vl",
+    "qwen3_5",
+    "lfm2",
+    "falcon_h1",
+    "nemotron_h",
+)
+REFUSED = ("bloom", "diffllama", "stablelm")
+
+
+def said(kind: str) -> str:
+    """The section of docs/models.md that lists a kind."""
+    for title, body in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S):
+        if re.search(rf"(^\| |(^|, )){re.escape(kind)}( \||,|$)", body, re.M):
+            return title
+    return "nowhere"
+
+
+@pytest.mark.parametrize("kind", [*EXACT, *REFUSED])
+def test_an_architecture_is_what_the_page_says(kind, tmp_path, tiny_tokenizer) -> None:
+    found = survey(make(kind, tmp_path / kind, tiny_tokenizer))
+    assert found.exact is (kind in EXACT), found
+    assert said(kind) == ("Exact" if kind in EXACT else "Refused")
+    assert "\n" not in (found.refused or "")
+
+
+def test_the_page_lists_every_architecture_of_this_transformers() -> None:
+    if f"transformers {transformers.__version__} " not in PAGE:
+        pytest.skip("docs/models.md was made with another version of transformers")
+    assert [kind for kind in architectures() if said(kind) == "nowhere"] == []
+
+
+@pytest.mark.slow
+def test_no_architecture_is_wrong_and_the_page_is_true(tmp_path) -> None:
+    found = survey_all(architectures(), tmp_path)
+    tried = {kind: one for kind, one in found.items() if not isinstance(one, str)}
+    assert len(tried) > 180
+    assert {kind: one for kind, one in tried.items() if one.refused is None and not one.exact} == {}
+    assert {kind for kind, one in tried.items() if said(kind) != ("Refused" if one.refused else "Exact")} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", EXACT)
+def test_16_bits_differ_by_rounding_alone(kind, tmp_path, tiny_tokenizer) -> None:
+    """By a part of the spread: the rounding of other sums."""
+    folder = make(kind, tmp_path / kind, tiny_tokenizer)
+    found = survey(folder, torch.bfloat16)
+    assert found.refused is None
+    assert found.logp < 0.3 * found.spread
