@@ -28,7 +28,7 @@ EXACT = (
     "falcon_h1",
     "nemotron_h",
 )
-REFUSED = ("bloom", "diffllama", "stablelm")
+REFUSED = ("bloom", "diffllama", "stablelm", "nemotron_h")
 
 
 def said(kind: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 from luthier.core.errors import InputError
 
 ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
-# Layers with a causal convolution of their own are computed path by path (`layers/state.py`); some of Nemotron-H mix nothing at all.
-STATES = ("linear_attention", "conv", "hybrid", "mamba", "attention", "mlp", "moe")
+# Layers with a causal convolution of their own are computed path by path (`layers/state.py`).
+STATES = ("linear_attention", "conv", "hybrid", "mamba")
 DEFAULT_CONTEXT = 2048  # the context of a model that does not say, as lm-evaluation-harness has it
 UNLIMITED = int(1e30)  # what tokenizers without a limit say
 # Tokens that stand for what is no text, as tokenizers name them (`image_token`): no text becomes one of them.
