@@ -26,7 +26,6 @@ EXACT = (
     "qwen3_5",
     "lfm2",
     "falcon_h1",
-    "nemotron_h",
 )
 REFUSED = ("bloom", "diffllama", "stablelm", "nemotron_h")
 
