@@ -10,7 +10,7 @@ import pytest
 
 from luthier.core.errors import RunError
 from luthier.core.verdicts import LEVEL, NONE_SHOWN, TOO_FEW
-from luthier.evals.metrics.scores import about_metric
+from luthier.evals.metrics.measure_answers import about_metric
 from luthier.evals.stats import paired as compare_module
 from luthier.evals.stats.intervals import difference
 from luthier.evals.stats.paired import Question, compare, false_alarms

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from luthier.evals.detectors.formats import Format
+from luthier.evals.metrics.answer_metrics import auto
 from luthier.evals.metrics.json_fields import field_f1, key_paths, missing, parsed
-from luthier.evals.metrics.table import auto
 
 ORDER = '{"name": "Ann", "items": [{"id": 1, "n": 2}, {"id": 2, "n": 1}]}'
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from luthier.evals.metrics.answer_metrics import METRICS, auto
 from luthier.evals.metrics.labels import all_right, commonest, is_first_line, is_set, is_several, named
-from luthier.evals.metrics.scores import score
-from luthier.evals.metrics.table import METRICS, auto
+from luthier.evals.metrics.measure_answers import score
 
 CARDS = ("card", "card_arrival", "card arrival delay", "lost")
 

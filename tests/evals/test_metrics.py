@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.evals.metrics import table
-from luthier.evals.metrics.scores import about_metric, score
-from luthier.evals.metrics.table import METRICS, auto, choose
+from luthier.evals.metrics import answer_metrics
+from luthier.evals.metrics.answer_metrics import METRICS, auto, choose
+from luthier.evals.metrics.measure_answers import about_metric, score
 from sentences import sentence
 
 
@@ -51,20 +51,20 @@ def test_by_hand(name, answer, reference, wanted):
 
 
 def test_chrf_is_whole_for_equal_text_and_nothing_for_strangers():
-    assert table.chrf("ein Satz", "ein Satz") == pytest.approx(100.0)
-    assert table.chrf("xyz", "aaa") == 0.0
-    assert 0 < table.chrf("ein Satz hier", "ein Satz") < 100
+    assert answer_metrics.chrf("ein Satz", "ein Satz") == pytest.approx(100.0)
+    assert answer_metrics.chrf("xyz", "aaa") == 0.0
+    assert 0 < answer_metrics.chrf("ein Satz hier", "ein Satz") < 100
 
 
 def test_chrf_by_hand():
     """abc and abd share 2 of 3 letters, 1 of 2 pairs, 0 of 1 triples, and have no longer ones: (2/3 + 1/2 + 0) / 3."""
-    assert table.chrf("abc", "abd") == pytest.approx(100 * 7 / 18)
+    assert answer_metrics.chrf("abc", "abd") == pytest.approx(100 * 7 / 18)
 
 
 def test_chrf_counts_recall_twice():
     """One-character texts: precision 1/2, recall 1 -> 5PR / (4P + R); swapped, less."""
-    assert table.chrf("ab", "a") == pytest.approx(100 * 5 * 0.5 / (4 * 0.5 + 1))
-    assert table.chrf("a", "ab") < table.chrf("ab", "a")
+    assert answer_metrics.chrf("ab", "a") == pytest.approx(100 * 5 * 0.5 / (4 * 0.5 + 1))
+    assert answer_metrics.chrf("a", "ab") < answer_metrics.chrf("ab", "a")
 
 
 def test_auto_chooses_by_the_references():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.errors import InputError
-from luthier.evals.metrics.scores import about_item, as_json, loss_question, score, table
+from luthier.evals.metrics.measure_answers import about_item, as_json, loss_question, score, table
 from luthier.evals.stats.paired import before_after
 from sentences import sentence
 

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from luthier.evals.metrics.scores import score
-from luthier.evals.metrics.table import corpus_bleu, macro_f1
+from luthier.evals.metrics.answer_metrics import corpus_bleu, macro_f1
+from luthier.evals.metrics.measure_answers import score
 
 SAID = ["the cat sat on the mat", "a dog ran by the red tree", "one two three", "yes it is what it is"]
 WANTED = ["the cat sat on a mat", "the dog ran by a red tree today", "one two", "no it is not what it is"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.core.verdicts import verdict
-from luthier.evals.metrics.scores import loss_question, table
+from luthier.evals.metrics.measure_answers import loss_question, table
 from luthier.evals.stats.paired import before_after
 from luthier.report import plot
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from luthier.core.types.examples import Chat, Message
 from luthier.data.data_card import card
-from luthier.evals.metrics.scores import means, table
+from luthier.evals.metrics.measure_answers import means, table
 from luthier.report.screens import stages
 
 RESULT = {"run": "runs/x", "seconds": 3661, "steps": 3, "loss": {"first": 3.0, "last": 2.0, "eval": 2.5}}

@@ -10,7 +10,7 @@ from rich.console import Console
 from luthier.core.types.examples import Chat, Message, Text
 from luthier.core.verdicts import verdict
 from luthier.data.data_card import card
-from luthier.evals.metrics.scores import loss_question, table
+from luthier.evals.metrics.measure_answers import loss_question, table
 from luthier.evals.stats import paired as evals_compare
 from luthier.report.page.charts import short
 from luthier.report.screens.ratings import points

@@ -8,7 +8,7 @@ import pytest
 
 from luthier.config.rewards import RewardConfig
 from luthier.core.errors import InputError, RunError
-from luthier.evals.metrics.table import number as evaluated_number
+from luthier.evals.metrics.answer_metrics import number as evaluated_number
 from luthier.rewards.answer import Answer, opening
 from luthier.rewards.rules import rule
 from sentences import sentence

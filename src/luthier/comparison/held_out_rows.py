@@ -18,10 +18,10 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Example, Text
 from luthier.data import load as data_load
-from luthier.evals.metrics import scores as score
+from luthier.evals.metrics import measure_answers as score
 from luthier.evals.metrics import user_metrics
+from luthier.evals.metrics.answer_metrics import CORRECTNESS, METRICS, choose
 from luthier.evals.metrics.labels import commonest
-from luthier.evals.metrics.table import CORRECTNESS, METRICS, choose
 from luthier.evals.stats import paired
 from luthier.runs.locate import base_for, resolve_model
 from luthier.runs.open import open_model

@@ -34,9 +34,9 @@ from luthier.evals.detectors.answer import Finding, GivenAnswer
 from luthier.evals.detectors.critical import critical_findings
 from luthier.evals.detectors.table import CATEGORIES, detect
 from luthier.evals.detectors.task import Task
-from luthier.evals.metrics import scores
+from luthier.evals.metrics import measure_answers
+from luthier.evals.metrics.answer_metrics import CORRECTNESS, auto
 from luthier.evals.metrics.labels import named as label_named
-from luthier.evals.metrics.table import CORRECTNESS, auto
 from luthier.evals.stats.paired import Question, compare
 from luthier.runs.folder import RunFolder
 from luthier.runs.held_out_rows import ERRORS, STAGES, MeasuredRow, RowErrors, write_errors
@@ -80,7 +80,7 @@ class Diagnosis:
         if self.wrong is None:
             return [float(bool(found)) for found in getattr(self, stage)]
         answers, references, prompts = _texts(self.answers.of(stage))
-        return [float(x < 1) for x in scores.score(answers, references, prompts, (self.wrong,))[self.wrong]]
+        return [float(x < 1) for x in measure_answers.score(answers, references, prompts, (self.wrong,))[self.wrong]]
 
 
 def errors(run: Path, category: str | None = None) -> dict[str, Any]:

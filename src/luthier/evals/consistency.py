@@ -12,7 +12,7 @@ from luthier.evals.detectors.grounding import is_context, unsupported
 from luthier.evals.detectors.task import is_german
 from luthier.evals.detectors.words import sentences
 from luthier.evals.metrics import labels
-from luthier.evals.metrics.table import chrf, first_line, json_f1
+from luthier.evals.metrics.answer_metrics import chrf, first_line, json_f1
 
 Alike = Callable[[str, str], float]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from luthier.config.run import RunConfig
 from luthier.core.types.run_result import RewardModelFigures
-from luthier.evals.metrics import scores as score
+from luthier.evals.metrics import measure_answers as score
 from luthier.evals.stats.calibration import correlation, expected_calibration_error
 from luthier.evals.stats.paired import before_after, paired
 from luthier.tune import repeated_prompts

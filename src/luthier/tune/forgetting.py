@@ -26,7 +26,7 @@ from luthier.evals.benchmarks import results
 from luthier.evals.benchmarks.evaluation import BenchmarkOptions, engine
 from luthier.evals.benchmarks.files import Material, from_folder
 from luthier.evals.benchmarks.tasks import Task, find
-from luthier.evals.metrics import scores as score
+from luthier.evals.metrics import measure_answers as score
 from luthier.evals.stats.paired import before_after, paired
 from luthier.model import memory
 from luthier.runs.open import Opened

@@ -9,9 +9,9 @@ from typing import Any
 
 from luthier.core.types.examples import Chat, Example, Prompt
 from luthier.evals import consistency
-from luthier.evals.metrics import scores as score
+from luthier.evals.metrics import measure_answers as score
+from luthier.evals.metrics.answer_metrics import CORRECTNESS
 from luthier.evals.metrics.labels import folded
-from luthier.evals.metrics.table import CORRECTNESS
 from luthier.evals.stats.paired import Question, paired
 from luthier.tune.held_out import HeldOut, RepeatedPrompt
 

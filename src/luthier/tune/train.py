@@ -32,8 +32,8 @@ from luthier.core.types.run_result import DataCounts, RunResult
 from luthier.data.data_card import outline
 from luthier.diagnose import errors
 from luthier.evals import forgetting as forgot
-from luthier.evals.metrics.scores import as_json
-from luthier.evals.metrics.table import choose
+from luthier.evals.metrics.answer_metrics import choose
+from luthier.evals.metrics.measure_answers import as_json
 from luthier.evals.metrics.user_metrics import check as own_metrics
 from luthier.model import load as model_load
 from luthier.model import memory

@@ -18,8 +18,8 @@ from luthier.evals.benchmarks import results
 from luthier.evals.consistency import TITLES
 from luthier.evals.detectors.table import CATEGORIES
 from luthier.evals.forgetting import GENERAL_PROMPTS
-from luthier.evals.metrics import scores
-from luthier.evals.metrics.table import METRICS, USER_METRIC
+from luthier.evals.metrics import measure_answers
+from luthier.evals.metrics.answer_metrics import METRICS, USER_METRIC
 from luthier.report.page.coding_page import CodingRecord, render_coding_page
 from luthier.report.page.compare_page import COLOURS, PairedMetrics, render_compare_page
 from luthier.report.page.run_page import render_run_page
@@ -133,13 +133,13 @@ def _rows(result: RunResult, after: Measured) -> list[dict[str, Any]]:
     rows = []
     for name, values in result["metrics"].items():
         if name == "loss":
-            about = scores.about_loss([units for _, _, units in after.losses])
+            about = measure_answers.about_loss([units for _, _, units in after.losses])
         elif name in TITLES:
             about = repeated_prompts.about(name)
         elif (name in METRICS or name.startswith(USER_METRIC)) and name not in of_method:
-            about = scores.about_metric(name)
+            about = measure_answers.about_metric(name)
         else:
-            about = scores.about_item(name)
+            about = measure_answers.about_item(name)
         rows.append(_with_verdict({"name": name, **about, **values}))
     return rows
 
@@ -290,7 +290,7 @@ def _paired(first: RunReport, other: RunReport) -> PairedMetrics:
         return PairedMetrics(other.name, ())
     prompts, references = zip(*shared, strict=True)
     old, new = (
-        scores.score([s.after for s in side], references, prompts, names, [s.ended for s in side])
+        measure_answers.score([s.after for s in side], references, prompts, names, [s.ended for s in side])
         for side in ([one[key] for key in shared] for one in (first_samples, other_samples))
     )
-    return PairedMetrics(other.name, scores.table(old, new, seed=first.config.seed))
+    return PairedMetrics(other.name, measure_answers.table(old, new, seed=first.config.seed))

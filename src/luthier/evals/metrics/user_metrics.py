@@ -15,7 +15,7 @@ from luthier.config.rewards import RewardConfig
 from luthier.core.errors import FunctionError
 from luthier.core.storage.files import sha256
 from luthier.core.types.examples import Message
-from luthier.evals.metrics.table import USER_METRIC
+from luthier.evals.metrics.answer_metrics import USER_METRIC
 from luthier.rewards.answer import Answer, opening
 from luthier.rewards.function import Function
 from luthier.rewards.imports import sources

@@ -14,7 +14,7 @@ from luthier.core import numbers
 from luthier.core.errors import InputError, unknown
 from luthier.core.foreign.json_schema import Schema, read_schema
 from luthier.core.foreign.patterns import compiled
-from luthier.evals.metrics.table import METRICS
+from luthier.evals.metrics.answer_metrics import METRICS
 from luthier.evals.suites import spec
 from luthier.evals.suites.spec import Check
 

@@ -9,8 +9,8 @@ from luthier.config.rewards import RewardConfig
 from luthier.core.errors import unknown
 from luthier.core.types.run_result import Metric
 from luthier.evals.metrics import user_metrics
+from luthier.evals.metrics.answer_metrics import METRICS, USER_METRIC
 from luthier.evals.metrics.labels import commonest
-from luthier.evals.metrics.table import METRICS, USER_METRIC
 from luthier.evals.stats.paired import Question, before_after, paired
 
 Scores = dict[str, list[float]]
