@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+import luthier
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Message
@@ -141,3 +144,17 @@ def test_what_cannot_be_opened(runs, tiny_folder, tmp_path):
         opened(tmp_path)
     with pytest.raises(InputError, match=sentence("no adapter settings", file="adapter_config.json")):
         opened(tiny_folder, adapter=[str(tmp_path)])
+
+
+def test_whoever_needs_a_model_has_it_opened_here():
+    """Runs that learn, rewards, judges, benchmarks and chats: none loads weights, quantizes a base or puts an adapter on it itself."""
+    package = Path(luthier.__file__).parent
+    ways = ("model_load.load(", "adapters.apply(", "quantize_base(")
+    found = {
+        (path.relative_to(package).as_posix(), way)
+        for path in package.rglob("*.py")
+        if "model" not in path.relative_to(package).parts[0]
+        for way in ways
+        if re.search(rf"(?<![a-z_]){re.escape(way)}", path.read_text())
+    }
+    assert found == {("runs/open.py", way) for way in ways}

@@ -21,7 +21,7 @@ from luthier.model import load as model_load
 from luthier.model.adapt import adapter_config, adapters
 from luthier.model.adapt.base import quantize_base
 from luthier.model.adapt.roles import Role
-from luthier.runs.locate import intact, resolve_model, run_of, run_settings
+from luthier.runs.locate import ResolvedModel, intact, resolve_model, run_of, run_settings
 from luthier.runs.tokenizer_and_template import open_tokenizer
 from luthier.text.encode import encode_prompt_ids
 from luthier.text.template import Template, load_template
@@ -151,19 +151,39 @@ def open_model(
         if run := run_of(folder):
             others[own] = run_settings(intact(run))
     quant = _quant_of_all([*([config] if resolved.adapter else []), *others.values()])
-    place = model_load.pick_device(device)
-    loaded = model_load.load(
-        resolved.source, device=place, dtype=model_load.pick_dtype(dtype, place), tokenizer=open_tokenizer(resolved)[0]
-    )
+    loaded = load_base(resolved, device, dtype, quant, open_tokenizer(resolved)[0])
     loaded.model.requires_grad_(False)
-    if quant:
-        quantize_base(loaded.model, quant)
     tokenizer = Tokenizer(loaded.tokenizer)
     prompt_formats = {own: PromptFormat(_template(run, tokenizer), run.text.system) for own, run in others.items()}
     opened = Opened(loaded.model, tokenizer, _template(config, tokenizer), config, found, prompt_formats)
     for other in reversed(found):  # each is tried now, and the first one stays
         opened.switch(other)
     return opened
+
+
+def load_base(
+    resolved: ResolvedModel, device: str, dtype: str, quant: QuantConfig | None, tokenizer: Any = None
+) -> model_load.LoadedModel:
+    """The model below the adapter of a resolved one, or the model itself, on its device in its compute type; quantized where
+    the adapter stands on such a base. A `tokenizer` may be at hand (see `model.load`)."""
+    place = model_load.pick_device(device)
+    loaded = model_load.load(
+        resolved.source, device=place, dtype=model_load.pick_dtype(dtype, place), tokenizer=tokenizer
+    )
+    if quant:
+        quantize_base(loaded.model, quant)
+    return loaded
+
+
+def load_with_adapter(
+    resolved: ResolvedModel, device: str, dtype: str, tokenizer: Any = None
+) -> model_load.LoadedModel:
+    """A resolved model with the adapter that it brings, in place."""
+    quant = resolved.config.quant if resolved.quantized else None
+    loaded = load_base(resolved, device, dtype, quant, tokenizer)
+    if resolved.adapter:
+        adapters.apply(loaded.model, resolved.adapter)
+    return loaded
 
 
 def _template(config: RunConfig, tokenizer: Tokenizer) -> Template:

@@ -14,14 +14,13 @@ from safetensors import safe_open
 from luthier.core.errors import InputError
 from luthier.core.types.batch import Needs
 from luthier.core.types.examples import Chat, Message, Messages
-from luthier.model import load as model_load
 from luthier.model.adapt import adapters, heads, lora, roles
-from luthier.model.adapt.base import quantize_base
 from luthier.model.folder.limits import longest_input
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.forward import forward
 from luthier.rewards.answer import Answer, opening
 from luthier.runs.locate import ResolvedModel, resolve_model
+from luthier.runs.open import load_with_adapter
 from luthier.text.encode import encode_chunk
 from luthier.text.template import Template, load_template
 from luthier.text.tokenizer import Tokenizer
@@ -111,13 +110,9 @@ def open_scorer(
     template = load_template(resolved.config.text.template, tokenizer, resolved.config.text.template_kwargs)
     if resolved.adapter and (model := policy(resolved)) is not None:
         return Scorer(model, tokenizer, template, resolved, adapters.role(model, resolved.adapter))
-    place = model_load.pick_device(device)
-    model = model_load.load(resolved.source, device=place, dtype=model_load.pick_dtype(dtype, place)).model
+    model = load_with_adapter(resolved, device, dtype).model
     model.requires_grad_(False)
     if resolved.adapter:
-        if resolved.quantized:
-            quantize_base(model, resolved.config.quant)
-        adapters.apply(model, resolved.adapter)
         lora.merge(model)
     else:
         heads.put(model, "score", _head(resolved.source.folder))

@@ -18,9 +18,10 @@ from luthier.core.types.trees import TokenTree
 from luthier.model import load as model_load
 from luthier.model import memory
 from luthier.model.adapt import adapters, lora, tune, vocabulary_weights
-from luthier.model.adapt.base import dequantize_base, quantize_base
+from luthier.model.adapt.base import dequantize_base
 from luthier.model.folder.configuration import load_config
 from luthier.runs.method import chosen_method
+from luthier.runs.open import load_with_adapter
 from luthier.runs.rows import Examples
 from luthier.runs.system_prompt import SystemPrompts
 from luthier.runs.tokenizer_and_template import TextFormat
@@ -202,20 +203,10 @@ def pass_tokens(texts: TextFormat, config: RunConfig, dtype: torch.dtype, device
 
 def load_model(texts: TextFormat, config: RunConfig) -> model_load.LoadedModel:
     """The model on its device in its compute type, with the adapter it brings."""
-    device = model_load.pick_device(config.device)
-    loaded = model_load.load(
-        texts.resolved.source,
-        device=device,
-        dtype=model_load.pick_dtype(config.dtype, device),
-        tokenizer=texts.tokenizer.fast,
-    )
-    if texts.resolved.adapter:
-        if texts.resolved.quantized:
-            quantize_base(loaded.model, texts.resolved.config.quant)
-        adapters.apply(loaded.model, texts.resolved.adapter)
-        if not continues_adapter(texts, config):
-            lora.merge(loaded.model)
-            dequantize_base(loaded.model)
+    loaded = load_with_adapter(texts.resolved, config.device, config.dtype, texts.tokenizer.fast)
+    if texts.resolved.adapter and not continues_adapter(texts, config):
+        lora.merge(loaded.model)
+        dequantize_base(loaded.model)
     vocabulary_weights.add_rows(loaded.model, max(texts.new_tokens, default=-1) + 1, texts.new_tokens)
     return loaded
 
