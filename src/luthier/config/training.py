@@ -41,7 +41,7 @@ class TrainConfig(Section):
     recompute: Literal["auto", "none", "blocks"] = Field(
         "auto",
         description="Keep activations, or of each block its input alone and compute the rest again for the gradient: a third "
-        "slower, a fraction of the memory, the same gradients. auto does so where the run would not fit else.",
+        "more computation, a fraction of the memory, the same gradients. auto does so where the run would not fit else.",
     )
     offload: Literal["none", "optimizer"] = Field(
         "none",
