@@ -101,7 +101,7 @@ def _forked(reader: str, case: Case, seeds: Sequence[int], place: Path, until: f
     child = os.fork()
     if child == 0:
         os.close(read)
-        child(case, seeds, place, write, until)
+        _live(case, seeds, place, write, until)
     os.close(write)
     try:
         with os.fdopen(read, encoding="utf-8") as lines:
@@ -125,7 +125,7 @@ def _last_words(place: Path) -> str:
     return f"the process ended: {said[-3000:] or 'without a word'}"
 
 
-def child(case: Case, seeds: Sequence[int], place: Path, write: int, until: float) -> NoReturn:
+def _live(case: Case, seeds: Sequence[int], place: Path, write: int, until: float) -> NoReturn:
     """The life of a child: the cases one after the other, in `place`/case."""
     os.setsid()
     folder = place / "case"

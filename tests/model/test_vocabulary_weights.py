@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from conftest import tiny_model
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
-from luthier.model.adapt import adapters, lora, peft, roles, tune, vocabulary_weights
+from luthier.model.adapt import adapter_config, adapters, lora, roles, tune, vocabulary_weights
 from luthier.model.adapt.vocabulary_weights import NAMES
 from sentences import sentence
 
@@ -119,7 +119,7 @@ def test_an_adapter_with_new_tokens_is_the_same_in_peft(tied, tmp_path: Path) ->
     model = learned(NAMES, tied, new=3)
     ids = torch.tensor([[5, 512, 7, 514, 513, 9]])
     adapters.save(tmp_path, model, "tiny", LoraConfig())
-    assert peft.embedding_rows(tmp_path) == 515
+    assert adapter_config.embedding_rows(tmp_path) == 515
     base = tiny_model("sdpa", tie_word_embeddings=tied)
     base.resize_token_embeddings(515)
     theirs = PeftModel.from_pretrained(base, tmp_path)

@@ -104,7 +104,8 @@ VALUES = {
     "method", "tune", "out", "device", "dtype", "track", "data.layout", "data.columns", "data.values", "data.group",
     "text.template_kwargs", "text.system", "text.train_on", "text.too_long", "lora.targets", "lora.init",
     "lora.modules_to_save", "quant.kind",
-    "train.schedule", "train.optimizer", "train.weigh", "preference.loss", "preference.span", "ranking.loss", "policy.variant",
+    "train.schedule", "train.optimizer", "train.recompute", "train.offload",
+    "train.weigh", "preference.loss", "preference.span", "ranking.loss", "policy.variant",
     "policy.kl_in", "policy.kl_estimator", "eval.benchmark", "reward.truncated",
 }  # fmt: skip
 

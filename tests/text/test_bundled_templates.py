@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -106,10 +107,13 @@ def theirs(template, talk, tools, **how):
     made = template.tokenizer.fast
     thoughts = [next((turn[n] for n in REASONING if n in turn), None) for turn in talk]
     talk = [turn if t is None else turn | dict.fromkeys(REASONING, t) for turn, t in zip(talk, thoughts, strict=True)]
-    try:
-        return plain(made.apply_chat_template(copy.deepcopy(talk), tools=tools, tokenize=False, **how))
-    except Exception:
-        return None
+    blocks = [t | {"content": [{"type": "text", "text": t["content"]}]} if t.get("content") else t for t in talk]
+    for turns in (talk, blocks):  # some templates read blocks alone, and leave a plain text out
+        with suppress(Exception):
+            text = plain(made.apply_chat_template(copy.deepcopy(turns), tools=tools, tokenize=False, **how))
+            if any(turn["content"].strip() in text for turn in talk if turn.get("content")):
+                return text
+    return None
 
 
 @pytest.mark.medium

@@ -146,7 +146,7 @@ def test_an_optimizer_at_home_gives_the_same_bits_and_the_same_files(kind, dtype
     here, away = (torch.nn.Parameter(start.clone()) for _ in range(2))
     config = TrainConfig(optimizer=kind)
     plain, offloaded = Optimizer({"w": here}, config, {}), Optimizer({"w": away}, config, {}, torch.device("cpu"))
-    assert offloaded._learned("w", away).data_ptr() != away.data_ptr()
+    assert offloaded.learned_copy("w", away).data_ptr() != away.data_ptr()
     for step in range(3):
         grad = torch.randn(8, 300).to(dtype)
         here.grad, away.grad = grad.clone(), grad.clone()

@@ -15,6 +15,7 @@ from luthier.core.types.trees import Node, TokenTree
 from luthier.model import memory
 from luthier.tune import memory_check, prepare
 from luthier.tune.prepare import EncodedData
+from sentences import sentence
 
 CPU = torch.device("cpu")
 ROWS = [TokenTree((Node((1,) * 100, (False,) * 90 + (True,) * 10),), row=row) for row in range(8)]
@@ -45,9 +46,9 @@ def test_blocks_are_computed_again_where_the_run_would_not_fit_else(chosen: Any,
     assert again and small.needed < whole.needed and small.activations < whole.activations / 2
     assert "blocks are computed again" in capsys.readouterr().err
     assert chosen(1 << 40, **{"train.recompute": "blocks"})[1]
-    with pytest.raises(InputError, match="are free"):
+    with pytest.raises(InputError, match=sentence("not enough memory")):
         chosen(small.needed - 1)
-    with pytest.raises(InputError, match="are free"):
+    with pytest.raises(InputError, match=sentence("not enough memory")):
         chosen(whole.needed - 1, **{"train.recompute": "none"})
 
 
@@ -59,6 +60,6 @@ def test_passes_are_counted_as_they_are_packed(chosen: Any) -> None:
 
 
 def test_an_optimizer_that_is_on_the_processor_is_not_brought_there() -> None:
-    with pytest.raises(InputError, match="already; leave it out"):
+    with pytest.raises(InputError, match=sentence("optimizer on the processor already", where="--train.offload")):
         memory_check.check_offload(resolve({"data.path": ["a"], "train.offload": "optimizer", "device": "cpu"}))
     memory_check.check_offload(resolve({"data.path": ["a"], "device": "cpu"}))

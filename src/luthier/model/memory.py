@@ -207,7 +207,7 @@ def pass_tokens(config: Any, tune_kind: str, dtype: torch.dtype, device: torch.d
 def give_back() -> None:
     """Return what the allocator holds and nobody uses to the system, where it does so when it is asked: glibc. Between the phases of a
     run, whose tensors have other sizes, the holes of one would stay beside the tensors of the next."""
-    gc.collect()
+    gc.collect(1)  # the young objects: a look at all that a process with torch holds takes a second
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):  # another system's

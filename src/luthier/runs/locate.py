@@ -9,7 +9,7 @@ from luthier.config.resolve import resolve
 from luthier.config.run import RunConfig
 from luthier.core.errors import InputError, nearest
 from luthier.core.storage.files import sha256
-from luthier.model.adapt import adapter_config, peft
+from luthier.model.adapt import adapter_config
 from luthier.model.folder import copies
 from luthier.model.hub import sources
 from luthier.runs.base_model import base_of_adapter, base_of_run, recorded_base
@@ -142,7 +142,7 @@ def _texts(run: Path, config: RunConfig, source: sources.Source) -> Path:
     """The tokenizer of a run with an adapter: its base's, or its own, with the tokens of an embedding that it brings, or of the
     adapter it went on from."""
     before = Path(config.model).expanduser()
-    if peft.embedding_rows(run / "adapter"):
+    if adapter_config.embedding_rows(run / "adapter"):
         return run / "adapter"
     if adapter_config.is_adapter(before) and (before / "tokenizer.json").is_file():
         return run / "adapter"

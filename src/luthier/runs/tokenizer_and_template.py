@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config.run import RunConfig
-from luthier.model.adapt import peft
+from luthier.model.adapt import adapter_config
 from luthier.model.folder import limits
 from luthier.model.folder.configuration import load_config
 from luthier.model.folder.tokenizer import load_tokenizer
@@ -48,7 +48,7 @@ def open_tokenizer(resolved: ResolvedModel, add_tokens: str | None = None) -> tu
     Raises InputError for a tokenizer with more tokens than the embedding has rows, that of an adapter which brings one counted.
     """
     fast = load_tokenizer(resolved.texts)
-    rows = peft.embedding_rows(resolved.adapter) if resolved.adapter else None
+    rows = adapter_config.embedding_rows(resolved.adapter) if resolved.adapter else None
     rows = rows or load_config(resolved.source.folder).get_text_config().vocab_size
     new = new_tokens.add(fast, new_tokens.read(add_tokens), rows) if add_tokens else []
     limits.check_vocabulary(fast, rows, resolved.texts, new)

@@ -146,9 +146,9 @@ class Optimizer:
             n: p.detach().to(home, copy=True) for n, p in self.parameters.items() if n not in self.masters
         }  # fmt: skip
         kind = KINDS[config.optimizer]
-        self.state: dict[str, Moments] = {n: kind(self._learned(n, p)) for n, p in self.parameters.items()}
+        self.state: dict[str, Moments] = {n: kind(self.learned_copy(n, p)) for n, p in self.parameters.items()}
 
-    def _learned(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
+    def learned_copy(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
         """The tensor that is updated: the master, the copy at home, or the weight itself."""
         return self.masters.get(name, self.copies.get(name, parameter.detach()))
 
@@ -192,7 +192,7 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
-            weight = self._learned(name, parameter)
+            weight = self.learned_copy(name, parameter)
             grad = parameter.grad.to(weight.device, weight.dtype)
             cast += 0 if grad is parameter.grad else grad.nbytes
             decay = self.config.weight_decay if parameter.dim() > 1 else 0.0

@@ -1,4 +1,4 @@
-"""What a PEFT adapter says of itself in adapter_config.json; its tensors are read by `peft`."""
+"""What a PEFT adapter says of itself in adapter_config.json and in the header of its tensors, which are read by `peft`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from luthier.core.errors import InputError
 from luthier.core.foreign.forms import shown
 from luthier.model.folder.folder import ADAPTER
 from luthier.model.folder.refused_settings import refuse
+from luthier.model.folder.safetensors_header import tensors
 from luthier.model.folder.settings_files import read_object
 
 CONFIG, WEIGHTS = "adapter_config.json", ADAPTER
+PREFIX = "base_model.model."
+EMBEDDINGS, HEADS = ("embed_tokens", "wte", "embed_in", "word_embeddings"), ("lm_head", "embed_out")
 LONGEST = 1000  # characters of a path or a name
 
 
@@ -42,3 +45,16 @@ def settings(folder: Path) -> dict[str, Any]:
     said = read_object(folder / CONFIG)
     refuse(said, folder / CONFIG)
     return said
+
+
+def embedding_rows(folder: Path) -> int | None:
+    """How many rows the embedding or head has that the adapter in `folder` brings; None where it brings none."""
+    if not (folder / WEIGHTS).exists():
+        return None
+    found = (tensor for name, tensor in tensors(folder / WEIGHTS).items() if of_vocabulary(name.removeprefix(PREFIX)))
+    return next((tensor.shape[0] for tensor in found if len(tensor.shape) == 2), None)
+
+
+def of_vocabulary(name: str) -> bool:
+    """Whether a tensor is the weight of an embedding or of a vocabulary head, by what architectures call those."""
+    return name.endswith(".weight") and name.removesuffix(".weight").rpartition(".")[2] in (*EMBEDDINGS, *HEADS)

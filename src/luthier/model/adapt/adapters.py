@@ -14,10 +14,10 @@ from luthier.config.model import LoraConfig
 from luthier.core.errors import InputError
 from luthier.core.storage.files import write_json
 from luthier.model.adapt import heads, lora, peft, peft_experts, roles, targets, vocabulary_weights
-from luthier.model.adapt.adapter_config import CONFIG, WEIGHTS
+from luthier.model.adapt.adapter_config import CONFIG, PREFIX, WEIGHTS
 from luthier.model.adapt.lora_layer import Adapter
 from luthier.model.adapt.lora_stack import LoraStack
-from luthier.model.adapt.peft import PREFIX, PeftAdapter
+from luthier.model.adapt.peft import PeftAdapter
 from luthier.model.adapt.quantize import QuantLinear
 from luthier.model.adapt.stacks import StackModule, stacks
 from luthier.model.adapt.vocabulary_weights import Vocabulary

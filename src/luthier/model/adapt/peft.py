@@ -20,14 +20,12 @@ from luthier.config.model import LoraConfig
 from luthier.core.errors import InputError
 from luthier.core.foreign.forms import shown
 from luthier.model.adapt import adapter_config, heads, peft_experts
-from luthier.model.adapt.adapter_config import CONFIG, WEIGHTS
+from luthier.model.adapt.adapter_config import CONFIG, EMBEDDINGS, HEADS, PREFIX, WEIGHTS, of_vocabulary
 from luthier.model.adapt.vocabulary_weights import NAMES
 from luthier.model.folder.safetensors_header import Tensor, tensors
 
-PREFIX = "base_model.model."
 COPY_AGAIN = "copy it again"
 MAX_ALPHA = 1e9  # of lora_alpha
-EMBEDDINGS, HEADS = ("embed_tokens", "wte", "embed_in", "word_embeddings"), ("lm_head", "embed_out")
 FLOATS = ("F64", "F32", "F16", "BF16")
 KINDS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
 
@@ -100,14 +98,6 @@ def read(folder: Path) -> PeftAdapter:
     return PeftAdapter(folder, settings, layers, scales, own_heads, whole)
 
 
-def embedding_rows(folder: Path) -> int | None:
-    """How many rows the embedding or head has that the adapter in `folder` brings; None where it brings none."""
-    if not (folder / WEIGHTS).exists():
-        return None
-    found = (tensor for name, tensor in tensors(folder / WEIGHTS).items() if _of_vocabulary(name.removeprefix(PREFIX)))
-    return next((tensor.shape[0] for tensor in found if len(tensor.shape) == 2), None)
-
-
 def _refuse_settings(settings: Mapping[str, Any], where: Path) -> None:
     kind = settings.get("peft_type")
     if kind != "LORA":
@@ -149,7 +139,7 @@ def _refuse_shapes(header: Mapping[str, Tensor], where: Path) -> None:
     magnitudes one or two), or empty."""
     for name, tensor in header.items():
         plain = name.removeprefix(PREFIX)
-        if not name.endswith(KINDS) and plain.removesuffix(".weight") not in heads.NAMES and not _of_vocabulary(plain):
+        if not name.endswith(KINDS) and plain.removesuffix(".weight") not in heads.NAMES and not of_vocabulary(plain):
             continue  # refused by its name
         most = (1, 2) if name.endswith(KINDS[2]) else (2, 2)
         if tensor.dtype not in FLOATS or not most[0] <= len(tensor.shape) <= most[1] or not tensor.size:
@@ -172,7 +162,7 @@ def _sorted(
             layers.setdefault(name.removesuffix(f".{kind}"), {})[kind] = tensor
         elif name.removesuffix(".weight") in heads.NAMES:
             whole[name.removesuffix(".weight")] = tensor
-        elif _of_vocabulary(name):
+        elif of_vocabulary(name):
             vocabulary[name.removesuffix(".weight")] = tensor
         else:
             raise InputError(f"the adapter has a tensor '{key}', which Luthier does not read", where=where)
@@ -184,8 +174,3 @@ def _sorted(
     if not layers and not whole and not vocabulary:
         raise InputError("the adapter holds no tensor", where=where, fix=COPY_AGAIN)
     return layers, whole, vocabulary
-
-
-def _of_vocabulary(name: str) -> bool:
-    """Whether a tensor is the weight of an embedding or of a vocabulary head, by what architectures call those."""
-    return name.endswith(".weight") and name.removesuffix(".weight").rpartition(".")[2] in (*EMBEDDINGS, *HEADS)
