@@ -4,17 +4,17 @@ BIN := .venv/bin
 
 # Two workers with one thread each: tests compute on little models, which more threads make slower. WORKERS=4 where there are more cores.
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist load
 
 .PHONY: quickstart test-fast test test-slow check format setup setup-dev clean
 
 quickstart: setup        ## tune an embedded model on Python's own library, and measure it
 	$(BIN)/luthier quickstart
 
-test-fast: setup-dev     ## the tests that take under a second of a core each: while you work, under two minutes
+test-fast: setup-dev     ## the tests that take under a second of a core each: while you work, in a few minutes
 	$(PYTEST) -m "not medium and not slow"
 
-test: setup-dev          ## all tests but the slow ones: before you propose a change, under ten minutes on two cores
+test: setup-dev          ## all tests but the slow ones: before you propose a change, about ten minutes on two cores
 	$(PYTEST) -m "not slow"
 
 test-slow: setup-dev     ## the slow ones: whole matrices of what is killed and resumed, of damaged files, before a release

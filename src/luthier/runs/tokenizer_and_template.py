@@ -32,8 +32,8 @@ def open_text_format(config: RunConfig) -> TextFormat:
     """The tokenizer and template of the model, read without its weights. Raises InputError for a model whose configuration
     says that it cannot be tuned here."""
     resolved = resolve_model(config.model, config.base)
+    fast, new = open_tokenizer(resolved, config.text.add_tokens)  # first: it is what may leave torch out
     limits.check_layers(load_config(resolved.source.folder), resolved.source.folder / "config.json")
-    fast, new = open_tokenizer(resolved, config.text.add_tokens)
     tokenizer = Tokenizer(fast)
     chosen, values = config.text.template, config.text.template_kwargs
     if chosen == "auto" and run_of(Path(config.model)):
