@@ -18,7 +18,7 @@ from luthier.generate.generate import generate
 from luthier.generate.sampling import Sampling
 from luthier.model.adapt.base import quantize_base
 from luthier.model.forward import forward
-from luthier.model.layers import plan
+from luthier.model.layers import flex
 from luthier.model.layers.plan import TreePlan
 from luthier.model.layers.scoring import Local, Scoring
 from luthier.text.pack import pack
@@ -57,11 +57,11 @@ def test_log_probabilities_and_gradients_are_those_of_the_processor(seed, pad_to
 
 
 def test_the_block_sparse_kernel_is_what_wide_heads_take(monkeypatch):
-    monkeypatch.setattr(plan, "compiled", None)
+    monkeypatch.setattr(flex, "compiled", None)
     packed = batch(3, pad_to=128).to(CUDA)
     model = tiny_model(hidden_size=64).to(CUDA)
     forward(model, packed)
-    assert plan.compiled not in (None, False)
+    assert flex.compiled not in (None, False)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -14,7 +14,7 @@ from luthier.core.types.batch import Needs
 from luthier.core.types.trees import Node, TokenTree
 from luthier.model import forward as forward_module
 from luthier.model.forward import distributions, forward, head_output, hidden_states
-from luthier.model.layers import plan, vocabulary
+from luthier.model.layers import flex, plan, vocabulary
 from luthier.model.layers.scoring import Local, Scoring
 from luthier.text.pack import pack
 
@@ -220,11 +220,11 @@ def test_a_kernel_that_cannot_be_compiled_is_left_out_with_a_word(monkeypatch, c
     def fails(*args, **kwargs):
         raise TorchDynamoException("no compiler here")
 
-    monkeypatch.setattr(plan, "compiled", fails)
+    monkeypatch.setattr(flex, "compiled", fails)
     q = torch.zeros(1, 1, 4, 16)
-    assert plan.block_sparse(q, q, q, None, Scoring(1.0)) is None
+    assert flex.block_sparse(q, q, q, None, Scoring(1.0)) is None
     assert "no compiler here" in capsys.readouterr().err
-    assert plan.block_sparse(q, q, q, None, Scoring(1.0)) is None, "asked once"
+    assert flex.block_sparse(q, q, q, None, Scoring(1.0)) is None, "asked once"
     assert not capsys.readouterr().err
 
 
@@ -238,11 +238,11 @@ def test_a_kernel_without_a_backward_pass_is_left_out_before_a_step_needs_it(mon
         def backward(ctx, *grads):
             raise RuntimeError("out of shared memory")
 
-    monkeypatch.setattr(plan, "compiled", lambda q, k, v, **settings: Forward.apply(q))
-    monkeypatch.setattr(plan, "learns", set())
+    monkeypatch.setattr(flex, "compiled", lambda q, k, v, **settings: Forward.apply(q))
+    monkeypatch.setattr(flex, "learns", set())
     q = torch.zeros(1, 1, 4, 16)
-    assert plan.block_sparse(q, q, q, None, Scoring(1.0)) is not None, "nothing learns: the forward pass is enough"
-    assert plan.block_sparse(q.requires_grad_(), q, q, None, Scoring(1.0)) is None
+    assert flex.block_sparse(q, q, q, None, Scoring(1.0)) is not None, "nothing learns: the forward pass is enough"
+    assert flex.block_sparse(q.requires_grad_(), q, q, None, Scoring(1.0)) is None
     assert "out of shared memory" in capsys.readouterr().err
 
 

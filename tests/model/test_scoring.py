@@ -10,7 +10,7 @@ import torch
 
 from conftest import random_tree
 from luthier.generate.cache import DecodeCache, ReadPrompt
-from luthier.model.layers import plan
+from luthier.model.layers import flex, plan
 from luthier.model.layers.scoring import Local, Scoring, attended
 from luthier.text.pack import pack
 
@@ -119,13 +119,13 @@ def test_the_kernel_for_a_gpu_does_so_too(scoring, monkeypatch) -> None:
     """Run uncompiled on the processor."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    monkeypatch.setattr(plan, "compiled", partial(flex_attention))
+    monkeypatch.setattr(flex, "compiled", partial(flex_attention))
     draw = random.Random(11)
     trees = [random_tree(draw, prefix=(1, 2, 3, 4, 5), children=c, row=c) for c in (2, 0, 3)]
     batch = pack(trees, [[1.0] * t.trained for t in trees], pad_to=16)
     q, k, v = (torch.randn(1, heads, len(batch.tokens), 16) for heads in (4, 2, 2))
     tree = plan.TreePlan(batch, torch.device("cpu"))
-    theirs = plan.block_sparse(q, k, v, tree.block_mask(scoring.local), scoring)
+    theirs = flex.block_sparse(q, k, v, tree.block_mask(scoring.local), scoring)
     assert theirs is not None
     torch.testing.assert_close(tree.attend(0, q, k, v, scoring), theirs.transpose(1, 2), atol=1e-5, rtol=1e-5)
 

@@ -20,7 +20,7 @@ from luthier.model.folder.limits import attention_widths
 from luthier.model.layers import attention, experts, fuse
 from luthier.model.layers.decoder import auto_class, decoder
 from luthier.model.layers.plan import BLOCK, Gathered, TreePlan, gathered
-from luthier.model.layers.products import UNIT
+from luthier.model.layers.products import unit_of
 from luthier.model.layers.recompute import blocks
 from luthier.model.layers.scoring import Scoring
 from luthier.model.layers.state import Layer, carry
@@ -38,13 +38,15 @@ class Pass:
     def row(tokens: int, dtype: torch.dtype, device: torch.device) -> Pass:
         """One row of so many tokens, each predicted."""
         sizes = [(min(BLOCK, tokens - first), min(tokens, first + BLOCK)) for first in range(0, tokens, BLOCK)]
-        return Pass(tokens, tokens, _whole(tokens) if device.type == "cuda" else gathered(sizes, unit_of(dtype)))
+        return Pass(
+            tokens, tokens, _whole(tokens) if device.type == "cuda" else gathered(sizes, unit_of(dtype, device))
+        )
 
     @staticmethod
     def largest(batches: Sequence[Batch], dtype: torch.dtype, device: torch.device) -> Pass:
         """The most of everything that any of these computes."""
         found = [
-            _whole(len(b.tokens)) if device.type == "cuda" else TreePlan(b, device, unit_of(dtype)).gathered
+            _whole(len(b.tokens)) if device.type == "cuda" else TreePlan(b, device, unit_of(dtype, device)).gathered
             for b in batches
         ]
         return Pass(
@@ -57,11 +59,6 @@ class Pass:
 def _whole(tokens: int) -> Gathered:
     """On a GPU the kernel reads queries and keys where they are, and masks are of blocks of 128."""
     return Gathered(tokens, tokens, 0)
-
-
-def unit_of(dtype: torch.dtype) -> int:
-    """To what multiples a processor pads queries and keys."""
-    return 1 if dtype.itemsize > 2 else UNIT
 
 
 def on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:

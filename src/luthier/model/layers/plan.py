@@ -13,16 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from luthier.core import log
-from luthier.core.foreign.calls import reason
 from luthier.core.types.batch import Batch
-from luthier.model.layers.products import UNIT, compiles, padded
+from luthier.model.layers import flex
+from luthier.model.layers.products import padded, unit_of
 from luthier.model.layers.scoring import Local, Scoring, attended
 from luthier.model.layers.state import Layer, Unfolding
 
@@ -94,11 +93,10 @@ class TreePlan:
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
         """q [1, heads, T, D], k and v [1, kv_heads, T, D] -> [1, T, heads, D]."""
         if q.device.type == "cuda" and q.shape[-1] >= NARROWEST and q.shape[-2] >= BLOCK:
-            out = block_sparse(q, k, v, self.block_mask(scoring.local), scoring)
+            out = flex.block_sparse(q, k, v, self.block_mask(scoring.local), scoring)
             if out is not None:
                 return out.transpose(1, 2)
-        if compiles(q):
-            self.unit = UNIT
+        self.unit = unit_of(q.dtype, q.device)  # of all layers alike
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
         parts = [attend_blocks(q, k, v, group, mask, scoring) for group, mask in self.masked(q.dtype, scoring.local)]
         return torch.cat(parts).index_select(0, self.order)[None]
@@ -297,59 +295,3 @@ def attend_blocks(
     with sdpa_kernel(SDPBackend.MATH) if q.device.type == "cuda" else nullcontext():
         out = attended(qg, kg, vg, mask, scoring)
     return out.transpose(1, 2).flatten(0, 1)
-
-
-def block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scoring: Scoring) -> torch.Tensor | None:
-    """Flex attention, compiled once per process (the eager form would build the whole score matrix); None where it
-    cannot be compiled. Before the first step that learns its backward pass is tried too: that is compiled when it runs.
-
-    Caps change scores within the kernel. A sink takes its part of the weights afterwards: exp(lse) / (exp(lse) + exp(sink)) is
-    left of them, with lse the logarithm of the sum over the keys.
-    """
-    from torch._dynamo.exc import TorchDynamoException
-    from torch.nn.attention.flex_attention import AuxRequest, flex_attention
-
-    global compiled
-    if compiled is False:
-        return None
-    if compiled is None:
-        compiled = torch.compile(flex_attention, dynamic=True)
-    cap, sinks = scoring.softcap, scoring.sinks
-    kernel = partial(compiled, block_mask=mask, scale=scoring.scaling, enable_gqa=True)
-    if cap is not None:
-        kernel = partial(kernel, score_mod=_capped(cap))
-    if sinks is not None:
-        kernel = partial(_without_sinks, partial(kernel, return_aux=AuxRequest(lse=True)), sinks)
-    try:
-        if (cap, sinks is None) not in learns and torch.is_grad_enabled() and q.requires_grad:
-            kernel(*(x.detach().requires_grad_() for x in (q, k, v))).sum().backward()
-            learns.add((cap, sinks is None))
-        out: torch.Tensor = kernel(q, k, v)
-    except torch.OutOfMemoryError:
-        raise
-    except (TorchDynamoException, RuntimeError) as error:
-        compiled = False
-        log.warn(f"the attention kernel for this GPU could not be compiled, a slower one is used: {reason(error)}")
-        return None
-    return out
-
-
-def _without_sinks(kernel: Any, sinks: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """What `kernel` gives, less the part that the sinks take."""
-    out, aux = kernel(q, k, v)
-    kept = torch.sigmoid(aux.lse - sinks.to(aux.lse.dtype).view(1, -1, 1))
-    return (out * kept[..., None]).to(out.dtype)
-
-
-@cache
-def _capped(cap: float) -> Any:
-    """The change of scores that flex attention compiles: one function for each cap, so that it is compiled once."""
-
-    def change(score: torch.Tensor, b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-        return cap * torch.tanh(score / cap)
-
-    return change
-
-
-compiled: Any = None  # the kernel; False where compiling it failed
-learns: set[tuple[float | None, bool]] = set()  # caps, with sinks or without, whose backward pass was seen to work

@@ -9,12 +9,12 @@ import torch
 UNIT = 32
 
 
-def compiles(x: torch.Tensor) -> bool:
-    """Whether products of `x` have kernels of their own for each size."""
-    return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
+def unit_of(dtype: torch.dtype, device: torch.device) -> int:
+    """To what multiples sizes are padded: `UNIT` where products have kernels of their own for each size, else 1."""
+    return UNIT if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16) else 1
 
 
-def padded(size: int, unit: int = UNIT) -> int:
+def padded(size: int, unit: int) -> int:
     """The next multiple of `unit`."""
     return size + -size % unit
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from luthier.model.layers.products import compiles, padded, product
+from luthier.model.layers.products import padded, product, unit_of
 
 # States and tokens of the vocabulary in one tile. On a CPU its logits and the weights that made them stay in cache.
 CPU_TILE = 512, 1024
@@ -51,8 +51,8 @@ class HeadLogp(torch.autograd.Function):
         entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         count = len(hidden)
-        if compiles(hidden):
-            hidden, target = (_lengthened(x, padded(count)) for x in (hidden, target))
+        whole = padded(count, unit_of(hidden.dtype, hidden.device))
+        hidden, target = _lengthened(hidden, whole), _lengthened(target, whole)
         norm, logp = (torch.empty(len(hidden), dtype=wide(hidden.dtype), device=hidden.device) for _ in range(2))
         spread = torch.empty_like(logp if entropy else logp[:0])
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
