@@ -276,7 +276,9 @@ def test_records_that_do_not_fit_are_refused(wish, tmp_path):
     for odd in ({"pick": 7}, {"pick": "x"}, {"gold": -1}):
         records(tmp_path / "b", "boolq", [1] * 6, card)
         records(tmp_path / "a", "boolq", [1] * 6, card, **odd)
-        with pytest.raises(InputError, match=sentence("records without a value", task="boolq")):
+        with pytest.raises(
+            InputError, match=sentence("records without a value", task="boolq", what="a choice number …")
+        ):
             tasks(wish, tmp_path)
     records(tmp_path / "a", "boolq", [1] * 6, card)
     (tmp_path / "b" / "boolq.jsonl").write_text('{"doc": "0"}\n')

@@ -65,7 +65,7 @@ def test_a_stream_counts_every_reason_and_keeps_a_thousand(path):
 def test_no_usable_row(tmp_path):
     ties = tmp_path / "ties.jsonl"
     ties.write_text('{"instruction": "q", "output_1": "a", "output_2": "b", "preference": 1.5}\n')
-    with pytest.raises(InputError, match=sentence("no usable row", where="ties.jsonl:1")):
+    with pytest.raises(InputError, match=sentence("no usable row", where="ties.jsonl:1", reason="a tie…")):
         load([str(ties)], DataConfig())
     bad = tmp_path / "bad.jsonl"
     bad.write_text("broken\n")
@@ -86,7 +86,7 @@ def test_held_out_rows_are_read_by_their_own_layout_and_their_file_is_named(tmp_
     test.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n')
     assert load([str(train)], DataConfig()).layout.name == "alpaca"
     assert load([str(test)], DataConfig(), held_out=True).layout.name == "chat"
-    with pytest.raises(InputError, match=sentence("unknown column", column="output")):
+    with pytest.raises(InputError, match=sentence("unknown column", column="output", file="…eval.jsonl…")):
         load([str(test)], DataConfig(columns={"output": "output"}), held_out=True)
     with pytest.raises(InputError, match=sentence("no such field", where="eval.jsonl:1", field="instruction")):
         load([str(test)], DataConfig(layout="alpaca"), held_out=True)

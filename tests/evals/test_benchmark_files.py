@@ -283,7 +283,7 @@ def test_more_examples_than_rows_is_an_error():
     other = documents.mmlu(row(question="x", subject="virology", choices=list("abcd"), answer=0))
     with pytest.raises(InputError, match=sentence("too few examples", count=3, found=0, of_subject=" of virology")):
         Shots(TASKS["mmlu"], files.Material((*mmlu, other), tuple(mmlu), True, {}), 3)
-    with pytest.raises(InputError, match=sentence("no file of examples", name="mmlu")):
+    with pytest.raises(InputError, match=sentence("no file of examples", name="mmlu", looked="…dev…")):
         Shots(TASKS["mmlu"], files.Material(tuple(mmlu), tuple(mmlu), False, {}), 5)
 
 

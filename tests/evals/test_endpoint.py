@@ -144,7 +144,7 @@ def test_a_server_that_does_not_answer_in_time(server, pauses, monkeypatch):
 def test_redirects_are_not_followed(server, pauses):
     """The key would go along."""
     server.replies = [(307, {}, ("Location", f"{server.url}/elsewhere"))]
-    with pytest.raises(RunError, match=sentence("endpoint redirects")):
+    with pytest.raises(RunError, match=sentence("endpoint redirects", status=307)):
         endpoint(server, pauses, key="secret").complete(ASKED, str)
     assert len(server.seen) == 1
 

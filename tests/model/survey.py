@@ -43,7 +43,8 @@ class Finding:
     @property
     def exact(self) -> bool:
         """Whether Luthier gives what transformers gives, in float32."""
-        return self.refused is None and max(self.logp, self.generated, self.gradient) < LIMIT and self.same == self.of
+        found = self.logp, self.generated, self.gradient
+        return self.refused is None and all(one < LIMIT for one in found) and self.same == self.of
 
     @property
     def why(self) -> str:
@@ -163,14 +164,14 @@ def _answers(model: Any, theirs: Any, size: int) -> tuple[float, int, int]:
     draw = random.Random(5)
     start = [draw.randrange(LOWEST, size) for _ in range(20)]
     prompts = [start + [draw.randrange(LOWEST, size) for _ in range(count)] for count in (3, 9, 1)]
-    apart, same, of = 0.0, 0, 0
+    apart, same, of = [], 0, 0
     for prompt, answer in zip(
         prompts, generate(model, prompts, Sampling(max_new_tokens=14, temperature=0.0), lambda ids: ""), strict=True
     ):
         row = torch.tensor([[*prompt, *answer.ids]])
         logp = theirs(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
         ids = torch.tensor(answer.ids)
-        apart = max(apart, float((logp.gather(1, ids[:, None])[:, 0] - torch.tensor(answer.logp)).abs().max()))
+        apart.append((logp.gather(1, ids[:, None])[:, 0] - torch.tensor(answer.logp)).abs().max())
         same += int((logp.argmax(-1) == ids).sum())
         of += len(ids)
-    return apart, same, of
+    return float(torch.stack(apart).max()), same, of  # of a NaN it is NaN

@@ -111,10 +111,10 @@ def test_ended():
 
 
 def test_a_pattern_that_never_comes_back_is_stopped():
-    with pytest.raises(
-        RunError, match=sentence("function takes too long", what="pattern", seconds="0.3", opening="what?")
-    ):
-        score("regex:^(a|a|aa)+$", answer("a" * 60 + "!"))
+    rule = "regex:^(a|a|aa)+$"
+    slow = sentence("function takes too long", where=f"reward '{rule}'", what="pattern", seconds="0.3", opening="what?")
+    with pytest.raises(RunError, match=slow):
+        score(rule, answer("a" * 60 + "!"))
 
 
 @pytest.mark.parametrize(

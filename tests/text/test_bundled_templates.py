@@ -165,5 +165,6 @@ def test_no_thought_and_no_call_vanishes_from_what_is_learned(path):
 
 def test_most_templates_are_compared():
     kinds = [template_of(path) for path in PATHS]
+    assert sum(theirs(template, TALKS["single"][0], None) is not None for template in kinds) >= len(kinds) - 4
     assert sum(template.reads_tools and template.reads_calls for template in kinds) >= 40
     assert sum(template.thoughts == "fields" for template in kinds) >= 30

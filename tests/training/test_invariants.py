@@ -84,6 +84,30 @@ def test_a_loss_that_breaks_a_rule_is_found(name):
     assert CHECKS[name](METHODS["sft"], likelihood).holds
 
 
+class NotANumber(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * float("nan")
+
+
+@pytest.mark.parametrize("name", ["micro-batches", "padding"])
+def test_a_gradient_that_is_not_finite_in_some_batches_is_found(name):
+    """The value stays as it is: what is compared must not pass over a gradient that is no number."""
+    sizes = []
+
+    def loss(batch, output):
+        sizes.append(len(batch.tokens))
+        logp = output.logp if len(batch.tokens) == sizes[0] else NotANumber.apply(output.logp)
+        return _loss((batch.weight * -logp).sum(), batch, output)
+
+    row = Method((Chat,), loss, "")
+    assert not CHECKS[name](row, loss).holds
+
+
 @pytest.mark.parametrize("method", ["sft", "cpt"])
 def test_a_step_is_the_mean_over_all_its_tokens_not_a_mean_of_means(method):
     """The loss of a step equals the token mean over its rows one by one; averaging rows would not."""

@@ -186,7 +186,7 @@ def test_answers_of_rollouts_are_those_of_the_first_the_middle_and_the_last(tmp_
     assert (found[0].best, found[0].worst) == ([RewardedAnswer("", "old 0", 0.5)], [])
     assert found[2].worst == [RewardedAnswer("who?", "worst", 1, "length", 4)]
     (tmp_path / "samples.jsonl").write_text(json.dumps({"rollout": 1, "answer": "a", "reward": "high"}) + "\n")
-    with pytest.raises(InputError, match=sentence("record of another form", where="samples.jsonl:1")):
+    with pytest.raises(InputError, match=sentence("record of another form", where="samples.jsonl:1", key="…reward…")):
         write_report.rollouts_of(RunFolder(tmp_path))
     (tmp_path / "samples.jsonl").unlink()
     assert write_report.rollouts_of(RunFolder(tmp_path)) == []

@@ -121,6 +121,7 @@ def test_a_reward_that_changed_after_the_run_is_told(settings, tmp_path):
         match=sentence(
             "inputs changed",
             name="rewards",
+            files="…mine.py…",
             fix="give another --out to start anew, or put it back as it was; it may be fixed only if the run stopped at an error in it",
         ),
     ):

@@ -102,7 +102,6 @@ def estimate(
     kernels     in 16 bits on a processor, what oneDNN keeps for the sizes that it met
 
     An `offload`ed optimizer takes nothing of the device. `process` is what the program takes without a model, by default what it takes now.
-
     On a CPU activations are taken larger by a share for the holes that the allocator leaves. bench/memory.py holds the sum against
     measured peaks. Raises InputError as `tune.prepare` does.
     """

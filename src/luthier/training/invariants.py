@@ -7,6 +7,7 @@ one example each, and nothing is divided by what a batch holds.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -138,20 +139,26 @@ def apart(one: tuple[float, torch.Tensor], other: tuple[float, torch.Tensor]) ->
     """How far two losses with their gradients lie apart, relative to the first; infinite where one is not finite."""
     (value, first), (value2, second) = one, other
     size = max(abs(value), 1e-12), max(float(first.norm()), 1e-12)
-    found = max(abs(value2 - value) / size[0], float((second - first).norm()) / size[1])
-    return found if found == found else float("inf")
+    return _largest([abs(value2 - value) / size[0], float((second - first).norm()) / size[1]])
+
+
+def _largest(found: Sequence[float]) -> float:
+    """The largest difference; infinite where one is not finite, which `max` alone may pass over."""
+    return max(found) if all(map(math.isfinite, found)) else math.inf
 
 
 def micro_batches(row: Method, loss: LossOf) -> Check:
     """However a step is cut into micro-batches, and by whichever rule its tokens are weighed."""
     trees, model = random_trees(row), tiny_model(row)
-    largest = 0.0
+    found = []
     for rule in RULES.values():
         whole = step_gradient(model, row, loss, make_step(trees, rule, WHOLE).micro)
         for tokens in (32, 64):
             parts = step_gradient(model, row, loss, make_step(trees, rule, Packing(tokens)).micro)
-            largest = max(largest, apart(whole, parts))
-    return _compared("micro-batches", largest, "the step cut into micro-batches, by every rule of --train.weigh")
+            found.append(apart(whole, parts))
+    return _compared(
+        "micro-batches", _largest(found), "the step cut into micro-batches, by every rule of --train.weigh"
+    )
 
 
 def padding(row: Method, loss: LossOf) -> Check:
@@ -179,7 +186,7 @@ def weights(row: Method, loss: LossOf) -> Check:
     halves = [step_gradient(model, row, loss, [_weighed(batch, which.double())]) for which in (some, ~some)]
     parts = halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
     value, gradient = step_gradient(model, row, loss, [_weighed(batch, torch.full((len(batch.rows),), 2.0))])
-    largest = max(apart(whole, parts), apart(whole, (value / 2, gradient / 2)))
+    largest = _largest([apart(whole, parts), apart(whole, (value / 2, gradient / 2))])
     return _compared("weights", largest, "the weights of some examples and of the others, and twice the weights")
 
 
@@ -220,9 +227,8 @@ def reports(row: Method, loss: LossOf) -> Check:
         together = _each(row, loss, model, [_pack(trees)])
         each = zip(trees, RULES["token"](trees), strict=True)
         alone = _each(row, loss, model, [pack([tree], [own], tree_weight=1 / len(trees)) for tree, own in each])
-    largest = max(
-        abs(a - b) / max(abs(a), 1e-6) for one, other in zip(together, alone, strict=True) for a, b in zip(one, other, strict=True)
-    )  # fmt: skip
+    both = [pair for one, other in zip(together, alone, strict=True) for pair in zip(one, other, strict=True)]
+    largest = _largest([abs(a - b) / max(abs(a), 1e-6) for a, b in both])
     return _compared("reports", largest, "what is reported of an example, among others and alone")
 
 

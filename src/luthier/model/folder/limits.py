@@ -29,7 +29,7 @@ def check_layers(config: Any, where: object) -> None:
     if odd:
         raise InputError(
             f"models of type '{config.model_type}' have layers of kind '{min(odd)}', which mix tokens outside of attention, so "
-            "packed rows would see each other", where=where, fix="use a model whose layers are all attention",
+            "packed rows would see each other", where=where, fix="see docs/models.md for the kinds that are exact",
         )  # fmt: skip
 
 
