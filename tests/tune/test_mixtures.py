@@ -123,6 +123,7 @@ def test_every_kind_of_run_repeats_to_the_same_bits(settings, folder: Path, tmp_
         assert not torch.equal(after.experts.down_proj, before.experts.down_proj)
 
 
-def test_a_dense_model_has_nothing_to_balance(settings, tiny_folder: Path) -> None:
+def test_a_dense_model_has_nothing_to_balance(settings, tiny_folder: Path, capsys) -> None:
     with pytest.raises(InputError, match=sentence("no router to balance")):
         run(settings(model=str(tiny_folder), train__router_loss=0.1))
+    assert "before" not in capsys.readouterr().err  # nothing was measured yet

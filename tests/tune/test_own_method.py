@@ -161,6 +161,12 @@ WRONG = {
     "python:rows.py:number": "it is int; give a loss, or a Method",
     "python:rows.py:gives": "it gives int, not a Method",
     "python:rows.py:KINDS": "its `example` is no tuple of kinds of examples; write such as (Chat,)",
+    "python:rows.py:SCOPE": "its `scope` is 'steps'; give batch or step",
+    "python:rows.py:READS": "its `reads` is no tuple; write such as",
+    "python:rows.py:LOSS": "its `loss` is no function; give a function of a batch and an output",
+    "python:rows.py:VALUE": "a value of each token is the critic's",
+    "python:rows.py:TURNED": "its `prepare` may change which rows there are",
+    "python:rows.py:SINGLE": "its `prepare` may change which rows there are",
     "python:rows.py:SECTION": "its `section` is 'data'; give one of preference, ranking, policy, or none",
 }
 
@@ -170,7 +176,10 @@ def test_what_is_no_method_is_said_before_anything_is_read(place, train, method)
     (place / "broken.py").write_text("def a(\n")
     (place / "late.py").write_text("nothing\n")
     (place / "rows.py").write_text(
-        "from luthier.kernel import Chat, Method, likelihood\n\nnumber = 3\n\ndef gives():\n    return 3\n\n"
+        "from luthier.kernel import METHODS, Chat, Method, Needs, likelihood\n\nnumber = 3\n\ndef gives():\n    return 3\n\n"
+        "SCOPE = Method((Chat,), likelihood, '', scope='steps')\nREADS = Method((Chat,), likelihood, '', reads='train.weigh')\n"
+        "LOSS = Method((Chat,), None, '')\nVALUE = Method((Chat,), likelihood, '', needs=Needs(value=True))\n"
+        "TURNED = Method((Chat,), likelihood, '', prepare=lambda rows, config: rows[::-1])\nSINGLE = METHODS['kto']\n"
         "KINDS = Method([Chat], likelihood, '')\nSECTION = Method((Chat,), likelihood, '', 'data')\n"
     )
     status, said = train(method, "run", data="absent.jsonl")
@@ -181,6 +190,8 @@ def test_what_is_no_method_is_said_before_anything_is_read(place, train, method)
 @pytest.mark.parametrize(("returned", "words"), [
     ("found.total", "it returned Tensor, not a Loss"),
     ("Loss(found.each, found.each, found.count)", "the `total` of its Loss is not one number"),
+    ("Loss(found.total.detach(), found.each, found.count)", "the `total` of its Loss has no gradient"),
+    ("Loss(found.total, found.each, found.count, metrics={'x': 3.0})", "'x' in the `metrics` of its Loss is not (sum, weight)"),
     ("Loss(found.total, found.total, found.count)", "the `each` of its Loss is not one number for each of the "),
 ])  # fmt: skip
 def test_what_a_loss_returns_is_looked_at(place, train, returned, words):
@@ -191,3 +202,15 @@ def test_what_a_loss_returns_is_looked_at(place, train, returned, words):
     status, said = train("python:odd.py:a", "run")
     assert status == 1
     assert words in said
+
+
+def test_what_it_makes_of_trees_needs_no_settings_and_its_errors_are_of_its_file(place, train):
+    (place / "trees.py").write_text(
+        "from luthier.kernel import Chat, Method, likelihood\n\nSAME = Method((Chat,), likelihood, '', tree=lambda tree, settings: tree)\n"
+        "FAILS = Method((Chat,), likelihood, '', tree=lambda tree, settings: 1 / 0)\n"
+    )
+    assert train("python:trees.py:SAME", "same")[0] == 0
+    status, said = train("python:trees.py:FAILS", "fails")
+    assert status == 1
+    assert "ZeroDivisionError: division by zero (trees.py:4)" in said
+    assert "please report" not in said

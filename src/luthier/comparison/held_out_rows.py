@@ -27,6 +27,7 @@ from luthier.runs.locate import base_for, resolve_model
 from luthier.runs.open import open_model
 from luthier.text.encode import encode
 from luthier.text.template import load_template
+from luthier.training.method_table import likelihood_method
 from luthier.tune import repeated_prompts
 from luthier.tune.build import packing_of
 from luthier.tune.evaluator import Evaluator
@@ -82,7 +83,7 @@ def _measured(
     name: str, examples: Sequence[Example], config: RunConfig, given: Mapping[str, Any], stop: Callable[[], bool]
 ) -> MeasuredRun:
     opened = open_model(name, device=config.device, dtype=config.dtype, base=base_for(name, config.base))
-    method = "sft" if isinstance(examples[0], Chat) else "cpt"
+    method = likelihood_method(examples[0])
     run_settings = {"method": method, "eval": config.eval.model_dump(), "seed": config.seed}
     settings = resolve(
         opened.config.model_dump(), run_settings, {k: v for k, v in given.items() if k.startswith("text.")}

@@ -135,7 +135,7 @@ def _curves(panel: Panel, along: str, reach: tuple[float, float], down: float = 
 
 
 def before_after_bars(rows: Sequence[Row], path: Path, title: str = "Before and after") -> None:
-    """Draw every metric row (`evals.score.table`) as two bars from zero, before over after, on a scale of its own.
+    """Draw every metric row (`measure_answers.table`) as two bars from zero, before over after, on a scale of its own.
 
     The whisker on the lower bar is the 95 % interval of the difference, counted from the value before. The
     change and its verdict stand beside the bars. Values below zero go left from zero.

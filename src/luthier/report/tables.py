@@ -65,7 +65,7 @@ def title(row: Row) -> str:
 
 
 def before_after(rows: Sequence[Row], before: str = "before", after: str = "after") -> Table:
-    """Metric rows (`evals.score.table`) as a table: both values, the difference with its interval, the verdict."""
+    """Metric rows (`measure_answers.table`) as a table: both values, the difference with its interval, the verdict."""
     items = sorted({row["n"] for row in rows})
     counted = (
         f"{items[0]:,}" if len(items) == 1 else " to ".join(f"{n:,}" for n in (items[0], items[-1])) if items else "0"

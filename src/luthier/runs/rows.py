@@ -187,6 +187,11 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
             f"{config.method} looks at all rows before it begins", where="--data.stream",
             fix="leave --data.stream out, or use --method orpo or simpo",
         )  # fmt: skip
+    if config.ranking.gather:
+        raise InputError(
+            "rows of a stream are taken one by one, so pairs of one prompt cannot be gathered", where="--ranking.gather",
+            fix="leave it out, or --data.stream",
+        )  # fmt: skip
     source = data_load.stream(data.path, data)
     pairs = iter(source.pairs)
     first = next(pairs, None)

@@ -179,4 +179,10 @@ def _not_loaded(*batch: object, **settings: object) -> Loss:
     raise InputError("the file of this method is not loaded", fix="name it with --method")
 
 
-_UNLOADED = Method((Example,), _not_loaded, "a method of the user's own")
+# Who reads a run of a method whose code is not run must find its rows under the numbers that they had.
+_UNLOADED = Method((Example,), _not_loaded, "a method of the user's own", prepare=_gathered)
+
+
+def keeps_row_numbers(row: Method) -> bool:
+    """Whether `_UNLOADED` numbers the rows as this method does: as they are, or gathered where that is asked for."""
+    return row.prepare is _gathered or (row.prepare in (None, _prompts) and not row.does_read("ranking.gather"))

@@ -23,13 +23,15 @@ from luthier.core.types.batch import Batch, Loss, Needs, Output
 from luthier.core.types.examples import Chat, Example
 from luthier.rewards.function_process import describe
 from luthier.rewards.imports import sources
-from luthier.training.method_table import OWN, Method, declare
+from luthier.training.method_table import OWN, Method, declare, keeps_row_numbers
 
 SECTIONS = ("", "preference", "ranking", "policy")  # whose settings a loss may be given
+CHOICES = {"steps": ("rows", "samples"), "scope": ("batch", "step"), "schedule": ("constant", "cosine")}
+FIX = "fix it, then run the same command again: nothing else is lost"
 
 
 def load(name: str) -> None:
-    """Run the file that `name` means, so that `table.method` knows the method from now on; nothing for a built-in one.
+    """Run the file that `name` means, so that `method_table.method` knows the method from now on; nothing for a built-in one.
 
     Raises InputError for a name, a file or a row that is not right.
     """
@@ -48,7 +50,8 @@ def load(name: str) -> None:
         raise InputError(f"no '{wanted}' in the file", where=where, fix="define a loss of (batch, output), or a Method")
     row = _row(found, file, where)
     _check(row, where)
-    declare(name, replace(row, loss=_guarded(row.loss, file, where)))
+    tree, arrange = (function and _reporting(function, file, where) for function in (row.tree, row.arrange))
+    declare(name, replace(row, loss=_guarded(row.loss, file, where), tree=tree, arrange=arrange))
 
 
 def file_of(name: str) -> Path:
@@ -129,6 +132,23 @@ def _check(row: Method, where: str) -> None:
         raise InputError("its `example` is no tuple of kinds of examples", where=where, fix="write such as (Chat,)")
     if not isinstance(row.needs, Needs):
         raise InputError("its `needs` is no Needs", where=where, fix="write such as Needs(entropy=True)")
+    if not callable(row.loss):
+        raise InputError("its `loss` is no function", where=where, fix="give a function of a batch and an output")
+    if not isinstance(row.reads, tuple):
+        raise InputError("its `reads` is no tuple", where=where, fix='write such as ("train.weigh",)')
+    for name, allowed in CHOICES.items():
+        if getattr(row, name) not in allowed:
+            raise InputError(f"its `{name}` is {getattr(row, name)!r}", where=where, fix=f"give {' or '.join(allowed)}")
+    if not keeps_row_numbers(row):
+        raise InputError(
+            "its `prepare` may change which rows there are, and who reads a run of it does so without its code", where=where,
+            fix="write the rows to a file as they should be, or take the `prepare` and the `reads` of dpo or grpo",
+        )  # fmt: skip
+    if row.needs.value and not row.online:
+        raise InputError(
+            "a value of each token is the critic's, of methods that learn from samples", where=where,
+            fix="use Needs(score=1)",
+        )  # fmt: skip
     if row.section not in SECTIONS:
         raise InputError(
             f"its `section` is {row.section!r}", where=where, fix=f"give one of {', '.join(SECTIONS[1:])}, or none"
@@ -136,21 +156,30 @@ def _check(row: Method, where: str) -> None:
 
 
 def _guarded(loss: Callable[..., Loss], file: Path, where: str) -> Callable[..., Loss]:
-    """The loss, whose errors say where in the user's file they come from."""
-    fix = "fix it, then run the same command again: nothing else is lost"
+    """The loss; an error of it, or what is no Loss, says where in the user's file it comes from."""
+    asked = _reporting(loss, file, where)
 
     def guarded(batch: Batch, output: Output, **settings: Any) -> Loss:
-        try:
-            found = loss(batch, output, **settings)
-        except LuthierError:
-            raise
-        except Exception as error:
-            raise FunctionError(_said(error, file), kind="method", where=where, fix=fix) from error
+        found: Loss = asked(batch, output, **settings)
         if wrong := _fault(found, batch):
-            raise FunctionError(wrong, kind="method", where=where, fix=fix)
+            raise FunctionError(wrong, kind="method", where=where, fix=FIX)
         return found
 
     return guarded
+
+
+def _reporting(function: Callable[..., Any], file: Path, where: str) -> Callable[..., Any]:
+    """A function of the user's, whose errors say where in his file they come from."""
+
+    def asked(*given: Any, **settings: Any) -> Any:
+        try:
+            return function(*given, **settings)
+        except LuthierError:
+            raise
+        except Exception as error:
+            raise FunctionError(_said(error, file), kind="method", where=where, fix=FIX) from error
+
+    return asked
 
 
 def _fault(found: Any, batch: Batch) -> str | None:
@@ -163,6 +192,11 @@ def _fault(found: Any, batch: Batch) -> str | None:
         value, trees = getattr(found, name), len(batch.rows)
         if not isinstance(value, torch.Tensor) or value.shape != (trees,):
             return f"the `{name}` of its Loss is not one number for each of the {trees} examples of the batch"
+    if torch.is_grad_enabled() and not found.total.requires_grad:
+        return "the `total` of its Loss has no gradient: it was detached"
+    for name, value in found.metrics.items():
+        if not isinstance(value, tuple) or len(value) != 2:
+            return f"'{name}' in the `metrics` of its Loss is not (sum, weight)"
     return None
 
 

@@ -100,8 +100,6 @@ def assemble(job: TrainingJob, loaded: model_load.LoadedModel | None = None) -> 
     shape = lora_settings(job.texts, config)
     if continues_adapter(job.texts, config):
         lora.detach(loaded.model)
-    if config.train.router_loss:
-        require_router(loaded.model)
     method = chosen_method(config)
     head_widths = heads.widths(replace(method.needs, value=False))  # the critic has a value head of its own
     if job.texts.new_tokens and config.tune != "full" and not tune.is_adapter(config.tune):
@@ -128,13 +126,6 @@ def assemble(job: TrainingJob, loaded: model_load.LoadedModel | None = None) -> 
     else:
         steps = _steps(job, packing)
     return TrainingSetup(loaded, tuned, state, steps, rate, device, policy_models)
-
-
-def require_router(model: Any) -> None:
-    """Raise InputError for a model without a router whose logits transformers tells."""
-    if "router_logits" not in (getattr(model.get_decoder(), "_can_record_outputs", None) or {}):
-        what = f"a model of type '{model.config.model_type}' has no router of experts to balance"
-        raise InputError(what, where="--train.router_loss", fix="leave it out")
 
 
 def _open_rewards(job: TrainingJob, model: Any, init: str) -> Rewards:

@@ -128,6 +128,7 @@ def _beside(texts: TextFormat, config: RunConfig, dtype: torch.dtype, device: to
         own = memory.estimate(
             load_config(texts.resolved.source.folder), tune_kind=config.tune, lora=config.lora, quant=config.quant,
             dtype=dtype, tokens=1, optimizer=config.train.optimizer, device=device,
+            offload=config.train.offload == "optimizer",
         )  # fmt: skip
         beside = own.weights * (1 + critic) + critic * (own.gradients + own.optimizer)
         log.note(f"and {log.size(beside)} for the reference{' and the critic' if critic else ''}")

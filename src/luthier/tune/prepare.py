@@ -86,7 +86,7 @@ class RowCounts:
 
 @dataclass(frozen=True)
 class EncodedData:
-    """Encoded data. `counts` says what was dropped and cut, `systems` which system prompts the rows to learn from have. Rows
+    """Encoded data. `counts` says what was dropped and cut, `system_prompts` which system prompts the rows to learn from have. Rows
     of `replay` are numbered after those of the data."""
 
     train: list[TokenTree]
@@ -116,7 +116,8 @@ def lora_settings(texts: TextFormat, config: RunConfig) -> LoraConfig:
         )  # fmt: skip
     own = adapters.settings_of(texts.resolved.adapter, config.lora)
     fixed: list[tuple[str, Any, Any]] = [
-        (f"lora.{name}", config.lora, own) for name in ("rank", "alpha", "targets", "rslora", "dora", "init")
+        (f"lora.{name}", config.lora, own)
+        for name in ("rank", "expert_rank", "alpha", "targets", "rslora", "dora", "init")
     ]
     if texts.resolved.quantized:
         fixed += [(f"quant.{name}", config.quant, texts.resolved.config.quant) for name in QuantConfig.model_fields]
@@ -182,7 +183,7 @@ def arrange_trees(trees: Sequence[TokenTree], config: RunConfig, beside: Sequenc
     """What the method makes of the trees. Held-out trees have those to learn from `beside` them."""
     method = chosen_method(config)
     if method.tree:
-        settings = getattr(config, method.section)
+        settings = getattr(config, method.section) if method.section else None
         trees = [method.tree(tree, settings) for tree in trees]
     return method.arrange(trees, beside) if method.arrange and trees else list(trees)
 
@@ -202,13 +203,22 @@ def pass_tokens(texts: TextFormat, config: RunConfig, dtype: torch.dtype, device
 
 
 def load_model(texts: TextFormat, config: RunConfig) -> model_load.LoadedModel:
-    """The model on its device in its compute type, with the adapter it brings."""
+    """The model on its device in its compute type, with the adapter it brings. Raises InputError where a router is asked of one without."""
     loaded = load_with_adapter(texts.resolved, config.device, config.dtype, texts.tokenizer.fast)
+    if config.train.router_loss:
+        _require_router(loaded.model)
     if texts.resolved.adapter and not continues_adapter(texts, config):
         lora.merge(loaded.model)
         dequantize_base(loaded.model)
     vocabulary_weights.add_rows(loaded.model, max(texts.new_tokens, default=-1) + 1, texts.new_tokens)
     return loaded
+
+
+def _require_router(model: Any) -> None:
+    """Raise InputError for a model without a router whose logits transformers tells."""
+    if "router_logits" not in (getattr(model.get_decoder(), "_can_record_outputs", None) or {}):
+        what = f"a model of type '{model.config.model_type}' has no router of experts to balance"
+        raise InputError(what, where="--train.router_loss", fix="leave it out")
 
 
 def learning_rate(config: RunConfig, hidden: int) -> float:

@@ -14,6 +14,7 @@ from luthier.core import log
 from luthier.core.errors import InputError, Stopped
 from luthier.core.stop import stopping
 from luthier.core.threads import use_threads
+from luthier.model.load import pick_device, pick_dtype
 from luthier.runs.folder import read_run
 from luthier.runs.lineage import changes, differences, known, lineage, starts
 from luthier.runs.method import chosen_method
@@ -32,6 +33,7 @@ from luthier.tune.build import (
 )
 from luthier.tune.evaluator import loss_of
 from luthier.tune.input_hashes import inputs
+from luthier.tune.memory_check import check_memory
 from luthier.tune.prepare import encode_all
 
 
@@ -73,6 +75,8 @@ def resume(path: Path, threads: int | None = None, method: str | None = None) ->
                 where=path, fix="put it back as it was",
             )  # fmt: skip
         job = TrainingJob(config, folder, examples, texts, encode_all(examples, texts, config, stop), stop)
+        device = pick_device(config.device)
+        _, job.recompute = check_memory(texts, config, job.encoded, pick_dtype(config.dtype, device), device)
         setup = assemble(job)
         if chosen_method(config).reference:
             add_reference_logps(job, setup, packing_of(config, setup.state.model), ())

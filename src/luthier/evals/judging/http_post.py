@@ -26,7 +26,7 @@ LONGEST_TIMEOUT = 10.0**6  # seconds
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `whole` says that it was not larger than MOST."""
+    """What came back. `complete` says that it was not larger than MAX_REPLY_BYTES."""
 
     status: int
     headers: Message

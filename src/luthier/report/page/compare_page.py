@@ -24,7 +24,7 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class PairedMetrics:
-    """Run `name` against the first one on the prompts that both answered, as metric rows (`evals.score.table`)."""
+    """Run `name` against the first one on the prompts that both answered, as metric rows (`measure_answers.table`)."""
 
     name: str
     rows: Sequence[Row]

@@ -78,7 +78,7 @@ class ErrorCounts:
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run: its settings and result, the metric rows (`evals.score.table`) of what it learned and of what was not to change
+    """A run: its settings and result, the metric rows (`measure_answers.table`) of what it learned and of what was not to change
     (`retention`), the lines of metrics.jsonl, and what the evaluations left. `codes` are the lines of
     errors/codes.jsonl, `data_description` is data.json, `method` says in words how the run learned, `rollouts` are some
     of those of a method that learns from rewards."""
