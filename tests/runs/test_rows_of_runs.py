@@ -7,10 +7,12 @@ import json
 import pytest
 
 from luthier.config.resolve import resolve
+from luthier.core.errors import InputError
 from luthier.data.held_out_warnings import held_out_warnings
 from luthier.data.warnings import one_sided
 from luthier.runs.rows import read_examples
 from luthier.training.method_table import METHODS
+from sentences import sentence
 
 
 def rows_of(tmp_path, rows, name="rows.jsonl"):
@@ -132,3 +134,9 @@ def test_warnings_of_nothing():
         "no row is held out, so what is learned is not measured; give --data.eval FILE, or more rows"
     ]
     assert not list(one_sided([]))
+
+
+def test_pairs_of_a_stream_are_not_said_to_be_gathered(tmp_path):
+    path = rows_of(tmp_path, [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    with pytest.raises(InputError, match=sentence("rows of a stream not gathered", where="--ranking.gather")):
+        said(path, "simpo", data__stream=True, train__steps=1, ranking__gather=True)
