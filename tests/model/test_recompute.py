@@ -14,9 +14,11 @@ from luthier.core import seeds
 from luthier.core.types.batch import Batch, Needs
 from luthier.model.adapt import heads, roles, tune
 from luthier.model.forward import forward
+from luthier.model.layers import attention
 from luthier.model.layers.fuse import counted, fuse
 from luthier.model.layers.recompute import blocks, recompute_blocks
 from luthier.text.pack import pack
+from mixtures import mixture
 
 KINDS: dict[str, tuple[str, LoraConfig]] = {
     "full": ("full", LoraConfig()),
@@ -29,10 +31,10 @@ KINDS: dict[str, tuple[str, LoraConfig]] = {
 }
 
 
-def batch(seed: int = 0) -> Batch:
+def batch(seed: int = 0, vocabulary: int = 512) -> Batch:
     """Trees with branches in one row, so that attention goes by the plan of the packed tree."""
     draw = random.Random(seed)
-    trees = [random_tree(draw, children=n, row=n, prefix=(1, 2, 3, 4, 5)) for n in (0, 2, 3)]
+    trees = [random_tree(draw, children=n, row=n, prefix=(1, 2, 3, 4, 5), vocabulary=vocabulary) for n in (0, 2, 3)]
     return pack(trees, [[1.0] * sum(sum(node.trained) for node in tree.nodes) for tree in trees])
 
 
@@ -126,3 +128,29 @@ def test_without_gradient_nothing_changes() -> None:
 
 def test_blocks_are_those_of_the_decoder() -> None:
     assert list(blocks(tiny_model())) == ["layers.0", "layers.1"]
+
+
+def test_experts_have_the_adapters_that_they_had_too() -> None:
+    """Those of stacked weights stand among the parameters of a module."""
+
+    def gradients(again: bool) -> dict[str, torch.Tensor | None]:
+        torch.manual_seed(1)
+        tuned = tune.prepare(
+            mixture(attention_of=attention.NAME).train(), "lora", LoraConfig(rank=4), QuantConfig(block=16)
+        )
+        with torch.no_grad():
+            for parameter in tuned.parameters.values():
+                parameter.normal_(0, 0.1)
+        if again:
+            recompute_blocks(tuned.model)
+        total = forward(tuned.model, batch(vocabulary=64)).logp.sum()
+        with roles.playing(tuned.model, roles.Role({}, {})):
+            total.backward()
+        return {name: parameter.grad for name, parameter in tuned.parameters.items()}
+
+    wanted, got = gradients(again=False), gradients(again=True)
+    assert any("experts" in name for name in wanted)
+    for name, grad in wanted.items():
+        again = got[name]
+        assert (grad is None) == (again is None)
+        assert grad is None or again is None or torch.equal(grad, again)

@@ -11,6 +11,8 @@ from tiny_architectures import VOCABULARY, spread, tiny_config
 
 from conftest import gradient, random_tree, separate_logp
 from luthier.core.types.trees import Node, TokenTree
+from luthier.generate.generate import generate
+from luthier.generate.sampling import Sampling
 from luthier.model.forward import forward
 from luthier.model.layers import plan
 from luthier.model.layers.attention import register
@@ -87,3 +89,20 @@ def test_a_state_branches_at_nodes_by_hand():
     assert sums[0, :8, 0].tolist() == [1, 3, 13, 33, 103, 7, 14, 21]
     lengths = [at.shape for at in row.unfolding.rows]
     assert sum(rows * length for rows, length in lengths) <= plan.WASTE * (4 + 3 + 3 + 2)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_next", "lfm2", "falcon_h1", "granitemoehybrid"])
+@pytest.mark.parametrize("more", [(0, 0, 0), (1, 3, 1)], ids=["the same prompt", "one token more"])
+def test_an_answer_does_not_depend_on_others_that_begin_alike(kind, more):
+    """Layers that read a single token write into their state in place: what prompts share must not be written to."""
+    model = hybrid(kind, "luthier")
+    carry(model)
+    draw = random.Random(1)
+    begin = [draw.randrange(10, VOCABULARY) for _ in range(20)]
+    prompts = [begin + [draw.randrange(10, VOCABULARY) for _ in range(n)] for n in more]
+    sampling = Sampling(max_new_tokens=8, temperature=0.0)
+    together = generate(model, prompts, sampling, lambda ids: "")
+    for prompt, found in zip(prompts, together, strict=True):
+        (alone,) = generate(model, [prompt], sampling, lambda ids: "")
+        assert found.ids == alone.ids
+        torch.testing.assert_close(torch.tensor(found.logp), torch.tensor(alone.logp), atol=1e-4, rtol=0)

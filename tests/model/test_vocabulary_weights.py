@@ -13,6 +13,7 @@ from conftest import tiny_model
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
 from luthier.model.adapt import adapter_config, adapters, lora, roles, tune, vocabulary_weights
+from luthier.model.adapt.mixed import mixed
 from luthier.model.adapt.vocabulary_weights import NAMES
 from sentences import sentence
 
@@ -184,3 +185,24 @@ def test_weights_that_fit_no_model_are_refused(tmp_path: Path) -> None:
     save_file(tensors, weights)
     with pytest.raises(InputError, match=sentence("embedding and head do not fit")):
         adapters.apply(other, tmp_path)
+
+
+def test_what_a_second_adapter_does_not_bring_is_the_base_s(tmp_path: Path) -> None:
+    """Not the first one's, which is on while the second is read; and no adapter shares a pass with a vocabulary that is on."""
+    for name, part in (("first", ("lm_head",)), ("second", ("embed_tokens",))):
+        (tmp_path / name).mkdir()
+        adapters.save(tmp_path / name, learned(part, False), "tiny", LoraConfig(rank=2))
+    bare, model = (tiny_model("sdpa", tie_word_embeddings=False) for _ in range(2))
+    adapters.apply(bare, tmp_path / "second")
+    adapters.apply(model, tmp_path / "first")
+    first = logp(model)
+    with roles.playing(model, adapters.role(model, tmp_path / "second")):
+        assert torch.equal(logp(model), logp(bare))
+    assert torch.equal(logp(model), first)
+    with (
+        pytest.raises(InputError, match=sentence("adapter with a vocabulary beside others", where="adapters")),
+        mixed(model, [roles.Role({}, {})]),
+    ):
+        pass
+    with mixed(model, []):
+        assert torch.equal(logp(model), first)

@@ -274,3 +274,12 @@ def test_a_picture_is_never_cut_in_two():
     one = TokenTree((Node((1, 2, 7, 7, 7, 7, 4), (False,) * 7),), media=(Media("picture", "cat", 0, 2, 6),))
     two = TokenTree((Node((1, 2, 7, 7, 7, 7, 7, 4), (False,) * 8),), media=(Media("picture", "cat", 0, 2, 7),))
     assert shared_tokens([one, two]) == [2]
+
+
+def test_beginnings_that_grow_row_by_row_are_no_limit():
+    """Each row of a long transcript begins with the one before: a level of the tree each."""
+    trees = [TokenTree((Node(tuple(range(5 * n)), (False,) * (5 * n - 1) + (True,)),), row=n) for n in range(1, 1200)]
+    assert sorted(i for row in arrange(trees, 8192) for i in row) == list(range(1199))
+    nodes, below = shared_nodes([2 * MIN_SHARED * n for n in range(1, 1200)])
+    assert len(nodes) == 1199 and below[-1] == 1198
+    assert all(node.parent == n - 1 for n, node in enumerate(nodes))

@@ -120,6 +120,8 @@ def join(minutes: float = 10) -> Ranks:
         raise InputError(f"rank {rank} of {world}", where="RANK, WORLD_SIZE", fix="start with torchrun")
     if world > 1 and not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
+        if backend == "nccl":
+            torch.cuda.set_device(local)  # "cuda" means this one from now on
         dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
     HERE = Ranks(rank, world, local)
     return HERE

@@ -37,7 +37,8 @@ class ReadPrompt:
     def states_of(self, layer: int) -> States:
         """The states of a layer after the tokens read so far, to go on from: at first as the prefix left them."""
         if self.prefix and not self.states.has_previous_state(layer):
-            self.states.kept |= self.prefix.states.of(layer).kept
+            # Of its own: a layer that reads a single token writes into its state, and others go on from the prefix too.
+            self.states.kept |= {key: state.clone() for key, state in self.prefix.states.of(layer).kept.items()}
         return self.states
 
     def store(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

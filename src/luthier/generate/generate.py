@@ -12,8 +12,6 @@ from luthier.generate.sampling import Decode, Sampling
 from luthier.model.adapt.roles import Role
 from luthier.model.folder import limits
 
-ROWS = 64, 256  # sequences that run at once where nobody says: the more, the quicker, while their cache is small
-CACHE = 1 << 30  # bytes of keys and values that are small
 WORTH_PACKING = 256  # tokens from which on packing the weights first takes less time than it saves
 
 
@@ -121,7 +119,5 @@ def _passes(
 
 def _rows(model: Any, requests: Sequence[Request]) -> int:
     """How many sequences run at once where nobody says; the same on every machine."""
-    token = 2 * sum(keys for _, keys in limits.attention_widths(model.config)) * model.dtype.itemsize
     longest = max((len(one.ids) + one.sampling.max_new_tokens for one in requests), default=1)
-    least, most = ROWS
-    return int(min(most, max(least, CACHE // max(1, token * longest))))
+    return limits.rows_at_once(model.config, model.dtype.itemsize, longest)

@@ -24,7 +24,7 @@ from luthier.model.activations import Pass, kept, on_shapes
 from luthier.model.adapt import tune
 from luthier.model.adapt.quantize import quantizable, stored_bytes
 from luthier.model.adapt.stacks import stacks
-from luthier.model.folder.limits import attention_widths
+from luthier.model.folder.limits import attention_widths, rows_at_once
 from luthier.model.layers import fuse
 from luthier.model.layers.vocabulary import tile_bytes
 
@@ -34,8 +34,6 @@ _HEAD_COPIES = 3  # a tile of logits, its softmax, and that cast for the product
 CPU_TOKENS, GPU_TOKENS = 1024, 8192  # tokens of a forward pass on a CPU, and on a GPU with room for them
 # A CPU's allocator leaves holes among the many tensors of a pass: 1.3 to 1.5 times their bytes, as measured.
 FRAGMENTATION = 1.3
-# Answers that are generated at once in any case, and the bytes of their keys and values up to which more are.
-_ROWS, _CACHE = 64, 1 << 30
 _KERNELS = 100_000_000  # of all sizes that a run meets, once they are few: as measured
 
 
@@ -174,10 +172,9 @@ def _generating(model: nn.Module, answers: tuple[int, int], packed: int) -> int:
     if not count:
         return 0
     config = model.config.get_text_config()  # type: ignore[operator, union-attr]
-    keys = sum(width for _, width in attention_widths(config))
-    one = 2 * keys * next(model.parameters()).element_size() * length
-    cache = min(count * one, max(_ROWS * one, _CACHE))
-    return int(packed + cache + 4 * _HEAD_COPIES * (cache // one) * config.vocab_size)
+    keys, itemsize = sum(width for _, width in attention_widths(config)), next(model.parameters()).element_size()
+    rows = min(count, rows_at_once(config, itemsize, length))
+    return int(packed + rows * (2 * keys * itemsize * length + 4 * _HEAD_COPIES * config.vocab_size))
 
 
 # --- What there is --------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ def write(
     opened.model.eval()
     with log.progress(f"{title}: answers") as bar:
         found = complete(
-            opened.model, requests, opened.tokenizer.decode, adapters=opened.adapters if any(own.values()) else None,
+            opened.model, requests, opened.tokenizer.decode,
+            adapters={name: opened.adapters[name] for name in own.values() if name} or None,
             progress=partial(follow, bar, opened.model.device), cancelled=stop,
         )  # fmt: skip
     if stop():

@@ -120,7 +120,7 @@ class Opened:
         settings, own = self.sampling(sampling, adapter), self.requested(adapter)
         return stream(
             self.model, self.prompt_ids(messages, system, adapter), settings, self.tokenizer.decode,
-            adapter=own, adapters=self.adapters if own else None,
+            adapter=own, adapters={own: self.adapters[own]} if own else None,
         )  # fmt: skip
 
 

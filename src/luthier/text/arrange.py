@@ -71,20 +71,20 @@ def shared_nodes(common: Sequence[int]) -> tuple[list[Shared], list[int]]:
     nodes: list[Shared] = []
     below = [-1] * (len(common) + 1)
 
-    def branch(first: int, last: int, begin: int, parent: int) -> None:
-        """Trees first..last begin with the `begin` tokens that `parent` ends with."""
+    # Trees first..last begin with the `begin` tokens that `parent` ends with. No recursion: each row of a long transcript may be a level.
+    branches = [(0, len(common), 0, -1)]
+    while branches:
+        first, last, begin, parent = branches.pop()
         if first == last:
             below[first] = parent
-            return
+            continue
         end = min(common[first:last])
         if end - begin >= MIN_SHARED:
             nodes.append(Shared(begin, end, parent))
             begin, parent = end, len(nodes) - 1
         parted = [i for i in range(first, last) if common[i] == end]
-        for before, until in pairwise([first - 1, *parted, last]):
-            branch(before + 1, until, begin, parent)
-
-    branch(0, len(common), 0, -1)
+        parts = [(before + 1, until, begin, parent) for before, until in pairwise([first - 1, *parted, last])]
+        branches += reversed(parts)  # the first of them is next
     return nodes, below
 
 

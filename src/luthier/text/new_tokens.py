@@ -47,9 +47,10 @@ def add(tokenizer: Any, tokens: list[str], rows: int) -> list[int]:
 
     known = tokenizer.get_vocab()
     new = [token for token in tokens if token not in known]
+    fresh = set(new)
     if len(new) < len(tokens):
         had = next(token for token in tokens if token in known)
         log.note(f"{len(tokens) - len(new)} of {len(tokens)} tokens are the tokenizer's already, such as '{had}'")
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in new])
     ids = {token: int(tokenizer.convert_tokens_to_ids(token)) for token in tokens}
-    return sorted(number for token, number in ids.items() if token in new or number >= rows)
+    return sorted(number for token, number in ids.items() if token in fresh or number >= rows)

@@ -103,7 +103,7 @@ def apply(model: Any, folder: Path) -> int:
         lora.put(model, name, layers[name], adapter.config(name), a, b, magnitude)
     for name, weight in adapter.heads.items():
         heads.put(model, name, weight)
-    if brought := _vocabulary(model, adapter):
+    if brought := _vocabulary(model, adapter, vocabulary_weights.of(model)):
         vocabulary_weights.bring(model, brought)
     return len(adapter.layers)
 
@@ -114,7 +114,7 @@ def take_off(model: Any) -> None:
     vocabulary_weights.restore(model)
 
 
-def _vocabulary(model: Any, adapter: PeftAdapter) -> Vocabulary | None:
+def _vocabulary(model: Any, adapter: PeftAdapter, now: Vocabulary) -> Vocabulary | None:
     """The embedding and head that an adapter brings for `model`, frozen; what it does not bring is the model's. Tied weights of the
     model stay tied where the adapter says so, or brings the same for both.
 
@@ -122,7 +122,7 @@ def _vocabulary(model: Any, adapter: PeftAdapter) -> Vocabulary | None:
     """
     if not adapter.whole:
         return None
-    now, places = vocabulary_weights.of(model), vocabulary_weights.names(model)
+    places = vocabulary_weights.names(model)
     if strange := sorted(set(adapter.whole) - set(places)):
         raise InputError(
             f"the adapter brings its own '{strange[0]}', which Luthier does not read", where=adapter.folder
@@ -182,16 +182,17 @@ def role(model: Any, folder: Path) -> roles.Role:
         linear[name] = torch.nn.Linear(weight.shape[1], 1, bias=False, device=model.device)
         linear[name].weight.copy_(weight)
         linear[name].requires_grad_(False)
-    return roles.Role(layers, linear, _vocabulary(model, adapter))
+    return roles.Role(layers, linear, _vocabulary(model, adapter, vocabulary_weights.base(model)))
 
 
 @torch.no_grad()
 def go_on(model: Any, folder: Path) -> None:
-    """Set the learning adapters of `model`, made with `settings_of`, and its heads to what is in `folder`."""
+    """Set the learning adapters of `model`, made with `settings_of`, and its heads to what is in `folder`. Where that brings an
+    embedding or a head, `model` had them on when it was made ready, as `load_model` leaves it."""
     read = peft.read(folder)
     for name, layer in lora.adapters(model):
         _copy(layer, read.layers[name])
-    if found := _vocabulary(model, read):
+    if found := _vocabulary(model, read, vocabulary_weights.of(model)):
         for own, weight in zip(vocabulary_weights.of(model).parts(), found.parts(), strict=True):
             own[: len(weight)] = weight
     for name, head in heads.on(model).items():

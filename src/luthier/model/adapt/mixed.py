@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from luthier.core.errors import InputError
+from luthier.model.adapt import vocabulary_weights
 from luthier.model.adapt.lora import adapters, base_of, set_layer
 from luthier.model.adapt.lora_layer import LoraLinear
 from luthier.model.adapt.lora_stack import LoraStack
@@ -108,7 +109,7 @@ def _mixed(base: nn.Module, layers: Sequence[Any], tokens: TokenAdapters) -> nn.
 def mixed(model: nn.Module, sets: Sequence[Role]) -> Iterator[TokenAdapters]:
     """`model` for the block with `sets` of adapters beside its own, each token with the one that is assigned to it. Their heads
     take no part."""
-    if any(one.vocabulary for one in sets):
+    if any(one.vocabulary for one in sets) or (sets and vocabulary_weights.own(model) is not None):
         what = "an adapter that brings an embedding or a head of its own cannot share a pass with others"
         raise InputError(what, where="adapters", fix="merge it, or ask each by itself")
     own = dict(adapters(model))

@@ -80,6 +80,11 @@ def add_rows(model: Any, rows: int, new: Sequence[int]) -> None:
     put(model, Vocabulary(embed, embed if before.tied else longer(before.head), bias))
 
 
+def base(model: Any) -> Vocabulary:
+    """What `model` reads and writes with below any adapter."""
+    return getattr(model, _BASE, None) or of(model)
+
+
 def own(model: Any) -> Vocabulary | None:
     """What an adapter on `model` brought in place of the base's; None where it brought none."""
     return of(model) if getattr(model, _BASE, None) is not None else None

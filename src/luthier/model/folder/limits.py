@@ -11,6 +11,11 @@ from luthier.core.errors import InputError
 ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
 # Layers with a causal convolution of their own are computed path by path (`layers/state.py`).
 STATES = ("linear_attention", "conv", "hybrid", "mamba")
+ROWS = (
+    64,
+    256,
+)  # sequences that are generated at once where nobody says: the more, the quicker, while their cache is small
+CACHE = 1 << 30  # bytes of keys and values that are small
 DEFAULT_CONTEXT = 2048  # the context of a model that does not say, as lm-evaluation-harness has it
 UNLIMITED = int(1e30)  # what tokenizers without a limit say
 # Tokens that stand for what is no text, as tokenizers name them (`image_token`): no text becomes one of them.
@@ -55,6 +60,13 @@ def attention_widths(config: Any) -> list[tuple[int, int]]:
         return [_widths(text)] * int(text.num_hidden_layers)
     except RuntimeError:  # of transformers, for a setting that layers have each of their own
         return [_widths(layer) for layer in text.per_layer_config]
+
+
+def rows_at_once(config: Any, itemsize: int, longest: int) -> int:
+    """How many sequences of up to `longest` tokens are generated at once where nobody says; the same on every machine."""
+    token = 2 * sum(keys for _, keys in attention_widths(config)) * itemsize
+    least, most = ROWS
+    return int(min(most, max(least, CACHE // max(1, token * longest))))
 
 
 def _widths(config: Any) -> tuple[int, int]:

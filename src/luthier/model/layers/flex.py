@@ -12,7 +12,7 @@ from luthier.core.foreign.calls import reason
 from luthier.model.layers.scoring import Scoring
 
 compiled: Any = None  # the kernel; False where compiling it failed
-learns: set[tuple[float | None, bool]] = set()  # caps, with sinks or without, whose backward pass was seen to work
+learns: set[tuple[Any, ...]] = set()  # caps, sinks, rules, sizes and types whose backward pass was seen to work
 
 
 def block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scoring: Scoring) -> torch.Tensor | None:
@@ -37,9 +37,11 @@ def block_sparse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, s
     if sinks is not None:
         kernel = partial(_without_sinks, partial(kernel, return_aux=AuxRequest(lse=True)), sinks)
     try:
-        if (cap, sinks is None) not in learns and torch.is_grad_enabled() and q.requires_grad:
+        rule = getattr(mask, "mask_mod", None)  # its masks, sizes and types have kernels of their own
+        kind = (cap, sinks is None, getattr(rule, "__name__", ""), q.shape[-1], q.dtype)
+        if kind not in learns and torch.is_grad_enabled() and q.requires_grad:
             kernel(*(x.detach().requires_grad_() for x in (q, k, v))).sum().backward()
-            learns.add((cap, sinks is None))
+            learns.add(kind)
         out: torch.Tensor = kernel(q, k, v)
     except torch.OutOfMemoryError:
         raise

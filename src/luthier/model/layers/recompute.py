@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from luthier.model.layers import fuse
 from luthier.model.layers.decoder import decoder
 
-Parts = list[tuple[nn.Module, dict[str, nn.Module | None]]]
+Parts = list[tuple[nn.Module, dict[str, nn.Module | None], dict[str, nn.Parameter | None]]]
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -47,7 +47,7 @@ def _forward(block: Any, *args: Any, **kwargs: Any) -> Any:
     run = partial(type(block).forward, block)
     if not torch.is_grad_enabled():
         return run(*args, **kwargs)
-    parts: Parts = [(module, dict(module._modules)) for module in block.modules()]
+    parts: Parts = [(module, dict(module._modules), dict(module._parameters)) for module in block.modules()]
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _with_parts(parts)
@@ -57,13 +57,16 @@ def _forward(block: Any, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def _with_parts(parts: Parts) -> Iterator[None]:
-    """For the block, each module has the parts that it had: adapters are exchanged between a pass and its gradient, where a
-    critic plays on the same base."""
-    before = [(module, module._modules) for module, _ in parts]
+    """For the block, each module has the parts that it had: adapters, those of experts among the parameters, are exchanged between a
+    pass and its gradient, where a critic plays on the same base."""
+    before: Parts = [(module, module._modules, module._parameters) for module, _, _ in parts]
     try:
-        for module, children in parts:
-            module._modules = children
+        _put(parts)
         yield
     finally:
-        for module, children in before:
-            module._modules = children
+        _put(before)
+
+
+def _put(parts: Parts) -> None:
+    for module, children, parameters in parts:
+        module._modules, module._parameters = children, parameters
