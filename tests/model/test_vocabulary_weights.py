@@ -204,5 +204,6 @@ def test_what_a_second_adapter_does_not_bring_is_the_base_s(tmp_path: Path) -> N
         mixed(model, [roles.Role({}, {})]),
     ):
         pass
-    with mixed(model, []):
-        assert torch.equal(logp(model), first)
+    with mixed(model, []) as tokens:
+        tokens.assign([0] * IDS.numel(), IDS.device)
+        assert (logp(model) - first).abs().max() < 1e-5
