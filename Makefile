@@ -4,7 +4,8 @@ BIN := .venv/bin
 
 # Two workers with one thread each: tests compute on little models, which more threads make slower. WORKERS=4 where there are more cores.
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist load
+# Compiled files are kept whatever the environment says: without them each run, worker and process that a test starts compiles anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist load
 
 .PHONY: quickstart test-fast test test-slow check format setup setup-dev clean
 

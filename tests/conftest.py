@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,17 @@ WORDS = [
 def pytest_make_parametrize_id(val: object) -> str | None:
     """A case of a sentence is called by the sentence's name, not by its pattern."""
     return val.name if isinstance(val, Sentence) else None
+
+
+def medium_but(cases: Iterable[object], *fast: object) -> list[object]:
+    """The cases of a test that is dear as a whole: those named stay among the fast ones, the others are `medium`."""
+    return [case if case in fast else pytest.param(case, marks=pytest.mark.medium) for case in cases]
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: no garbage collection during the tests need look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -60,6 +60,7 @@ def test_the_merged_model_says_what_the_run_says(tuned, capsys, tune, options):
     torch.testing.assert_close(logp.detach(), ours, atol=1e-4, rtol=0)
 
 
+@pytest.mark.medium
 def test_it_says_how_close_and_may_be_done_again(tuned, capsys):
     """unsloth#3091 #5410 #2142, torchtune#1101: the merged model differed, and nobody could tell."""
     folder = tuned("lora")

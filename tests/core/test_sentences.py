@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,30 +15,35 @@ from sentences import FILE, sentence, sentences
 TESTS = Path(__file__).resolve().parents[1]
 
 
-def calls() -> Iterator[tuple[Path, ast.Call, str]]:
-    """All calls in the tests, with the name of what is called."""
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def calls(name: str) -> Iterator[tuple[Path, ast.Call]]:
+    """All calls in the tests of what has this name."""
     for path in sorted(TESTS.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                yield (
-                    path,
-                    node,
-                    node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", ""),
-                )
+        if f"{name}(" in path.read_text(encoding="utf-8"):
+            for node in ast.walk(tree(path)):
+                if isinstance(node, ast.Call) and name in (
+                    getattr(node.func, "attr", ""),
+                    getattr(node.func, "id", ""),
+                ):
+                    yield path, node
 
 
 def test_every_sentence_is_asked_for_and_every_name_known():
     asked = [
         (path.name, call.args[0].value)
-        for path, call, name in calls()
-        if name == "sentence" and path != Path(__file__) and isinstance(call.args[0], ast.Constant)
+        for path, call in calls("sentence")
+        if path != Path(__file__) and isinstance(call.args[0], ast.Constant)
     ]
     assert [(path, name) for path, name in asked if name not in sentences()] == []
     texts = {
         node.value
         for path in TESTS.rglob("*.py")
-        if "import sentence" in (text := path.read_text(encoding="utf-8"))
-        for node in ast.walk(ast.parse(text))
+        if "import sentence" in path.read_text(encoding="utf-8")
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Constant)
     }
     assert sorted(sentences().keys() - texts) == [], f"sentences that no test asks for: take them out of {FILE.name}"
@@ -52,8 +58,8 @@ def test_no_test_spells_out_the_sentence_of_an_error():
     """`match=` of an error of Luthier is a name in sentences.txt, or comes from a table of cases."""
     spelt = [
         f"{path.relative_to(TESTS)}:{call.lineno}"
-        for path, call, name in calls()
-        if name == "raises" and call.args and ast.unparse(call.args[0]).split(".")[-1] in OURS
+        for path, call in calls("raises")
+        if call.args and ast.unparse(call.args[0]).split(".")[-1] in OURS
         for keyword in call.keywords
         if keyword.arg == "match" and isinstance(keyword.value, ast.Constant | ast.JoinedStr)
     ]

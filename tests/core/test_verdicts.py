@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,8 @@ def test_no_interval_is_turned_into_words_elsewhere():
         name = path.relative_to(package).as_posix()
         if path == Path(verdicts.__file__) or name.startswith(("evals/stats/", "methods/")):
             continue
-        for function in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        for function in ast.walk(ast.parse(text if re.search(r"\b(low|high)\b", text) else "")):
             if not isinstance(function, ast.FunctionDef):
                 continue
             for node in ast.walk(function):

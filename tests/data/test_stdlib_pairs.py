@@ -29,12 +29,14 @@ def test_there_are_as_many_as_asked_for(both):
     assert (len(train), len(test)) == (1000, 96)
 
 
+@pytest.mark.medium
 def test_modules_of_the_test_are_unseen(both):
     train, test = both
     assert not {chat.group for chat in train} & {chat.group for chat in test}
     assert len({chat.group for chat in test}) > 10
 
 
+@pytest.mark.medium
 def test_no_answer_stands_in_its_question(both):
     for chat in (*both[0], *both[1]):
         question, answer = (message.content for message in chat.messages)
@@ -45,6 +47,7 @@ def test_no_answer_stands_in_its_question(both):
         assert len(code_of(chat)) <= LONGEST_CODE <= 320
 
 
+@pytest.mark.medium
 def test_code_is_one_whole_function_without_docstring(both):
     for chat in (*both[0], *both[1]):
         (function,) = ast.parse(code_of(chat)).body
@@ -52,6 +55,7 @@ def test_code_is_one_whole_function_without_docstring(both):
         assert ast.get_docstring(function) is None
 
 
+@pytest.mark.medium
 def test_nothing_stands_twice(both):
     texts = [chat.messages[0].content for chat in (*both[0], *both[1])]
     assert len(set(texts)) == len(texts)

@@ -151,6 +151,7 @@ def test_two_exchangeable_models_are_called_different_in_at_most_5_percent_of_20
     assert fresh <= 10
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_all_exchanges_at_most_5_percent_are_called_different(kind):
     """All 512 of ten items (the other 512 are these with the models' names exchanged): chance has no part in it."""
@@ -181,6 +182,7 @@ def runs_of(random, runs, items, spread, skill, gap=0.0):
     return skill + gap + random.normal(0, spread, (runs, 1)) + random.normal(0, 0.5, (runs, items))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("runs", "spread"), [(3, 0.3), (5, 0.1), (2, 0.2)])
 def test_runs_of_one_recipe_are_rarely_called_different(runs, spread):
     """Between two sets of runs of the same recipe, chance in training is all there is: pooling must count it. Of 1,200 tables

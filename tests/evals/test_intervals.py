@@ -125,6 +125,7 @@ def test_skewed_values_reach_further_on_their_long_side():
     assert found.high - found.value > 1.5 * (found.value - found.low)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("sigma", "n"), [(1.0, 16), (0.5, 16), (1.0, 64)])
 def test_the_mean_of_skewed_lengths_is_held(sigma, n):
     """Log-normal lengths: the percentiles of drawn means held 86 % of 16 items and 92 % of 64 (sigma 1)."""

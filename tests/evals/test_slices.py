@@ -62,6 +62,7 @@ def test_worst_first():
     assert found == slices(rows, bad)
 
 
+@pytest.mark.medium
 def test_chance_alone_seldom_makes_a_slice_clear():
     """100 times 40 slices of rows that are all alike: a clear one turns up in about 5 of the 100 (uncorrected: in 87)."""
     draw = random.Random(1)

@@ -111,6 +111,7 @@ def test_stretches_end_with_the_answers():
     assert often.stretch("new", " ".join(first), "") is None  # the manner of the task
 
 
+@pytest.mark.medium
 def test_ten_thousand_rows_take_seconds():
     rows = range(10_000)
     prompts = [f"What is the number {n} good for, and why does item {n % 97} need it?" for n in rows]

@@ -69,6 +69,7 @@ def test_the_block_sparse_rule_is_the_same_attention():
     assert torch.equal(seen, rule)
 
 
+@pytest.mark.medium
 def test_flex_attention_gives_the_same():
     """The GPU path, run uncompiled on the CPU."""
     from torch.nn.attention.flex_attention import flex_attention

@@ -114,6 +114,7 @@ def test_tokens_that_are_generated_attend_so_too(scoring) -> None:
         cache.advance()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("scoring", ASKED, ids=NAMES)
 def test_the_kernel_for_a_gpu_does_so_too(scoring, monkeypatch) -> None:
     """Run uncompiled on the processor."""

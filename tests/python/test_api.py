@@ -89,6 +89,7 @@ def test_the_supervised_loop_of_the_examples_makes_the_same_bits(run, place):
     assert same(adapter(run.path / "adapter"), adapter(out))
 
 
+@pytest.mark.medium
 def test_the_loop_that_learns_from_rewards_makes_the_same_bits(place, capsys):
     """On a reward that a model which knows nothing gets for some of its answers, and not for others."""
     prompts = place["folder"] / "letters.jsonl"

@@ -215,6 +215,7 @@ def chats(home: Path, systems: list[str | None]) -> None:
     (home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_a_run_remembers_the_system_prompt_of_its_rows(project, capsys, kind) -> None:
     chats(project, ["be a cat"] * 16)

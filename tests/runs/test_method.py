@@ -84,7 +84,8 @@ def test_no_method_is_known_by_its_name_outside_the_table():
     package = Path(luthier.__file__).parent
     compared = []
     for path in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text if "method" in text else "")):
             sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
             words = {one.value for side in sides for one in ast.walk(side) if isinstance(one, ast.Constant)}
             if any(getattr(side, "attr", getattr(side, "id", "")) == "method" for side in sides) and words & set(

@@ -94,6 +94,7 @@ def test_a_finished_run_is_measured(luthier, made):
     assert found["tasks"]["perplexity"]["token_perplexity"]["value"] == pytest.approx(made["perplexity"], rel=1e-4)
 
 
+@pytest.mark.medium
 def test_a_finished_run_is_compared_and_its_page_is_made_again(luthier, made):
     asked = ["--data", "rows.jsonl", "--device", "cpu", "--eval.samples", 0, "--json"]
     rows = {row["name"]: row for row in json.loads(luthier("compare", "model", "runs/sft", *asked))["rows"]}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import random
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -276,10 +279,12 @@ def test_a_picture_is_never_cut_in_two():
     assert shared_tokens([one, two]) == [2]
 
 
-def test_beginnings_that_grow_row_by_row_are_no_limit():
-    """Each row of a long transcript begins with the one before: a level of the tree each."""
-    trees = [TokenTree((Node(tuple(range(5 * n)), (False,) * (5 * n - 1) + (True,)),), row=n) for n in range(1, 1200)]
-    assert sorted(i for row in arrange(trees, 8192) for i in row) == list(range(1199))
-    nodes, below = shared_nodes([2 * MIN_SHARED * n for n in range(1, 1200)])
-    assert len(nodes) == 1199 and below[-1] == 1198
+def test_beginnings_that_grow_row_by_row_are_no_limit(request):
+    """Each row of a long transcript begins with the one before: a level of the tree each, far more than calls may be nested."""
+    request.addfinalizer(partial(sys.setrecursionlimit, sys.getrecursionlimit()))
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    trees = [TokenTree((Node(tuple(range(5 * n)), (False,) * (5 * n - 1) + (True,)),), row=n) for n in range(1, 300)]
+    assert sorted(i for row in arrange(trees, 8192) for i in row) == list(range(299))
+    nodes, below = shared_nodes([2 * MIN_SHARED * n for n in range(1, 300)])
+    assert len(nodes) == 299 and below[-1] == 298
     assert all(node.parent == n - 1 for n, node in enumerate(nodes))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import tiny_model
+from conftest import medium_but, tiny_model
 from luthier.config.run import RunConfig
 from luthier.core.types.examples import Chat
 from luthier.core.types.trees import TokenTree
@@ -26,7 +26,7 @@ def trees(count: int = 12) -> list[TokenTree]:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", medium_but(METHODS, "sft", "dpo"))
 def test_what_holds_of_every_method(name, check):
     """trl#2175, transformers#35438, unsloth#3253 #4725 #8261, axolotl#1100: 32x1 differs from 1x32."""
     row = METHODS[name]

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import torch
 
-from conftest import WORDS, tiny_model
+from conftest import WORDS, medium_but, tiny_model
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.config.resolve import resolve
 from luthier.core.types.examples import Chat, Example, Labelled, Message, Preference, Ranking, Text
@@ -148,7 +148,7 @@ def assert_moves(before, after, toy):
         assert change * least > 0 and abs(change) >= abs(least), f"{name}: {before[name]:.3f} -> {after[name]:.3f}"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", medium_but(METHODS, "sft", "dpo"))
 def test_every_method_learns_its_toy(tiny_tokenizer, tiny_folder, tmp_path, method):
     assert method in TOYS, f"a new method needs a toy: add '{method}' to TOYS"
     toy = TOYS[method]
@@ -159,6 +159,7 @@ def test_every_method_learns_its_toy(tiny_tokenizer, tiny_folder, tmp_path, meth
     assert_moves(before, after, toy)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", MORE)
 def test_variants_learn_too(tiny_tokenizer, name):
     before, after = learn(name.split()[0], MORE[name], Tokenizer(tiny_tokenizer))

@@ -169,6 +169,7 @@ def test_joined_rows_are_one_row():
             assert found == value, name
 
 
+@pytest.mark.medium
 def test_a_method_of_the_whole_step_passes_the_checks_of_every_method():
     """`luthier verify` of a loss that compares the answers of a step; of micro-batches alone it would not be sound."""
 

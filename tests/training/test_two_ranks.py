@@ -47,6 +47,7 @@ def two(tmp_path_factory):
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)], folder
 
 
+@pytest.mark.medium
 def test_ranks_tell_each_other_numbers_and_json(two):
     (first, second), _ = two
     assert (first["talk"].pop("rank"), second["talk"].pop("rank")) == ([0, 2, True], [1, 2, False])
@@ -57,6 +58,7 @@ def test_ranks_tell_each_other_numbers_and_json(two):
     }  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("scope", "needs"), [("batch", on_two_ranks.Needs()), ("step", EMBED)])
 def test_two_ranks_learn_what_one_learns(two, scope, needs, tmp_path):
     """Each computes a part of the micro-batches, one of them an idle pass too; weights are normalised over both."""
@@ -73,18 +75,21 @@ def test_two_ranks_learn_what_one_learns(two, scope, needs, tmp_path):
     assert alone["reports"][0][1] > on_two_ranks.CONFIG.clip
 
 
+@pytest.mark.medium
 def test_only_the_first_rank_writes(two):
     _, folder = two
     assert [json.loads(line)["step"] for line in (folder / "step.jsonl").read_text().splitlines()] == [1, 2, 3]
     assert [path.name for path in (folder / "step").iterdir()] == ["step-00000003"]
 
 
+@pytest.mark.medium
 def test_all_ranks_stop_after_the_same_step(two):
     """Only the second was told to; the first would wait for it for ever."""
     (first, second), _ = two
     assert first["stopped"] == second["stopped"] == {"stopped": "stopped after step 1", "steps": 1}
 
 
+@pytest.mark.medium
 def test_a_model_cut_over_the_ranks_has_the_same_gradient_and_norm(two):
     (first, second), _ = two
     alone = on_two_ranks.shard(ranks.here())

@@ -47,7 +47,8 @@ def settings(folder: Path, tmp_path: Path):
         base = {
             "model": str(folder), "data.path": [str(rows)], "text.add_tokens": str(tokens), "out": str(tmp_path / "run"),
             "train.batch": 4, "train.steps": 4, "train.checkpoint": 2, "train.keep": 9, "data.holdout": 0.2,
-            "eval.max_new_tokens": 4, "lora.rank": 2, "threads": 1, "device": "cpu", "dtype": "float32", "train.lr": 1e-2,
+            "eval.max_new_tokens": 4, "lora.rank": 2, "threads": 1, "device": "cpu", "dtype": "float32",
+            "train.lr": 1e-2, "eval.forgetting": False,
         }  # fmt: skip
         return resolve(base | {name.replace("__", "."): value for name, value in changes.items()})
 
@@ -124,6 +125,7 @@ def test_every_kind_of_run_repeats_to_the_same_bits(settings, folder: Path, tmp_
         torch.testing.assert_close(merged, here, atol=2e-4, rtol=0)
 
 
+@pytest.mark.medium
 def test_a_run_goes_on_from_a_run_with_tokens_of_its_own(settings, tmp_path: Path) -> None:
     run(settings())
     again = settings(model=str(tmp_path / "run"), text__add_tokens=None, out=str(tmp_path / "second"))

@@ -57,6 +57,7 @@ def settings(tiny_folder, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.medium
 def test_a_run_says_what_it_measures_less_of_and_how_long_it_takes(settings, tmp_path, capsys) -> None:
     run(resolve(settings))
     told = capsys.readouterr().err

@@ -70,6 +70,7 @@ def merged_and_peft(run_folder: Path, base: Path) -> tuple[torch.Tensor, torch.T
         return tuple(model(IDS).logits.log_softmax(-1) for model in (whole, adapted))
 
 
+@pytest.mark.medium
 def test_a_run_with_adapters_on_experts(settings, folder: Path, tmp_path: Path, capsys) -> None:
     """Its journal says what the experts got, its adapter is the same in PEFT and merged, and its steps repeat to the same bits."""
     run(settings(train__router_loss=0.1))

@@ -65,6 +65,7 @@ def bits(run: str):
 SAMPLED = ("--reward", "contains", "--rollout.samples", "2", "--rollout.max_new_tokens", "4")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("name", "data", "more"), [("dpo", "pairs.jsonl", ()), ("grpo", "chats.jsonl", SAMPLED)])
 def test_a_row_of_one_s_own_is_as_good_as_a_built_in_one(place, train, name, data, more):
     """The same row under a name of one's own gives the same bits: reference, rollouts, rates and schedules included."""
@@ -107,6 +108,7 @@ def test_a_changed_file_is_refused_and_one_that_failed_may_be_fixed(place, train
     assert "the method changed since this run began (mine.py), so it cannot resume exactly" in said
 
 
+@pytest.mark.medium
 def test_what_reads_a_run_runs_none_of_its_code(place, train, tiny_folder, capsys):
     """Whoever is given a run is not given its author's code: it runs only where it is named."""
     assert train("python:mine.py:mine", "run")[0] == 0
@@ -135,6 +137,7 @@ def test_what_reads_a_run_runs_none_of_its_code(place, train, tiny_folder, capsy
     assert (place / "ran").exists()
 
 
+@pytest.mark.medium
 def test_a_method_is_tried_before_anything_is_trained(place, capsys):
     assert cli(["verify", "--method", f"python:{EXAMPLE}:focal", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

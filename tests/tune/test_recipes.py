@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from conftest import medium_but
 from luthier.cli import run as cli
 from luthier.config.resolve import read_yaml, resolve
 
@@ -45,7 +46,7 @@ def read_setting(option):
     return resolve({}).model_dump(mode="json")[section][name]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", medium_but(RECIPES, ROOT / "examples" / "support.yaml"), ids=lambda path: path.stem)
 def test_a_recipe_runs_on_a_few_rows(path, shared, tiny_folder, tmp_path, monkeypatch, capsys):
     """As it stands, but for the sizes and the model; so every option in it is a real one, and its data is read as it says."""
     monkeypatch.chdir(ROOT)
