@@ -127,7 +127,7 @@ def test_layout_is_detected_and_parsed(fields, name, expected):
 def test_every_layout_has_a_case():
     assert {name for _, name, _ in CASES} == set(LAYOUTS) - {
         "choice"
-    }  # which is declared, never detected: test_choice.py
+    }  # which is declared, never detected: test_multiple_choice.py
 
 
 def rows_of(*fields):
