@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
 def files_of_the_way():
     """The files of the row's way: a name without a folder is in that of the name before it."""
-    (listed,) = re.findall(r"The way of one row .*?:\n\n(.*?)\n\n", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (listed,) = re.findall(r"The path of one row .*?:\n\n(.*?)\n\n", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     folder, found = "", []
     for line in listed.splitlines():
         for name in re.split(r"  +(?=\S)", line.strip()):
