@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 
@@ -13,7 +12,7 @@ from luthier.cli import run
 from luthier.core.storage.files import read_json
 from luthier.tune import quickstart as app_quickstart
 from luthier.tune import train as app_train
-from luthier.tune import training_steps as app_learn
+from whole_runs import signalled_after
 
 pytestmark = pytest.mark.medium
 
@@ -28,15 +27,8 @@ def arguments(tmp_path, tiny_folder):
 
 
 def test_a_stop_leaves_a_run_that_the_same_command_goes_on_with(arguments, tmp_path, capsys, monkeypatch):
-    original = app_learn.log_step
-
-    def stopping(folder, progress, report, *rest):
-        original(folder, progress, report, *rest)
-        if report.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(app_learn, "log_step", stopping)
-    assert run(arguments) == 130
+    with signalled_after(2, signal.SIGINT):
+        assert run(arguments) == 130
     out, err = capsys.readouterr()
     headings = [line.strip("─ ") for line in out.splitlines() if line.endswith("───") and line[0] != "─"]
     assert headings == [
@@ -45,7 +37,6 @@ def test_a_stop_leaves_a_run_that_the_same_command_goes_on_with(arguments, tmp_p
     assert out.count(" tokens · ") == 3  # three examples token by token
     assert "ROUGE-L" in out and "one line, %" in out and out.count("answer") >= 2
     assert "run the same command again to go on" in err
-    monkeypatch.setattr(app_learn, "log_step", original)
     assert run(arguments) == 0
     text = capsys.readouterr().out
     places = [

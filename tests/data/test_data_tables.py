@@ -6,33 +6,11 @@ import io
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reading_of import fault, fields, places, put
 
-from luthier.core.errors import InputError
 from luthier.data.cell_values import MISSING_VALUES
 from luthier.data.read import read_rows
 from luthier.data.table_records import tab_records
-
-
-def put(folder, name, content):
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return str(path)
-
-
-def fields(path, **how):
-    return [row.fields for row in read_rows([path], **how)]
-
-
-def places(path):
-    return [row.origin.line for row in read_rows([path])]
-
-
-def fault(*paths):
-    with pytest.raises(InputError) as caught:
-        list(read_rows(list(paths)))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_csv_line_numbers_with_line_ends_inside_cells(tmp_path):

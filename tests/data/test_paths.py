@@ -4,33 +4,10 @@ import json
 import os
 
 import pytest
+from reading_of import fault, fields, put
 
-from luthier.core.errors import InputError
 from luthier.data.paths import REFUSED, files_of, split_of
 from luthier.data.read import read_rows
-
-
-def put(folder, name, content):
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return str(path)
-
-
-def fields(path, **how):
-    return [row.fields for row in read_rows([path], **how)]
-
-
-def places(path):
-    return [row.origin.line for row in read_rows([path])]
-
-
-def fault(*paths):
-    with pytest.raises(InputError) as caught:
-        list(read_rows(list(paths)))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
 
 ROWS = [{"text": "first"}, {"text": "second"}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)

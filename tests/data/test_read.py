@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import zstandard
+from reading_of import fault, fields, places, put
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Origin
@@ -18,27 +19,6 @@ from luthier.data.read import read_rows
 
 ROWS = [{"text": "first"}, {"text": "zweite Zeile: größer"}, {"text": "第三"}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
-
-
-def put(folder, name, content):
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return str(path)
-
-
-def fields(path):
-    return [row.fields for row in read_rows([path])]
-
-
-def places(path):
-    return [row.origin.line for row in read_rows([path])]
-
-
-def fault(*paths):
-    with pytest.raises(InputError) as caught:
-        list(read_rows(list(paths)))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_jsonl_rows_know_their_lines_and_empty_lines_count(tmp_path):

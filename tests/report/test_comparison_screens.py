@@ -5,22 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from rich.console import Console
+from terminal import printed
 
 from luthier.report.screens.comparison import compare_screen
 from luthier.report.screens.ratings import judge_screen, ratings_screen
 from luthier.report.screens.suites import suite_screen
 
 EVIL = "[bold]x[/bold] \x1b[31mred"
-
-
-def printed(parts, width=100):
-    screen = Console(width=width, record=True, force_terminal=False, highlight=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    for part in parts:
-        screen.print(part)
-    text = screen.export_text()
-    assert max(len(line) for line in text.splitlines()) <= width
-    return text
 
 
 def row(**changes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from rich.console import Console
+from terminal import printed
 
 from luthier.report.screens.errors import (
     applied_screen,
@@ -17,16 +17,6 @@ from luthier.report.screens.errors import (
 )
 
 EVIL = "[bold]x[/bold] \x1b[31mred"
-
-
-def printed(parts, width=100):
-    screen = Console(width=width, record=True, force_terminal=False, highlight=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    for part in parts:
-        screen.print(part)
-    text = screen.export_text()
-    assert "\x1b" not in text
-    assert max(len(line) for line in text.splitlines()) <= width
-    return text
 
 
 def row(name, before, after, verdict="better", **changes):

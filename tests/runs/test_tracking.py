@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import sys
 from collections import Counter
 from types import ModuleType, SimpleNamespace
@@ -14,11 +12,11 @@ import pytest
 
 from luthier.cli import run as cli
 from luthier.config.resolve import resolve
-from luthier.core.errors import InputError, Stopped
+from luthier.core.errors import InputError
 from luthier.runs import tracking
-from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
 from sentences import sentence
+from whole_runs import run_until
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -41,21 +39,6 @@ def settings(tiny_folder, tmp_path):
         return base | {key.replace("__", "."): value for key, value in changes.items()}
 
     return make
-
-
-def stop_at(step, monkeypatch, config):
-    """Run, with a signal after this step."""
-    original = app_learn.log_step
-
-    def stopping(folder, progress, report, *rest):
-        original(folder, progress, report, *rest)
-        if report.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(app_learn, "log_step", stopping)
-        with pytest.raises(Stopped):
-            run(config)
 
 
 def journal(folder):
@@ -93,8 +76,8 @@ def client(request, monkeypatch):
 @pytest.mark.medium
 def test_every_line_arrives_once_over_stops(settings, tmp_path, client, monkeypatch):
     config = resolve(settings(track=client.__name__))
-    stop_at(2, monkeypatch, config)  # the step is saved, its evaluation is not made
-    stop_at(5, monkeypatch, config)
+    run_until(2, config)  # the step is saved, its evaluation is not made
+    run_until(5, config)
     result = run(config)
     *steps, (last, end) = client.logged
     assert [
@@ -148,7 +131,7 @@ def test_lines_made_again_after_a_kill_are_not_sent_again(settings, tmp_path, cl
 
 @pytest.mark.medium
 def test_a_run_that_is_tracked_from_the_middle_on_is_tracked_from_the_start(settings, client, monkeypatch):
-    stop_at(4, monkeypatch, resolve(settings()))
+    run_until(4, resolve(settings()))
     run(resolve(settings(track=client.__name__)))  # the same run: where figures go changes nothing of it
     assert [step for step, values in client.logged if "train/loss" in values] == [1, 2, 3, 4, 5, 6]
     assert resolve(settings(track="wandb")).fingerprint() == resolve(settings()).fingerprint()
@@ -195,7 +178,7 @@ def test_tensorboard_reads_what_was_logged(settings, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = resolve(settings(track="tensorboard", eval__forgetting=True))
-    stop_at(5, monkeypatch, config)
+    run_until(5, config)
     result = run(config)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
@@ -220,7 +203,7 @@ def test_trackio_itself(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
     pytest.importorskip("trackio")
     config = resolve(settings(track="trackio"))
-    stop_at(3, monkeypatch, config)
+    run_until(3, config)
     run(config)
     assert list((tmp_path / "trackio").glob("luthier*.db"))
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import signal
 from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from conftest import changed
 from luthier.cli import run as cli
 from luthier.config.resolve import resolve
-from luthier.core.errors import InputError, Stopped
+from luthier.core.errors import InputError
 from luthier.model.forward import forward
 from luthier.runs.locate import resolve_model
 from luthier.runs.method import chosen_method
@@ -25,10 +22,10 @@ from luthier.runs.rows import read_examples
 from luthier.text.encode import encode
 from luthier.training import annotate
 from luthier.training.steps import Packing
-from luthier.tune import training_steps as app_learn
 from luthier.tune import verify
 from luthier.tune.train import run
 from sentences import sentence
+from whole_runs import bits, run_until, same
 
 pytestmark = pytest.mark.medium
 
@@ -76,15 +73,6 @@ def settings_in(tiny_folder, rows):
 @pytest.fixture
 def settings(settings_in, tmp_path):
     return partial(settings_in, tmp_path)
-
-
-def bits(folder):
-    """The learned weights of a run."""
-    return load_file(next(folder.glob("a*/adapter_model.safetensors"), folder / "model" / "model.safetensors"))
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(bool((a[k] == b[k]).all()) for k in a)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -279,17 +267,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, method, ex
     changes = {"lora__dropout": 0.1, "eval__every": 3, **extra}
     whole = run(settings(method, "whole", **changes))
     config = settings(method, "parts", **changes)
-    original = app_learn.log_step
-
-    def stopping(folder, progress, report, *rest):
-        original(folder, progress, report, *rest)
-        if report.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(app_learn, "log_step", stopping)
-    with pytest.raises(Stopped, match=sentence("stopped in a phase")):
-        run(config)
-    monkeypatch.setattr(app_learn, "log_step", original)
+    run_until(3, config)
     parts = run(config)
     assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
     for name in ("loss", "metrics", "steps", "tokens", "kept"):
@@ -302,17 +280,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, method, ex
 def test_references_are_made_once(settings, tmp_path, monkeypatch):
     """A run that goes on reads them from its folder; without that file it makes the same again."""
     config = settings("dpo")
-    original = app_learn.log_step
-
-    def stopping(folder, progress, report, *rest):
-        original(folder, progress, report, *rest)
-        if report.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(app_learn, "log_step", stopping)
-    with pytest.raises(Stopped):
-        run(config)
-    monkeypatch.setattr(app_learn, "log_step", original)
+    run_until(3, config)
     (file, other) = sorted((tmp_path / "run" / "evals").glob("reference-*"))
     kept = file.read_text(), other.read_text()
     file.unlink()

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 
 import pytest
-from safetensors.torch import load_file
 
 from luthier.config.resolve import resolve
-from luthier.core.errors import InputError, Stopped
+from luthier.core.errors import InputError
 from luthier.runs.locate import resolve_model
 from luthier.training import checkpoint
 from luthier.tune import train as app_train
@@ -21,6 +18,7 @@ from luthier.tune.train import run
 from luthier.tune.verify import resume
 from luthier.tune.write_report import write_report
 from sentences import sentence
+from whole_runs import bits, run_until, same
 
 
 def cut(content):
@@ -70,17 +68,7 @@ def made(tiny_folder, tmp_path_factory):
             "eval.forgetting": False, "eval.samples": 0,
         })  # fmt: skip
 
-    original = app_learn.log_step
-
-    def note(folder, progress, step, *rest):
-        original(folder, progress, step, *rest)
-        if step.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(app_learn, "log_step", note)
-        with pytest.raises(Stopped):
-            run(config(folder / "part"))
+    run_until(5, config(folder / "part"))
     shutil.copytree(folder / "part", folder / "whole")
     run(config(folder / "whole"))
     return config, folder
@@ -106,14 +94,6 @@ def whole(made, tmp_path):
 def no_step(monkeypatch):
     """No model is loaded: what is damaged is told before."""
     monkeypatch.setattr(app_train, "load_model", lambda *_: pytest.fail("the model was loaded"))
-
-
-def bits(folder):
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(bool((a[k] == b[k]).all()) for k in a)
 
 
 READ_LATER = ["run.yaml", "lineage.json", "sums", "evals/before.jsonl", "evals/reference-*.jsonl", "metrics.jsonl",

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
 import re
-import signal
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from conftest import tiny_model
 from luthier.cli import run as cli
 from luthier.config.resolve import resolve
-from luthier.core.errors import InputError, RunError, Stopped
+from luthier.core.errors import InputError, RunError
 from luthier.core.types.examples import Message
 from luthier.generate.request import Sample
 from luthier.model.adapt import tune as tune_kinds
 from luthier.runs.reward_model import open_scorer
-from luthier.tune import training_steps as app_learn
 from luthier.tune.policy_models import with_rewards_of_cut
 from luthier.tune.train import run
 from luthier.tune.verify import resume
 from sentences import sentence
+from whole_runs import bits, run_until, same
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -76,14 +73,6 @@ def vowels(folder):
         "def vowels(answers):\n    return [sum(c in 'aeiou' for c in a) / max(1, len(a)) for a in answers]\n"
     )
     return f"python:{code}:vowels"
-
-
-def bits(folder):
-    return load_file(next(folder.glob("a*/adapter_model.safetensors"), folder / "model" / "model.safetensors"))
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(bool((a[k] == b[k]).all()) for k in a)
 
 
 @pytest.mark.medium
@@ -174,18 +163,8 @@ def test_stopped_in_the_middle_of_a_rollout_and_gone_on_equals_uninterrupted(
     changes = {"tune": tune, "train__steps": 7, "lora__dropout": 0.1, **more}
     whole = run(resolve(settings(method, out="whole", **changes)))
     config = resolve(settings(method, out="parts", **changes))
-    original = app_learn.log_step
     for stop_at in (1, 3, 6):
-
-        def stopping(folder, progress, report, *rest, stop_at=stop_at):
-            original(folder, progress, report, *rest)
-            if report.step == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        monkeypatch.setattr(app_learn, "log_step", stopping)
-        with pytest.raises(Stopped, match=sentence("stopped in a phase")):
-            run(config)
-    monkeypatch.setattr(app_learn, "log_step", original)
+        run_until(stop_at, config)
     parts = run(config)
     assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
     assert parts["metrics"] == whole["metrics"]

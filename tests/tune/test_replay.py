@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 
 import pytest
-from safetensors.torch import load_file
 
 from luthier.config.resolve import resolve
-from luthier.core.errors import InputError, Stopped
+from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
 from luthier.core.types.trees import Node, TokenTree
 from luthier.text.loss_weights import RULES
 from luthier.training.steps import OfflineSteps, Packing
 from luthier.tune import train as app_train
-from luthier.tune import training_steps as app_learn
 from luthier.tune.train import run
 from luthier.tune.verify import resume
 from sentences import sentence
+from whole_runs import bits, run_until, same
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
@@ -128,21 +125,10 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, monkeypatc
     changes = {"train__epochs": 2, "lora__dropout": 0.1}
     run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
     config = resolve(settings(out=str(tmp_path / "parts"), **changes))
-    original = app_learn.log_step
     for stop_at in (3, 8):
-
-        def stopping(folder, progress, report, *rest, stop_at=stop_at):
-            original(folder, progress, report, *rest)
-            if report.step == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        monkeypatch.setattr(app_learn, "log_step", stopping)
-        with pytest.raises(Stopped):
-            run(config)
-    monkeypatch.undo()
+        run_until(stop_at, config)
     run(config)
-    left, right = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "parts"))
-    assert all(bool((left[name] == right[name]).all()) for name in left)
+    assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
     assert (tmp_path / "whole" / "losses.jsonl").read_text() == (tmp_path / "parts" / "losses.jsonl").read_text()
     assert resume(tmp_path / "parts")["same_bits"]
 

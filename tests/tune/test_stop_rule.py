@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 
 import pytest
 from safetensors.torch import load_file
 
 from luthier.config.resolve import resolve
-from luthier.core.errors import InputError, Stopped
+from luthier.core.errors import InputError
 from luthier.tune import train as app_train
-from luthier.tune import training_steps as app_learn
 from luthier.tune.checkpoint_selection import Progress, selected_step
 from luthier.tune.train import run
 from sentences import sentence
+from whole_runs import run_until
 
 pytestmark = pytest.mark.medium
 
@@ -131,18 +129,8 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, monk
     assert "until step" in whole["kept"]["why"]
     last = whole["steps"]
     config = resolve(settings(out=str(tmp_path / "parts"), **changes))
-    original = app_learn.log_step
     for stop_at in (1, last - 1, last):
-
-        def stopping(folder, progress, report, *rest, stop_at=stop_at):
-            original(folder, progress, report, *rest)
-            if report.step == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        monkeypatch.setattr(app_learn, "log_step", stopping)
-        with pytest.raises(Stopped):
-            run(config)
-    monkeypatch.setattr(app_learn, "log_step", original)
+        run_until(stop_at, config)
     monkeypatch.setattr(app_train.export, "write", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from safetensors.torch import load_file
 from luthier.cli import run as cli
 from luthier.config.resolve import resolve
 from luthier.config.training import TrainConfig
-from luthier.core.errors import InputError, Stopped
+from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
 from luthier.model import memory
 from luthier.tune import train as app_train
@@ -29,6 +28,7 @@ from luthier.tune.train import run
 from luthier.tune.training_steps import LastSave
 from luthier.tune.verify import resume
 from sentences import sentence
+from whole_runs import bits, run_until, same
 
 pytestmark = pytest.mark.medium
 
@@ -60,11 +60,6 @@ def settings(tiny_folder, rows, tmp_path):
     return make
 
 
-def bits(folder):
-    """The learned weights of a run."""
-    return load_file(next(folder.glob("a*/adapter_model.safetensors"), folder / "model" / "model.safetensors"))
-
-
 def started(values):
     """`luthier train` with these settings in a process of its own."""
     arguments = [sys.executable, "-m", "luthier", "train", *values["data.path"], "--json"]
@@ -72,25 +67,6 @@ def started(values):
         flag = isinstance(values[key], bool)
         arguments += [f"--{'' if values[key] else 'no-'}{key}"] if flag else [f"--{key}", str(values[key])]
     return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def run_until(step, config, monkeypatch, number=signal.SIGTERM):
-    """Begin the run, or go on with it, until a signal comes after this step."""
-    original = app_learn.log_step
-
-    def note(folder, progress, report, *rest):
-        original(folder, progress, report, *rest)
-        if report.step == step:
-            os.kill(os.getpid(), number)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(app_learn, "log_step", note)
-        with pytest.raises(Stopped, match=sentence("stopped in a phase")):
-            run(config)
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(bool((a[k] == b[k]).all()) for k in a)
 
 
 KINDS = ["lora", "full", "head", "last:1", "layers:*.mlp.*", "qlora"]
@@ -145,7 +121,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, extr
     whole = run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
     config = resolve(settings(out=str(tmp_path / "parts"), **changes))
     for step, number in ((3, signal.SIGINT), (4, signal.SIGTERM), (9, signal.SIGINT)):
-        run_until(step, config, monkeypatch, number)
+        run_until(step, config, number)
     parts = run(config)
     assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
     for name in ("loss", "metrics", "steps", "tokens", "kept", "forgetting"):
@@ -247,7 +223,7 @@ def test_checkpoints_are_also_due_by_the_clock(settings, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(app_learn, "time", SimpleNamespace(monotonic=lambda: now[0]))
         patched.setattr(app_learn, "log_step", slow)
-        run_until(5, resolve(settings(train__checkpoint=1000, train__steps=6)), patched)
+        run_until(5, resolve(settings(train__checkpoint=1000, train__steps=6)))
     folder = tmp_path / "run" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004", "step-00000005"]
     run(resolve(settings(train__checkpoint=1000, train__steps=6)))
@@ -267,7 +243,7 @@ def test_saving_takes_a_small_share_of_the_time(monkeypatch):
 
 def test_a_run_goes_on_with_other_threads_and_says_so(settings, tmp_path, monkeypatch, capsys):
     """On a machine that got busy: what was learned is not lost for a number of threads."""
-    run_until(3, resolve(settings(train__steps=5)), monkeypatch)
+    run_until(3, resolve(settings(train__steps=5)))
     capsys.readouterr()
     run(resolve(settings(train__steps=5, threads=2)))
     assert "threads (1, now 2) changed since this run began: its last bits may differ" in capsys.readouterr().err
@@ -443,7 +419,7 @@ def test_a_stream_is_read_as_it_goes_and_resumes(settings, rows, tmp_path, monke
     assert sorted(order[40:44]) == [0, 1, 2, 3]
     if interrupt:
         config = resolve(settings(out=str(tmp_path / "parts"), **changes))
-        run_until(13, config, monkeypatch)
+        run_until(13, config)
         run(config)
         assert same(bits(tmp_path / "whole"), bits(tmp_path / "parts"))
 
@@ -453,7 +429,7 @@ def broken_off(settings, monkeypatch):
     """A run of a stream that was stopped after 3 of 5 steps of 4 rows."""
     changes = {"data__stream": True, "train__steps": 5, "eval__samples": 0, "eval__forgetting": False}
     config = resolve(settings(**changes))
-    run_until(3, config, monkeypatch)
+    run_until(3, config)
     return config
 
 
