@@ -14,7 +14,8 @@ from luthier.commands.settings import config_of, given, with_settings
 
 
 @with_settings(
-    "data.layout", "data.columns", "data.values", "data.group", "data.limit", "data.skip_bad", "text.template",
+    "data.layout", "data.prompt", "data.completion", "data.columns", "data.values", "data.group", "data.limit",
+    "data.skip_bad", "text.template",
     "text.template_kwargs", "text.system", "text.train_on", "text.max_length",
     "eval.rows", "eval.samples", "eval.metrics", "eval.max_new_tokens", "eval.repeat", "reward.timeout",
     "reward.memory", "seed", "base", "device", "dtype", "threads",

@@ -15,6 +15,8 @@ from luthier.commands.settings import config_of, with_settings
 
 @with_settings(
     "data.layout",
+    "data.prompt",
+    "data.completion",
     "data.columns",
     "data.values",
     "data.limit",

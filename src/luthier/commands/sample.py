@@ -12,8 +12,9 @@ from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import given, with_settings
 
 
-@with_settings("base", "seed", "device", "dtype", "threads", "data.layout", "data.columns", "data.values", "data.limit",
-               "data.skip_bad", "text.system", "reward", without=("reward.use", "reward.judge"))  # fmt: skip
+@with_settings("base", "seed", "device", "dtype", "threads", "data.layout", "data.prompt",
+               "data.completion", "data.columns", "data.values", "data.limit", "data.skip_bad",
+               "text.system", "reward", without=("reward.use", "reward.judge"))  # fmt: skip
 @click.command("sample", cls=Command, context_settings={"max_content_width": 110})
 @click.argument("model", metavar="MODEL_OR_RUN")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPTS...")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from luthier.config.section import Section
+from luthier.core.errors import InputError
 
 STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
 
@@ -19,8 +20,16 @@ class DataConfig(Section):
         "data is held out.",
     )
     layout: str = Field("auto", description="Layout of the rows; 'auto' detects it.")
+    prompt: str | None = Field(
+        None,
+        description="Prompt of each row, with its columns in braces: '{ticket}'; or a column. `completion` as well; both make "
+        "any rows of columns prompts with answers (docs/data.md).",
+    )
+    completion: str | None = Field(None, description="What is answered: '{category}\\n{why}', or a column.")
     columns: dict[str, str] = Field(
-        default_factory=dict, description="Column names: FIELD=COLUMN, such as output=answer."
+        default_factory=dict,
+        description="Column names: FIELD=COLUMN, such as output=answer; nested ones with dots (text=meta.title), several in a "
+        "template (text='{title}: {body}'), those of one file with its name (test.csv:output=answer).",
     )
     values: dict[str, str] = Field(
         default_factory=dict,
@@ -48,6 +57,23 @@ class DataConfig(Section):
         description="File of general rows to mix in, so that less is forgotten (docs/forgetting.md); may be repeated.",
     )
     replay_share: float = Field(0.1, gt=0, lt=1, description="Share of the examples that are general rows.")
+
+    @property
+    def mapping(self) -> dict[str, str]:
+        """FIELD -> column, path or template, of `columns`, `prompt` and `completion`. Raises InputError for one that is given twice."""
+        own = {"prompt": self.prompt, "completion": self.completion}
+        told = {name: column for name, column in own.items() if column is not None}
+        if twice := sorted(told.keys() & self.columns.keys()):
+            raise InputError(
+                f"'{twice[0]}' is mapped twice", where=f"--data.{twice[0]}", fix="leave it out of --data.columns"
+            )
+        return self.columns | told
+
+    @property
+    def read_as(self) -> str:
+        """The layout; with a prompt and a completion that are told, the one that has these and nothing else."""
+        told = self.prompt is not None and self.completion is not None and self.layout == "auto"
+        return "prompt_completion" if told else self.layout
 
 
 class TextConfig(Section):

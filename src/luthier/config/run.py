@@ -26,6 +26,8 @@ BESIDE = ("out", "force", "track", "base", "threads", "train.recompute", "reward
 # Settings that came when there were runs already: where they are as by default, the names of runs are what they were before.
 LATER = (
     "data.max_row",
+    "data.prompt",
+    "data.completion",
     "policy.normalize",
     "reward.truncated",
     "lora.expert_rank",

@@ -9,7 +9,7 @@ from typing import Any
 
 from luthier.core.errors import InputError
 from luthier.core.types.examples import REASONING
-from luthier.data import messages, rankings
+from luthier.data import mapping, messages, rankings
 from luthier.data.codes import BOTH, FIRST, SECOND, natural
 from luthier.data.detect import is_empty, own_layout, resolved
 from luthier.data.layout_table import Layout
@@ -97,13 +97,14 @@ def describe_columns(layout: Layout, rows: Iterable[Row], columns: Mapping[str, 
     order: dict[str, None] = {}
     total = count = 0
     known: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in rows:
+    for row in (mapping.shaped(row, columns) for row in rows):
         count += 1
         holding = {name: value for name, value in row.fields.items() if not is_empty(value)}
         own = own_layout(layout, row)
-        names = (own.name, *holding)
+        mine = mapping.of_file(columns, row.origin.file)
+        names = (own.name, row.origin.file if columns else "", *holding)
         if names not in known:
-            known[names] = resolved(own, holding, columns)
+            known[names] = resolved(own, holding, mine)
         where = known[names]
         for name, column in where.items():
             used.setdefault(name, Counter()).update([column])
@@ -112,7 +113,9 @@ def describe_columns(layout: Layout, rows: Iterable[Row], columns: Mapping[str, 
         read = set(where.values())
         texts = [list(texts_in(holding[column])) for column in where.values()]
         total += sum(len(text) for part in texts for text in part)
-        left = [(name, value) for name, value in holding.items() if name not in read]
+        within = mapping.used(mine, holding)
+        left = [(name, value) for name, value in holding.items() if name not in read and name not in within]
+        left += [item for name, paths in within.items() for item in _beside(name, holding[name], paths)]
         left += [item for name, column in where.items() for item in _nested(name, holding[column], own)]
         for name, value in left:
             order.setdefault(str(name))
@@ -132,7 +135,7 @@ def describe_columns(layout: Layout, rows: Iterable[Row], columns: Mapping[str, 
         tuple(order), dict(filled), {name: sizes[name] / max(1, total) for name in order},
         frozenset(name for name in order if repeated[name] == filled[name]),
         frozenset(name for name in order if marks[name] == {True, False}), layout.code, _most_frequent(coded),
-        mapped=frozenset(part.name for part in layout.fields if columns.keys() & set(part.names)),
+        mapped=frozenset(part.name for part in layout.fields if {key.rpartition(":")[2] for key in columns} & set(part.names)),
     )  # fmt: skip
 
 
@@ -176,6 +179,13 @@ def texts_in(value: Any) -> Iterator[str]:
             yield from texts_in(inner)
     elif value is not None:
         yield str(value)
+
+
+def _beside(name: str, value: Any, paths: set[str]) -> Iterator[tuple[str, Any]]:
+    """(`name.key`, its value) of an object of which only `paths` are read."""
+    read = {path.partition(".")[0] for path in paths}
+    if isinstance(value, Mapping) and "" not in read:
+        yield from ((f"{name}.{key}", inner) for key, inner in value.items() if key not in read and not is_empty(inner))
 
 
 def _nested(name: str, value: Any, layout: Layout) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from luthier.data.corrections import corrected
 from luthier.data.detect import columns_of, filled, listed, own_layout, values_of
 from luthier.data.layout_table import Layout
 from luthier.data.layouts import Unused
+from luthier.data.mapping import MISSING, shaped, value_at
 from luthier.data.media import media_columns, refuse_media
 from luthier.data.rankings import UNRANKED, rated
 from luthier.data.read import Report, Row
@@ -51,14 +52,15 @@ def rows_with_examples(
     known: dict[tuple[str, ...], tuple[dict[str, str], tuple[str, ...]]] = {}
     for row in rows:
         try:
-            row_layout = own_layout(layout, row)
-            # Rows with the same columns filled are read alike.
-            names = (row_layout.name, *row.fields, "", *filled(row))
+            read = shaped(row, columns, strict=True)
+            row_layout = own_layout(layout, read)
+            # Rows of a file with the same columns filled are read alike.
+            names = (row_layout.name, row.origin.file if columns else "", *read.fields, "", *filled(read))
             if names not in known:
-                where = columns_of(row_layout, row, columns)
-                known[names] = where, media_columns(set(filled(row)) - set(where.values()))
+                where = columns_of(row_layout, read, columns)
+                known[names] = where, media_columns(set(filled(read)) - set(where.values()))
             where, media = known[names]
-            values = values_of(row, where)
+            values = values_of(read, where)
             example = _parse(row_layout, values, row.fields)
             refuse_media(media, example, row_layout.name == "labels")
             example, notes = corrected(values, example)
@@ -95,6 +97,6 @@ def _parse(layout: Layout, values: dict[str, Any], names: Iterable[str]) -> Exam
 def _group(row: Row, group: str | None) -> str:
     if group is None:
         return ""
-    if row.fields.get(group) is None:
+    if (value := value_at(row.fields, group)) is None or value is MISSING:
         raise InputError(f"no field '{group}' to group by: found {listed(row.fields)}", fix="check --data.group")
-    return str(row.fields[group])
+    return str(value)

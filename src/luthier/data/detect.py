@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from luthier.core.errors import InputError, unknown
-from luthier.data import layout_errors
+from luthier.data import layout_errors, mapping
 from luthier.data.cell_values import field_value
 from luthier.data.layout_table import CHOICES, LAYOUTS, MIXED, USUAL, Layout
+from luthier.data.mapping import plain_name
 from luthier.data.read import Row
 
 ANSWER_FIELDS = ("prompt", "completion", "instruction", "output")
@@ -16,21 +17,20 @@ PAIR_MAPPING = "prompt=COLUMN,completion=COLUMN"
 
 
 def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "auto") -> Layout:
-    """The layout of some first rows: `declared`, or the first of LAYOUTS whose needed fields most rows have.
+    """The layout of some first rows: `declared`, or the first of LAYOUTS whose needed fields most rows have. Of files with
+    mappings of their own, those that are mapped as the first one is.
 
     Raises InputError, with the fields found and the nearest layouts, when there is none.
     """
-    found = found_columns(rows)
-    _check_columns(columns, rows)
+    _check_fields(columns)
+    mapping.check_columns(columns, rows)
     if declared == MIXED.name:
         return MIXED
     if declared != "auto":
-        if declared not in LAYOUTS:
-            raise unknown("layout", declared, (*LAYOUTS, MIXED.name))
-        for name in columns:
-            if name not in LAYOUTS[declared].names:
-                raise unknown(f"field of layout '{declared}'", name, LAYOUTS[declared].names, where="--data.columns")
-        return LAYOUTS[declared]
+        return _declared(declared, columns)
+    mine = mapping.of_file(columns, rows[0].origin.file)
+    rows = [mapping.shaped(row, mine) for row in rows if mapping.of_file(columns, row.origin.file) == mine]
+    found, columns = found_columns(rows), mine
     if not columns and not _is_tree(found):
         layout_errors.refuse_single_messages(rows, _plain_names(found))
     if not _has_choices(rows, found, columns) and not _is_tree(found):
@@ -57,16 +57,21 @@ def resolved(layout: Layout, found: Iterable[str], columns: Mapping[str, str]) -
     """Which column each field of the layout is read from, for the fields that are there.
 
     A field that is mapped, by any of its names, is read from that column alone. Names are compared without
-    case, a blank counting as '_'.
+    case, a blank counting as '_'. What a template or a path reads is no other field's, and what a template says is whole:
+    `mapping.PARTS` are no part of it.
     """
-    by_name = {plain_name(name): name for name in reversed(tuple(found))}
+    found = tuple(found)
+    by_name = {plain_name(name): name for name in reversed(found)}
+    apart = {plain_name(name) for name in mapping.used(columns, dict.fromkeys(found))} if columns else set()
+    whole = {part for name, parts in mapping.PARTS.items() if mapping.is_template(columns.get(name, "")) for part in parts}
     canonical = {field.name for field in layout.fields}
     where: dict[str, str] = {}
     for field in layout.fields:
         # A name that is another field's own maps that one alone.
         own = (name for name in field.names if name == field.name or name not in canonical)
         mapped = tuple(columns[name] for name in own if name in columns)
-        names = mapped or field.names
+        others = () if field.name in whole else tuple(name for name in field.names if plain_name(name) not in apart)
+        names = mapped or others
         free = (by_name[plain_name(name)] for name in names if plain_name(name) in by_name)
         column = next((name for name in free if name not in where.values()), None)
         if column is not None:
@@ -75,7 +80,8 @@ def resolved(layout: Layout, found: Iterable[str], columns: Mapping[str, str]) -
 
 
 def columns_of(layout: Layout, row: Row, columns: Mapping[str, str]) -> dict[str, str]:
-    """Which column of this row each field is read from: one that holds something, where several go by its names."""
+    """Which column of this row (`mapping.shaped`) each field is read from: one that holds something, where several go by its names."""
+    columns = mapping.of_file(columns, row.origin.file)
     where = resolved(layout, filled(row), columns)
     if len(where) < len(layout.fields):  # an empty column is better than none: it says that the field is empty
         free = (name for name in row.fields if name not in where.values())
@@ -157,14 +163,25 @@ def _holds_texts(value: Any) -> bool:
     return isinstance(value, (str, list, tuple)) and bool(value)
 
 
-def _check_columns(columns: Mapping[str, str], rows: Sequence[Row]) -> None:
+def _check_fields(columns: Mapping[str, str]) -> None:
     known = {name for layout in LAYOUTS.values() for name in layout.names}
-    there = {plain_name(name): name for row in rows for name in row.fields}
-    for name, column in columns.items():
-        if name not in known:
+    for key in columns:
+        if (name := _field(key)) not in known:
             raise unknown("field", name, known, where="--data.columns")
-        if plain_name(column) not in there:
-            raise unknown("column", column, there.values(), where=f"--data.columns {name}={column}")
+
+
+def _declared(name: str, columns: Mapping[str, str]) -> Layout:
+    if name not in LAYOUTS:
+        raise unknown("layout", name, (*LAYOUTS, MIXED.name))
+    for key in columns:
+        if (field := _field(key)) not in LAYOUTS[name].names:
+            raise unknown(f"field of layout '{name}'", field, LAYOUTS[name].names, where="--data.columns")
+    return LAYOUTS[name]
+
+
+def _field(key: str) -> str:
+    """The field of FIELD or FILE:FIELD."""
+    return key.rpartition(":")[2]
 
 
 def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[str, str]) -> InputError:
@@ -233,7 +250,3 @@ def _mapped(rows: Sequence[Row], found: Sequence[str]) -> str:
 def listed(names: Iterable[str], most: int = 12) -> str:
     all_names = [str(name) for name in names]
     return ", ".join(all_names[:most]) + (f" and {len(all_names) - most} more" if len(all_names) > most else "")
-
-
-def plain_name(name: str) -> str:
-    return str(name).strip().lower().replace(" ", "_")

@@ -13,6 +13,7 @@ from luthier.core.errors import InputError
 from luthier.data import codes
 from luthier.data.detect import columns_of, detect, values_of
 from luthier.data.layout_table import MIXED, Layout
+from luthier.data.mapping import shaped
 from luthier.data.read import Row
 
 
@@ -24,6 +25,7 @@ def with_codes(layout: Layout, rows: Sequence[Row], columns: Mapping[str, str], 
     """
     if layout is MIXED:
         return replace(layout, parts=_layouts_of_mixed(rows, values))
+    rows = [shaped(row, columns) for row in rows]
     where = [columns_of(layout, row, columns) for row in rows]
     readable = [(_readable_fields(row, declared), declared) for row, declared in zip(rows, where, strict=True)]
     readable = [(fields, where) for fields, where in readable if where.keys() >= set(layout.needed)]

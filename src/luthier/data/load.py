@@ -16,7 +16,8 @@ from luthier.data.convert import rows_with_examples
 from luthier.data.detect import detect
 from luthier.data.layout_codes import with_codes
 from luthier.data.layout_table import Layout
-from luthier.data.read import Row, read_rows
+from luthier.data.mapping import check_files
+from luthier.data.read import Row, files_of, read_rows
 
 LAYOUT_ROWS = 200  # rows that the layout is detected on
 MAX_LISTED = 1000  # rows left out of a stream that are kept with place and reason
@@ -113,6 +114,9 @@ def stream(
 
 def _rows(paths: Sequence[str], settings: DataConfig, skipped: LeftOut, held_out: bool) -> Iterator[Row]:
     report_skipped, longest = skipped if settings.skip_bad else None, settings.max_row * 1_000_000
+    if any(":" in field for field in settings.columns):
+        held = files_of(settings.eval, held_out=True)
+        check_files(settings.columns, {*files_of(paths, held_out), *files_of(settings.path), *held, *files_of(settings.replay)})
     rows = read_rows(paths, skipped=report_skipped, held_out=held_out, longest=longest)
     return itertools.islice(rows, settings.limit)
 
@@ -120,8 +124,8 @@ def _rows(paths: Sequence[str], settings: DataConfig, skipped: LeftOut, held_out
 def _layout(first: Sequence[Row], rows: Sequence[Row], settings: DataConfig) -> Layout:
     """The layout of the `first` rows, with the codes of `rows`. An error that speaks of an option names the file too."""
     try:
-        layout = detect(first, settings.columns, declared=settings.layout)
-        return with_codes(layout, rows, settings.columns, settings.values)
+        layout = detect(first, settings.mapping, declared=settings.read_as)
+        return with_codes(layout, rows, settings.mapping, settings.values)
     except InputError as error:
         if isinstance(error.where, Origin):
             raise
@@ -135,9 +139,9 @@ def _examples(
     unused, corrections = LeftOut(skipped.most), LeftOut(0)
     report_skipped = skipped if settings.skip_bad else None
     pairs = rows_with_examples(
-        rows, layout, settings.columns, group=settings.group, skipped=report_skipped, unused=unused, corrections=corrections
+        rows, layout, settings.mapping, group=settings.group, skipped=report_skipped, unused=unused, corrections=corrections
     )  # fmt: skip
-    return Stream(layout, describe_columns(layout, known, settings.columns), pairs, skipped, unused, corrections)
+    return Stream(layout, describe_columns(layout, known, settings.mapping), pairs, skipped, unused, corrections)
 
 
 def _loaded(source: Stream, count: int | None) -> Loaded:

@@ -49,7 +49,7 @@ def apply(run: Path, fixes_path: Path, to: Path) -> dict[str, Any]:
         raise InputError(
             "no fix is accepted", where=fixes_path, fix='write "accept": true into the lines that you want'
         )
-    loaded, columns = files.loaded, answers.config.data.columns
+    loaded, columns = files.loaded, answers.config.data.mapping
     rows: list[Row] = []
     for row, example in zip(loaded.rows, loaded.examples, strict=True):
         fix = accepted.get(id(example))
