@@ -63,7 +63,9 @@ def resolved(layout: Layout, found: Iterable[str], columns: Mapping[str, str]) -
     found = tuple(found)
     by_name = {plain_name(name): name for name in reversed(found)}
     apart = {plain_name(name) for name in mapping.used(columns, dict.fromkeys(found))} if columns else set()
-    whole = {part for name, parts in mapping.PARTS.items() if mapping.is_template(columns.get(name, "")) for part in parts}
+    whole = {
+        part for name, parts in mapping.PARTS.items() if mapping.is_template(columns.get(name, "")) for part in parts
+    }
     canonical = {field.name for field in layout.fields}
     where: dict[str, str] = {}
     for field in layout.fields:
