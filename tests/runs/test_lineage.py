@@ -101,7 +101,8 @@ LEADING = [
 ]
 # Settings of text that name no file: their values are compared themselves. `out` is where the run is.
 VALUES = {
-    "method", "tune", "out", "device", "dtype", "track", "data.layout", "data.prompt", "data.completion", "data.columns", "data.values", "data.group",
+    "method", "tune", "out", "device", "dtype", "track", "data.layout", "data.prompt", "data.completion", "data.columns",
+    "data.values", "data.group",
     "text.template_kwargs", "text.system", "text.train_on", "text.too_long", "lora.targets", "lora.init",
     "lora.modules_to_save", "quant.kind",
     "train.schedule", "train.optimizer", "train.recompute", "train.offload",
