@@ -98,7 +98,7 @@ def test_read_as_what_they_are(tmp_path, name):
 
 SPANS = {"result": [{"type": "labels", "value": {"start": 0}}]}
 REFUSED = {
-    "spans": ({"text": "q", "label": [[0, 4, "WORD"]]}, sentence("labels of spans")),
+    "labels that are lists": ({"text": "q", "label": [["WORD"]]}, sentence("labels of spans")),
     "label studio spans": ({"data": {"text": "q"}, "annotations": [SPANS]}, sentence("annotation of labels")),
     "label studio pictures": (
         {"data": {"image": "x", "text2": "y"}, "annotations": [SPANS]},

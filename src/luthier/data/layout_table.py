@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from luthier.core.types.examples import Chat, Example, Labelled, Pair, Preference, Prompt, Ranking, Text
-from luthier.data import label_studio, layouts, learned_turns, multiple_choice, preferences, rankings
+from luthier.data import label_studio, layouts, learned_turns, multiple_choice, preferences, rankings, spans
 from luthier.data.codes import BOTH, FIRST, SECOND, VERDICTS, Codes, plain_code
 from luthier.data.layouts import Values
 from luthier.data.messages import is_transcript
@@ -264,6 +264,14 @@ _TABLE = (
         "prompt_completion", Chat, _fields(f"{_PROMPT}|input {_ANSWER}|answers", f"{_CONTEXT} {_THOUGHT} {_WITH_PROMPT}"),
         layouts.prompt_completion, "a prompt and its completion, a question and its answer",
         _is_answered,
+    ),
+    Layout(
+        "spans", Chat, _fields("text|sentence|content spans|entities|label|labels", _WITH_PROMPT),
+        spans.spans, "a text and the spans that are marked in it: what to extract", lambda values, where: spans.are_spans(values["spans"]),
+    ),
+    Layout(
+        "tagged", Chat, _fields("tokens|words tags|ner_tags|ner|bio_tags|labels", _WITH_PROMPT),
+        spans.tagged, "tokens and their tags (B-X, I-X, O): what to extract", lambda values, where: spans.are_tags(values),
     ),
     Layout(
         "labels", Chat, (*_fields("text|sentence|utterance"), _LABEL, *_fields("", _WITH_PROMPT)),

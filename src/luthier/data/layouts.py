@@ -88,8 +88,8 @@ def labels(values: Values) -> Chat:
     if isinstance(label, (list, tuple)):
         if not all(isinstance(item, (str, int, float)) for item in label):
             raise InputError(
-                "field 'label' holds no label but a list of lists or objects (spans of the text?), which no method learns",
-                fix="make a prompt and a completion of each row",
+                "field 'label' holds no label but a list of lists or objects",
+                fix="declare --data.layout spans if they mark spans of the text, or make a prompt and a completion of each row",
             )
         if not label:
             raise Unused("no label")
