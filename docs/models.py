@@ -14,13 +14,13 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "model")]
 
 HEAD = """# Models
 
-Made by `python docs/models.py`: a tiny random model of each architecture of transformers {version} is loaded, and what Luthier computes in
-float32 is held against transformers' own eager attention, one sequence alone at a time. `log p` is the largest difference over a packed
-row of trees whose log-probabilities spread by about 1, `answers` that of three greedy answers, which are also the same tokens; `gradient`
-the relative one of all weights. Models of text and pictures are used for text alone: the other parts stay as they are.
+Made by `python docs/models.py`: a tiny random model of each architecture in transformers {version} is loaded, and Luthier's float32 results
+are compared with transformers' own eager attention, one sequence at a time. `log p` is the largest difference over a packed row of trees
+whose log-probabilities have a spread of about 1; `answers` is that of three greedy answers, which also have the same tokens; `gradient` is
+the relative difference of all weights' gradients. Models of text and images are used for text only: their other parts do not change.
 
-The check at load (`model/check.py`) does the same on the weights that are loaded, so what is refused here is refused before anything is
-learned, and so is whatever is not in this list and differs.
+When a model is loaded, `model/check.py` makes the same comparison on its weights. So what is refused here is refused before anything is
+learned, and so is any model not in this list that differs.
 """
 
 
@@ -47,7 +47,7 @@ def text() -> str:
     lines += [f"| {kind} | {one.why} |" for kind, one in found.items() if not isinstance(one, str) and one.refused]
     lines += [
         "\n## Not tried\n",
-        "Of these no tiny model could be made from the defaults of transformers, here and now; the check at load decides.\n",
+        "No tiny model of these could be made from transformers' defaults here; the check when a model is loaded decides.\n",
     ]
     lines.append(", ".join(kind for kind, one in found.items() if isinstance(one, str)) + "\n")
     return "\n".join(lines)
