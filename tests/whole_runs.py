@@ -1,8 +1,10 @@
-"""Shared by tests of whole runs: what a run learned, and a signal that stops it after a step."""
+"""Shared by tests of whole runs: small rows, what a run learned, and a signal that stops it after a step."""
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,18 @@ from luthier.core.errors import Stopped
 from luthier.tune import training_steps
 from luthier.tune.train import run
 from sentences import sentence
+
+WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
+
+
+def questions(path: Path, count: int = 40) -> Path:
+    """A file of small questions, each answered by its first word."""
+    draw, lines = random.Random(0), []
+    for i in range(count):
+        question = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 8)))
+        lines.append(json.dumps({"prompt": f"{question} {i}?", "completion": question.split()[0]}) + "\n")
+    path.write_text("".join(lines))
+    return path
 
 
 def bits(folder: Path) -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ RUNS = [
 def test_two_steps_on_real_rows(shared, tiny_folder, tmp_path, method, file, more):
     settings = {
         "model": str(tiny_folder), "data.path": [str(shared / file)], "out": str(tmp_path / "run"), "method": method,
-        "data.limit": 40, "data.holdout": 0.2, "text.max_length": 512, "train.steps": 2, "train.batch": 4,
+        "data.limit": 24, "data.holdout": 0.2, "text.max_length": 512, "train.steps": 2, "train.batch": 2,
         "eval.rows": 4, "eval.samples": 0, "eval.forgetting": False, "threads": 1, "device": "cpu", **more,
     }  # fmt: skip
     result = run(resolve(settings))

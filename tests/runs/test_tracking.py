@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 from collections import Counter
 from types import ModuleType, SimpleNamespace
@@ -16,19 +15,12 @@ from luthier.core.errors import InputError
 from luthier.runs import tracking
 from luthier.tune.train import run
 from sentences import sentence
-from whole_runs import run_until
-
-WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
+from whole_runs import questions, run_until
 
 
 @pytest.fixture
 def settings(tiny_folder, tmp_path):
-    draw = random.Random(0)
-    path = tmp_path / "rows.jsonl"
-    with open(path, "w") as handle:
-        for i in range(24):
-            question = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 8)))
-            handle.write(json.dumps({"prompt": f"{question} {i}?", "completion": question.split()[0]}) + "\n")
+    path = questions(tmp_path / "rows.jsonl", 24)
 
     def make(**changes):
         base = {

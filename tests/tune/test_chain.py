@@ -25,11 +25,10 @@ from luthier.training.steps import Packing
 from luthier.tune import verify
 from luthier.tune.train import run
 from sentences import sentence
-from whole_runs import bits, run_until, same
+from whole_runs import WORDS, bits, run_until, same
 
 pytestmark = pytest.mark.medium
 
-WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 METHODS = ["reward", "dpo", "simpo", "orpo", "kto", "response"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 
 import pytest
 import torch
@@ -18,19 +17,14 @@ from luthier.tune import forgetting
 from luthier.tune.evaluator import Evaluator
 from luthier.tune.train import run
 from sentences import sentence
+from whole_runs import questions
 
 pytestmark = pytest.mark.medium
-
-WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
 
 @pytest.fixture
 def settings(tiny_folder, tmp_path):
-    draw = random.Random(0)
-    with open(tmp_path / "rows.jsonl", "w") as handle:
-        for i in range(40):
-            question = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 8)))
-            handle.write(json.dumps({"prompt": f"{question} {i}?", "completion": question.split()[0]}) + "\n")
+    questions(tmp_path / "rows.jsonl")
 
     def make(**changes):
         base = {

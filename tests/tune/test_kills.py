@@ -20,9 +20,10 @@ from pathlib import Path
 
 import pytest
 
+from whole_runs import WORDS
+
 pytestmark = pytest.mark.medium
 
-WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 SEED = int(os.environ.get("KILLS_SEED", "0"))
 ALONE = os.environ.get("KILLS")
 # What differs from run to run: how fast it went, and the page that says so.

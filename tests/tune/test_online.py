@@ -24,9 +24,7 @@ from luthier.tune.policy_models import with_rewards_of_cut
 from luthier.tune.train import run
 from luthier.tune.verify import resume
 from sentences import sentence
-from whole_runs import bits, run_until, same
-
-WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
+from whole_runs import WORDS, bits, run_until, same
 
 
 def lines(path):
@@ -449,7 +447,7 @@ def test_in_bfloat16_no_token_is_clipped_before_the_policy_has_moved(
 ):
     """Several micro-batches of one step round otherwise than one pass over the rollout: the ratio must be 1 all the same."""
     changes = {
-        "model": str(wider_folder), "dtype": "bfloat16", "train__tokens": 64, "train__batch": 6, "train__steps": 2, "eval__samples": 0,
+        "model": str(wider_folder), "dtype": "bfloat16", "train__tokens": 64, "train__batch": 6, "train__steps": 1, "eval__samples": 0,
         "rollout__max_new_tokens": 24, "policy__minibatches": minibatches, "policy__kl": 0.05, "data__holdout": 0,
         "reward__use": [vowels(tmp_path)], "policy__clip": 1e-4,
     }  # fmt: skip

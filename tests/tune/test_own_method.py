@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from luthier.cli import run as cli
+from whole_runs import WORDS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
-WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 PLAIN = """
 import torch
 from luthier.kernel import Loss, likelihood

@@ -17,9 +17,7 @@ from luthier.tune import train as app_train
 from luthier.tune.train import run
 from luthier.tune.verify import resume
 from sentences import sentence
-from whole_runs import bits, run_until, same
-
-WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
+from whole_runs import WORDS, bits, run_until, same
 
 
 def steps(own=20, replay=7, share=0.3, batch=8, total=200):

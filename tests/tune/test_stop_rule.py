@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 
 import pytest
 from safetensors.torch import load_file
@@ -14,21 +13,14 @@ from luthier.tune import train as app_train
 from luthier.tune.checkpoint_selection import Progress, selected_step
 from luthier.tune.train import run
 from sentences import sentence
-from whole_runs import run_until
+from whole_runs import questions, run_until
 
 pytestmark = pytest.mark.medium
-
-WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
 
 @pytest.fixture(scope="module")
 def make_settings(tiny_folder, tmp_path_factory):
-    draw = random.Random(0)
-    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    with open(path, "w") as handle:
-        for i in range(40):
-            question = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 8)))
-            handle.write(json.dumps({"prompt": f"{question} {i}?", "completion": question.split()[0]}) + "\n")
+    path = questions(tmp_path_factory.mktemp("data") / "rows.jsonl")
 
     def make(**changes):
         base = {

@@ -28,23 +28,14 @@ from luthier.tune.train import run
 from luthier.tune.training_steps import LastSave
 from luthier.tune.verify import resume
 from sentences import sentence
-from whole_runs import bits, run_until, same
+from whole_runs import bits, questions, run_until, same
 
 pytestmark = pytest.mark.medium
-
-WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "by", "tree", "red", "blue"]
 
 
 @pytest.fixture
 def rows(tmp_path):
-    """A file of small questions and answers."""
-    draw = random.Random(0)
-    path = tmp_path / "rows.jsonl"
-    with open(path, "w") as handle:
-        for i in range(40):
-            question = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 8)))
-            handle.write(json.dumps({"prompt": f"{question} {i}?", "completion": question.split()[0]}) + "\n")
-    return path
+    return questions(tmp_path / "rows.jsonl")
 
 
 @pytest.fixture
@@ -53,7 +44,7 @@ def settings(tiny_folder, rows, tmp_path):
         base = {
             "model": str(tiny_folder), "data.path": [str(rows)], "out": str(tmp_path / "run"), "train.batch": 4,
             "train.tokens": 128, "train.checkpoint": 2, "train.keep": 9, "data.holdout": 0.2, "eval.max_new_tokens": 8,
-            "lora.rank": 2, "threads": 1, "device": "cpu", "dtype": "float32", "train.lr": 1e-2,
+            "lora.rank": 2, "threads": 1, "device": "cpu", "dtype": "float32", "train.lr": 1e-2, "eval.forgetting": False,
         }  # fmt: skip
         return base | {key.replace("__", "."): value for key, value in changes.items()}
 
@@ -74,7 +65,7 @@ KINDS = ["lora", "full", "head", "last:1", "layers:*.mlp.*", "qlora"]
 
 @pytest.mark.parametrize("tune", KINDS)
 def test_a_run_learns_and_says_what_it_did(settings, tmp_path, tune):
-    result = run(resolve(settings(tune=tune, train__epochs=3)))
+    result = run(resolve(settings(tune=tune, train__epochs=3, eval__forgetting=tune == "lora")))
     folder = tmp_path / "run"
     assert set(result) >= {
         "run", "seconds", "steps", "tokens", "tokens_per_second", "peak_memory_bytes",
@@ -118,6 +109,7 @@ def test_the_same_command_twice_gives_the_same_bits(settings, tmp_path):
 def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, extra, monkeypatch):
     """ms-swift#10050, accelerate#4071, transformers#40691, verl#3457, h2o-llmstudio#571."""
     changes = {"tune": tune, "train__epochs": 2, "lora__dropout": 0.1, "eval__every": 3, "eval__samples": 2, **extra}
+    changes["eval__forgetting"] = tune == "lora" and not extra  # what is measured of it is the same whatever learned
     whole = run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
     config = resolve(settings(out=str(tmp_path / "parts"), **changes))
     for step, number in ((3, signal.SIGINT), (4, signal.SIGTERM), (9, signal.SIGINT)):
@@ -138,7 +130,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, tune, extr
 @pytest.mark.slow
 def test_kill_minus_nine_at_random_moments(settings, tmp_path):
     """Killed anywhere, also while saving: the next start goes on, and the end has the same bits."""
-    changes = {"train__epochs": 12, "train__checkpoint": 1, "eval__every": 8}
+    changes = {"train__epochs": 12, "train__checkpoint": 1, "eval__every": 8, "eval__forgetting": True}
     run(resolve(settings(out=str(tmp_path / "whole"), **changes)))
     values = settings(out=str(tmp_path / "killed"), **changes)
     draw, kills = random.Random(5), 0
@@ -179,7 +171,7 @@ def test_killed_in_mid_training_loses_nothing(settings, tmp_path):
 @pytest.mark.parametrize("phase", ["tokens of", "before:", "training", "after:"])
 def test_a_signal_in_every_phase_saves_and_leaves(settings, phase, number):
     """goodfire-ai/spd#677: a flag polled only between steps missed every other phase."""
-    process = started(settings(train__epochs=40))
+    process = started(settings(train__epochs=40, eval__forgetting=True))
     for line in process.stderr:
         if phase in line:
             process.send_signal(number)
