@@ -20,7 +20,7 @@ def runs(tmp_path_factory, tiny_folder):
     for name, answer in (("cats", "cat"), ("dogs", "dog")):
         rows = folder / f"{name}.jsonl"
         rows.write_text("".join(json.dumps({"prompt": f"who {i}", "completion": answer}) + "\n" for i in range(24)))
-        options = ["--model", tiny_folder, "--out", folder / name, "--train.lr", "0.02", "--train.epochs", "8", "--train.batch", "4",
+        options = ["--model", tiny_folder, "--out", folder / name, "--train.lr", "0.02", "--train.epochs", "5", "--train.batch", "4",
                    "--json", "--eval.samples", "0", "--no-eval.forgetting", "--dtype", "float32", "--threads", "1", *DEVICE]  # fmt: skip
         assert run([str(a) for a in ("train", rows, *options)]) == 0
     return folder

@@ -119,6 +119,7 @@ def tested(tmp_path, tiny_folder, monkeypatch, capsys):
     return test
 
 
+@pytest.mark.medium
 def test_every_check_and_option_of_the_page_passes_and_fails(tested):
     said, cases = {}, []
     for number, (check, good, bad) in enumerate(CHECKS):

@@ -63,6 +63,7 @@ def test_nothing_stands_twice(both):
     assert len(set(lines)) == len(lines)
 
 
+@pytest.mark.medium
 def test_origins_point_at_the_function(both):
     for chat in both[1][:20]:
         line = Path(chat.origin.file).read_text(encoding="utf-8").split("\n")[chat.origin.line - 1]

@@ -184,6 +184,7 @@ def test_an_adapter_is_asked_as_it_learned_to_be(run, place):
     assert beside.chat("the cat 3?", max_new_tokens=8, stop=[answer[1:3]]) == answer[: answer.index(answer[1:3])]
 
 
+@pytest.mark.medium
 def test_several_adapters_answer_in_the_same_passes(run, place):
     """Each prompt with the adapter it names, asked as that one learned to be, under its own system prompt."""
     other = luthier.train(

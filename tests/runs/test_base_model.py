@@ -156,6 +156,7 @@ def test_a_project_that_was_moved_as_a_whole_still_loads(project, tmp_path: Path
     assert "### Response:" in opened(moved / "runs" / "three").template.source  # of the run that is gone
 
 
+@pytest.mark.medium
 def test_a_base_that_was_moved_is_named_with_the_way_to_give_another(project, tmp_path: Path, capsys) -> None:
     out = tuned(project, project / "models" / "base")
     wanted = says(out)
@@ -234,6 +235,7 @@ def test_a_run_remembers_the_system_prompt_of_its_rows(project, capsys, kind) ->
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.medium
 def test_a_merged_model_and_an_adapter_by_itself_remember_it_too(project, tmp_path: Path, capsys) -> None:
     chats(project, ["be a cat"] * 16)
     out = tuned(project, project / "models" / "base")

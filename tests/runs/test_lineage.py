@@ -185,6 +185,7 @@ def grpo(place, monkeypatch):
     })  # fmt: skip
 
 
+@pytest.mark.medium
 def test_a_reward_may_be_fixed_once_the_run_stopped_at_an_error_of_it(grpo, place, capsys):
     with pytest.raises(
         RunError,
@@ -247,6 +248,7 @@ def test_a_run_of_an_older_version_goes_on_and_notes_what_was_not_named_then(tmp
         require_same({**old, "sums": "sums"}, now, tmp_path)
 
 
+@pytest.mark.medium
 def test_a_metric_may_be_fixed_once_the_run_stopped_at_an_error_of_it(grpo, place, capsys):
     (place / "mine.py").write_text("def score(answers):\n    return [len(a) / 0 for a in answers]\n")
     settings = {"eval": {"metrics": ("python:mine.py:score",), "samples": 2, "forgetting": False, "max_new_tokens": 3}}

@@ -68,6 +68,7 @@ def require_same(weights, name, made):
         assert (found[key] - value).norm() <= 0.01 * value.norm(), f"{name}: {key}"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["dpo", "grpo"])
 def test_a_run_that_was_killed_goes_on_to_the_bits_of_before(luthier, made, name, capsys):
     assert not Path(f"runs/{name}/adapter").exists()
@@ -103,11 +104,13 @@ def test_a_finished_run_is_compared_and_its_page_is_made_again(luthier, made):
     assert "rows.jsonl" in Path("page.html").read_text()
 
 
+@pytest.mark.medium
 def test_a_finished_run_is_merged(luthier, made):
     luthier("merge", "runs/sft", "--out", "merged")
     require_same("merged/model.safetensors", "merged", made)
 
 
+@pytest.mark.medium
 def test_settings_as_0_1_wrote_them_make_the_same_run(luthier, made):
     """Of a user, with a text where a list of one may stand; and of a run, every setting that there was."""
     luthier("train", "terse.yaml", "--out", "runs/terse", "--json")

@@ -136,6 +136,7 @@ def test_text_is_that_of_transformers_or_the_row_is_refused(path):
             assert wanted is None or text == wanted, (name, how)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_begun_answer_is_gone_on_with_as_in_transformers(path):
     template = template_of(path)

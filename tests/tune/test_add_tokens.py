@@ -79,6 +79,7 @@ def both(run_folder: Path, base: Path) -> tuple[torch.Tensor, torch.Tensor, torc
     return here, *found
 
 
+@pytest.mark.medium
 def test_adapters_learn_new_tokens_and_peft_and_transformers_agree(
     settings, folder: Path, tmp_path: Path, tiny_tokenizer
 ) -> None:

@@ -39,6 +39,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> Any:
     return choose
 
 
+@pytest.mark.medium
 def test_blocks_are_computed_again_where_the_run_would_not_fit_else(chosen: Any, capsys: Any) -> None:
     whole, again = chosen(1 << 40)
     assert not again

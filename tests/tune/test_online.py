@@ -169,6 +169,7 @@ def test_stopped_in_the_middle_of_a_rollout_and_gone_on_equals_uninterrupted(
     assert resume(tmp_path / "parts")["same_bits"]
 
 
+@pytest.mark.medium
 def test_a_reward_that_raises_stops_before_the_update_and_loses_nothing(settings, tmp_path):
     code = tmp_path / "mine.py"
     code.write_text(
@@ -306,6 +307,7 @@ def test_a_reward_model_on_a_quantized_base_scores_as_it_was_measured(settings, 
         assert record["items"]["scores"] == pytest.approx(again, abs=1e-5)
 
 
+@pytest.mark.medium
 def test_a_reward_model_of_its_own_counts_in_the_memory(settings, tmp_path, capsys):
     run(resolve(settings("reward", out="rm", data="pairs", train__steps=1)))
     spec = {"reward__use": [f"model:{tmp_path / 'rm'}"], "train__steps": 1}
@@ -414,6 +416,7 @@ def test_standard_input_is_a_stream_that_ends(settings, files, tmp_path, monkeyp
         resume(tmp_path / "run")
 
 
+@pytest.mark.medium
 def test_held_out_answers_are_drawn_at_the_temperature_asked_for(settings, tmp_path):
     found = {}
     for name, temperature in (("greedy", 0.0), ("drawn", 1.0), ("again", 1.0)):

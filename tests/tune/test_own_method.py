@@ -87,6 +87,7 @@ def test_the_example_s_methods_train_and_are_measured(place, train):
     assert "what the model knows already counts for less" in page, "the first line of the loss's docstring"
 
 
+@pytest.mark.medium
 def test_a_changed_file_is_refused_and_one_that_failed_may_be_fixed(place, train):
     file, later = place / "mine.py", "python:mine.py:mine"
     file.write_text(PLAIN + "\nbefore = mine\ncalls = []\n\ndef mine(batch, output):\n    calls.append(0)\n"

@@ -55,6 +55,7 @@ def test_a_run_ends_with_its_report_and_its_files_alone_make_it_again(finished, 
     assert len((runs / "a" / "report.html").read_bytes()) > 10_000
 
 
+@pytest.mark.medium
 def test_a_view_has_what_the_run_measured(runs):
     folder, config = read_run(runs / "a")
     view = write_report.read_run_report(folder, config, folder.result)
@@ -68,6 +69,7 @@ def test_a_view_has_what_the_run_measured(runs):
     assert view.errors.n == len(view.samples)
 
 
+@pytest.mark.medium
 def test_the_lost_answers_carry_the_drift_of_the_result(runs):
     """sum of drift x tokens / sum of tokens is the drift that the result reports."""
     folder, config = read_run(runs / "a")
@@ -77,6 +79,7 @@ def test_the_lost_answers_carry_the_drift_of_the_result(runs):
     assert total / sum(line["tokens"] for line in lines) == pytest.approx(folder.result["forgetting"]["drift"])
 
 
+@pytest.mark.medium
 def test_a_run_that_is_not_finished_has_no_report(runs):
     (runs / "a" / "result.json").unlink()
     changed(runs / "a", "result.json")
@@ -87,6 +90,7 @@ def test_a_run_that_is_not_finished_has_no_report(runs):
         write_report.write_report([runs])
 
 
+@pytest.mark.medium
 def test_a_run_ends_with_what_its_data_and_its_errors_are(runs):
     about = json.loads((runs / "a" / "data.json").read_text())
     assert about["layout"] == "prompt_completion"
@@ -104,6 +108,7 @@ def test_a_run_ends_with_what_its_data_and_its_errors_are(runs):
     assert [found.sound.row, *(category.row for category in found.categories)] == result["rows"]
 
 
+@pytest.mark.medium
 def test_errors_writes_the_page_again(runs, capsys):
     page = runs / "a" / "report.html"
     whole = page.read_bytes()
@@ -116,6 +121,7 @@ def test_errors_writes_the_page_again(runs, capsys):
     assert json.loads(capsys.readouterr().out)["report"] is None and not page.exists()
 
 
+@pytest.mark.medium
 def test_runs_side_by_side_are_told_apart_and_compared_on_the_same_prompts(runs, monkeypatch):
     monkeypatch.chdir(runs)
     path = write_report.write_report([runs / "a", runs / "b"])
@@ -132,6 +138,7 @@ def test_runs_side_by_side_are_told_apart_and_compared_on_the_same_prompts(runs,
         write_report.write_report([runs / "a"] * 7)
 
 
+@pytest.mark.medium
 def test_coding_takes_the_held_out_answers_or_what_errors_found(runs):
     path = write_report.write_coding_page(runs / "a")
     assert path == runs / "a" / "errors" / "coding.html"
@@ -148,6 +155,7 @@ def test_coding_takes_the_held_out_answers_or_what_errors_found(runs):
     assert "cat 1?" not in page
 
 
+@pytest.mark.medium
 def test_coding_goes_on_from_an_export(runs):
     code = {"id": "0" * 12, "tags": ["odd"], "note": "n"}
     (runs / "a" / "errors" / "codes.jsonl").write_text(json.dumps(code) + "\n")
@@ -159,6 +167,7 @@ def test_coding_goes_on_from_an_export(runs):
             write_report.write_report([runs / "a"])
 
 
+@pytest.mark.medium
 def test_a_run_without_answers_has_nothing_to_code(runs):
     for stage in ("before", "after"):
         (runs / "a" / "evals" / f"{stage}.jsonl").write_text(json.dumps({"row": 0, "loss": 1.0, "units": 1}) + "\n")
