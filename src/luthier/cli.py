@@ -57,6 +57,24 @@ GROUPS = {
     },
 }
 COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
+# What people type who know other programs -> how it is done here.
+DEEDS = {
+    "finetune fine-tune tune fit-model run-training sft-train": "train",
+    "sft cpt dpo simpo orpo kto reward ppo grpo": "train --method {}",
+    "lora qlora full": "train --tune {}",
+    "generate infer inference predict run ask complete cli": "chat",
+    "evaluate benchmark bench metrics harness": "eval",
+    "preprocess prepare inspect-data validate": "data",
+    "tokenize tokens template": "show",
+    "export merge-lora merge-and-unload save fuse": "merge",
+    "win-rate vote arena": "judge",
+    "leaderboard rate": "elo",
+    "log logs plot view board webui": "report",
+    "list ls download pull": "models",
+    "diff versus vs": "compare",
+    "resume": "train",
+    "init demo start example": "quickstart",
+}  # fmt: skip
 TEXTS_ONLY = ("data", "show")  # commands that read a model's tokenizer and compute nothing with it
 
 
@@ -78,9 +96,7 @@ class Luthier(click.Group):
         if args and args[0].replace("_", "-") in COMMANDS:
             return super().resolve_command(ctx, [args[0].replace("_", "-"), *args[1:]])
         if args:
-            guess = nearest(args[0], COMMANDS)
-            advice = f"did you mean '{guess}'?" if guess else "see `luthier --help`"
-            raise click.UsageError(f"unknown command '{args[0]}'; {advice}")
+            raise click.UsageError(f"unknown command '{args[0]}'; {_nearest_command(args[0])}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -104,6 +120,14 @@ def luthier(debug: bool) -> None:
       luthier train rows.jsonl                     tune, before and after
       luthier chat runs/NAME --compare base        talk to the result
     """
+
+
+def _nearest_command(name: str) -> str:
+    """The command that was probably meant, by its name or by what other programs call the deed."""
+    word = name.lower().replace("_", "-")
+    deed = next((command.format(word) for words, command in DEEDS.items() if word in words.split()), None)
+    guess = deed or nearest(name, COMMANDS)
+    return f"did you mean `luthier {guess}`?" if guess else "see `luthier --help`"
 
 
 def _ended(number: int, frame: FrameType | None) -> None:

@@ -56,7 +56,7 @@ def refused(capsys, tmp_path, tiny_folder):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_names_every_option_and_has_an_example(name, capsys):
-    assert run([name, "--help"]) == 0
+    assert run([name, "--help-all" if name == "train" else "--help"]) == 0
     text = capsys.readouterr().out
     for parameter in import_module(f"luthier.commands.{name.replace('-', '_')}").command.params:
         if isinstance(parameter, click.Option) and not parameter.hidden:
@@ -145,7 +145,11 @@ def test_debug_shows_where(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["trian"], "unknown command 'trian'; did you mean `luthier train`?"),
+        (["finetune"], "unknown command 'finetune'; did you mean `luthier train`?"),
+        (["dpo"], "unknown command 'dpo'; did you mean `luthier train --method dpo`?"),
+        (["QLoRA"], "unknown command 'QLoRA'; did you mean `luthier train --tune qlora`?"),
+        (["inference"], "unknown command 'inference'; did you mean `luthier chat`?"),
         (["xyzzy"], "unknown command 'xyzzy'; see `luthier --help`"),
         (["train", "--train.rl", "1"], "unknown option '--train.rl'; did you mean '--train.lr'?"),
         (["train", "--learning_rate", "1e-4"], "'--learning_rate'; here it is --train.lr: Peak learning rate"),

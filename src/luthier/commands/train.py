@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from luthier.commands.options import Command
+from luthier.commands.options import OUTPUT, SECTIONS, option
 from luthier.commands.output import as_json, console, print_json
 from luthier.commands.settings import config_of, with_settings
+from luthier.commands.train_help import HELP_ALL, TrainCommand
 from luthier.core import log
 
 
@@ -29,10 +31,15 @@ from luthier.core import log
     without=("data.path",),
     refused={"dtype": ["float16"]},
 )
-@click.command("train", cls=Command, context_settings={"max_content_width": 110})
+@click.command("train", cls=TrainCommand, context_settings={"max_content_width": 110})
 @click.argument("data", nargs=-1)
+@option(
+    "--from", "from_", group=SECTIONS[""], metavar="FILE",
+    help="YAML file of Axolotl, LLaMA-Factory or TRL: its settings as far as there are such here; the others are listed.",
+)  # fmt: skip
+@option(HELP_ALL, "help_all", is_flag=True, expose_value=False, group=OUTPUT, help="Show every setting, and exit.")
 @as_json
-def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
+def command(data: tuple[str, ...], from_: str | None, json_: bool, **settings: Any) -> None:
     """Tune a model on DATA (files, folders, globs, '-', or a YAML file of settings) and measure what changed.
 
     \b
@@ -56,7 +63,7 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
 
     Run the same command again to resume an unfinished run.
     """
-    config = config_of(data, settings)  # what is wrong with them is told at once
+    config = config_of(data, settings, _from(from_) if from_ else None)  # what is wrong with them is told at once
     log.note("loading PyTorch and the model libraries; this takes a few seconds")
     from luthier.report.screens import stages
     from luthier.tune.train import run
@@ -65,3 +72,22 @@ def command(data: tuple[str, ...], json_: bool, **settings: Any) -> None:
     result = run(config, show=None if json_ else lambda name, value: stages.show(screen, name, value))
     if json_:
         print_json(result)
+
+
+def _from(name: str) -> dict[str, Any]:
+    """The settings in a file of another program. What became of each of its lines is said on standard error."""
+    from luthier.config.resolve import read_yaml, resolve
+    from luthier.config.translate import translate
+
+    file = Path(name)
+    made = translate(read_yaml(file), file)
+    log.note(f"{file}: settings of {made.program}")
+    for lines, sign in ((made.taken, "->"), (made.needless, "not needed:")):
+        for line, what in lines.items():
+            log.note(f"  {line}  {sign} {what}")
+    if made.assumed:
+        log.note(f"  as {made.program} does where the file is silent  -> {made.assumed}")
+    for line, why in made.left.items():
+        log.warn(f"{file}: not followed: {line}; {why}")
+    resolve(made.settings, where=file)
+    return made.settings

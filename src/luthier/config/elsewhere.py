@@ -73,7 +73,7 @@ NAMES = {
 }  # fmt: skip
 # What needs no setting here.
 NEEDLESS = {
-    "packing sample_packing": "rows are always packed, and none sees another",
+    "packing sample_packing eval_packing eval_sample_packing": "rows are always packed, and none sees another",
     "resume resume_from_checkpoint auto_resume_from_checkpoints": "run the same command again to resume an unfinished run",
     "logging_steps logging_strategy": "every step is logged, in metrics.jsonl of the run",
     "attn_implementation flash_attention flash_attn use_flash_attention_2": "attention is Luthier's own, for packed rows",
@@ -84,6 +84,19 @@ NEEDLESS = {
     "trust_remote_code": "code that comes with a model is never run",
     "deepspeed fsdp": "a run computes on one device",
     "overwrite_output_dir": "give another --out, or remove the folder",
+    "save_safetensors": "weights are always written as safetensors",
+    "plot_loss": "the report of a run has the curves",
+    "overwrite_cache dataset_prepared_path": "no prepared data is kept",
+    "pad_to_sequence_len pad_to_max_length group_by_length": "rows are packed without padding",
+    "ddp_timeout ddp_find_unused_parameters local_rank": "a run computes on one device",
+    "logging_first_step include_num_input_tokens_seen": "every step is logged, with its tokens",
+    "model_type tokenizer_type is_llama_derived_model strict": "the model's own config says what it is",
+    "remove_unused_columns": "columns that nothing reads are named, and left alone",
+    "roles_to_train": "the assistant's turns are learned; --text.train_on",
+    "bnb_4bit_compute_dtype": "computed in --dtype",
+    "use_liger_kernel liger_rms_norm liger_fused_linear_cross_entropy": "the loss never makes the logits of a whole pass",
+    "neftune_noise_alpha noisy_embedding_alpha": "noise on the embeddings (NEFTune) is not offered; against memorizing, "
+    "--lora.dropout and --eval.patience",
 }
 SAYINGS = {name: said for names, said in NEEDLESS.items() for name in names.split()}
 SETTINGS = {name: setting for setting, names in NAMES.items() for name in names.split()}

@@ -63,12 +63,14 @@ def write_yaml(config: RunConfig) -> str:
 
 
 def _dotted(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested sections; a mapping that is itself a setting (data.columns) stays whole."""
+    """Flatten nested sections; a mapping that is itself a setting (data.columns) stays whole, and `data: FILE` is its path."""
     known = fields()
     out: dict[str, Any] = {}
     for key, item in value.items():
         name = f"{prefix}{key}"
-        if isinstance(item, Mapping) and name not in known:
+        if name == "data" and isinstance(item, (str, list)):
+            out["data.path"] = [item] if isinstance(item, str) else item
+        elif isinstance(item, Mapping) and name not in known:
             out |= _dotted(item, f"{name}.")
         else:
             out[name] = item
