@@ -37,5 +37,12 @@ PARTS = {"rl", "pref_loss", "quantization_bit"}
 
 
 def test_what_needs_no_setting_is_said_by_the_program_too():
-    for name in ("packing", "flash_attention", "logging_steps", "resume_from_checkpoint", "neftune_noise_alpha", "group_by_length"):
+    for name in (
+        "packing",
+        "flash_attention",
+        "logging_steps",
+        "resume_from_checkpoint",
+        "neftune_noise_alpha",
+        "group_by_length",
+    ):
         assert needless(name)

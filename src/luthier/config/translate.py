@@ -105,7 +105,7 @@ def _flat(foreign: Foreign) -> dict[str, Any]:
     """Axolotl has what GRPO reads below `trl`."""
     out = dict(foreign)
     inner = out.pop("trl", None)
-    return out | inner if isinstance(inner, Mapping) else out
+    return {**out, **inner} if isinstance(inner, Mapping) else out
 
 
 def _method(rest: dict[str, Any], made: Translation, file: Path) -> None:
