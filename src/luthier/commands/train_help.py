@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import click
+from click.formatting import wrap_text
 
 from luthier.commands.options import Command
 from luthier.commands.settings import Setting
@@ -53,17 +54,13 @@ class TrainCommand(Command):
         row = method(name)
         formatter = ctx.make_formatter()
         formatter.write_usage(ctx.command_path, f"DATA --method {name} [OPTIONS]")
-        formatter.write_paragraph()
-        with formatter.indentation():
-            formatter.write_text(f"{name}: {row.summary}.")
+        formatter.write(f"\n{wrap_text(f'{name}: {row.summary}.', formatter.width, '  ', '  ')}\n")
         chosen = [option for option in self._settings() if row.does_read(option.setting)]
         with formatter.section(f"What {name} reads and not every method"):
             formatter.write_dl([record for option in chosen if (record := option.get_help_record(ctx))])
         others = [other for other in METHODS if other != name]
-        formatter.write_paragraph()
-        formatter.write_text(
-            f"Beside these it reads what every method does: {HELP_ALL}. Other methods: {', '.join(others)}."
-        )
+        more = f"Beside these it reads what every method does: {HELP_ALL}. Other methods: {', '.join(others)}."
+        formatter.write(f"\n{wrap_text(more, formatter.width)}")
         return formatter.getvalue().rstrip("\n")
 
     def _settings(self, names: Iterable[str] | None = None) -> Sequence[Setting]:
