@@ -182,7 +182,7 @@ MISREAD = {
         [{"messages": [turn("user", "q"), turn("assistant", "a") | {"train_on_turn": False}]}], "'train_on_turn' may say"
     ),
     "an answer that is a truth": ([{"question": "q", "answer": True}], "'answer' is a truth value"),
-    "a translation": ([{"translation": {"en": "a", "de": "b"}}], "write what it holds (en, de) as columns"),
+    "a translation": ([{"translation": {"en": "a", "de": "b"}}], "--data.columns prompt=translation.en,completion=translation.de"),
     "texts of unknown names": (
         [{"id": "1", "source": "a", "target": "b"}], "--data.columns prompt=source,completion=target"
     ),

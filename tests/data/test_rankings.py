@@ -60,7 +60,7 @@ def test_what_would_turn_an_order_round_is_refused(tmp_path, more, why):
 
 def test_only_responses_stand_best_first(tmp_path):
     assert ranks(tmp_path, row()) == [(1, 2, 3)]
-    with pytest.raises(InputError, match=sentence("unknown layout")):
+    with pytest.raises(InputError, match=sentence("unknown layout, shown")):
         ranks(tmp_path, {"instruction": "q", "generations": ["a", "b"]})
     with pytest.raises(InputError, match=sentence("responses without rank or score")):
         ranks(tmp_path, {"prompt": "q", "responses": [{"text": "a"}, {"text": "b"}]})

@@ -60,8 +60,8 @@ def test_file_is_understood(shared, file, layout, count, ties):
     [
         ("arc/arc_challenge_test.jsonl", "multiple-choice"),
         ("mmlu/mmlu_test.jsonl.gz", "multiple-choice"),
-        ("gauntlet_mix/lambada_openai.jsonl.gz", "unknown layout: found context, continuation"),
-        ("truthfulqa/v1/TruthfulQA.csv", "unknown layout: found Type, Category, Question, Best Answer"),
+        ("gauntlet_mix/lambada_openai.jsonl.gz", "try --data.columns prompt=context,completion=continuation;"),
+        ("truthfulqa/v1/TruthfulQA.csv", "try --data.columns 'prompt=Question,completion=Best Answer';"),
         ("banking77/categories.json", "must be a JSON object"),
         ("cranfield_cisi/cran.doc.1400.xml", "XML"),
         ("multi30k/val.en.gz", "unknown file ending '.en'"),

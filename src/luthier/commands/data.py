@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from luthier.commands.options import CLEANING, Command, option
-from luthier.commands.output import as_json, console, print_json
+from luthier.commands.output import as_json, console, print_json, say
 from luthier.commands.settings import config_of, with_settings
 from luthier.core.machine import share
 
@@ -49,6 +49,10 @@ from luthier.core.machine import share
     help="Folder for the new files.  [.]",
 )
 @option(
+    "--suggest", is_flag=True,
+    help="Write the settings by which PATH is read as YAML: its layout, and a mapping of its columns.",
+)  # fmt: skip
+@option(
     "--role",
     type=click.Choice(["train", "test"]),
     default="train",
@@ -62,7 +66,7 @@ from luthier.core.machine import share
 )
 @as_json
 def command(
-    paths: tuple[str, ...], role: str, training: tuple[str, ...], split: bool, clean: bool, near: float,
+    paths: tuple[str, ...], suggest: bool, role: str, training: tuple[str, ...], split: bool, clean: bool, near: float,
     drop_conflicts: bool, shortest: int, longest: int | None, folder: Path, json_: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """What is in PATH (files, folders, globs, or '-'): layout, lengths, languages, duplicates, what to fix.
@@ -72,6 +76,7 @@ def command(
       luthier data rows.jsonl
       luthier data train.csv --data.eval test.csv
       luthier data rows.jsonl --clean --split --out cleaned/
+      luthier data tickets.jsonl --suggest > tickets.yaml
       luthier data test.csv --role test --training train.csv
     """
     from luthier.core.errors import InputError
@@ -82,6 +87,9 @@ def command(
 
     config = config_of(paths, settings)
     share(config.threads)
+    if suggest:
+        _suggest(config, json_)
+        return
     if role == "test":
         _test(config, training, json_, splitting=split, cleaning=clean)
         return
@@ -103,6 +111,18 @@ def command(
     screen.print(card_table(result | {"reading": described.reading.lines()}))
     for line in written(result.get("written", {})):
         screen.print(line)
+
+
+def _suggest(config: Any, json_: bool) -> None:
+    import yaml
+
+    from luthier.inspect.suggest_mapping import suggested
+
+    settings = suggested(config)
+    if json_:
+        print_json(settings)
+    else:
+        say(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), end="")
 
 
 def _test(config: Any, training: tuple[str, ...], json_: bool, *, splitting: bool, cleaning: bool) -> None:

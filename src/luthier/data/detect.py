@@ -12,6 +12,11 @@ from luthier.data.layout_table import CHOICES, LAYOUTS, MIXED, USUAL, Layout
 from luthier.data.mapping import plain_name
 from luthier.data.read import Row
 
+
+class UnknownLayout(InputError):
+    """No layout reads the rows; what does may be found by a look at their values (`suggest`)."""
+
+
 ANSWER_FIELDS = ("prompt", "completion", "instruction", "output")
 PAIR_MAPPING = "prompt=COLUMN,completion=COLUMN"
 
@@ -224,10 +229,8 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
     share = {name: len(lacks) / len(LAYOUTS[name].needed) for name, lacks in lacking.items() if lacks}
     # Where nothing fits a little, the usual layouts are the ones to tell of.
     near = sorted(share, key=lambda name: (share[name], name not in USUAL))[:3]
-    if share[near[0]] == 1 and (fix := layout_errors.suggestion(rows[0], found)):
-        return InputError(f"unknown layout: found {listed(found)}", where=where, fix=fix)
     nearest = ", ".join(f"{name} (lacks {' and '.join(lacking[name])})" for name in near)
-    return InputError(
+    return UnknownLayout(
         f"unknown layout: found {listed(found)}; nearest: {nearest}",
         where=where, fix=f"map the columns, such as --data.columns {_such(lacking[near[0]])}",
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.core.errors import InputError
@@ -71,25 +71,6 @@ def no_preference(first: str, second: str, found: str) -> InputError:
         f"two answers ('{first}', '{second}'), and no column that is known to say which is better: found {found}",
         fix="map it with --data.columns preference=COLUMN, or declare another layout with --data.layout",
     )
-
-
-def suggestion(row: Row, found: Iterable[str]) -> str:
-    """Which columns of a row may be mapped to which fields, by what they hold; "" where nothing speaks for any."""
-    held = {name: row.fields.get(name) for name in found if not IDENTIFYING.fullmatch(str(name).lower())}
-    turns = [name for name, value in held.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    texts = [name for name, value in held.items() if isinstance(value, str)]
-    nested = [(name, value) for name, value in held.items() if isinstance(value, Mapping)]
-    if turns:
-        return f"map the columns, such as --data.columns messages={quoted(turns[0])}"
-    if len(texts) > 1:
-        one, two = map(quoted, texts[:2])
-        return f"map the columns, such as --data.columns prompt={one},completion={two}"
-    if nested:
-        name, inside = nested[0]
-        keys = [key for key, value in inside.items() if isinstance(value, str)]
-        inner = f" ({', '.join(keys[:4])})" if keys else ""
-        return f"'{name}' is an object: write what it holds{inner} as columns, such as prompt and completion"
-    return f"map the columns, such as --data.columns text={quoted(texts[0])}" if texts else ""
 
 
 def kind_of(value: Any) -> str:

@@ -11,9 +11,10 @@ from functools import cached_property
 from luthier.config.data import DataConfig
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Example, Origin
+from luthier.data import suggest
 from luthier.data.columns_read import ColumnsRead, describe_columns
 from luthier.data.convert import rows_with_examples
-from luthier.data.detect import detect
+from luthier.data.detect import UnknownLayout, detect
 from luthier.data.layout_codes import with_codes
 from luthier.data.layout_table import Layout
 from luthier.data.mapping import check_files
@@ -128,6 +129,8 @@ def _layout(first: Sequence[Row], rows: Sequence[Row], settings: DataConfig) -> 
     try:
         layout = detect(first, settings.mapping, declared=settings.read_as)
         return with_codes(layout, rows, settings.mapping, settings.values)
+    except UnknownLayout as error:
+        raise error if settings.mapping else suggest.mended(error, first) from None
     except InputError as error:
         if isinstance(error.where, Origin):
             raise

@@ -39,7 +39,8 @@ def tagged(values: Values) -> Chat:
     tokens, tags = values["tokens"], values["tags"]
     if not (isinstance(tokens, (list, tuple)) and isinstance(tags, (list, tuple)) and len(tokens) == len(tags)):
         raise InputError("not a tag for each token", fix="give both lists the same length, or use --data.skip_bad")
-    text, found, label = "", [], ""
+    text, label = "", ""
+    found: list[Span] = []
     for token, tag in zip(tokens, tags, strict=True):
         text += " " * bool(text)
         start, text = len(text), text + text_of(token, "tokens")
