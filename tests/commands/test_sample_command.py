@@ -88,6 +88,7 @@ def test_luthier_data_reads_it(sample, write, layout):
     assert (status, json.loads(out)["layout"]) == (0, layout)
 
 
+@pytest.mark.medium
 def test_luthier_train_learns_from_it(sample, tiny_folder):
     assert sample("--reward", "length:4")[0] == 0
     status, out, _ = sample(

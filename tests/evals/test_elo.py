@@ -83,6 +83,7 @@ def simulated(random, strengths, prompts, slope=0.0, verbose=None):
 TRUTH = {"a": 1150.0, "b": 1050.0, "c": 1000.0, "d": 800.0}
 
 
+@pytest.mark.medium
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     random = np.random.default_rng(7)
     hits = 0

@@ -128,6 +128,7 @@ def test_how_an_answer_ended_and_its_tokens(go, monkeypatch):
 # --- Exactness --------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_an_answer_depends_on_its_place_and_the_seed_alone(go, tmp_path):
     _, rows = go(write="all")
     answers = everything(rows)

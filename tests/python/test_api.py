@@ -170,6 +170,7 @@ def test_what_is_wrong_is_told_and_not_guessed(run, told, call):
         call(run.open())
 
 
+@pytest.mark.medium
 def test_an_adapter_is_asked_as_it_learned_to_be(run, place):
     """Its template and system prompt, one answer or many; a stop of one's own counts beside the template's."""
     other = luthier.train(

@@ -208,6 +208,7 @@ def test_a_reward_may_be_fixed_once_the_run_stopped_at_an_error_of_it(grpo, plac
         run(raised)
 
 
+@pytest.mark.medium
 def test_a_reward_that_did_not_fail_may_not_change_on_the_way(grpo, place, monkeypatch):
     (place / "mine.py").write_text("def score(answers):\n    return [float(len(a)) for a in answers]\n")
     with monkeypatch.context() as stopping:

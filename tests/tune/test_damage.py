@@ -175,6 +175,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_bits_are_the_same(made, part,
     assert "set aside" not in capsys.readouterr().err
 
 
+@pytest.mark.medium
 def test_all_checkpoints_damaged_begin_with_the_first_step_and_end_alike(made, part, capsys):
     folder, config = part
     for path in (folder / "checkpoints").glob("step-*"):
@@ -265,6 +266,7 @@ def test_a_run_whose_settings_were_edited_in_its_folder_is_refused(part):
         run(changed)
 
 
+@pytest.mark.medium
 def test_a_run_that_has_made_nothing_yet_takes_what_is_there_now(made, tmp_path, monkeypatch):
     config, folder = made
     rows = tmp_path / "rows.jsonl"

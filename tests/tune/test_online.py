@@ -295,6 +295,7 @@ def test_a_reward_model_scores_the_same_whatever_is_tuned(settings, tmp_path, ch
         assert [record["rewards"]["reward"] for record in kept] == pytest.approx(again, abs=1e-4)
 
 
+@pytest.mark.medium
 def test_a_reward_model_on_a_quantized_base_scores_as_it_was_measured(settings, files, tmp_path):
     held_out = {"data__eval": [str(files["pairs"])], "ranking__gather": False}
     run(resolve(settings("reward", out="rm", data="pairs", tune="qlora", **held_out)))
@@ -331,6 +332,7 @@ def test_the_context_is_the_limit_of_a_reward_model(settings, tmp_path):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.medium
 def test_a_reward_model_scores_a_file(settings, files, tmp_path, capsys):
     run(resolve(settings("reward", out="rm", data="pairs", train__steps=12, tune="full", train__lr=3e-3)))
     out = tmp_path / "scores.jsonl"

@@ -77,6 +77,7 @@ def test_a_row_of_one_s_own_is_as_good_as_a_built_in_one(place, train, name, dat
     assert results[0] == results[1]
 
 
+@pytest.mark.medium
 def test_the_example_s_methods_train_and_are_measured(place, train):
     status, said = train(f"python:{EXAMPLE}:SLIC", "slic", data="pairs.jsonl")
     assert status == 0, said

@@ -128,6 +128,7 @@ def test_a_reward_that_changed_after_the_run_is_told(settings, tmp_path):
         run(config)
 
 
+@pytest.mark.medium
 def test_right_answers_that_a_reward_cannot_read_are_told_or_refused(settings, tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     text = path.read_text()
