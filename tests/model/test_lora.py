@@ -119,9 +119,10 @@ def test_pissa_of_a_higher_rank_than_a_layer_has():
 
 
 def test_a_model_without_linear_layers_is_refused():
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=32, vocab_size=64))
+    model = tiny_model("sdpa")
+    for name, layer in list(targets.linears(model).items()):
+        model.set_submodule(name, torch.nn.Identity())
+        assert isinstance(layer, torch.nn.Linear)
     with pytest.raises(InputError, match=sentence("no layer for an adapter")):
         lora.attach(model, LoraConfig())
 

@@ -136,9 +136,11 @@ def estimate(
 def _prepared(model: nn.Module, kind: str, lora: LoraConfig, quant: QuantConfig) -> tuple[tune.Tuned, dict[int, int]]:
     """The model made ready on shapes, and the bytes that each of its weights is stored in then, by identity."""
     quantized: dict[int, int] = {}
-    if kind == "qlora":
+    if (
+        kind == "qlora"
+    ):  # a class of its own stands in for a quantized layer: adapters treat it as one that is not plain
         for linear in quantizable(model).values():
-            linear.__class__ = _Frozen
+            linear.__class__ = type("_Frozen", (type(linear),), {})
             count = linear.weight.numel()
             quantized[id(linear.weight)] = stored_bytes(count, quant.kind, quant.block, quant.double)
         for name in stacks(model):  # each expert by itself
@@ -152,10 +154,6 @@ def _prepared(model: nn.Module, kind: str, lora: LoraConfig, quant: QuantConfig)
 def weights(config: Any, dtype: torch.dtype) -> int:
     """Bytes of the weights of the model of `config` alone."""
     return sum(p.nbytes for p in on_shapes(config, dtype).parameters())
-
-
-class _Frozen(nn.Linear):
-    """Stands in for a quantized layer: it keeps nothing either, and adapters treat it as one that is not plain."""
 
 
 def _head(model: nn.Module, targets: int, device: torch.device) -> int:

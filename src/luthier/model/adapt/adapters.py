@@ -15,6 +15,7 @@ from luthier.core.errors import InputError
 from luthier.core.storage.files import write_json
 from luthier.model.adapt import heads, lora, peft, peft_experts, roles, targets, vocabulary_weights
 from luthier.model.adapt.adapter_config import CONFIG, PREFIX, WEIGHTS
+from luthier.model.adapt.linear_layers import is_linear, weight_of
 from luthier.model.adapt.lora_layer import Adapter
 from luthier.model.adapt.lora_stack import LoraStack
 from luthier.model.adapt.peft import PeftAdapter
@@ -49,7 +50,8 @@ def save(out: Path, model: Any, base: str, config: LoraConfig) -> None:
         {
             "peft_type": "LORA", "task_type": "SEQ_CLS" if "score" in whole else "CAUSAL_LM", "base_model_name_or_path": base,
             "bias": "none", "lora_dropout": config.dropout, "use_rslora": False,
-            "use_dora": any(adapter.magnitude is not None for adapter in found.values()), "fan_in_fan_out": False,
+            "use_dora": any(adapter.magnitude is not None for adapter in found.values()),
+            "fan_in_fan_out": any(getattr(adapter, "transposed", False) for adapter in found.values()),
             "modules_to_save": saved or None, "ensure_weight_tying": tied, "init_lora_weights": True, "inference_mode": True,
         }
         | _places(model, found, stacked, config),
@@ -215,7 +217,7 @@ def _copy(layer: Adapter, parts: dict[str, torch.Tensor]) -> None:
 
 def _has(model: Any, name: str) -> bool:
     try:
-        return isinstance(lora.base_of(model, name), (torch.nn.Linear, QuantLinear, StackModule))
+        return isinstance(base := lora.base_of(model, name), (QuantLinear, StackModule)) or is_linear(base)
     except AttributeError:
         return False
 
@@ -223,7 +225,9 @@ def _has(model: Any, name: str) -> bool:
 def _shape(layer: Any) -> tuple[int, ...]:
     """(out, in) of a linear layer, (experts, out, in) of a stack."""
     if not isinstance(layer, StackModule):
-        return layer.out_features, layer.in_features
+        return (
+            (layer.out_features, layer.in_features) if isinstance(layer, QuantLinear) else tuple(weight_of(layer).shape)
+        )
     count, rows, columns = layer.shape
     return (count, columns, rows) if layer.transposed else (count, rows, columns)
 

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from luthier.config.model import LoraConfig
 from luthier.core.errors import InputError
+from luthier.model.adapt.linear_layers import is_plain, is_transposed, layer_of, weight_of
 from luthier.model.adapt.quantize import Quantized, QuantLinear
 from luthier.model.layers.products import product
 
@@ -123,6 +124,8 @@ class LoraLinear(Adapter):
 
     def __init__(self, base: nn.Module, config: LoraConfig) -> None:
         super().__init__(base, config)
+        self.transposed = base.transposed if isinstance(base, QuantLinear) else is_transposed(base)
+        self._known = isinstance(base, QuantLinear) or is_plain(base)
         weight = _weight(base)
         out_features, in_features = weight.shape
         self.A = nn.Parameter(drawn(config.rank, in_features, weight))
@@ -140,12 +143,13 @@ class LoraLinear(Adapter):
     @property
     def plain(self) -> bool:
         """Whether the layer now computes W x + s B A x and no more: neither DoRA nor dropout."""
-        known = type(self.base) in (nn.Linear, QuantLinear)
-        return known and self.magnitude is None and not (self.dropout and self.training)
+        return self._known and self.magnitude is None and not (self.dropout and self.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.plain:
             weight = self.base.quantized if isinstance(self.base, QuantLinear) else self.base.weight
+            if self.transposed and isinstance(weight, torch.Tensor):
+                weight = weight.T
             a, b = self.cast or (self.A.to(x.dtype), self.B.to(x.dtype))
             flat = x.reshape(-1, x.shape[-1])
             y = _LoraLinear.apply(flat, weight, self.base.bias, self.A, self.B, a, b, self.scale)  # type: ignore[no-untyped-call]
@@ -188,11 +192,12 @@ class LoraLinear(Adapter):
     @torch.no_grad()
     def _start_at_singular_vectors(self) -> None:
         """PiSSA: what A and B start with is taken out of the frozen weight."""
-        if type(self.base) is not nn.Linear:
+        if not is_plain(self.base):
             raise quantized_already()
-        singular_vectors(self.base.weight.to(self.A.dtype), self.A, self.B, self.scale)
+        weight = _weight(self.base)
+        singular_vectors(weight.to(self.A.dtype), self.A, self.B, self.scale)
         self.start = (self.A.clone(), self.B.clone())
-        self.base.weight.sub_((self.scale * (self.B @ self.A)).to(self.base.weight.dtype))
+        weight.sub_((self.scale * (self.B @ self.A)).to(weight.dtype))
 
     @torch.no_grad()
     def merged(self) -> torch.Tensor:
@@ -219,13 +224,8 @@ class LoraLinear(Adapter):
 
     def replaced(self) -> nn.Module:
         weight = self.merged()
-        bias = getattr(self.base, "bias", None)
-        plain = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-        dtype = self.base.weight.dtype if isinstance(self.base, nn.Linear) else weight.dtype
-        plain.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-        if bias is not None:
-            plain.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-        return plain
+        dtype = weight.dtype if isinstance(self.base, QuantLinear) else _weight(self.base).dtype
+        return layer_of(weight.to(dtype), getattr(self.base, "bias", None), transposed=self.transposed)
 
 
 def singular_vectors(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> None:
@@ -246,7 +246,4 @@ def quantized_already() -> InputError:
 
 def _weight(base: nn.Module) -> torch.Tensor:
     """The base weight [out, in]; a quantized layer dequantizes it."""
-    if isinstance(base, nn.Linear):
-        return base.weight
-    weight: torch.Tensor = base.dequantize()  # type: ignore[operator]
-    return weight
+    return base.dequantize() if isinstance(base, QuantLinear) else weight_of(base)

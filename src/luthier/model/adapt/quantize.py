@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from luthier.model.adapt.linear_layers import is_plain, is_transposed, layer_of, weight_of
 from luthier.model.layers.decoder import text_modules
 
 Kind = Literal["nf4", "int8"]
@@ -157,12 +158,14 @@ class QuantLinear(nn.Module):
     its scales are float32.
     """
 
-    def __init__(self, linear: nn.Linear, kind: Kind, block: int, double: bool) -> None:
+    def __init__(self, linear: nn.Module, kind: Kind, block: int, double: bool) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.compute_dtype = linear.weight.dtype
+        weight = weight_of(linear)
+        self.out_features, self.in_features = weight.shape
+        self.transposed = is_transposed(linear)  # where it was
+        self.compute_dtype = weight.dtype
         self.kind, self.block = kind, block
-        for name, value in quantize(linear.weight, kind, block, double).tensors().items():
+        for name, value in quantize(weight, kind, block, double).tensors().items():
             self.register_buffer(name, value)
         self.bias = linear.bias
 
@@ -189,19 +192,19 @@ class QuantLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, {self.kind}, block={self.block}"
 
 
-def quantizable(model: nn.Module, skip: Sequence[str] = ("lm_head",)) -> dict[str, nn.Linear]:
+def quantizable(model: nn.Module, skip: Sequence[str] = ("lm_head",)) -> dict[str, nn.Module]:
     """The linear layers of `model` that `quantize_linears` replaces, all in its decoder: name -> layer."""
     return {
         name: module
         for name, module in text_modules(model)
-        if type(module) is nn.Linear and name not in skip and name.rpartition(".")[2] not in skip
+        if is_plain(module) and name not in skip and name.rpartition(".")[2] not in skip
     }
 
 
 def quantize_linears(
     model: nn.Module, kind: Kind = "nf4", block: int = 64, double: bool = True, skip: Sequence[str] = ("lm_head",)
 ) -> int:
-    """Replace every nn.Linear of `model` by a QuantLinear, in place, and return how many.
+    """Replace every linear layer of `model` by a QuantLinear, in place, and return how many.
 
     A layer whose name, or last part of it, is in `skip` stays as it is: the head decides every token,
     and often shares its weight with the embedding.
@@ -218,11 +221,7 @@ def dequantize_linears(model: nn.Module) -> None:
     """Replace every quantized layer of `model` by a plain one with the weight it stands for, in place."""
     for name, module in list(model.named_modules()):
         if isinstance(module, QuantLinear):
-            weight = module.dequantize()
-            plain = nn.Linear(weight.shape[1], weight.shape[0], bias=module.bias is not None, device="meta")
-            plain.weight = nn.Parameter(weight, requires_grad=False)
-            if module.bias is not None:
-                plain.bias = nn.Parameter(module.bias.detach().clone(), requires_grad=False)
+            plain = layer_of(module.dequantize(), module.bias, transposed=module.transposed)  # type: ignore[arg-type]
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, plain)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from luthier.core.errors import InputError, nearest
 from luthier.core.foreign.patterns import compiled
+from luthier.model.adapt.linear_layers import is_linear
 from luthier.model.adapt.quantize import QuantLinear
 from luthier.model.adapt.stacks import held, stacks
 from luthier.model.layers.decoder import text_modules
@@ -20,15 +21,10 @@ ROUTERS = ("gate", "router")  # of experts, where they are linear layers
 
 
 def linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer of the decoder, quantized or not: name -> module. A router that gives more than products, as
-    those of Llama 4 and Phi, is none."""
-    return {name: module for name, module in text_modules(model) if _linear(module)}
-
-
-def _linear(module: nn.Module) -> bool:
-    return isinstance(module, QuantLinear) or (
-        isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
-    )
+    """Every linear layer of the decoder, quantized or not: name -> module."""
+    return {
+        name: module for name, module in text_modules(model) if isinstance(module, QuantLinear) or is_linear(module)
+    }
 
 
 def everything(model: nn.Module) -> list[str]:

@@ -126,7 +126,8 @@ def _open_matching(model: nn.Module, pattern: str) -> None:
             parameter.requires_grad_(True)
             found = True
     if not found:
-        example = next(n for n, _ in model.named_parameters() if ".layers." in n)
+        first = next(blocks(model)[0].parameters())
+        example = next(name for name, parameter in model.named_parameters() if parameter is first)
         raise InputError(f"no weight matches '{pattern}'", where="--tune", fix=f"names look like {example}")
 
 
