@@ -14,10 +14,13 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "model")]
 
 HEAD = """# Models
 
-Made by `python docs/models.py`: a tiny random model of each architecture in transformers {version} is loaded, and Luthier's float32 results
+Made by `make models`: a tiny random model of each architecture in transformers {version} is loaded, and Luthier's float32 results
 are compared with transformers' own eager attention, one sequence at a time. `log p` is the largest difference over a packed row of trees
 whose log-probabilities have a spread of about 1; `answers` is that of three greedy answers, which also have the same tokens; `gradient` is
 the relative difference of all weights' gradients. Models of text and images are used for text only: their other parts do not change.
+
+Answers are compared with transformers' forward pass over the whole text. Its `generate` reads token by token, and there the Mamba 2 layers of
+Nemotron-H, and others whose time steps have limits, forget the limits: their answers contradict their own forward pass.
 
 When a model is loaded, `model/check.py` makes the same comparison on its weights. So what is refused here is refused before anything is
 learned, and so is any model not in this list that differs.

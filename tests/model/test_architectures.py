@@ -31,8 +31,9 @@ EXACT = (
     "qwen3_5",
     "lfm2",
     "falcon_h1",
+    "nemotron_h",
 )
-REFUSED = ("bloom", "diffllama", "stablelm", "nemotron_h")
+REFUSED = ("bloom", "diffllama", "stablelm")
 
 
 def said(kind: str) -> str:

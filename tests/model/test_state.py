@@ -22,14 +22,14 @@ from luthier.text.pack import pack
 ONE = {"falcon_h1": {"lm_head_multiplier": 1.0}}
 
 
-def hybrid(kind, attention, dtype=torch.float32):
+def hybrid(kind, attention, dtype=torch.float32, **changes):
     from transformers import AutoModelForCausalLM
 
     register()
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(tiny_config(kind, **ONE.get(kind, {})), attn_implementation=attention).to(
-        dtype
-    )
+    model = AutoModelForCausalLM.from_config(
+        tiny_config(kind, **ONE.get(kind, {}), **changes), attn_implementation=attention
+    ).to(dtype)
     spread(model)
     return model.eval()
 
@@ -106,3 +106,25 @@ def test_an_answer_does_not_depend_on_others_that_begin_alike(kind, more):
         (alone,) = generate(model, [prompt], sampling, lambda ids: "")
         assert found.ids == alone.ids
         torch.testing.assert_close(torch.tensor(found.logp), torch.tensor(alone.logp), atol=1e-4, rtol=0)
+
+
+STEPS = [
+    ("nemotron_h", {"time_step_min": 0.3}),  # which has no upper limit
+    ("mamba2", {"time_step_limit": (0.01, 0.1)}),
+    ("falcon_h1", {"time_step_limit": (0.3, 0.6), "ssm_multipliers": [0.5, 0.7, 0.8, 1.2, 1.5]}),
+    ("granitemoehybrid", {"time_step_limit": (0.1, 0.6)}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), STEPS, ids=[kind for kind, _ in STEPS])
+def test_limited_time_steps_are_limited_token_by_token_too(kind, changes):
+    """transformers limits them where it reads many tokens, and forgets that when it generates: there its own answers are not
+    those of its own forward pass."""
+    ours, theirs = hybrid(kind, "luthier", **changes), hybrid(kind, "eager", **changes)
+    carry(ours)
+    prompt = [20, 31, 42, 53, 64, 75]
+    (answer,) = generate(ours, [prompt], Sampling(max_new_tokens=12, temperature=0.0), lambda ids: "")
+    with torch.no_grad():
+        logp = theirs(torch.tensor([[*prompt, *answer.ids]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    assert list(answer.ids) == logp.argmax(-1).tolist()
+    torch.testing.assert_close(torch.tensor(answer.logp), logp.max(-1).values, atol=1e-5, rtol=0)

@@ -11,6 +11,7 @@ from luthier.core.errors import InputError
 ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
 # Layers with a causal convolution of their own are computed path by path (`layers/state.py`).
 STATES = ("linear_attention", "conv", "hybrid", "mamba")
+TOKENWISE = ("mlp", "moe")  # layers of Nemotron-H that look at each token alone
 ROWS = (
     64,
     256,
@@ -30,7 +31,7 @@ def check_layers(config: Any, where: object) -> None:
             f"models of type '{config.model_type}' have an encoder before the decoder", where=where,
             fix="use a model that is a decoder alone",
         )  # fmt: skip
-    odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - {*ATTENTION, *STATES}
+    odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - {*ATTENTION, *STATES, *TOKENWISE}
     if odd:
         raise InputError(
             f"models of type '{config.model_type}' have layers of kind '{min(odd)}', which mix tokens outside of attention, so "

@@ -9,6 +9,7 @@ attention hands it q, k and v; that object runs the layer's own code on sequence
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import MethodType
@@ -22,6 +23,9 @@ from luthier.model.layers.decoder import decoder
 Layer = Callable[
     ..., torch.Tensor
 ]  # [S, L, H] -> [S, L, H]: S sequences, each from an empty state on; or with `cache=` from that one
+
+
+ANY_STEP = (0.0, math.inf)  # limits of a time step that are none
 
 
 class Mixer(Protocol):
@@ -51,7 +55,37 @@ def carry(model: nn.Module) -> int:
 
 def _forward(module: Any, hidden_states: torch.Tensor, *args: Any, tree: Mixer | None = None, **others: Any) -> Any:
     own = partial(type(module).forward, module)
-    return own(hidden_states, *args, **others) if tree is None else tree.mix(int(module.layer_idx), own, hidden_states)
+    if tree is None:
+        return own(hidden_states, *args, **others)
+    limited = (getattr(module, "time_step_limit", None) or ANY_STEP) != ANY_STEP
+    return tree.mix(int(module.layer_idx), partial(_limited, module, own) if limited else own, hidden_states)
+
+
+def _limited(module: Any, own: Layer, hidden: torch.Tensor, cache: Any = None) -> torch.Tensor:
+    """A Mamba 2 layer whose time steps are limited, of which transformers thinks for many tokens and not for a single one.
+
+        clamp(softplus(x + bias), low, high) = softplus(clamp(x, low' - bias, high' - bias) + bias)      softplus(low') = low
+
+    So for a single one x, the last columns of the projection, is clamped before.
+    """
+    if cache is None or hidden.shape[1] > 1:
+        return own(hidden, cache=cache)
+    width, bias = module.num_heads, module.dt_bias.detach()
+    limits = torch.tensor(module.time_step_limit, dtype=torch.float64, device=bias.device)
+    low, high = (limits + torch.log(-torch.expm1(-limits)))[:, None] - bias
+    factor = getattr(module, "mup_vector", torch.ones(1))[
+        ..., -width:
+    ].flatten()  # Falcon-H1 multiplies what is projected
+
+    def clamped(_: nn.Module, __: Any, projected: torch.Tensor) -> torch.Tensor:
+        steps = projected[..., -width:].clamp((low / factor).to(projected.dtype), (high / factor).to(projected.dtype))
+        return torch.cat([projected[..., :-width], steps], -1)
+
+    hook = module.in_proj.register_forward_hook(clamped)
+    try:
+        return own(hidden, cache=cache)
+    finally:
+        hook.remove()
 
 
 class Unfolding:
