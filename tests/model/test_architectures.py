@@ -32,8 +32,14 @@ EXACT = (
     "lfm2",
     "falcon_h1",
     "nemotron_h",
+    "stablelm",
+    "gpt_neo",
+    "falcon",
+    "bloom",
+    "mpt",
+    "modernbert-decoder",
 )
-REFUSED = ("bloom", "diffllama", "stablelm")
+REFUSED = ("xglm", "diffllama")
 
 
 def said(kind: str) -> str:

@@ -77,7 +77,11 @@ def test_exact_architectures_pass(kind, changes) -> None:
             {"d_model": 32, "attention_heads": 4, "num_layers": 2, "ffn_dim": 64},
             "log-probabilities of packed rows are up to",
         ),
-        ("bloom", {"n_layer": 2, "n_head": 4}, "log-probabilities of packed rows are up to"),
+        (
+            "openai-gpt",
+            {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 256},
+            "log-probabilities of packed rows are up to",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

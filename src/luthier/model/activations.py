@@ -19,6 +19,7 @@ from luthier.core.types.batch import Batch
 from luthier.model.folder.limits import attention_widths
 from luthier.model.layers import attention, experts, fuse
 from luthier.model.layers.decoder import auto_class, decoder
+from luthier.model.layers.own_attention import hand_down, know
 from luthier.model.layers.plan import BLOCK, Gathered, TreePlan, gathered
 from luthier.model.layers.products import unit_of
 from luthier.model.layers.recompute import blocks
@@ -65,6 +66,7 @@ def on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:
     """The model of `config` without values, as `load` makes it. A copy of the configuration: making a model ready may change it.
     Raises InputError for what is no decoder."""
     attention.register()
+    know(config)
     with torch.device("meta"):
         try:
             model = auto_class(config).from_config(
@@ -77,6 +79,7 @@ def on_shapes(config: Any, dtype: torch.dtype) -> nn.Module:
             ) from None  # fmt: skip
     experts.install(model)
     carry(model)
+    hand_down(model)
     fuse.fuse(model)
     return model
 

@@ -31,6 +31,7 @@ from luthier.model.layers import experts, fuse
 from luthier.model.layers.attention import NAME, register
 from luthier.model.layers.decoder import auto_class
 from luthier.model.layers.determinism import same_products
+from luthier.model.layers.own_attention import hand_down, know
 from luthier.model.layers.state import carry
 from luthier.model.quiet import quiet
 
@@ -79,6 +80,7 @@ def load(
     config = load_config(folder)
     if attention == NAME:
         check_layers(config, folder / CONFIG)
+        know(config)
     register()
     with quiet():
         try:
@@ -181,6 +183,7 @@ def _check_once(model: Any, dtype: torch.dtype, device: torch.device) -> None:
     kind = (type(model).__name__, model.config.to_json_string(), str(dtype), str(device))
     wanted = None if kind in CHECKED else check.expected(model)
     carry(model)
+    hand_down(model)
     fuse.fuse(model)
     if wanted is not None:
         check.check(model, wanted)

@@ -14,7 +14,10 @@ from luthier.model.folder.settings_files import read_object
 
 CONFIG, WEIGHTS = "adapter_config.json", ADAPTER
 PREFIX = "base_model.model."
-EMBEDDINGS, HEADS = ("embed_tokens", "wte", "embed_in", "word_embeddings"), ("lm_head", "embed_out")
+EMBEDDINGS, HEADS = (
+    ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"),
+    ("lm_head", "embed_out", "decoder"),
+)
 LONGEST = 1000  # characters of a path or a name
 
 

@@ -6,6 +6,10 @@ The function hands q, k and v to the object passed to the model as `tree=`: a pl
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any, Protocol
 
@@ -25,12 +29,39 @@ class Attender(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Handed:
+    """What stands for a mask where layers hand nothing else down: the `tree=` of the pass, the positions of its tokens [1, T], and how
+    far layers look for which the mask was made."""
+
+    tree: Attender
+    positions: torch.Tensor
+    local: Local | None = None
+
+    def to(self, dtype: torch.dtype) -> Handed:
+        """The same: MPT makes truth values of its mask."""
+        return self
+
+
+_handing: ContextVar[Handed | None] = ContextVar("what masks are in place of", default=None)
+
+
+@contextmanager
+def handing(tree: Attender, positions: torch.Tensor) -> Iterator[None]:
+    """For the block, masks that transformers makes hand down the tree and the positions."""
+    token = _handing.set(Handed(tree, positions))
+    try:
+        yield
+    finally:
+        _handing.reset(token)
+
+
 def _attention(
     module: Any,
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    attention_mask: Local | None,
+    attention_mask: Local | Handed | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     tree: Attender | None = None,
@@ -40,6 +71,8 @@ def _attention(
     position_bias: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
+    if isinstance(attention_mask, Handed):
+        tree, attention_mask = attention_mask.tree, attention_mask.local
     assert tree is not None, "models loaded by Luthier are called with tree="
     if position_bias is not None:
         raise InputError("its attention has 'position_bias', which Luthier does not compute", fix="use another model")
@@ -50,14 +83,15 @@ def _attention(
     return tree.attend(int(module.layer_idx), q, k, v, scoring), None
 
 
-def _mask(*args: Any, local_size: int | None = None, config: Any = None, **others: Any) -> Local | None:
+def _mask(*args: Any, local_size: int | None = None, config: Any = None, **others: Any) -> Local | Handed | None:
     """In place of a mask: how far the layers look that transformers makes it for. The tree itself says what comes before what.
 
     Masks of encoders, which look as far ahead too, count the tokens between two that see each other; those of decoders count one more.
     """
     if local_size is not None and "allow_is_bidirectional_skip" in others:
         local_size += 1
-    return local_of(local_size, config)
+    local, handed = local_of(local_size, config), _handing.get()
+    return local if handed is None else replace(handed, local=local)
 
 
 def register() -> None:

@@ -28,6 +28,12 @@ def decoder(model: Any) -> Any:
     return getattr(model, "model", model) if found is model or isinstance(found, nn.Linear) else found
 
 
+def before_head(model: Any) -> nn.Module | None:
+    """What stands between hidden states and the vocabulary head: of ModernBERT's decoder a layer of its own, which it calls the head."""
+    found: nn.Module | None = model.lm_head if type(model).__name__ == "ModernBertDecoderForCausalLM" else None
+    return found
+
+
 def text_config(model: Any) -> Any:
     """The configuration of the part that reads and writes text."""
     return model.config.get_text_config()
@@ -43,8 +49,8 @@ def text_modules(model: Any) -> Iterator[tuple[str, nn.Module]]:
 
 def text_parameters(model: Any) -> Iterator[nn.Parameter]:
     """The weights of the decoder, of the head, and of the embedding."""
-    for part in (decoder(model), model.get_output_embeddings(), model.get_input_embeddings()):
-        yield from part.parameters()
+    for part in (decoder(model), before_head(model), model.get_output_embeddings(), model.get_input_embeddings()):
+        yield from () if part is None else part.parameters()
 
 
 def blocks(model: Any) -> nn.ModuleList:
