@@ -320,9 +320,32 @@ def test_each_request_goes_through_the_adapter_of_its_own(tmp_path: Path) -> Non
 def test_what_does_not_learn_is_said() -> None:
     from transformers import JetMoeConfig, JetMoeForCausalLM
 
-    assert tune.about_experts(mixture(), "lora") == ["the router that chooses among the experts stays as it is"]
-    assert tune.about_experts(mixture(), "full") == []
+    assert tune.without_adapter(mixture(), "lora") == ["the router that chooses among the experts stays as it is"]
+    assert tune.without_adapter(mixture(), "full") == []
     strange = JetMoeForCausalLM(JetMoeConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, intermediate_size=48, kv_channels=8,
                                              num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2))  # fmt: skip
-    (words,) = tune.about_experts(strange, "qlora")
+    (words,) = tune.without_adapter(strange, "qlora")
     assert words.startswith(f"{4 * (32 * 96 + 48 * 32) + 4 * 2 * 32 * 16:,} weights of experts get no adapter")
+
+
+@pytest.mark.parametrize("family", ["glm4_moe", "deepseek_v3"])
+def test_dora_on_dense_and_shared_mlps_is_told_to_be_beyond_peft(family, tmp_path: Path, capsys) -> None:
+    """PEFT takes these layers for what they are only as parameters, of which it learns no magnitudes. Luthier reads what it wrote, and
+    merges it."""
+    from peft import PeftModel
+
+    config = LoraConfig(rank=4, dora=True, targets=("*.layers.0.mlp.*_proj", "*.shared_experts.*_proj"))
+    model = adapted(family, config)
+    for adapter in lora.adapters(model):
+        torch.nn.init.uniform_(adapter[1].magnitude, 0.5, 2.0)
+    adapters.save(tmp_path, model, "tiny", config)
+    assert "PEFT loads no DoRA on 'gate_proj'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="use_dora"):
+        PeftModel.from_pretrained(mixture(family), tmp_path)
+    again = mixture(family)
+    assert adapters.apply(again, tmp_path) == len(list(lora.adapters(model))) == 6
+    assert torch.equal(logp(again), logp(model))
+    assert float((logp(model) - logp(mixture(family))).abs().max()) > 0.1
+    wanted = logp(model)
+    lora.merge(model)
+    torch.testing.assert_close(logp(model), wanted, atol=3e-5, rtol=0)

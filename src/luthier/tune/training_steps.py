@@ -11,7 +11,7 @@ from luthier.config.training import TrainConfig
 from luthier.core import log
 from luthier.core.errors import DiskFull, LuthierError
 from luthier.model import memory
-from luthier.model.adapt.tune import about_experts
+from luthier.model.adapt.tune import without_adapter
 from luthier.runs.folder import RunFolder
 from luthier.training import checkpoint
 from luthier.training.loop import Report
@@ -57,7 +57,7 @@ def take_steps(job: TrainingJob, setup: TrainingSetup, selector: CheckpointSelec
         f"learning rate {setup.rate:g}, {schedule(config)}"
         + (f", going on from step {state.step}" if state.step else "")
     )
-    for words in about_experts(setup.tuned.model, config.tune):
+    for words in without_adapter(setup.tuned.model, config.tune):
         log.note(words)
     selector.save_baseline()
     saved = LastSave(time.monotonic())

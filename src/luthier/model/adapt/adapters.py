@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from luthier.config.model import LoraConfig
+from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.storage.files import write_json
 from luthier.model.adapt import heads, lora, peft, peft_experts, roles, targets, vocabulary_weights
@@ -20,7 +21,7 @@ from luthier.model.adapt.lora_layer import Adapter
 from luthier.model.adapt.lora_stack import LoraStack
 from luthier.model.adapt.peft import PeftAdapter
 from luthier.model.adapt.quantize import QuantLinear
-from luthier.model.adapt.stacks import StackModule, stacks
+from luthier.model.adapt.stacks import StackModule
 from luthier.model.adapt.vocabulary_weights import Vocabulary
 
 SAME_MODEL = "load it on the model it was tuned from"
@@ -63,7 +64,14 @@ def _places(model: Any, found: Mapping[str, Adapter], stacked: Sequence[str], co
     was made elsewhere."""
     everything = targets.everything(model)
     flat = [name for name in found if name not in stacked]
-    moved = [name for name in flat if name.rpartition(".")[2] in peft_experts.REWRITTEN] if stacks(model) else []
+    moved = peft_experts.only_by_parameter(model, flat)
+    dora = [name for name in moved if found[name].magnitude is not None]  # of parameters PEFT learns no magnitudes
+    if beyond := [*dora, *targets.refused_by_peft(model, flat)]:
+        log.warn_once(
+            f"PEFT loads no {'DoRA' if dora else 'adapter'} on '{beyond[0].rpartition('.')[2]}' of a model of this type. Luthier does, "
+            "and `luthier merge` writes a plain model for other programs"
+        )
+    moved = [name for name in moved if name not in dora]
     usual = found[(flat or stacked)[-1]] if found else None
     rank, scale = (usual.rank, usual.scale) if usual else (config.rank, config.alpha / config.rank)
     out: dict[str, Any] = {"r": rank, "lora_alpha": scale * rank}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -34,7 +32,7 @@ def weight_of(layer: nn.Module) -> torch.Tensor:
 def layer_of(weight: torch.Tensor, bias: torch.Tensor | None, *, transposed: bool) -> nn.Module:
     """A frozen layer with the weight [out, in] and a copy of the bias, which lies `transposed` where its architecture has it so."""
     out_features, in_features = weight.shape
-    layer: Any
+    layer: nn.Module
     with torch.device("meta"):
         if transposed:
             from transformers.pytorch_utils import Conv1D
@@ -45,4 +43,4 @@ def layer_of(weight: torch.Tensor, bias: torch.Tensor | None, *, transposed: boo
     layer.weight = nn.Parameter(weight.T.contiguous() if transposed else weight, requires_grad=False)
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-    return layer  # type: ignore[no-any-return]
+    return layer

@@ -23,6 +23,7 @@ import torch
 from luthier.core.errors import InputError
 from luthier.core.foreign.patterns import compiled
 from luthier.model.adapt.adapter_config import CONFIG
+from luthier.model.adapt.stacks import stacks
 from luthier.model.layers.experts import STACKS
 
 # Of a model with experts PEFT 0.21 takes every target that ends so for the experts', though it is a shared or dense MLP's (peft#3711,
@@ -36,6 +37,11 @@ SECONDS = 1.0  # that a pattern may take on the name of a layer
 _SINGLE = re.compile(r"(.+\.experts)\.(\d{1,5})\.(gate_proj|up_proj|down_proj|w1|w2|w3)")
 _PLACES = {"gate_proj": (STACKS[0], 0), "w1": (STACKS[0], 0), "up_proj": (STACKS[0], 1), "w3": (STACKS[0], 1),
            "down_proj": (STACKS[2], 0), "w2": (STACKS[2], 0)}  # fmt: skip
+
+
+def only_by_parameter(model: Any, names: Iterable[str]) -> list[str]:
+    """Of the linear layers `names` those that PEFT adapts as they are only where `target_parameters` names their weights."""
+    return [name for name in names if name.rpartition(".")[2] in REWRITTEN] if stacks(model) else []
 
 
 def resolved(

@@ -167,7 +167,7 @@ class QuantLinear(nn.Module):
         self.kind, self.block = kind, block
         for name, value in quantize(weight, kind, block, double).tensors().items():
             self.register_buffer(name, value)
-        self.bias = linear.bias
+        self.bias: nn.Parameter | None = linear.bias  # type: ignore[assignment]
 
     @property
     def quantized(self) -> Quantized:
@@ -192,7 +192,7 @@ class QuantLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, {self.kind}, block={self.block}"
 
 
-def quantizable(model: nn.Module, skip: Sequence[str] = ("lm_head",)) -> dict[str, nn.Module]:
+def quantizable(model: nn.Module, skip: Sequence[str] = ("lm_head",)) -> dict[str, Any]:
     """The linear layers of `model` that `quantize_linears` replaces, all in its decoder: name -> layer."""
     return {
         name: module
@@ -221,7 +221,7 @@ def dequantize_linears(model: nn.Module) -> None:
     """Replace every quantized layer of `model` by a plain one with the weight it stands for, in place."""
     for name, module in list(model.named_modules()):
         if isinstance(module, QuantLinear):
-            plain = layer_of(module.dequantize(), module.bias, transposed=module.transposed)  # type: ignore[arg-type]
+            plain = layer_of(module.dequantize(), module.bias, transposed=module.transposed)
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, plain)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -12,11 +12,12 @@ from luthier.core.foreign.patterns import compiled
 from luthier.model.adapt.linear_layers import is_linear
 from luthier.model.adapt.quantize import QuantLinear
 from luthier.model.adapt.stacks import held, stacks
-from luthier.model.layers.decoder import text_modules
+from luthier.model.layers.decoder import text_config, text_modules
 
 PATTERN_SECONDS = 1.0  # that a pattern may take on the name of a layer
 
 
+PASSING = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")  # of which PEFT takes no `out_proj`
 ROUTERS = ("gate", "router")  # of experts, where they are linear layers
 
 
@@ -41,9 +42,16 @@ def routers(model: nn.Module) -> list[str]:
     return [name for name in linears(model) if name.rpartition(".")[0] in blocks and name.rpartition(".")[2] in ROUTERS]
 
 
+def refused_by_peft(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Of the layers `names` those for which PEFT takes no adapter: the last one of Mamba layers, whose weight fused kernels read past
+    it. They stay as they are unless they are named, so that what is written loads."""
+    found = [name for name in names if name.rpartition(".")[2] == "out_proj"]
+    return found if found and text_config(model).model_type in PASSING else []
+
+
 def chosen(model: nn.Module, targets: Sequence[str]) -> list[str]:
-    """The layers that `targets` name: 'all-linear' for all but the routers of experts, a name such as q_proj or self_attn.q_proj, a
-    glob over full names, or what is none of these as a regular expression over full names, as PEFT takes it.
+    """The layers that `targets` name: 'all-linear' for all but the routers of experts and what PEFT refuses, a name such as q_proj or
+    self_attn.q_proj, a glob over full names, or what is none of these as a regular expression over full names, as PEFT takes it.
 
     Raises InputError when a target matches nothing, or names the head while it shares its weight with the embedding.
     """
@@ -56,7 +64,7 @@ def chosen(model: nn.Module, targets: Sequence[str]) -> list[str]:
     out: set[str] = set()
     for target in targets:
         if target == "all-linear":
-            out |= set(candidates) - set(routers(model))
+            out |= set(candidates) - set(routers(model)) - set(refused_by_peft(model, candidates))
             continue
         found = [n for n in candidates if f".{n}".endswith(f".{target}") or fnmatch.fnmatch(n, target)]
         found = found or [n for n in candidates if _fits(target, n)]

@@ -86,7 +86,7 @@ def _gpt_neo(module: Any, hidden: torch.Tensor, handed: Handed, **named: Any) ->
     q, k, v = (module._split_heads(x, module.num_heads, module.head_dim) for x in (q, k, v))
     local = Local(module.config.window_size) if module.attention_type == "local" else None
     out = handed.tree.attend(module.layer_id, q, k, v, Scoring(1.0, local))
-    return module.resid_dropout(module.out_proj(out.flatten(2)))  # type: ignore[no-any-return]
+    return module.resid_dropout(module.out_proj(out.flatten(2)))
 
 
 def _falcon(
@@ -99,7 +99,7 @@ def _falcon(
         k, v = (x[:, :: module.num_heads // module.num_kv_heads] for x in (k, v))
     q, k = apply_rotary_pos_emb(q, k, *position_embeddings)
     out = handed.tree.attend(module.layer_idx, q, k, v, Scoring(module.inv_norm_factor))
-    return module.dense(out.flatten(2))  # type: ignore[no-any-return]
+    return module.dense(out.flatten(2))
 
 
 def _bloom(module: Any, hidden: torch.Tensor, residual: torch.Tensor, handed: Handed, **named: Any) -> torch.Tensor:
@@ -120,7 +120,7 @@ def _mpt(
     slope = position_bias[:, 0, -1] - position_bias[:, 0, -2]
     q, k = _with_line(q, k, slope / module.softmax_scale, handed.positions)
     out = handed.tree.attend(module.layer_idx, q, k, v, Scoring(module.softmax_scale))
-    return module.out_proj(out.flatten(2))  # type: ignore[no-any-return]
+    return module.out_proj(out.flatten(2))
 
 
 # By the class of the attention; None where it asks for an attention by name, as most do.
