@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Compiled files are kept whatever the environment says: without them each run, worker and process that a test starts compiles anew.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist load
 
-.PHONY: quickstart test-fast test test-slow check format setup setup-dev clean
+.PHONY: quickstart test-fast test test-slow check format models setup setup-dev clean
 
 quickstart: setup        ## tune an embedded model on Python's own library, and measure it
 	$(BIN)/luthier quickstart
@@ -32,6 +32,9 @@ format: setup-dev        ## format, and write the generated documents
 	$(BIN)/ruff check --fix src tests bench docs examples
 	$(BIN)/ruff format src tests bench docs examples
 	$(BIN)/python docs/make.py
+
+models: setup-dev        ## docs/models.md again, after a change of how models are computed or of transformers: two minutes
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python docs/models.py
 
 setup: .venv/installed
 setup-dev: .venv/installed-dev

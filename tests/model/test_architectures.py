@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,11 @@ def test_the_page_lists_every_architecture_of_this_transformers() -> None:
     if f"transformers {transformers.__version__} " not in PAGE:
         pytest.skip("docs/models.md was made with another version of transformers")
     assert [kind for kind in architectures() if said(kind) == "nowhere"] == []
+
+
+def test_the_page_begins_as_it_would_be_written_now() -> None:
+    head = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "models.py"))["HEAD"]
+    assert PAGE.startswith(head.format(version=re.search(r"transformers (\S+)", PAGE)[1]))
 
 
 @pytest.mark.slow
