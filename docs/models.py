@@ -19,8 +19,8 @@ are compared with transformers' own eager attention, one sequence at a time. `lo
 whose log-probabilities have a spread of about 1; `answers` is that of three greedy answers, which also have the same tokens; `gradient` is
 the relative difference of all weights' gradients. Models of text and images are used for text only: their other parts do not change.
 
-Answers are compared with transformers' forward pass over the whole text. Its `generate` reads token by token, and there the Mamba 2 layers of
-Nemotron-H, and others whose time steps have limits, forget the limits: their answers contradict their own forward pass.
+Answers are compared with transformers' forward pass over the whole text. Its `generate` reads token by token, and there the Mamba 2
+layers of Nemotron-H, and others whose time steps have limits, forget the limits: their answers contradict their own forward pass.
 
 When a model is loaded, `model/check.py` makes the same comparison on its weights. So what is refused here is refused before anything is
 learned, and so is any model not in this list that differs.
