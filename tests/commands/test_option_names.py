@@ -40,7 +40,6 @@ RENAMED = [
     ("compare", "--eval.max_new_tokens", "--max-new-tokens", 7),
     ("compare", "--check", "--false-alarms", None),
     ("sample", "--n", "--samples", 3),
-    ("data", "--to", "--out", "folder"),
     ("errors", "--to", "--out", "rows.jsonl"),
     ("errors", "--against", "--compare", "runs/old"),
 ]

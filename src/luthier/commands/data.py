@@ -10,6 +10,7 @@ import click
 from luthier.commands.options import CLEANING, Command, option
 from luthier.commands.output import as_json, console, print_json, say
 from luthier.commands.settings import config_of, with_settings
+from luthier.config.data import FORMATS
 from luthier.core.machine import share
 
 
@@ -43,11 +44,14 @@ from luthier.core.machine import share
 @option(
     "--out",
     "folder",
-    former=["--to"],
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
     help="Folder for the new files.  [.]",
 )
+@option(
+    "--to", type=(click.Choice(list(FORMATS)), click.Path(path_type=Path, dir_okay=False)), metavar="FORMAT OUT",
+    help=f"Write the rows as another tool takes them ({', '.join(FORMATS)}) to the new file OUT.",
+)  # fmt: skip
 @option(
     "--suggest", is_flag=True,
     help="Write the settings by which PATH is read as YAML: its layout, and a mapping of its columns.",
@@ -66,7 +70,8 @@ from luthier.core.machine import share
 )
 @as_json
 def command(
-    paths: tuple[str, ...], suggest: bool, role: str, training: tuple[str, ...], split: bool, clean: bool, near: float,
+    paths: tuple[str, ...], to: tuple[str, Path] | None, suggest: bool, role: str, training: tuple[str, ...],
+    split: bool, clean: bool, near: float,
     drop_conflicts: bool, shortest: int, longest: int | None, folder: Path, json_: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """What is in PATH (files, folders, globs, or '-'): layout, lengths, languages, duplicates, what to fix.
@@ -81,7 +86,7 @@ def command(
     """
     from luthier.core.errors import InputError
     from luthier.data.clean import CleanSettings
-    from luthier.inspect.describe_data import describe, rewrite
+    from luthier.inspect.describe_data import describe, rewrite, translate
     from luthier.report.screens.stages import written
     from luthier.report.tables import card_table
 
@@ -97,13 +102,14 @@ def command(
         raise InputError("this is only for test rows", where="--training", fix="give --role test, or --data.eval")
     described = describe(config)
     result = described.as_dict()
-    if clean or split:
+    if clean or split or to:
         if described.loaded is None:
             raise InputError("a stream is only described", where="--data.stream", fix="leave it out to write new files")
         cleaning = (
             CleanSettings(near=near, conflicts=drop_conflicts, shortest=shortest, longest=longest) if clean else None
         )
-        result["written"] = rewrite(described.loaded, folder, config, cleaning, split)
+        result["written"] = rewrite(described.loaded, folder, config, cleaning, split) if clean or split else {}
+        result["written"] |= translate(described.loaded, *to) if to else {}
     if json_:
         print_json(result)
         return

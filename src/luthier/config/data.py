@@ -11,6 +11,13 @@ from luthier.core.errors import InputError
 
 STDLIB = "stdlib"  # as data: functions of Python's standard library and their docstrings, the quickstart's task
 
+FORMATS = (
+    "openai",
+    "trl",
+    "alpaca",
+    "sharegpt",
+)  # what `luthier data --to` writes; here, where its --help reads them without the code
+
 
 class DataConfig(Section):
     path: tuple[str, ...] = Field((), description="Files, folders or globs to train on; '-' is standard input.")

@@ -17,9 +17,10 @@ from luthier.data import load as data_load
 from luthier.data.clean import CleanSettings, clean
 from luthier.data.columns_read import ColumnsRead
 from luthier.data.data_card import Card, card, sample
+from luthier.data.formats import rows_in
 from luthier.data.split import split
 from luthier.data.warnings import warnings_of
-from luthier.data.write import write_jsonl
+from luthier.data.write import check_lines, write_jsonl
 from luthier.model.folder.tokenizer import load_tokenizer
 from luthier.model.hub import sources
 from luthier.text.tokenizer import Tokenizer
@@ -88,6 +89,13 @@ def _tokenizer(config: RunConfig) -> Tokenizer | None:
             raise
         log.warn(f"lengths are in characters, because there is no tokenizer: {error}")
         return None
+
+
+def translate(loaded: data_load.Loaded, name: str, path: Path) -> dict[str, dict[str, Any]]:
+    """Write the examples to a new file as rows of a format of `formats`; what was written, as `rewrite` tells it."""
+    check_lines(path)
+    require_new(path, "give another file to --to")
+    return {name: {"path": str(path), "rows": write_jsonl(rows_in(name, loaded.examples), path)}}
 
 
 def rewrite(
