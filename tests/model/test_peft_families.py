@@ -10,11 +10,13 @@ from survey import reference, separate, trees
 from tiny_architectures import make
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from luthier.config.model import LoraConfig
+from luthier.config.model import LoraConfig, QuantConfig
+from luthier.core.errors import InputError
 from luthier.model.adapt import adapters, lora, tune
 from luthier.model.forward import forward
 from luthier.model.load import load
 from luthier.text.pack import pack
+from sentences import sentence
 
 IDS = torch.randint(3, 64, (2, 12), generator=torch.Generator().manual_seed(1))
 FAMILIES = ["llama", "qwen2", "qwen3", "gemma3_text", "phi3", "mistral", "olmo2", "smollm3", "granite"]
@@ -108,3 +110,19 @@ def test_where_peft_takes_no_adapter_none_is_put_and_a_named_one_is_told(
         PeftModel.from_pretrained(reference(folder, type(model), torch.float32), tmp_path)
     again = load(folder, device=torch.device("cpu"), dtype=torch.float32).model
     assert adapters.apply(again, tmp_path) == 4
+
+
+@pytest.mark.parametrize("target", ["gate_up_proj", "*.experts.down_proj", "experts.down_proj"])
+def test_experts_of_a_form_of_their_own_take_no_adapter_and_learn_whole(target, tmp_path: Path, tiny_tokenizer) -> None:
+    """Llama 4 sorts its tokens before its experts see them. `layers:` names their weights, and no others."""
+    folder = make("llama4_text", tmp_path / "model", tiny_tokenizer)
+    model = load(folder, device=torch.device("cpu"), dtype=torch.float32).model
+    with pytest.raises(InputError, match=sentence("experts of their own form", target=target)):
+        lora.attach(model, LoraConfig(rank=4, targets=(target,)))
+    tuned = tune.prepare(model, "layers:*.experts.*", LoraConfig(), QuantConfig())
+    assert tuned.parameters and all(".experts." in name for name in tuned.parameters)
+    tuned = tune.prepare(model, "qlora", LoraConfig(rank=4), QuantConfig())
+    (words,) = tune.without_adapter(model, "qlora")
+    assert words.partition(" weights ")[2] == (
+        "of experts get no adapter and are not quantized: transformers has them in a form of their own"
+    )

@@ -13,6 +13,7 @@ from luthier.model.adapt.linear_layers import is_linear
 from luthier.model.adapt.quantize import QuantLinear
 from luthier.model.adapt.stacks import held, stacks
 from luthier.model.layers.decoder import text_config, text_modules
+from luthier.model.layers.experts import is_experts
 
 PATTERN_SECONDS = 1.0  # that a pattern may take on the name of a layer
 
@@ -42,6 +43,17 @@ def routers(model: nn.Module) -> list[str]:
     return [name for name in linears(model) if name.rpartition(".")[0] in blocks and name.rpartition(".")[2] in ROUTERS]
 
 
+def experts_of_their_own(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights of experts that transformers has in a form of their own, as of Llama 4 and JetMoE, by name: no adapter stands on
+    them, and they are not quantized."""
+    return {
+        f"{name}.{part}": weight
+        for name, module in model.named_modules()
+        if "Expert" in type(module).__name__ and not is_experts(module)
+        for part, weight in module.named_parameters(recurse=False)
+    }
+
+
 def refused_by_peft(model: nn.Module, names: Iterable[str]) -> list[str]:
     """Of the layers `names` those for which PEFT takes no adapter: the last one of Mamba layers, whose weight fused kernels read past
     it. They stay as they are unless they are named, so that what is written loads."""
@@ -66,12 +78,16 @@ def chosen(model: nn.Module, targets: Sequence[str]) -> list[str]:
         if target == "all-linear":
             out |= set(candidates) - set(routers(model)) - set(refused_by_peft(model, candidates))
             continue
-        found = [n for n in candidates if f".{n}".endswith(f".{target}") or fnmatch.fnmatch(n, target)]
+        found = [n for n in candidates if _named(target, n)]
         found = found or [n for n in candidates if _fits(target, n)]
         if not found:
-            raise _no_target(target, candidates)
+            raise _no_target(target, candidates, experts_of_their_own(model))
         out |= set(found)
     return [name for name in candidates if name in out]
+
+
+def _named(target: str, name: str) -> bool:
+    return f".{name}".endswith(f".{target}") or fnmatch.fnmatch(name, target)
 
 
 def _fits(pattern: str, name: str) -> bool:
@@ -84,7 +100,12 @@ def _fits(pattern: str, name: str) -> bool:
         return False
 
 
-def _no_target(target: str, candidates: Sequence[str]) -> InputError:
+def _no_target(target: str, candidates: Sequence[str], beyond: Iterable[str]) -> InputError:
+    if any(_named(target, name) for name in beyond):
+        return InputError(
+            f"'{target}' are experts that transformers has in a form of their own, which takes no adapter", where="--lora.targets",
+            fix="name other layers, or learn their weights with --tune 'layers:*.experts.*'",
+        )  # fmt: skip
     if target in ("lm_head", "embed_tokens"):
         return InputError(
             f"'{target}' cannot take an adapter", where="--lora.targets",

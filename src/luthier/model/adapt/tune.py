@@ -13,9 +13,8 @@ from luthier.core.errors import InputError, unknown
 from luthier.model.adapt import heads, lora, vocabulary_weights
 from luthier.model.adapt.base import quantize_base
 from luthier.model.adapt.stacks import stacks
-from luthier.model.adapt.targets import linears, refused_by_peft
+from luthier.model.adapt.targets import experts_of_their_own, linears, refused_by_peft
 from luthier.model.layers.decoder import blocks, text_config, text_parameters
-from luthier.model.layers.experts import is_experts
 
 KINDS = {
     "full": "every weight",
@@ -44,16 +43,16 @@ def without_adapter(model: nn.Module, kind: str) -> list[str]:
     """What of a mixture of experts, or of Mamba layers, does not learn with an adapter, in words."""
     if not is_adapter(kind):
         return []
-    strange = [module for module in model.modules() if "Expert" in type(module).__name__ and not is_experts(module)]
-    beyond = sum(p.numel() for module in strange for p in module.parameters(recurse=False))
+    beyond = sum(weight.numel() for weight in experts_of_their_own(model).values())
     out = ["the router that chooses among the experts stays as it is"] if stacks(model) else []
     if refused_by_peft(model, linears(model)):
         out.append(
             "'out_proj' of its Mamba layers stays as it is: PEFT takes no adapter there (--lora.targets names it all the same)"
         )
-    return out + [f"{beyond:,} weights of experts get no adapter: transformers has them in a form of their own"] * bool(
-        beyond
-    )
+    if beyond:
+        whole = " and are not quantized" if kind == "qlora" else ""
+        out.append(f"{beyond:,} weights of experts get no adapter{whole}: transformers has them in a form of their own")
+    return out
 
 
 def is_adapter(kind: str) -> bool:
