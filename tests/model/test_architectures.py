@@ -10,12 +10,12 @@ import pytest
 import torch
 import transformers
 from survey import architectures, reference, separate, survey, survey_all, trees
-from tiny_architectures import make
 
 from conftest import medium_but
 from luthier.model import load
 from luthier.model.forward import forward
 from luthier.text.pack import pack
+from tiny_architectures import make
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 EXACT = (

@@ -8,7 +8,6 @@ import copy
 import pytest
 import torch
 from survey import separate, survey, trees
-from tiny_architectures import make, spread, tiny_config
 from transformers import AutoModelForCausalLM
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
@@ -23,6 +22,7 @@ from luthier.model.layers.recompute import recompute_blocks
 from luthier.model.load import load
 from luthier.text.pack import pack
 from sentences import sentence
+from tiny_architectures import make, spread, tiny_config
 
 KINDS = ["stablelm", "gpt_neo", "falcon", "bloom", "mpt", "modernbert-decoder"]
 IDS = torch.randint(10, 300, (2, 12), generator=torch.Generator().manual_seed(0))

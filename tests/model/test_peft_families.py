@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from survey import reference, separate, trees
-from tiny_architectures import make
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from luthier.config.model import LoraConfig, QuantConfig
@@ -17,6 +16,7 @@ from luthier.model.forward import forward
 from luthier.model.load import load
 from luthier.text.pack import pack
 from sentences import sentence
+from tiny_architectures import make
 
 IDS = torch.randint(3, 64, (2, 12), generator=torch.Generator().manual_seed(1))
 FAMILIES = ["llama", "qwen2", "qwen3", "gemma3_text", "phi3", "mistral", "olmo2", "smollm3", "granite"]

@@ -7,17 +7,19 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_architectures import VOCABULARY, spread, tiny_config
 
 from conftest import gradient, random_tree, separate_logp
+from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.types.trees import Node, TokenTree
 from luthier.generate.generate import generate
 from luthier.generate.sampling import Sampling
+from luthier.model.adapt import tune
 from luthier.model.forward import forward
 from luthier.model.layers import plan
 from luthier.model.layers.attention import register
 from luthier.model.layers.state import carry, stateful
 from luthier.text.pack import pack
+from tiny_architectures import VOCABULARY, spread, tiny_config
 
 ONE = {"falcon_h1": {"lm_head_multiplier": 1.0}}
 
@@ -128,3 +130,23 @@ def test_limited_time_steps_are_limited_token_by_token_too(kind, changes):
         logp = theirs(torch.tensor([[*prompt, *answer.ids]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
     assert list(answer.ids) == logp.argmax(-1).tolist()
     torch.testing.assert_close(torch.tensor(answer.logp), logp.max(-1).values, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+@pytest.mark.parametrize("architecture", ["granitemoehybrid", "falcon_h1"])
+def test_an_adapter_on_the_last_projection_learns(architecture, kind):
+    """While it trains, Mamba 2 would take the projection's weight from below what stands in its place."""
+    model = hybrid(architecture, "luthier")
+    carry(model)
+    learns = tune.prepare(model, kind, LoraConfig(rank=4, targets=("out_proj",)), QuantConfig(block=16)).parameters
+    with torch.no_grad():
+        for parameter in learns.values():
+            parameter.normal_(0, 0.1)
+    rows = trees()
+    batch = pack(rows, [[1.0] * tree.trained for tree in rows])
+    measured = forward(model.eval(), batch).logp
+    while_training = forward(model.train(), batch).logp
+    while_training.sum().backward()
+    assert torch.equal(measured, while_training)
+    assert all(bool(parameter.grad.abs().sum() > 0) for parameter in learns.values())
+    assert all(module.training for module in stateful(model))

@@ -54,7 +54,7 @@ def carry(model: nn.Module) -> int:
 
 
 def _forward(module: Any, hidden_states: torch.Tensor, *args: Any, tree: Mixer | None = None, **others: Any) -> Any:
-    own = partial(type(module).forward, module)
+    own = partial(_own, module)
     if tree is None:
         return own(hidden_states, *args, **others)
     limited = (getattr(module, "time_step_limit", None) or ANY_STEP) != ANY_STEP
@@ -86,6 +86,17 @@ def _limited(module: Any, own: Layer, hidden: torch.Tensor, cache: Any = None) -
         return own(hidden, cache=cache)
     finally:
         hook.remove()
+
+
+def _own(module: Any, *args: Any, **others: Any) -> Any:
+    """The layer's own code. While training, Mamba 2 hands the bare weight of its last projection to one fused kernel, which passes
+    over what stands in the projection's place: an adapter, a quantized layer. So with one of these it takes its other way."""
+    training = module.training
+    module.training = training and isinstance(getattr(module, "out_proj", None), nn.Linear | None)
+    try:
+        return type(module).forward(module, *args, **others)
+    finally:
+        module.training = training
 
 
 class Unfolding:
