@@ -73,9 +73,8 @@ def _limited(module: Any, own: Layer, hidden: torch.Tensor, cache: Any = None) -
     width, bias = module.num_heads, module.dt_bias.detach()
     limits = torch.tensor(module.time_step_limit, dtype=torch.float64, device=bias.device)
     low, high = (limits + torch.log(-torch.expm1(-limits)))[:, None] - bias
-    factor = getattr(module, "mup_vector", torch.ones(1))[
-        ..., -width:
-    ].flatten()  # Falcon-H1 multiplies what is projected
+    multiplied = getattr(module, "mup_vector", None)  # as Falcon-H1 does with what is projected
+    factor = 1.0 if multiplied is None else multiplied[..., -width:].flatten()
 
     def clamped(_: nn.Module, __: Any, projected: torch.Tensor) -> torch.Tensor:
         steps = projected[..., -width:].clamp((low / factor).to(projected.dtype), (high / factor).to(projected.dtype))
