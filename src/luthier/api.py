@@ -77,7 +77,7 @@ class Model:
         """`n` answers (1 unless `sampling` says so) to each prompt, all prompts at once. `adapter` is one for all, or a list with
         one for each prompt: they answer in the same passes over the one base. Otherwise as `chat`."""
         if isinstance(prompts, (str, Mapping)):
-            raise InputError("one prompt where a list is wanted", where="prompts", fix="give [prompt], or use chat")
+            raise InputError("one prompt where a list is expected", where="prompts", fix="give [prompt], or use chat")
         adapters = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
         if len(adapters) != len(prompts):
             raise InputError(
@@ -238,5 +238,5 @@ def _messages(asked: Asked) -> tuple[Message, ...]:
 def _prompt(asked: Asked) -> tuple[Message, ...]:
     messages = _messages(asked)
     if messages[-1].role == "assistant":
-        raise InputError("the last message is the assistant's", where="messages", fix="end with what is asked")
+        raise InputError("the last message is the assistant's", where="messages", fix="end with a user's message")
     return messages

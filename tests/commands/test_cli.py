@@ -442,7 +442,7 @@ def test_where_nothing_can_be_written_is_one_line_before_the_work(
         words = [word.replace(place, path) for word in words]
     line = refused(*words, model=name in ("train", "data", "test"))
     assert re.match(
-        r"luthier: \S*plain(/run)?: (a file stands where a folder is needed; move it away|cannot make the run)", line
+        r"luthier: \S*plain(/run)?: (there is a file where a folder is needed; move it away|cannot make the run)", line
     ), line
     assert (tmp_path / "plain").read_text() == ""
 

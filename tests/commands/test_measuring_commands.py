@@ -113,10 +113,10 @@ def test_judge_then_elo(place, tiny_folder, capsys):
         ),
         (("judge", "a.jsonl", "b.jsonl", "--endpoint", "x"), "--endpoint: 'x' is not the address of a server"),
         (("judge", "a.jsonl"), "a comparison needs two or more; for example `luthier judge smollm2-135m runs/mine`"),
-        (("compare", "a", "b"), "nothing to compare on; give --data FILE, --suite FILE or --tasks NAMES, one of them"),
+        (("compare", "a", "b"), "nothing to compare on; give one of --data FILE, --suite FILE and --tasks NAMES"),
         (
             ("compare", "a", "b", "--tasks", "all"),
-            "a: no records of benchmarks; make them: luthier eval a --tasks NAMES --data-dir FOLDER",
+            "a: no benchmark records; make them: luthier eval a --tasks NAMES --data-dir FOLDER",
         ),
         (("elo", "rows.jsonl"), "rows.jsonl:1: unknown key 'completion' in a judgment"),
         (("elo", "none.jsonl"), "none.jsonl: no such file or folder"),

@@ -36,7 +36,7 @@ def test_a_stop_leaves_a_run_that_the_same_command_goes_on_with(arguments, tmp_p
     ]  # fmt: skip
     assert out.count(" tokens · ") == 3  # three examples token by token
     assert "ROUGE-L" in out and "one line, %" in out and out.count("answer") >= 2
-    assert "run the same command again to go on" in err
+    assert "run the same command again to continue" in err
     assert run(arguments) == 0
     text = capsys.readouterr().out
     places = [

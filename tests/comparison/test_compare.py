@@ -83,7 +83,7 @@ def test_rows_before_and_after_tuning(wish, tmp_path, place):
 def test_rows_that_a_run_learned_from_are_said(wish, capsys):
     compare_all(wish("base=BASE", "tuned=RUN0"))
     said = capsys.readouterr().err
-    assert "learned from 20 of these 24 prompts, and nearly so from 0, in " in said  # four are held out
+    assert "learned from 20 of these 24 prompts, and from near copies of 0, in " in said  # four are held out
     assert "rows.jsonl: compare on rows that it has not seen" in said
 
 
@@ -233,13 +233,13 @@ def test_records_that_do_not_fit_are_refused(wish, tmp_path):
     records(tmp_path / "a", "boolq", [1] * 6, card)
     with pytest.raises(
         InputError,
-        match=sentence("no records of benchmarks", where="b", command="luthier eval …/b --tasks NAMES …"),
+        match=sentence("no benchmark records", where="b", command="luthier eval …/b --tasks NAMES …"),
     ):
         tasks(wish, tmp_path)
     with pytest.raises(
         InputError,
         match=sentence(
-            "no records of benchmarks",
+            "no benchmark records",
             command="luthier eval …/b --tasks boolq,piqa --data-dir FOLDER, "
             "luthier eval …/b --tasks mmlu --data-dir FOLDER --shots 5 --chat",
         ),

@@ -143,7 +143,7 @@ def test_a_judge_that_fails_half_way_goes_on_where_it_was(judged, tmp_path):
         judged(Longer(calls=3))
     out = tmp_path / "out" / "j.jsonl"
     assert str(error.value) == (
-        f"big: status 503; 4 of 5 judgments are in {out}; see whether the server is well; run the same command again to go on"
+        f"big: status 503; 4 of 5 judgments are in {out}; see whether the server is well; run the same command again to continue"
     )
     with open(out, "ab") as handle:
         handle.write(b'{"prompt": "half a li')  # as a kill leaves it
@@ -257,7 +257,7 @@ def test_people_are_compared_with(judged, tmp_path, capsys):
     assert {row["annotator"] for row in result["annotators"]} == {"longer", "me"}
     (tmp_path / "people.jsonl").write_text(json.dumps(people[0] | {"prompt": "else?"}) + "\n")
     assert judged(Longer(), human=(str(tmp_path / "people.jsonl"),))["human"] is None
-    assert "no pair of answers was judged by people too" in capsys.readouterr().err
+    assert "no pair of answers was also judged by people" in capsys.readouterr().err
 
 
 def test_the_file_is_held_by_one_process(judged, tmp_path):

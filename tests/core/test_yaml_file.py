@@ -26,7 +26,7 @@ FAULTS = [
     ("a: &a {x: 1}\n" + "\n".join(f"{chr(98 + i)}: &{chr(98 + i)} {{<<: [{','.join([f'*{chr(97 + i)}'] * 20)}]}}"
                                    for i in range(8)), "copies by aliases counted"),
     ("\n".join(["x0: &x0 [1]"] + [f"x{i}: &x{i} [*x{i - 1}]" for i in range(1, 90)]), f"lists and mappings more than {MAX_DEPTH} deep"),
-    ("model: " + "[" * 2500 + "]" * 2500, f":1: lists and mappings more than {MAX_DEPTH} deep; write it flatter"),
+    ("model: " + "[" * 2500 + "]" * 2500, f":1: lists and mappings more than {MAX_DEPTH} deep; write it with less nesting"),
     ("model: " + "{a: " * 2500 + "1" + "}" * 2500, f":1: lists and mappings more than {MAX_DEPTH} deep"),
     ("\n".join(" " * i + "a:" for i in range(200)), f"more than {MAX_DEPTH} deep"),
     ("- " * 200 + "a", f"more than {MAX_DEPTH} deep"),

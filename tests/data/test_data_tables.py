@@ -107,7 +107,7 @@ def test_cells_without_a_value(tmp_path, capsys):
     ]
     said = capsys.readouterr().err
     assert "'completion' holds whole numbers" in said
-    assert "cells that hold only 'nan' are read as cells without a value" in said
+    assert "cells that hold only 'nan' are read as missing values" in said
     assert "'None' in column 'input' is read as that word" in said
     assert fields(put(tmp_path, "b.csv", "text,label\nversion,2.0\nnext,3.0\n"))[0]["label"] == "2.0", "none is missing"
 
@@ -128,7 +128,7 @@ def test_cells_without_a_value(tmp_path, capsys):
 )
 def test_in_a_corpus_with_tabs_a_quotation_mark_is_a_letter(tmp_path, text, cells, capsys):
     assert [row["question"] for row in fields(put(tmp_path, "a.tsv", "question\tanswer\n" + text))] == cells
-    assert "quotation marks are read as letters" in capsys.readouterr().err
+    assert "quotation marks are read as ordinary characters" in capsys.readouterr().err
 
 
 def test_one_column_with_tabs_has_letters_too(tmp_path):

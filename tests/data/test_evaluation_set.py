@@ -81,7 +81,7 @@ def test_empty_answers_and_prompts_without_a_right_one_are_counted():
     )
     assert found.empty == {"prompt": 1, "answer": 2}
     assert list(faults(found)) == [
-        "empty prompt: 1 row; fill it in, or take the row out", "empty answer: 2 rows; fill it in, or take the row out"
+        "empty prompt: 1 row; fill it in, or remove the row", "empty answer: 2 rows; fill it in, or remove the row"
     ]  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def test_a_line_is_a_row_whatever_its_texts_hold(tmp_path, capsys):
         + "}\n"
     )
     assert [row["a"] for row in read(tmp_path, lines, "a.jsonl")] == ["x\u2028y\x85z\u200b", "2", "\x00 😀", 10**29]
-    assert "a.jsonl:2: the key 'a' stands twice" in capsys.readouterr().err
+    assert "a.jsonl:2: the key 'a' occurs twice" in capsys.readouterr().err
 
 
 def test_lines_that_are_not_json_say_what_they_are(tmp_path):

@@ -62,7 +62,7 @@ def test_a_number_that_is_none_is_null_and_a_mark_between_values_is_space():
 
 def test_a_key_that_stands_twice_is_told_where_a_value_is_lost(capsys):
     assert values('[{"a": 1, "a": 1},\n{"a": {"b": 1, "b": 2}}]', size=100)[1][1] == {"a": {"b": 2}}
-    assert "f.json:2: the key 'b' stands twice in one object; the last value is read" in capsys.readouterr().err
+    assert "f.json:2: the key 'b' occurs twice in one object; the last value is used" in capsys.readouterr().err
     values('[{"a": 1, "a": 1}]')
     assert not capsys.readouterr().err
 

@@ -68,10 +68,10 @@ def test_links_and_copies(tmp_path, capsys):
     os.mkfifo(folder / "pipe.jsonl")
     assert names([folder]) == ["UP.JSONL", "more.jsonl"]
     said = capsys.readouterr().err
-    assert "gone.jsonl: a link to nothing, left out" in said
+    assert "gone.jsonl: a broken link, left out" in said
     assert "again.jsonl: the same file as" in said
     assert names([tmp_path / "*.jsonl", tmp_path / "rows.jsonl"]) == ["rows.jsonl"], "nothing twice"
-    assert "a link to nothing; it points to /nowhere/rows.jsonl" in fault(str(folder / "gone.jsonl"))
+    assert "a broken link; it points to /nowhere/rows.jsonl" in fault(str(folder / "gone.jsonl"))
 
 
 def test_an_empty_file_beside_others_is_named(tmp_path, capsys):

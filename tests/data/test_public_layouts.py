@@ -155,7 +155,7 @@ def test_people_who_disagree(tmp_path):
         return {"result": [{"type": "choices", "value": {"choices": [label]}}], **more}
 
     row = {"data": {"text": "q"}, "annotations": [annotation("a"), annotation("b")]}
-    with pytest.raises(InputError, match=sentence("people chose differently", names="a and b")):
+    with pytest.raises(InputError, match=sentence("annotators chose differently", names="a and b")):
         loaded(tmp_path, [row])
     row["annotations"][1]["was_cancelled"] = True
     none = {"data": {"text": "r"}, "annotations": []}

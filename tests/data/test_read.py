@@ -96,7 +96,7 @@ def test_a_pointer_of_git_lfs_is_no_data_whatever_its_ending(tmp_path, name):
         (b"\xfd7zXZ\x00", "compressed with xz; unpack"),
         (b"rows.csv" + bytes(249) + b"ustar", "a tar archive; unpack"),
         (b"%PDF-1.7", "a PDF"),
-        (b"<!DOCTYPE html>\n<html>", "a web page or XML, as of a failed download"),
+        (b"<!DOCTYPE html>\n<html>", "a web page or XML, as after a failed download"),
     ],
 )
 def test_other_files_under_a_known_ending_are_named(tmp_path, start, kind):

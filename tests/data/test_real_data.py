@@ -64,7 +64,7 @@ def test_file_is_understood(shared, file, layout, count, ties):
         ("truthfulqa/v1/TruthfulQA.csv", "try --data.columns 'prompt=Question,completion=Best Answer';"),
         ("banking77/categories.json", "must be a JSON object"),
         ("cranfield_cisi/cran.doc.1400.xml", "XML"),
-        ("multi30k/val.en.gz", "unknown file ending '.en'"),
+        ("multi30k/val.en.gz", "unknown file extension '.en'"),
     ],
 )
 def test_file_without_a_layout_says_so(shared, file, said):

@@ -270,7 +270,7 @@ def test_folders_in_folders_come_to_an_end(tmp_path):
     deep = tmp_path.joinpath(*["a"] * 100)
     deep.mkdir(parents=True)
     put(deep, "rows.jsonl", ROW)
-    assert "folders in folders, more than 64 deep" in refused(tmp_path)
+    assert "folders nested more than 64 deep" in refused(tmp_path)
 
 
 def test_a_description_of_any_size_and_depth_is_refused(tmp_path, monkeypatch, capsys):

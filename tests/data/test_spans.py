@@ -88,7 +88,7 @@ def test_their_answers_are_measured_by_fields():
 REFUSED = [
     ({"text": "Anna", "label": [[0, 5, "PERSON"]]}, {}, sentence("span not within the text", start=0, end=5, label="PERSON", length=4)),
     ({"text": "Anna", "label": [["Anna"]]}, {"layout": "spans"}, sentence("spans unknown")),
-    (studio(PLACES, PLACES[:1]), {}, sentence("people marked different spans")),
+    (studio(PLACES, PLACES[:1]), {}, sentence("annotators marked different spans")),
     ({"tokens": ["a", "b"], "ner_tags": ["B-X"]}, {}, sentence("tags not one a token")),
     ({"tokens": ["a"], "ner_tags": [3]}, {"layout": "tagged"}, sentence("tag unknown", tag=3)),
 ]  # fmt: skip

@@ -169,9 +169,9 @@ def test_killed_after_any_record_every_bit_is_as_if_never_killed(tiny_folder, da
     ("name", "damage", "measured", "compared"),
     [
         ("jsonl", "cut", "records changed", "records changed"),
-        ("jsonl", "emptied", "records changed", "no records of benchmarks"),
+        ("jsonl", "emptied", "records changed", "no benchmark records"),
         ("jsonl", "changed", "records changed", "records changed"),
-        ("jsonl", "gone", "records gone", "no records of benchmarks"),
+        ("jsonl", "gone", "records gone", "no benchmark records"),
         ("json", "cut", "not a file of eval", "summary of records changed"),
         ("json", "emptied", "not a file of eval", "summary of records changed"),
         ("json", "changed", "line changed", "line changed"),
@@ -204,7 +204,7 @@ def test_an_unfinished_record_with_one_digit_changed(tiny_folder, data, tmp_path
         match=sentence(
             "line changed",
             where="piqa.jsonl:1",
-            fix="put it back from a copy, or remove it and the other files of its name, to measure anew",
+            fix="put it back from a copy, or remove it and the other files of its name, to measure again",
         ),
     ):
         TaskRecords(path, {"task": "piqa"}, "m")
@@ -233,7 +233,7 @@ def test_records_of_something_else_are_not_gone_on_with(tiny_folder, data, tmp_p
     shutil.copytree(tiny_folder, other)
     (other / "generation_config.json").write_text('{"eos_token_id": 0}')
     assert evaluate(str(other), asked)["documents"] == 8
-    assert "was measured with other weights: it is measured anew" in capsys.readouterr().err
+    assert "was measured with other weights: it is measured again" in capsys.readouterr().err
     arc(data / "ARC-Challenge-Test.jsonl", 11)
     assert evaluate(str(other), asked)["documents"] == 11
     assert "was measured with other files" in capsys.readouterr().err

@@ -225,7 +225,7 @@ def test_a_server_that_fails_half_way_is_asked_for_the_rest(server, tmp_path):
     with pytest.raises(RunError) as error:
         judge(asked)
     assert "status 500: out of order; 5 of 12 judgments are in" in str(error.value)
-    assert str(error.value).endswith("run the same command again to go on")
+    assert str(error.value).endswith("run the same command again to continue")
     assert len(server.seen) == 6
     server.replies, server.seen[:] = [completion("**B**\n")], []
     result = judge(asked)

@@ -74,7 +74,7 @@ def test_what_was_changed_is_made_anew_with_one_line(kind: str, capsys: pytest.C
     assert built("m", ORIGINAL, build) == folder
     said = capsys.readouterr().err
     assert words in said
-    assert said.endswith("; making it anew\n")
+    assert said.endswith("; making it again\n")
     assert said.count("\n") == 1
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ORIGIN} == before
     assert damage(folder, content=True) is None
@@ -139,7 +139,7 @@ def test_content_is_checked_when_it_is_asked_for() -> None:
     assert isinstance(run.exception, InputError)
     assert run.exception.exit_code == 2
     assert str(run.exception).startswith(
-        f"{folder}: m is not whole: model.safetensors has another content; remove the folder"
+        f"{folder}: m is damaged: model.safetensors has another content; remove the folder"
     )
     assert [row.damage for row in listing.cached() if row.folder == folder] == [None]
 

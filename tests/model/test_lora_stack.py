@@ -257,7 +257,7 @@ def test_experts_without_an_adapter_of_their_own_stay_as_they_are(tmp_path: Path
     ("changes", "words"),
     [
         ({"rank_pattern": {}}, "the rank is said to be"),
-        ({"target_parameters": ["mlp.experts.down_proj"]}, "of no parameter that target_parameters names"),
+        ({"target_parameters": ["mlp.experts.down_proj"]}, "belongs to no parameter that target_parameters names"),
         (
             {"target_parameters": ["mlp.experts.router_bias"]},
             "'model.layers.0.mlp.experts.router_bias', which Luthier does not adapt",

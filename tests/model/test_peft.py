@@ -224,4 +224,4 @@ def test_files_of_an_adapter_are_files(saved) -> None:
     assert "a pipe or a device" in refusal(folder)
     with open(folder / "adapter_config.json", "ab") as handle:
         handle.truncate(1 << 31)
-    assert "MiB, which no such file is" in refusal(folder)
+    assert "MiB, which is too large for such a file" in refusal(folder)

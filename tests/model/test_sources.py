@@ -83,14 +83,14 @@ def test_a_file_is_not_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "tokenizer.model"])
 def test_a_pointer_of_git_lfs_is_no_model(model: Path, name: str) -> None:
     (model / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab12\nsize 146946961\n")
-    assert f"{name}: a Git LFS pointer stands here" in refusal(model)
+    assert f"{name}: this is a Git LFS pointer" in refusal(model)
     assert "git lfs pull" in refusal(model)
 
 
 def test_a_pointer_of_git_lfs_is_no_gguf_file(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab12\nsize 146946961\n")
-    assert "model.gguf: a Git LFS pointer stands here" in refusal(path)
+    assert "model.gguf: this is a Git LFS pointer" in refusal(path)
 
 
 # --- Refused, unread (CVE-2025-32434, CVE-2025-53002, CVE-2025-66448, CVE-2026-4372, CVE-2026-22807) ---

@@ -53,8 +53,8 @@ def test_answers_of_another_command(path):
     with pytest.raises(InputError) as caught, keeping(path, SETTINGS | {"top_p": 1.0}, "a"):
         pass
     assert str(caught.value) == (
-        f"{path}: this file keeps answers of another command: its top p was not the same; "
-        "give another --out, or delete it to begin anew"
+        f"{path}: this file holds answers of another command: its top p was not the same; "
+        "give another --out, or delete it to start over"
     )
 
 

@@ -55,7 +55,7 @@ def test_new_tokens_are_those_without_a_row(tiny_tokenizer, capsys) -> None:
     size = len(tokenizer)
     tokenizer.add_tokens(["<late>"])
     assert new_tokens.add(tokenizer, ["<|im_end|>", "<late>", "<call>"], rows=size) == [size, size + 1]
-    assert "2 of 3 tokens are the tokenizer's already, such as '<|im_end|>'" in capsys.readouterr().err
+    assert "2 of 3 tokens are already in the tokenizer, such as '<|im_end|>'" in capsys.readouterr().err
     ids = tokenizer("the<call>cat")["input_ids"]
     assert ids.count(size + 1) == 1
     assert tokenizer.decode(ids, skip_special_tokens=True) == "the<call>cat"

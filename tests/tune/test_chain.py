@@ -384,7 +384,7 @@ def test_a_stream_is_for_methods_that_look_at_no_other_row(settings, rows, tmp_p
     found = [json.loads(line) for line in rows(data_of(method)).read_text().splitlines()]
     status = command(settings(method), found, tmp_path, "--data.stream", "--train.steps", "3")
     assert status == (2 if method in ("dpo", "kto") else 0)
-    said = "looks at all rows before it begins; leave --data.stream out, or use --method orpo or simpo"
+    said = "needs all rows before it starts; leave --data.stream out, or use --method orpo or simpo"
     assert (said in capsys.readouterr().err) == (method in ("dpo", "kto"))
 
 

@@ -40,7 +40,7 @@ TIMES = {
 PAGES = {".html"}
 DAMAGES = ("cut", "emptied", "garbled", "digit", "deleted")
 # What a start says that finds the whole result of an earlier one.
-DONE = re.compile("this file exists already and is left alone|the folder is not empty")
+DONE = re.compile("this file already exists and is not overwritten|the folder is not empty")
 
 
 @dataclass(frozen=True)

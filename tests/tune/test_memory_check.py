@@ -45,7 +45,7 @@ def test_blocks_are_computed_again_where_the_run_would_not_fit_else(chosen: Any,
     assert not again
     small, again = chosen(whole.needed - 1)
     assert again and small.needed < whole.needed and small.activations < whole.activations / 2
-    assert "blocks are computed again" in capsys.readouterr().err
+    assert "blocks are recomputed" in capsys.readouterr().err
     assert chosen(1 << 40, **{"train.recompute": "blocks"})[1]
     with pytest.raises(InputError, match=sentence("not enough memory")):
         chosen(small.needed - 1)

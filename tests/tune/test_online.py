@@ -193,7 +193,7 @@ def test_a_reward_that_raises_stops_before_the_update_and_loses_nothing(settings
         ({"reward__use": ["model:nowhere"]}, "nowhere"),
         ({"policy__kl_budget": 1.0}, "--eval.every"),
         ({"policy__pretrain": ["PAIRS"]}, "neither text nor conversations"),
-        ({"data__stream": True}, "looks at all rows"),
+        ({"data__stream": True}, "needs all rows"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line_and_leave_nothing(settings, files, change, says):
@@ -348,7 +348,7 @@ def test_a_reward_model_scores_a_file(settings, files, tmp_path, capsys):
     better = [a["score"] > b["score"] for a, b in zip(written[::2], written[1::2], strict=True)]
     assert sum(better) / 30 == pytest.approx(result["accuracy"]["value"])
     assert cli(arguments) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert cli([*arguments[:4], str(tmp_path / "other.jsonl")]) == 0
     assert "better preferred" in capsys.readouterr().out
 

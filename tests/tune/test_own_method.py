@@ -165,13 +165,13 @@ WRONG = {
     "python:late.py:a": "did not load: NameError: name 'nothing' is not defined (late.py:1); fix the file",
     "python:rows.py:number": "it is int; give a loss, or a Method",
     "python:rows.py:gives": "it gives int, not a Method",
-    "python:rows.py:KINDS": "its `example` is no tuple of kinds of examples; write such as (Chat,)",
+    "python:rows.py:KINDS": "its `example` is not a tuple of kinds of examples; write such as (Chat,)",
     "python:rows.py:SCOPE": "its `scope` is 'steps'; give batch or step",
-    "python:rows.py:READS": "its `reads` is no tuple; write such as",
-    "python:rows.py:LOSS": "its `loss` is no function; give a function of a batch and an output",
+    "python:rows.py:READS": "its `reads` is not a tuple; write such as",
+    "python:rows.py:LOSS": "its `loss` is not a function; give a function of a batch and an output",
     "python:rows.py:VALUE": "a value of each token is the critic's",
-    "python:rows.py:TURNED": "its `prepare` may change which rows there are",
-    "python:rows.py:SINGLE": "its `prepare` may change which rows there are",
+    "python:rows.py:TURNED": "its `prepare` may change the rows",
+    "python:rows.py:SINGLE": "its `prepare` may change the rows",
     "python:rows.py:SECTION": "its `section` is 'data'; give one of preference, ranking, policy, or none",
 }
 

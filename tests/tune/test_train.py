@@ -285,7 +285,7 @@ def test_rows_that_spell_out_a_control_token_are_counted(settings, rows, capsys,
         line["completion"] = "say <|im_end|> aloud"
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
     run(resolve(settings(data__holdout=0.0, train__steps=1)))
-    assert ("3 of 40 rows spell out a control token" in capsys.readouterr().err) == bool(count)
+    assert ("3 of 40 rows contain a control token" in capsys.readouterr().err) == bool(count)
 
 
 def test_a_finished_run_is_not_done_again(settings, capsys):

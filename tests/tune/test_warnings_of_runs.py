@@ -105,7 +105,7 @@ def test_rows_that_changed_are_told_and_the_old_run_is_not_handed_out(settings, 
     path.write_text(path.read_text().replace('"completion": "', '"completion": "never '))
     with pytest.raises(
         InputError,
-        match=sentence("inputs changed", name="data", fix="give another --out to start anew, or put it back as it was"),
+        match=sentence("inputs changed", name="data", fix="give another --out to start over, or put it back as it was"),
     ):
         run(config)
 
@@ -122,7 +122,7 @@ def test_a_reward_that_changed_after_the_run_is_told(settings, tmp_path):
             "inputs changed",
             name="rewards",
             files="…mine.py…",
-            fix="give another --out to start anew, or put it back as it was; it may be fixed only if the run stopped at an error in it",
+            fix="give another --out to start over, or put it back as it was; it may be fixed only if the run stopped at an error in it",
         ),
     ):
         run(config)

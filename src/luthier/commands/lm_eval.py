@@ -10,7 +10,7 @@ from luthier.core.errors import InputError
 @click.command("lm-eval", context_settings={"ignore_unknown_options": True, "max_content_width": 110})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="OPTIONS OF LM_EVAL...")
 def command(arguments: tuple[str, ...]) -> None:
-    """lm-evaluation-harness, any task of it, on Luthier's engine: its own command line with the model class `luthier`.
+    """Run any task of lm-evaluation-harness on Luthier's engine: its own command line with the model class `luthier`.
 
     Needs the package lm-eval. --model_args takes pretrained=RUN_OR_MODEL, dtype, device, tokens, threads, max_length.
 

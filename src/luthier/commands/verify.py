@@ -19,7 +19,7 @@ from luthier.commands.settings import with_threads
     "--resume", is_flag=True, help="Repeat the steps between the last two checkpoints of RUN, and compare every bit."
 )
 @option(
-    "--method", metavar="NAME", help="Try on a method what must hold of every loss; with RUN, the method of your own that it learned by."
+    "--method", metavar="NAME", help="Check a method by the rules for every loss; with RUN, name your own method that it was trained with."
 )  # fmt: skip
 @with_threads
 @as_json

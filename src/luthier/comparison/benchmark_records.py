@@ -116,7 +116,7 @@ def _folder(name: str, tasks: Sequence[str]) -> Path:
         if path.is_dir() and _tasks(path):
             return path
     wanted = ["NAMES"] if tuple(tasks) == ("all",) else tasks
-    raise InputError("no records of benchmarks", where=name, fix=f"make them: {eval_command(name, wanted)}")
+    raise InputError("no benchmark records", where=name, fix=f"make them: {eval_command(name, wanted)}")
 
 
 def _tasks(folder: Path) -> list[str]:
@@ -171,7 +171,9 @@ def _card(path: Path, by_doc: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]
         content = None
     if not isinstance(content, dict):
         raise InputError(
-            "not what `luthier eval` says of its records: this file was changed", where=card, fix=files.MEASURE_ANEW
+            "this does not match the records of `luthier eval`: the file was changed",
+            where=card,
+            fix=files.MEASURE_ANEW,
         )
     content = checked(content, card, files.MEASURE_ANEW)
     files.require_records(path, content)

@@ -53,7 +53,7 @@ def compare_all(options: CompareOptions) -> dict[str, Any]:
     chosen = [bool(options.config.data.path), options.suite is not None, bool(options.tasks)]
     if sum(chosen) != 1:
         what = "nothing to compare on" if not any(chosen) else "more than one thing to compare on"
-        raise InputError(what, fix="give --data FILE, --suite FILE or --tasks NAMES, one of them")
+        raise InputError(what, fix="give one of --data FILE, --suite FILE and --tasks NAMES")
     _refuse_unread(options)
     if options.out:
         require_writable(options.out)

@@ -98,7 +98,7 @@ def judge(options: JudgmentOptions) -> dict[str, Any]:
 
 
 def _how_to_resume(error: RunError | Stopped) -> str:
-    again = "run the same command again to go on"
+    again = "run the same command again to continue"
     return f"{error.fix}; {again}" if error.fix else again
 
 
@@ -127,7 +127,7 @@ def journal_of(path: Path) -> Iterator[Callable[[Judgment], Judgment]]:
     """The file that judgments are appended to, held by this process. Their sums are in their `info`: others read them too."""
     busy = InputError("another process writes this file", where=path, fix="wait for it, or give another --out")
     with holding(path, busy):
-        journal = Journal(path, "take the line out, and it is judged again", sums=False)
+        journal = Journal(path, "remove the line, and it is judged again", sums=False)
         journal.end()
 
         def keep(judgment: Judgment) -> Judgment:
@@ -159,7 +159,7 @@ def _as_written(judgment: Judgment) -> Judgment:
     if SUM in judgment.info and judgment.info[SUM] != sum_of(bare.as_record()):
         raise InputError(
             "this judgment was changed since it was written", where=judgment.origin,
-            fix="take the line out, and it is judged again",
+            fix="remove the line, and it is judged again",
         )  # fmt: skip
     return bare
 
@@ -188,7 +188,7 @@ def _result(model_judgments: Sequence[Judgment], human_judgments: Sequence[Judgm
         judged = {duel.unit for duel in model_duels}
         agreement = alpha(outcomes_by_pair([duel for duel in all_duels if duel.unit in judged]), annotator)
         if agreement is None:
-            log.warn("no pair of answers was judged by people too: prompts and answers must be the same texts")
+            log.warn("no pair of answers was also judged by people: prompts and answers must be the same texts")
     bias = position_bias(model_judgments)
     rows = [pair_result(*models, duels) for models, duels in pairs.items()]
     rows = [row | {"verdict": None} for row in rows] if bias.dominates else with_verdicts(rows)

@@ -36,7 +36,7 @@ def warn_of_seen(name: str, config: RunConfig, examples: Sequence[Example]) -> N
         )
         if overlaps:
             log.warn(
-                f"{name} learned from {overlaps['exact']} of these {len(examples)} prompts, and nearly so from {overlaps['near']}, "
+                f"{name} learned from {overlaps['exact']} of these {len(examples)} prompts, and from near copies of {overlaps['near']}, "
                 f"in {files}: compare on rows that it has not seen"
             )
 

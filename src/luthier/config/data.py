@@ -93,7 +93,8 @@ class TextConfig(Section):
     )
     add_tokens: str | None = Field(
         None,
-        description="File of tokens that the tokenizer gets, one a line or a JSON list; adapters learn embedding and head whole then.",
+        description="File of tokens to add to the tokenizer, one per line or a JSON list; embedding and head then learn in full, beside "
+        "adapters too.",
     )
     system: str | None = Field(None, description="System prompt for conversations that have none.")
     train_on: Literal["assistant", "last", "all"] = Field("assistant", description="Which turns are learned.")

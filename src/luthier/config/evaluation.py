@@ -24,7 +24,9 @@ class EvalConfig(Section):
     )  # fmt: skip
     max_new_tokens: int = Field(128, ge=1, description="Longest generated answer in tokens.")
     temperature: float = Field(
-        0.0, ge=0, description="How held-out answers are drawn: 0 takes the likeliest token, 1 samples from the model."
+        0.0,
+        ge=0,
+        description="How held-out answers are generated: 0 takes the likeliest token, 1 samples from the model.",
     )
     repeat: int = Field(
         1, ge=1, description="Answers sampled to each of 32 held-out prompts, beside answers to its paraphrases, to see whether "

@@ -12,8 +12,8 @@ from luthier.config.section import Section
 class LoraConfig(Section):
     rank: int = Field(16, ge=1, description="Rank of the adapters.")
     expert_rank: int | None = Field(
-        None, ge=1, description="Rank of the adapters on each expert of a mixture; by default rank divided by the experts that a "
-        "token takes, at least 1."
+        None, ge=1, description="Rank of the adapters on each expert of a mixture; by default rank divided by the experts per "
+        "token, at least 1."
     )  # fmt: skip
     alpha: float = Field(32.0, gt=0, description="Scale: the adapter adds alpha/rank * B A x.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before A.")
@@ -22,10 +22,10 @@ class LoraConfig(Section):
     )
     modules_to_save: tuple[Literal["embed_tokens", "lm_head"], ...] = Field(
         (),
-        description="What learns whole beside the adapters: embed_tokens, lm_head; where these are tied, either is both.",
+        description="What learns in full beside the adapters: embed_tokens, lm_head; if they are tied, either means both.",
     )
     rslora: bool = Field(False, description="Scale by alpha/sqrt(rank) (rsLoRA).")
-    dora: bool = Field(False, description="Learn each output's magnitude apart from its direction (DoRA).")
+    dora: bool = Field(False, description="Learn each output's magnitude separately from its direction (DoRA).")
     init: Literal["default", "pissa"] = Field(
         "default", description="Start of A and B: random and zero, or the largest singular vectors (PiSSA)."
     )

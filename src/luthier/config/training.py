@@ -35,17 +35,17 @@ class TrainConfig(Section):
         "token", description="Every trained token counts the same, or every example does."
     )
     router_loss: float = Field(
-        0.0, ge=0, description="Weight of the load-balancing loss of a mixture of experts; an adapter reaches the router, which "
-        "stays as it is, only through the layers below it."
+        0.0, ge=0, description="Weight of the load-balancing loss of a mixture of experts; with adapters the router itself "
+        "does not learn, and the loss acts only through the layers below it."
     )  # fmt: skip
     recompute: Literal["auto", "none", "blocks"] = Field(
         "auto",
-        description="Keep activations, or of each block its input alone and compute the rest again for the gradient: a third "
-        "more computation, a fraction of the memory, the same gradients. auto does so where the run would not fit else.",
+        description="Keep activations, or only the input of each block and recompute the rest for the gradient: a third more "
+        "computation, a fraction of the memory, the same gradients. auto does so if the run would not fit otherwise.",
     )
     offload: Literal["none", "optimizer"] = Field(
         "none",
-        description="On a GPU, what stays in the processor's memory: the optimizer's moments and float32 copies, which are updated there.",
+        description="On a GPU, what is kept in CPU memory: the optimizer's moments and float32 copies, which are updated there.",
     )
     checkpoint: int = Field(50, ge=1, description="Steps between checkpoints.")
     checkpoint_minutes: float = Field(

@@ -126,7 +126,7 @@ class Journal:
         with open(self.path, "rb", opener=regular) as handle:
             found = _digest(handle, size) if self.path.stat().st_size >= size else None
         if found is None or digest not in (None, found.hexdigest()):
-            raise InputError("it is not what was written", where=self.path, fix=self._fix)
+            raise InputError("it has changed since it was written", where=self.path, fix=self._fix)
 
     def cut(self, mark: Mark | int = 0) -> None:
         """Cut it back to its mark, or empty it."""

@@ -24,7 +24,7 @@ class Stop:
     def check(self) -> None:
         """Raise Stopped if somebody asked."""
         if self.asked:
-            raise Stopped("stopped", fix="run the same command again to go on")
+            raise Stopped("stopped", fix="run the same command again to continue")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

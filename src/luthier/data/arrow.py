@@ -203,7 +203,7 @@ def _features(schema: Any, file: str) -> Mapping[str, Any]:
         else:
             found = description(beside)["features"] if beside.is_file() else {}
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
-        log.warn_once(f"{file}: what the library datasets says of its columns cannot be read, so labels stay numbers")
+        log.warn_once(f"{file}: the column types stored by the datasets library cannot be read, so labels stay numbers")
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -64,7 +64,7 @@ class Codes:
             return BOTH if number == 1.5 else FIRST if number < 1.5 else SECOND
         known = ", ".join(f"{code}={means}" for code, means in list(self.means.items())[:MAX_LISTED])
         raise InputError(
-            f"value {value!r} is not among those that {self.source} told the meaning of: {known}",
+            f"value {value!r} is not among those that {self.source} gives a meaning for: {known}",
             fix="name it in --data.values, or leave such rows out with --data.skip_bad",
         )
 

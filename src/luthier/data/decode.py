@@ -57,7 +57,7 @@ def opened(file: str, wrapper: str = "") -> Iterator[IO[bytes]]:
             if file != "-" and found != wrapper:
                 name = WRAPPERS[found or wrapper]
                 log.once(
-                    f"{file}: {f'compressed with {name}' if found else f'not compressed with {name}'}, whatever its name says"
+                    f"{file}: {f'compressed with {name}' if found else f'not compressed with {name}'} despite its name"
                 )
             wrapper = found
             yield io.BufferedReader(_BoundedReader(handle, raw, file), CHUNK) if found else handle

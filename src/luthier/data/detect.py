@@ -206,7 +206,7 @@ def _unknown_layout(rows: Sequence[Row], found: Sequence[str], columns: Mapping[
         )  # fmt: skip
     if _is_tree(found):
         return InputError(
-            f"messages that are parts of trees: found {listed(found)}",
+            f"messages that are nodes of trees: found {listed(found)}",
             where=where, fix="write each path of a tree as one conversation",
         )  # fmt: skip
     lacking = {

@@ -134,7 +134,7 @@ def faults(found: TestRows) -> Iterator[str]:
         yield f"right answers in doubt: {len(found.doubts)}, the first at {found.doubts[0].where}: {found.doubts[0].why}"
     for name, rows in found.empty.items():
         if rows:
-            yield f"empty {name}: {rows} {'row' if rows == 1 else 'rows'}; fill it in, or take the row out"
+            yield f"empty {name}: {rows} {'row' if rows == 1 else 'rows'}; fill it in, or remove the row"
     if found.labels:
         label, rows = next(iter(found.labels.items()))
         if len(found.labels) == 1:

@@ -55,7 +55,7 @@ def _one_value(line: str, decoder: Decoder) -> Any:
         what = "two objects on one line, as where files were joined without a line end, the second" if joined else ""
         raise InputError(
             f"{what or f'broken JSON: {reason_of(error)}'} at column {error.colno}",
-            fix=f"a .jsonl file holds one whole JSON object a line; fix the line, {SKIP_HINT}",
+            fix=f"a .jsonl file holds one whole JSON object per line; fix the line, {SKIP_HINT}",
         ) from None
     except RecursionError:
         raise InputError("broken JSON: nested too deeply", fix=f"fix the line, {SKIP_HINT}") from None

@@ -54,7 +54,7 @@ class Decoder:
     def tell(self, where: str) -> None:
         """Warn of a key that stood twice."""
         if self.twice is not None:
-            log.warn_once(f"{where}: the key '{self.twice}' stands twice in one object; the last value is read")
+            log.warn_once(f"{where}: the key '{self.twice}' occurs twice in one object; the last value is used")
 
 
 class JsonReader:
@@ -192,7 +192,7 @@ class JsonReader:
         return InputError(
             f"broken JSON: {what}, near {near!r}",
             where=f"{self.file}:{self.line}",
-            fix="fix that place, or write one JSON object a line (.jsonl) and use --data.skip_bad",
+            fix="fix that place, or write one JSON object per line (.jsonl) and use --data.skip_bad",
         )
 
 

@@ -15,11 +15,12 @@ def label_studio(values: Values) -> Chat:
     """One text, and one choice or its spans. Raises InputError for other tasks (ratings, pictures) and for people who disagree."""
     data, made = values["data"], values["annotations"] or []
     if not (isinstance(data, Mapping) and isinstance(made, list) and all(isinstance(one, Mapping) for one in made)):
-        raise InputError("not as Label Studio writes it", fix="export the project as JSON")
+        raise InputError("not in Label Studio's format", fix="export the project as JSON")
     texts = [data["text"]] if "text" in data else list(data.values())
     if len(texts) != 1 or not isinstance(texts[0], str):
         raise InputError(
-            f"a task of {', '.join(map(str, data))}, not of one text", fix="make a prompt and a completion of each row"
+            f"a task of {', '.join(map(str, data))}, not of one text",
+            fix="turn each row into a prompt and a completion",
         )
     finished = [annotation for annotation in made if not annotation.get("was_cancelled")]
     if any(_is_marked(annotation) for annotation in finished):
@@ -29,8 +30,8 @@ def label_studio(values: Values) -> Chat:
         raise Unused("no annotation")
     if len(chosen) > 1:
         raise InputError(
-            f"people chose differently: {' and '.join(map(', '.join, sorted(chosen)))}",
-            fix="keep one annotation a row",
+            f"annotators chose differently: {' and '.join(map(', '.join, sorted(chosen)))}",
+            fix="keep one annotation per row",
         )
     return labels({"text": texts[0], "label": list(chosen.pop())})
 
@@ -48,7 +49,7 @@ def _marked(text: str, made: list[Mapping[str, Any]]) -> Chat:
     found = [spans({"text": text, "spans": [result["value"] for result in one["result"]]}) if _is_marked(one)
              else spans({"text": text, "spans": one.get("result")}) for one in made]  # fmt: skip
     if any(other.messages != found[0].messages for other in found):
-        raise InputError("people marked different spans", fix="keep one annotation a row")
+        raise InputError("annotators marked different spans", fix="keep one annotation per row")
     return found[0]
 
 
@@ -59,6 +60,6 @@ def _choices(annotation: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(chosen, list):
         what = ", ".join(sorted(kinds)) or "nothing"
         raise InputError(
-            f"an annotation of {what}, not one choice or spans", fix="make a prompt and a completion of each row"
+            f"an annotation of {what}, not one choice or spans", fix="turn each row into a prompt and a completion"
         )
     return tuple(map(str, chosen))

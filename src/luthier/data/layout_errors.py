@@ -68,7 +68,7 @@ def refuse_single_messages(rows: Sequence[Row], names: Mapping[str, str]) -> Non
 def no_preference(first: str, second: str, found: str) -> InputError:
     """Two answers stand side by side, and nothing that is known says which is better."""
     return InputError(
-        f"two answers ('{first}', '{second}'), and no column that is known to say which is better: found {found}",
+        f"two answers ('{first}', '{second}'), and no known column says which is better: found {found}",
         fix="map it with --data.columns preference=COLUMN, or declare another layout with --data.layout",
     )
 

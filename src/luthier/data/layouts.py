@@ -52,7 +52,7 @@ def _thought(values: Values, answer: Messages) -> Messages:
         return answer
     if len(answer) != 1 or answer[0].reasoning or "<think>" in answer[0].content:
         raise InputError(
-            "reasoning in a column of its own, beside an answer that has its own or is of several turns",
+            "a reasoning column beside an answer that has its own reasoning or several turns",
             fix="keep one of them",
         )
     return (replace(answer[0], fields={**answer[0].fields, "reasoning_content": thought}),)
@@ -89,7 +89,7 @@ def labels(values: Values) -> Chat:
         if not all(isinstance(item, (str, int, float)) for item in label):
             raise InputError(
                 "field 'label' holds no label but a list of lists or objects",
-                fix="declare --data.layout spans if they mark spans of the text, or make a prompt and a completion of each row",
+                fix="declare --data.layout spans if they mark spans of the text, or turn each row into a prompt and a completion",
             )
         if not label:
             raise Unused("no label")

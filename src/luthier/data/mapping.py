@@ -166,8 +166,8 @@ def _text(value: Any, path: str) -> str:
     if isinstance(value, Mapping) and value:
         key = next(iter(value))
         raise InputError(
-            f"'{path}' is an object, of which a template reads single values",
-            fix=f"name what is in it, such as {{{path}.{key}}}",
+            f"'{path}' is an object, and a template reads single values",
+            fix=f"name a field in it, such as {{{path}.{key}}}",
         )
     if isinstance(value, (list, tuple)):
         return SEVERAL.join(_text(item, path) for item in value)

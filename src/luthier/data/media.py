@@ -29,7 +29,7 @@ def refuse_media(columns: tuple[str, ...], example: Example, label: bool) -> Non
     spoken_of = any(PLACEHOLDER.search(turn.content) for turn in turns)
     if keys or spoken_of or not (label or isinstance(example, Text)):
         raise InputError(
-            f"'{(columns or keys)[0]}' holds pictures or sound, which cannot be read",
+            f"'{(columns or keys)[0]}' holds images or sound, which cannot be read",
             fix="leave such rows out with --data.skip_bad, or remove the column if the text is enough",
         )
 

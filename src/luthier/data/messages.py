@@ -112,9 +112,7 @@ def turns_of(item: Any, field: str) -> Messages:
         content, written = "", content
     blocks = _blocks(content, field) if isinstance(content, (list, tuple)) else _Blocks(text_of(content, field))
     if blocks.results and role == "assistant":
-        raise InputError(
-            f"field '{field}' holds a tool's answer in an assistant's turn", fix="give it a turn of its own"
-        )
+        raise InputError(f"field '{field}' holds a tool result in an assistant turn", fix="give it a turn of its own")
     name = item.get("name")
     turn = Message(
         role,
@@ -153,7 +151,7 @@ def _content(item: Mapping[str, Any], field: str) -> Any:
     there."""
     given = [item[name] for name in CONTENT_KEYS if item.get(name) is not None]
     if len(given) > 1 and given[0] != given[1]:
-        raise InputError(f"field '{field}' has a content and another value", fix="keep one of them")
+        raise InputError(f"field '{field}' has content and another value", fix="keep one of them")
     if not given and not (
         {"content", "value", "tool_calls", "function_call", *REASONING, "tool_responses"} & set(item)
     ):
@@ -171,7 +169,9 @@ def _fields(item: Mapping[str, Any], thought: str, field: str) -> dict[str, Any]
             raise InputError(f"field '{field}': {name} is {_kind(out[name])}, not text", fix="write it as a string")
     thoughts = {value for value in (thought, *(out.get(name, "") for name in REASONING)) if value}
     if len(thoughts) > 1:
-        raise InputError(f"field '{field}' holds two different thoughts", fix=f"keep one of {', '.join(REASONING)}")
+        raise InputError(
+            f"field '{field}' holds two different reasoning texts", fix=f"keep one of {', '.join(REASONING)}"
+        )
     return out | ({REASONING[0]: thought} if thought and thought not in out.values() else {})
 
 
@@ -219,7 +219,7 @@ def _blocks(content: Sequence[Any], field: str) -> _Blocks:
     found = _Blocks()
     if sum(isinstance(block, str) and bool(block) for block in content) > 1:
         raise InputError(
-            f"field '{field}' is a list of texts", fix="write it as one string, joined as it is to be read"
+            f"field '{field}' is a list of texts", fix="write it as one string, joined as it should be read"
         )
     for part in (part for block in content for part in parts_of(block, field)):
         found.parts += (part,)

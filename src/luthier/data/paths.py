@@ -95,7 +95,7 @@ def _files(path: str, held_out: bool) -> Iterator[str]:
         yield from _in_folder(Path(path), held_out)
     elif os.path.islink(path):
         fix = f"it points to {os.readlink(path)}: put that file there, or remove the link"
-        raise InputError("a link to nothing", where=path, fix=fix)
+        raise InputError("a broken link", where=path, fix=fix)
     elif glob.has_magic(path):
         yield from _matching(path, held_out)
     else:
@@ -116,7 +116,7 @@ def _matching(pattern: str, held_out: bool) -> Iterator[str]:
     folders = [match for match in matches if Path(match).is_dir()]
     for match in matches:
         if os.path.islink(match) and not Path(match).exists():
-            log.once(f"{match}: a link to nothing, left out")
+            log.once(f"{match}: a broken link, left out")
         elif _special(Path(match)):
             log.once(f"{match}: {NOT_A_FILE}; left out")
         elif match in folders and any(
@@ -137,7 +137,7 @@ def _in_folder(folder: Path, held_out: bool) -> list[str]:
     known = [path for path in there if ending_of(path.name)[0] in KNOWN]
     tables = [path for path in known if ending_of(path.name)[0] in TABLES]
     if not known:
-        raise InputError("the folder holds no file to read", where=folder, fix=f"known endings: {' '.join(KNOWN)}")
+        raise InputError("the folder holds no file to read", where=folder, fix=f"known extensions: {' '.join(KNOWN)}")
     other = [
         path for path in there if ending_of(path.name)[0] in REFUSED and path.suffix not in (".yaml", ".yml", ".html")
     ]
@@ -186,7 +186,7 @@ def _special(path: Path) -> bool:
 def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
     """The files below a folder by path, hidden ones left out. Links are followed, but not to a folder that they stand in."""
     if len(above) > MAX_DEPTH:
-        raise InputError(f"folders in folders, more than {MAX_DEPTH} deep", where=folder, fix="give a folder below it")
+        raise InputError(f"folders nested more than {MAX_DEPTH} deep", where=folder, fix="give a folder further down")
     saved = _saved(folder)
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -195,7 +195,7 @@ def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
             if (identity := _identity(path)) not in above:
                 yield from _walk(path, above | {identity})
         elif path.is_symlink() and not path.exists():
-            log.once(f"{path}: a link to nothing, left out")
+            log.once(f"{path}: a broken link, left out")
         elif _special(path):
             log.once(f"{path}: {NOT_A_FILE}; left out")
         elif path.is_file() and not is_description(str(path)) and not (saved and path.suffix == ".arrow"):

@@ -76,8 +76,8 @@ def check_ranking(found: Found, given: Mapping[str, str]) -> Codes | None:
                 )
             if VERDICT.fullmatch(str(name)):
                 raise InputError(
-                    f"column '{name}' may say which response is the best, and no ranks or scores stand beside them",
-                    fix="give each response a rank (1 is best) or a score, or remove the column if the best stands first",
+                    f"column '{name}' may say which response is the best, and there are no ranks or scores",
+                    fix="give each response a rank (1 is best) or a score, or remove the column if the best comes first",
                 )
     return None
 
@@ -110,7 +110,7 @@ def _ranks(ranks: Any, count: int) -> tuple[int, ...]:
         for rank in ranks
     )
     if not whole or len(ranks) != count:
-        raise InputError("field 'ranks' is not one whole number a response", fix="give each response its rank")
+        raise InputError("field 'ranks' is not one whole number per response", fix="give each response its rank")
     order = tuple(int(rank) for rank in ranks)
     if max(order) > count or min(order) != 1:
         raise InputError(
@@ -122,7 +122,7 @@ def _ranks(ranks: Any, count: int) -> tuple[int, ...]:
 
 def _by_score(scores: Any, count: int) -> tuple[int, ...]:
     if not isinstance(scores, (list, tuple)) or len(scores) != count:
-        raise InputError("field 'scores' is not one number a response", fix="give each response its score")
+        raise InputError("field 'scores' is not one number per response", fix="give each response its score")
     values = [number(score, "scores") for score in scores]
     return tuple(1 + sum(other > own for other in values) for own in values)
 

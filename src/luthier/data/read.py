@@ -87,7 +87,7 @@ def _rows(file: str, skipped: Report | None, held_out: bool, longest: int) -> It
         raise InputError(f"this is {kind}", where=file, fix=fix)
     if file != "-" and ending not in READERS and (ending or wrapper):
         fix = f"known: {' '.join(READERS)}, each also with {' '.join(WRAPPERS)}"
-        raise InputError(f"unknown file ending '{ending}'", where=file, fix=fix)
+        raise InputError(f"unknown file extension '{ending}'", where=file, fix=fix)
     if is_description(file):
         raise InputError("this describes a data set and holds no rows", where=file, fix="give its folder")
     with opened(file, wrapper) as handle:
@@ -96,7 +96,7 @@ def _rows(file: str, skipped: Report | None, held_out: bool, longest: int) -> It
         start = handle.peek(8192).removeprefix(BOM)  # type: ignore[attr-defined]
         seen = _seen(start, reader, name)
         if reader and seen is not reader:
-            log.once(f"{name}: read as {NAMES[seen]}, which it is in spite of its name")
+            log.once(f"{name}: read as {NAMES[seen]} despite its name")
         elif not reader and file != "-":
             log.once(f"{name}: read as {NAMES[seen]}, judging by its first bytes")
         reader = partial(json_values, held_out=held_out) if seen is json_values else seen
@@ -119,7 +119,9 @@ def _seen(start: bytes, named: Reader | None, file: str) -> Reader:
     if re.match(rb"<(!doctype|html|\?xml)\b", first, re.IGNORECASE):
         if named is None:
             return text
-        raise InputError("this is a web page or XML, as of a failed download", where=file, fix="fetch the file again")
+        raise InputError(
+            "this is a web page or XML, as after a failed download", where=file, fix="fetch the file again"
+        )
     if first.startswith((b"[", b"{")):
         if named is jsonl:
             return json_values if first in (b"[", b"{") or first.startswith((b"[{", b"[ {")) else jsonl

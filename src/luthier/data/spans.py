@@ -29,7 +29,7 @@ def spans(values: Values) -> Chat:
     if None in found:
         raise InputError(
             "field 'spans' is not a list of [start, end, label]",
-            fix="write each span so, or leave such rows out with --data.skip_bad",
+            fix="write each span in this form, or leave such rows out with --data.skip_bad",
         )
     return extracted(values, text, [span for span in found if span])
 
@@ -50,7 +50,7 @@ def tagged(values: Values) -> Chat:
         elif kind in ("B", "I", "S", "U") and name:
             found.append((start, len(text), name))
         elif tag != "O":
-            raise InputError(f"tag {tag!r} is none of B-X, I-X and O", fix="write tags by their names")
+            raise InputError(f"tag {tag!r} is not B-X, I-X or O", fix="write tags by their names")
         label = name
     return extracted(values, text, found)
 

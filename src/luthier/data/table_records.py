@@ -79,7 +79,7 @@ def tab_records(lines: Iterator[tuple[int, str]], file: str, longest: int = MAX_
             yield from records(rest, file, "\t", longest)
         else:
             log.once(
-                f"{file}:{number}: quotation marks are read as letters, because some cells that hold one are not in quotes"
+                f"{file}:{number}: quotation marks are read as ordinary characters, because some cells that contain one are not quoted"
             )
             yield from ((place, _cells(text)) for place, text in rest)
         return

@@ -63,7 +63,7 @@ class _Columns:
         out: dict[str, str | None] = {}
         for name, cell in zip(self.names, cells, strict=True):
             if cell in MISSING_VALUES or (cell == "None" and name in self.nothing):
-                log.once(f"{file}: cells that hold only {cell!r} are read as cells without a value")
+                log.once(f"{file}: cells that hold only {cell!r} are read as missing values")
                 out[name] = None
             else:
                 out[name] = as_whole(cell) if name in self.whole else cell
@@ -96,7 +96,7 @@ def _rows(records: Iterator[Record], file: str, skipped: Report | None) -> Itera
             report_fault(InputError(what, fix=fix), Origin(file, line), skipped)
         elif header and cells == first:
             log.once(
-                f"{file}: the header is repeated between the rows, as in files that were joined, and is not read as a row"
+                f"{file}: the header is repeated between the rows, as in concatenated files, and is not read as a row"
             )
         else:
             yield Row(columns.fields(cells, file), Origin(file, line))

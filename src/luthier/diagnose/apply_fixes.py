@@ -113,7 +113,7 @@ def _check_json(row: Row) -> None:
             json.dumps(value)
         except TypeError as error:
             raise InputError(
-                f"field '{name}' holds what JSON cannot: {error}", where=row.origin,
+                f"field '{name}' holds a value that JSON cannot represent: {error}", where=row.origin,
                 fix="write the column as text or numbers into a file, and train on that",
             ) from None  # fmt: skip
 
@@ -122,7 +122,7 @@ def _example(rows: Sequence[Example], fields: dict[str, Any], where: str) -> Exa
     number = fields["row"]
     if isinstance(number, int) and 0 <= number < len(rows) and identity(rows[number]).hex() == fields["sha"]:
         return rows[number]
-    raise InputError("the row is not the one that this fix was made for", where=where, fix="propose anew with --fix")
+    raise InputError("the row is not the one that this fix was made for", where=where, fix="run --fix again")
 
 
 def _text(fields: dict[str, Any], where: str) -> str | None:

@@ -101,7 +101,7 @@ def errors(run: Path, category: str | None = None) -> dict[str, Any]:
     if category is not None:
         if category == WRONG and diagnosis.wrong is None:
             raise InputError(
-                "there is no telling which answers are wrong", where="--category", fix="see the other categories"
+                "it is not known which answers are wrong", where="--category", fix="see the other categories"
             )
         return shown | one_category(diagnosis, data, category)
     rows = error_sources.sample(data.train, answers.config.seed)

@@ -81,7 +81,7 @@ def read_answers(path: Path) -> Answers:
     """The answers of a finished run. Raises InputError for one that is not finished, or that generated none."""
     folder, config = read_run(path)
     if folder.result is None or any(folder.records(stage_file(stage)) is None for stage in STAGES):
-        raise InputError("this run is not finished", where=path, fix=f"go on with it: luthier train {path}/run.yaml")
+        raise InputError("this run is not finished", where=path, fix=f"continue it: luthier train {path}/run.yaml")
     if (found := answers_of(folder, config)) is None:
         raise _no_answers(path, config)
     return found
@@ -125,7 +125,7 @@ def read_data(answers: Answers) -> RunData:
     if examples.stream:
         train = list(islice(data_load.stream(config.data.path, config.data), STREAM_ROWS))
         if len(train) == STREAM_ROWS:
-            log.note(f"the data is a stream: its first {STREAM_ROWS:,} rows are looked at")
+            log.note(f"the data is a stream: its first {STREAM_ROWS:,} rows are used")
     can_be_fixed = "examples" not in digests and not examples.stream
     return RunData(list(training_rows(train)), examples.test, len(train), examples.stream, can_be_fixed)
 
@@ -203,7 +203,7 @@ def require_files(digests: dict[str, str], config: RunConfig, run: Path) -> None
             )
     if {*files_of(config.data.path), *files_of(config.data.eval, held_out=True)} != set(digests):
         raise InputError(f"the files are not those that {run} was trained on", where=next(iter(config.data.path), run),
-                         fix="put back those files alone, or train again")  # fmt: skip
+                         fix="put back only those files, or train again")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def check(model: nn.Module, wanted: torch.Tensor) -> None:
     are numbers."""
     if not bool(wanted.isfinite().all()):
         raise InputError(
-            "transformers itself computes no numbers with these weights, but NaN or infinity", where="--model",
+            "transformers itself computes NaN or infinity with these weights", where="--model",
             fix="fetch the weights again; a training run that diverged leaves such weights",
         )  # fmt: skip
     batch = _batch(_ids(model)).to(next(model.parameters()).device)

@@ -114,7 +114,7 @@ def _refusal(error: Exception, config: Any, folder: Path) -> InputError:
     """What to say of an error of transformers' own."""
     if isinstance(error, KeyError) and error.args == (NAME,):
         return InputError(
-            f"models of type '{config.model_type}' have an attention of their own, which cannot be replaced",
+            f"models of type '{config.model_type}' have their own attention code, which cannot be replaced",
             where=folder / CONFIG, fix="use another model",
         )  # fmt: skip
     if isinstance(error, ValueError) and str(error).startswith("Unrecognized configuration class"):

@@ -101,7 +101,7 @@ def _pool(folder: Path) -> str:
     if len(asked) != 1 or asked[0] not in POOLS:
         what = ", ".join(asked)[:100] or "no pooling"
         raise InputError(
-            f"it pools by {what}; Luthier by the mean or the first token", where=path, fix="give another encoder"
+            f"it pools by {what}; Luthier supports the mean and the first token", where=path, fix="give another encoder"
         )
     return POOLS[asked[0]]
 

@@ -120,7 +120,7 @@ def rule(spec: str, name: str, argument: str, settings: RewardConfig) -> Compone
     """The component of a rule. Raises InputError when the argument is missing, unwanted or wrong."""
     wanted = RULES[name].argument
     if argument and not wanted:
-        raise InputError(f"'{name}' takes nothing after it", where=_where(spec), fix=f"write {name}")
+        raise InputError(f"'{name}' takes no argument", where=_where(spec), fix=f"write {name}")
     if not argument and wanted and not wanted.startswith("["):
         raise InputError(f"'{name}' needs {wanted}", where=_where(spec), fix=f"write {name}:{wanted}")
     score = RULES[name].make(spec, argument, settings)

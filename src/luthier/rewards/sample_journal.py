@@ -68,8 +68,8 @@ class SampleJournal:
         before = cast(_First, lines[0])["settings"]
         if changed := [name for name, value in settings.items() if before.get(name) != value]:
             raise InputError(
-                f"this file keeps answers of another command: its {changed[0].replace('_', ' ')} was not the same", where=path,
-                fix="give another --out, or delete it to begin anew",
+                f"this file holds answers of another command: its {changed[0].replace('_', ' ')} was not the same", where=path,
+                fix="give another --out, or delete it to start over",
             )  # fmt: skip
         for found in lines[1:]:
             if "answers" in found:

@@ -95,7 +95,7 @@ def require_references(rewards: Rewards, rows: Iterable[tuple[str | None, Origin
     for reference, origin in asked:
         if reference is None or not reference.strip():
             raise InputError(
-                f"reward '{rewards.referring[0]}' compares with the right answer, and this row has none", where=origin,
+                f"reward '{rewards.referring[0]}' compares with the reference answer, and this row has none", where=origin,
                 fix="map its column, such as --data.columns answer=COLUMN, or use another reward",
             )  # fmt: skip
         if name := rewards.unusable(reference):
@@ -105,7 +105,7 @@ def require_references(rewards: Rewards, rows: Iterable[tuple[str | None, Origin
     name, origin = unread[0]
     what = f"reward '{name}' cannot read the right answer of {len(unread)} of {len(asked)} rows, and gives 0 to whatever is answered"
     if len(unread) == len(asked):
-        raise InputError(what, where=origin, fix="use another reward, or correct the right answers")
+        raise InputError(what, where=origin, fix="use another reward, or correct the reference answers")
     log.warn(f"{origin}: {what}; fix these rows, or remove them")
 
 

@@ -85,7 +85,7 @@ class RunFolder:
                 if entry.is_symlink():
                     raise InputError(
                         "a link inside a run's folder; links are not followed there", where=entry.path,
-                        fix="put what it leads to in its place; the run's folder itself may be a link",
+                        fix="replace it with what it points to; the run's folder itself may be a link",
                     )  # fmt: skip
                 if place == self.path and entry.name in FOLDERS | FILES:
                     refuse_special(Path(entry.path), folder=entry.name in FOLDERS)
@@ -184,7 +184,7 @@ def check_entry(folder: RunFolder) -> None:
     if folder.lineage.get("sums") and LINEAGE not in folder.sums.noted():
         raise InputError(
             "the sums of this run's files are gone", where=folder.path / SUMS,
-            fix="put the file back from a copy, or train anew with another --out",
+            fix="put the file back from a copy, or train again with another --out",
         )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def understood(folder: RunFolder) -> Iterator[None]:
         if folder.lineage.get("sums"):
             raise
         raise InputError(
-            f"a file of this run is not as it was written: {type(error).__name__}: {error}", where=folder.path,
+            f"a file of this run has changed since it was written: {type(error).__name__}: {error}", where=folder.path,
             fix="put it back from a copy, or train again",
         ) from error  # fmt: skip
 

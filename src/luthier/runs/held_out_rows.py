@@ -127,7 +127,7 @@ def read(folder: RunFolder) -> list[HeldOutRow]:
     answered. Raises InputError for a file that was damaged, and where the stages are not of the same rows."""
     before, after = (_answered(folder, stage) for stage in STAGES)
     if list(before) != list(after):
-        raise InputError("before and after are not of the same rows", where=folder.path / "evals", fix=MEND)
+        raise InputError("before and after are for different rows", where=folder.path / "evals", fix=MEND)
     errors = {record["row"]: _errors(record) for record in folder.records(ERRORS) or ()}
     return [HeldOutRow(before[row], after[row], errors.get(row)) for row in after]
 

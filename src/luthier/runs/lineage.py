@@ -74,7 +74,7 @@ def lineage(config: RunConfig, **inputs: Any) -> dict[str, Any]:
 
 def read(content: bytes, where: Path) -> dict[str, Any]:
     """The lineage that a file holds. Raises InputError for a damaged one."""
-    fix = "put it back from a copy, or give another --out to start anew"
+    fix = "put it back from a copy, or give another --out to start over"
     return cast(dict[str, Any], require_form(_Lineage, read_line(content, where=where, fix=fix), where=where, fix=fix))
 
 
@@ -139,7 +139,7 @@ def require_same(made: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> 
             were, them = ("was", "it") if name == "method" else ("were", "them")
             log.warn(f"the {name} {were} fixed since this run stopped at an error in {them}: {MENDABLE[name]}")
             continue
-        fix = "give another --out to start anew, or put it back as it was"
+        fix = "give another --out to start over, or put it back as it was"
         if name in MENDABLE:
             fix += "; it may be fixed only if the run stopped at an error in it"
         raise InputError(

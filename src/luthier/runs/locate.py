@@ -135,7 +135,7 @@ def _of_run(run: Path, base: str | None) -> ResolvedModel:
         _refuse_base(base, run)
         source = sources.resolve(str(run / "model"))
         return ResolvedModel(source, None, config, source.folder)
-    raise InputError("this run is not finished", where=run, fix="run its command again to go on with it")
+    raise InputError("this run is not finished", where=run, fix="run its command again to continue it")
 
 
 def _texts(run: Path, config: RunConfig, source: sources.Source) -> Path:
@@ -159,7 +159,7 @@ def _of_adapter(folder: Path, base: str | None) -> ResolvedModel:
 
 def _refuse_base(base: str | None, name: object) -> None:
     if base is not None:
-        raise InputError(f"{name} is a whole model, which has no base below it", where="--base", fix="leave it out")
+        raise InputError(f"{name} is a whole model, which has no base", where="--base", fix="leave it out")
 
 
 def _refuse_a_typo(path: Path) -> None:

@@ -200,7 +200,7 @@ def _quant_of_all(runs: Sequence[RunConfig]) -> QuantConfig | None:
         if base != bases[0]:
             raise InputError(
                 f"one adapter was tuned on {_base(bases[0])}, another on {_base(base)}",
-                where="--adapter", fix="open each by itself",
+                where="--adapter", fix="open each on its own",
             )  # fmt: skip
     return bases[0] if bases else None
 

@@ -184,7 +184,7 @@ def _stream(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
         raise InputError("a stream has no known length", where="--data.stream", fix="give --train.steps")
     if chosen_method(config).all_rows_first:
         raise InputError(
-            f"{config.method} looks at all rows before it begins", where="--data.stream",
+            f"{config.method} needs all rows before it starts", where="--data.stream",
             fix="leave --data.stream out, or use --method orpo or simpo",
         )  # fmt: skip
     if config.ranking.gather:

@@ -58,7 +58,7 @@ def _same_run(folder: RunFolder, config: RunConfig, lineage: Mapping[str, Any]) 
     if not made:
         raise InputError(
             f"{LINEAGE} is gone, so it is not known whether data and weights are the same", where=folder.path,
-            fix="put it back from a copy, or give another --out to start anew",
+            fix="put it back from a copy, or give another --out to start over",
         )  # fmt: skip
     made_of.require_same(made, lineage, folder.path)
     return made
@@ -96,7 +96,7 @@ def require_same_settings(path: Path, config: RunConfig) -> None:
         if name not in BESIDE and name not in unread and before[name] != now[name]:
             raise InputError(
                 f"this folder holds another run: {name} was {before[name]!r} there and is {now[name]!r} here", where=path,
-                fix="give another --out, or the same settings to go on with it",
+                fix="give another --out, or the same settings to continue it",
             )  # fmt: skip
 
 

@@ -109,8 +109,8 @@ def read_state(card: Path) -> dict[str, Any]:
     kinds = {"tracker": str, "id": str, "lines": int, "finished": bool}
     if not isinstance(found, dict) or (found and not all(isinstance(found.get(k), kind) for k, kind in kinds.items())):
         raise InputError(
-            "what was passed on to the tracker cannot be read", where=card,
-            fix="put it back from a copy, or remove it: then all lines are passed on again",
+            "the record of what the tracker received cannot be read", where=card,
+            fix="put it back from a copy, or remove it: then all lines are sent again",
         )  # fmt: skip
     return found
 

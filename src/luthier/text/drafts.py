@@ -120,7 +120,7 @@ def _compared_later(
             if segments[: len(root)] != root:
                 raise InputError(
                     "the prompt is not a prefix of prompt and answer",
-                    fix="an answer must begin with an assistant turn that is to be learned",
+                    fix="an answer must begin with an assistant turn that should be learned",
                 )
             children.append(Branch(segments[len(root) :], parent=0))
         return (Branch(root), *children), columns

@@ -84,7 +84,7 @@ def encode(
 
     A document gives a tree for every `max_length` tokens, an example of another kind one tree or none. Rows
     that teach nothing are dropped and counted. Raises InputError, with the row's place, when a row and the
-    template do not fit (see `spans`), when BOS stands twice, and when no row is left; with `skip_bad`, a row
+    template do not fit (see `spans`), when BOS occurs twice, and when no row is left; with `skip_bad`, a row
     that does not fit is dropped instead. `progress` gets the number of rows that were done.
     """
 
@@ -132,7 +132,7 @@ def encode_prompt_ids(
     """The ids from which the model answers `messages`: those that stood before the answer in training. `kwargs` are
     values for the template.
 
-    Raises InputError when the template refuses the messages or BOS stands twice.
+    Raises InputError when the template refuses the messages or BOS occurs twice.
     """
     segments = prompt_spans(with_system(tuple(messages), system), tools, template, kwargs)
     befores = ["", *(segment.text for segment in segments)]
@@ -309,7 +309,7 @@ def _ends(tree: TokenTree, template: Template) -> bool:
 def _refuse_two_starts(ids: Sequence[int], tokenizer: Tokenizer) -> None:
     if tokenizer.bos_id is not None and list(ids[:2]) == [tokenizer.bos_id] * 2:
         raise InputError(
-            f"BOS stands twice: the text starts with {tokenizer.bos}{tokenizer.bos}",
+            f"BOS occurs twice: the text starts with {tokenizer.bos}{tokenizer.bos}",
             where="--text.template",
             fix="write bos_token once in the template",
         )

@@ -21,8 +21,8 @@ def refuse_loss(message: Message, text: str, turn: int, template: Template) -> N
     thoughts = [message.reasoning, *(TAGS.split(message.content) if TAGS.search(message.content) else ())]
     if not all(_plain(thought) in text for thought in thoughts):
         raise InputError(
-            f"turn {turn}: the template {template.name} leaves the thought of this answer out, so it would not be learned",
-            fix="give one that writes it with --text.template, or take the thought out of the row",
+            f"turn {turn}: the template {template.name} leaves out the reasoning of this answer, so it would not be learned",
+            fix="give one that writes it with --text.template, or remove the reasoning from the row",
         )
     if calls_missing([message], text):
         raise InputError(
@@ -32,8 +32,8 @@ def refuse_loss(message: Message, text: str, turn: int, template: Template) -> N
     names = [str(call.get("function", call).get("name")) for call in message.tool_calls]
     if message.reasoning and any(text.find(name) < text.find(_plain(message.reasoning)) for name in names):
         raise InputError(
-            f"turn {turn}: the template {template.name} writes the thought of this answer after its tool call",
-            fix="give one that writes it before with --text.template, or take the thought out of the row",
+            f"turn {turn}: the template {template.name} writes the reasoning of this answer after its tool call",
+            fix="give one that writes it before with --text.template, or remove the reasoning from the row",
         )
 
 

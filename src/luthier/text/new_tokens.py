@@ -21,7 +21,7 @@ def read(path: str) -> list[str]:
     try:
         content = small_file(file, LARGEST)
     except FileNotFoundError:
-        raise InputError(f"no such file: {file}", where=WHERE, fix="give a file of tokens, one a line") from None
+        raise InputError(f"no such file: {file}", where=WHERE, fix="give a file of tokens, one per line") from None
     if content.lstrip().startswith(b"["):
         found = read_line(content, where=file, fix="write a list of texts")
         if not isinstance(found, list) or not all(isinstance(token, str) for token in found):
@@ -36,7 +36,7 @@ def read(path: str) -> list[str]:
             what = f"a token of {len(token):,} characters" if token.strip() else "a token of spaces alone"
             raise InputError(what, where=f"{file}:{number}", fix=f"tokens have up to {LONGEST} characters")
     if not found:
-        raise InputError("no token in this file", where=file, fix="write one a line")
+        raise InputError("no token in this file", where=file, fix="write one per line")
     return list(dict.fromkeys(found))
 
 
@@ -50,7 +50,7 @@ def add(tokenizer: Any, tokens: list[str], rows: int) -> list[int]:
     fresh = set(new)
     if len(new) < len(tokens):
         had = next(token for token in tokens if token in known)
-        log.note(f"{len(tokens) - len(new)} of {len(tokens)} tokens are the tokenizer's already, such as '{had}'")
+        log.note(f"{len(tokens) - len(new)} of {len(tokens)} tokens are already in the tokenizer, such as '{had}'")
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in new])
     ids = {token: int(tokenizer.convert_tokens_to_ids(token)) for token in tokens}
     return sorted(number for token, number in ids.items() if token in fresh or number >= rows)

@@ -195,9 +195,9 @@ def _before(text: Text, place: int, template: Template) -> str:
         if place:
             raise
         raise InputError(
-            f"turn 1: the conversation begins with an answer, and the template {template.name} cannot ask for one"
-            " when nothing was said",
-            fix='give it a prompt, or write "train": false in this turn to have it only read',
+            f"turn 1: the conversation begins with an answer, and the template {template.name} cannot prompt for one"
+            " without a message",
+            fix='give it a prompt, or write "train": false in this turn so that it is only read',
         ) from error
 
 
@@ -222,7 +222,7 @@ def _locate(index: int, before: str, through: str, whole: str, template: Templat
     kept = [end for end in ends if whole.startswith(through[:end])]  # a last stop token may close the whole text
     if not kept:
         raise InputError(
-            f"{turn}: the template {template.name} writes this turn differently once others follow",
+            f"{turn}: the template {template.name} writes this turn differently when others follow",
             fix="give --text.train_on last",
         )
     return _Answer(index, len(before), max(kept))

@@ -68,7 +68,7 @@ class Template:
         place = text.rfind(CONTINUATION.strip())
         if place < 0 or self.tokenizer.seal(last.content.strip()) not in text:
             raise InputError(
-                f"turn {len(messages)}: the template {self.name} does not write the beginning of an answer as it is",
+                f"turn {len(messages)}: the template {self.name} does not write the beginning of an answer unchanged",
                 fix="use another --text.template, or end the prompt before the assistant's turn",
             )
         return text[:place] if text[place:].startswith(CONTINUATION) else text[:place].rstrip()
@@ -181,7 +181,7 @@ def load_template(name: str, tokenizer: Tokenizer, kwargs: Mapping[str, Any] = N
     template = _found(name, tokenizer, kwargs)
     read = template.reads.variables | (template.for_tools.reads.variables if template.for_tools else frozenset())
     if taken := next((key for key in kwargs if key in TEMPLATE_GIVEN), None):
-        raise InputError(f"'{taken}' is given by Luthier itself", where="--text.template_kwargs", fix="leave it out")
+        raise InputError(f"'{taken}' is set by Luthier itself", where="--text.template_kwargs", fix="leave it out")
     if strange := next((key for key in kwargs if key not in read), None):
         raise InputError(
             f"the template {template.name} does not read '{strange}'", where="--text.template_kwargs",

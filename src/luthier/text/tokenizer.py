@@ -43,7 +43,7 @@ class Tokenizer:
         backend = getattr(self.fast, "backend_tokenizer", None)
         if backend is None:
             raise InputError(
-                "this model's tokenizer has no fast form", fix="use a model whose folder has a tokenizer.json"
+                "this model's tokenizer has no fast version", fix="use a model whose folder has a tokenizer.json"
             )
         # A tokenizer.json may carry the truncation and padding of the program that wrote it.
         backend.no_truncation()

@@ -129,19 +129,19 @@ def _check(row: Method, where: str) -> None:
         or not kinds
         or not all(isinstance(k, type) and issubclass(k, Example) for k in kinds)
     ):
-        raise InputError("its `example` is no tuple of kinds of examples", where=where, fix="write such as (Chat,)")
+        raise InputError("its `example` is not a tuple of kinds of examples", where=where, fix="write such as (Chat,)")
     if not isinstance(row.needs, Needs):
-        raise InputError("its `needs` is no Needs", where=where, fix="write such as Needs(entropy=True)")
+        raise InputError("its `needs` is not a Needs", where=where, fix="write such as Needs(entropy=True)")
     if not callable(row.loss):
-        raise InputError("its `loss` is no function", where=where, fix="give a function of a batch and an output")
+        raise InputError("its `loss` is not a function", where=where, fix="give a function of a batch and an output")
     if not isinstance(row.reads, tuple):
-        raise InputError("its `reads` is no tuple", where=where, fix='write such as ("train.weigh",)')
+        raise InputError("its `reads` is not a tuple", where=where, fix='write such as ("train.weigh",)')
     for name, allowed in CHOICES.items():
         if getattr(row, name) not in allowed:
             raise InputError(f"its `{name}` is {getattr(row, name)!r}", where=where, fix=f"give {' or '.join(allowed)}")
     if not keeps_row_numbers(row):
         raise InputError(
-            "its `prepare` may change which rows there are, and who reads a run of it does so without its code", where=where,
+            "its `prepare` may change the rows, and commands that read its runs do not run its code", where=where,
             fix="write the rows to a file as they should be, or take the `prepare` and the `reads` of dpo or grpo",
         )  # fmt: skip
     if row.needs.value and not row.online:

@@ -168,8 +168,8 @@ class Rollouts:
         saved = saved["rollout"]
         if self.critic and "moments" not in saved:
             raise InputError(
-                "this ppo run was begun by a version that did not normalise rewards, so it cannot resume exactly",
-                fix="give another --out to start anew",
+                "this ppo run was begun by a version that did not normalize rewards, so it cannot resume exactly",
+                fix="give another --out to start over",
             )
         self._number, self.kl, self._metrics = saved["number"], saved["kl"], saved["metrics"]
         self.moments = Moments(**saved.get("moments", {}))

@@ -168,7 +168,7 @@ class StreamSteps:
         if self._expected and self._expected[0] == index and self._expected[1] != self._marks[index]:
             raise InputError(
                 f"the first {index * self.batch} examples are not those that this run learned from, so it cannot resume exactly",
-                where="--data.stream", fix="give the same rows first, in the same order, or another --out to start anew",
+                where="--data.stream", fix="give the same rows first, in the same order, or another --out to start over",
             )  # fmt: skip
 
     def state(self, step: int) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class TrainingJob:
     rewards: Rewards | None = None
     judge: Rewards | None = None
     tracker: Tracker | None = None
-    recompute: bool = False  # whether blocks are computed again in the backward pass
+    recompute: bool = False  # whether blocks are recomputed in the backward pass
     latest_checkpoint: Path | None = None  # the checkpoint that the run goes on from
     stream_counts: RowCounts = field(default_factory=RowCounts)  # of a stream: of the pass over it that came furthest
 
@@ -104,7 +104,7 @@ def assemble(job: TrainingJob, loaded: model_load.LoadedModel | None = None) -> 
     head_widths = heads.widths(replace(method.needs, value=False))  # the critic has a value head of its own
     if job.texts.new_tokens and config.tune != "full" and not tune.is_adapter(config.tune):
         log.warn(
-            f"--tune {config.tune} may leave the rows of the new tokens as they begin: full, lora and qlora learn them"
+            f"--tune {config.tune} may leave the rows of the new tokens untrained: full, lora and qlora train them"
         )
     tuned = tune.prepare(loaded.model, config.tune, shape, config.quant, head_widths)
     if continues_adapter(job.texts, config) and job.texts.resolved.adapter:
@@ -259,6 +259,6 @@ def load_weights(setup: TrainingSetup, saved: dict[str, torch.Tensor]) -> None:
         if name not in saved or saved[name].shape != parameter.shape:
             raise InputError(
                 f"the checkpoint's weights are not those of this model: {name} is missing or of another size",
-                fix="give another --out to start anew",
+                fix="give another --out to start over",
             )
         parameter.copy_(saved[name])

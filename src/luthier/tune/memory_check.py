@@ -34,7 +34,7 @@ def check_offload(config: RunConfig) -> None:
     """Raise InputError where `train.offload` asks for what is there already."""
     if config.train.offload != "none" and pick_device(config.device).type == "cpu":
         raise InputError(
-            "the optimizer is in the processor's memory already", where="--train.offload",
+            "the optimizer is already in CPU memory", where="--train.offload",
             fix="leave it out, or train on a GPU",
         )  # fmt: skip
 
@@ -51,7 +51,7 @@ def check_memory(
         smaller = _estimate(texts, config, ready, dtype, device, recompute=True)
         if smaller.needed < found.needed:
             log.note(
-                f"activations would take {log.size(found.activations)}: blocks are computed again in the backward pass "
+                f"activations would take {log.size(found.activations)}: blocks are recomputed in the backward pass "
                 "(--train.recompute none keeps them)"
             )
             found, again = smaller, True

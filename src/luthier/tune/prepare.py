@@ -78,7 +78,7 @@ class RowCounts:
             )
         if self.quoted:
             log.warn(
-                f"{self.quoted} of {self.rows} {name} spell out a control token of the model; there it is read as plain text"
+                f"{self.quoted} of {self.rows} {name} contain a control token of the model as text; it is read as plain text"
             )
         for what, number in sorted(self.unwritten.items()):
             log.warn(f"{number} of {self.rows} {name}: the template {what}")
@@ -111,7 +111,7 @@ def lora_settings(texts: TextFormat, config: RunConfig) -> LoraConfig:
         return _with_vocabulary(config.lora, texts)
     if config.tune != texts.resolved.config.tune and texts.resolved.config.tune in ("lora", "qlora"):
         raise InputError(
-            f"training goes on with the adapter of {config.model}, which was tuned with {texts.resolved.config.tune}",
+            f"training continues with the adapter of {config.model}, which was tuned with {texts.resolved.config.tune}",
             where="--tune", fix=f"give --tune {texts.resolved.config.tune}, or the model from `luthier merge`",
         )  # fmt: skip
     own = adapters.settings_of(texts.resolved.adapter, config.lora)
@@ -126,7 +126,7 @@ def lora_settings(texts: TextFormat, config: RunConfig) -> LoraConfig:
         value, theirs = getattr(asked, name), getattr(made, name)
         if value not in (theirs, type(asked).model_fields[name].get_default()):
             raise InputError(
-                f"training goes on with the adapter of {config.model}, whose {name} is {theirs}",
+                f"training continues with the adapter of {config.model}, whose {name} is {theirs}",
                 where=f"--{setting}", fix="leave it out, or give the model from `luthier merge` for a new adapter",
             )  # fmt: skip
     return _with_vocabulary(own, texts)

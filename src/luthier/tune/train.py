@@ -141,7 +141,8 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> RunR
                 raise
             except Stopped as stopped:
                 raise Stopped(
-                    f"{stopped.what}; everything so far is in {folder.path}", fix="run the same command again to go on"
+                    f"{stopped.what}; everything so far is in {folder.path}",
+                    fix="run the same command again to continue",
                 ) from None
             finally:
                 job.close_rewards()

@@ -55,7 +55,7 @@ def take_steps(job: TrainingJob, setup: TrainingSetup, selector: CheckpointSelec
     log.note(
         f"training {setup.tuned.trainable:,} weights in {count} steps of {config.train.batch} examples, "
         f"learning rate {setup.rate:g}, {schedule(config)}"
-        + (f", going on from step {state.step}" if state.step else "")
+        + (f", continuing from step {state.step}" if state.step else "")
     )
     for words in without_adapter(setup.tuned.model, config.tune):
         log.note(words)

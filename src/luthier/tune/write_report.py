@@ -115,7 +115,7 @@ def _read_run_report(folder: RunFolder, config: RunConfig, result: RunResult) ->
 def _finished(path: Path) -> tuple[RunFolder, RunConfig, RunResult]:
     folder, config = read_run(path)
     if (result := folder.result) is None:
-        raise InputError("this run is not finished", where=path, fix="run its command again to go on with it")
+        raise InputError("this run is not finished", where=path, fix="run its command again to continue it")
     require_page(result, path / "result.json", MEND)
     return folder, config, result
 

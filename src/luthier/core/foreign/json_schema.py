@@ -55,7 +55,7 @@ class Schema:
         except SchemaError as error:
             raise self._bad(f"not a JSON Schema: {error.message}", "fix the schema") from None
         except RecursionError:
-            raise self._bad("a schema that nests too deeply", "write it flatter") from None
+            raise self._bad("a schema that nests too deeply", "write it with less nesting") from None
         except (
             TypeError,
             ValueError,

@@ -26,6 +26,6 @@ def compiled(pattern: str, where: object, ignore_case: bool = False) -> Any:
         with warnings.catch_warnings(action="ignore"):  # of what the next version may read differently
             return regex.compile(pattern, regex.IGNORECASE if ignore_case else 0)
     except RecursionError:
-        raise InputError("a pattern that nests too deeply", where=where, fix="write it flatter") from None
+        raise InputError("the pattern nests too deeply", where=where, fix="write it with less nesting") from None
     except (regex.error, ValueError, OverflowError, MemoryError) as error:
         raise InputError(f"not a regular expression: {error}", where=where, fix="fix the pattern") from None

@@ -89,7 +89,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _too_deep(mark: Any) -> _Refused:
-    return _Refused(f"lists and mappings more than {MAX_DEPTH} deep", mark, "write it flatter")
+    return _Refused(f"lists and mappings more than {MAX_DEPTH} deep", mark, "write it with less nesting")
 
 
 def _check_keys(node: yaml.MappingNode) -> None:

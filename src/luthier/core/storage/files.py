@@ -128,7 +128,7 @@ def small_file(path: Path, most: int) -> bytes:
         raise InputError(f"cannot be read: {error.strerror}", where=path, fix="check the file") from None
     if content is None or len(content) > most:
         raise InputError(
-            f"larger than {most >> 20} MiB, which no such file is", where=path, fix="copy the folder again"
+            f"larger than {most >> 20} MiB, which is too large for such a file", where=path, fix="copy the folder again"
         )
     return content
 
@@ -154,7 +154,7 @@ def refuse_pointer(start: bytes | Path, where: object = None) -> None:
             return
     if start.removeprefix(b"\xef\xbb\xbf").startswith(POINTER):
         raise InputError(
-            "a Git LFS pointer stands here, not the file itself", where=where,
+            "this is a Git LFS pointer, not the file itself", where=where,
             fix="fetch it with `git lfs pull` in its repository, or download it",
         )  # fmt: skip
 

@@ -19,10 +19,10 @@ from typing import IO
 from luthier.core.errors import DiskFull, InputError, LuthierError, Unwritable
 from luthier.core.storage.leftovers import LONGEST
 
-_LINK = ("a link stands here, and nothing is written through one", "remove it")
+_LINK = ("this is a link, and nothing is written through links", "remove it")
 _SPECIAL = ("this is a pipe or a device, not a file", "give another path")
-_FOLDER_AHEAD = ("a folder stands where a file is to be written", "move it away, or give another path")
-_FILE_AHEAD = ("a file stands where a folder is needed", "move it away, or give another path")
+_FOLDER_AHEAD = ("there is a folder where a file should be written", "move it away, or give another path")
+_FILE_AHEAD = ("there is a file where a folder is needed", "move it away, or give another path")
 _CLOSED = ("no permission", "check who owns it, or give another path")
 ANYWHERE = {  # whatever was to be written
     errno.EROFS: ("the file system is read-only", "give a place that can be written"),
@@ -179,5 +179,5 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
 def require_new(path: Path, fix: str) -> None:
     """Raise InputError when `path` is there already, with this advice, or could not be written."""
     if path.exists():
-        raise InputError("this file exists already and is left alone", where=path, fix=fix)
+        raise InputError("this file already exists and is not overwritten", where=path, fix=fix)
     require_writable(path)

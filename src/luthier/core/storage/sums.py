@@ -59,7 +59,7 @@ class Sums:
             if found is None or not line.endswith("\n"):
                 raise InputError(
                     "not a line of sha256 sums: this file was cut or changed", where=f"{self.path}:{number}",
-                    fix="put it back from a copy, or take the line out, and its file is accepted as it is",
+                    fix="put it back from a copy, or remove the line to accept its file as it is",
                 )  # fmt: skip
             digest, mark, name = found.groups()
             before = out.get(name, Noted())
@@ -96,7 +96,7 @@ class Sums:
             if said.coming is not None if found is None else found in (said.now, said.coming):
                 return
             if last:
-                raise damaged(path, "it is gone" if found is None else "it is not what was written")
+                raise damaged(path, "it is gone" if found is None else "it has changed since it was written")
 
     def check_all(self) -> None:
         """Check every file that is noted."""
@@ -130,7 +130,7 @@ def _sum_once(path: Path, *about: int) -> str:
 
 def damaged(path: object, what: str) -> InputError:
     """The error for a file that cannot be trusted."""
-    fix = f"put it back from a copy, or start anew elsewhere; if you changed it yourself, take its line out of {FILE}"
+    fix = f"put it back from a copy, or start again elsewhere; if you changed it yourself, remove its line from {FILE}"
     return InputError(what, where=path, fix=fix)
 
 

@@ -22,7 +22,7 @@ from luthier.evals.benchmarks.documents import Document
 from luthier.evals.benchmarks.tasks import Task
 
 RECORDS_SUM = "records"  # in a card: the sha256 of the file of records, once all are there
-MEASURE_ANEW = "put it back from a copy, or remove it and the other files of its name, to measure anew"
+MEASURE_ANEW = "put it back from a copy, or remove it and the other files of its name, to measure again"
 MAX_DEPTH = 6  # folders below --data-dir that are looked into
 
 
@@ -150,7 +150,7 @@ def card_of(records: Path) -> dict[str, Any] | None:
         said = checked(said, card, MEASURE_ANEW)
     if there and said is None:
         raise InputError(
-            "`luthier eval` would write here, but this file is not its own", where=there[0], fix="give another --out"
+            "`luthier eval` would write here, but it did not write this file", where=there[0], fix="give another --out"
         )
     return said
 
@@ -158,7 +158,7 @@ def card_of(records: Path) -> dict[str, Any] | None:
 def require_records(records: Path, card: Mapping[str, Any]) -> None:
     """Raise InputError when the records of a finished measurement are not those that its card was written for."""
     if RECORDS_SUM in card and (not records.is_file() or sha256(records) != card[RECORDS_SUM]):
-        what = "these records are not what was written" if records.is_file() else "these records are gone"
+        what = "these records have changed since they were written" if records.is_file() else "these records are gone"
         raise InputError(what, where=records, fix=MEASURE_ANEW)
 
 

@@ -60,5 +60,5 @@ class TaskRecords:
         now = json.loads(json.dumps(self._about))  # what an older version did not note is taken as the same
         changed = [name for name, value in now.items() if before.get(name, value) != value]
         if changed:
-            log.warn(f"{self.path} was measured with other {', '.join(changed)}: it is measured anew")
+            log.warn(f"{self.path} was measured with other {', '.join(changed)}: it is measured again")
         return not changed

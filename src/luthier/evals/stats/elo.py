@@ -202,7 +202,7 @@ def _refuse_islands(names: Sequence[str], met: NDArray[np.bool_]) -> None:
         words = " | ".join(_listed(group) for group in groups)
         raise InputError(
             f"the models fall into {len(groups)} groups that never met: {words}",
-            fix="judge pairs across the groups, or rate each group by itself: ratings compare what is connected",
+            fix="judge pairs across the groups, or rate each group separately: ratings compare what is connected",
         )
 
 

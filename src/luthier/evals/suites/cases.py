@@ -187,5 +187,5 @@ def _cell(row: Row, name: str, checked: bool) -> str:
     value = row.fields[name]
     if value is None or (checked and not str(value).strip()):
         what = f"column '{name}' is {'null' if value is None else 'empty, and a check reads it'}"
-        raise InputError(what, where=row.origin, fix="fill it in, or take the row out")
+        raise InputError(what, where=row.origin, fix="fill it in, or remove the row")
     return str(value)

@@ -27,7 +27,7 @@ class LoraStack(Adapter):
         super().__init__(base, config)
         if config.dora:
             raise InputError(
-                "DoRA is not made for the stacked weights of experts", where="--lora.dora",
+                "DoRA is not available for the stacked weights of experts", where="--lora.dora",
                 fix="leave it out, or name other layers with --lora.targets",
             )  # fmt: skip
         count, rows, columns = base.shape

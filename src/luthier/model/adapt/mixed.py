@@ -111,7 +111,7 @@ def mixed(model: nn.Module, sets: Sequence[Role]) -> Iterator[TokenAdapters]:
     take no part."""
     if any(one.vocabulary for one in sets) or (sets and vocabulary_weights.own(model) is not None):
         what = "an adapter that brings an embedding or a head of its own cannot share a pass with others"
-        raise InputError(what, where="adapters", fix="merge it, or ask each by itself")
+        raise InputError(what, where="adapters", fix="merge it, or use each on its own")
     own = dict(adapters(model))
     names = dict.fromkeys([*own, *(name for one in sets for name in one.layers)])
     tokens = TokenAdapters(bool(own))

@@ -80,7 +80,7 @@ def _target(raw: str, parameters: Iterable[str], folder: Path) -> str:
     nested = [leaf for leaf in reversed(STACKS) if leaf in leaves]  # from the outermost wrapper in
     depth = raw.count(WRAPPED)
     if depth >= len(nested):
-        raise InputError(f"'{raw}' is of no parameter that target_parameters names", where=folder, fix=AGAIN)
+        raise InputError(f"'{raw}' belongs to no parameter that target_parameters names", where=folder, fix=AGAIN)
     return f"{module}.{nested[depth]}"
 
 

@@ -115,7 +115,7 @@ def _no_target(target: str, candidates: Sequence[str], beyond: Iterable[str]) ->
     if set(parts := target.replace(",", " ").split()) <= set(known) and len(parts) > 1:
         return InputError(
             f"no linear layer matches '{target}'", where="--lora.targets",
-            fix="give each name by itself: " + " ".join(f"--lora.targets {part}" for part in parts),
+            fix="give each name separately: " + " ".join(f"--lora.targets {part}" for part in parts),
         )  # fmt: skip
     guess = nearest(target, known)
     return InputError(

@@ -27,7 +27,7 @@ def check_folder(folder: Path) -> None:
     """
     if not (folder / copies.CONFIG).exists():
         if (folder / "adapter_config.json").is_file():
-            raise InputError("an adapter, not a whole model", where=folder, fix="give the model below it")
+            raise InputError("an adapter, not a whole model", where=folder, fix="give its base model")
         raise InputError("no config.json", where=folder, fix="give the folder that holds the model")
     for name in copies.names(folder):
         if name in copies.SETTINGS:

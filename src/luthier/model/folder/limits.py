@@ -29,7 +29,7 @@ def check_layers(config: Any, where: object) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(
             f"models of type '{config.model_type}' have an encoder before the decoder", where=where,
-            fix="use a model that is a decoder alone",
+            fix="use a decoder-only model",
         )  # fmt: skip
     odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - {*ATTENTION, *STATES, *TOKENWISE}
     if odd:

@@ -24,7 +24,7 @@ from luthier.model.folder.refused_settings import TOKEN
 from luthier.model.folder.settings_files import parse_object
 from luthier.model.gguf.tokenizer import SPLITS
 
-FIX = "use another tokenizer, or make it anew with transformers"
+FIX = "use another tokenizer, or save it again with transformers"
 STAGES = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 MAX_RULES = 200  # in one tokenizer: the most known are 19
 MAX_GROWTH = 100  # characters that one may become: known rules make 18 of one at most

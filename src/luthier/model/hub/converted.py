@@ -44,7 +44,7 @@ def built(name: str, origin: dict[str, Any], build: Callable[[Path], None]) -> P
             if final.is_dir():
                 if (why := damage(final)) is None:
                     return final
-                note(f"{final}: {why}; making it anew")
+                note(f"{final}: {why}; making it again")
             return write_folder(final, fill, alone=True)
     except (DiskFull, Unwritable) as error:
         raise InputError(
@@ -53,7 +53,7 @@ def built(name: str, origin: dict[str, Any], build: Callable[[Path], None]) -> P
     except LuthierError as error:
         if why is None:
             raise
-        raise InputError(f"{why}, and it cannot be made anew: {error.what}", where=final, fix=error.fix) from error
+        raise InputError(f"{why}, and it cannot be made again: {error.what}", where=final, fix=error.fix) from error
 
 
 def _record(folder: Path) -> dict[str, dict[str, Any]]:

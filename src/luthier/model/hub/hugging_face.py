@@ -35,7 +35,7 @@ def snapshot(
     except HFValidationError as error:
         raise InputError(f"unknown model '{name}': {str(error).partition(':')[0]}", fix="such as owner/name") from None
     if not download:
-        raise InputError(f"hub model '{name}' is not in the cache", fix="run the command with the network")
+        raise InputError(f"hub model '{name}' is not in the cache", fix="run the command with network access")
     note(f"fetching {name} from the hub")
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored))
@@ -48,7 +48,7 @@ def snapshot(
         reason = (said_by_server(str(error)).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"cannot fetch '{name}' from the hub: {reason}",
-            fix=f"check the network, or use {', '.join(known)} or a folder that is there",
+            fix=f"check the network, or use {', '.join(known)} or a folder on this machine",
         ) from None
     check_folder(folder)
     return folder

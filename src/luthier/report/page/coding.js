@@ -277,7 +277,7 @@ $("import").onchange = async (event) => {
     $("said").textContent = `${taken} answers imported${taken < found.length ? `, ${found.length - taken} are not of this run` : ""}.`;
     keep();
     draw();
-  } catch { $("said").textContent = "This file is not JSONL: one JSON object a line, as exported here."; }
+  } catch { $("said").textContent = "This file is not JSONL: one JSON object per line, as exported here."; }
 };
 
 const KEYS = {
