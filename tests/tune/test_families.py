@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from families import SHORT, beside_transformers, train
+from families import FAMILIES, SHORT, beside_transformers, train, verify
 
 from tiny_architectures import make
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rank_pattern|.*alpha_pattern|.*is_gradient_checkpointing")
+PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +45,13 @@ def _moved(folder: Path, kind: type):
     theirs = kind.from_pretrained(folder, attn_implementation="eager").eval()
     theirs.model.layers[0].conv.conv.weight.data.mul_(1.01)
     return theirs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if f"(`{kind}`)" in PAGE])
+def test_a_family_end_to_end(kind: str, tmp_path: Path, tiny_tokenizer) -> None:
+    """Every method and tune kind, resume, chat, eval, compare, PEFT, merge."""
+    found = verify(kind, tmp_path, tiny_tokenizer)
+    assert found.exact, found
+    (line,) = (line for line in PAGE.splitlines() if line.startswith(f"| {FAMILIES[kind]} (`{kind}`)"))
+    assert f"| {', '.join(found.resumed)} |" in line
