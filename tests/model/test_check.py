@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from luthier.core.errors import InputError
-from luthier.model import check, load
-from luthier.model.layers import fuse
+from luthier.model import check, checked, load
+from luthier.model.layers import experts, fuse
 from luthier.model.layers.attention import register
+from luthier.model.layers.prefix import hidden_after
 from sentences import sentence
 
 SHAPE = {
@@ -21,10 +23,10 @@ SHAPE = {
 WINDOW = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
 
 
-def made(kind: str, **changes):
+def made(kind: str, seed: int = 0, **changes):
     """A random model of an architecture, with weights large enough that what is wrong shows."""
     register()
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = CONFIG_MAPPING[kind](**(SHAPE | changes))
     model = AutoModelForCausalLM.from_config(config, attn_implementation="luthier").eval()
     with torch.no_grad():
@@ -132,9 +134,60 @@ def test_16_bits_pass() -> None:
     assert verdict(made("llama").to(torch.bfloat16)) == "exact"
 
 
-def test_a_kind_of_model_is_checked_once_in_a_process(tiny_folder: Path, monkeypatch) -> None:
+MIXTURES = {
+    "mixtral": {"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": 64},
+    "gpt_oss": {"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": 64, "layer_types": ["sliding_attention"] * 4},
+}  # fmt: skip
+
+
+def mixture(kind: str, seed: int):
+    """A mixture in bfloat16, of four layers whose routers rounding turns round."""
+    model = made(kind, seed=seed, num_hidden_layers=4, **MIXTURES[kind]).to(torch.bfloat16)
+    experts.install(model)
+    return model
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_no_mixture_is_refused_for_what_rounding_makes_of_its_routers(kind) -> None:
+    far = []
+    for seed in range(8):
+        model = mixture(kind, seed)
+        wanted = check.expected(model)
+        check.check(model, wanted)
+        unlike = check.computed(model, None)[0]  # its experts chosen anew
+        far.append(float((unlike - wanted.logp).abs().max() / wanted.logp.std()))
+    assert max(far) > 0.3  # a token that goes to other experts is as far off as a fault
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("fault", ["a window that is passed over", "rows that see each other"])
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_a_fault_is_seen_in_every_mixture_in_16_bits(kind, fault, monkeypatch) -> None:
+    for seed in range(8):
+        model = mixture(kind, seed)
+        wanted = check.expected(model)
+
+        def wrong(model, batch, *others, own=hidden_after):
+            if fault == "rows that see each other":
+                return own(model, dataclasses.replace(batch, node_parent=(-1, 0, 1)), *others)
+            with monkeypatch.context() as wide:
+                for part in (*model.modules(), model.config):
+                    if isinstance(vars(part).get("sliding_window"), int):
+                        wide.setitem(vars(part), "sliding_window", 64)
+                return own(model, batch, *others)
+
+        monkeypatch.setattr(check, "hidden_after", wrong)
+        with pytest.raises(InputError, match=sentence("model not computed exactly", why=PACKED)):
+            check.check(model, wanted)
+        monkeypatch.undo()
+
+
+def test_a_kind_of_model_is_checked_once_in_a_process(tiny_folder: Path, tmp_path: Path, monkeypatch) -> None:
     asked = []
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path))
     monkeypatch.setattr(load, "CHECKED", set())
+    checked.forget()
     monkeypatch.setattr(check, "expected", lambda model, own=check.expected: asked.append(1) or own(model))
     for _ in range(2):
         load.load(tiny_folder, device=torch.device("cpu"), dtype=torch.float32)

@@ -34,10 +34,10 @@ WINDOWS = ("sliding_window", "attention_chunk_size")
 # Largest |difference| of log p over the spread of log p. Of tiny random models of 95 architectures, in float32, right ones were
 # at most 1.6e-5 apart in log p and wrong ones in whole units.
 FINE = 1e-3
-# In 16 bits, the mean |difference| of one path's eight tokens, over the spread: rounding makes a single token's as large as a fault's.
-# In tiny bfloat16 models of 16 architectures with 12 to 24 sets of weights each, whose experts were chosen alike, right ones came to 0.054
-# at most, and ones whose rows saw each other, or whose windows were passed over, to 0.094 at least. Where experts choose in a way
-# of their own (JetMoE, LongCat, Llama 4) right ones came to 0.21: up to MOST a difference may be as large as twice what rounding alone makes.
+# In 16 bits, the mean |difference| of one path's eight tokens, over the spread: rounding makes that of one token as large as a fault's.
+# Of tiny bfloat16 models of 16 architectures, 12 to 24 sets of weights each, experts chosen alike, right ones came to 0.054 at most,
+# and ones whose rows saw each other, or whose windows were passed over, to 0.094 at least. Where experts are chosen in a way of
+# their own (JetMoE, LongCat, Llama 4) right ones came to 0.21: up to MOST, a difference may be twice what rounding alone makes.
 COARSE, MOST = 0.08, 0.225
 
 

@@ -17,7 +17,7 @@ from luthier.core import log
 from luthier.core.errors import InputError, unknown
 from luthier.core.foreign.calls import library_errors, reason
 from luthier.core.foreign.forms import shown
-from luthier.model import check
+from luthier.model import check, checked, memory
 from luthier.model.adapt import heads
 from luthier.model.folder.config_sizes import FIX
 from luthier.model.folder.configuration import load_config
@@ -78,6 +78,32 @@ def load(
     folder = source.folder
     check_folder(folder)
     config = load_config(folder)
+    model = _whole_model(folder, config, device, dtype, attention)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(folder)
+        check_vocabulary(tokenizer, config.get_text_config().vocab_size, folder)
+    return LoadedModel(model, tokenizer, config, source.address, _eos_ids(model, tokenizer, folder))
+
+
+def verify(source: Source, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise InputError for a model that `load` would refuse, but for its tokenizer. One that was loaded or compared before, as it lies
+    here, is not loaded; nor is one whose weights do not fit into memory."""
+    check_folder(source.folder)
+    config = load_config(source.folder)
+    check_layers(config, source.folder / CONFIG)
+    files = weight_files(source.folder)
+    if checked.known(checked.mark(config, files, dtype, device)):
+        return
+    if sum(tensor.size for tensor in weight_tensors(files).values()) * dtype.itemsize > memory.available(device):
+        return
+    with torch.random.fork_rng(devices=[]):  # what the run draws does not depend on whether it was here before
+        _whole_model(source.folder, config, device, dtype, NAME)
+    memory.give_back()
+
+
+def _whole_model(folder: Path, config: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
+    """The model in a folder that was checked, held against its files and, with Luthier's attention, compared (`check`)."""
+    mark = checked.mark(config, weight_files(folder), dtype, device)
     if attention == NAME:
         check_layers(config, folder / CONFIG)
         know(config)
@@ -92,22 +118,17 @@ def load(
     _check_keys(model, report, folder)
     _check_numbers(model, folder)
     model = model.to(device).eval()
-    if attention == NAME:
-        experts.install(model)
-        try:
-            _check_once(model, dtype, device)
-        except (InputError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except (
-            Exception
-        ) as error:  # of transformers' own forward pass, with settings that building a model does not read
-            raise _refusal(error, config, folder) from error
-    else:
+    if attention != NAME:
         fuse.fuse(model)
-    if tokenizer is None:
-        tokenizer = load_tokenizer(folder)
-        check_vocabulary(tokenizer, config.get_text_config().vocab_size, folder)
-    return LoadedModel(model, tokenizer, config, source.address, _eos_ids(model, tokenizer, folder))
+        return model
+    experts.install(model)
+    try:
+        _check_once(model, dtype, device, mark)
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of transformers' own forward pass, with settings that building a model does not read
+        raise _refusal(error, config, folder) from error
+    return model
 
 
 def _refusal(error: Exception, config: Any, folder: Path) -> InputError:
@@ -178,16 +199,19 @@ def _listed(names: Sequence[str]) -> str:
 CHECKED: set[tuple[str, ...]] = set()  # kinds of model that were checked in this process, with type and device
 
 
-def _check_once(model: Any, dtype: torch.dtype, device: torch.device) -> None:
-    """Fuse the model, and compare it with itself as transformers made it: once for each kind of model in a process."""
+def _check_once(model: Any, dtype: torch.dtype, device: torch.device, mark: str) -> None:
+    """Fuse the model, and compare it with itself as transformers made it: once for each kind of model in a process, and not where an
+    earlier one did so with these weights."""
     kind = (type(model).__name__, model.config.to_json_string(), str(dtype), str(device))
-    wanted = None if kind in CHECKED else check.expected(model)
+    wanted = None if kind in CHECKED or checked.known(mark) else check.expected(model)
     carry(model)
     hand_down(model)
     fuse.fuse(model)
     if wanted is not None:
         check.check(model, wanted)
         CHECKED.add(kind)
+        checked.keep(mark)
+    checked.note(mark)
 
 
 def _from_tensors(folder: Path, config: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:

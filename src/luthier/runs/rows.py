@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -91,6 +92,15 @@ class Examples:
         return {"replay": found} if found else {}
 
 
+def require_data(config: RunConfig) -> None:
+    """Raise InputError where no data is given, or a file of it is not there; nothing is read."""
+    if not config.data.path:
+        raise InputError("no data given", fix="luthier train DATA, such as luthier train rows.jsonl")
+    named = [path for path in (*config.data.path, *config.data.eval) if path not in (STDLIB, "-")]
+    if missing := [path for path in named if not glob.has_magic(path) and not Path(path).expanduser().exists()]:
+        files_of(missing)
+
+
 def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     """Read, recognise and split the data. Raises InputError when it is not what the method learns from."""
     main = _read(config, kinds)
@@ -99,8 +109,7 @@ def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Exampl
 
 def _read(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:
     data = config.data
-    if not data.path:
-        raise InputError("no data given", fix="luthier train DATA, such as luthier train rows.jsonl")
+    require_data(config)
     if data.path == (STDLIB,) and not Path(STDLIB).exists():
         check_kind([Chat(())], kinds, config.method, STDLIB)
         learn, unseen = stdlib_pairs.pairs(

@@ -202,6 +202,12 @@ def pass_tokens(texts: TextFormat, config: RunConfig, dtype: torch.dtype, device
     return config.train.tokens or memory.pass_tokens(shape, config.tune, dtype, device)
 
 
+def check_model(texts: TextFormat, config: RunConfig) -> None:
+    """Raise InputError for weights that cannot be tuned here, before the data is read."""
+    device = model_load.pick_device(config.device)
+    model_load.verify(texts.resolved.source, device=device, dtype=model_load.pick_dtype(config.dtype, device))
+
+
 def load_model(texts: TextFormat, config: RunConfig) -> model_load.LoadedModel:
     """The model on its device in its compute type, with the adapter it brings. Raises InputError where a router is asked of one without."""
     loaded = load_with_adapter(texts.resolved, config.device, config.dtype, texts.tokenizer.fast)

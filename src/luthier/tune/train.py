@@ -45,7 +45,7 @@ from luthier.runs.folder import RESULT, locked, place, understood
 from luthier.runs.held_out_rows import stage_file
 from luthier.runs.lineage import lineage
 from luthier.runs.method import chosen_method, refuse_unread, warn_of_unread
-from luthier.runs.rows import data_name, read_examples
+from luthier.runs.rows import data_name, read_examples, require_data
 from luthier.runs.start_run import note_failure, open_run
 from luthier.runs.tokenizer_and_template import open_text_format
 from luthier.training import own_method
@@ -64,7 +64,7 @@ from luthier.tune.evaluator import Evaluator
 from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, from_records, is_complete, to_records
 from luthier.tune.input_hashes import inputs
 from luthier.tune.memory_check import check_memory, check_offload
-from luthier.tune.prepare import encode_all, load_model
+from luthier.tune.prepare import check_model, encode_all, load_model
 from luthier.tune.resume import resume_point
 from luthier.tune.training_steps import take_steps
 from luthier.tune.write_report import DATA
@@ -99,11 +99,13 @@ def run(config: RunConfig, show: Any = None, began: float | None = None) -> RunR
     use_threads(config.threads)
     _check_settings(config)
     own = {"metrics": found} if (found := own_metrics(config.eval.metrics, config.reward)) else {}
+    require_data(config)
+    texts = open_text_format(config)
+    check_model(texts, config)
     examples = read_examples(
         config, chosen_method(config).example
-    ).compared()  # nothing is written yet: a signal may end it at once
+    ).compared()  # nothing is written yet: a signal may end it
     examples.tell()
-    texts = open_text_format(config)
     with stopping() as stop:
         encoded = encode_all(examples, texts, config, stop)
         if config.eval.patience and not encoded.test:

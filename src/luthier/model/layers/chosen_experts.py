@@ -60,7 +60,8 @@ def _hook(name: str, found: Choices, given: Choices | None) -> Any:
         mine = found.calls.setdefault(name, [])
         if given is not None and len(theirs := given.calls.get(name, [])) > len(mine):
             experts, weights = (
-                torch.cat([old, new[len(old) :]]) for old, new in zip(theirs[len(mine)], (experts, weights), strict=True)
+                torch.cat([old, new[len(old) :]])
+                for old, new in zip(theirs[len(mine)], (experts, weights), strict=True)
             )
         mine.append((experts, weights))
         return hidden, experts, weights
