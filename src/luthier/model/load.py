@@ -165,7 +165,7 @@ def _check_keys(model: Any, report: Mapping[str, Any], folder: Path) -> None:
     """Raise InputError for weights that are missing, of another shape, or of a part that the model has otherwise; say which
     others are left unread, such as those of a part that reads pictures."""
     for key in ("missing_keys", "mismatched_keys"):
-        if names := sorted(str(item) for item in report[key]):
+        if names := sorted(_named(item) for item in report[key]):
             tied = " (config.json says that it is not the embedding's)" if "lm_head" in names[0] else ""
             raise InputError(
                 f"{key.replace('_', ' ')} in the weights: {_listed(names)}{tied}", where=folder,
@@ -181,6 +181,14 @@ def _check_keys(model: Any, report: Mapping[str, Any], folder: Path) -> None:
         )  # fmt: skip
     if unread:
         log.warn(f"{folder}: {len(unread)} weights belong to no part of this model and are not read: {_listed(unread)}")
+
+
+def _named(item: Any) -> str:
+    """A weight that transformers reports, by its name; of one that lies in another shape, with that and its own."""
+    if isinstance(item, str):
+        return item
+    name, there, wanted = item
+    return f"{name} (of shape {list(there)}; config.json says {list(wanted)})"
 
 
 def _belongs(model: Any, name: str) -> bool:
@@ -232,7 +240,7 @@ def _from_tensors(folder: Path, config: Any, device: torch.device, dtype: torch.
     changes = device.type == "cpu" and {tensor.dtype for tensor in found.values()} != {_NAMES[dtype]}
     model, report = kind.from_pretrained(
         None, config=config, state_dict=slices(files, one_by_one=changes), dtype=dtype, attn_implementation=attention,
-        output_loading_info=True,
+        output_loading_info=True, ignore_mismatched_sizes=True,
     )  # fmt: skip
     if (folder / GENERATION).exists():
         model.generation_config = _generation(folder)
