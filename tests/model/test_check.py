@@ -20,6 +20,7 @@ SHAPE = {
     "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 256, "head_dim": 16, "pad_token_id": 0,
 }  # fmt: skip
+QWEN2_MOE = {"num_experts": 2, "num_experts_per_tok": 1, "use_sliding_window": True, "max_window_layers": 2}
 WINDOW = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
 
 
@@ -56,6 +57,7 @@ PACKED = "log-probabilities of packed rows are up to … from those of transform
         ("cohere2", WINDOW | {"logit_scale": 0.25}),
         ("gemma2", WINDOW | {"query_pre_attn_scalar": 16}),
         ("gpt_oss", WINDOW | {"num_local_experts": 2, "num_experts_per_tok": 1}),
+        ("qwen2_moe", {"sliding_window": 64} | QWEN2_MOE),
         (
             "phimoe",
             {"sliding_window": 64, "num_local_experts": 2, "num_experts_per_tok": 1},
@@ -94,15 +96,27 @@ def test_others_are_refused_by_name_in_one_line(kind, changes, why) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("window", [64, 256])
-def test_a_window_that_is_passed_over_matters_where_rows_can_outgrow_it(window) -> None:
+@pytest.mark.parametrize("window", [64, 255, 256])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("phimoe", {"num_local_experts": 2, "num_experts_per_tok": 1}),
+        ("qwen2_moe", QWEN2_MOE),
+    ],
+    ids=["phimoe", "qwen2_moe"],
+)
+def test_a_window_that_is_passed_over_matters_where_rows_can_outgrow_it(kind, changes, window, monkeypatch) -> None:
     """A window of 64 tokens hides nothing of a path of 16: the check narrows it. No row of 256 tokens is longer than one of 256."""
-    model = made("phimoe", sliding_window=window, num_local_experts=2, num_experts_per_tok=1)
+    model = made(kind, sliding_window=window, **changes)
     for layer in model.model.layers:
         original = layer.self_attn.forward
 
-        def forward(*args, own=original, attention_mask=None, tree=None, **named):  # Luthier's own call has a tree
-            return own(*args, attention_mask=None if tree else attention_mask, tree=tree, **named)
+        def forward(*args, own=original, part=layer.self_attn, attention_mask=None, tree=None, **named):
+            if tree is None:
+                return own(*args, attention_mask=attention_mask, **named)
+            with monkeypatch.context() as told:  # Luthier's own call is told of no window, neither here nor there
+                told.setitem(vars(part), "sliding_window", None)
+                return own(*args, attention_mask=None, tree=tree, **named)
 
         layer.self_attn.forward = forward
     if window == 256:
