@@ -37,7 +37,7 @@ RUNS = [
     ("smollm2-135m", "lora", "dpo", "float32", 512, ()),
     ("qwen3", "full", "sft", "float32", 1024, ()),
     ("qwen3", "lora", "dpo", "bfloat16", 2048, ()),
-    ("qwen3", "lora", "grpo", "float32", 512, ("--reward", "length", "--rollout.samples", "4", "--rollout.max_new_tokens", "32")),
+    ("qwen3", "lora", "grpo", "float32", 512, ("--reward", "length:32", "--rollout.samples", "4", "--rollout.max_new_tokens", "32")),
     ("neox", "lora", "sft", "float32", 1024, ()),
     ("neox", "last:4", "sft", "bfloat16", 2048, ("--train.optimizer", "adamw8bit")),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Memory: parameters and activations counted exactly, the peak within 25 % of a measured run."""
+"""Memory: parameters and activations counted exactly, the peak within 15 % of a measured run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from luthier.core.types.trees import Node, TokenTree
 from luthier.model import activations, memory
 from luthier.model.activations import Pass
 from luthier.model.adapt import tune
+from luthier.model.estimate import FRAGMENTATION, Memory, describe, estimate
 from luthier.model.forward import hidden_states
 from luthier.model.layers.attention import register
 from luthier.model.layers.fuse import counted, fuse
 from luthier.model.layers.plan import Gathered
-from luthier.model.memory import Memory, estimate
 from luthier.text.pack import pack
 from sentences import sentence
 
@@ -115,7 +115,7 @@ def test_activations_are_those_a_real_pass_keeps(kind: str, dtype: torch.dtype) 
         hidden_states(model, batch(96))
     real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     got = guess(kind, tokens=96, dtype=dtype, lora=lora).activations
-    assert got / memory.FRAGMENTATION == pytest.approx(real, rel=0.02)
+    assert got / FRAGMENTATION == pytest.approx(real, rel=0.02)
 
 
 def test_the_formula_agrees_with_the_trace() -> None:
@@ -165,7 +165,7 @@ def test_needs_are_the_larger_of_loading_training_and_updating() -> None:
 
 
 def test_one_line_says_what_learns() -> None:
-    line = memory.describe(guess("full"))
+    line = describe(guess("full"))
     assert line.startswith(f"{TOTAL:,} of {TOTAL:,} weights learn (100.00 %); about ")
     assert "\n" not in line
 
@@ -202,6 +202,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.types.trees import Node, TokenTree
 from luthier.text.pack import pack
+from luthier.model.estimate import estimate
 from luthier.model import memory
 from luthier.model.activations import Pass
 from luthier.model.adapt import tune
@@ -210,7 +211,7 @@ from luthier.model.forward import forward
 config = LlamaConfig(vocab_size=1024, hidden_size=384, intermediate_size=1024, num_hidden_layers=8,
                      num_attention_heads=8, num_key_value_heads=4)
 kind, tokens, cpu = sys.argv[1], 1024, torch.device("cpu")
-got = memory.estimate(config, tune_kind=kind, lora=LoraConfig(), quant=QuantConfig(), dtype=torch.float32,
+got = estimate(config, tune_kind=kind, lora=LoraConfig(), quant=QuantConfig(), dtype=torch.float32,
                       tokens=tokens, optimizer="adamw", device=cpu)
 model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="luthier").train()
 learned = tune.prepare(model, kind, LoraConfig(), QuantConfig()).parameters
@@ -219,16 +220,17 @@ row = torch.arange(tokens)
 tree = TokenTree((Node(tuple(row.tolist()), (False,) + (True,) * (tokens - 1)),))
 batch = pack([tree], [[1.0] * (tokens - 1)])
 forward(model, batch).logp.sum().backward()
-print(got.total, memory.peak())
+print(got.total - got.libraries, memory.peak())
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' allocators leave other holes")
 @pytest.mark.parametrize("kind", ["full", "lora"])
-def test_a_measured_peak_is_within_a_quarter(kind: str) -> None:
+def test_a_measured_peak_is_within_15_percent(kind: str) -> None:
     ran = subprocess.run([sys.executable, "-c", MEASURED, kind], capture_output=True, text=True, check=True)
     guessed, measured = map(int, ran.stdout.split())
-    assert guessed == pytest.approx(measured, rel=0.25)
+    print(kind, guessed / 1e6, measured / 1e6, guessed / measured)
+    assert guessed == pytest.approx(measured, rel=0.15)
 
 
 LLAMA_7B = LlamaConfig(

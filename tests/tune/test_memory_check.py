@@ -13,6 +13,7 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.types.trees import Node, TokenTree
 from luthier.model import memory
+from luthier.model.estimate import Memory
 from luthier.tune import memory_check, prepare
 from luthier.tune.prepare import EncodedData
 from sentences import sentence
@@ -31,7 +32,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> Any:
         new_tokens=(), resolved=SimpleNamespace(source=SimpleNamespace(folder=None), adapter=None, quantized=False)
     )
 
-    def choose(free: int, **settings: Any) -> tuple[memory.Memory, bool]:
+    def choose(free: int, **settings: Any) -> tuple[Memory, bool]:
         monkeypatch.setattr(memory, "available", lambda device: free)
         run = resolve({"data.path": ["rows.jsonl"], "train.tokens": 1024, **settings})
         return memory_check.check_memory(texts, run, EncodedData(ROWS, ROWS), torch.float32, CPU)

@@ -36,12 +36,11 @@ class Pass:
     attention: Gathered
 
     @staticmethod
-    def row(tokens: int, dtype: torch.dtype, device: torch.device) -> Pass:
-        """One row of so many tokens, each predicted."""
-        sizes = [(min(BLOCK, tokens - first), min(tokens, first + BLOCK)) for first in range(0, tokens, BLOCK)]
-        return Pass(
-            tokens, tokens, _whole(tokens) if device.type == "cuda" else gathered(sizes, unit_of(dtype, device))
-        )
+    def row(tokens: int, dtype: torch.dtype, device: torch.device, rows: int = 1) -> Pass:
+        """One row of so many tokens, each predicted; or several `rows` of as many each."""
+        sizes = [(min(BLOCK, tokens - first), min(tokens, first + BLOCK)) for first in range(0, tokens, BLOCK)] * rows
+        every = rows * tokens
+        return Pass(every, every, _whole(every) if device.type == "cuda" else gathered(sizes, unit_of(dtype, device)))
 
     @staticmethod
     def largest(batches: Sequence[Batch], dtype: torch.dtype, device: torch.device) -> Pass:
@@ -134,6 +133,11 @@ class Kept:
         """Where blocks are: their inputs, and one block while its gradient is taken."""
         one = max((block - own for block, own in zip(self.blocks, self.inputs, strict=True)), default=0)
         return sum(self.inputs) + one + self.beside
+
+    @property
+    def largest(self) -> int:
+        """What the largest block keeps: about as much as the gradients of it."""
+        return max(self.blocks, default=0)
 
 
 def kept(model: nn.Module, work: Pass) -> Kept:

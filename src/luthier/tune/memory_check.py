@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -12,7 +14,8 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types.batch import Batch
 from luthier.core.types.trees import Node, TokenTree
-from luthier.model import memory
+from luthier.evals.forgetting import GENERAL_PROMPTS
+from luthier.model import estimate, memory
 from luthier.model.activations import Pass
 from luthier.model.adapt import tune
 from luthier.model.folder.configuration import load_config
@@ -25,8 +28,10 @@ from luthier.runs.tokenizer_and_template import TextFormat
 from luthier.text.loss_weights import RULES
 from luthier.training.steps import make_step
 from luthier.tune.build import packing
+from luthier.tune.evaluator import GENERAL_TOKENS
 from luthier.tune.prepare import EncodedData, lora_settings, pass_tokens
 
+GENERAL_PROMPT = 40  # tokens that a general prompt takes at most, in the templates of most models
 LOOKED_AT = 256  # examples whose passes are packed to see what the largest computes
 
 
@@ -41,24 +46,24 @@ def check_offload(config: RunConfig) -> None:
 
 def check_memory(
     texts: TextFormat, config: RunConfig, ready: EncodedData, dtype: torch.dtype, device: torch.device
-) -> tuple[memory.Memory, bool]:
+) -> tuple[estimate.Memory, bool]:
     """Estimate the peak before loading, say it, and refuse what cannot fit unless forced. Returns the estimate, and whether blocks
     are to be computed again in the backward pass."""
-    beside, free = _beside(texts, config, dtype, device), memory.available(device)
+    free, beside = memory.available(device), _beside(texts, config, dtype, device)
     again = config.train.recompute == "blocks"
-    found = _estimate(texts, config, ready, dtype, device, again)
-    if config.train.recompute == "auto" and not again and found.needed + beside > free:
-        smaller = _estimate(texts, config, ready, dtype, device, recompute=True)
+    found = replace(_estimate(texts, config, ready, dtype, device, again), beside=beside)
+    if config.train.recompute == "auto" and not again and found.needed > free:
+        smaller = replace(_estimate(texts, config, ready, dtype, device, recompute=True), beside=beside)
         if smaller.needed < found.needed:
             log.note(
                 f"activations would take {log.size(found.activations)}: blocks are recomputed in the backward pass "
                 "(--train.recompute none keeps them)"
             )
             found, again = smaller, True
-    log.note(memory.describe(found))
-    if found.needed + beside > free and not config.force:
+    log.note(estimate.describe(found))
+    if found.needed > free and not config.force:
         raise InputError(
-            f"this needs about {log.size(found.needed + beside)} more and {log.size(free)} are free",
+            f"this needs about {log.size(found.needed)} more and {log.size(free)} are free",
             where=f"--tune {config.tune}",
             fix="lower --train.tokens, use --tune lora or qlora, or a smaller model; --force tries anyway",
         )  # fmt: skip
@@ -67,16 +72,16 @@ def check_memory(
 
 def _estimate(
     texts: TextFormat, config: RunConfig, ready: EncodedData, dtype: torch.dtype, device: torch.device, recompute: bool
-) -> memory.Memory:
+) -> estimate.Memory:
     tokens = pass_tokens(texts, config, dtype, device)
     batches = _batches(config, ready, tokens, dtype, device)
     # An example longer than a micro-batch gets one of its own.
     longest = max((len(tree) for tree in (*ready.train, *ready.replay, *ready.test)), default=config.text.max_length)
-    return memory.estimate(
+    return estimate.estimate(
         load_config(texts.resolved.source.folder), tune_kind=config.tune, lora=lora_settings(texts, config), quant=config.quant,
         dtype=dtype, tokens=max(tokens, longest), optimizer=config.train.optimizer, device=device,
         work=Pass.largest(batches, dtype, device) if batches else None, recompute=recompute,
-        offload=config.train.offload == "optimizer", answers=_answers(config, ready),
+        offload=config.train.offload == "optimizer", answers=_answers(config, ready), compared=_compared(config),
     )  # fmt: skip
 
 
@@ -110,14 +115,22 @@ def _answers(config: RunConfig, ready: EncodedData) -> tuple[int, int]:
     method, s = chosen_method(config), config.eval.samples
     count = min(EVAL_SAMPLES if s is None else s, len(ready.test)) if method.needs.logp else 0
     longest = max((len(tree.nodes[0].ids) for tree in ready.test), default=0)
-    measured = count, longest + config.eval.max_new_tokens
+    measured = [(count, longest + config.eval.max_new_tokens)]
+    if _compared(config):
+        measured.append((len(GENERAL_PROMPTS), GENERAL_PROMPT + GENERAL_TOKENS))
     if not method.online:
-        return measured
+        return max(measured, key=math.prod)
     r = config.rollout
     drawn = config.train.batch * config.policy.minibatches * r.samples
     prompt = max((len(tree.nodes[0].ids) for tree in ready.train), default=0)
     rollout = min(drawn, r.batch or drawn), prompt + r.max_new_tokens
-    return max(measured, rollout, key=lambda pair: pair[0] * pair[1])
+    return max(*measured, rollout, key=math.prod)
+
+
+def _compared(config: RunConfig) -> int:
+    """Tokens of the model's own answers, before and after, at which the whole distributions are compared."""
+    asked = config.eval.forgetting and chosen_method(config).needs.logp
+    return 2 * len(GENERAL_PROMPTS) * GENERAL_TOKENS if asked else 0
 
 
 def _beside(texts: TextFormat, config: RunConfig, dtype: torch.dtype, device: torch.device) -> int:
@@ -125,7 +138,7 @@ def _beside(texts: TextFormat, config: RunConfig, dtype: torch.dtype, device: to
     method, beside = chosen_method(config), 0
     if method.online and not tune.is_adapter(config.tune):  # reference and critic are models of their own
         critic = bool(method.needs.value)
-        own = memory.estimate(
+        own = estimate.estimate(
             load_config(texts.resolved.source.folder), tune_kind=config.tune, lora=config.lora, quant=config.quant,
             dtype=dtype, tokens=1, optimizer=config.train.optimizer, device=device,
             offload=config.train.offload == "optimizer",

@@ -194,6 +194,7 @@ def _phases(job: TrainingJob, probes: forgetting.Probes, show: Any, began: float
         "run": str(folder.path),
         "seconds": round(time.monotonic() - began, 2),
         **outcome.figures,
+        "peak_memory_bytes": memory.peak(outcome.device),
         "metrics": as_json(rows),
         "forgetting": forgetting.as_json(drift, kl, retention, probes),
         "data": cast(DataCounts, job.encoded.counts | outcome.read),
@@ -297,7 +298,7 @@ def _figures(
     return {
         "steps": setup.state.step, "tokens": progress.passed,
         "tokens_per_second": round(progress.passed / progress.seconds, 1) if progress.seconds else None,
-        "example_tokens": progress.tokens, "peak_memory_bytes": memory.peak(setup.device),
+        "example_tokens": progress.tokens,
         "trainable": setup.tuned.trainable, "parameters": parameters,
         "loss": {"first": progress.first, "last": progress.last, "eval": after.loss},
         "kept": selected_step(config, progress, setup.state.step, online=online),
