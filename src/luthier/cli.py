@@ -52,6 +52,7 @@ GROUPS = {
     },
     "Models and runs": {
         "models": "List the models that are embedded or cached here.",
+        "fit": "What fits into memory: tuning a model, and serving it.",
         "report": "Write the page of a run, of several runs, or for coding answers.",
         "verify": "Prove that a run resumes to the same bits, or check a method.",
     },

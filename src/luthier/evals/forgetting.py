@@ -54,6 +54,17 @@ GENERAL_PROMPTS = (
     "Make this sentence polite: Give me the report now.",
     "Rewrite in the past tense: She walks to school and meets her friends.",
 )
+GENERAL_TOKENS = 48  # of each of the model's own answers, whose loss of likelihood is measured
+GENERAL_ANSWERS = (
+    len(GENERAL_PROMPTS),
+    40 + GENERAL_TOKENS,
+)  # and how long they are with their prompts in most templates
+
+
+def compared_tokens() -> int:
+    """At how many tokens of the model's own answers, before and after, the whole distributions are compared, at most."""
+    return 2 * len(GENERAL_PROMPTS) * GENERAL_TOKENS
+
 
 MODERATE = 0.1
 LARGE = 0.5

@@ -1,1 +1,1 @@
-"""Data before training: what is in it, token by token, and whether a file is good to test by."""
+"""Before training: what is in the data, token by token; whether a file is good to test by; what of a model fits into memory."""

@@ -14,10 +14,9 @@ from luthier.config.evaluation import EVAL_ROWS, EVAL_SAMPLES
 from luthier.config.run import RunConfig
 from luthier.core import log
 from luthier.core.types.trees import TokenTree
-from luthier.evals.forgetting import GENERAL_PROMPTS
+from luthier.evals.forgetting import GENERAL_PROMPTS, GENERAL_TOKENS
 from luthier.runs.method import chosen_method
 from luthier.tune.build import TrainingJob, planned_steps
-from luthier.tune.evaluator import GENERAL_TOKENS
 from luthier.tune.held_out import HeldOut
 
 LEARNED_TOKEN, GENERATED_TOKEN = 3, 3  # times a token that is read

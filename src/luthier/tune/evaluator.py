@@ -40,7 +40,6 @@ from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, RepeatedPrompt
 
 Cancelled = Callable[[], bool]
 DIGITS = 4  # of the log-probabilities that are kept
-GENERAL_TOKENS = 48  # of each of the model's own answers, whose loss of likelihood is measured
 
 
 class Evaluator:
@@ -266,7 +265,7 @@ class Evaluator:
     def _own_answers(self, stop: Cancelled, title: str) -> list[forgot.OwnAnswer]:
         system, alone = self.config.text.system, Conversation()
         prompts = [tuple(self._prompt([Message("user", text)], alone, system)) for text in forgot.GENERAL_PROMPTS]
-        samples = self.answers(prompts, GENERAL_TOKENS, stop, f"{title}: general answers")
+        samples = self.answers(prompts, forgot.GENERAL_TOKENS, stop, f"{title}: general answers")
         return [forgot.OwnAnswer(prompts[s.prompt], s.ids, s.text, s.ended) for s in samples]
 
 

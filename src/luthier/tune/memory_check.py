@@ -14,7 +14,7 @@ from luthier.core import log
 from luthier.core.errors import InputError
 from luthier.core.types.batch import Batch
 from luthier.core.types.trees import Node, TokenTree
-from luthier.evals.forgetting import GENERAL_PROMPTS
+from luthier.evals.forgetting import GENERAL_ANSWERS, compared_tokens
 from luthier.model import estimate, memory
 from luthier.model.activations import Pass
 from luthier.model.adapt import tune
@@ -28,10 +28,8 @@ from luthier.runs.tokenizer_and_template import TextFormat
 from luthier.text.loss_weights import RULES
 from luthier.training.steps import make_step
 from luthier.tune.build import packing
-from luthier.tune.evaluator import GENERAL_TOKENS
 from luthier.tune.prepare import EncodedData, lora_settings, pass_tokens
 
-GENERAL_PROMPT = 40  # tokens that a general prompt takes at most, in the templates of most models
 LOOKED_AT = 256  # examples whose passes are packed to see what the largest computes
 
 
@@ -117,7 +115,7 @@ def _answers(config: RunConfig, ready: EncodedData) -> tuple[int, int]:
     longest = max((len(tree.nodes[0].ids) for tree in ready.test), default=0)
     measured = [(count, longest + config.eval.max_new_tokens)]
     if _compared(config):
-        measured.append((len(GENERAL_PROMPTS), GENERAL_PROMPT + GENERAL_TOKENS))
+        measured.append(GENERAL_ANSWERS)
     if not method.online:
         return max(measured, key=math.prod)
     r = config.rollout
@@ -130,7 +128,7 @@ def _answers(config: RunConfig, ready: EncodedData) -> tuple[int, int]:
 def _compared(config: RunConfig) -> int:
     """Tokens of the model's own answers, before and after, at which the whole distributions are compared."""
     asked = config.eval.forgetting and chosen_method(config).needs.logp
-    return 2 * len(GENERAL_PROMPTS) * GENERAL_TOKENS if asked else 0
+    return compared_tokens() if asked else 0
 
 
 def _beside(texts: TextFormat, config: RunConfig, dtype: torch.dtype, device: torch.device) -> int:

@@ -193,8 +193,7 @@ def _phases(job: TrainingJob, probes: forgetting.Probes, show: Any, began: float
     result: RunResult = {
         "run": str(folder.path),
         "seconds": round(time.monotonic() - began, 2),
-        **outcome.figures,
-        "peak_memory_bytes": memory.peak(outcome.device),
+        **outcome.figures | {"peak_memory_bytes": memory.peak(outcome.device)},
         "metrics": as_json(rows),
         "forgetting": forgetting.as_json(drift, kl, retention, probes),
         "data": cast(DataCounts, job.encoded.counts | outcome.read),

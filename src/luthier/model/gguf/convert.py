@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from luthier.core.errors import InputError
 from luthier.core.foreign.calls import library_errors
-from luthier.core.storage.files import write_json
+from luthier.core.storage.files import refuse_pointer, write_json
 from luthier.model.gguf.container import DOWNLOAD_AGAIN, Header, TensorPlace, expand, read_header
 from luthier.model.gguf.tokenizer import alone, write_tokenizer
 from luthier.model.quiet import quiet
@@ -44,6 +44,15 @@ def convert(path: Path, out: Path, dtype: torch.dtype = torch.bfloat16) -> None:
     stops = _stop_ids(header)
     special = {"bos_token_id": config.bos_token_id, "eos_token_id": stops or None, "pad_token_id": config.pad_token_id}
     write_json(out / "generation_config.json", {name: value for name, value in special.items() if value is not None})
+
+
+def read_config(path: Path) -> Any | None:
+    """The configuration of the model in a GGUF file, of whose weights none is read; None for an architecture that transformers
+    converts. Raises InputError as `convert` does."""
+    refuse_pointer(path)
+    header = read_header(path)
+    _hold_counts(header)
+    return _config(header, torch.bfloat16) if header.architecture in _ARCHITECTURES else None
 
 
 def _stop_ids(header: Header) -> list[int]:
