@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from luthier.model.adapt import lora
+from luthier.model.adapt.linear_layers import weight_of
 from luthier.model.adapt.stacks import StackModule, stacks
 from luthier.model.adapt.targets import everything
 from luthier.model.layers.experts import taken
@@ -99,7 +100,7 @@ def _layers(model: Any) -> Iterator[tuple[str, int, int, int, int]]:
 
 def _shape(layer: Any) -> tuple[int, ...]:
     """Of the weight of a layer, or of a stack of experts."""
-    found: tuple[int, ...] = layer.shape if isinstance(layer, StackModule) else layer.weight.shape
+    found: tuple[int, ...] = layer.shape if isinstance(layer, StackModule) else weight_of(layer).shape
     return found
 
 
