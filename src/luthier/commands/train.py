@@ -14,6 +14,10 @@ from luthier.commands.train_help import HELP_ALL, TrainCommand
 from luthier.core import log
 
 
+@option(
+    "--from", "from_", group=SECTIONS[""], metavar="FILE",
+    help="YAML file of Axolotl, LLaMA-Factory or TRL: its settings as far as there are such here; the others are listed.",
+)  # fmt: skip
 @with_settings(
     "",
     "data",
@@ -33,10 +37,6 @@ from luthier.core import log
 )
 @click.command("train", cls=TrainCommand, context_settings={"max_content_width": 110})
 @click.argument("data", nargs=-1)
-@option(
-    "--from", "from_", group=SECTIONS[""], metavar="FILE",
-    help="YAML file of Axolotl, LLaMA-Factory or TRL: its settings as far as there are such here; the others are listed.",
-)  # fmt: skip
 @option(HELP_ALL, "help_all", is_flag=True, expose_value=False, group=OUTPUT, help="Show every setting, and exit.")
 @as_json
 def command(data: tuple[str, ...], from_: str | None, json_: bool, **settings: Any) -> None:

@@ -52,6 +52,7 @@ WRONG_MEANS = {
     "labels": "Other labels than the reference.",
     "first_line": "Another label in the first line than the reference's.",
     "number": "Another number than the reference.",
+    "tool_calls": "Another function is called than in the reference, with other arguments, or none, or one too many.",
     "json_f1": "A field of the JSON differs from the reference's, is missing or too much.",
     "match": "Another short answer than the reference.",
 }  # what a wrong answer is, by the metric that tells

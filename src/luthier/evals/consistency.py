@@ -13,6 +13,7 @@ from luthier.evals.detectors.task import is_german
 from luthier.evals.detectors.words import sentences
 from luthier.evals.metrics import labels
 from luthier.evals.metrics.answer_metrics import chrf, first_line, json_f1
+from luthier.evals.metrics.tool_calls import calls_right
 
 Alike = Callable[[str, str], float]
 
@@ -43,6 +44,7 @@ def likeness(right: str | None, known: Sequence[str]) -> Alike:
         "labels": labels.all_right,
         "first_line": first_line,
         "number": lambda one, other: float(numbers.same(one, other)),
+        "tool_calls": calls_right,
         "json_f1": json_f1,
         "match": lambda one, other: 0.0,
         None: lambda one, other: (chrf(one, other) + chrf(other, one)) / 200,

@@ -48,6 +48,7 @@ from luthier.runs.method import chosen_method, refuse_unread, warn_of_unread
 from luthier.runs.rows import data_name, read_examples, require_data
 from luthier.runs.start_run import note_failure, open_run
 from luthier.runs.tokenizer_and_template import open_text_format
+from luthier.text.built_in_templates import in_words
 from luthier.training import own_method
 from luthier.tune import before_after, evaluation_cost, forgetting, policy_models, run_summary, warnings
 from luthier.tune.build import (
@@ -312,8 +313,7 @@ def _selection_rows(job: TrainingJob, evaluator: Evaluator, held_out: HeldOut) -
         return None
     if job.config.policy.kl_budget and not held_out.rows:
         raise InputError(
-            "no held-out prompt to choose a checkpoint by", where="--policy.kl_budget",
-            fix="hold out rows, with --eval.samples above 0",
+            "no held-out prompt to choose a checkpoint by", where="--policy.kl_budget", fix="hold out rows, with --eval.samples above 0"
         )  # fmt: skip
     found = evaluator.held_out(job.examples.test, job.encoded.test, beside=held_out)
     if 2 * len(found.trees) >= len(held_out.trees) and 2 * len(found.rows) >= len(held_out.rows):
@@ -327,8 +327,8 @@ def _selection_rows(job: TrainingJob, evaluator: Evaluator, held_out: HeldOut) -
 
 def _metrics(job: TrainingJob, held_out: HeldOut) -> tuple[str, ...]:
     """The metrics of this run; 'auto' looks at the answers of the training rows too, of which there are more."""
-    chats = islice((e for e in job.examples.train if isinstance(e, Chat)), METRIC_ROWS)
-    learned = [chat.messages[-1].content for chat in chats]
+    chats = (example for example in job.examples.train if isinstance(example, Chat))
+    learned = [in_words(chat.messages[-1]).content for chat in islice(chats, METRIC_ROWS)]
     return choose(job.config.eval.metrics, learned or held_out.references)
 
 

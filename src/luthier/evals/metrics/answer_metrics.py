@@ -25,7 +25,7 @@ import numpy as np
 from luthier.core import numbers
 from luthier.core.errors import unknown
 from luthier.evals.detectors.words import words
-from luthier.evals.metrics import labels
+from luthier.evals.metrics import labels, tool_calls
 from luthier.evals.metrics.json_fields import field_f1, parsed
 
 MetricFunction = Callable[[str, str, str], float]
@@ -38,6 +38,7 @@ CORRECTNESS = (
     "labels",
     "first_line",
     "number",
+    "tool_calls",
     "json_f1",
     "match",
 )  # metrics that tell right answers from wrong: 1 is right
@@ -239,37 +240,18 @@ def macro_f1(answers: Sequence[str], references: Sequence[str]) -> list[float]:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(
-            "accuracy",
-            "accuracy",
-            label,
-            True,
-            "%",
-            1,
-            "share of answers that name the right label and no other",
-            accuracy,
+        Metric("accuracy", "accuracy", label, True, "%", 1, "share of answers that name the right label and no other", accuracy),
+        Metric("labels", "all labels right", several, True, "%", 1, "share of answers that name the same labels, in any order"),
+        Metric("first_line", "first line right", first_line, True, "%", 1,
+            "share of answers whose first line names the right label", first_lines
         ),
-        Metric(
-            "labels",
-            "all labels right",
-            several,
-            True,
-            "%",
-            1,
-            "share of answers that name the same labels, in any order",
-        ),
-        Metric(
-            "first_line",
-            "first line right",
-            first_line,
-            True,
-            "%",
-            1,
-            "share of answers whose first line names the right label",
-            first_lines,
+        Metric("tool_calls", "calls right", tool_calls.calls_right, True, "%", 1, "share of answers with the same calls and arguments"),
+        Metric("tool_names", "functions right", tool_calls.names_right, True, "%", 1, "share of answers that call the same functions"),
+        Metric("tool_arguments", "fields of calls", tool_calls.arguments_f1, True, "", 1,
+            "names and arguments of calls that are equal, F1, 0 to 1"
         ),
         Metric("json_f1", "JSON fields", json_f1, True, "", 1, "fields of JSON that are equal, F1, 0 to 1"),
-        Metric("match", "right answer", match, True, "%", 1, "share of short answers that are, or say, the reference"),
+        Metric("match", "right answer", match, True, "%", 1, "share of short answers that equal or contain the reference"),
         Metric("number", "number", number, True, "%", 1, "share of answers whose last number is the reference's"),
         Metric("exact", "exact", exact, True, "%", 1, "share of answers equal to the reference"),
         Metric("rouge_l", "ROUGE-L", rouge_l, True, "", 1, "words shared in the same order, F1, 0 to 1"),
@@ -277,33 +259,28 @@ METRICS: dict[str, Metric] = {
         Metric("token_f1", "token F1", token_f1, True, "", 1, "words shared in any order, F1, 0 to 1"),
         Metric("macro_f1", "macro-F1", exact, True, "", 1, "F1 of each label, all labels alike, 0 to 1", macro_f1),
         Metric("bleu", "BLEU", bleu, True, "", 100, "short word sequences shared, 0 to 100", corpus_bleu),
-        Metric(
-            "one_line",
-            "finished in one line",
-            one_line,
-            True,
-            "%",
-            1,
-            "share of answers that end by themselves after one line",
-            finished=True,
+        Metric("one_line", "finished in one line", one_line, True, "%", 1,
+            "share of answers that stop on their own after one line", finished=True
         ),
         Metric("length", "length", length, None, "", None, "characters of the answer"),
     )
-}
+}  # fmt: skip
 
 
 def auto(references: Sequence[str]) -> tuple[str, ...]:
     """Names of the metrics that fit these references, the most telling first.
 
-    Labels (short lines, each seen four times or more on average) are measured by accuracy and macro-F1, several of them by `labels`,
-    JSON by its fields, references that end in `#### N` or are a number by the number, other text by ROUGE-L and chrF; before these, `match`
-    where references are short (up to 3 words) and `first_line` where a label stands in their first line. one_line joins when every
-    reference is one line. Give the references of the training rows, not only the few that are generated: 64 rows of 77 labels
-    hardly repeat.
+    Calls of functions are measured by which are called and with what, labels (short lines, each seen four times or more on average)
+    by accuracy and macro-F1, several of them by `labels`, JSON by its fields, references that end in `#### N` or are a number by the
+    number, other text by ROUGE-L and chrF; before these, `match` where references are short (up to 3 words) and `first_line` where a
+    label stands in their first line. one_line joins when every reference is one line. Give the references of the training rows, not
+    only the few that are generated: 64 rows of 77 labels hardly repeat.
     """
     kept = [reference.strip() for reference in references if reference.strip()]
     lines = bool(kept) and all(one_line(reference) for reference in kept)
     form = ("one_line", "length") if lines else ("length",)
+    if tool_calls.are_calls(kept):
+        return ("tool_calls", "tool_names", "tool_arguments", "length")
     if kept and all(parsed(reference) is not None for reference in kept):
         return ("json_f1", "length")
     if lines and labels.is_several(kept):
