@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from luthier.comparison import held_out_rows
+from luthier.comparison import row_questions
 from luthier.comparison.changes import Item, QuestionItems, changes
 from luthier.comparison.compare import critical_findings
-from luthier.comparison.held_out_rows import MeasuredRun
+from luthier.comparison.row_questions import MeasuredRun
 from luthier.config.resolve import resolve
 from luthier.core.types.examples import Chat, Message, Origin
 from luthier.evals.stats.paired import Question
+from luthier.runs.held_out_rows import MeasuredRow
 
 LABELS = ["refund", "refuse", "arrival", "refund"]
 
 
 def side(answers):
-    numbers = range(len(answers))
-    return MeasuredRun(
-        {}, dict(zip(numbers, answers, strict=True)), dict.fromkeys(numbers, "stop"), {i: f"q {i}" for i in numbers},
-        {i: LABELS[i % 4] for i in numbers}, "t",
-    )  # fmt: skip
+    rows = {
+        i: MeasuredRow(i, prompt=f"q {i}", reference=LABELS[i % 4], answer=answer, ended="stop")
+        for i, answer in enumerate(answers)
+    }
+    return MeasuredRun(rows, "t")
 
 
 def asked(old, new, **settings):
@@ -30,7 +31,7 @@ def asked(old, new, **settings):
     ]
     sides = {"base": [side(old)], "tuned": [side(new)]}
     all_ = [one for runs in sides.values() for one in runs]
-    return held_out_rows.metric_questions(sides, all_, list(range(len(old))), examples, resolve(settings))
+    return row_questions.metric_questions(sides, all_, list(range(len(old))), examples, resolve(settings))
 
 
 def test_items_go_by_right_and_wrong():

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from luthier.comparison.compare import CompareOptions, compare_all
-from luthier.comparison.held_out_rows import MeasuredRun, loss_question
+from luthier.comparison.row_questions import MeasuredRun, loss_question
 from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.types.examples import Chat, Message, Origin
+from luthier.runs.held_out_rows import MeasuredRow
 from luthier.tune.train import run
 from sentences import sentence
 
@@ -112,7 +113,7 @@ def test_where_what_a_run_learned_cannot_be_read_it_is_said(wish, place, tmp_pat
 
 def test_a_name_that_is_wrong_is_told_before_any_model_answers(wish, monkeypatch):
     monkeypatch.setattr(
-        "luthier.comparison.held_out_rows.open_model", lambda *a, **k: pytest.fail("a model was opened")
+        "luthier.comparison.row_questions.open_model", lambda *a, **k: pytest.fail("a model was opened")
     )
     with pytest.raises(InputError, match=sentence("unknown name", kind="model", name="nobody")):
         compare_all(wish("base=BASE", "other=nobody"))
@@ -164,8 +165,8 @@ def test_different_vocabularies_are_measured_by_the_byte():
     examples = [
         Chat(messages=(Message("user", "q"), Message("assistant", "abcd")), origin=Origin("f", i)) for i in range(6)
     ]
-    one = MeasuredRun(dict.fromkeys(range(6), (8.0, 4)), {}, {}, {}, {}, "t")
-    other = MeasuredRun(dict.fromkeys(range(1, 6), (4.0, 2)), {}, {}, {}, {}, "t")
+    one = MeasuredRun({i: MeasuredRow(i, 8.0, 4) for i in range(6)}, "t")
+    other = MeasuredRun({i: MeasuredRow(i, 4.0, 2) for i in range(1, 6)}, "t")
     question = loss_question({"a": [one], "b": [other]}, [one, other], examples)[0].question
     assert question.title == "loss per byte"
     assert question.weights.tolist() == [4.0] * 5

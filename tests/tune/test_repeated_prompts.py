@@ -12,10 +12,11 @@ from luthier.config.resolve import resolve
 from luthier.core.errors import InputError
 from luthier.core.storage.files import sha256
 from luthier.core.types.examples import Chat, Message
+from luthier.runs.held_out_rows import AskedAgain
 from luthier.tune import repeated_prompts
 from luthier.tune import train as app_train
 from luthier.tune.evaluator import Evaluator
-from luthier.tune.held_out import HeldOut, Measured, RepeatedPrompt, from_records, to_records
+from luthier.tune.held_out import HeldOut, Measured, from_records, to_records
 from luthier.tune.train import run
 from sentences import sentence
 
@@ -84,31 +85,31 @@ def held_out(rows):
 
 def test_figures_by_hand():
     asked = held_out([("a?", "yes", ""), ("b?", "no", ""), ("c?", "yes", ""), ("d?", "no", "")])
-    again = [
-        RepeatedPrompt(0, ("yes", "yes"), ("A?",), ("yes",)),
-        RepeatedPrompt(1, ("yes", "no"), ("B?",), ("no",)),
-        RepeatedPrompt(2, ("no", "no"), ("C?",), ("no",)),
-        RepeatedPrompt(3, ("It is no.", "No"), ("D?",), ("maybe",)),
-    ]
+    again = {
+        0: AskedAgain(("yes", "yes"), ("A?",), ("yes",)),
+        1: AskedAgain(("yes", "no"), ("B?",), ("no",)),
+        2: AskedAgain(("no", "no"), ("C?",), ("no",)),
+        3: AskedAgain(("It is no.", "No"), ("D?",), ("maybe",)),
+    }
     found = repeated_prompts.repeat_figures(asked, ["yes", "yes", "no", "no"], again, ("accuracy",))
     assert found == {
         "agreement": [1.0, 0.0, 1.0, 1.0], "paraphrases": [1.0, 0.0, 1.0, 0.0], "unsupported": [0.0, 0.5, 1.0, 0.0],
     }  # fmt: skip
-    assert repeated_prompts.repeat_figures(asked, ["yes"] * 4, (), ("accuracy",)) == {}
+    assert repeated_prompts.repeat_figures(asked, ["yes"] * 4, {}, ("accuracy",)) == {}
 
 
 def test_paraphrases_of_the_data_go_before_made_ones():
     asked = held_out(
         [("a?", "yes", "1"), ("say a?", "yes", "1"), ("b?", "no", "2"), ("tell b?", "no", "2"), ("c?", "no", "")]
     )
-    again = [RepeatedPrompt(0, ("yes",), ("A?",), ("no",))]
+    again = {0: AskedAgain(("yes",), ("A?",), ("no",))}
     found = repeated_prompts.repeat_figures(asked, ["yes", "no", "no", "no", "yes"], again, ("accuracy",))
     assert found["paraphrases"] == [0.0, 1.0]
 
 
 def test_records_keep_what_was_asked_again():
     asked = replace(held_out([("a?", "yes", ""), ("b?", "no", "")]))
-    again = (RepeatedPrompt(1, ("x", "y"), ("B?",), ("z",)),)
+    again = {1: AskedAgain(("x", "y"), ("B?",), ("z",))}
     measured = Measured(answers=("yes", "no"), ended=("stop", "stop"), logps=((), ()), again=again)
     records = to_records(asked, measured)
     assert from_records(json.loads(json.dumps(records))).again == again
@@ -116,7 +117,7 @@ def test_records_keep_what_was_asked_again():
 
 def test_nothing_is_asked_again_unasked():
     evaluator = SimpleNamespace(config=resolve({}))
-    assert Evaluator.ask_again(evaluator, held_out([("a?", "yes", "")]), lambda: False, "before") == ()
+    assert Evaluator.ask_again(evaluator, held_out([("a?", "yes", "")]), lambda: False, "before") == {}
 
 
 def test_what_is_told_first_is_warned_of_when_a_run_ends(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from luthier.comparison import benchmark_records, held_out_rows
+from luthier.comparison import benchmark_records, row_questions
 from luthier.comparison.changes import Item, QuestionItems, changes
 from luthier.comparison.contestants import label_contestants
 from luthier.config.run import RunConfig
@@ -68,7 +68,7 @@ def compare_all(options: CompareOptions) -> dict[str, Any]:
         elif options.tasks:
             question_items = benchmark_records.questions(sides, [name.strip() for name in options.tasks.split(",")])
         else:
-            question_items = held_out_rows.questions(sides, options.config, options.given, stop)
+            question_items = row_questions.questions(sides, options.config, options.given, stop)
     if not question_items:
         raise InputError("nothing was measured for all", fix="raise --eval.rows, or look at the notes above")
     rows = compare([item.question for item in question_items], options.config.seed)

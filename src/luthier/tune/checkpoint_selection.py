@@ -74,8 +74,10 @@ class CheckpointSelector:
         step, limit = self.setup.state.step, self.job.config.stop.forgetting
         if progress.evaluated == step:
             return False
-        measured = self.evaluator.measure(self.held_out, self.job.stop, self.baseline.general_ids, title=f"step {step}")
-        forgotten = drift(self.baseline.general, measured.general) if measured.general else None
+        measured = self.evaluator.measure(
+            self.held_out, self.job.stop, self.baseline.retention.answers, title=f"step {step}"
+        )
+        forgotten = drift(self.baseline.retention.logps, logps) if (logps := measured.retention.logps) else None
         kl = self._kl_of_answers(measured)
         self._log(step, measured, forgotten, kl)
         progress.evaluated = step

@@ -77,7 +77,7 @@ def announce(cost: EvaluationCost, held_out: HeldOut, config: RunConfig, seconds
         len(GENERAL_PROMPTS) * (GENERATED_TOKEN * GENERAL_TOKENS + GENERAL_TOKENS) if config.eval.forgetting else 0
     )
     prompts = sum(len(ids) + GENERATED_TOKEN * config.eval.max_new_tokens for ids in held_out.prompt_ids)
-    once = log.clock(seconds * (_tokens(held_out.trees) + _tokens(held_out.texts) + prompts + general))
+    once = log.clock(seconds * (_tokens(held_out.trees) + _tokens(held_out.general_texts) + prompts + general))
     training = f"{log.clock(seconds * cost.training)} to train, " if cost.training < float("inf") else ""
     log.note(f"about {once} to measure {len(held_out.rows)} answers and the loss, {training}{once} to measure again")
 

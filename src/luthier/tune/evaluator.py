@@ -29,6 +29,7 @@ from luthier.model import memory
 from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.rewards.specs import Rewards
 from luthier.runs.answers import follow
+from luthier.runs.held_out_rows import AskedAgain
 from luthier.text.built_in_templates import in_words
 from luthier.text.encode import encode, encode_prompt_ids
 from luthier.training import annotate
@@ -37,7 +38,8 @@ from luthier.training.passes import example_losses, measured
 from luthier.training.rollout import with_defaults
 from luthier.training.steps import Packing, scoring_batches, scoring_step
 from luthier.tune import policy_models, repeated_prompts
-from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, RepeatedPrompt, answer_trees
+from luthier.tune.held_out import HeldOut, Measured, answer_trees
+from luthier.tune.retention import AnswerPairs, MeasuredRetention
 
 Cancelled = Callable[[], bool]
 DIGITS = 4  # of the log-probabilities that are kept
@@ -167,8 +169,8 @@ class Evaluator:
         own_answers = self._own_answers(stop, title) if own or general is None else ()
         pairs = [(one.prompt_ids, one.ids) for one in own_answers] if general is None else general
         general_losses = self.losses(answer_trees(pairs), stop, f"{title}: its own earlier answers", METHODS["sft"])[0]
-        texts = self.losses(held_out.texts, stop, f"{title}: general texts", METHODS["sft"])[0]
-        repeated = self.ask_again(held_out, stop, title) if again else ()
+        texts = self.losses(held_out.general_texts, stop, f"{title}: general texts", METHODS["sft"])[0]
+        asked_again = self.ask_again(held_out, stop, title) if again else {}
         memory.give_back()
         return Measured(
             losses=losses,
@@ -178,18 +180,18 @@ class Evaluator:
             ended=tuple(sample.ended for sample in answers),
             logps=tuple(tuple(round(logp, DIGITS) for logp in sample.logp) for sample in answers),
             scored=self._scored(held_out, answers),
-            general=tuple((-nats, count) for _, nats, count in general_losses),
-            general_ids=pairs,
-            own=tuple(own_answers),
-            texts=texts,
-            again=repeated,
+            again=asked_again,
+            retention=MeasuredRetention(
+                pairs, tuple((-nats, count) for _, nats, count in general_losses), tuple(own_answers), texts
+            ),
         )
 
-    def ask_again(self, held_out: HeldOut, stop: Cancelled, title: str) -> tuple[RepeatedPrompt, ...]:
-        """`eval.repeat` samples of each of up to repeats.PROMPTS prompts, and the answers to one paraphrase less; nothing where it is 1."""
+    def ask_again(self, held_out: HeldOut, stop: Cancelled, title: str) -> dict[int, AskedAgain]:
+        """By its place, each of up to `repeated_prompts.PROMPTS` prompts: `eval.repeat` samples, and the answers to one paraphrase
+        less; nothing where that is 1."""
         config = self.config.eval
         if config.repeat < 2 or not held_out.prompts:
-            return ()
+            return {}
         places = list(range(0, len(held_out.prompts), -(-len(held_out.prompts) // repeated_prompts.PROMPTS)))
         ids = [held_out.prompt_ids[place] for place in places]
         samples_drawn = self.answers(
@@ -206,10 +208,10 @@ class Evaluator:
             for text in texts
         ]
         paraphrase_answers = iter(self.answers(paraphrase_ids, config.max_new_tokens, stop, f"{title}: paraphrases"))
-        return tuple(
-            RepeatedPrompt(place, tuple(said), tuple(texts), tuple(next(paraphrase_answers).text for _ in texts))
-            for place, said, texts in zip(places, samples, others, strict=True)
-        )
+        return {
+            place: AskedAgain(tuple(drawn), tuple(texts), tuple(next(paraphrase_answers).text for _ in texts))
+            for place, drawn, texts in zip(places, samples, others, strict=True)
+        }
 
     @torch.no_grad()
     def distributions(self, pairs: AnswerPairs, stop: Cancelled, bar: log.Bar) -> list[torch.Tensor]:

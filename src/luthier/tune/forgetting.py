@@ -35,8 +35,8 @@ from luthier.text.encode import encode
 from luthier.training.method_table import method
 from luthier.tune.build import TrainingJob, packing_of
 from luthier.tune.evaluator import Evaluator
-from luthier.tune.held_out import AnswerPairs, Measured
 from luthier.tune.prepare import load_model
+from luthier.tune.retention import AnswerPairs, MeasuredRetention
 
 Scores = dict[str, list[float]]  # benchmark -> a score for each document
 
@@ -161,17 +161,17 @@ def _measured(job: TrainingJob, opened: Opened, task: Task, material: Material, 
     return [found[doc] for doc in sorted(found)]
 
 
-def tuned_distributions(evaluator: Evaluator, after: Measured, job: TrainingJob) -> Distributions | None:
+def tuned_distributions(evaluator: Evaluator, after: MeasuredRetention, job: TrainingJob) -> Distributions | None:
     """What is kept of the tuned model, so that it may be gone when the one it started from is read again.
 
     None where it was not asked, and where there is no room for it.
     """
     if not after.own:
         return None
-    tokens = sum(len(answer) for _, answer in (*after.general_ids, *_pairs(after.own)))
+    tokens = sum(len(answer) for _, answer in (*after.answers, *_pairs(after.own)))
     if not _enough_memory(4 * tokens * evaluator.model.config.get_text_config().vocab_size, torch.device("cpu")):
         return None
-    both = after.general_ids, _pairs(after.own)
+    both = after.answers, _pairs(after.own)
     with log.progress("divergence from the starting model: tuned", sum(map(len, both))) as bar:
         return Distributions(*(evaluator.distributions(pairs, job.stop, bar) for pairs in both))
 
@@ -191,7 +191,7 @@ def _pairs(own: Sequence[forgot.OwnAnswer]) -> AnswerPairs:
 
 
 def divergences(
-    job: TrainingJob, after: Measured, tuned: Distributions, weights: int, device: torch.device
+    job: TrainingJob, after: MeasuredRetention, tuned: Distributions, weights: int, device: torch.device
 ) -> dict[str, Divergence] | None:
     """KL from the starting model per token, both ways, against the model as it was, which is read anew.
 
@@ -217,7 +217,7 @@ def divergences(
         device,
     )
     out: dict[str, Divergence] = {}
-    sides = (("before", after.general_ids, tuned.before), ("after", _pairs(after.own), tuned.after))
+    sides = (("before", after.answers, tuned.before), ("after", _pairs(after.own), tuned.after))
     with log.progress("divergence from the starting model: base", sum(len(answers) for _, answers, _ in sides)) as bar:
         for name, answers, now in sides:
             then = evaluator.distributions(answers, job.stop, bar)
@@ -228,8 +228,12 @@ def divergences(
     return out
 
 
-def rows(
-    before: Measured, after: Measured, probes: Probes, scores: tuple[Scores, Scores], seed: int
+def retention_rows(
+    before: MeasuredRetention,
+    after: MeasuredRetention,
+    probes: Probes,
+    scores: tuple[Scores, Scores],
+    seed: int,
 ) -> list[dict[str, Any]]:
     """The table of what was not to change: general texts, benchmarks, how general prompts are answered; verdicts are
     corrected for all of them."""

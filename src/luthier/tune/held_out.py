@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier.core.types.examples import Example
 from luthier.core.types.trees import Node, TokenTree
-from luthier.evals import forgetting as forgot
 from luthier.runs.held_out_rows import AskedAgain, MeasuredRow
-
-AnswerPairs = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # (prompt ids, answer ids)
-
-
-@dataclass(frozen=True)
-class RepeatedPrompt:
-    """One prompt asked again: `place` among the held-out prompts, `samples` of it, and the answers to `paraphrases`, drawn as
-    the held-out answers are."""
-
-    place: int
-    samples: tuple[str, ...]
-    paraphrases: tuple[str, ...] = ()
-    answers: tuple[str, ...] = ()
+from luthier.tune.retention import AnswerPairs, MeasuredRetention
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is measured: trees for the loss; prompts, with their rows, ids and references, for generation; general
-    `texts` of the user's, whose likelihood is."""
+    """What is measured: trees for the loss; prompts, with their rows, ids and references, for generation; beside the held-out
+    rows `general_texts` of the user's, whose likelihood is."""
 
     trees: Sequence[TokenTree]
     rows: Sequence[int] = ()
@@ -36,15 +23,15 @@ class HeldOut:
     prompt_ids: Sequence[tuple[int, ...]] = ()
     references: Sequence[str] = ()
     examples: Sequence[Example] = ()
-    texts: Sequence[TokenTree] = ()
+    general_texts: Sequence[TokenTree] = ()
 
 
 @dataclass(frozen=True)
 class Measured:
     """One measurement: (row, loss, units) of each row, what the method reports of each beside it, generated answers,
     their token ids (which records do not keep), how each ended and log p of its tokens (see `Sample`; both absent from old
-    records), their rewards, (log-likelihood, tokens) of the `general` answers, the model's `own` answers to the same
-    prompts, the loss of general `texts`, and what it said when it was asked `again`."""
+    records), their rewards, what it said when it was asked `again` (by the place among the held-out prompts), and beside the
+    held-out rows what tells what it kept of other things (`retention`)."""
 
     losses: tuple[tuple[int, float, int], ...] = ()
     items: tuple[dict[str, Any], ...] = ()
@@ -53,11 +40,8 @@ class Measured:
     ids: tuple[tuple[int, ...], ...] = ()
     ended: tuple[str, ...] = ()
     logps: tuple[tuple[float, ...], ...] = ()
-    general: tuple[tuple[float, int], ...] = ()
-    general_ids: AnswerPairs = ()
-    own: tuple[forgot.OwnAnswer, ...] = ()
-    texts: tuple[tuple[int, float, int], ...] = ()
-    again: tuple[RepeatedPrompt, ...] = ()
+    again: Mapping[int, AskedAgain] = field(default_factory=dict)
+    retention: MeasuredRetention = field(default_factory=MeasuredRetention)
 
     @property
     def reward(self) -> float | None:
@@ -79,36 +63,31 @@ def answer_trees(pairs: AnswerPairs) -> list[TokenTree]:
     ]
 
 
-def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
-    """A measurement as JSONL lines: held-out rows first, then what was measured of general answers and texts."""
+def measured_rows(held_out: HeldOut, measured: Measured) -> dict[int, MeasuredRow]:
+    """The record of every held-out row that was measured, by its number."""
     rows: dict[int, MeasuredRow] = {}
     for (row, loss, count), items in zip(measured.losses, measured.items, strict=True):
         rows[row] = MeasuredRow(row, loss, count, items)
-    again = {one.place: AskedAgain(one.samples, one.paraphrases, one.answers) for one in measured.again}
     for i, answer in enumerate(measured.answers):
         row = held_out.rows[i]
         rows[row] = replace(
             rows.get(row, MeasuredRow(row)), prompt=held_out.prompts[i], reference=held_out.references[i], answer=answer,
             ended=measured.ended[i] if measured.ended else None, logps=measured.logps[i] if measured.ended else None,
-            rewards=measured.scored[i] if measured.scored else None, again=again.get(i),
+            rewards=measured.scored[i] if measured.scored else None, again=measured.again.get(i),
         )  # fmt: skip
-    general = [
-        {"general": list(answer), "prompt_ids": list(prompt), "logp": logp, "tokens": count}
-        for (logp, count), (prompt, answer) in zip(measured.general, measured.general_ids, strict=True)
-    ]
-    general += [
-        {"own": list(one.ids), "prompt_ids": list(one.prompt_ids), "said": one.text, "ended": one.ended}
-        for one in measured.own
-    ]
-    general += [{"text": row, "loss": loss, "units": count} for row, loss, count in measured.texts]
-    return [rows[row].as_record() for row in sorted(rows)] + general
+    return {row: rows[row] for row in sorted(rows)}
+
+
+def to_records(held_out: HeldOut, measured: Measured) -> list[dict[str, Any]]:
+    """A measurement as JSONL lines: held-out rows first, then what was measured beside them."""
+    rows = measured_rows(held_out, measured).values()
+    return [row.as_record() for row in rows] + measured.retention.as_records()
 
 
 def from_records(records: Sequence[dict[str, Any]]) -> Measured:
     """The reverse of `to_records`."""
     rows = [MeasuredRow.from_record(record) for record in records if "row" in record]
     answered = [row for row in rows if row.answer is not None]
-    general = [record for record in records if "general" in record]
     return Measured(
         losses=tuple((row.row, row.loss, row.units) for row in rows if row.loss is not None),
         items=tuple(dict(row.items) for row in rows if row.loss is not None),
@@ -116,19 +95,8 @@ def from_records(records: Sequence[dict[str, Any]]) -> Measured:
         ended=tuple(row.ended for row in answered if row.ended is not None),
         logps=tuple(row.logps for row in answered if row.logps is not None),
         scored=tuple(dict(row.rewards) for row in answered if row.rewards is not None),
-        general=tuple((r["logp"], r["tokens"]) for r in general),
-        general_ids=tuple((tuple(r["prompt_ids"]), tuple(r["general"])) for r in general),
-        own=tuple(
-            forgot.OwnAnswer(tuple(r["prompt_ids"]), tuple(r["own"]), r["said"], r["ended"])
-            for r in records
-            if "own" in r
-        ),
-        texts=tuple((r["text"], r["loss"], r["units"]) for r in records if "text" in r),
-        again=tuple(
-            RepeatedPrompt(i, row.again.samples, row.again.paraphrases, row.again.answers)
-            for i, row in enumerate(answered)
-            if row.again
-        ),
+        again={i: row.again for i, row in enumerate(answered) if row.again},
+        retention=MeasuredRetention.from_records(records),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -13,7 +13,8 @@ from luthier.evals.metrics import measure_answers as score
 from luthier.evals.metrics.answer_metrics import CORRECTNESS
 from luthier.evals.metrics.labels import folded
 from luthier.evals.stats.paired import Question, paired
-from luthier.tune.held_out import HeldOut, RepeatedPrompt
+from luthier.runs.held_out_rows import AskedAgain
+from luthier.tune.held_out import HeldOut
 
 PROMPTS = 32  # that are asked again, evenly spread over the held-out ones
 TEMPERATURE = 1.0  # of the samples where `eval.temperature` is 0
@@ -28,22 +29,25 @@ def paraphrased(example: Example, text: str) -> Example:
 
 
 def repeat_figures(
-    held_out: HeldOut, answers: Sequence[str], again: Sequence[RepeatedPrompt], names: Sequence[str]
+    held_out: HeldOut, answers: Sequence[str], again: Mapping[int, AskedAgain], names: Sequence[str]
 ) -> dict[str, list[float]]:
     """The rows of `consistency.TITLES`: name -> a number for each item, the same items whoever answers. `names` are the metrics."""
     if not again:
         return {}
     metric = next((name for name in names if name in CORRECTNESS), None)
     likeness = consistency.likeness(metric, sorted({reference.strip() for reference in held_out.references}))
-    out = {consistency.AGREEMENT: [consistency.agreement(one.samples, likeness) for one in again]}
+    out = {consistency.AGREEMENT: [consistency.agreement(one.samples, likeness) for one in again.values()]}
     groups = _groups(held_out)
-    paraphrase_answers = [[answers[one.place], *one.answers] for one in again if one.answers]
+    paraphrase_answers = [[answers[place], *one.answers] for place, one in again.items() if one.answers]
     out[consistency.PARAPHRASES] = [
-        consistency.agreement(said, likeness)
-        for said in ([[answers[i] for i in group] for group in groups] or paraphrase_answers)
+        consistency.agreement(alike, likeness)
+        for alike in ([[answers[i] for i in group] for group in groups] or paraphrase_answers)
     ]
-    decidable = [one for one in again if consistency.is_decidable(held_out.prompts[one.place], metric)]
-    out[consistency.UNSUPPORTED] = [_unsupported(held_out, one, metric) for one in decidable]
+    out[consistency.UNSUPPORTED] = [
+        _unsupported(held_out, place, one.samples, metric)
+        for place, one in again.items()
+        if consistency.is_decidable(held_out.prompts[place], metric)
+    ]
     return {name: values for name, values in out.items() if values}
 
 
@@ -56,18 +60,18 @@ def _groups(held_out: HeldOut) -> list[list[int]]:
     return [places for places in found.values() if len({folded(held_out.prompts[i]) for i in places}) > 1]
 
 
-def _unsupported(held_out: HeldOut, one: RepeatedPrompt, metric: str | None) -> float:
+def _unsupported(held_out: HeldOut, place: int, samples: Sequence[str], metric: str | None) -> float:
     """The mean over the samples of a prompt of the share of statements that are unsupported or wrong."""
-    prompt, reference = held_out.prompts[one.place], held_out.references[one.place]
-    scores: Sequence[float | None] = [None] * len(one.samples)
+    prompt, reference = held_out.prompts[place], held_out.references[place]
+    scores: Sequence[float | None] = [None] * len(samples)
     if metric:
         # The set's other references are labels too, that an answer must not name.
-        answers = [*one.samples, *held_out.references]
-        references = [reference] * len(one.samples) + list(held_out.references)
-        scores = score.score(answers, references, [prompt] * len(answers), (metric,))[metric][: len(one.samples)]
+        answers = [*samples, *held_out.references]
+        references = [reference] * len(samples) + list(held_out.references)
+        scores = score.score(answers, references, [prompt] * len(answers), (metric,))[metric][: len(samples)]
     shares = (
         consistency.unsupported_share(answer, prompt, reference, value)
-        for answer, value in zip(one.samples, scores, strict=True)
+        for answer, value in zip(samples, scores, strict=True)
     )
     return fmean(shares)
 

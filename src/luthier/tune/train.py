@@ -62,11 +62,12 @@ from luthier.tune.build import (
 )
 from luthier.tune.checkpoint_selection import CheckpointSelector, Progress, selected_step
 from luthier.tune.evaluator import Evaluator
-from luthier.tune.held_out import AnswerPairs, HeldOut, Measured, from_records, is_complete, to_records
+from luthier.tune.held_out import HeldOut, Measured, from_records, is_complete, to_records
 from luthier.tune.input_hashes import inputs
 from luthier.tune.memory_check import check_memory, check_offload
 from luthier.tune.prepare import check_model, encode_all, load_model
 from luthier.tune.resume import resume_point
+from luthier.tune.retention import AnswerPairs
 from luthier.tune.training_steps import take_steps
 from luthier.tune.write_report import DATA
 from luthier.tune.write_report import write_run_page as write_report
@@ -183,13 +184,13 @@ def _phases(job: TrainingJob, probes: forgetting.Probes, show: Any, began: float
     unit = "nats per token" if method.is_likelihood else ""
     outcome = _train(job, probes, unit, show)
     held_out, before, after = outcome.held_out, outcome.before, outcome.after
-    drift = forgot.forgetting(before.general, after.general) if before.general else None
+    drift = forgot.forgetting(before.retention.logps, after.retention.logps) if before.retention.logps else None
     kl = (
-        forgetting.divergences(job, after, outcome.distributions, outcome.size, outcome.device)
+        forgetting.divergences(job, after.retention, outcome.distributions, outcome.size, outcome.device)
         if outcome.distributions
         else None
     )
-    retention = forgetting.rows(before, after, probes, outcome.scores, config.seed)
+    retention = forgetting.retention_rows(before.retention, after.retention, probes, outcome.scores, config.seed)
     rows = before_after.compare(held_out, before, after, _metrics(job, held_out), config)
     result: RunResult = {
         "run": str(folder.path),
@@ -261,7 +262,7 @@ def _train(job: TrainingJob, probes: forgetting.Probes, unit: str, show: Any) ->
         )
         selection_rows = selection_rows and replace(selection_rows, trees=trees[len(held_out.trees) :])
         held_out = replace(held_out, trees=trees[: len(held_out.trees)])
-    everything = replace(held_out, texts=probes.texts)
+    everything = replace(held_out, general_texts=probes.texts)
     evaluator.on_pace = partial(evaluation_cost.announce, cost, everything, config)
     own = config.eval.forgetting and method.needs.logp
     before = _measured(job, evaluator, everything, "before", None if own else ())
@@ -280,26 +281,24 @@ def _train(job: TrainingJob, probes: forgetting.Probes, unit: str, show: Any) ->
     plain = config.tune == "lora" and next(loaded.model.parameters()).dtype == torch.float32
     if plain and not policy_models.shares_policy_base(job.rewards) and not policy_models.shares_policy_base(job.judge):
         lora.merge(loaded.model)  # the same sums, rounded once; and generation is faster
-    after = _measured(job, evaluator, everything, "after", before.general_ids, own=own)
+    after = _measured(job, evaluator, everything, "after", before.retention.answers, own=own)
     figures = _figures(config, setup, progress, after, total) | {"estimated_memory_bytes": estimate.total}
     tuned = forgetting.benchmarks(job, loaded.model, probes, "after")
-    distributions = forgetting.tuned_distributions(evaluator, after, job)
+    distributions = forgetting.tuned_distributions(evaluator, after.retention, job)
     job.close_rewards()  # a reward model may hold the model that it shares
     return TrainingOutcome(
         held_out, before, after, (scores, tuned), distributions, size, device, figures, progress.read
     )
 
 
-def _figures(
-    config: RunConfig, setup: TrainingSetup, progress: Progress, after: Measured, parameters: int
-) -> RunResult:  # fmt: skip
+def _figures(config: RunConfig, setup: TrainingSetup, progress: Progress, after: Measured, size: int) -> RunResult:
     """What the steps came to and took, for result.json."""
     online = chosen_method(config).online
     return {
         "steps": setup.state.step, "tokens": progress.passed,
         "tokens_per_second": round(progress.passed / progress.seconds, 1) if progress.seconds else None,
         "example_tokens": progress.tokens,
-        "trainable": setup.tuned.trainable, "parameters": parameters,
+        "trainable": setup.tuned.trainable, "parameters": size,
         "loss": {"first": progress.first, "last": progress.last, "eval": after.loss},
         "kept": selected_step(config, progress, setup.state.step, online=online),
         **({"kl_per_answer": progress.drift} if online else {}),
@@ -333,13 +332,9 @@ def _metrics(job: TrainingJob, held_out: HeldOut) -> tuple[str, ...]:
 
 
 def _measured(
-    job: TrainingJob,
-    evaluator: Evaluator,
-    held_out: HeldOut,
-    stage: str,
-    general: AnswerPairs | None,
+    job: TrainingJob, evaluator: Evaluator, held_out: HeldOut, stage: str, general: AnswerPairs | None,
     own: bool = False,
-) -> Measured:
+) -> Measured:  # fmt: skip
     """The measurement of one stage, read from its file when an earlier start of this run made it."""
     name = stage_file(stage)
     if (records := job.folder.records(name)) is not None:

@@ -39,6 +39,7 @@ from luthier.runs.records import MEND
 from luthier.training.method_table import method
 from luthier.tune import forgetting, repeated_prompts
 from luthier.tune.held_out import Measured, from_records
+from luthier.tune.retention import MeasuredRetention
 
 PAGE, CODING, DATA = "report.html", "errors/coding.html", "data.json"
 CODES = "errors/codes.jsonl"
@@ -105,9 +106,9 @@ def _read_run_report(folder: RunFolder, config: RunConfig, result: RunResult) ->
     return RunReport(
         name=folder.path.resolve().name, path=str(folder.path), config=config,
         method=f"{config.method}, {method(config.method).summary}", result=result,
-        rows=_rows(result, after), retention=_retention_rows(before, after, result, config.seed),
+        rows=_rows(result, after), retention=_retention_rows(before.retention, after.retention, result, config.seed),
         steps=folder.records("metrics.jsonl") or (), samples=_samples(answered), rollouts=rollouts_of(folder),
-        forgotten=_forgotten_answers(before, after), errors=errors_section(answered, config), codes=_codes(folder),
+        forgotten=_forgotten_answers(before.retention, after.retention), errors=errors_section(answered, config), codes=_codes(folder),
         lineage=folder.lineage, data_description=folder.read_json(DATA) or {},
     )  # fmt: skip
 
@@ -187,17 +188,19 @@ def rollouts_of(folder: RunFolder) -> list[Rollout]:
     return found
 
 
-def _forgotten_answers(before: Measured, after: Measured) -> list[ForgottenAnswer]:
+def _forgotten_answers(before: MeasuredRetention, after: MeasuredRetention) -> list[ForgottenAnswer]:
     """What the model answered to general questions before and after, with what each earlier answer lost."""
     if len(before.own) != len(GENERAL_PROMPTS) or len(after.own) != len(before.own):
         return []
-    answers = zip(GENERAL_PROMPTS, before.own, after.own, before.general, after.general, strict=True)
+    answers = zip(GENERAL_PROMPTS, before.own, after.own, before.logps, after.logps, strict=True)
     return [
         ForgottenAnswer(prompt, old.text, new.text, (a - b) / n) for prompt, old, new, (a, n), (b, _) in answers if n
     ]
 
 
-def _retention_rows(before: Measured, after: Measured, result: RunResult, seed: int) -> list[dict[str, Any]]:
+def _retention_rows(
+    before: MeasuredRetention, after: MeasuredRetention, result: RunResult, seed: int
+) -> list[dict[str, Any]]:
     """The rows of what was not to change: general texts and answers, and the benchmarks of the result."""
     tasks = [
         {"name": name, "title": f"{name}, {(metric := results.METRICS[found['metric']]).title}", "unit": metric.unit,
@@ -209,7 +212,7 @@ def _retention_rows(before: Measured, after: Measured, result: RunResult, seed: 
         **(forgetting_result.get("answers") or {}),
         "general": forgetting_result.get("general") or {},
     }
-    others = forgetting.rows(before, after, forgetting.Probes(), ({}, {}), seed)
+    others = forgetting.retention_rows(before, after, forgetting.Probes(), ({}, {}), seed)
     return [_with_verdict(row) for row in (*(row | figures.get(row["name"], {}) for row in others), *tasks)]
 
 

@@ -1,4 +1,4 @@
-"""The same held-out rows for every model: the loss of each row, and the metrics of each generated answer."""
+"""Questions about the same held-out rows for every model: the loss of each row, and the metrics of each generated answer."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from luthier.evals.metrics import user_metrics
 from luthier.evals.metrics.answer_metrics import CORRECTNESS, METRICS, choose
 from luthier.evals.metrics.labels import commonest
 from luthier.evals.stats import paired
+from luthier.runs.held_out_rows import AskedAgain, MeasuredRow
 from luthier.runs.locate import base_for, resolve_model
 from luthier.runs.open import open_model
 from luthier.text.encode import encode
@@ -31,24 +32,35 @@ from luthier.training.method_table import likelihood_method
 from luthier.tune import repeated_prompts
 from luthier.tune.build import packing_of
 from luthier.tune.evaluator import Evaluator
-from luthier.tune.held_out import HeldOut, Measured, RepeatedPrompt
+from luthier.tune.held_out import HeldOut, measured_rows
 
 Sides = Mapping[str, Sequence[str]]  # label -> the names of its runs
 
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """One run, measured: row -> (loss, units) of rows that were not cut, row -> answer, and what was asked."""
+    """One run, measured: its record of each row by number (a row that was cut has no loss), how it was asked, and which rows
+    were to be measured."""
 
-    losses: dict[int, tuple[float, int]]
-    answers: dict[int, str]
-    ended: dict[int, str]
-    prompts: dict[int, str]
-    references: dict[int, str]
+    rows: Mapping[int, MeasuredRow]
     template: str
     held_out: HeldOut = field(default_factory=lambda: HeldOut(()))
-    all_answers: Sequence[str] = ()
-    repeated: Sequence[RepeatedPrompt] = ()
+
+    @property
+    def answers(self) -> dict[int, str]:
+        """The answer to each row that was asked."""
+        return {number: row.answer for number, row in self.rows.items() if row.answer is not None}
+
+    @property
+    def losses(self) -> dict[int, tuple[float, int]]:
+        """(loss, units) of each row that was read whole."""
+        return {number: (row.loss, row.units) for number, row in self.rows.items() if row.loss is not None}
+
+    @property
+    def asked_again(self) -> dict[int, AskedAgain]:
+        """What it said when it was asked again, by the place among the held-out prompts."""
+        rows = (self.rows[number] for number in self.held_out.rows)
+        return {place: row.again for place, row in enumerate(rows) if row.again}
 
 
 def questions(
@@ -95,19 +107,15 @@ def _measured(
         opened.model, opened.tokenizer, template, settings, packing_of(settings, opened.model), device
     )
     held_out = evaluator.held_out(examples, encoded.trees)
-    measured: Measured = evaluator.measure(held_out, stop, (), title=name, again=True)
+    measured = evaluator.measure(held_out, stop, (), title=name, again=True)
+    rows = measured_rows(held_out, measured)
     cut = {tree.row for tree in encoded.trees if tree.cut}
-    if cut_rows := len(cut & {row for row, _, _ in measured.losses}):
+    if cut_rows := len(cut & {number for number, row in rows.items() if row.loss is not None}):
         log.note(
             f"{name}: {cut_rows} rows were longer than --text.max_length {settings.text.max_length}; their loss is left out"
         )
-    side = MeasuredRun(
-        {row: (loss, units) for row, loss, units in measured.losses if row not in cut},
-        dict(zip(held_out.rows, measured.answers, strict=True)), dict(zip(held_out.rows, measured.ended, strict=True)),
-        dict(zip(held_out.rows, held_out.prompts, strict=True)),
-        dict(zip(held_out.rows, held_out.references, strict=True)), f"{template.name} {settings.text.system or ''}",
-        replace(held_out, trees=()), measured.answers, measured.again,
-    )  # fmt: skip
+    rows = {number: replace(row, loss=None, units=0) if number in cut else row for number, row in rows.items()}
+    side = MeasuredRun(rows, f"{template.name} {settings.text.system or ''}", replace(held_out, trees=()))
     del opened, evaluator
     gc.collect()
     return side
@@ -118,15 +126,15 @@ def loss_question(
 ) -> list[QuestionItems]:
     """The loss in nats per token where all count the same tokens, else per byte of text: tokens of different
     vocabularies are no common measure."""
-    rows = sorted(set.intersection(*(set(side.losses) for side in all_runs)))
+    losses = {label: [side.losses for side in runs] for label, runs in measured.items()}
+    every = list(chain.from_iterable(losses.values()))
+    rows = sorted(set.intersection(*map(set, every)))
     if not rows:
         return []
-    units = [[side.losses[row][1] for row in rows] for side in all_runs]
+    units = [[one[row][1] for row in rows] for one in every]
     same = all(counts == units[0] for counts in units)
     weights = units[0] if same else [max(1, len(_learned_text(examples[row]).encode())) for row in rows]
-    values = {
-        label: np.array([[side.losses[row][0] for row in rows] for side in runs]) for label, runs in measured.items()
-    }
+    values = {label: np.array([[one[row][0] for row in rows] for one in runs]) for label, runs in losses.items()}
     title = "loss per token" if same else "loss per byte"
     question = paired.Question("loss", values, np.array(weights, dtype=float), title, higher_is_better=False)
     return [
@@ -148,19 +156,19 @@ def metric_questions(
     measured: Mapping[str, Sequence[MeasuredRun]], all_runs: Sequence[MeasuredRun], rows: Sequence[int],
     examples: Sequence[Example], config: RunConfig,
 ) -> list[QuestionItems]:  # fmt: skip
-    first = all_runs[0]
-    references = [first.references[row] for row in rows]
-    prompts = [first.prompts[row] for row in rows]
+    first = [all_runs[0].rows[row] for row in rows]
+    references = [row.reference for row in first]
+    prompts = [row.prompt for row in first]
     known = [e.messages[-1].content for e in examples if isinstance(e, Chat) and e.messages[-1].role == "assistant"]
     names = choose(config.eval.metrics, known)
     scores = {
         label: [
             score.score(
-                [side.answers[row] for row in rows],
+                [side.rows[row].answer or "" for row in rows],
                 references,
                 prompts,
                 names,
-                [side.ended[row] for row in rows],
+                [side.rows[row].ended or "" for row in rows],
                 config.reward,
             )
             for side in runs
@@ -168,9 +176,9 @@ def metric_questions(
         for label, runs in measured.items()
     }
     items = [
-        Item(str(examples[row].origin), first.prompts[row], first.references[row],
-             {label: runs[0].answers[row] for label, runs in measured.items()})
-        for row in rows
+        Item(str(examples[row.row].origin), row.prompt, row.reference,
+             {label: runs[0].rows[row.row].answer or "" for label, runs in measured.items()})
+        for row in first
     ]  # fmt: skip
     right = next((name for name in names if name in CORRECTNESS), None)
     answer, share = commonest(references)
@@ -190,13 +198,18 @@ def metric_questions(
 def _repeat_questions(measured: Mapping[str, Sequence[MeasuredRun]], names: Sequence[str]) -> list[QuestionItems]:
     """What `eval.repeat` measured; the prompts that were asked again are the same for all, or nothing is compared."""
     figures = {
-        label: [repeated_prompts.repeat_figures(side.held_out, side.all_answers, side.repeated, names) for side in runs]
+        label: [
+            repeated_prompts.repeat_figures(
+                side.held_out, [side.rows[row].answer or "" for row in side.held_out.rows], side.asked_again, names
+            )
+            for side in runs
+        ]
         for label, runs in measured.items()
     }
-    repeated_rows = {
-        tuple(side.held_out.rows[one.place] for one in side.repeated) for runs in measured.values() for side in runs
+    rows_asked_again = {
+        tuple(number for number, row in side.rows.items() if row.again) for runs in measured.values() for side in runs
     }
-    if len(repeated_rows) > 1:
+    if len(rows_asked_again) > 1:
         log.note("the models were not asked the same prompts again: what --eval.repeat measures is left out")
         return []
     return [
