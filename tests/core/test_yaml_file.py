@@ -46,7 +46,7 @@ FAULTS = [
     ("? {a: b}\n: c", ":1: a key must be a text"),
     ("? [a]\n: b", ":1: a key must be a text"),
     ("a: 1\n---\nb: 2", ":2: not valid YAML: but found another document"),
-    ("seed: 1\nmodel: a\nseed: 2", ":3: 'seed' stands twice; keep one of them"),
+    ("seed: 1\nmodel: a\nseed: 2", ":3: 'seed' occurs twice; keep one of them"),
     ("a: *b", ":1: not valid YAML: found undefined alias 'b'"),
     ("a: \x00", "not valid YAML: special characters are not allowed"),
     ("<<: 1", ":1: not valid YAML: expected a mapping or list of mappings for merging"),

@@ -170,7 +170,7 @@ FAULTS = [
     ("- name: sums", "- name: capitals", "suite.yaml:10: two groups are called 'capitals'"),
     ("max_new_tokens: 40", "n: 3", "suite.yaml:5: 3 answers at temperature 0 are all the same; give a temperature"),
     ("- name: sums", "- name: sums\n    limit: 3", "suite.yaml:11: 'limit' is for groups with rows"),
-    ("checks: [{number: 4}]", "reference: '5'", "suite.yaml:16: 'reference' stands twice"),
+    ("checks: [{number: 4}]", "reference: '5'", "suite.yaml:16: 'reference' occurs twice"),
     ("groups:", "groups: [}\nx:", "suite.yaml:4: not valid YAML: "),
     (GOOD, "groups: []", "suite.yaml:1: a suite without cases"),
     (GOOD, "groups: [{name: a, prompt: b}]", "suite.yaml:1: a case without checks; give `checks:`"),

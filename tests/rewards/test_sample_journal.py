@@ -115,4 +115,4 @@ def test_a_line_that_is_none_of_ours_is_refused(tmp_path, line, told):
     path.write_bytes(path.read_bytes() + line + b"\n")
     with pytest.raises(InputError) as caught, keeping(path, SETTINGS, "a"):
         pass
-    assert told in str(caught.value) and str(caught.value).endswith("delete the file to begin anew")
+    assert told in str(caught.value) and str(caught.value).endswith("delete the file to start over")

@@ -58,7 +58,7 @@ def test_held_out_rows_that_are_learned_from_are_told(tmp_path):
     path = rows_of(tmp_path, questions(24))
     *_, warnings = said(path, data__eval=[path])
     assert warnings == (
-        "held-out prompts that training has seen: 24, and nearly so 0; scores on these will be too good",
+        "held-out prompts that training has seen: 24 exact, 0 nearly the same; scores on these will be too good",
     )
 
 
@@ -72,7 +72,7 @@ def test_nearly_equal_rows_and_other_spellings_are_told_too(tmp_path):
     ]
     *_, warnings = said(rows_of(tmp_path, learn), data__eval=[rows_of(tmp_path, test, "test.jsonl")])
     assert warnings == (
-        "held-out prompts that training has seen: 1, and nearly so 4; scores on these will be too good",
+        "held-out prompts that training has seen: 1 exact, 4 nearly the same; scores on these will be too good",
     )
 
 
@@ -81,7 +81,7 @@ def test_of_very_many_rows_it_is_said_that_near_copies_are_not_looked_for(tmp_pa
     path = rows_of(tmp_path, questions(24))
     *_, warnings = said(path, data__eval=[path])
     assert warnings[-1].startswith("nearly equal rows are not looked for among 24 rows to learn from")
-    assert warnings[0].startswith("held-out prompts that training has seen: 24, ")
+    assert warnings[0].startswith("held-out prompts that training has seen: 24 exact, ")
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def faults(found: TestRows) -> Iterator[str]:
     """What is wrong with the rows, one line each, with what to do."""
     if found.seen and any(found.seen.values()):
         yield (
-            f"rows that training sees: {found.seen['exact']}, and nearly so {found.seen['near']}; take them out of one of the two, "
+            f"rows that training sees: {found.seen['exact']} exact, {found.seen['near']} nearly the same; take them out of one of the two, "
             "or scores on them will be too good"
         )
     if again := sum(found.duplicates.values()):

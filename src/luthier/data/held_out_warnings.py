@@ -35,4 +35,4 @@ def held_out_warnings(train: Sequence[Example], test: Sequence[Example]) -> Iter
 
 def overlap_warning(exact: int, near: int) -> str:
     """The sentence about held-out rows that training sees too."""
-    return f"held-out prompts that training has seen: {exact}, and nearly so {near}; scores on these will be too good"
+    return f"held-out prompts that training has seen: {exact} exact, {near} nearly the same; scores on these will be too good"

@@ -50,7 +50,7 @@ class _Line(TypedDict, total=False):
     parts: dict[str, list[Number]]
 
 
-ANEW = "put it back from a copy, give another --out, or delete the file to begin anew"
+ANEW = "put it back from a copy, give another --out, or delete the file to start over"
 Parts = Mapping[str, Sequence[float]]  # name of a part of the reward -> its value for each answer of a prompt
 
 

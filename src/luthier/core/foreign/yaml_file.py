@@ -99,7 +99,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
         if not isinstance(key, yaml.ScalarNode):
             raise _Refused("a key must be a text", key.start_mark, "write `name: value`")
         if key.value in seen:
-            raise _Refused(f"'{key.value}' stands twice", key.start_mark, "keep one of them")
+            raise _Refused(f"'{key.value}' occurs twice", key.start_mark, "keep one of them")
         seen.add(key.value)
 
 

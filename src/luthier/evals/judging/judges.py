@@ -124,7 +124,7 @@ class CachedJudge:
 
     @cached_property
     def _journal(self) -> Journal:
-        return Journal(self.path, "take the line out, and it is asked again")
+        return Journal(self.path, "delete the line, and that comparison is asked again")
 
     def digest(self) -> str:
         return self._who
