@@ -481,7 +481,8 @@ def test_an_answer_or_a_verdict_that_is_kept_and_was_changed_is_not_believed(tmp
     ]
     path.write_text(path.read_text().replace('"Yes"', '"No"', 1))
     with pytest.raises(
-        InputError, match=sentence("line changed", where="said.jsonl:2", fix="delete the line, and that comparison is asked again")
+        InputError,
+        match=sentence("line changed", where="said.jsonl:2", fix="delete the line, and that comparison is asked again"),
     ):
         list(CachedJudge(judge_, path).answer_questions(asked, lambda: False))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from luthier.config.rewards import PolicyConfig
 from luthier.core.types.batch import Needs, Output
 from luthier.core.types.trees import Node, TokenTree
 from luthier.methods import advantages, policy
+from luthier.methods.variants import VARIANTS
 from luthier.model.forward import distributions, forward
 from luthier.text.pack import pack
 from luthier.training.rollout import rule_of, with_defaults
@@ -247,3 +249,7 @@ def test_a_tempered_forward_divides_the_logits(cap):
     chosen = tempered.gather(-1, batch.label[:, None]).squeeze(-1)
     assert out.logp.tolist() == pytest.approx(chosen.tolist(), abs=1e-5)
     assert out.entropy.tolist() == pytest.approx((-(tempered.exp() * tempered).sum(-1)).tolist(), abs=1e-5)
+
+
+def test_every_variant_of_the_settings_is_declared():
+    assert set(VARIANTS) == set(get_args(PolicyConfig.model_fields["variant"].annotation))

@@ -208,6 +208,7 @@ def test_other_heads_take_the_plain_path():
     out = head_output(model, hidden, target).logp
     torch.testing.assert_close(out, with_bias(hidden).log_softmax(-1).gather(-1, target[:, None])[:, 0])
     assert torch.autograd.grad(out.sum(), hidden)[0].abs().sum() > 0
+    assert head_output(model, hidden[:0], target[:0]).logp.shape == (0,)  # a batch that asks for nothing
 
 
 def test_hidden_states_have_one_row_a_token():

@@ -183,6 +183,13 @@ def test_targets_that_match_nothing_are_refused(target, words):
         lora.attach(tiny_model("sdpa"), LoraConfig(targets=(target,)))
 
 
+def test_a_rank_of_experts_needs_experts():
+    model = tiny_model()
+    with pytest.raises(InputError, match=sentence("no experts to adapt")):
+        lora.attach(model, LoraConfig(rank=2, expert_rank=1))
+    assert not list(lora.adapters(model))
+
+
 def test_targets_are_names_globs_or_regular_expressions_as_peft_takes_them():
     """Both lists are what PEFT's own matching gives on the same names."""
     from peft import LoraConfig as PeftConfig

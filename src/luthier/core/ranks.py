@@ -119,9 +119,10 @@ def join(minutes: float = 10) -> Ranks:
     if not 0 <= rank < world:
         raise InputError(f"rank {rank} of {world}", where="RANK, WORLD_SIZE", fix="start with torchrun")
     if world > 1 and not dist.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        if backend == "nccl":
+        backend = "gloo"
+        if torch.cuda.is_available():
             torch.cuda.set_device(local)  # "cuda" means this one from now on
+            backend = "cpu:gloo,cuda:nccl"  # a run may compute on the processor all the same
         dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
     HERE = Ranks(rank, world, local)
     return HERE

@@ -13,8 +13,7 @@ from luthier.config.rewards import PolicyConfig
 from luthier.core.types.batch import Batch, Loss, Output
 from luthier.methods.likelihood import likelihood
 from luthier.methods.ops import leaf_length, leaf_sum, tree_sum
-
-CLIP = 0.2  # where none is given (Schulman et al. 2017)
+from luthier.methods.variants import CLIP, VARIANTS
 
 
 def ppo(batch: Batch, output: Output, settings: PolicyConfig) -> Loss:
@@ -53,9 +52,10 @@ def grpo(batch: Batch, output: Output, settings: PolicyConfig) -> Loss:
     logp, advantage = output.logp, batch.columns["advantage"]
     old = batch.columns.get("old_logp", logp.detach())
     log_ratio = logp - old
-    if settings.variant in ("gspo", "rloo"):
+    level = VARIANTS[settings.variant].ratio
+    if level != "token":
         whole = leaf_sum(batch, log_ratio)
-        log_ratio = (whole / leaf_length(batch) if settings.variant == "gspo" else whole)[batch.leaf]
+        log_ratio = (whole / leaf_length(batch) if level == "answer_mean" else whole)[batch.leaf]
     ratio = log_ratio.exp()
     low = CLIP if settings.clip is None else settings.clip
     high = low if settings.clip_high is None else settings.clip_high

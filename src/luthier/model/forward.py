@@ -184,6 +184,6 @@ def _sliced(
         return logp.gather(-1, t[:, None]).squeeze(-1), -(logp.exp() * logp).sum(-1).detach()
 
     size = next(iter(head.parameters()), hidden)
-    parts = _slices(len(hidden), getattr(head, "out_features", len(size)))
+    parts = _slices(len(hidden), getattr(head, "out_features", len(size))) or [slice(0, 0)]
     done = [checkpoint(one, hidden[part], target[part], use_reentrant=False) for part in parts]
     return torch.cat([a for a, _ in done]), torch.cat([b for _, b in done])

@@ -21,6 +21,7 @@ from luthier.methods.advantages import (
     returns,
     whitened,
 )
+from luthier.methods.variants import VARIANTS
 
 Column = dict[str, list[list[float]]]  # by name: leaf -> one number per token
 Groups = Sequence[Sequence[Numbers]]  # tree -> leaf -> one number per token
@@ -33,7 +34,8 @@ def of_groups(
     """Advantages without a critic: an answer beside the others of its prompt, the same for all of its tokens; for
     reinforce++ what a token's answer brought from there on, beside all tokens of the rollout (Hu 2025)."""
     estimator = settings.kl_estimator or "k1"
-    if settings.variant == "reinforce++":
+    compared = VARIANTS[settings.variant].advantage
+    if compared == "rollout":
         tokens = [_token_rewards(*tree, kl, estimator) for tree in _trees(rewards, lengths, log_ratios)]
         advantages = iter(whitened([returns(leaf, 1.0) for tree in tokens for leaf in tree]))
         return [{"advantage": [next(advantages).tolist() for _ in tree]} for tree in tokens]
@@ -41,8 +43,7 @@ def of_groups(
     for group, counts, leaves in _trees(rewards, lengths, log_ratios):
         if leaves is not None:
             group = [r - kl * float(_kl_estimate(d, estimator).sum()) for r, d in zip(group, leaves, strict=True)]
-        alone = settings.variant == "rloo"
-        values = leave_one_out(group) if alone else group_relative(group, scale=settings.variant != "dr_grpo")
+        values = leave_one_out(group) if compared == "others" else group_relative(group, scale=compared == "scaled")
         out.append({"advantage": [[value] * count for value, count in zip(values, counts, strict=True)]})
     return out
 

@@ -23,7 +23,7 @@ from luthier.core.errors import InputError
 from luthier.core.types.batch import Step
 from luthier.core.types.trees import Node, TokenTree
 from luthier.methods.advantages import Moments, Numbers
-from luthier.methods.policy import CLIP
+from luthier.methods.variants import CLIP, PPO, VARIANTS, Variant
 from luthier.text.loss_weights import RULES, Rule, fixed_length
 from luthier.training import credit
 from luthier.training.best_and_worst import best_and_worst
@@ -31,7 +31,6 @@ from luthier.training.rollout_metrics import draw_metrics
 from luthier.training.steps import Packing, chosen_places, make_step
 
 REFERENCE_EVERY = 4  # of so many prompts one is read by the reference where only the curve of the divergence needs it
-GSPO_CLIP = 3e-4, 4e-4  # below and above 1: the ratio is a geometric mean (Zheng et al. 2025)
 
 Columns = list[list[list[float]]]  # tree -> leaf -> one number per token
 PerToken = Callable[[Sequence[TokenTree]], Columns]
@@ -89,9 +88,8 @@ class RolloutModels:
 def rule_of(settings: PolicyConfig, longest: int, critic: bool = False) -> Rule:
     """How the tokens of a step become one mean: over answers (grpo, rloo, gspo), over tokens (dapo, and ppo and
     reinforce++, whose advantages have mean 0 over tokens), or over answers of the longest length (dr_grpo)."""
-    if critic or settings.variant in ("dapo", "reinforce++"):
-        return RULES["token"]
-    return partial(fixed_length, length=longest) if settings.variant == "dr_grpo" else RULES["answer"]
+    over = _variant(settings, critic).mean
+    return partial(fixed_length, length=longest) if over == "longest" else RULES[over]
 
 
 @dataclass
@@ -131,8 +129,8 @@ class Rollouts:
         chosen = self._minibatches()[turn[place]]
         weight = {"kl_weight": self._metrics["kl_weight"]}
         trees = [replace(self._trees[i], columns=weight) for i in chosen or [0]]  # of none, one that weighs nothing
-        by_token = self.settings.variant == "dapo" or self.critic
-        share = float(bool(chosen)) if by_token else len(chosen) / self.batch
+        alone = _variant(self.settings, self.critic).renormalizes
+        share = float(bool(chosen)) if alone else len(chosen) / self.batch
         step = make_step(trees, _scaled(rule_of(self.settings, self.longest, self.critic), share), self.packing)
         if self.pretrain:
             more = make_step(self.pretrain(index), RULES["token"], self.packing)
@@ -280,6 +278,7 @@ class Rollouts:
         dapo draws more prompts, up to four times as many, in the place of groups whose answers all got the same (Yu et al. 2025).
         """
         count = self.batch * self.settings.minibatches
+        draws_again = _variant(self.settings, self.critic).draws_again
         prompts: list[RolloutPrompt] = []
         samples: SampleGroups = []
         totals: RewardGroups = []
@@ -288,7 +287,7 @@ class Rollouts:
         all_parts: dict[str, RewardGroups] = {}
         for round_ in range(4):
             places = range((4 * number + round_) * count, (4 * number + round_ + 1) * count)
-            if self.settings.variant != "dapo":
+            if not draws_again:
                 places = range(number * count, (number + 1) * count)
             new = [
                 self.prompts[i]
@@ -301,14 +300,14 @@ class Rollouts:
             for name, values in by_part.items():
                 all_parts.setdefault(name, []).extend(values)
             chosen = list(range(len(new)))
-            if self.settings.variant == "dapo":
+            if draws_again:
                 chosen = [i for i in chosen if max(rewards[i]) > min(rewards[i])][: count - len(prompts)] or (
                     [0] if round_ == 3 and not prompts else []
                 )
             prompts += [new[i] for i in chosen]
             samples += [answers[i] for i in chosen]
             totals += [rewards[i] for i in chosen]
-            if self.settings.variant != "dapo" or len(prompts) == count:
+            if not draws_again or len(prompts) == count:
                 break
         drawn = draw_metrics(all_samples, all_rewards, all_parts)
         return prompts, samples, totals, drawn | {"rounds": round_ + 1}
@@ -333,12 +332,14 @@ def _scaled(rule: Rule, share: float) -> Rule:
     return lambda trees: [[share * weight for weight in row] for row in rule(trees)]
 
 
+def _variant(settings: PolicyConfig, critic: bool) -> Variant:
+    return PPO if critic else VARIANTS[settings.variant]
+
+
 def with_defaults(settings: PolicyConfig, critic: bool) -> PolicyConfig:
     """The settings with what is left open filled in by method and variant."""
-    variant = "ppo" if critic else settings.variant
-    inside = "reward" if variant in ("ppo", "rloo", "reinforce++") else "loss"
-    low, high = GSPO_CLIP if variant == "gspo" else (CLIP, 0.28 if variant == "dapo" else None)
-    if settings.clip is not None and variant == "gspo":  # as wide as what was asked for
-        high = settings.clip_high
-    usual = {"kl": 0.05 if critic else 0.0, "kl_in": inside, "clip": low, "clip_high": high}
+    row = _variant(settings, critic)
+    # A clip of other measure that was asked for is as wide above 1 as below.
+    high = settings.clip_high if settings.clip is not None and row.clip != CLIP else row.clip_high
+    usual = {"kl": row.kl, "kl_in": row.kl_in, "clip": row.clip, "clip_high": high}
     return settings.model_copy(update={k: v for k, v in usual.items() if getattr(settings, k) is None})

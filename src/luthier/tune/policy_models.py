@@ -33,6 +33,7 @@ from luthier.evals.forgetting import divergence
 from luthier.generate.generate import generate
 from luthier.generate.request import Sample
 from luthier.generate.sampling import Sampling
+from luthier.methods.variants import VARIANTS
 from luthier.model.adapt import heads, roles, tune
 from luthier.model.forward import DISTRIBUTION_TOKENS, distributions, forward
 from luthier.rewards.answer import Answer
@@ -163,8 +164,8 @@ def check_rewards(config: RunConfig) -> None:
             where="--policy.kl_target",
             fix="give --policy.kl 0.05",
         )
-    # With a critic an answer needs no other to be compared with; reinforce++ compares over the rollout.
-    if not row.needs.value and config.rollout.samples == 1 and s.variant != "reinforce++":
+    # With a critic an answer needs no other to be compared with.
+    if not row.needs.value and config.rollout.samples == 1 and not VARIANTS[s.variant].single:
         raise InputError(
             "one answer has no other to be compared with, so nothing is learned", where="--rollout.samples",
             fix="give 2 or more, or use --method ppo",

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from luthier.config.model import LoraConfig
+from luthier.core.errors import InputError
 from luthier.model.adapt import vocabulary_weights
 from luthier.model.adapt.lora_layer import Adapter, LoraLinear
 from luthier.model.adapt.lora_stack import LoraStack
@@ -18,11 +19,17 @@ from luthier.model.layers.experts import taken
 
 
 def attach(model: nn.Module, config: LoraConfig) -> dict[str, Adapter]:
-    """Put an adapter on every chosen layer, in place; return them by the layer's name."""
+    """Put an adapter on every chosen layer, in place; return them by the layer's name. Raises InputError for a rank of experts
+    where none is among them."""
+    names = chosen(model, config.targets)
     if config.expert_rank is None:
         config = config.model_copy(update={"expert_rank": max(1, config.rank // taken(model))})
+    elif not any(isinstance(base_of(model, name), StackModule) for name in names):
+        raise InputError(
+            "no experts are among the layers that get an adapter", where="--lora.expert_rank", fix="leave it out"
+        )
     out: dict[str, Adapter] = {}
-    for name in chosen(model, config.targets):
+    for name in names:
         out[name] = made(base_of(model, name), config).train(model.training)
         set_layer(model, name, out[name])
     return out
