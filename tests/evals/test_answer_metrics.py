@@ -8,7 +8,7 @@ import pytest
 
 from luthier.core.errors import InputError
 from luthier.evals.metrics import answer_metrics
-from luthier.evals.metrics.answer_metrics import METRICS, auto, choose
+from luthier.evals.metrics.answer_metrics import METRICS, auto, chosen_metrics
 from luthier.evals.metrics.measure_answers import about_metric, score
 from sentences import sentence
 
@@ -96,14 +96,14 @@ def test_every_metric_is_whole_on_its_own_reference_and_auto_names_known_ones():
 
 
 def test_choose_makes_auto_definite():
-    assert choose(("number", "auto"), ["#### 3"]) == ("number", "one_line", "length")
-    assert choose(("auto", "exact"), ["a\nb"]) == ("rouge_l", "chrf", "length", "exact")
+    assert chosen_metrics(("number", "auto"), ["#### 3"]) == ("number", "one_line", "length")
+    assert chosen_metrics(("auto", "exact"), ["a\nb"]) == ("rouge_l", "chrf", "length", "exact")
 
 
 def test_choose_keeps_order_and_refuses_unknown_names():
-    assert choose(("exact", "exact", "length"), ["x"]) == ("exact", "length")
+    assert chosen_metrics(("exact", "exact", "length"), ["x"]) == ("exact", "length")
     with pytest.raises(InputError, match=sentence("unknown name", fix="did you mean 'rouge_l'?")):
-        choose(("rouge",), ["x"])
+        chosen_metrics(("rouge",), ["x"])
 
 
 def test_the_page_names_every_metric_and_says_what_it_is():
@@ -115,7 +115,7 @@ def test_the_page_names_every_metric_and_says_what_it_is():
 
 
 def test_a_metric_of_the_users_is_named_by_its_file_and_function():
-    assert choose(("auto", "python:mine.py:score"), ["a\nb"])[-1] == "python:mine.py:score"
+    assert chosen_metrics(("auto", "python:mine.py:score"), ["a\nb"])[-1] == "python:mine.py:score"
     assert about_metric("python:some/mine.py:score")["title"] == "score (mine.py)"
 
 

@@ -20,7 +20,7 @@ from luthier.core.types.examples import Chat, Example, Text
 from luthier.data import load as data_load
 from luthier.evals.metrics import measure_answers as score
 from luthier.evals.metrics import user_metrics
-from luthier.evals.metrics.answer_metrics import CORRECTNESS, METRICS, choose
+from luthier.evals.metrics.answer_metrics import CORRECTNESS, METRICS, chosen_metrics
 from luthier.evals.metrics.labels import commonest
 from luthier.evals.stats import paired
 from luthier.runs.held_out_rows import AskedAgain, MeasuredRow
@@ -71,7 +71,7 @@ def questions(
     if not isinstance(examples[0], Chat | Text):
         kind = type(examples[0]).__name__.lower()
         raise InputError(f"these are {kind} rows", where=examples[0].origin, fix="give chats or texts")
-    choose(config.eval.metrics, ())
+    chosen_metrics(config.eval.metrics, ())
     user_metrics.check(config.eval.metrics, config.reward)
     for name in chain.from_iterable(sides.values()):  # wrong names are told before the first model answers
         warn_of_seen(name, resolve_model(name, base_for(name, config.base)).config, examples)
@@ -160,7 +160,7 @@ def metric_questions(
     references = [row.reference for row in first]
     prompts = [row.prompt for row in first]
     known = [e.messages[-1].content for e in examples if isinstance(e, Chat) and e.messages[-1].role == "assistant"]
-    names = choose(config.eval.metrics, known)
+    names = chosen_metrics(config.eval.metrics, known)
     scores = {
         label: [
             score.score(

@@ -21,7 +21,7 @@ from luthier.core.types.examples import (
 )
 
 
-def parts(example: Example) -> tuple[Messages, Messages]:
+def prompt_and_answer(example: Example) -> tuple[Messages, Messages]:
     """(prompt, answer) as messages; the answer of a chat is its last assistant turn, that of a preference the
     chosen one, that of a ranking the best. Texts and pairs are shown as messages too: a text is an answer
     without a prompt, the first text of a pair is the prompt of the others."""
@@ -46,17 +46,17 @@ def parts(example: Example) -> tuple[Messages, Messages]:
 
 def prompt_text(example: Example) -> str:
     """What the answer answers, turns separated by an empty line; '' for a text."""
-    return joined(parts(example)[0])
+    return joined(prompt_and_answer(example)[0])
 
 
 def answer_text(example: Example) -> str:
-    """What is to be learned: see `parts`. Tool calls are written as JSON."""
-    return joined(parts(example)[1])
+    """What is to be learned: see `prompt_and_answer`. Tool calls are written as JSON."""
+    return joined(prompt_and_answer(example)[1])
 
 
 def full_text(example: Example) -> str:
     """Prompt and every answer, rejected ones too."""
-    prompt, answer = parts(example)
+    prompt, answer = prompt_and_answer(example)
     others: tuple[Messages, ...] = ()
     if isinstance(example, Preference):
         others = (example.rejected,)
@@ -82,7 +82,7 @@ def empty_fields(example: Example) -> tuple[str, ...]:
     A preference may do without a prompt, and so may an unpaired answer or a ranking; a chat may not, nor do
     without an answer. A `turn` is an earlier message of a conversation.
     """
-    prompt, answer = parts(example)
+    prompt, answer = prompt_and_answer(example)
     needs_prompt = isinstance(example, (Chat, Prompt, Pair))
     out = []
     if (prompt and not joined(prompt).strip()) or (needs_prompt and not any(turn.role != "system" for turn in prompt)):

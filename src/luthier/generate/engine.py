@@ -255,7 +255,7 @@ class Engine:
         """A token for each, drawn as its request says; those that say the same are drawn at once."""
         groups: dict[tuple[float, ...], list[int]] = {}
         for row, sequence in enumerate(active):
-            groups.setdefault(_manner(sequence.request.sampling), []).append(row)
+            groups.setdefault(_sampling_key(sequence.request.sampling), []).append(row)
         for rows in groups.values():
             chosen = [active[row] for row in rows]
             share = torch.tensor([s.share[len(s.ids)] for s in chosen], dtype=logits.dtype, device=logits.device)
@@ -293,7 +293,7 @@ def _logits(model: Any, both: torch.Tensor, at: torch.Tensor, cache: DecodeCache
     return logits_of(model, hidden[at])
 
 
-def _manner(sampling: Sampling) -> tuple[float, ...]:
+def _sampling_key(sampling: Sampling) -> tuple[float, ...]:
     """What decides how a token is drawn from its logits and a random number."""
     return sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.repetition_penalty
 

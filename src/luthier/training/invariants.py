@@ -135,8 +135,8 @@ def step_gradient(model: Any, row: Method, loss: LossOf, micro: Sequence[Batch])
     return value, torch.cat([grad.flatten() for grad in given])
 
 
-def apart(one: tuple[float, torch.Tensor], other: tuple[float, torch.Tensor]) -> float:
-    """How far two losses with their gradients lie apart, relative to the first; infinite where one is not finite."""
+def largest_difference(one: tuple[float, torch.Tensor], other: tuple[float, torch.Tensor]) -> float:
+    """The larger of the differences of two losses and of their gradients, relative to the first; infinite where one is not finite."""
     (value, first), (value2, second) = one, other
     size = max(abs(value), 1e-12), max(float(first.norm()), 1e-12)
     return _largest([abs(value2 - value) / size[0], float((second - first).norm()) / size[1]])
@@ -155,7 +155,7 @@ def micro_batches(row: Method, loss: LossOf) -> Check:
         whole = step_gradient(model, row, loss, make_step(trees, rule, WHOLE).micro)
         for tokens in (32, 64):
             parts = step_gradient(model, row, loss, make_step(trees, rule, Packing(tokens)).micro)
-            found.append(apart(whole, parts))
+            found.append(largest_difference(whole, parts))
     return _compared(
         "micro-batches", _largest(found), "the step cut into micro-batches, by every rule of --train.weigh"
     )
@@ -186,7 +186,7 @@ def weights(row: Method, loss: LossOf) -> Check:
     halves = [step_gradient(model, row, loss, [_weighed(batch, which.double())]) for which in (some, ~some)]
     parts = halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
     value, gradient = step_gradient(model, row, loss, [_weighed(batch, torch.full((len(batch.rows),), 2.0))])
-    largest = _largest([apart(whole, parts), apart(whole, (value / 2, gradient / 2))])
+    largest = _largest([largest_difference(whole, parts), largest_difference(whole, (value / 2, gradient / 2))])
     return _compared("weights", largest, "the weights of some examples and of the others, and twice the weights")
 
 
@@ -199,7 +199,12 @@ def repeatable(row: Method, loss: LossOf) -> Check:
     same = first[0] == second[0] and torch.equal(first[1], second[1])
     if not torch.equal(given, batch.weight):
         return Check("repeatable", False, "it changes the weights of the batch")
-    return Check("repeatable", same, "asked twice" if same else "asked twice, it says two things", apart(first, second))
+    return Check(
+        "repeatable",
+        same,
+        "asked twice" if same else "asked twice, it says two things",
+        largest_difference(first, second),
+    )
 
 
 def finite(row: Method, loss: LossOf) -> Check:
@@ -246,7 +251,7 @@ def _packed(name: str, row: Method, loss: LossOf, what: str, reverse: bool = Fal
     trees, model = random_trees(row), tiny_model(row)
     plain = step_gradient(model, row, loss, [_pack(trees)])
     other = step_gradient(model, row, loss, [_pack(trees[::-1] if reverse else trees, **how)])
-    return _compared(name, apart(plain, other), what)
+    return _compared(name, largest_difference(plain, other), what)
 
 
 def _pack(trees: Sequence[TokenTree], **how: Any) -> Batch:

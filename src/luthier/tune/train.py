@@ -32,7 +32,7 @@ from luthier.core.types.run_result import DataCounts, RunResult
 from luthier.data.data_card import outline
 from luthier.diagnose import errors
 from luthier.evals import forgetting as forgot
-from luthier.evals.metrics.answer_metrics import choose
+from luthier.evals.metrics.answer_metrics import chosen_metrics
 from luthier.evals.metrics.measure_answers import as_json
 from luthier.evals.metrics.user_metrics import check as own_metrics
 from luthier.model import load as model_load
@@ -158,7 +158,7 @@ def _check_settings(config: RunConfig) -> None:
     """Refuse now, before anything is read, what would fail or do nothing after training."""
     own_method.load(config.method)
     chosen_method(config)
-    choose(config.eval.metrics, ())
+    chosen_metrics(config.eval.metrics, ())
     refuse_unread(config)
     policy_models.check_rewards(config)
     warn_of_unread(config)
@@ -328,7 +328,7 @@ def _metrics(job: TrainingJob, held_out: HeldOut) -> tuple[str, ...]:
     """The metrics of this run; 'auto' looks at the answers of the training rows too, of which there are more."""
     chats = (example for example in job.examples.train if isinstance(example, Chat))
     learned = [in_words(chat.messages[-1]).content for chat in islice(chats, METRIC_ROWS)]
-    return choose(job.config.eval.metrics, learned or held_out.references)
+    return chosen_metrics(job.config.eval.metrics, learned or held_out.references)
 
 
 def _measured(

@@ -296,7 +296,7 @@ def auto(references: Sequence[str]) -> tuple[str, ...]:
     return ("match", *text) if lines and sum(short) >= SHORT_SHARE * len(kept) else text
 
 
-def choose(names: Sequence[str], references: Sequence[str]) -> tuple[str, ...]:
+def chosen_metrics(names: Sequence[str], references: Sequence[str]) -> tuple[str, ...]:
     """The setting `eval.metrics` made definite: 'auto' replaced by `auto(...)`, repeats dropped.
 
     Raises InputError for a name that is neither in METRICS nor a metric of the user's, python:FILE:FUNCTION.

@@ -28,7 +28,7 @@ def folded(text: str) -> str:
     return " ".join(text.casefold().split()).strip(_AROUND)
 
 
-def parts(text: str) -> list[str]:
+def separate(text: str) -> list[str]:
     """What stands between commas, semicolons and bars."""
     return [part for part in _BETWEEN.split(text.strip()) if part]
 
@@ -40,7 +40,7 @@ def is_set(references: Sequence[str]) -> bool:
 
 def is_several(references: Sequence[str]) -> bool:
     """Whether references name one label of a closed set or more ('sports, politics'), a tenth of them several."""
-    found = [parts(reference) for reference in references]
+    found = [separate(reference) for reference in references]
     many = sum(len(names) > 1 for names in found)
     return many >= max(2, MIN_MULTI_LABEL_SHARE * len(references)) and _closed(
         [name for names in found for name in names]
@@ -106,7 +106,7 @@ def right(answer: str, reference: str, labels: Iterable[str]) -> float:
 
 def all_right(answer: str, reference: str) -> float:
     """1 when the answer names the same labels as the reference, in any order, else 0."""
-    said, wanted = ({folded(part) for part in parts(text)} for text in (answer, reference))
+    said, wanted = ({folded(part) for part in separate(text)} for text in (answer, reference))
     return float(said == wanted)
 
 

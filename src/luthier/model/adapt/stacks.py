@@ -131,7 +131,7 @@ def stack_of(module: Any, name: str) -> StackModule:
 
 def put_stack(module: nn.Module, name: str, stack: nn.Module) -> None:
     """Have `stack` be what a module of experts calls `name`: a plain one becomes the parameter that the architecture has there."""
-    experts.use(module)
+    experts.compute_here(module)
     delattr(module, name)  # torch puts no module where a parameter is
     setattr(module, name, stack.weight if isinstance(stack, Stack) else stack)
 

@@ -181,7 +181,7 @@ def is_experts(module: Any) -> bool:
     return all(hasattr(module, name) for name in ("num_experts", "has_gate", "has_bias", "is_transposed"))
 
 
-def use(module: Any) -> None:
+def compute_here(module: Any) -> None:
     """Have a module of experts computed here."""
     register()
     module.config._experts_implementation_internal = NAME
@@ -191,7 +191,7 @@ def install(model: nn.Module) -> None:
     """Have all experts of a model computed here."""
     for module in model.modules():
         if is_experts(module):
-            use(module)
+            compute_here(module)
 
 
 def taken(model: nn.Module) -> int:
