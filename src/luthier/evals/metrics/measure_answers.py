@@ -32,7 +32,7 @@ def score(
     """Every metric of every answer: name -> one number per item, in the order given. `ended` says how each answer ended
     (`generate.Sample`), where that is known; `limits` are those of metrics of the user's.
 
-    Raises InputError for a name that is not in METRICS ('auto' is made definite by `answer_metrics.chosen_metrics`), and as `user_metrics.score`.
+    Raises InputError for a name that is not in METRICS ('auto' is made definite by `chosen_metrics`), and as `user_metrics.score`.
     """
     assert len(samples) == len(references) == len(prompts)
     scores: Scores = {}
