@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import transformers
 from survey import architectures, reference, separate, survey, survey_all, trees
 
 from conftest import medium_but
+from luthier.core.errors import InputError
 from luthier.model import load
 from luthier.model.forward import forward
 from luthier.text.pack import pack
@@ -84,16 +86,36 @@ def test_no_architecture_is_wrong_and_the_page_is_true(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", EXACT)
-def test_in_16_bits_it_is_as_near_to_float32_as_transformers(kind, tmp_path, tiny_tokenizer) -> None:
-    """Sums are rounded otherwise, and a router may choose another expert; so the mean over the tokens counts, and not one token."""
-    folder = make(kind, tmp_path / kind, tiny_tokenizer)
+def test_in_16_bits_each_is_as_near_to_float32_as_transformers(tmp_path, tiny_tokenizer) -> None:
+    """Sums are rounded otherwise, and a router may choose another expert; so the mean over the tokens counts, and not one token. Twice
+    as far as transformers' own attention is from float32, or as its two ways of attending are from each other."""
+    far, refused = {}, set()
+    for kind in [kind for kind in architectures() if said(kind) == "Exact"]:
+        folder = make(kind, tmp_path / kind, tiny_tokenizer)
+        try:
+            ours, allowed = in_16_bits(folder)
+            if not ours <= 2 * allowed:
+                far[kind] = ours, allowed
+        except InputError:
+            refused.add(kind)
+        shutil.rmtree(folder)
+    assert far == {}
+    assert refused == {"mamba2"}  # whose steps in plain PyTorch mix float32 with the weights' type
+
+
+def in_16_bits(folder: Path) -> tuple[float, float]:
+    """Mean |difference| of log p in bfloat16 to transformers in float32: Luthier's, and what transformers' own come to."""
     model = load.load(folder, device=torch.device("cpu"), dtype=torch.bfloat16).model
-    rows = trees(300)
+    rows = trees(min(model.get_input_embeddings().weight.shape[0], 300))
+
+    def alone(dtype: torch.dtype, attention: str) -> torch.Tensor:
+        theirs = reference(folder, type(model), dtype, attention)
+        return torch.cat([separate(theirs, tree) for tree in rows])
+
     with torch.no_grad():
         ours = forward(model, pack(rows, [[1.0] * tree.trained for tree in rows])).logp
-        narrow, wide = (
-            torch.cat([separate(reference(folder, type(model), dtype), tree) for tree in rows])
-            for dtype in (torch.bfloat16, torch.float32)
-        )
-    assert float((ours - wide).abs().mean()) <= 2 * float((narrow - wide).abs().mean())
+        wide, eager = alone(torch.float32, "eager"), alone(torch.bfloat16, "eager")
+        between = 0.0
+        if getattr(type(model), "_supports_sdpa", False):
+            between = float((alone(torch.bfloat16, "sdpa") - eager).abs().mean())
+    return float((ours - wide).abs().mean()), max(between, float((eager - wide).abs().mean()))
