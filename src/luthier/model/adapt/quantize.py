@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from luthier.model.adapt.linear_layers import is_plain, is_transposed, layer_of, weight_of
+from luthier.model.adapt.read_past import read_past
 from luthier.model.layers.decoder import text_modules
 
 Kind = Literal["nf4", "int8"]
@@ -194,11 +195,13 @@ class QuantLinear(nn.Module):
 
 def quantizable(model: nn.Module, skip: Sequence[str] = ("lm_head",)) -> dict[str, Any]:
     """The linear layers of `model` that `quantize_linears` replaces, all in its decoder: name -> layer."""
-    return {
+    found = {
         name: module
         for name, module in text_modules(model)
         if is_plain(module) and name not in skip and name.rpartition(".")[2] not in skip
     }
+    passed = read_past(model, found)
+    return {name: module for name, module in found.items() if name not in passed}
 
 
 def quantize_linears(

@@ -11,6 +11,7 @@ from luthier.core.errors import InputError, nearest
 from luthier.core.foreign.patterns import compiled
 from luthier.model.adapt.linear_layers import is_linear
 from luthier.model.adapt.quantize import QuantLinear
+from luthier.model.adapt.read_past import read_past
 from luthier.model.adapt.stacks import held, stacks
 from luthier.model.layers.decoder import text_config, text_modules
 from luthier.model.layers.experts import is_experts
@@ -62,8 +63,9 @@ def refused_by_peft(model: nn.Module, names: Iterable[str]) -> list[str]:
 
 
 def chosen(model: nn.Module, targets: Sequence[str]) -> list[str]:
-    """The layers that `targets` name: 'all-linear' for all but the routers of experts and what PEFT refuses, a name such as q_proj or
-    self_attn.q_proj, a glob over full names, or what is none of these as a regular expression over full names, as PEFT takes it.
+    """The layers that `targets` name: 'all-linear' for all but the routers of experts, what PEFT refuses and what the model reads
+    past, a name such as q_proj or self_attn.q_proj, a glob over full names, or what is none of these as a regular expression over
+    full names, as PEFT takes it.
 
     Raises InputError when a target matches nothing, or names the head while it shares its weight with the embedding.
     """
@@ -73,13 +75,18 @@ def chosen(model: nn.Module, targets: Sequence[str]) -> list[str]:
             "this model has no linear layer that takes an adapter", where="--tune lora",
             fix="use --tune full, head, last:K or layers:GLOB",
         )  # fmt: skip
-    out: set[str] = set()
+    passed, out = read_past(model, linears(model)), set[str]()
     for target in targets:
         if target == "all-linear":
-            out |= set(candidates) - set(routers(model)) - set(refused_by_peft(model, candidates))
+            out |= set(candidates) - {*routers(model), *refused_by_peft(model, candidates), *passed}
             continue
         found = [n for n in candidates if _named(target, n)]
         found = found or [n for n in candidates if _fits(target, n)]
+        if set(found) & passed:
+            what = f"the model reads the weight of '{target}' past whatever takes its place, so it takes no adapter"
+            raise InputError(
+                what, where="--lora.targets", fix="leave it out, or learn it whole with --tune layers:GLOB"
+            )
         if not found:
             raise _no_target(target, candidates, experts_of_their_own(model))
         out |= set(found)
