@@ -25,7 +25,7 @@ def read_past(model: nn.Module, names: Iterable[str]) -> frozenset[str]:
 
 
 @cache
-def _read_by(module: type[nn.Module]) -> frozenset[str]:
+def _read_by(module: type) -> frozenset[str]:
     """NAME of every `self.NAME.weight` that the methods of a class read, but for the one that makes the module."""
     methods = (method for name, method in vars(module).items() if inspect.isfunction(method) and name != "__init__")
     return frozenset(found[1] for method in methods for found in DIRECTLY.finditer(inspect.getsource(method)))
