@@ -20,7 +20,9 @@ def read_past(model: nn.Module, names: Iterable[str]) -> frozenset[str]:
     their own."""
     parts = [(name, *name.rpartition(".")[::2]) for name in names]
     return frozenset(
-        name for name, around, own in parts if own not in CALLED and own in _read_by(type(model.get_submodule(around)))
+        name
+        for name, around, own in parts
+        if own not in CALLED and own in _read_by(type(model.get_submodule(around)))  # type: ignore[arg-type]
     )
 
 
