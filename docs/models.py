@@ -35,8 +35,9 @@ RUNS = "## Whole runs\n"
 ABOUT_RUNS = """
 Made by `python docs/models.py runs` (test: `tests/tune/test_families.py`): `luthier train` tunes a tiny random model of each family in
 float32 and measures it before and after. The batches of a run's first step are then taken again, for an adapter also with its
-final weights, and compared with transformers' eager attention over padded, separate sequences: the largest difference of log p and of the
-loss, and the relative difference of the gradients. `sft` is lora and full tuning; `dpo` and `grpo` are lora.
+final weights, and compared with transformers' eager attention over padded, separate sequences in float32 (in float64, where the
+first are more than 1e-4 apart, since transformers rounds too): the largest difference of log p and of the loss, and the relative
+difference of the gradients. `sft` is lora and full tuning; `dpo` and `grpo` are lora.
 
 `qlora` (NF4 and int8) and `merge` compare log p of what `luthier merge` wrote, as transformers loads it, with the run's; two greedy answers
 of eight tokens are also the same. `PEFT` compares log p of the adapter as PEFT loads it. `resume` names the methods for which a run that
