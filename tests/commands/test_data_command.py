@@ -145,14 +145,14 @@ def test_a_file_to_test_by_is_judged_beside_what_is_learned(tmp_path, capsys, mo
     assert (alone["good"], alone["seen"], alone["rows"]) == (True, None, 200)
     assert alone["needed"]["10"] == {"0.1": 77, "0.2": 155, "0.4": 312}
     assert alone["shown"]["0.2"] == pytest.approx(0.089)
-    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text().partition("## A file to test by")[2]
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text().partition("## Checking a test set")[2]
     page = page.partition("## Splitting")[0].partition("`--json`: ")[2]
     assert set(alone) <= set(re.findall(r"`(\w+)`", page))
     seen = told("test.csv", "--role", "test", "--training", "train.csv")
     assert (seen["good"], seen["seen"]) == (False, {"exact": 3, "near": 0})
     assert run(["data", "test.csv", "--role", "test", "--training", "train.csv"]) == 0
     screen = capsys.readouterr().out
-    assert "rows that training sees: 3" in screen
+    assert "rows that training sees: 3 exact, 0 nearly the same" in screen
     assert "10 points need" in screen
 
 

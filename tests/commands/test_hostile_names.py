@@ -26,6 +26,14 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / f"good{NAME}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in asked))
     (tmp_path / f"{NAME}.csv").write_text(f'"{EVIL}",b\n1,2,3\n')
     (tmp_path / f"{NAME}.yaml").write_text(json.dumps({EVIL: 1}))
+    foreign = {
+        "base_model": EVIL,
+        "rl": "dpo",
+        EVIL: EVIL,
+        "datasets": [{"path": EVIL, "type": EVIL, EVIL: EVIL}],
+        "lora_r": EVIL,
+    }
+    (tmp_path / f"axolotl{NAME}.yaml").write_text(json.dumps(foreign))
     group = {"name": EVIL, "cases": [{"prompt": "x", "checks": [{"regex": f"({EVIL}"}]}]}
     (tmp_path / "suite.yaml").write_text(json.dumps({"groups": [group]}))
     duel = {
@@ -57,6 +65,7 @@ LINES = [
     ("judge", NAME, EVIL, "--endpoint", f"http://{EVIL}/", "--endpoint-model", EVIL, "--data", f"good{NAME}.jsonl"),
     ("elo", f"duels{NAME}.jsonl"), ("elo", f"bad{NAME}.jsonl"), ("elo", f"duels{NAME}.jsonl", "--anchor", f"{EVIL}=x"),
     ("report", f"run{NAME}"), ("merge", f"run{NAME}"), ("verify", NAME, "--resume"), ("models", EVIL),
+    ("fit", NAME), ("train", "--from", f"{NAME}.yaml"), ("train", "--from", f"axolotl{NAME}.yaml"), ("train", "--help", EVIL),
     ("quickstart", f"--{EVIL}"), (EVIL,),
 ]  # fmt: skip
 

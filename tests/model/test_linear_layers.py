@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
-from luthier.model import memory
+from luthier.model import estimate
 from luthier.model.adapt import adapters, base, lora, quantize, targets, tune
 from sentences import sentence
 
@@ -134,7 +134,7 @@ def test_a_quantized_layer_comes_back_as_it_lay() -> None:
 def test_what_qlora_needs_is_estimated() -> None:
     """The same adapters; the four layers of both blocks in 4 bits in place of 32."""
     found = {
-        kind: memory.estimate(
+        kind: estimate.estimate(
             CONFIG, tune_kind=kind, lora=LoraConfig(rank=4), quant=QuantConfig(), dtype=torch.float32, tokens=32,
             optimizer="adamw", device=torch.device("cpu"), process=0,
         )
