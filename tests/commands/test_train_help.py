@@ -43,10 +43,18 @@ def test_of_a_method_that_there_is_not(capsys):
 
 
 def test_settings_of_another_program_train(tmp_path, capsys):
-    """What is not followed is said before anything is read; what contradicts is refused with the file."""
+    """What is not followed is said before anything is read, and so is what another method reads."""
     file = tmp_path / "axolotl.yaml"
-    file.write_text("base_model: nowhere/at-all\nmicro_batch_size: 2\nchat_template: chatml\nlora_r: many\n")
+    file.write_text(
+        "base_model: nowhere/at-all\nmicro_batch_size: 2\nchat_template: chatml\nlora_r: many\ndpo_beta: 0.1\n"
+    )
     assert run(["train", "--from", str(file)]) == 2
     said = capsys.readouterr().err
     assert "settings of Axolotl" in said and "not followed: chat_template: chatml" in said
-    assert f"{file}: lora.rank" in said
+    assert "not followed: lora_r: many" in said
+    assert "not followed: preference.beta: 0.1; sft does not read it" in said
+    assert "no data given" in said
+
+
+def test_a_file_after_help_is_no_method(capsys):
+    assert shown(capsys, "--help", "rows.jsonl") == shown(capsys, "--help")

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from luthier.config.other_programs import DEFAULTS, METHODS
 from luthier.config.resolve import resolve
 from luthier.config.run import fields
-from luthier.config.translate import DEFAULTS, METHODS, translate
+from luthier.config.translate import translate
 from luthier.core.errors import InputError
 from sentences import sentence
 
@@ -142,7 +143,8 @@ def test_columns_of_one_of_several_files_carry_its_name(file):
     (file.parent / "more.jsonl").write_text('{"q": "a", "a": "b"}\n')
     entries = [{"path": "rows.jsonl"}, {"path": "more.jsonl", "type": {"field_instruction": "q", "field_output": "a"}}]
     made = translate({"base_model": "m", "datasets": entries}, file)
-    assert made.settings["data.columns"] == {"more.jsonl:instruction": "q", "more.jsonl:output": "a"}
+    more = file.parent / "more.jsonl"
+    assert made.settings["data.columns"] == {f"{more}:instruction": "q", f"{more}:output": "a"}
 
 
 def test_raw_text_is_learned_by_cpt(file):
@@ -155,6 +157,63 @@ def test_raw_text_is_learned_by_cpt(file):
 def test_a_way_of_learning_that_is_not_known_is_refused(file, key, value):
     with pytest.raises(InputError, match=sentence("unknown name", where=f"{file}: {key}", kind="method", name=value)):
         translate({key: value}, file)
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings"),
+    [
+        (
+            {"rl": "grpo", "temperature": 0.9, "loss_type": "dr_grpo"},
+            {"rollout.temperature": 0.9, "policy.variant": "dr_grpo"},
+        ),
+        ({"lora_target_linear": True, "lora_target_modules": ["q_proj"]}, {"lora.targets": ["all-linear", "q_proj"]}),
+        ({"lora_target_linear": False, "lora_target_modules": ["q_proj"]}, {"lora.targets": ["q_proj"]}),
+        ({"dtype": "float32"}, {"dtype": "float32"}),
+        ({"assistant_only_loss": True}, {"text.train_on": "assistant"}),
+        ({"assistant_only_loss": False}, {"text.train_on": "all"}),
+        ({"train_on_inputs": False}, {"text.train_on": "assistant"}),
+        ({"optim": "adamw_torch_fused"}, {"train.optimizer": "adamw"}),
+    ],
+)
+def test_lines_that_mean_more_than_a_name(file, lines, settings):
+    made = translate(lines, file)
+    assert {name: made.settings[name] for name in settings} == settings
+    assert not made.left
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        {"temperature": 0.9}, {"optim": "schedule_free_adamw"}, {"data_seed": 3}, {"bnb_4bit_quant_type": "fp4"}, {"fp16": True},
+        {"val_set_size": 500}, {"micro_batch_size": "auto"}, {"lora_r": "many", "adapter": "lora"}, {"eval_steps": 0.25},
+    ],
+)  # fmt: skip
+def test_lines_that_cannot_be_followed_are_listed(file, lines):
+    assert len(translate(lines, file).left) == 1
+
+
+@pytest.mark.parametrize(
+    "lines", [{"save_strategy": "epoch"}, {"load_in_8bit": False}, {"tf32": False}, {"bf16": False}, {"packing": True}]
+)
+def test_lines_that_need_nothing_are_listed_too(file, lines):
+    made = translate(lines, file)
+    assert len(made.needless) == 1 and not made.left and not made.taken
+
+
+def test_weights_of_three_bits_are_refused(file):
+    with pytest.raises(InputError, match=sentence("weights of other bits", where=f"{file}: quantization_bit", bits=3)):
+        translate({"quantization_bit": 3}, file)
+
+
+def test_raw_text_and_held_out_rows_of_llama_factory(file):
+    (file.parent / "sets").mkdir()
+    info = {"mine": {"file_name": "a.json", "columns": {"prompt": "body"}}, "held": {"file_name": "b.json"}}
+    for name in ("a.json", "b.json"):
+        (file.parent / "sets" / name).write_text("[]")
+    (file.parent / "sets" / "dataset_info.json").write_text(json.dumps(info))
+    made = translate({"stage": "pt", "dataset": "mine", "eval_dataset": "held", "dataset_dir": "sets"}, file)
+    assert made.settings["data.columns"] == {"text": "body"}
+    assert made.settings["data.eval"] == [str(file.parent / "sets" / "b.json")]
 
 
 def test_tables_name_settings_that_there_are():

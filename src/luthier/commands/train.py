@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def command(data: tuple[str, ...], from_: str | None, json_: bool, **settings: A
 
     Run the same command again to resume an unfinished run.
     """
-    config = config_of(data, settings, _from(from_) if from_ else None)  # what is wrong with them is told at once
+    config = config_of(data, settings, _from(from_, data) if from_ else None)  # what is wrong with them is told at once
     log.note("loading PyTorch and the model libraries; this takes a few seconds")
     from luthier.report.screens import stages
     from luthier.tune.train import run
@@ -74,10 +75,12 @@ def command(data: tuple[str, ...], from_: str | None, json_: bool, **settings: A
         print_json(result)
 
 
-def _from(name: str) -> dict[str, Any]:
-    """The settings in a file of another program. What became of each of its lines is said on standard error."""
-    from luthier.config.resolve import read_yaml, resolve
+def _from(name: str, data: Sequence[str]) -> dict[str, Any]:
+    """The settings in a file of another program, without the columns of files that `data` takes the place of. What became of each of
+    its lines is said on standard error."""
+    from luthier.config.resolve import read_yaml
     from luthier.config.translate import translate
+    from luthier.training.method_table import METHODS, method
 
     file = Path(name)
     made = translate(read_yaml(file), file)
@@ -87,7 +90,16 @@ def _from(name: str) -> dict[str, Any]:
             log.note(f"  {line}  {sign} {what}")
     if made.assumed:
         log.note(f"  as {made.program} does where the file is silent  -> {made.assumed}")
+    row = method(chosen := made.settings.get("method", "sft"))
+    for setting in [
+        setting for setting in made.settings if any(other.does_read(setting) for other in METHODS.values())
+    ]:
+        if not row.does_read(setting):
+            made.left[f"{setting}: {made.settings.pop(setting)}"] = f"{chosen} does not read it"
+    columns = made.settings.get("data.columns", {})
+    if data and any(":" in key for key in columns):
+        made.left["data.columns"] = "the columns of files that others were given for; --data.columns"
+        made.settings["data.columns"] = {key: column for key, column in columns.items() if ":" not in key}
     for line, why in made.left.items():
         log.warn(f"{file}: not followed: {line}; {why}")
-    resolve(made.settings, where=file)
     return made.settings

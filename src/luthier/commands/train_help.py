@@ -27,9 +27,7 @@ class TrainCommand(Command):
         if asked is None:
             return super().parse_args(ctx, args)
         name = next(iter(args[asked + 1 :]), "")
-        return self._show(
-            ctx, self._of_method(ctx, name) if name and not name.startswith("-") else self.essentials(ctx)
-        )
+        return self._show(ctx, self._of_method(ctx, name) if name.isalnum() else self.essentials(ctx))
 
     def essentials(self, ctx: click.Context) -> str:
         """What most runs need, on one screen."""

@@ -13,43 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config.elsewhere import SETTINGS, needless
+from luthier.config.other_programs import DEFAULTS, FACTORY, MARKS, METHODS, ONLINE, SCHEDULES, TRL, TRL_RATES, VARIANTS
+from luthier.config.resolve import resolve
 from luthier.config.run import fields
-from luthier.core.errors import unknown
+from luthier.core.errors import InputError, unknown
 
 Foreign = Mapping[str, Any]
 
-AXOLOTL, FACTORY, TRL = "Axolotl", "LLaMA-Factory", "TRL"
-# Lines that only one of the programs has.
-MARKS = {
-    AXOLOTL: ("base_model", "micro_batch_size", "sequence_len", "datasets", "lora_target_linear"),
-    FACTORY: ("stage", "finetuning_type", "cutoff_len", "lora_target", "dataset_dir", "quantization_bit"),
-}
-# What these programs do where their file is silent.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    AXOLOTL: {"tune": "full", "train.batch": 1, "data.holdout": 0.0, "train.warmup": 0.03},
-    FACTORY: {
-        "tune": "lora", "lora.rank": 8, "train.epochs": 3.0, "train.batch": 8, "train.lr": 5e-5, "train.schedule": "linear",
-        "train.warmup": 0.0, "text.max_length": 2048, "data.holdout": 0.0,
-    },
-    TRL: {"tune": "full", "train.epochs": 3.0, "train.batch": 8, "train.schedule": "linear", "train.warmup": 0.0, "data.holdout": 0.0},
-}  # fmt: skip
-METHODS = {
-    "sft": {"method": "sft"},
-    "pt": {"method": "cpt"},
-    "rm": {"method": "reward"},
-    "reward": {"method": "reward"},
-    "ppo": {"method": "ppo"},
-    "grpo": {"method": "grpo"},
-    "dpo": {"method": "dpo"},
-    "sigmoid": {"method": "dpo"},
-    "ipo": {"method": "dpo", "preference.loss": "ipo"},
-    "hinge": {"method": "dpo", "preference.loss": "hinge"},
-    "robust": {"method": "dpo", "preference.loss": "robust"},
-    "kto": {"method": "kto"},
-    "orpo": {"method": "orpo"},
-    "simpo": {"method": "simpo"},
-}
-SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant", "constant_with_warmup": "constant"}
 OWN_TEMPLATE = ("tokenizer_default", "auto", None)
 
 
@@ -66,7 +36,12 @@ class Translation:
     assumed: str = ""
 
     def take(self, line: str, settings: Mapping[str, Any]) -> None:
-        """These settings came from that line."""
+        """These settings came from that line, if they are such as Luthier takes."""
+        try:
+            resolve(settings)
+        except InputError as error:
+            self.left[line] = f"{', '.join(settings)}: {error.what}"
+            return
         self.settings |= settings
         self.taken[line] = _listed(settings)
 
@@ -79,13 +54,15 @@ def translate(foreign: Foreign, file: Path) -> Translation:
     given = {key: value for key, value in _flat(foreign).items() if value not in (None, "", [], {})}
     made = Translation(program_of(given))
     defaults = DEFAULTS[made.program]
-    if made.program == FACTORY:
-        defaults = defaults | {"lora.alpha": 2.0 * float(given.get("lora_rank", 8))}
+    if made.program == FACTORY and isinstance(rank := given.get("lora_rank", 8), int):
+        defaults = defaults | {"lora.alpha": 2.0 * rank}
     rest = dict(given)
     for reader in (_method, _tuning, _model, _batch, _steps, _data, _text):
         reader(rest, made, file)
     for key, value in rest.items():
         _line(key, value, made)
+    if made.program == TRL and (rate := TRL_RATES.get(made.settings.get("method", "sft"))):
+        defaults = defaults | {"train.lr": rate}
     silent = {name: value for name, value in defaults.items() if name not in made.settings}
     if (made.settings | silent)["tune"] not in ("lora", "qlora"):
         silent = {name: value for name, value in silent.items() if not name.startswith("lora.")}
@@ -118,8 +95,16 @@ def _method(rest: dict[str, Any], made: Translation, file: Path) -> None:
         if name not in METHODS:
             raise unknown("method", name, METHODS, where=f"{file}: {key}")
         made.take(f"{key}: {value}" + ("" if name == value else f", pref_loss: {name}"), METHODS[name])
-    if made.settings.get("method") in ("ppo", "grpo") and "beta" in rest:
-        made.take(f"beta: {_shown(rest['beta'])}", {"policy.kl": rest.pop("beta")})
+    if made.settings.get("method") in ONLINE:
+        for theirs, ours in (("beta", "policy.kl"), ("temperature", "rollout.temperature"), ("top_p", "rollout.top_p")):
+            if theirs in rest:
+                made.take(f"{theirs}: {_shown(rest[theirs])}", {ours: rest.pop(theirs)})
+        if (variant := rest.pop("loss_type", None)) in VARIANTS:
+            made.take(f"loss_type: {variant}", {"policy.variant": variant})
+        elif variant is not None:
+            made.left[f"loss_type: {variant}"] = f"--policy.variant has {', '.join(VARIANTS)}"
+    elif "temperature" in rest:
+        made.left[f"temperature: {_shown(rest.pop('temperature'))}"] = "held-out answers are greedy; --eval.temperature"
 
 
 def _tuning(rest: dict[str, Any], made: Translation, file: Path) -> None:
@@ -127,8 +112,17 @@ def _tuning(rest: dict[str, Any], made: Translation, file: Path) -> None:
     kind = rest.pop("finetuning_type", rest.pop("adapter", None))
     uses = rest.pop("use_peft", rest.pop("use_lora", None))
     bits = rest.pop("quantization_bit", 4 if rest.get("load_in_4bit") else 8 if rest.get("load_in_8bit") else None)
-    for key in ("load_in_4bit", "load_in_8bit", "quantization_method", "bnb_4bit_quant_type"):
-        rest.pop(key, None)
+    if bits not in (None, 4, 8):
+        raise InputError(f"weights of {bits} bits", where=f"{file}: quantization_bit", fix="write 4 or 8")
+    for key in ("load_in_4bit", "load_in_8bit"):
+        if rest.pop(key, None) is False:
+            made.needless[f"{key}: false"] = OFF
+    for key, same in (("quantization_method", ("bitsandbytes", "bnb")), ("bnb_4bit_quant_type", ("nf4",))):
+        value = rest.pop(key, None)
+        if value in same:
+            made.needless[f"{key}: {value}"] = "the 4-bit code here is NF4"
+        elif value is not None:
+            made.left[f"{key}: {value}"] = "the codes here are NF4 and 8 bits; --quant.kind"
     if kind is None and uses is None and bits is None:
         return None
     if kind == "freeze":
@@ -152,12 +146,16 @@ def _model(rest: dict[str, Any], made: Translation, file: Path) -> None:
         made.take(f"adapter: {adapter}", {"model": str(adapter)} | ({"base": str(base)} if base else {}))
     elif base:
         made.take(f"model: {base}", {"model": str(base)})
-    if rest.get("bf16") is True:
-        made.take("bf16: true", {"dtype": "bfloat16"})
-    elif rest.get("fp16") is True:
-        made.left["fp16: true"] = "the weights learn in bfloat16 or float32; --dtype"
-    for key in ("bf16", "fp16", "tf32", "torch_dtype", "dtype"):
-        rest.pop(key, None)
+    for key in ("bf16", "fp16", "torch_dtype", "dtype"):
+        if (value := rest.pop(key, None)) is None:
+            continue
+        line, name = f"{key}: {_shown(value)}", "bfloat16" if key == "bf16" and value is True else value
+        if (key == "fp16" and value is not False) or name == "float16":
+            made.left[line] = "weights learn in bfloat16 or float32; --dtype"
+        elif name is False:
+            made.needless[line] = OFF
+        else:
+            made.take(line, {"dtype": name})
 
 
 def _batch(rest: dict[str, Any], made: Translation, file: Path) -> None:
@@ -168,8 +166,12 @@ def _batch(rest: dict[str, Any], made: Translation, file: Path) -> None:
     if one is None and passes is None:
         return
     key, size = one or ("batch", DEFAULTS[made.program]["train.batch"])
-    count = passes if isinstance(passes, int) else 1
-    made.take(f"{key}: {size}, gradient_accumulation_steps: {count}", {"train.batch": int(size) * count})
+    count = 1 if passes is None else passes
+    line = f"{key}: {_shown(size)}, gradient_accumulation_steps: {_shown(count)}"
+    if isinstance(size, int) and isinstance(count, int):
+        made.take(line, {"train.batch": size * count})
+    else:
+        made.left[line] = "a number of examples is asked for; --train.batch"
 
 
 def _steps(rest: dict[str, Any], made: Translation, file: Path) -> None:
@@ -192,8 +194,15 @@ def _steps(rest: dict[str, Any], made: Translation, file: Path) -> None:
         elif every is not None:
             made.left[f"{key}: {every}"] = f"a number of steps is asked for; --{setting}"
     for key in ("evals_per_epoch", "eval_strategy", "evaluation_strategy"):
-        if (value := rest.pop(key, None)) not in (None, "no", "steps"):
-            made.left[f"{key}: {value}"] = "held-out rows are measured before and after, and every --eval.every steps"
+        if (value := rest.pop(key, None)) is not None:
+            where = made.needless if value in ("no", "steps", False) else made.left
+            where[f"{key}: {_shown(value)}"] = (
+                "held-out rows are measured before and after, and every --eval.every steps"
+            )
+    if (value := rest.pop("save_strategy", None)) is not None:
+        made.needless[f"save_strategy: {_shown(value)}"] = (
+            "checkpoints are written every --train.checkpoint steps and some minutes"
+        )
 
 
 def _text(rest: dict[str, Any], made: Translation, file: Path) -> None:
@@ -202,8 +211,15 @@ def _text(rest: dict[str, Any], made: Translation, file: Path) -> None:
         value = rest.pop(key, None)
         if value not in OWN_TEMPLATE:
             made.left[f"{key}: {value}"] = "the model's own template is used; --text.template for another"
-    if (whole := rest.pop("train_on_inputs", rest.pop("train_on_prompt", None))) is True:
-        made.take(f"train_on_inputs: {_shown(whole)}", {"text.train_on": "all"})
+    whole = {
+        "train_on_inputs": True,
+        "train_on_prompt": True,
+        "assistant_only_loss": False,
+        "completion_only_loss": False,
+    }
+    for key, value in whole.items():  # the value with which all turns are learned
+        if isinstance(given := rest.pop(key, None), bool):
+            made.take(f"{key}: {_shown(given)}", {"text.train_on": "all" if given is value else "assistant"})
     if rest.pop("mask_history", False):
         made.take("mask_history: true", {"text.train_on": "last"})
 
@@ -216,12 +232,10 @@ def _data(rest: dict[str, Any], made: Translation, file: Path) -> None:
         entries = rest.pop(key, None)
         if isinstance(entries, list):
             translate_data.axolotl(entries, setting, made, file)
-    names = rest.pop("dataset", None)
-    if names is not None:
-        translate_data.factory(names, "data.path", made, Path(str(rest.pop("dataset_dir", "data"))), file)
-    names = rest.pop("eval_dataset", None)
-    if names is not None:
-        translate_data.factory(names, "data.eval", made, Path("data"), file)
+    folder = Path(str(rest.pop("dataset_dir", "data")))
+    for key, setting in (("dataset", "data.path"), ("eval_dataset", "data.eval")):
+        if (names := rest.pop(key, None)) is not None:
+            translate_data.factory(names, setting, made, folder, file)
     name = rest.pop("dataset_name", rest.pop("train_file", None))
     if name is not None:
         translate_data.path(str(name), "data.path", made, file)
@@ -237,7 +251,7 @@ def _targets(value: Any) -> list[str]:
 
 def _optimizer(value: Any) -> str | None:
     name = str(value).lower()
-    return None if "adamw" not in name else "adamw8bit" if "8bit" in name else "adamw"
+    return None if not name.startswith(("adamw", "paged_adamw")) else "adamw8bit" if "8bit" in name else "adamw"
 
 
 # Settings whose values other programs write in another way; None where ours has no such value.
@@ -245,7 +259,6 @@ VALUES: dict[str, Convert] = {
     "train.schedule": lambda value: SCHEDULES.get(str(value)),
     "train.optimizer": _optimizer,
     "train.recompute": lambda value: "blocks" if value in (True, "unsloth", "true") else None if value else "auto",
-    "lora.targets": _targets,
     "lora.modules_to_save": _targets,
     "reward.use": lambda value: None,
     "track": lambda value: None,
@@ -258,7 +271,10 @@ WHY_NOT = {
     "reward.use": "name the rewards with --reward (docs/rewards.md)",
     "text.add_tokens": "write them into a file, one a line, for --tune.add_tokens",
 }
+OFF = "off here too"
+SWITCHES = ("lora.rslora", "lora.dora", "data.stream")
 UNLIKE = {
+    "data_seed": "--seed fixes the order of rows too",
     "special_tokens": "the tokenizer's own are used; --tune.add_tokens for new ones",
     "tokens": WHY_NOT["text.add_tokens"],
     "saves_per_epoch": "checkpoints are written every --train.checkpoint steps and some minutes",
@@ -271,18 +287,24 @@ def _line(key: str, value: Any, made: Translation) -> None:
     """A line that stands for one setting, is not needed here, or is not known."""
     line = f"{key}: {_shown(value)}"
     setting = SETTINGS.get(key) or _own(key)
-    if key in SILENT and value is True:
-        return made.take(line, {"lora.targets": ["all-linear"]})
-    if why := needless(key):
+    if setting == "lora.targets" and (key in SILENT or not isinstance(value, bool)):
+        if value is not False:
+            more = ["all-linear"] if value is True else _targets(value)
+            return made.take(line, {setting: list(dict.fromkeys([*made.settings.get(setting, ()), *more]))})
+        made.needless[line] = OFF
+    elif value is False and setting not in SWITCHES:
+        made.needless[line] = OFF
+    elif key in UNLIKE:
+        made.left[line] = UNLIKE[key]
+    elif why := needless(key):
         made.needless[line] = why
     elif setting is None:
-        if value is not False:
-            made.left[line] = UNLIKE.get(key, "no setting of Luthier is known to mean this")
+        made.left[line] = "no setting of Luthier is known to mean this"
     elif setting == "track" and value in ("none", False, ["none"]):
         made.needless[line] = WHY_NOT["track"]
     elif (ours := VALUES.get(setting, lambda same: same)(value)) is None:
         made.left[line] = WHY_NOT.get(setting, f"see {setting}")
-    elif isinstance(ours, bool) and setting not in ("lora.rslora", "lora.dora", "data.stream"):
+    elif isinstance(ours, bool) and setting not in SWITCHES:
         made.left[line] = f"see {setting}"
     else:
         made.take(line, {setting: ours})

@@ -27,14 +27,14 @@ AXOLOTL_COLUMNS = {
 }  # fmt: skip
 
 
-def path(name: str, setting: str, made: Translation, file: Path) -> bool:
-    """One file or folder, from the current folder or the settings' own; whether it is there."""
+def path(name: str, setting: str, made: Translation, file: Path) -> str | None:
+    """One file or folder, from the current folder or the settings' own; where it is, or None."""
     found = next((place for place in (Path(name), file.parent / name) if place.exists()), None)
     if found is None:
         made.left[f"{setting}: {name}"] = NOT_HERE
     else:
         made.take(f"{setting}: {name}", {setting: [*made.settings.get(setting, ()), str(found)]})
-    return found is not None
+    return None if found is None else str(found)
 
 
 def axolotl(entries: list[Any], setting: str, made: Translation, file: Path) -> None:
@@ -44,7 +44,7 @@ def axolotl(entries: list[Any], setting: str, made: Translation, file: Path) -> 
         files = rest.pop("data_files", None) or rest.get("path", "")
         rest.pop("path", None)
         names = [str(name) for name in ([files] if isinstance(files, str) else files)]
-        here = [name for name in names if path(name, setting, made, file)]
+        here = [found for name in names if (found := path(name, setting, made, file))]
         kind = rest.pop("type", "")
         if isinstance(kind, Mapping):
             rest |= kind
@@ -52,7 +52,7 @@ def axolotl(entries: list[Any], setting: str, made: Translation, file: Path) -> 
             made.take(f"type: {kind}", {"method": "cpt"})
         elif str(kind).split(".")[0] not in BY_COLUMNS:
             made.left[f"type: {kind}"] = "rows are read by their columns (docs/data.md); --data.layout, --data.columns"
-        _columns(rest, AXOLOTL_COLUMNS, made, [f"{Path(name).name}:" for name in here] if len(entries) > 1 else [""])
+        _columns(rest, AXOLOTL_COLUMNS, made, here, len(entries) == 1)
         for key in ("ds_type", "name", "split"):
             rest.pop(key, None)
         for key in rest:
@@ -75,7 +75,8 @@ def factory(names: Any, setting: str, made: Translation, folder: Path, file: Pat
         here = path(str(info["folder"] / str(place)), setting, made, file)
         columns = entry.get("columns")
         if isinstance(columns, Mapping) and here:
-            _columns(dict(columns), FACTORY_COLUMNS, made, [f"{Path(str(place)).name}:" if len(names) > 1 else ""])
+            ours = FACTORY_COLUMNS | ({"prompt": "text"} if made.settings.get("method") == "cpt" else {})
+            _columns(dict(columns), ours, made, [here], len(names) == 1)
 
 
 def _info(folder: Path, file: Path) -> dict[str, Any]:
@@ -91,11 +92,18 @@ def _info(folder: Path, file: Path) -> dict[str, Any]:
     return {"folder": folder}
 
 
-def _columns(given: dict[str, Any], names: Mapping[str, str], made: Translation, prefixes: list[str]) -> None:
-    """Take the names of columns out of `given`, where they are not ours already; of one of several files with its name before."""
+def _columns(given: dict[str, Any], names: Mapping[str, str], made: Translation, files: list[str], alone: bool) -> None:
+    """Take the names of columns out of `given`, where they are not ours already; of one of several files with its path before."""
     for theirs, ours in names.items():
         column = given.pop(theirs, None)
-        if isinstance(column, str) and column and column != ours and prefixes:
-            mine = {f"{prefix}{ours}": column for prefix in prefixes}
-            made.settings["data.columns"] = {**made.settings.get("data.columns", {}), **mine}
-            made.taken[f"{theirs}: {column}"] = f"data.columns: {', '.join(f'{key}={column}' for key in mine)}"
+        if not (isinstance(column, str) and column and column != ours and files):
+            continue
+        line = f"{theirs}: {column}"
+        if not alone and any(Path(name).is_dir() for name in files):
+            made.left[line] = (
+                "columns of one of several folders; give each folder its own run, or name the columns alike"
+            )
+            continue
+        mine = {ours if alone else f"{name}:{ours}": column for name in files}
+        made.settings["data.columns"] = {**made.settings.get("data.columns", {}), **mine}
+        made.taken[line] = f"data.columns: {', '.join(f'{key}={column}' for key in mine)}"
