@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -122,3 +123,14 @@ def test_the_record_does_not_grow_without_end(model, cache, monkeypatch) -> None
     kept = json.loads((cache / checked.FILE).read_text())
     assert len(kept) == checked.MOST
     assert kept[0] == "1"
+
+
+def test_what_was_compared_is_let_go_of_whole(model, cache, monkeypatch):
+    """It hangs in circles of references, old ones by then: they are looked for among all objects."""
+    command(monkeypatch)
+    looked = []
+    monkeypatch.setattr(gc, "collect", lambda generation=2: looked.append(generation) or 0)
+    for times in (1, 0):  # known the second time: nothing is loaded
+        looked.clear()
+        load.verify(Source("tiny", model, "folder"), device=CPU, dtype=torch.float32)
+        assert looked.count(2) == times

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.core.errors import InputError
 from luthier.core.types.trees import Node, TokenTree
 from luthier.model import load
-from luthier.model.adapt import quantize, tune
+from luthier.model.adapt import adapters, lora, quantize, tune
 from luthier.model.adapt.read_past import read_past
 from luthier.model.adapt.targets import linears
 from luthier.model.forward import forward
@@ -18,6 +21,15 @@ from sentences import sentence
 from tiny_architectures import make
 
 TREE = TokenTree((Node((5, 6, 7, 8), (False, True, True, True)),))
+
+
+def bring(folder: Path, name: str, shape: torch.Size) -> None:
+    """Put weights for one more layer into the adapter of a folder."""
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors[f"base_model.model.{name}.lora_A.weight"] = torch.zeros(2, shape[1])
+    tensors[f"base_model.model.{name}.lora_B.weight"] = torch.zeros(shape[0], 2)
+    save_file(tensors, file)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +50,17 @@ def test_a_model_that_reads_past_a_layer_learns(kind, names, tmp_path, tiny_toke
     assert passed.isdisjoint(quantize.quantizable(model))
     with pytest.raises(InputError, match=sentence("weight read past an adapter", target=min(names))):
         tune.prepare(model, "lora", LoraConfig(rank=2, targets=(min(names),)), QuantConfig())
+    some = tune.prepare(
+        model, "lora", LoraConfig(rank=2, targets=("*.layers.0.*",)), QuantConfig()
+    )  # a glob passes over them
+    assert not any(name in key.split(".") for key in some.parameters for name in names)
+    adapters.save(tmp_path, some.model, kind, LoraConfig(rank=2))
+    bring(tmp_path, min(passed), model.get_submodule(min(passed)).weight.shape)
+    lora.detach(model)
+    with pytest.raises(
+        InputError, match=sentence("adapter that the model reads past", where=str(tmp_path), name=min(passed))
+    ):
+        adapters.apply(model, tmp_path)
     learned = tune.prepare(model, "qlora", LoraConfig(rank=2), QuantConfig(block=16)).parameters
     assert not any(f".{name}." in key for key in learned for name in names)
     model.train()

@@ -101,7 +101,8 @@ def fit(name: str, config: RunConfig, room: Room, contexts: Sequence[int], batch
     reads), `batch` of them in one pass. Raises InputError for what is no model, for a row longer than its context and for settings
     that its layers do not take."""
     shape = configuration(name)
-    dtype = load.pick_dtype(config.dtype, room.device) if room.device.type == "cpu" else _dtype_of_gpu(config.dtype)
+    elsewhere = room.device.type == "cuda" and not torch.cuda.is_available()  # a card that is not here
+    dtype = _dtype_of_gpu(config.dtype) if elsewhere else load.pick_dtype(config.dtype, room.device)
     lengths = _lengths(contexts, limits.context(shape))
     made = partial(
         ready, shape, lora=config.lora, dtype=dtype, optimizer=config.train.optimizer, device=room.device, process=0
@@ -109,7 +110,7 @@ def fit(name: str, config: RunConfig, room: Room, contexts: Sequence[int], batch
     size, rows = None, []
     for title, (kind, bits) in KINDS.items():
         tuned = partial(made, tune_kind=kind, quant=config.quant.model_copy(update={"kind": bits}))
-        if tune.is_adapter(kind) and size and not size.layers:  # such as GPT-2, whose layers are of another class
+        if tune.is_adapter(kind) and size and not size.layers:  # no layer that takes one
             continue
         plain = tuned()
         if kind == "full":

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,16 @@ from luthier.core.errors import LuthierError
 from luthier.core.ranks import here
 from luthier.core.storage.files import cache_folder, small_file, write_json
 
+KERNELS = ("mamba-ssm", "causal-conv1d", "flash-linear-attention", "kernels")
 FILE, MOST, BYTES = "checked.json", 256, 1 << 20
 _here: set[str] = set()  # of models that this process loaded
 
 
 def mark(config: Any, files: Sequence[Path], dtype: torch.dtype, device: torch.device) -> str:
-    """A sum over a configuration, where, how large and how old the files of its weights are, the type and kind of device, and the code
-    that computes: versions, and the files of this package."""
+    """A sum over a configuration, where, how large and how old the files of its weights are, the type and the device, and the code
+    that computes: versions, also of packages whose kernels transformers takes where they are installed, and the files of this package."""
     weights = [(str(path.resolve()), *_state(path)) for path in files]
-    said = [config.to_json_string(), weights, str(dtype), device.type, _code()]
+    said = [config.to_json_string(), weights, str(dtype), device.type, _unit(device.type), _code()]
     return hashlib.sha256(json.dumps(said).encode(errors="backslashreplace")).hexdigest()
 
 
@@ -76,4 +77,17 @@ def _state(path: Path) -> tuple[int, int]:
 @cache
 def _code() -> list[Any]:
     own = sorted(Path(__file__).parent.rglob("*.py"))
-    return [__version__, torch.__version__, version("transformers"), [(path.name, *_state(path)) for path in own]]
+    versions = [__version__, torch.__version__, version("transformers"), *map(_version, KERNELS)]
+    return [*versions, [(path.name, *_state(path)) for path in own]]
+
+
+def _unit(kind: str) -> str:
+    """What computes: the card, or what the processor can do. A cache folder may be shared between machines."""
+    return torch.cuda.get_device_name() if kind == "cuda" else torch.backends.cpu.get_cpu_capability()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -98,7 +98,7 @@ def verify(source: Source, *, device: torch.device, dtype: torch.dtype) -> None:
         return
     with torch.random.fork_rng(devices=[]):  # what the run draws does not depend on whether it was here before
         _whole_model(source.folder, config, device, dtype, NAME)
-    memory.give_back()
+    memory.give_back(models=True)
 
 
 def _whole_model(folder: Path, config: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:

@@ -21,6 +21,7 @@ from luthier.model.adapt.lora_layer import Adapter
 from luthier.model.adapt.lora_stack import LoraStack
 from luthier.model.adapt.peft import PeftAdapter
 from luthier.model.adapt.quantize import QuantLinear
+from luthier.model.adapt.read_past import read_past
 from luthier.model.adapt.stacks import StackModule
 from luthier.model.adapt.vocabulary_weights import Vocabulary
 
@@ -249,6 +250,9 @@ def _check_fit(model: Any, adapter: PeftAdapter, layers: Mapping[str, Any]) -> N
             f"the adapter has weights for '{strange[0]}', which " + ("Luthier does not adapt" if head else "this model does not have"),
             where=adapter.folder, fix=SAME_MODEL,
         )  # fmt: skip
+    if passed := sorted(read_past(model, adapter.layers)):
+        what = f"the model reads the weight of '{passed[0]}' past its adapter"
+        raise InputError(what, where=adapter.folder, fix="merge it into its base with PEFT, and give the merged folder")
     for name, parts in adapter.layers.items():
         found, dora = layers[name], adapter.config(name).dora
         a, b = parts["lora_A.weight"], parts["lora_B.weight"]

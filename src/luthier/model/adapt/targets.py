@@ -82,6 +82,7 @@ def chosen(model: nn.Module, targets: Sequence[str]) -> list[str]:
             continue
         found = [n for n in candidates if _named(target, n)]
         found = found or [n for n in candidates if _fits(target, n)]
+        found = [name for name in found if name not in passed] or found
         if set(found) & passed:
             what = f"the model reads the weight of '{target}' past whatever takes its place, so it takes no adapter"
             raise InputError(

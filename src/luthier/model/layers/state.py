@@ -57,7 +57,9 @@ def _forward(module: Any, hidden_states: torch.Tensor, *args: Any, tree: Mixer |
     own = partial(_own, module)
     if tree is None:
         return own(hidden_states, *args, **others)
-    limited = (getattr(module, "time_step_limit", None) or ANY_STEP) != ANY_STEP
+    limited = (
+        tuple(getattr(module, "time_step_limit", None) or ANY_STEP) != ANY_STEP
+    )  # a list, where it was read from JSON
     return tree.mix(int(module.layer_idx), partial(_limited, module, own) if limited else own, hidden_states)
 
 

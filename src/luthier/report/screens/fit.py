@@ -56,7 +56,11 @@ def _legend(found: Mapping[str, Any]) -> list[str]:
         lines.append("*: with --train.recompute blocks, which auto chooses where a run would not fit else")
     if any(cell["loading"] for cell in cells):
         lines.append("°: while it is loaded, before it is quantized or tuned")
-    return [*lines, "larger batches are made of passes like these, and take no more"]
+    each = "one row" if found["batch"] == 1 else f"{found['batch']} rows"
+    return [
+        *lines,
+        f"for passes of {each} (--train.tokens); without it a run fills 1,024 tokens on a CPU, up to 8,192 on a GPU",
+    ]
 
 
 def _layers(found: Mapping[str, Any]) -> Table:
