@@ -45,6 +45,19 @@ def test_what_is_no_call(text):
     assert calls_right(IN_TAGS, text) == 0.0
 
 
+@pytest.mark.parametrize("empty", ["{}", "null", '""', '"{}"'])
+def test_a_call_without_arguments(empty):
+    text = f'{{"name": "now", "arguments": {empty}}}'
+    assert called(text) == [{"name": "now", "arguments": {}}]
+    assert calls_right("It is noon.", text) == 0.0
+
+
+def test_a_row_of_data_is_no_call():
+    row = '{"name": "Pump", "parameters": {"power": 3}, "price": 12}'
+    assert called(row) == []
+    assert auto([row] * 8)[0] == "json_f1"
+
+
 def test_one_argument_is_wrong():
     other = PLAIN.replace("Lima", "Rome")
     assert (calls_right(other, PLAIN), names_right(other, PLAIN)) == (0.0, 1.0)

@@ -87,7 +87,12 @@ class Evaluator:
                     to_generate.append((row, _question(example.messages), ids, example.answer or ""))
                 continue
             *before, last = example.messages
-            if row not in encoded or last.role != "assistant" or not before or not self._is_read(example):
+            if row not in encoded or last.role != "assistant" or not before:
+                continue
+            if not self._is_read(example):
+                log.warn_once(
+                    "rows that end in a call are not asked: the template writes calls in a form that is not read"
+                )
                 continue
             prompt = self.prompt_ids(example)
             if len(prompt) <= self.config.text.max_length:

@@ -38,15 +38,20 @@ def called(text: str) -> list[Call]:
 
 
 def _call(value: Any) -> Call | None:
+    """The call that a JSON object is. One with keys of other things is none: a row of data may have a name and parameters too."""
     function = value.get("function", value) if isinstance(value, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         return None
-    given = next((function[key] for key in ARGUMENTS if key in function), None)
-    if isinstance(given, str):
+    keys = [key for key in ARGUMENTS if key in function]
+    if not keys or not function.keys() <= {"name", "id", "type", *ARGUMENTS}:
+        return None
+    given = function[keys[0]]
+    if isinstance(given, str) and given.strip():
         try:
             given = json.loads(given)
         except (ValueError, RecursionError):
             return None
+    given = {} if given in (None, "") or isinstance(given, str) else given
     return {"name": function["name"], "arguments": given} if isinstance(given, dict) else None
 
 
