@@ -65,7 +65,7 @@ LINES = [
     ("judge", NAME, EVIL, "--endpoint", f"http://{EVIL}/", "--endpoint-model", EVIL, "--data", f"good{NAME}.jsonl"),
     ("elo", f"duels{NAME}.jsonl"), ("elo", f"bad{NAME}.jsonl"), ("elo", f"duels{NAME}.jsonl", "--anchor", f"{EVIL}=x"),
     ("report", f"run{NAME}"), ("merge", f"run{NAME}"), ("verify", NAME, "--resume"), ("models", EVIL),
-    ("fit", NAME), ("train", "--from", f"{NAME}.yaml"), ("train", "--from", f"axolotl{NAME}.yaml"), ("train", "--help", EVIL),
+    ("fit", NAME), ("train", "--from", f"{NAME}.yaml"), ("train", "--from", f"axolotl{NAME}.yaml"),
     ("quickstart", f"--{EVIL}"), (EVIL,),
 ]  # fmt: skip
 

@@ -70,9 +70,6 @@ class Apart:
     def worst(self, other: Apart) -> Apart:
         return Apart(max(self.logp, other.logp), max(self.gradient, other.gradient))
 
-    def nearest(self, other: Apart) -> Apart:
-        return Apart(min(self.logp, other.logp), min(self.gradient, other.gradient))
-
 
 def rows(folder: Path) -> dict[str, Path]:
     """The same dozen questions with answers, and with a better and a worse one."""
@@ -146,8 +143,7 @@ def _first_step(setup: build.TrainingSetup, config: Any) -> Apart:
     """Beside transformers in float32; where that is further than `LIMIT`, beside float64, which tells whose rounding it is: gradients of
     Qwen3.5 MoE are rounded by transformers' float32 twice as much as by ours."""
     found = _beside(setup, config, torch.float32)
-    within = max(found.logp, found.gradient) < LIMIT
-    return found if within else found.nearest(_beside(setup, config, torch.float64))
+    return found if max(found.logp, found.gradient) < LIMIT else _beside(setup, config, torch.float64)
 
 
 def _beside(setup: build.TrainingSetup, config: Any, dtype: torch.dtype) -> Apart:

@@ -139,7 +139,7 @@ def leave() -> None:
 
 
 def _device() -> torch.device:
-    """Where messages lie: NCCL sends what is on a GPU."""
+    """Where messages lie: NCCL alone, in a group that somebody else started, sends what is on a GPU and nothing else."""
     import torch
     import torch.distributed as dist
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -96,9 +95,9 @@ def require_data(config: RunConfig) -> None:
     """Raise InputError where no data is given, or a file of it is not there; nothing is read."""
     if not config.data.path:
         raise InputError("no data given", fix="luthier train DATA, such as luthier train rows.jsonl")
-    named = [path for path in (*config.data.path, *config.data.eval) if path not in (STDLIB, "-")]
-    if missing := [path for path in named if not glob.has_magic(path) and not Path(path).expanduser().exists()]:
-        files_of(missing)
+    data = config.data
+    for paths, held_out in ((data.path, False), (data.eval, True), (data.replay, False), (config.eval.general, False)):
+        files_of([path for path in paths if path != STDLIB or Path(path).exists()], held_out)
 
 
 def read_examples(config: RunConfig, kinds: tuple[type[Example], ...]) -> Examples:

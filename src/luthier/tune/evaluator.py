@@ -20,7 +20,6 @@ from luthier.core.types.examples import Chat, Conversation, Example, Message, Pr
 from luthier.core.types.trees import TokenTree
 from luthier.evals import forgetting as forgot
 from luthier.evals.consistency import paraphrases
-from luthier.evals.metrics.tool_calls import called
 from luthier.generate.generate import generate
 from luthier.generate.request import Sample
 from luthier.generate.sampling import Sampling
@@ -87,12 +86,7 @@ class Evaluator:
                     to_generate.append((row, _question(example.messages), ids, example.answer or ""))
                 continue
             *before, last = example.messages
-            if row not in encoded or last.role != "assistant" or not before:
-                continue
-            if not self._is_read(example):
-                log.warn_once(
-                    "rows that end in a call are not asked: the template writes calls in a form that is not read"
-                )
+            if row not in encoded or last.role != "assistant" or last.tool_calls or not before:
                 continue
             prompt = self.prompt_ids(example)
             if len(prompt) <= self.config.text.max_length:
@@ -257,15 +251,6 @@ class Evaluator:
         if self.judge:
             columns["judge"] = policy_models.score_answers(self.judge, prompts, answers, self.config.text.system).total
         return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-
-    def _is_read(self, example: Chat) -> bool:
-        """Whether what the last turn says is found again in an answer: words are, calls where the template writes them as JSON."""
-        *before, last = example.messages
-        if not last.tool_calls:
-            return True
-        render = self.template.open(example.messages, example.tools, example.template_kwargs)
-        written = render(len(example.messages), False).removeprefix(render(len(before), True))
-        return len(called(written)) == len(last.tool_calls)
 
     def prompt_ids(self, example: Example) -> tuple[int, ...]:
         """A row as it is asked: a prompt, or a conversation without its last answer."""

@@ -34,7 +34,6 @@ from luthier.diagnose import errors
 from luthier.evals import forgetting as forgot
 from luthier.evals.metrics.answer_metrics import chosen_metrics
 from luthier.evals.metrics.measure_answers import as_json
-from luthier.evals.metrics.tool_calls import called
 from luthier.evals.metrics.user_metrics import check as own_metrics
 from luthier.model import load as model_load
 from luthier.model import memory
@@ -49,7 +48,6 @@ from luthier.runs.method import chosen_method, refuse_unread, warn_of_unread
 from luthier.runs.rows import data_name, read_examples, require_data
 from luthier.runs.start_run import note_failure, open_run
 from luthier.runs.tokenizer_and_template import open_text_format
-from luthier.text.built_in_templates import in_words
 from luthier.training import own_method
 from luthier.tune import before_after, evaluation_cost, forgetting, policy_models, run_summary, warnings
 from luthier.tune.build import (
@@ -326,10 +324,9 @@ def _selection_rows(job: TrainingJob, evaluator: Evaluator, held_out: HeldOut) -
 
 
 def _metrics(job: TrainingJob, held_out: HeldOut) -> tuple[str, ...]:
-    """The metrics of this run; 'auto' looks at the answers of the training rows, at calls only where some are asked."""
-    asked = any(map(called, held_out.references))
-    chats = (e for e in job.examples.train if isinstance(e, Chat) and (asked or not e.messages[-1].tool_calls))
-    learned = [in_words(chat.messages[-1]).content for chat in islice(chats, METRIC_ROWS)]
+    """The metrics of this run; 'auto' looks at the answers of the training rows too, of which there are more."""
+    chats = islice((e for e in job.examples.train if isinstance(e, Chat)), METRIC_ROWS)
+    learned = [chat.messages[-1].content for chat in chats]
     return chosen_metrics(job.config.eval.metrics, learned or held_out.references)
 
 
