@@ -12,7 +12,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(B
 quickstart: setup        ## tune an embedded model on Python's own library, and measure it
 	$(BIN)/luthier quickstart
 
-test-fast: setup-dev     ## the tests that take under a second of a core each: while you work, in a few minutes
+test-fast: setup-dev     ## the tests that take under half a second of a core each: while you work, in under two minutes
 	$(PYTEST) -m "not medium and not slow"
 
 test: setup-dev          ## all tests but the slow ones: before you propose a change, about ten minutes on two cores

@@ -49,6 +49,7 @@ def test_questions_from_a_pipe(chat):
     assert chat(lines=["who 3", "", "/reset", "who 4", "/quit", "who 5"]).out == "cat\ncat\n"
 
 
+@pytest.mark.medium
 def test_adapters_are_switched(chat, runs, tiny_folder):
     lines = [
         "who 3",
@@ -68,6 +69,7 @@ def test_adapters_are_switched(chat, runs, tiny_folder):
     assert chat("--adapter", runs / "dogs", "--prompt", "who 3", model=tiny_folder).out == "dog\n"
 
 
+@pytest.mark.medium
 def test_two_sides_in_a_pipe(chat, runs):
     out = chat("--compare", "dogs", "--adapter", runs / "dogs", "--prompt", "who 3").out
     assert out == "[dogs] dog\n[cats] cat\n"

@@ -74,6 +74,7 @@ def server():
     made.server_close()
 
 
+@pytest.mark.medium
 def test_options_of_a_judge_behind_an_endpoint(place, told, server, monkeypatch):
     monkeypatch.setenv("MY_KEY", "s3cret")
     judge = ("--endpoint", server.url, "--endpoint-model", "big", "--key-env", "MY_KEY", "--timeout", 5, "--retries", 1,

@@ -54,6 +54,7 @@ def test_the_screen_and_the_object(trained, capsys):
     assert (trained / "run" / "errors" / "records.jsonl").is_file()
 
 
+@pytest.mark.medium
 def test_from_errors_to_data_to_a_run_and_back(trained, capsys):
     run, fixes, new = trained / "run", trained / "fixes.jsonl", trained / "rows2.jsonl"
     assert cli(["errors", str(run), "--fix", str(fixes)]) == 0

@@ -101,6 +101,7 @@ def test_json_reads_back_exactly(folder, capsys):
     assert {line["model"] for line in json.loads(out)["ratings"]} == {EVIL, "b"}
 
 
+@pytest.mark.medium
 def test_a_traceback_is_clean_too(folder):
     code = "from luthier.cli import main; main()"
     ran = subprocess.run(

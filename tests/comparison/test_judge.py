@@ -487,6 +487,7 @@ def test_an_answer_or_a_verdict_that_is_kept_and_was_changed_is_not_believed(tmp
         list(CachedJudge(judge_, path).answer_questions(asked, lambda: False))
 
 
+@pytest.mark.medium
 def test_a_local_judge_killed_anywhere_gives_the_same_bits(tiny_folder):
     """Contests are read together in windows, of which one that is not whole is read again as a whole."""
     opened = open_model(str(tiny_folder), dtype="float32")

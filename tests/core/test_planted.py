@@ -220,6 +220,7 @@ def _writes(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.medium
 def test_nothing_is_written_around_core():
     """Who writes otherwise follows planted links, leaves halves, and answers a full disk with a traceback."""
     package = Path(luthier.__file__).parent

@@ -32,6 +32,7 @@ def calls(name: str) -> Iterator[tuple[Path, ast.Call]]:
                     yield path, node
 
 
+@pytest.mark.medium
 def test_every_sentence_is_asked_for_and_every_name_known():
     asked = [
         (path.name, call.args[0].value)

@@ -54,6 +54,7 @@ def test_how_large_a_loss_is(drift, low, high, size):
     assert loss_size(drift, low, high, moderate=0.1, large=0.5) == size
 
 
+@pytest.mark.medium
 def test_no_interval_is_turned_into_words_elsewhere():
     """The limits of an interval are compared with nothing outside core/verdicts.py and what computes them (evals/stats/)."""
     package = Path(luthier.__file__).parent

@@ -23,6 +23,7 @@ values = st.recursive(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(values, min_size=1, max_size=3))
+@pytest.mark.medium
 def test_what_python_and_json_print_is_read_back(value):
     assert structured(repr(value)) == structured(json.dumps(value)) == value
 

@@ -108,6 +108,7 @@ def test_sharegpt_writes_calls_as_turns(tmp_path):
     assert list(rows_in("sharegpt", loaded(tmp_path, [row]).examples)) == [row]
 
 
+@pytest.mark.medium
 def test_the_command_writes_a_new_file(tmp_path):
     source, out = tmp_path / "tickets.jsonl", tmp_path / "out.jsonl"
     source.write_text(json.dumps({"ticket": "q", "category": "c", "why": "w"}) + "\n")
@@ -128,6 +129,7 @@ def test_the_command_writes_a_new_file(tmp_path):
     assert isinstance(CliRunner().invoke(command, arguments).exception, InputError)  # it is there already
 
 
+@pytest.mark.medium
 def test_a_row_that_cannot_be_written_leaves_no_file(tmp_path):
     source, out = tmp_path / "texts.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"text": "t"}\n')

@@ -44,6 +44,7 @@ def test_similarity_is_the_jaccard_similarity():
     assert near_pairs([" ".join(words), " ".join([*words[:50], "other", *words[51:]])], 0.91) == []
 
 
+@pytest.mark.medium
 def test_finds_what_comparing_all_pairs_finds():
     draw = random.Random(0)
     texts = []
@@ -69,6 +70,7 @@ def test_finds_what_comparing_all_pairs_finds():
     assert len(expected - {pair.second for pair in found}) <= 0.1 * len(expected)
 
 
+@pytest.mark.medium
 def test_many_texts_from_one_mould_are_found_without_a_square():
     texts = ["the very same text of a row"] * 5000
     assert [pair.first for pair in near_pairs(texts)] == [0] * 4999

@@ -64,6 +64,7 @@ def test_a_row_that_is_too_long_is_refused_with_the_option(tmp_path, name, conte
     assert said.endswith("or raise --data.max_row, which is in MB")
 
 
+@pytest.mark.medium
 def test_lines_that_are_too_long_are_left_out_where_bad_rows_are(tmp_path):
     path = put(tmp_path, "a.jsonl", ROW + b'{"text": "' + b"a" * 3 * MB + b'"}\n' + ROW)
     loaded = load([str(path)], DataConfig(max_row=1, skip_bad=True))
@@ -93,6 +94,7 @@ WIDE = {f"c{i}": 1 for i in range(size_limits.MAX_COLUMNS + 1)}
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "columns.json"])
+@pytest.mark.medium
 def test_too_many_columns_are_refused_in_a_short_line(tmp_path, name, capsys):
     path = tmp_path / name
     if name == "a.parquet":
@@ -158,6 +160,7 @@ def test_one_line_that_never_ends_is_refused(tmp_path, ending):
     assert "a.jsonl" in (said := refused(path)) and ("1: a row of more than 1 MB" in said or "become" in said)
 
 
+@pytest.mark.medium
 def test_rows_that_compress_well_are_read(tmp_path, small):
     rows = b"".join(b'{"text": "%d the cat sat on the mat"}\n' % i for i in range(100_000))
     path = put(tmp_path, "a.jsonl.gz", gzip.compress(rows))
@@ -179,6 +182,7 @@ def test_a_dictionary_that_every_row_takes_is_refused(tmp_path, small):
         assert "of it become more than" in refused(tmp_path / name)
 
 
+@pytest.mark.medium
 def test_rows_of_nothing_come_to_an_end(tmp_path, small):
     library.write_table(pa.table({"text": pa.nulls(400_000, pa.string())}), tmp_path / "a.parquet")
     _stream(pa.table({"text": pa.nulls(10**9)}), tmp_path / "a.arrow")

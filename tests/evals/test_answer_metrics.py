@@ -46,6 +46,7 @@ from sentences import sentence
         ("length", "añb", "", 3.0),
     ],
 )
+@pytest.mark.medium
 def test_by_hand(name, answer, reference, wanted):
     assert METRICS[name].function(answer, reference, "") == pytest.approx(wanted)
 

@@ -65,6 +65,7 @@ def lines(path: str | Path) -> list[dict]:
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.medium
 def test_the_leaderboard_from_files_to_its_average(tiny_folder, data, tmp_path):
     result = evaluate(
         str(tiny_folder), BenchmarkOptions(tasks="leaderboard", data_dir=data, out=tmp_path / "out", dtype="float32")

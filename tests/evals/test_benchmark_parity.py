@@ -300,6 +300,7 @@ def _same_generation(theirs, prompts, records, harness) -> None:
                 assert (bare_number(got) == bare_number(record["gold"])) == bool(expected), (text, doc)
 
 
+@pytest.mark.medium
 def test_long_documents_are_truncated_from_the_left_like_the_harnesss(tmp_path, harness, engine):
     """25 examples do not fit in the 512 tokens of this model."""
     measured, examples = made_up("arc_easy", 4, seed=0), made_up("arc_easy", 40, seed=1)

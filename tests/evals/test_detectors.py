@@ -83,6 +83,7 @@ def test_the_page_has_the_categories_their_rules_and_their_figures():
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.medium
 def test_precision_and_the_rows(category):
     assert measured(category)[0] >= LEAST_OF.get(category, LEAST)
     rows = _held_out(category)

@@ -185,6 +185,7 @@ def test_a_page_of_megabytes_is_a_short_line(serve):
     assert len(str(error.value)) < 400
 
 
+@pytest.mark.medium
 def test_a_stop_is_heard_while_a_server_is_silent(serve):
     asked, _ = serve(SLOW["nothing"], 0.02, timeout=60)
     began = time.monotonic()

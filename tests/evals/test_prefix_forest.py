@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ def row(forest):
 
 @given(sequences_)
 @settings(max_examples=150, deadline=None)
+@pytest.mark.medium
 def test_every_sequence_is_a_path_of_the_tree(sequences):
     forest = grow(sequences, range(len(sequences)))
     tokens = row(forest)

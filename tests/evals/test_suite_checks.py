@@ -203,6 +203,7 @@ def test_eight_of_eight_is_no_certainty(ran):
     assert all_.met  # a threshold is about these cases
 
 
+@pytest.mark.medium
 def test_a_pattern_or_schema_that_takes_for_ever_is_left_alone_after_three_answers(monkeypatch):
     monkeypatch.setattr(checks, "SECONDS", 0.1)
     for check in ({"regex": "((a|a)+)+$"}, {"json": {"schema": {"items": {"pattern": "((a|a)+)+$"}}}}):

@@ -75,6 +75,7 @@ def test_words_are_known_from_two_rows_on():
     assert "qwertic" in task.known_words and "zxcvbic" not in task.known_words
 
 
+@pytest.mark.medium
 def test_spelling():
     assert correction("occured", "en") == "occurred"
     assert correction("writting", "en") == "writing"

@@ -75,6 +75,7 @@ def test_the_figures_are_those_of_the_answers(go):
     assert result["dropped"] == {}
 
 
+@pytest.mark.medium
 def test_what_is_written_is_the_best(go, tmp_path):
     _, every = go(write="all")
     _, best = go(out=tmp_path / "best.jsonl")
@@ -87,6 +88,7 @@ def test_what_is_written_is_the_best(go, tmp_path):
     assert [(row["reward_chosen"], row["reward_rejected"]) for row in pairs] == ends
 
 
+@pytest.mark.medium
 def test_rejection_drops_prompts_and_says_so(go, tmp_path):
     _, best = go()
     values = sorted(row["reward"] for row in best)
@@ -141,6 +143,7 @@ def test_an_answer_depends_on_its_place_and_the_seed_alone(go, tmp_path):
     assert everything(others) != answers
 
 
+@pytest.mark.medium
 def test_a_reward_that_fails_loses_no_answer(go, tmp_path, monkeypatch):
     code = tmp_path / "mine.py"
     good = "def score(answers): return [len(a) for a in answers]\n"
@@ -180,6 +183,7 @@ def test_killed_anywhere_the_same_command_writes_the_same_bytes(go, tmp_path, ke
 
 
 @pytest.mark.parametrize("place", ["before the file", "after the file"])
+@pytest.mark.medium
 def test_killed_at_its_end_it_ends_alike(go, tmp_path, monkeypatch, place):
     """Everything is answered; what is made of it is about to be put in place, or what was kept about to be removed."""
     whole = go(write="pairs", out=tmp_path / "whole.jsonl")

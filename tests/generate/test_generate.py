@@ -98,6 +98,7 @@ def test_greedy_is_that_of_transformers_and_logp_that_of_a_forward(dtype: torch.
         torch.testing.assert_close(torch.tensor(sample.logp, dtype=dtype), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.medium
 def test_answers_outgrow_the_first_buffers() -> None:
     model = tiny()
     samples = generate(model, PROMPTS[:2], Sampling(max_new_tokens=100), decode)
@@ -113,6 +114,7 @@ def test_prompts_read_in_pieces_are_read_the_same(monkeypatch: pytest.MonkeyPatc
         assert list(sample.ids) == reference(model, prompt, max_new_tokens=12)
 
 
+@pytest.mark.medium
 def test_other_families_generate_as_they_do_in_transformers() -> None:
     """Learned positions (GPT-2), norms of q and k (Qwen3), windows in some layers only (Gemma 3), scaled logits (Granite)."""
     torch.manual_seed(0)
@@ -147,6 +149,7 @@ def test_sliding_windows_are_kept(monkeypatch: pytest.MonkeyPatch, piece: int) -
     assert [s.ids for s in wide] != [s.ids for s in samples], "the window must matter in this test"
 
 
+@pytest.mark.medium
 def test_samples_do_not_depend_on_the_batch() -> None:
     model = tiny()
     sampling = Sampling(temperature=0.9, top_p=0.95, top_k=40, min_p=0.01, max_new_tokens=15, stop_ids=(4, 11), n=3)
@@ -264,6 +267,7 @@ def bytewise(ids: Sequence[int]) -> str:
     st.text(st.sampled_from("ab€😀") | st.characters(exclude_characters="�", codec="utf-8"), max_size=20),
     st.lists(st.text("ab€😀", min_size=1, max_size=3), max_size=2),
 )
+@pytest.mark.medium
 def test_text_comes_in_whole_characters_and_stops_where_find_does(text: str, stop: list[str]) -> None:
     ids = [half for byte in text.encode() for half in (byte >> 4, byte & 15)]
     tracker = Text(bytewise, tuple(stop))

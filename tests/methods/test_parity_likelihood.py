@@ -25,6 +25,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("tokens", [16, 4096], ids=["many micro-batches", "one"])
+@pytest.mark.medium
 def test_sft_equals_trl(tiny_tokenizer, tmp_path, tokens):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer

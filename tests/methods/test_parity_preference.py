@@ -169,6 +169,7 @@ def test_dpo_equals_trl(tiny_tokenizer, tmp_path, case, tokens):
 @MICRO
 @pytest.mark.parametrize(("start", "above"), [(9, True), (1, False)], ids=["baseline above 0", "held at 0"])
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (1.3, 0.4)])
+@pytest.mark.medium
 def test_kto_equals_trl_given_its_pairs_for_the_baseline(tiny_tokenizer, tmp_path, weights, start, above, tokens):
     from datasets import Dataset
     from trl import KTOConfig, KTOTrainer

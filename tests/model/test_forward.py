@@ -33,6 +33,7 @@ def both(trees, **changes):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(0, 3))
+@pytest.mark.medium
 def test_packing_lets_no_document_see_another(seed, count, children):
     """trl#805 #1230 #3067, LLaMA-Factory#4224, axolotl#1465; and a shared prompt computed once is the same prompt."""
     draw = random.Random(seed)
@@ -101,6 +102,7 @@ def test_sliding_windows_hide_what_lies_too_far_back():
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.medium
 def test_gradient_of_attention_in_float64():
     draw = random.Random(4)
     trees = [random_tree(draw, vocabulary=9, longest=6, children=c, row=c) for c in (0, 2)]
@@ -177,6 +179,7 @@ def test_whole_distributions_come_slice_by_slice(changes, monkeypatch):
     assert distributions(model, pack([nothing], [[]])).shape == (0, 512)
 
 
+@pytest.mark.medium
 def test_no_tensor_of_tokens_by_vocabulary_is_ever_made():
     """Automodel#3907, slime#2253, pytorch#124480: out of memory from [tokens, vocabulary] logits."""
     from torch.utils._python_dispatch import TorchDispatchMode

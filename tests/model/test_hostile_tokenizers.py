@@ -104,6 +104,7 @@ def test_known_and_unknown_patterns_that_are_fit_are_taken(folder: Path, monkeyp
         assert load_tokenizer(folder)("it's 12 red Cats\n")["input_ids"]
 
 
+@pytest.mark.medium
 def test_counts_and_tables(folder: Path) -> None:
     added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"][:1]
     change(folder, added_tokens=added * 100_001)

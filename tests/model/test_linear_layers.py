@@ -57,6 +57,7 @@ def test_all_linear_means_all_layers_of_the_blocks() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.medium
 def test_adapters_are_those_of_peft_and_merge(variant, tmp_path) -> None:
     from peft import PeftModel
 

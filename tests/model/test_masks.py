@@ -102,6 +102,7 @@ def test_encoders_of_transformers_pack_too(kind):
 
 
 @pytest.mark.parametrize("local", [None, Local(4)])
+@pytest.mark.medium
 def test_the_block_sparse_rule_sees_what_the_groups_see(local):
     """The rule that a GPU's kernel takes, run uncompiled on the CPU."""
     from torch.nn.attention.flex_attention import flex_attention

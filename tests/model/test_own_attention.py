@@ -76,6 +76,7 @@ def test_slopes_are_those_of_bloom(heads) -> None:
     torch.testing.assert_close(slopes(heads), wanted, rtol=1e-6, atol=0)
 
 
+@pytest.mark.medium
 def test_lines_of_far_positions_are_straight_in_16_bits() -> None:
     """Positions from 256 on are not all numbers of bfloat16: alone they would be rounded to multiples of 2, 4 and 8."""
     changes = {"num_hidden_layers": 1, "seq_length": 2048, "n_head": 8}

@@ -71,6 +71,7 @@ def refusal(folder: Path) -> str:
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
+@pytest.mark.medium
 def test_what_is_read_is_computed_as_peft_computes_it(saved, tiny_folder: Path, changes) -> None:
     folder, theirs = saved(**changes)
     ours = load(tiny_folder, device=CPU, dtype=torch.float32, attention="sdpa").model

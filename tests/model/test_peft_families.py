@@ -88,6 +88,7 @@ def test_an_adapter_of_a_loaded_model_is_the_same_in_peft(kind: str, tmp_path: P
         assert torch.equal(forward(again, batch).logp, wanted)
 
 
+@pytest.mark.medium
 def test_where_peft_takes_no_adapter_none_is_put_and_a_named_one_is_told(
     tmp_path: Path, tiny_tokenizer, capsys
 ) -> None:

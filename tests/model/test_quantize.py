@@ -52,6 +52,7 @@ def test_one_affine_block_by_hand() -> None:
 
 @given(st.integers(0, 10_000), st.sampled_from([16, 64, 128]), st.floats(1e-6, 1e4), st.integers(1, 300))
 @settings(max_examples=40, deadline=None)
+@pytest.mark.medium
 def test_errors_stay_within_their_bounds(seed: int, block: int, size: float, count: int) -> None:
     weight = torch.randn(count, generator=torch.Generator().manual_seed(seed)) * size
     padded = torch.nn.functional.pad(weight, (0, -count % block)).view(-1, block)

@@ -40,6 +40,7 @@ def pooling(folder, **modes):
 
 
 @pytest.mark.parametrize("mode", ["mean", "cls"])
+@pytest.mark.medium
 def test_vectors_are_those_of_sentence_transformers(folder, mode):
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer

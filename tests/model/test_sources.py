@@ -310,6 +310,7 @@ def test_what_a_killed_process_left_is_cleared(cache: Path, embedded: Callable[.
     assert not left.exists()
 
 
+@pytest.mark.medium
 def test_two_processes_convert_once(cache: Path, tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom luthier.model.hub import converted\n"

@@ -48,6 +48,7 @@ def trees():
 
 
 @pytest.mark.parametrize("kind", ["qwen3_next", "lfm2", "falcon_h1", "granitemoehybrid"])
+@pytest.mark.medium
 def test_packed_trees_are_their_separate_sequences(kind):
     """Gated delta net, short convolution, Mamba 2 beside and in the place of attention: log p to 1e-5, gradients too."""
     ours, theirs = hybrid(kind, "luthier"), hybrid(kind, "eager")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from survey import survey
-from tiny_architectures import make
 
 from luthier.config.model import LoraConfig, QuantConfig
 from luthier.model.adapt import tune
 from luthier.model.layers.decoder import decoder, text_modules
 from luthier.model.load import load
+from tiny_architectures import make
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +18,7 @@ def folder(tmp_path_factory, tiny_tokenizer):
     return make("mistral3", tmp_path_factory.mktemp("wrapped"), tiny_tokenizer)
 
 
+@pytest.mark.medium
 def test_text_is_computed_as_transformers_does(folder) -> None:
     found = survey(folder)
     assert found.refused is None

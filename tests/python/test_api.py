@@ -55,6 +55,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.medium
 def test_a_run_from_python_is_the_command_s(run, place, capsys):
     options = [f"--{name}={value}" for name, value in SETTINGS.items() if value is not False]
     out = str(place["folder"] / "command")

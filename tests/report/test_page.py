@@ -115,6 +115,7 @@ def test_the_script_is_named_by_its_hash_and_nothing_is_loaded():
 
 @given(st.text(alphabet=st.characters(exclude_categories=()), max_size=60))
 @settings(max_examples=15, deadline=None)
+@pytest.mark.medium
 def test_text_of_data_makes_no_element(anything):
     """Any text, half surrogate pairs and all: the page has the elements it has with plain text, and is UTF-8."""
 

@@ -23,6 +23,7 @@ def test_it_is_the_mean_over_all_subsets(totals):
         assert expected_best(totals, k) == pytest.approx(wanted)
 
 
+@pytest.mark.medium
 def test_many_answers_do_not_overflow():
     assert expected_best([float(i) for i in range(1, 2001)], 1000) == pytest.approx(1000 / 1001 * 2001)
 

@@ -36,6 +36,7 @@ def test_answers_outlive_a_change_of_the_reward(path):
         assert (list(kept.answers), kept.parts) == ([0, 1], {})
 
 
+@pytest.mark.medium
 def test_every_place_a_kill_can_cut_the_file_at(path, tmp_path):
     whole = path.read_bytes()
     for length in range(len(whole) + 1):

@@ -130,6 +130,7 @@ def test_a_base_for_a_whole_model_is_refused(project) -> None:
     assert cli(["chat", base, "--base", base]) == 2
 
 
+@pytest.mark.medium
 def test_a_run_that_was_moved_still_loads(project, tmp_path: Path, monkeypatch) -> None:
     out = tuned(project, project / "models" / "base")
     wanted = says(out)
@@ -175,6 +176,7 @@ def test_a_base_that_was_moved_is_named_with_the_way_to_give_another(project, tm
     assert "warning" not in capsys.readouterr().err
 
 
+@pytest.mark.medium
 def test_other_weights_than_a_run_was_trained_on_are_not_taken_for_its_base(project, tmp_path: Path, capsys) -> None:
     out = tuned(project, project / "models" / "base")
     other = AutoModelForCausalLM.from_pretrained(project / "models" / "base")
@@ -192,6 +194,7 @@ def test_other_weights_than_a_run_was_trained_on_are_not_taken_for_its_base(proj
     assert "does not have the weights that" in capsys.readouterr().err
 
 
+@pytest.mark.medium
 def test_a_template_file_that_was_moved_or_changed_is_the_one_that_was_trained(project) -> None:
     template = project / "chat.jinja"
     template.write_text("{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}")
@@ -277,11 +280,13 @@ def test_which_system_prompt_is_the_runs_own(project, capsys, systems, found, wo
     assert opened(out).config.text.system == found
 
 
+@pytest.mark.medium
 def test_a_system_prompt_that_was_set_is_kept_where_the_rows_bring_several(project) -> None:
     chats(project, ["be a cat", None] * 8)
     assert opened(tuned(project, project / "models" / "base", text__system="be any")).config.text.system == "be any"
 
 
+@pytest.mark.medium
 def test_held_out_rows_without_one_are_measured_under_it(project) -> None:
     """Rows of --data.eval that are bare questions: the model answers them as it learned to be asked."""
     base, losses = project / "models" / "base", []
@@ -301,6 +306,7 @@ def test_held_out_rows_without_one_are_measured_under_it(project) -> None:
 # --- Before training --------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_rows_longer_than_the_context_are_refused_before_training(project) -> None:
     rows = [{"prompt": f"who {i}", "completion": "the cat " * 700} for i in range(12)]
     (project / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -312,6 +318,7 @@ def test_rows_longer_than_the_context_are_refused_before_training(project) -> No
     tuned(project, project / "models" / "base", text__max_length=512, train__steps=1)
 
 
+@pytest.mark.medium
 def test_a_stream_longer_than_the_context_is_refused_before_training(project) -> None:
     with open(project / "rows.jsonl", "a") as rows:
         rows.write(json.dumps({"prompt": "who", "completion": "the cat " * 700}) + "\n")

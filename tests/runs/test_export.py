@@ -63,6 +63,7 @@ def test_peft_loads_the_adapter_and_gives_the_same_logits(tuned, tiny_folder, ch
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
+@pytest.mark.medium
 def test_peft_finds_the_base_of_an_adapter(tuned, tiny_folder, tmp_path, monkeypatch):
     """A model that was named by a relative path is found from elsewhere too."""
     from peft import AutoPeftModelForCausalLM
@@ -82,6 +83,7 @@ def test_peft_finds_the_base_of_an_adapter(tuned, tiny_folder, tmp_path, monkeyp
     torch.testing.assert_close(log_probabilities(opened, [text]), theirs, atol=1e-5, rtol=0)
 
 
+@pytest.mark.medium
 def test_the_exported_template_renders_the_trained_prompt(tuned):
     """LLaMA-Factory#4544 and others: trained in one template, served in another."""
     from transformers import AutoTokenizer
@@ -104,11 +106,13 @@ def test_the_exported_template_renders_the_trained_prompt(tuned):
         assert theirs.endswith("### Response:\n")
 
 
+@pytest.mark.medium
 def test_the_template_of_the_model_is_kept_as_it_is(tuned, tiny_tokenizer):
     folder = tuned()
     assert (folder / "adapter" / "chat_template.jinja").read_text() == tiny_tokenizer.chat_template
 
 
+@pytest.mark.medium
 def test_nothing_is_pickled(tuned):
     folder = tuned(tune="full")
     assert {p.suffix for p in folder.rglob("*") if p.is_file() and p.name not in (".lock", "sums")} <= {
@@ -189,6 +193,7 @@ def test_what_is_exported_stops_where_turns_were_trained_to_end(tuned, base, tmp
     assert tokenizer.chat_template == PLAIN
 
 
+@pytest.mark.medium
 def test_a_template_that_writes_eos_keeps_the_tokenizers_own(tuned, base, tmp_path):
     """Naming another end would change what the template writes."""
     from transformers import AutoTokenizer

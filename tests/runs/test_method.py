@@ -79,6 +79,7 @@ def test_a_setting_that_nothing_reads_is_told(settings, told, capsys):
     assert [line.removeprefix("warning: ") for line in capsys.readouterr().err.splitlines()] == told
 
 
+@pytest.mark.medium
 def test_no_method_is_known_by_its_name_outside_the_table():
     """What differs between methods is declared in their rows: a method of the user's own may have any name."""
     package = Path(luthier.__file__).parent

@@ -123,6 +123,7 @@ def test_an_adapter_is_asked_as_its_run_was_and_the_base_as_itself(runs, tiny_fo
     assert asked[0] == asked[2] != asked[3] == asked[1]
 
 
+@pytest.mark.medium
 def test_an_adapter_of_qlora_brings_its_base(runs, tiny_folder):
     alone = log_probabilities(opened(runs / "qlora"), TEXTS)
     assert torch.equal(log_probabilities(opened(tiny_folder, adapter=[str(runs / "qlora")]), TEXTS), alone)

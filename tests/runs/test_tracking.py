@@ -85,6 +85,7 @@ def test_every_line_arrives_once_over_stops(settings, tmp_path, client, monkeypa
     assert opened["resume"] == "allow" and opened["project"] == "luthier" and opened["config"]["train"]["batch"] == 4
 
 
+@pytest.mark.medium
 def test_a_client_that_fails_is_left_alone_and_the_run_goes_on(settings, client, capsys, monkeypatch):
     """A full disk or a lost network is no reason to lose a run."""
     sent = []
@@ -129,6 +130,7 @@ def test_a_run_that_is_tracked_from_the_middle_on_is_tracked_from_the_start(sett
     assert resolve(settings(track="wandb")).fingerprint() == resolve(settings()).fingerprint()
 
 
+@pytest.mark.medium
 def test_nothing_but_the_result_on_standard_output(settings, client, capsys):
     values = settings()
     options = [x for key, value in values.items() if key != "data.path" for x in option(key, value)]

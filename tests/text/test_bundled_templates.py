@@ -164,6 +164,7 @@ def test_no_thought_and_no_call_vanishes_from_what_is_learned(path):
         assert 0 <= learned.find("7 * 13.") < learned.find(answer)
 
 
+@pytest.mark.medium
 def test_most_templates_are_compared():
     kinds = [template_of(path) for path in PATHS]
     assert sum(theirs(template, TALKS["single"][0], None) is not None for template in kinds) >= len(kinds) - 4

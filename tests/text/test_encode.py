@@ -94,6 +94,7 @@ def test_trap_template_without_generation_marks(kind):
         assert stops == sum(message.role == "assistant" for message in chat)
 
 
+@pytest.mark.medium
 def test_smollm2_ids_equal_transformers(smollm2_folder):
     """trl#6357, Megatron-Bridge#3359: SmolLM2's own template, no marks, and all of each answer with its end."""
     from transformers import AutoTokenizer
@@ -206,6 +207,7 @@ def test_plain_learns_answer_and_eos():
 
 @given(st.randoms(use_true_random=False), st.sampled_from(["chatml", "llama3", "alpaca", "plain"]))
 @settings(max_examples=60, deadline=None)
+@pytest.mark.medium
 def test_segments_join_to_the_rendered_text(draw, kind):
     template = template_for(kind) if kind in MARKED else load_template(kind, tokenizer_for("chatml"))
     chat = random_chat(draw)

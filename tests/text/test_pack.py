@@ -83,12 +83,14 @@ def test_a_trained_token_is_never_part_of_a_shared_beginning():
 
 
 @given(st.lists(st.integers(0, 2), max_size=200), st.lists(st.integers(0, 2), max_size=200), st.integers(0, 150))
+@pytest.mark.medium
 def test_shared_is_the_length_of_the_common_beginning(a, b, start):
     expected = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     assert shared(a, b, min(start, expected)) == expected
 
 
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(8, 60))
+@pytest.mark.medium
 def test_rows_hold_every_tree_once_and_fit(seed, count, capacity):
     draw = random.Random(seed)
     begin = [tuple(draw.randrange(3) for _ in range(6)) for _ in range(3)]

@@ -77,6 +77,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.medium
 def test_a_loss_that_breaks_a_rule_is_found(name):
     row = Method((Chat,), WRONG[name], "")
     found = CHECKS[name](row, row.loss)
@@ -95,6 +96,7 @@ class NotANumber(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("name", ["micro-batches", "padding"])
+@pytest.mark.medium
 def test_a_gradient_that_is_not_finite_in_some_batches_is_found(name):
     """The value stays as it is: what is compared must not pass over a gradient that is no number."""
     sizes = []

@@ -137,6 +137,7 @@ def test_a_run_goes_on_from_a_run_with_tokens_of_its_own(settings, tmp_path: Pat
     assert not torch.equal(*embed)
 
 
+@pytest.mark.medium
 def test_tokens_without_rows_are_refused_before_the_data_is_read(
     settings, folder: Path, tmp_path: Path, tiny_tokenizer
 ) -> None:

@@ -205,6 +205,7 @@ def test_damaged_ones_never_make_new_ones_go(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [cut, emptied, flipped, gone, "folder"])
+@pytest.mark.medium
 def test_a_missing_or_damaged_best_checkpoint_is_refused_at_once(part, no_step, damage):
     folder, config = part
     best = folder / "checkpoints" / "best"
@@ -217,6 +218,7 @@ def test_a_missing_or_damaged_best_checkpoint_is_refused_at_once(part, no_step, 
         run(config)
 
 
+@pytest.mark.medium
 def test_a_best_checkpoint_that_goes_while_training_is_not_replaced_by_the_last(part, monkeypatch):
     folder, config = part
     original = app_learn.best_checkpoint
@@ -228,6 +230,7 @@ def test_a_best_checkpoint_that_goes_while_training_is_not_replaced_by_the_last(
     assert not (folder / "adapter").exists()
 
 
+@pytest.mark.medium
 def test_checkpoints_that_were_removed_begin_with_the_first_step(made, part):
     """The way out that the messages name."""
     folder, config = part
@@ -237,6 +240,7 @@ def test_checkpoints_that_were_removed_begin_with_the_first_step(made, part):
     assert same(bits(folder), bits(made[1] / "whole"))
 
 
+@pytest.mark.medium
 def test_a_moved_run_and_a_link_to_it_go_on(made, part, tmp_path):
     folder, config = part
     folder.rename(tmp_path / "moved")
@@ -246,6 +250,7 @@ def test_a_moved_run_and_a_link_to_it_go_on(made, part, tmp_path):
     write_report([tmp_path / "moved"])
 
 
+@pytest.mark.medium
 def test_runs_of_older_versions_have_no_sums_and_go_on(made, part):
     folder, config = part
     (folder / "sums").unlink()

@@ -54,6 +54,7 @@ def test_blocks_are_computed_again_where_the_run_would_not_fit_else(chosen: Any,
         chosen(whole.needed - 1, **{"train.recompute": "none"})
 
 
+@pytest.mark.medium
 def test_passes_are_counted_as_they_are_packed(chosen: Any) -> None:
     """Eight rows of 100 tokens, of which 90 are a prompt that they share: together 170 tokens, not 800."""
     whole, _ = chosen(1 << 40)

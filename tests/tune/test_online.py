@@ -318,6 +318,7 @@ def test_a_reward_model_of_its_own_counts_in_the_memory(settings, tmp_path, caps
     assert "for reward models" in capsys.readouterr().err
 
 
+@pytest.mark.medium
 def test_the_context_is_the_limit_of_a_reward_model(settings, tmp_path):
     """Not the length it was trained on: a long prompt is scored, and one that fills the context is an error."""
     run(resolve(settings("reward", out="rm", data="pairs", train__steps=1, text__max_length=64)))
@@ -353,12 +354,14 @@ def test_a_reward_model_scores_a_file(settings, files, tmp_path, capsys):
     assert "better preferred" in capsys.readouterr().out
 
 
+@pytest.mark.medium
 def test_only_a_reward_model_scores(settings, files, tmp_path, capsys):
     run(resolve(settings("sft", out="sft", train__steps=1)))
     assert cli(["score", str(tmp_path / "sft"), str(files["pairs"]), "--out", str(tmp_path / "s.jsonl")]) == 2
     assert "not a reward model" in capsys.readouterr().err
 
 
+@pytest.mark.medium
 def test_a_reward_model_chooses_the_best_of_n(settings, files, tmp_path, capsys):
     run(resolve(settings("reward", out="rm", data="pairs", train__steps=4)))
     out = tmp_path / "best.jsonl"
@@ -391,6 +394,7 @@ def test_the_best_checkpoint_within_the_budget_is_kept(settings, tmp_path):
     assert all(not bool(value.any()) for name, value in bits(tmp_path / "narrow").items() if "lora_B" in name)
 
 
+@pytest.mark.medium
 def test_orpo_learns_from_mixed_rows(settings, files, tmp_path):
     texts = [{"text": " ".join(WORDS)}] * 3
     mixed = tmp_path / "mixed.jsonl"
@@ -402,6 +406,7 @@ def test_orpo_learns_from_mixed_rows(settings, files, tmp_path):
         run(resolve(settings("dpo", out="other", data="mixed", data__layout="mixed")))
 
 
+@pytest.mark.medium
 def test_standard_input_is_a_stream_that_ends(settings, files, tmp_path, monkeypatch):
     class Pipe(io.BytesIO):
         """Standard input with 30 pairs."""

@@ -199,6 +199,7 @@ def test_what_is_no_method_is_said_before_anything_is_read(place, train, method)
     ("Loss(found.total, found.each, found.count, metrics={'x': 3.0})", "'x' in the `metrics` of its Loss is not (sum, weight)"),
     ("Loss(found.total, found.total, found.count)", "the `each` of its Loss is not one number for each of the "),
 ])  # fmt: skip
+@pytest.mark.medium
 def test_what_a_loss_returns_is_looked_at(place, train, returned, words):
     (place / "odd.py").write_text(
         "from luthier.kernel import Loss, likelihood\n\ndef a(batch, output):\n"
@@ -209,6 +210,7 @@ def test_what_a_loss_returns_is_looked_at(place, train, returned, words):
     assert words in said
 
 
+@pytest.mark.medium
 def test_what_it_makes_of_trees_needs_no_settings_and_its_errors_are_of_its_file(place, train):
     (place / "trees.py").write_text(
         "from luthier.kernel import Chat, Method, likelihood\n\nSAME = Method((Chat,), likelihood, '', tree=lambda tree, settings: tree)\n"

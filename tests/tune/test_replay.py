@@ -131,6 +131,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(settings, tmp_path, monkeypatc
     assert resume(tmp_path / "parts")["same_bits"]
 
 
+@pytest.mark.medium
 def test_a_changed_replay_file_cannot_go_on(settings, files, tmp_path, monkeypatch):
     monkeypatch.setattr(app_train.export, "write", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -142,6 +143,7 @@ def test_a_changed_replay_file_cannot_go_on(settings, files, tmp_path, monkeypat
         run(resolve(settings()))
 
 
+@pytest.mark.medium
 def test_held_out_rows_are_not_replayed(settings, files, tmp_path, capsys):
     """The data given as its own replay: what is held out of it stays so."""
     data = run(resolve(settings(data__replay=[str(files["chat", "data"])])))["data"]
@@ -156,6 +158,7 @@ def refused(config, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.medium
 def test_what_cannot_be_mixed_is_refused_in_one_line(settings, files):
     text = [str(files["text", "general"])]
     refused(resolve(settings(data__replay=text)), sentence("method and rows", wanted="chat"))

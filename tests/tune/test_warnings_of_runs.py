@@ -55,6 +55,7 @@ def test_rewards_that_tell_no_answers_apart_are_told_at_once_and_at_the_end(sett
     )
 
 
+@pytest.mark.medium
 def test_the_share_of_such_groups_is_told_from_half_of_them_on(settings, capsys, tmp_path):
     """By the prompt: odd numbers get rewards that differ, even ones do not."""
     code = tmp_path / "mine.py"
@@ -83,6 +84,7 @@ def test_few_steps_are_told_unless_they_were_asked_for(settings, capsys, changes
         assert found[0].endswith("for more, give --train.batch 1, a larger --train.epochs, or more rows")
 
 
+@pytest.mark.medium
 def test_a_finished_stream_whose_rows_changed_is_not_handed_out(settings, tmp_path, capsys):
     config = settings(data__stream=True, train__steps=3, text__max_length=256)
     first = run(config)
@@ -97,6 +99,7 @@ def test_a_finished_stream_whose_rows_changed_is_not_handed_out(settings, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["data__path", "data__eval"])
+@pytest.mark.medium
 def test_rows_that_changed_are_told_and_the_old_run_is_not_handed_out(settings, tmp_path, name):
     (tmp_path / "test.jsonl").write_text('{"prompt": "a?", "completion": "b"}\n')
     config = settings(train__steps=1, data__eval=[str(tmp_path / "test.jsonl")])
@@ -110,6 +113,7 @@ def test_rows_that_changed_are_told_and_the_old_run_is_not_handed_out(settings, 
         run(config)
 
 
+@pytest.mark.medium
 def test_a_reward_that_changed_after_the_run_is_told(settings, tmp_path):
     code = tmp_path / "mine.py"
     code.write_text("def length(answers):\n    return [len(a) for a in answers]\n")
@@ -154,6 +158,7 @@ def test_right_answers_that_a_reward_cannot_read_are_told_or_refused(settings, t
         run(settings(method="grpo", reward__use=["contains"], train__steps=1, out=str(tmp_path / "other")))
 
 
+@pytest.mark.medium
 def test_rows_of_a_stream_that_are_held_out_are_told(settings, tmp_path, capsys):
     (tmp_path / "test.jsonl").write_text(
         '{"prompt": "What is  3?", "completion": "x"}\n{"prompt": "b?", "completion": "y"}\n'
