@@ -44,7 +44,7 @@ CASES = [
     ({"prompt": TURNS[:1], "completion": TURNS[1:]}, "prompt_completion", Chat((ASK, YES))),
     ({"text": "q", "category": "yes"}, "labels", Chat((ASK, YES))),
     ({"text": "q", "label": 3}, "labels", Chat((ASK, Message("assistant", "3")))),
-    ({"text": "q", "entities": [[0, 1, "X"]]}, "spans", Chat((ASK, Message("assistant", '{"X": ["q"]}')))),
+    ({"text": "q", "label": [[0, 1, "X"]]}, "spans", Chat((ASK, Message("assistant", '{"X": ["q"]}')))),
     ({"tokens": ["q"], "ner_tags": ["B-X"]}, "tagged", Chat((ASK, Message("assistant", '{"X": ["q"]}')))),
     ({"prompt": "q", "chosen": "yes", "rejected": "no"}, "preference", Preference((ASK,), (YES,), (NO,))),
     ({"prompt": "q", "chosen": TURNS, "rejected": OTHER}, "preference", Preference((ASK,), (YES,), (NO,))),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import date, datetime, time
+from decimal import Decimal
 
 import pytest
 from reading_of import loaded
@@ -10,12 +12,13 @@ from reading_of import loaded
 from luthier.config.data import DataConfig
 from luthier.config.run import RunConfig
 from luthier.core.errors import InputError
-from luthier.core.types.examples import Chat, Labelled, Text
+from luthier.core.types.examples import Chat, Labelled, Origin, Text
 from luthier.data.clean import CleanSettings
 from luthier.data.example_text import answer_text, prompt_text
 from luthier.data.load import load
-from luthier.data.mapping import pieces, value_at
+from luthier.data.mapping import pieces, shaped, value_at
 from luthier.data.replace_answer import with_answer
+from luthier.data.rows import Row
 from luthier.inspect.describe_data import rewrite
 from sentences import sentence
 
@@ -197,3 +200,42 @@ def test_a_row_without_a_column_is_a_bad_row(tmp_path):
 def test_pieces_and_paths_are_plain_functions():
     assert pieces("a {b} {{c}}") == (("a ", False), ("b", True), (" ", False), ("{", False), ("c", False), ("}", False))
     assert value_at({"A b": [{"c": 1}, {"c": 2}]}, "a_b.c") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (date(2024, 1, 31), "2024-01-31"),
+        (datetime(2024, 1, 31, 9, 30), "2024-01-31T09:30:00"),
+        (time(9, 30), "09:30:00"),
+        (Decimal("1.50"), "1.50"),
+        ([date(2024, 1, 31), None, True], "2024-01-31, , true"),
+    ],
+    ids=str,
+)
+def test_dates_and_decimals_of_tables_stand_in_a_template_as_they_are(value, text):
+    row = Row({"when": value}, Origin("rows.parquet", 1))
+    assert shaped(row, {"prompt": "on {when}"}).fields["on {when}"] == f"on {text}"
+
+
+def test_a_mapping_of_a_replay_file_is_refused_for_nothing_applies_it(tmp_path):
+    for name in ("own.jsonl", "general.jsonl"):
+        (tmp_path / name).write_text('{"x": "q", "completion": "yes"}\n')
+    own, general = (str(tmp_path / name) for name in ("own.jsonl", "general.jsonl"))
+    settings = DataConfig(path=(own,), replay=(general,), columns={"prompt": "x", "general.jsonl:prompt": "x"})
+    with pytest.raises(InputError, match=sentence("unknown name", kind="file", name="general.jsonl")):
+        load([own], settings)
+
+
+def test_a_mapping_of_the_data_is_not_one_of_other_rows(tmp_path):
+    """Replay, general texts and rows to go on learning from are read by their own columns."""
+    rows = [{"ticket": "My card is lost.", "prompt": "Hi", "completion": "Hello"}]
+    path = tmp_path / "general.jsonl"
+    path.write_text(json.dumps(rows[0]) + "\n")
+    settings = DataConfig(
+        prompt="{ticket}!", completion="{ticket}?", layout="prompt_completion", columns={"system": "ticket"}, limit=1,
+        group="ticket", skip_bad=True,
+    )  # fmt: skip
+    other = settings.of_other_rows()
+    assert asked(load([str(path)], other)) == ("Hi", "Hello")
+    assert other == DataConfig(skip_bad=True)

@@ -33,20 +33,6 @@ def _marked(start, end, label):
 # name -> (row, layout, what is answered)
 READ = {
     "doccano": ({"id": 0, "text": TEXT, "label": PLACES}, "spans", ANSWER),
-    "doccano's sequence labels": (
-        {
-            "text": TEXT,
-            "entities": [{"id": 1, "label": "PLACE", "start_offset": 14, "end_offset": 18}],
-            "relations": [],
-        },
-        "spans",
-        {"PLACE": ["Lima"]},
-    ),
-    "spans by start and end": (
-        {"text": TEXT, "spans": [{"start": 0, "end": 4, "type": "PERSON"}]},
-        "spans",
-        {"PERSON": ["Anna"]},
-    ),
     "label studio": (studio(PLACES), "label_studio", ANSWER),
     "label studio by two": (studio(PLACES, PLACES[::-1]), "label_studio", ANSWER),
     "conll": (
@@ -72,6 +58,48 @@ def test_marked_texts_are_rows_of_extraction(tmp_path, name):
     assert found.layout.name == layout
     assert prompt_text(found.examples[0]) in (TEXT, " ".join(row.get("tokens", row.get("words", []))))
     assert list(json.loads(answer_text(found.examples[0])).items()) == list(answer.items())
+
+
+# What is called spans or entities may stand beside any text: rows and what is answered, once they are said to be spans.
+DECLARED = {
+    "doccano's sequence labels": (
+        {
+            "text": TEXT,
+            "entities": [{"id": 1, "label": "PLACE", "start_offset": 14, "end_offset": 18}],
+            "relations": [],
+        },
+        {"PLACE": ["Lima"]},
+    ),
+    "spans by start and end": (
+        {"text": TEXT, "spans": [{"start": 0, "end": 4, "type": "PERSON"}]},
+        {"PERSON": ["Anna"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("settings", [{"layout": "spans"}, {"columns": "column of its own"}], ids=["layout", "columns"])
+@pytest.mark.parametrize("name", DECLARED)
+def test_spans_beside_a_text_are_read_where_the_user_says_so(tmp_path, name, settings):
+    row, answer = DECLARED[name]
+    assert loaded(tmp_path, [row]).layout.name == "text"
+    told = {"columns": {"spans": next(key for key in row if key != "text")}} if "columns" in settings else settings
+    found = loaded(tmp_path, [row], **told)
+    assert found.layout.name == "spans"
+    assert json.loads(answer_text(found.examples[0])) == answer
+
+
+@pytest.mark.parametrize("label", ["label", "intent", "category"])
+@pytest.mark.parametrize("beside", ["spans", "entities"])
+def test_a_label_beside_spans_stays_the_answer(tmp_path, label, beside):
+    rows = [{"text": TEXT, label: "greeting", beside: [{"start": 0, "end": 4, "label": "PERSON"}]}]
+    found = loaded(tmp_path, rows)
+    assert (found.layout.name, answer_text(found.examples[0])) == ("labels", "greeting")
+
+
+@pytest.mark.parametrize(("more", "layout"), [({}, "text"), ({"label": "greeting"}, "labels")], ids=["text", "labels"])
+def test_a_text_beside_its_tokens_and_tags_is_read_as_without_them(tmp_path, more, layout):
+    row = {"text": "Anna Bell", "tokens": ["Anna", "Bell"], "ner_tags": ["B-PER", "I-PER"], **more}
+    assert loaded(tmp_path, [row]).layout.name == layout
 
 
 def test_texts_without_spans_answer_nothing_marked(tmp_path):

@@ -140,3 +140,12 @@ def test_pairs_of_a_stream_are_not_said_to_be_gathered(tmp_path):
     path = rows_of(tmp_path, [{"prompt": "a", "chosen": "b", "rejected": "c"}])
     with pytest.raises(InputError, match=sentence("rows of a stream not gathered", where="--ranking.gather")):
         said(path, "simpo", data__stream=True, train__steps=1, ranking__gather=True)
+
+
+def test_replay_rows_are_read_by_their_own_columns(tmp_path):
+    """A prompt and a completion that are told are those of the data, though the replay rows have such columns too."""
+    path = rows_of(tmp_path, [{"ticket": f"t{i}", "kind": f"k{i}"} for i in range(24)])
+    general = rows_of(tmp_path, [{"ticket": "t", "kind": "k", "prompt": "Hi", "completion": "Hello"}], "general.jsonl")
+    told = {"data.path": [path], "data.prompt": "{ticket}", "data.completion": "{kind}", "data.replay": [general]}
+    (row,) = read_examples(resolve(told | {"method": "sft"}), METHODS["sft"].example).replay
+    assert [message.content for message in row.messages] == ["Hi", "Hello"]

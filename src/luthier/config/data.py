@@ -76,6 +76,18 @@ class DataConfig(Section):
             )
         return self.columns | told
 
+    def of_other_rows(self) -> DataConfig:
+        """These settings for files beside the data: what is said of the data's own columns, layout and groups does not hold there."""
+        own: dict[str, Any] = {
+            "columns": {},
+            "prompt": None,
+            "completion": None,
+            "layout": "auto",
+            "limit": None,
+            "group": None,
+        }
+        return self.model_copy(update=own)
+
     @property
     def read_as(self) -> str:
         """The layout; with a prompt and a completion that are told, the one that has these and nothing else."""

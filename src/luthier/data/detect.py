@@ -34,6 +34,8 @@ def detect(rows: Sequence[Row], columns: Mapping[str, str], *, declared: str = "
     if declared != "auto":
         return _declared(declared, columns)
     mine = mapping.of_file(columns, rows[0].origin.file)
+    if mine.keys() & {"spans", "entities"}:  # no other layout has this field, so to map it is to declare it
+        return _declared("spans", mine)
     rows = [mapping.shaped(row, mine) for row in rows if mapping.of_file(columns, row.origin.file) == mine]
     found, columns = found_columns(rows), mine
     if not columns and not _is_tree(found):

@@ -12,6 +12,7 @@ from luthier.core.types.examples import Chat, Example, Labelled, Pair, Preferenc
 from luthier.data import label_studio, layouts, learned_turns, multiple_choice, preferences, rankings, spans
 from luthier.data.codes import BOTH, FIRST, SECOND, VERDICTS, Codes, plain_code
 from luthier.data.layouts import Values
+from luthier.data.mapping import plain_name
 from luthier.data.messages import is_transcript
 from luthier.data.preferences import Found
 from luthier.data.templated import is_templated
@@ -111,6 +112,12 @@ def _is_answered(values: Values, where: Where) -> bool:
             for text in texts
         )
     return not isinstance(answer, (dict, bool))
+
+
+def _is_marked(values: Values, where: Where) -> bool:
+    """Whether a text's label is its spans (doccano). Columns that are called spans or entities may stand beside any text or label, which
+    are read as if they were not there."""
+    return plain_name(where["spans"]) not in ("spans", "entities") and spans.are_spans(values["spans"])
 
 
 def _is_templated(values: Values, where: Where) -> bool:
@@ -267,11 +274,7 @@ _TABLE = (
     ),
     Layout(
         "spans", Chat, _fields("text|sentence|content spans|entities|label|labels", _WITH_PROMPT),
-        spans.spans, "a text and the spans that are marked in it: what to extract", lambda values, where: spans.are_spans(values["spans"]),
-    ),
-    Layout(
-        "tagged", Chat, _fields("tokens|words tags|ner_tags|ner|bio_tags|labels", _WITH_PROMPT),
-        spans.tagged, "tokens and their tags (B-X, I-X, O): what to extract", lambda values, where: spans.are_tags(values),
+        spans.spans, "a text and the spans that are marked in it: what to extract", _is_marked,
     ),
     Layout(
         "labels", Chat, (*_fields("text|sentence|utterance"), _LABEL, *_fields("", _WITH_PROMPT)),
@@ -295,6 +298,10 @@ _TABLE = (
         "conversations written in a chat template", _is_templated,
     ),
     Layout("text", Text, _fields("text|content|document"), layouts.text, "documents"),
+    Layout(
+        "tagged", Chat, _fields("tokens|words tags|ner_tags|ner|bio_tags|labels", _WITH_PROMPT),
+        spans.tagged, "tokens and their tags (B-X, I-X, O): what to extract", lambda values, where: spans.are_tags(values),
+    ),
 )  # fmt: skip
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _TABLE}

@@ -117,9 +117,7 @@ def _rows(paths: Sequence[str], settings: DataConfig, skipped: LeftOut, held_out
     report_skipped, longest = skipped if settings.skip_bad else None, settings.max_row * 1_000_000
     if any(":" in field for field in settings.columns):
         held = files_of(settings.eval, held_out=True)
-        check_files(
-            settings.columns, {*files_of(paths, held_out), *files_of(settings.path), *held, *files_of(settings.replay)}
-        )
+        check_files(settings.columns, {*files_of(paths, held_out), *files_of(settings.path), *held})
     rows = read_rows(paths, skipped=report_skipped, held_out=held_out, longest=longest)
     return itertools.islice(rows, settings.limit)
 

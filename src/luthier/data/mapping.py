@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import date, time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,8 @@ def _filled(row: Row, field: str, template: str) -> str:
 
 
 def _text(value: Any, path: str) -> str:
-    """A value in a template: null is nothing, truth values and numbers as JSON writes them, the items of a list with commas."""
+    """A value in a template: null is nothing, truth values and numbers as JSON writes them, dates and times in ISO's form,
+    the items of a list with commas."""
     if value is None:
         return ""
     if isinstance(value, Mapping) and value:
@@ -171,7 +173,11 @@ def _text(value: Any, path: str) -> str:
         )
     if isinstance(value, (list, tuple)):
         return SEVERAL.join(_text(item, path) for item in value)
-    return value if isinstance(value, str) else json.dumps(value, default=str) if value != {} else ""
+    if isinstance(value, Mapping):
+        return ""
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    return json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)
 
 
 def paths_in(fields: Mapping[str, Any]) -> Iterator[str]:

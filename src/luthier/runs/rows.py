@@ -161,7 +161,7 @@ def _with_replay(main: Examples, config: RunConfig, kinds: tuple[type[Example], 
         pretrain = method.does_read("policy.pretrain")
         fix = "give these files to --policy.pretrain" if pretrain else "--policy.kl keeps it near the starting model"
         raise InputError(f"{config.method} learns from its own answers, not from rows", where="--data.replay", fix=fix)
-    settings = config.data.model_copy(update={"columns": {}, "layout": "auto", "limit": None, "group": None})
+    settings = config.data.of_other_rows()
     loaded = data_load.load(config.data.replay, settings)
     check_kind(loaded.examples, kinds, config.method, loaded.layout.name, "--data.replay takes rows as the data's own")
     held_out = {prompt_key(example) for example in main.test}

@@ -118,7 +118,7 @@ def _general(config: RunConfig, texts: TextFormat) -> tuple[list[TokenTree], dic
     """Trees of up to `eval.rows` rows of the user's general texts, drawn with the run's seed."""
     if "-" in config.eval.general:
         raise InputError("standard input is for the data itself", where="--eval.general", fix="give a file")
-    settings = config.data.model_copy(update={"columns": {}, "layout": "auto", "limit": None, "group": None})
+    settings = config.data.of_other_rows()
     loaded = data_load.load(config.eval.general, settings)
     if other := next((e for e in loaded.examples if not isinstance(e, (Chat, Text))), None):
         raise InputError(

@@ -308,7 +308,7 @@ def _pretrain(job: Any) -> Any:
     config: RunConfig = job.config
     if not config.policy.pretrain:
         return None
-    loaded = data_load.load(config.policy.pretrain, config.data.model_copy(update={"columns": {}, "limit": None}))
+    loaded = data_load.load(config.policy.pretrain, config.data.of_other_rows())
     if not isinstance(loaded.examples[0], (Chat, Text)):
         raise InputError(
             f"{loaded.layout.name} rows are neither text nor conversations", where=loaded.examples[0].origin,
