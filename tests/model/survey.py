@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_architectures import make
 
 from luthier.core.errors import InputError
 from luthier.core.types.trees import Node, TokenTree
@@ -22,6 +21,7 @@ from luthier.generate.sampling import Sampling
 from luthier.model import load
 from luthier.model.forward import forward
 from luthier.text.pack import pack
+from tiny_architectures import make
 
 LIMIT = 1e-4  # of a difference that is rounding
 LOWEST = 10  # tokens below stand for something
