@@ -2,7 +2,7 @@
 
     python bench/memory.py [--only NAME] [--threads 2]
 
-Each run is `luthier train` in a process of its own, with three steps and few held-out rows: what it said beforehand
+Each run is `luthier train` in a process of its own, with one epoch, so that the largest pass is met, and few held-out rows: what it said beforehand
 (`estimated_memory_bytes`) and what the process took at its peak (`peak_memory_bytes`, VmHWM), both of result.json. The runs are on
 the first Alpaca rows and on pairs of hh_rlhf_harmless (../shared/data). SmolLM2-135M has its weights; the two others are made here with
 random weights and its tokenizer: `qwen3` (norms of queries and keys, 62 million weights) and `neox` (biases, layer norms and GELU, which
@@ -24,8 +24,8 @@ from typing import Any
 
 import beside
 
-ROWS = 96
-STEPS = ["--train.steps", "3", "--eval.rows", "8", "--eval.samples", "8", "--eval.max_new_tokens", "16"]
+ROWS = 64
+STEPS = ["--train.epochs", "1", "--eval.rows", "8", "--eval.samples", "8", "--eval.max_new_tokens", "16"]
 # model, tune kind, method, type, tokens a pass, and what else
 RUNS = [
     ("smollm2-135m", "lora", "sft", "float32", 1024, ()),
