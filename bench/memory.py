@@ -2,11 +2,11 @@
 
     python bench/memory.py [--only NAME] [--threads 2]
 
-Each run is `luthier train` in a process of its own, with one epoch, so that the largest pass is met, and few held-out rows: what it said beforehand
-(`estimated_memory_bytes`) and what the process took at its peak (`peak_memory_bytes`, VmHWM), both of result.json. The runs are on
-the first Alpaca rows and on pairs of hh_rlhf_harmless (../shared/data). SmolLM2-135M has its weights; the two others are made here with
-random weights and its tokenizer: `qwen3` (norms of queries and keys, 62 million weights) and `neox` (biases, layer norms and GELU, which
-no function of Luthier's replaces; 51 million).
+Each run is `luthier train` in a process of its own, with one epoch, so that the largest pass is met, and few held-out rows: what it
+said beforehand (`estimated_memory_bytes`) and what the process took at its peak (`peak_memory_bytes`, VmHWM), both of result.json. The
+runs are on the first Alpaca rows and on pairs of hh_rlhf_harmless (../shared/data). SmolLM2-135M has its weights; the two others are made
+here with random weights and its tokenizer: `qwen3` (norms of queries and keys, 62 million weights) and `neox` (biases, layer norms and
+GELU, which no function of Luthier's replaces; 51 million).
 """
 
 from __future__ import annotations
