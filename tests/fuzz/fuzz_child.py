@@ -146,6 +146,7 @@ def _live(case: Case, seeds: Sequence[int], place: Path, write: int, until: floa
     faulthandler.register(signal.SIGXCPU, file=stuck, all_threads=False, chain=True)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (_data() + MEMORY, resource.RLIM_INFINITY))
+    sys.dont_write_bytecode = True  # a module that is read here first would be compiled beside the program
     watch = Watch(folder)
     sys.addaudithook(watch)
     status = 0
